@@ -1,0 +1,70 @@
+/* weights.h - the parameters of a stack of equal units (the blocks of a transformer), and where
+ * they are while they are not used.
+ *
+ *   resident  every rank of the group keeps every unit
+ *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is gathered into
+ * one of two buffers when it is wanted, the next one while this one computes streamed  no group; a
+ * unit is read from its file when it is wanted, into a buffer
+ *
+ * A unit is one run of bytes: its tensors in the order of their specs, each aligned to 256 bytes
+ * unless it is joined to the one before. A rank reads from the source only the elements whose bytes
+ * it keeps. */
+#ifndef PARALLEL_WEIGHTS_H
+#define PARALLEL_WEIGHTS_H
+
+#include "parallel/group.h"
+#include "runtime/arena.h"
+
+enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED };
+
+struct weight_spec {
+    const char *name; // "blocks.%d.self_attn.q.weight": the unit's number goes in; or without %d
+    enum dtype dtype; // on the device
+    bool joined;      // directly behind the one before: [q; k; v] is one matrix of 3C rows
+    int ndim;
+    int64_t dim[TENSOR_AXES];
+};
+
+/* Where parameters come from: elements [first, first + count) of the named tensor, in row-major
+ * order of the spec's dims, as dtype dt, into host memory. */
+struct weight_source {
+    status (*read)(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
+                   void *dst);
+    void (*want)(void *payload, const char *name, int64_t first, int64_t count); // a hint, or NULL
+    void *payload;
+};
+
+struct weights {
+    enum weights_mode mode;
+    int units, count; // count: tensors of a unit
+    struct device *dev;
+    struct group *group;           // NULL unless sharded
+    struct weight_spec *specs;     // own copy
+    size_t unit_bytes, kept_bytes; // of one unit; of it on this rank
+    struct tensor *tensors;        // [units][count] when resident, [2][count] else
+    struct tensor kept;            // [units, kept_bytes] u8 when sharded
+    size_t *offset;                // [count] within the unit
+    size_t *shard;                 // [group size + 1] byte offsets of the slices
+    int held[2];                   // which unit lies in each buffer, -1 none
+    struct transfer gather[2];
+    struct weight_source source; // streamed: read again on every use
+};
+
+/* Takes the memory from `a` (whose device is the weights'), and reads unless the device is a plan.
+ * Local, no collective: reading errors are agreed on by the caller. `specs` is copied.
+ * `source` outlives streamed weights. ST_IO, ST_FORMAT, ST_MEMORY. */
+status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
+                    int units, const struct weight_spec *specs, int count,
+                    struct weight_source source);
+void weights_close(struct weights *w); // the arena keeps the memory; accepts zeroed values
+
+/* The unit's tensors, in spec order, into out[count]; good until the next but one acquire.
+ * Sharded: collective over the group, every rank asks for the same units in the same order; starts
+ * the gather of `next` (-1 for none) before it returns. */
+status weights_acquire(struct weights *w, int unit, int next, struct tensor *out);
+
+/* Bytes that `weights_open` will take from its arena, for plans that only look. */
+size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
+                     const struct weight_spec *specs, int count);
+
+#endif

@@ -1,0 +1,149 @@
+#include "runtime/device.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN ((size_t)256)
+
+static status cpu_alloc(struct device *dev, void **p, size_t bytes)
+{
+    (void)dev;
+    *p = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
+    if (*p == NULL)
+        return fail(ST_MEMORY, "%.1f MiB of host memory are not to be had",
+                    (double)bytes / (1 << 20));
+    return ST_OK;
+}
+
+static void cpu_free(struct device *dev, void *p)
+{
+    (void)dev;
+    free(p);
+}
+
+static status cpu_copy(struct device *dev, void *dst, const void *src, size_t bytes)
+{
+    (void)dev;
+    memcpy(dst, src, bytes);
+    return ST_OK;
+}
+
+static status cpu_zero(struct device *dev, void *dst, size_t bytes)
+{
+    (void)dev;
+    memset(dst, 0, bytes);
+    return ST_OK;
+}
+
+static status cpu_wait(struct device *dev)
+{
+    (void)dev;
+    return ST_OK;
+}
+
+static const struct device_api cpu_api = { cpu_alloc, cpu_free, cpu_copy,
+                                           cpu_copy,  cpu_zero, cpu_wait };
+
+/* The plan's memory starts at an address that nothing may touch, so that views can be formed. */
+static status plan_alloc(struct device *dev, void **p, size_t bytes)
+{
+    (void)dev;
+    (void)bytes;
+    *p = (void *)ALIGN;
+    return ST_OK;
+}
+
+static void plan_free(struct device *dev, void *p)
+{
+    (void)dev;
+    (void)p;
+}
+
+static status plan_copy(struct device *dev, void *dst, const void *src, size_t bytes)
+{
+    (void)dev;
+    (void)dst;
+    (void)src;
+    (void)bytes;
+    return ST_OK;
+}
+
+static status plan_zero(struct device *dev, void *dst, size_t bytes)
+{
+    (void)dev;
+    (void)dst;
+    (void)bytes;
+    return ST_OK;
+}
+
+static const struct device_api plan_api = { plan_alloc, plan_free, plan_copy,
+                                            plan_copy,  plan_zero, cpu_wait };
+
+static status open_kind(struct device *dev, struct device start, size_t workspace)
+{
+    *dev = start;
+    return workspace ? device_alloc(dev, &dev->workspace, workspace) : ST_OK;
+}
+
+status device_open_cpu(struct device *dev, int threads, const struct table *table, size_t workspace)
+{
+    return open_kind(
+        dev,
+        (struct device){ .kind = DEVICE_CPU, .threads = threads, .api = &cpu_api, .table = table },
+        workspace);
+}
+
+status device_open_plan(struct device *dev, const struct table *table, size_t workspace)
+{
+    return open_kind(
+        dev, (struct device){ .kind = DEVICE_PLAN, .threads = 1, .api = &plan_api, .table = table },
+        workspace);
+}
+
+void device_close(struct device *dev)
+{
+    if (dev->workspace != NULL)
+        dev->api->free(dev, dev->workspace);
+    *dev = (struct device){ 0 };
+}
+
+status device_alloc(struct device *dev, void **p, size_t bytes)
+{
+    TRY(dev->api->alloc(dev, p, bytes));
+    dev->held += bytes;
+    if (dev->held > dev->held_peak)
+        dev->held_peak = dev->held;
+    return ST_OK;
+}
+
+void device_free(struct device *dev, void *p, size_t bytes)
+{
+    if (p == NULL)
+        return;
+    dev->api->free(dev, p);
+    dev->held -= bytes;
+}
+
+status device_upload(struct device *dev, struct tensor dst, const void *src)
+{
+    assert(tensor_contiguous(dst));
+    return dev->api->upload(dev, dst.data, src, tensor_bytes(dst));
+}
+
+status device_download(struct device *dev, void *dst, struct tensor src)
+{
+    assert(tensor_contiguous(src));
+    return dev->api->download(dev, dst, src.data, tensor_bytes(src));
+}
+
+status device_zero(struct device *dev, struct tensor dst)
+{
+    assert(tensor_contiguous(dst));
+    return dev->api->zero(dev, dst.data, tensor_bytes(dst));
+}
+
+status device_wait(struct device *dev)
+{
+    return dev->api->wait(dev);
+}

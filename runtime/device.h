@@ -1,0 +1,63 @@
+/* device.h - where numbers are computed: memory, order of work, and the op table (kernels/table.h).
+ *
+ * Three kinds: the host's own cores, a GPU, and "plan", which has no memory and computes nothing:
+ * everything above runs on it unchanged, and leaves behind how many bytes and operations it would
+ * have taken. Work is queued in order; only device_wait (parallel/group.h calls it) blocks. */
+#ifndef RUNTIME_DEVICE_H
+#define RUNTIME_DEVICE_H
+
+#include "runtime/status.h"
+#include "runtime/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum device_kind { DEVICE_CPU, DEVICE_CUDA, DEVICE_PLAN };
+
+struct device;
+
+/* What a kind of device can do with memory. */
+struct device_api {
+    status (*alloc)(struct device *dev, void **p, size_t bytes);
+    void (*free)(struct device *dev, void *p);
+    status (*upload)(struct device *dev, void *dst, const void *src, size_t bytes);
+    status (*download)(struct device *dev, void *dst, const void *src, size_t bytes);
+    status (*zero)(struct device *dev, void *dst, size_t bytes);
+    status (*wait)(struct device *dev);
+};
+
+struct device {
+    enum device_kind kind;
+    int index;   // GPU number on this node, 0 else
+    int threads; // host threads for this rank's ops
+    const struct device_api *api;
+    const struct table *table; // the ops, kernels/table.h
+    void *workspace;           // scratch of the table, table->workspace bytes
+    void *stream;              // the kind's own handle
+    size_t held, held_peak;    // bytes from device_alloc, now and at most
+    double flops;              // counted by the ops: multiply and add are two
+};
+
+/* Opens the host as a device, or the device that only plans. `table` stays borrowed; its workspace
+ * is allocated here. ST_MEMORY. */
+status device_open_cpu(struct device *dev, int threads, const struct table *table,
+                       size_t workspace);
+status device_open_plan(struct device *dev, const struct table *table, size_t workspace);
+void device_close(struct device *dev); // accepts a zeroed device
+
+/* Memory of the device, aligned to 256 bytes, not cleared. */
+status device_alloc(struct device *dev, void **p, size_t bytes);
+void device_free(struct device *dev, void *p, size_t bytes);
+
+/* Copies between host memory and a contiguous tensor. upload may return before the copy is done but
+ * has read `src`; download is queued, and `dst` is filled after device_wait. */
+status device_upload(struct device *dev, struct tensor dst, const void *src);
+status device_download(struct device *dev, void *dst, struct tensor src);
+status device_zero(struct device *dev, struct tensor dst);
+status device_wait(struct device *dev);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

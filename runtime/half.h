@@ -1,0 +1,57 @@
+/* half.h - the 16-bit floats, converted one at a time, rounding to nearest even as PyTorch does. */
+#ifndef RUNTIME_HALF_H
+#define RUNTIME_HALF_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline float f32_from_bits(uint32_t u)
+{
+    float f;
+
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+static inline uint32_t f32_bits(float f)
+{
+    uint32_t u;
+
+    memcpy(&u, &f, sizeof(u));
+    return u;
+}
+
+static inline float f32_from_bf16(uint16_t h)
+{
+    return f32_from_bits((uint32_t)h << 16);
+}
+
+static inline uint16_t bf16_from_f32(float f)
+{
+    uint32_t u = f32_bits(f);
+
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((u >> 16) | 0x40u); // NaN stays NaN
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
+/* f as it is after a rounding to bf16. */
+static inline float bf16_round(float f)
+{
+    return f32_from_bf16(bf16_from_f32(f));
+}
+
+static inline float f32_from_f16(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 0x3ffu;
+    float f;
+
+    if (exp == 31)
+        return f32_from_bits(sign | 0x7f800000u | man << 13);
+    if (exp != 0)
+        return f32_from_bits(sign | (exp + 112) << 23 | man << 13);
+    f = (float)man * 0x1p-24f; // subnormal, exact
+    return sign ? -f : f;
+}
+
+#endif

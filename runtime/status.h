@@ -1,0 +1,48 @@
+/* status.h - the one error type, and the line that says what went wrong.
+ *
+ * The function that first sees a fault calls fail() with one line: what was found, and what to do.
+ * Everybody above passes the status on unchanged. The line belongs to the thread that failed. */
+#ifndef RUNTIME_STATUS_H
+#define RUNTIME_STATUS_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    ST_OK = 0,
+    ST_USAGE,  // the request cannot be met as it was made: flags, sizes, ranks
+    ST_IO,     // the system refused a file: missing, unreadable, disk full
+    ST_FORMAT, // a file holds something it must not: cut, damaged, unknown
+    ST_MEMORY, // does not fit
+    ST_DEVICE, // an accelerator or one of its libraries failed
+    ST_PEER,   // another rank failed or does not answer
+} status;
+
+/* Notes the line and returns `st`, which is not ST_OK. */
+status fail(status st, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The line of this thread's last fail(), "" before the first. Valid until the next fail(). */
+const char *status_line(void);
+
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        status try_st_ = (call);                                                                   \
+        if (try_st_ != ST_OK)                                                                      \
+            return try_st_;                                                                        \
+    } while (0)
+
+/* For functions that have `status st` and a label `out`. */
+#define TRY_OUT(call)                                                                              \
+    do {                                                                                           \
+        st = (call);                                                                               \
+        if (st != ST_OK)                                                                           \
+            goto out;                                                                              \
+    } while (0)
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#ifdef __cplusplus
+}
+#endif
+#endif
