@@ -61,7 +61,7 @@ struct token_grid {
  * then the rotary embedding of each head, then rounded.
  *   q, k   [S, C] of one dtype, rows may be strided, C = heads * D
  *   table  f32 [G, D/2, 2]: (cos, sin) of pair i at position g; pair i belongs to the frame axis
- * for i < D/2 - 2*(D/2/3), then D/2/3 pairs each to rows and columns; G covers every axis Elements
+ * for i < D/2 - 2*(D/2/3), then D/2/3 pairs each to rows and columns; G covers every axis. Elements
  * (2i, 2i+1) of a head are rotated as one complex number. */
 status op_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
                        struct tensor wk, float eps, struct tensor table, struct token_grid grid);
@@ -77,8 +77,10 @@ status op_attention(struct device *dev, struct tensor out, struct tensor lse, st
                     struct tensor k, struct tensor v, float scale);
 
 /* Joins attention over two sets of keys: (acc, lse) over one, (part, part_lse) over the other.
- *   acc [S, N, D] f32 and lse [S, N] f32, in place; part [S, N, D] f32 or bf16, rows may be
- * strided. acc = acc * e^(lse - l) + part * e^(part_lse - l), lse = l = log(e^lse + e^part_lse). */
+ *   acc   [S, N, D] f32 and lse [S, N] f32, contiguous, in place
+ *   part  [S, N, D] f32 or bf16, rows may be strided; part_lse [S, N] f32, contiguous
+ * acc = acc * e^(lse - l) + part * e^(part_lse - l), lse = l = log(e^lse + e^part_lse). An lse of
+ * -inf is that of no keys; what it belongs to is not read. */
 status op_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
                           struct tensor part, struct tensor part_lse);
 
@@ -128,10 +130,12 @@ struct conv {
 };
 
 /* out = conv(x, w) + bias + residual.
- *   x         [T + kt - 1 ..., H ..., W, Cin]: out dims are (in - k) / stride + 1 along T and H,
- * and (W + pad_left + pad_right - kw) / stride + 1 along W w         [Cout, kt, kh, kw, Cin]
- * contiguous, x's dtype; bias [Cout] f32 or none residual  out's shape and dtype, or none; may be
- * out Sums in f32. A pixel's result does not depend on T, H, W. */
+ *   x         [T, H, W, Cin]: along T and H out has (in - k) / stride + 1, along W
+ *             (W + pad_left + pad_right - kw) / stride + 1; a padding is less than kw
+ *   w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype
+ *   bias      f32 [Cout] or none
+ *   residual  out's shape and dtype, or none; may be out
+ * out is f32 or bf16. Sums in f32. A pixel's result does not depend on T, H, W. */
 status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                  struct tensor bias, struct tensor residual, struct conv conv);
 

@@ -1,0 +1,166 @@
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+#include <string.h>
+
+status ref_gate_add(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                    struct tensor gate)
+{
+    const int64_t c = x.dim[1];
+    const float *g = gate.data;
+    double *v, *w;
+
+    TRY(ref_scratch(dev, &v, 2 * c));
+    w = v + c;
+    for (int64_t s = 0; s < x.dim[0]; s++) {
+        ref_load(v, x, ref_row(x, s), c);
+        ref_load(w, y, ref_row(y, s), c);
+        for (int64_t i = 0; i < c; i++)
+            v[i] += w[i] * (g != NULL ? g[i] : 1);
+        ref_store(out, ref_row(out, s), v, c);
+    }
+    return ST_OK;
+}
+
+status ref_add_rows(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
+{
+    const float *add = b.data;
+
+    for (int64_t r = 0; r < a.dim[0]; r++) {
+        const float *from = (const float *)a.data + ref_row(a, r);
+        float *to = (float *)out.data + ref_row(out, r);
+
+        for (int64_t i = 0; i < a.dim[1]; i++)
+            to[i] = from[i] + add[i];
+    }
+    return ST_OK;
+}
+
+status ref_silu(struct device *dev, struct tensor out, struct tensor x)
+{
+    for (int64_t i = 0; i < tensor_count(x); i++) {
+        double v;
+
+        ref_load(&v, x, i, 1);
+        v = ref_act(ACT_SILU, v);
+        ref_store(out, i, &v, 1);
+    }
+    return ST_OK;
+}
+
+status ref_gated_gelu(struct device *dev, struct tensor out, struct tensor gate, struct tensor up)
+{
+    const enum dtype dt = out.dtype;
+
+    for (int64_t i = 0; i < tensor_count(out); i++) {
+        double x, y;
+
+        ref_load(&x, gate, i, 1);
+        ref_load(&y, up, i, 1);
+
+        const double p = ref_round(dt, x * x * x);
+        const double a = ref_round(dt, (double)0.044715f * p);
+        const double b = ref_round(dt, x + a);
+        const double c = ref_round(dt, (double)(float)sqrt(2 / M_PI) * b);
+        const double d = ref_round(dt, tanh(c));
+        const double e = ref_round(dt, 1 + d);
+        const double f = ref_round(dt, 0.5 * x);
+        const double g = ref_round(dt, f * e);
+
+        y *= g;
+        ref_store(out, i, &y, 1);
+    }
+    return ST_OK;
+}
+
+status ref_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
+                   const struct tensor *x)
+{
+    for (int64_t i = 0; i < tensor_count(out); i++) {
+        double sum = 0;
+
+        for (int j = 0; j < count; j++)
+            if (coef[j] != 0)
+                sum += (double)coef[j] * ((const float *)x[j].data)[i];
+        ref_store(out, i, &sum, 1);
+    }
+    return ST_OK;
+}
+
+status ref_copy(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int last = x.ndim - 1;
+    const int64_t n = x.ndim > 0 ? x.dim[last] : 1;
+    const int64_t step_x = x.ndim > 0 ? x.stride[last] : 0;
+    const int64_t step_out = x.ndim > 0 ? out.stride[last] : 0;
+    const size_t size = dtype_size(x.dtype);
+
+    for (int64_t row = 0; row < ref_rows(x); row++) {
+        const int64_t from = ref_row(x, row), to = ref_row(out, row);
+
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t a = from + i * step_x, b = to + i * step_out;
+            double v;
+
+            if (x.dtype == out.dtype) {
+                memcpy((char *)out.data + (size_t)b * size, (const char *)x.data + (size_t)a * size,
+                       size);
+                continue;
+            }
+            ref_load(&v, x, a, 1);
+            ref_store(out, b, &v, 1);
+        }
+    }
+    return ST_OK;
+}
+
+status ref_upsample2x(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int n = x.ndim;
+    const int64_t c = x.dim[n - 1];
+    double *v;
+
+    TRY(ref_scratch(dev, &v, c));
+    for (int64_t row = 0; row < ref_rows(out); row++) {
+        const int64_t col = row % out.dim[n - 2], y = row / out.dim[n - 2] % out.dim[n - 3];
+        const int64_t outer = row / out.dim[n - 2] / out.dim[n - 3];
+
+        ref_load(v, x, ref_row(x, (outer * x.dim[n - 3] + y / 2) * x.dim[n - 2] + col / 2), c);
+        ref_store(out, ref_row(out, row), v, c);
+    }
+    return ST_OK;
+}
+
+status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x,
+                          struct tensor scale, struct tensor shift)
+{
+    const int64_t c = x.dim[x.ndim - 1];
+    const float *mul = scale.data, *add = shift.data;
+    double *v;
+
+    TRY(ref_scratch(dev, &v, c));
+    for (int64_t row = 0; row < ref_rows(x); row++) {
+        ref_load(v, x, ref_row(x, row), c);
+        for (int64_t i = 0; i < c; i++)
+            v[i] = v[i] * mul[i] + add[i];
+        ref_store(out, ref_row(out, row), v, c);
+    }
+    return ST_OK;
+}
+
+/* In f32, step by step, as the official writer does it: where a value falls on a boundary, the
+ * rounding of each step decides. */
+status ref_to_u8(struct device *dev, struct tensor out, struct tensor x)
+{
+    for (int64_t row = 0; row < ref_rows(x); row++)
+        for (int64_t i = 0; i < x.dim[3]; i++) {
+            double v;
+
+            ref_load(&v, x, ref_row(x, row) + i, 1);
+
+            const float f = fminf(fmaxf((float)v, -1), 1);
+
+            ((uint8_t *)out.data)[ref_row(out, row) + i] = (uint8_t)((f + 1) / 2 * 255);
+        }
+    return ST_OK;
+}

@@ -1,0 +1,99 @@
+#include "kernels/ref/ref.h"
+#include "runtime/half.h"
+
+static double dot_f32(const double *a, const float *w, int64_t n)
+{
+    double sum = 0;
+
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += a[i] * w[i];
+    return sum;
+}
+
+static double dot_bf16(const double *a, const uint16_t *w, int64_t n)
+{
+    double sum = 0;
+
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += a[i] * f32_from_bf16(w[i]);
+    return sum;
+}
+
+/* a . elements [at, at + n) of w */
+static double dot(const double *a, struct tensor w, int64_t at, int64_t n)
+{
+    return w.dtype == DT_BF16 ? dot_bf16(a, (const uint16_t *)w.data + at, n)
+                              : dot_f32(a, (const float *)w.data + at, n);
+}
+
+status ref_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                struct tensor bias, enum act act)
+{
+    const int64_t n = w.dim[0], k = w.dim[1];
+    double *row, *sums;
+
+    TRY(ref_scratch(dev, &row, k + n));
+    sums = row + k;
+    for (int64_t m = 0; m < a.dim[0]; m++) {
+        ref_load(row, a, ref_row(a, m), k);
+        for (int64_t j = 0; j < n; j++) {
+            double b = 0;
+            if (bias.data != NULL)
+                ref_load(&b, bias, j, 1);
+            sums[j] = ref_act(act, ref_round(out.dtype, dot(row, w, j * k, k) + b));
+        }
+        ref_store(out, ref_row(out, m), sums, n);
+    }
+    return ST_OK;
+}
+
+/* The window of output pixel (t, y, x): [kt, kh, kw, Cin], zeros where it hangs over a column edge.
+ */
+static void load_window(double *dst, struct tensor x, struct tensor w, struct conv conv, int64_t t,
+                        int64_t y, int64_t col)
+{
+    const int64_t c = x.dim[3];
+
+    for (int64_t i = 0; i < w.dim[1]; i++)
+        for (int64_t j = 0; j < w.dim[2]; j++)
+            for (int64_t l = 0; l < w.dim[3]; l++, dst += c) {
+                const int64_t from = col * conv.stride + l - conv.pad_left;
+                if (from < 0 || from >= x.dim[2])
+                    for (int64_t ch = 0; ch < c; ch++)
+                        dst[ch] = 0;
+                else
+                    ref_load(dst, x,
+                             (t * conv.stride_t + i) * x.stride[0] +
+                                 (y * conv.stride + j) * x.stride[1] + from * x.stride[2],
+                             c);
+            }
+}
+
+status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                  struct tensor bias, struct tensor residual, struct conv conv)
+{
+    const int64_t cout = w.dim[0], k = tensor_count(w) / cout;
+    double *window, *sums;
+
+    TRY(ref_scratch(dev, &window, k + 2 * cout));
+    sums = window + k;
+    for (int64_t row = 0; row < ref_rows(out); row++) {
+        const int64_t col = row % out.dim[2], y = row / out.dim[2] % out.dim[1];
+        double *res = sums + cout;
+
+        load_window(window, x, w, conv, row / out.dim[2] / out.dim[1], y, col);
+        if (residual.data != NULL)
+            ref_load(res, residual, ref_row(residual, row), cout);
+        for (int64_t j = 0; j < cout; j++) {
+            sums[j] = dot(window, w, j * k, k);
+            if (bias.data != NULL)
+                sums[j] += ((const float *)bias.data)[j];
+            if (residual.data != NULL)
+                sums[j] += res[j];
+        }
+        ref_store(out, ref_row(out, row), sums, cout);
+    }
+    return ST_OK;
+}
