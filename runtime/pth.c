@@ -1,0 +1,223 @@
+/* PyTorch's .pth: a zip of ROOT/data.pkl, which describes the tensors, and ROOT/data/KEY, their
+ * storages as plain little-endian bytes, stored and not compressed, so that ranges can be read. */
+#include "runtime/tensorfile_internal.h"
+
+#include <minizip/unzip.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PICKLE_BYTES_MAX ((uint64_t)16 << 20) // of 242 tensors: 30 KB
+#define MEMBER_NAME_BYTES 512
+
+struct member {
+    char *key; // what comes behind ROOT/data/
+    uint64_t offset, bytes;
+    bool stored;
+};
+
+struct archive {
+    const struct tensor_source *src;
+    unzFile zip;
+    char root[MEMBER_NAME_BYTES]; // with its '/'
+    struct member *members;       // sorted by key
+    size_t count, room;
+};
+
+static status damaged(const struct archive *a, const char *member)
+{
+    return fail(ST_FORMAT, "%s: its zip directory is damaged%s%s; was the file cut?", a->src->path,
+                member ? " at " : "", member ? member : "");
+}
+
+/* The current member's name and size. */
+static status current(struct archive *a, char *name, unz_file_info64 *info)
+{
+    if (unzGetCurrentFileInfo64(a->zip, info, name, MEMBER_NAME_BYTES, NULL, 0, NULL, 0) != UNZ_OK)
+        return damaged(a, NULL);
+    if (info->size_filename >= MEMBER_NAME_BYTES || strlen(name) != info->size_filename)
+        return fail(ST_FORMAT, "%s: a zip member has an unusable name", a->src->path);
+    for (char *c = name; *c; c++) {
+        if (*c < ' ' || *c == 0x7f)
+            return fail(ST_FORMAT, "%s: a zip member has an unusable name", a->src->path);
+    }
+    return ST_OK;
+}
+
+/* The root is the folder that has data.pkl in it. */
+static status find_root(struct archive *a)
+{
+    char name[MEMBER_NAME_BYTES];
+    unz_file_info64 info;
+    int more = unzGoToFirstFile(a->zip);
+
+    for (; more == UNZ_OK; more = unzGoToNextFile(a->zip)) {
+        const char *slash;
+
+        TRY(current(a, name, &info));
+        slash = strchr(name, '/');
+        if (slash != NULL && strcmp(slash, "/data.pkl") == 0) {
+            if (a->root[0] != '\0')
+                return fail(ST_FORMAT, "%s: has data.pkl twice", a->src->path);
+            memcpy(a->root, name, (size_t)(slash - name) + 1);
+        }
+    }
+    if (more != UNZ_END_OF_LIST_OF_FILE)
+        return damaged(a, NULL);
+    if (a->root[0] == '\0')
+        return fail(ST_FORMAT, "%s: is a zip without data.pkl, so not from torch.save",
+                    a->src->path);
+    return ST_OK;
+}
+
+/* Reads a small member whole; it may be compressed. *data is the caller's. */
+static status read_member(struct archive *a, const char *name, uint64_t size, uint64_t limit,
+                          uint8_t **data)
+{
+    uint8_t *bytes = NULL;
+    status st = ST_OK;
+
+    if (size > limit)
+        return fail(ST_FORMAT, "%s: %s has %llu bytes; at most %llu are read", a->src->path, name,
+                    (unsigned long long)size, (unsigned long long)limit);
+    if (unzOpenCurrentFile(a->zip) != UNZ_OK)
+        return damaged(a, name);
+    bytes = malloc((size_t)size + 1);
+    if (bytes == NULL) {
+        st = fail(ST_MEMORY, "%s: no memory for %s", a->src->path, name);
+    } else if (unzReadCurrentFile(a->zip, bytes, (unsigned)size) != (int)size ||
+               unzCloseCurrentFile(a->zip) != UNZ_OK) { // close compares the CRC
+        st = damaged(a, name);
+    }
+    if (st != ST_OK) {
+        free(bytes);
+        bytes = NULL;
+        unzCloseCurrentFile(a->zip);
+    }
+    *data = bytes;
+    return st;
+}
+
+static status add_storage(struct archive *a, const char *name, const char *key,
+                          const unz_file_info64 *info)
+{
+    int method = 0, level = 0;
+    struct member m = { 0 };
+
+    if (a->count == a->room) {
+        const size_t room = a->room ? 2 * a->room : 256;
+        struct member *more = realloc(a->members, room * sizeof(*more));
+
+        if (more == NULL)
+            return fail(ST_MEMORY, "%s: no memory for its %zu storages", a->src->path, room);
+        a->members = more;
+        a->room = room;
+    }
+    if (unzOpenCurrentFile2(a->zip, &method, &level, 1) != UNZ_OK)
+        return damaged(a, name);
+    m.offset = unzGetCurrentFileZStreamPos64(a->zip);
+    unzCloseCurrentFile(a->zip);
+    m.bytes = info->uncompressed_size;
+    m.stored = method == 0 && info->compressed_size == info->uncompressed_size && !(info->flag & 1);
+    if (m.stored && (m.offset > a->src->size || m.bytes > a->src->size - m.offset))
+        return fail(ST_FORMAT, "%s: %s has %llu bytes at %llu, the file ends at %llu; was it cut?",
+                    a->src->path, name, (unsigned long long)m.bytes, (unsigned long long)m.offset,
+                    (unsigned long long)a->src->size);
+    m.key = strdup(key);
+    if (m.key == NULL)
+        return fail(ST_MEMORY, "%s: no memory for its zip directory", a->src->path);
+    a->members[a->count++] = m;
+    return ST_OK;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const struct member *)a)->key, ((const struct member *)b)->key);
+}
+
+/* All members of the root: storages into the table, data.pkl into *pickle, byteorder checked. */
+static status list_members(struct archive *a, uint8_t **pickle, size_t *pickle_size)
+{
+    const size_t root = strlen(a->root);
+    char name[MEMBER_NAME_BYTES];
+    unz_file_info64 info;
+    int more = unzGoToFirstFile(a->zip);
+
+    for (; more == UNZ_OK; more = unzGoToNextFile(a->zip)) {
+        TRY(current(a, name, &info));
+        if (strncmp(name, a->root, root) != 0)
+            continue;
+        if (strcmp(name + root, "data.pkl") == 0) {
+            TRY(read_member(a, name, info.uncompressed_size, PICKLE_BYTES_MAX, pickle));
+            *pickle_size = (size_t)info.uncompressed_size;
+        } else if (strcmp(name + root, "byteorder") == 0) {
+            uint8_t *order = NULL;
+            bool little;
+
+            TRY(read_member(a, name, info.uncompressed_size, 64, &order));
+            little = info.uncompressed_size == 6 && memcmp(order, "little", 6) == 0;
+            free(order);
+            if (!little)
+                return fail(ST_FORMAT, "%s: its numbers are not little-endian", a->src->path);
+        } else if (strncmp(name + root, "data/", 5) == 0 && name[root + 5] != '\0') {
+            TRY(add_storage(a, name, name + root + 5, &info));
+        }
+    }
+    if (more != UNZ_END_OF_LIST_OF_FILE)
+        return damaged(a, NULL);
+    if (a->count > 0)
+        qsort(a->members, a->count, sizeof(*a->members), by_key);
+    for (size_t i = 1; i < a->count; i++) {
+        if (strcmp(a->members[i - 1].key, a->members[i].key) == 0)
+            return fail(ST_FORMAT, "%s: %sdata/%s is there twice", a->src->path, a->root,
+                        a->members[i].key);
+    }
+    return ST_OK;
+}
+
+static status find_storage(void *payload, const char *key, uint64_t *offset, uint64_t *bytes)
+{
+    const struct archive *a = payload;
+    const struct member wanted = { .key = (char *)key };
+    const struct member *m = NULL;
+
+    if (a->count > 0)
+        m = bsearch(&wanted, a->members, a->count, sizeof(*a->members), by_key);
+    if (m == NULL)
+        return fail(ST_FORMAT, "%s: its pickle names the storage %sdata/%s, which is not there",
+                    a->src->path, a->root, key);
+    if (!m->stored)
+        return fail(ST_FORMAT,
+                    "%s: %sdata/%s is compressed or encrypted, which torch.save never does; load "
+                    "and save it with PyTorch",
+                    a->src->path, a->root, key);
+    *offset = m->offset;
+    *bytes = m->bytes;
+    return ST_OK;
+}
+
+status pth_list(const struct tensor_source *src, struct tensor_list *list)
+{
+    struct archive a = { .src = src };
+    uint8_t *pickle = NULL;
+    size_t pickle_size = 0;
+    status st = ST_OK;
+
+    a.zip = unzOpen64(src->path);
+    if (a.zip == NULL) {
+        st = fail(ST_FORMAT, "%s: begins like a zip but has no directory at its end; was it cut?",
+                  src->path);
+        goto out;
+    }
+    TRY_OUT(find_root(&a));
+    TRY_OUT(list_members(&a, &pickle, &pickle_size));
+    TRY_OUT(
+        pickle_list(src, pickle, pickle_size, (struct pickle_storages){ find_storage, &a }, list));
+out:
+    for (size_t i = 0; i < a.count; i++)
+        free(a.members[i].key);
+    free(a.members);
+    free(pickle);
+    if (a.zip != NULL)
+        unzClose(a.zip);
+    return st;
+}

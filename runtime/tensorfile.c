@@ -1,0 +1,445 @@
+#include "runtime/tensorfile.h"
+
+#include "runtime/half.h"
+#include "runtime/tensorfile_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_BYTES_MAX ((size_t)1024)
+#define BUFFER_BYTES ((size_t)256 << 10) // converted piece by piece, while it is in cache
+
+struct tensorfile_impl {
+    struct tensor_source *sources; // [files]; path is owned
+    char *buffer;                  // BUFFER_BYTES
+};
+
+status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, uint64_t offset)
+{
+    char *to = dst;
+
+    while (bytes > 0) {
+        // Linux moves at most 2 GiB in one call
+        const size_t want = bytes < ((size_t)1 << 30) ? bytes : (size_t)1 << 30;
+        const ssize_t got = pread(src->fd, to, want, (off_t)offset);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return fail(ST_IO, "%s: %s", src->path, strerror(errno));
+        if (got == 0)
+            return fail(ST_IO, "%s: ends at byte %llu, where %zu more are needed; was it cut?",
+                        src->path, (unsigned long long)offset, bytes);
+        to += got;
+        bytes -= (size_t)got;
+        offset += (uint64_t)got;
+    }
+    return ST_OK;
+}
+
+status tensor_extent(const struct tensor_source *src, const char *name, enum dtype dt, int ndim,
+                     const int64_t *dim, int64_t *count, uint64_t *bytes)
+{
+    int64_t n = 1, size;
+
+    for (int i = 0; i < ndim; i++) {
+        if (dim[i] < 0)
+            return fail(ST_FORMAT, "%s: tensor %s has a negative size, %lld", src->path, name,
+                        (long long)dim[i]);
+        // a zero elsewhere does not excuse dims whose product no one can hold
+        if (__builtin_mul_overflow(n, dim[i] ? dim[i] : 1, &n))
+            return fail(ST_FORMAT, "%s: tensor %s has more elements than 63 bits count", src->path,
+                        name);
+    }
+    if (__builtin_mul_overflow(n, (int64_t)dtype_size(dt), &size))
+        return fail(ST_FORMAT, "%s: tensor %s has more bytes than 63 bits count", src->path, name);
+    for (int i = 0; i < ndim; i++) {
+        if (dim[i] == 0)
+            n = size = 0;
+    }
+    *count = n;
+    *bytes = (uint64_t)size;
+    return ST_OK;
+}
+
+status tensor_list_add(struct tensor_list *list, const struct tensor_source *src, const char *name,
+                       enum dtype dt, int ndim, const int64_t *dim, const int64_t *stride,
+                       uint64_t offset)
+{
+    const size_t length = strnlen(name, NAME_BYTES_MAX + 1);
+    struct file_tensor t = { .file = src->index, .offset = offset };
+
+    if (length == 0 || length > NAME_BYTES_MAX)
+        return fail(ST_FORMAT, "%s: a tensor's name has %s bytes; 1 to %zu are allowed", src->path,
+                    length ? "too many" : "0", NAME_BYTES_MAX);
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return fail(ST_FORMAT, "%s: a tensor's name has the control character 0x%02x in it",
+                        src->path, (unsigned char)name[i]);
+    }
+    if (list->count == list->room) {
+        const int room = list->room ? 2 * list->room : 256;
+        struct file_tensor *more = realloc(list->tensors, (size_t)room * sizeof(*list->tensors));
+
+        if (more == NULL)
+            return fail(ST_MEMORY, "%s: no memory for the names of %d tensors", src->path, room);
+        list->tensors = more;
+        list->room = room;
+    }
+    t.shape = tensor_dims(NULL, dt, ndim, dim);
+    for (int i = 0; stride != NULL && i < ndim; i++)
+        t.shape.stride[i] = stride[i];
+    t.name = strdup(name);
+    t.file_name = strdup(name);
+    if (t.name == NULL || t.file_name == NULL) {
+        free(t.name);
+        free((char *)t.file_name);
+        return fail(ST_MEMORY, "%s: no memory for the name of a tensor", src->path);
+    }
+    list->tensors[list->count++] = t;
+    return ST_OK;
+}
+
+void tensor_list_done(struct tensor_list *list)
+{
+    for (int i = 0; i < list->count; i++) {
+        free(list->tensors[i].name);
+        free((char *)list->tensors[i].file_name);
+    }
+    free(list->tensors);
+    *list = (struct tensor_list){ 0 };
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct file_tensor *)a)->name, ((const struct file_tensor *)b)->name);
+}
+
+/* Sorts by name and refuses names that stand twice. */
+static status sort_names(struct file_tensor *tensors, int count,
+                         const struct tensor_source *sources)
+{
+    if (count > 0)
+        qsort(tensors, (size_t)count, sizeof(*tensors), by_name);
+    for (int i = 1; i < count; i++) {
+        const struct file_tensor *a = &tensors[i - 1], *b = &tensors[i];
+
+        if (strcmp(a->name, b->name) == 0 && a->file != b->file)
+            return fail(ST_FORMAT, "tensor %s is in both %s and %s", a->name, sources[a->file].path,
+                        sources[b->file].path);
+        if (strcmp(a->name, b->name) == 0)
+            return fail(ST_FORMAT, "%s: tensor %s is there twice (as %s and as %s)",
+                        sources[a->file].path, a->name, a->file_name, b->file_name);
+    }
+    return ST_OK;
+}
+
+/* The file's first bytes tell the formats apart, whatever its name is. */
+static status list_file(const struct tensor_source *src, struct tensor_list *list)
+{
+    unsigned char start[9] = { 0 };
+
+    if (src->size < sizeof(start))
+        return fail(ST_FORMAT, "%s: %llu bytes are too few for a weight file", src->path,
+                    (unsigned long long)src->size);
+    TRY(read_exactly(src, start, sizeof(start), 0));
+    if (memcmp(start, "PK\3\4", 4) == 0)
+        return pth_list(src, list);
+    // a .safetensors header of 640 bytes begins with 0x80 0x02 too, but then its JSON follows
+    if (start[0] == 0x80 && start[1] <= 5 && start[8] != '{')
+        return fail(ST_FORMAT,
+                    "%s: is a pickle without a zip round it, as PyTorch before 1.6 wrote them; "
+                    "load and save it with a newer one",
+                    src->path);
+    return safetensors_list(src, list);
+}
+
+static status open_source(struct tensor_source *src, const char *path, int index)
+{
+    struct stat about;
+
+    *src = (struct tensor_source){ .path = strdup(path), .fd = -1, .index = index };
+    if (src->path == NULL)
+        return fail(ST_MEMORY, "%s: no memory for its name", path);
+    src->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (src->fd < 0)
+        return fail(ST_IO, "%s: %s", path, strerror(errno));
+    if (fstat(src->fd, &about) != 0)
+        return fail(ST_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(about.st_mode))
+        return fail(ST_IO, "%s: is not a regular file", path);
+    src->size = (uint64_t)about.st_size;
+    return ST_OK;
+}
+
+status tensorfile_open(struct tensorfile *f, const char *const *paths, int count)
+{
+    struct tensor_list list = { 0 };
+    status st = ST_OK;
+
+    assert(count > 0);
+    *f = (struct tensorfile){ 0 };
+    f->impl = calloc(1, sizeof(*f->impl));
+    if (f->impl != NULL) {
+        f->impl->sources = calloc((size_t)count, sizeof(*f->impl->sources));
+        f->impl->buffer = malloc(BUFFER_BYTES);
+    }
+    if (f->impl == NULL || f->impl->sources == NULL || f->impl->buffer == NULL) {
+        st = fail(ST_MEMORY, "%s: no memory to read it", paths[0]);
+        goto out;
+    }
+    for (int i = 0; i < count; i++) {
+        f->files = i + 1;
+        TRY_OUT(open_source(&f->impl->sources[i], paths[i], i));
+        TRY_OUT(list_file(&f->impl->sources[i], &list));
+    }
+    TRY_OUT(sort_names(list.tensors, list.count, f->impl->sources));
+    for (int i = 0; i < list.count; i++) {
+        if (__builtin_add_overflow(f->total_bytes, tensor_bytes(list.tensors[i].shape),
+                                   &f->total_bytes)) {
+            st = fail(ST_FORMAT, "%s: its tensors have more bytes than 64 bits count", paths[0]);
+            goto out;
+        }
+    }
+    f->tensors = list.tensors;
+    f->count = list.count;
+    list = (struct tensor_list){ 0 };
+out:
+    tensor_list_done(&list);
+    if (st != ST_OK)
+        tensorfile_close(f);
+    return st;
+}
+
+void tensorfile_close(struct tensorfile *f)
+{
+    struct tensor_list list = { f->tensors, f->count, f->count };
+
+    tensor_list_done(&list);
+    if (f->impl != NULL) {
+        for (int i = 0; i < f->files && f->impl->sources != NULL; i++) {
+            if (f->impl->sources[i].path != NULL && f->impl->sources[i].fd >= 0)
+                close(f->impl->sources[i].fd);
+            free((char *)f->impl->sources[i].path);
+        }
+        free(f->impl->sources);
+        free(f->impl->buffer);
+        free(f->impl);
+    }
+    *f = (struct tensorfile){ 0 };
+}
+
+status tensorfile_rename(struct tensorfile *f,
+                         bool (*map)(const char *name, char *out, size_t size))
+{
+    struct file_tensor *renamed = calloc((size_t)f->count + 1, sizeof(*renamed));
+    char name[2 * NAME_BYTES_MAX];
+    status st = ST_OK;
+
+    if (renamed == NULL)
+        return fail(ST_MEMORY, "no memory to rename %d tensors", f->count);
+    for (int i = 0; i < f->count; i++) {
+        renamed[i] = f->tensors[i];
+        renamed[i].name =
+            strdup(map(f->tensors[i].name, name, sizeof(name)) ? name : f->tensors[i].name);
+        if (renamed[i].name == NULL) {
+            st = fail(ST_MEMORY, "no memory to rename %d tensors", f->count);
+            goto out;
+        }
+    }
+    TRY_OUT(sort_names(renamed, f->count, f->impl->sources));
+    for (int i = 0; i < f->count; i++)
+        free(f->tensors[i].name);
+    free(f->tensors);
+    f->tensors = renamed;
+    return ST_OK;
+out:
+    for (int i = 0; i < f->count; i++)
+        free(renamed[i].name);
+    free(renamed);
+    return st;
+}
+
+const struct file_tensor *tensorfile_find(const struct tensorfile *f, const char *name)
+{
+    const struct file_tensor key = { .name = (char *)name };
+
+    if (f->count == 0)
+        return NULL;
+    return bsearch(&key, f->tensors, (size_t)f->count, sizeof(*f->tensors), by_name);
+}
+
+const char *tensorfile_path(const struct tensorfile *f, int file)
+{
+    assert(file >= 0 && file < f->files);
+    return f->impl->sources[file].path;
+}
+
+/* OCP 8-bit float of 4 exponent bits, without infinities. */
+static float f32_from_e4m3(uint8_t b)
+{
+    const int exp = (b >> 3) & 15, man = b & 7;
+    float f;
+
+    if (exp == 15 && man == 7)
+        return f32_from_bits((uint32_t)(b & 0x80) << 24 | 0x7fc00000u);
+    f = exp == 0 ? (float)man * 0x1p-9f
+                 : f32_from_bits((uint32_t)(exp + 120) << 23 | (uint32_t)man << 20);
+    return b & 0x80 ? -f : f;
+}
+
+/* dst[i] = (float)src[i]; false for types that are no floats. */
+static bool to_f32(float *dst, const void *src, enum dtype from, size_t n)
+{
+    switch (from) {
+    case DT_F32:
+        memcpy(dst, src, n * sizeof(float));
+        return true;
+    case DT_BF16:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_bf16(((const uint16_t *)src)[i]);
+        return true;
+    case DT_F16:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_f16(((const uint16_t *)src)[i]);
+        return true;
+    case DT_F64:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = (float)((const double *)src)[i];
+        return true;
+    case DT_F8_E4M3:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_e4m3(((const uint8_t *)src)[i]);
+        return true;
+    case DT_F8_E5M2: // the upper half of a half
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_f16((uint16_t)(((const uint8_t *)src)[i] << 8));
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool convert(void *dst, enum dtype to, const void *src, enum dtype from, size_t n)
+{
+    if (to == from) {
+        memcpy(dst, src, n * dtype_size(to));
+        return true;
+    }
+    if (to == DT_F32)
+        return to_f32(dst, src, from, n);
+    if (to != DT_BF16)
+        return false;
+    for (size_t done = 0; done < n;) {
+        const size_t take = n - done < 1024 ? n - done : 1024;
+        float wide[1024];
+
+        if (!to_f32(wide, (const char *)src + done * dtype_size(from), from, take))
+            return false;
+        for (size_t i = 0; i < take; i++)
+            ((uint16_t *)dst)[done + i] = bf16_from_f32(wide[i]);
+        done += take;
+    }
+    return true;
+}
+
+static bool convertible(enum dtype to, enum dtype from)
+{
+    return convert(NULL, to, NULL, from, 0);
+}
+
+/* Offset in elements, from the tensor's first, of its row-major element `index`. */
+static int64_t element_offset(const struct tensor *t, int64_t index)
+{
+    int64_t offset = 0;
+
+    for (int i = t->ndim - 1; i >= 0; i--) {
+        offset += index % t->dim[i] * t->stride[i];
+        index /= t->dim[i];
+    }
+    return offset;
+}
+
+/* A tensor that was saved as a view: the span in which the wanted elements lie is read whole, then
+ * they are picked. Rare, and then small. */
+static status read_strided(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                           int64_t count, enum dtype dt, void *dst)
+{
+    const struct tensor_source *src = &f->impl->sources[t->file];
+    const enum dtype from = t->shape.dtype;
+    const size_t size = dtype_size(from);
+    int64_t low = INT64_MAX, high = -1;
+    char *span = NULL;
+    status st = ST_OK;
+
+    for (int64_t i = first; i < first + count; i++) {
+        const int64_t at = element_offset(&t->shape, i);
+        low = at < low ? at : low;
+        high = at > high ? at : high;
+    }
+    span = malloc((size_t)(high - low + 1) * size);
+    if (span == NULL)
+        return fail(ST_MEMORY, "%s: no memory for the %lld elements that %s is spread over",
+                    src->path, (long long)(high - low + 1), t->name);
+    TRY_OUT(
+        read_exactly(src, span, (size_t)(high - low + 1) * size, t->offset + (uint64_t)low * size));
+    f->bytes_read += (uint64_t)(high - low + 1) * size;
+    for (int64_t i = 0; i < count; i++)
+        convert((char *)dst + (size_t)i * dtype_size(dt), dt,
+                span + (size_t)(element_offset(&t->shape, first + i) - low) * size, from, 1);
+out:
+    free(span);
+    return st;
+}
+
+status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                       int64_t count, enum dtype dt, void *dst)
+{
+    const struct tensor_source *src = &f->impl->sources[t->file];
+    const enum dtype from = t->shape.dtype;
+    const size_t size = dtype_size(from), piece = BUFFER_BYTES / size;
+    size_t left = (size_t)count;
+    uint64_t offset = t->offset + (uint64_t)first * size;
+    char *to = dst;
+
+    assert(first >= 0 && count >= 0 && count <= tensor_count(t->shape) - first);
+    if (!convertible(dt, from))
+        return fail(ST_FORMAT, "%s: tensor %s is %s, and %s is wanted", src->path, t->name,
+                    tensor_text(t->shape), dtype_name(dt));
+    if (count == 0)
+        return ST_OK;
+    if (!tensor_contiguous(t->shape))
+        return read_strided(f, t, first, count, dt, dst);
+    if (dt == from) {
+        TRY(read_exactly(src, dst, left * size, offset));
+        f->bytes_read += left * size;
+        return ST_OK;
+    }
+    while (left > 0) {
+        const size_t take = left < piece ? left : piece;
+
+        TRY(read_exactly(src, f->impl->buffer, take * size, offset));
+        convert(to, dt, f->impl->buffer, from, take);
+        f->bytes_read += take * size;
+        offset += take * size;
+        to += take * dtype_size(dt);
+        left -= take;
+    }
+    return ST_OK;
+}
+
+void tensorfile_want(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                     int64_t count)
+{
+    const size_t size = dtype_size(t->shape.dtype);
+
+    if (tensor_contiguous(t->shape) && count > 0) // a hint: nothing is lost when it is refused
+        (void)posix_fadvise(f->impl->sources[t->file].fd,
+                            (off_t)(t->offset + (uint64_t)first * size),
+                            (off_t)((uint64_t)count * size), POSIX_FADV_WILLNEED);
+}
