@@ -1,12 +1,13 @@
 /* group.h - ranks that exchange tensors, and the exchanges.
  *
- * A group sits on a comm table: `mpi` moves host memory, `plan` moves nothing and counts. (`nccl`
- * moves device memory on a stream.) Every exchange is started and later waited for, so that ops can
- * be queued in between: the data is read after what was queued on the device before the start, and
- * may be used by what is queued after transfer_wait. Buffers are borrowed until then. At most
- * GROUP_IN_FLIGHT transfers of one group are open; a group of one rank copies.
+ * A group sits on a comm table: `mpi` moves host memory, `plan` moves nothing. (`nccl` moves device
+ * memory on a stream.) Every exchange is started and later waited for, so that ops can be queued in
+ * between: the data is read after what was queued on the device before the start, and may be used
+ * by what is queued after transfer_wait. Buffers are borrowed until then, offsets only during the
+ * start. At most GROUP_IN_FLIGHT transfers of one group are open.
  *
- * Sizes are in bytes. Offsets are arrays of size+1: part i is bytes [offset[i], offset[i+1]). */
+ * Sizes are in bytes. Offsets are arrays of size+1: part i is bytes [offset[i], offset[i+1]). A
+ * part of 0 bytes is no message. What a rank has for itself is copied, and not counted as sent. */
 #ifndef PARALLEL_GROUP_H
 #define PARALLEL_GROUP_H
 
@@ -15,17 +16,20 @@
 
 #include <stdint.h>
 
-#define GROUP_MAX 64 // ranks of a group whose offsets fit a stack array; larger is ST_USAGE
 #define GROUP_IN_FLIGHT 8
 
 struct comm_table;
 
 struct group {
+    const char *name; // for the line when a peer is silent; borrowed
     int rank, size;
     struct device *dev;
+    double deadline_s;         // from the world; may be changed
+    size_t *send_at, *recv_at; // [size + 1] each: room for the offsets of the exchange at hand
+    double sent, messages;     // bytes this rank sent to others, and in how many messages
     const struct comm_table *comm;
     void *impl;
-    double sent, messages; // bytes this rank sent to others, and in how many messages
+    unsigned open; // bit i: slot i is in flight
 };
 
 struct transfer {
@@ -34,9 +38,10 @@ struct transfer {
 };
 
 /* Splits the world: ranks with equal color form a group, in order of world rank; color < 0 stays
- * out and gets a group of size 0. Collective over the world. On a described world `members` (sorted
- * world ranks with my color) says who belongs, as nobody can be asked. */
-status group_open(struct group *g, struct world *w, struct device *dev, int color,
+ * out and gets a group of size 0. Collective over the world, also where it fails (ST_MEMORY): agree
+ * afterwards. On a described world `members` (sorted world ranks with my color) says who belongs,
+ * as nobody can be asked; elsewhere it is not looked at. */
+status group_open(struct group *g, const char *name, struct world *w, struct device *dev, int color,
                   const int *members, int count);
 void group_close(struct group *g); // collective; accepts a zeroed group
 
@@ -45,19 +50,21 @@ void group_close(struct group *g); // collective; accepts a zeroed group
 status group_all_gather(struct group *g, struct transfer *t, void *recv, const size_t *offset,
                         const void *send);
 
-/* Part i of send goes to rank i; part i of recv comes from rank i. */
+/* Part i of send goes to rank i; part i of recv comes from rank i. A rank's part for itself may be
+ * left empty on either side: then nothing is copied. */
 status group_all_to_all(struct group *g, struct transfer *t, void *recv, const size_t *recv_offset,
                         const void *send, const size_t *send_offset);
 
-/* One message to `to` and one from `from`; a rank of -1, or 0 bytes, leaves that side out. */
+/* One message to `to` and one from `from`; a rank of -1, or 0 bytes, leaves that side out. Only the
+ * ranks at both ends take part. */
 status group_exchange(struct group *g, struct transfer *t, int to, const void *send,
                       size_t send_bytes, int from, void *recv, size_t recv_bytes);
 
 /* Root's bytes to everybody, in place. */
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root);
 
-/* The one place where the host waits for others: gives up with ST_PEER when a peer is gone or
- * silent for the deadline of the group. Does nothing on a transfer that was not started. */
+/* The one place where the host waits for others: gives up with ST_PEER when a peer is silent for
+ * the deadline of the group. Does nothing on a transfer that was not started. */
 status transfer_wait(struct transfer *t);
 
 #endif

@@ -26,10 +26,11 @@ void rows_split(struct rows *r, struct group *g, int64_t total);
 status rows_halo(const struct rows *r, struct device *dev, struct arena *step, struct tensor x,
                  bool above);
 
-/* Own rows x [T, h, W, C], contiguous, of every rank to `out` [T, H, W, C] on every rank that holds
- * rows (or only on rank `root` when root >= 0; out is not looked at elsewhere). scale: rows of x
- * per row of the split. */
-status rows_gather(const struct rows *r, struct device *dev, struct arena *step, struct tensor out,
-                   struct tensor x, int64_t scale, int root);
+/* Own rows x [T, h, W, C], contiguous, of every rank to `out` [T, H, W, C], contiguous, on every
+ * rank that holds rows (or only on rank `root` when root >= 0; out is not looked at elsewhere).
+ * scale: rows of x per row of the split. One dtype, any. Collective over the ranks that hold rows;
+ * root is one of them. */
+status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int64_t scale,
+                   int root);
 
 #endif

@@ -1,10 +1,10 @@
 /* weights.h - the parameters of a stack of equal units (the blocks of a transformer), and where
  * they are while they are not used.
  *
- *   resident  every rank of the group keeps every unit
+ *   resident  every rank keeps every unit
  *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is gathered into
- * one of two buffers when it is wanted, the next one while this one computes streamed  no group; a
- * unit is read from its file when it is wanted, into a buffer
+ *             one of two buffers when it is wanted, the next one while this one computes
+ *   streamed  no group; a unit is read from its file when it is wanted, into one of two buffers
  *
  * A unit is one run of bytes: its tensors in the order of their specs, each aligned to 256 bytes
  * unless it is joined to the one before. A rank reads from the source only the elements whose bytes
@@ -58,7 +58,8 @@ status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, 
                     struct weight_source source);
 void weights_close(struct weights *w); // the arena keeps the memory; accepts zeroed values
 
-/* The unit's tensors, in spec order, into out[count]; good until the next but one acquire.
+/* The unit's tensors, in spec order, into out[count]; good for what is queued before the next
+ * acquire.
  * Sharded: collective over the group, every rank asks for the same units in the same order; starts
  * the gather of `next` (-1 for none) before it returns. */
 status weights_acquire(struct weights *w, int unit, int next, struct tensor *out);

@@ -1,0 +1,155 @@
+#include "parallel/world.h"
+
+#include "parallel/mpi_wait.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LINE_BYTES 1024
+
+status world_open(struct world *w, int *argc, char ***argv)
+{
+    struct world_impl *impl = calloc(1, sizeof(*impl));
+    MPI_Comm node;
+    int provided;
+
+    *w = (struct world){ .deadline_s = WORLD_DEADLINE_S };
+    if (impl == NULL)
+        return fail(ST_MEMORY, "no host memory for starting MPI");
+
+    // Without mpirun, Open MPI would start a daemon beside us for processes we never spawn.
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    MPI_Comm_dup(MPI_COMM_WORLD, &impl->comm);
+    MPI_Comm_rank(impl->comm, &w->rank);
+    MPI_Comm_size(impl->comm, &w->size);
+    MPI_Comm_split_type(impl->comm, MPI_COMM_TYPE_SHARED, w->rank, MPI_INFO_NULL, &node);
+    MPI_Comm_rank(node, &w->local_rank);
+    MPI_Comm_size(node, &w->local_size);
+    MPI_Comm_free(&node);
+    w->impl = impl;
+    return ST_OK;
+}
+
+void world_describe(struct world *w, int rank, int size, int ranks_per_node)
+{
+    const int node = rank / ranks_per_node * ranks_per_node;
+
+    assert(ranks_per_node > 0 && rank >= 0 && rank < size);
+    *w = (struct world){
+        .rank = rank,
+        .size = size,
+        .local_rank = rank - node,
+        .local_size = size - node < ranks_per_node ? size - node : ranks_per_node,
+        .described = true,
+        .deadline_s = WORLD_DEADLINE_S,
+    };
+}
+
+void world_close(struct world *w)
+{
+    if (w->impl != NULL) {
+        struct world_impl *impl = w->impl;
+        world_barrier(w); // quietly: MPI_Finalize would spin
+        MPI_Comm_free(&impl->comm);
+        MPI_Finalize();
+        free(impl);
+    }
+    *w = (struct world){ 0 };
+}
+
+void world_abort(struct world *w, status st)
+{
+    fflush(stdout);
+    fflush(stderr);
+    if (w->impl != NULL && w->size > 1)
+        MPI_Abort(world_comm(w), (int)st);
+    if (w->impl != NULL)
+        MPI_Finalize(); // alone: MPI_Abort would print a banner
+    _Exit((int)st);
+}
+
+static void wait_one(MPI_Request request)
+{
+    mpi_wait(&request, 1, INFINITY);
+}
+
+static void min_int(struct world *w, int mine, int *least)
+{
+    MPI_Request request;
+
+    MPI_Iallreduce(&mine, least, 1, MPI_INT, MPI_MIN, world_comm(w), &request);
+    wait_one(request);
+}
+
+status agree(struct world *w, status st)
+{
+    struct {
+        int st;
+        char line[LINE_BYTES];
+    } first = { .st = (int)st };
+    int failed;
+
+    if (w->impl == NULL)
+        return st;
+    min_int(w, st == ST_OK ? w->size : w->rank, &failed);
+    if (failed == w->size)
+        return ST_OK;
+    if (failed == w->rank)
+        snprintf(first.line, sizeof(first.line), "%s", status_line());
+    world_broadcast(w, &first, sizeof(first), failed);
+    return fail((status)first.st, "%s", first.line);
+}
+
+void world_broadcast(struct world *w, void *data, size_t bytes, int root)
+{
+    MPI_Request request;
+
+    assert(bytes <= INT_MAX && root >= 0 && root < w->size);
+    if (w->impl == NULL)
+        return;
+    MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, world_comm(w), &request);
+    wait_one(request);
+}
+
+void world_gather(struct world *w, const void *mine, size_t bytes, void *all)
+{
+    MPI_Request request;
+
+    assert(bytes <= INT_MAX);
+    if (w->impl == NULL) {
+        if (w->rank == 0)
+            memcpy(all, mine, bytes);
+        return;
+    }
+    MPI_Igather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, 0, world_comm(w), &request);
+    wait_one(request);
+}
+
+double world_sum(struct world *w, double mine)
+{
+    double sum = 0, next = mine;
+
+    if (w->impl == NULL)
+        return mine;
+    for (int i = 0; i < w->size; i++) {
+        next = mine;
+        world_broadcast(w, &next, sizeof(next), i);
+        sum += next;
+    }
+    return sum;
+}
+
+void world_barrier(struct world *w)
+{
+    MPI_Request request;
+
+    if (w->impl == NULL)
+        return;
+    MPI_Ibarrier(world_comm(w), &request);
+    wait_one(request);
+}

@@ -1,0 +1,25 @@
+#!/bin/sh
+# fail_together.sh PROGRAM MPIRUN ARGS...: one rank of four stops in every way there is; all must be
+# gone within seconds, the status says so, and the line (if there is one) names the silent rank.
+program=$1
+shift
+failed=0
+
+for how in silent exit kill abort; do
+    start=$(date +%s)
+    text=$(timeout -k 1 30 "$@" -n 4 "$program" $how 2>&1)
+    status=$?
+    seconds=$(($(date +%s) - start))
+    case $how in
+    silent) want=6 line='rank [023] waited 1 s for rank.* 1.* in broadcast .* of group ulysses' ;;
+    exit) want=9 line= ;;
+    kill) want=137 line= ;;
+    abort) want=5 line='rank 1: the device is gone' ;;
+    esac
+    if [ $status -ne $want ] || [ $seconds -gt 12 ] || ! echo "$text" | grep -q "$line"; then
+        failed=$((failed + 1))
+        echo "$how: status $status (wanted $want) after $seconds s: $text"
+    fi
+done
+echo "fail_together: 4 ways, $failed wrong"
+[ $failed -eq 0 ]

@@ -1,0 +1,255 @@
+/* World and groups: failing together, every exchange with even, uneven and empty parts, and the
+ * plan's message counts against the real ones. */
+#include "kernels/table.h"
+#include "parallel/group.h"
+#include "parallel/split.h"
+#include "tests/ranks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TOTAL 1003 // bytes in an exchange; no multiple of any rank count
+#define MAX_BYTES (1 << 16)
+
+static unsigned char pattern(int from, int to, size_t i)
+{
+    return (unsigned char)(1 + (from * 41 + to * 7 + (int)i) % 251);
+}
+
+/* Bytes from rank a to rank b: uneven, and nothing for some. */
+static size_t pair_bytes(int a, int b)
+{
+    return (a * 3 + b) % 4 == 1 ? 0 : (size_t)(5 + 11 * a + 3 * b);
+}
+
+static void check_bytes(const char *what, const unsigned char *got, int from, int to, size_t n)
+{
+    size_t bad = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bad += got[i] != pattern(from, to, i);
+    CHECK(bad == 0, "%s from %d to %d: %zu of %zu bytes", what, from, to, bad, n);
+}
+
+static void fill(unsigned char *p, int from, int to, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = pattern(from, to, i);
+}
+
+/* On a plan device nothing is looked at, but everything is called. */
+static void all_gather(struct group *g, unsigned char *recv, unsigned char *send, bool real,
+                       bool in_place)
+{
+    struct transfer t = { 0 };
+    size_t *at = g->recv_at;
+
+    for (int i = 0; i <= g->size; i++)
+        at[i] = (size_t)split_at(TOTAL, g->size, i);
+    if (in_place)
+        send = recv + at[g->rank];
+    if (real) {
+        memset(recv, 0, TOTAL);
+        fill(send, g->rank, 0, at[g->rank + 1] - at[g->rank]);
+    }
+    CHECK(group_all_gather(g, &t, recv, at, send) == ST_OK, "%s", status_line());
+    CHECK(transfer_wait(&t) == ST_OK && t.group == NULL, "%s", status_line());
+    for (int i = 0; real && i < g->size; i++)
+        check_bytes("all-gather", recv + at[i], i, 0, at[i + 1] - at[i]);
+}
+
+static void all_to_all(struct group *g, unsigned char *recv, unsigned char *send, bool real,
+                       bool own)
+{
+    struct transfer t = { 0 };
+
+    for (int i = 0; i < g->size; i++) {
+        const bool skip = i == g->rank && !own;
+        g->send_at[i + 1] = g->send_at[i] + (skip ? 0 : pair_bytes(g->rank, i));
+        g->recv_at[i + 1] = g->recv_at[i] + pair_bytes(i, g->rank);
+        if (real)
+            fill(send + g->send_at[i], g->rank, i, g->send_at[i + 1] - g->send_at[i]);
+    }
+    if (real)
+        memset(recv, 0, g->recv_at[g->size]);
+    if (real && !own) // already in its place
+        fill(recv + g->recv_at[g->rank], g->rank, g->rank, pair_bytes(g->rank, g->rank));
+    CHECK(group_all_to_all(g, &t, recv, g->recv_at, send, g->send_at) == ST_OK, "%s",
+          status_line());
+    CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+    for (int i = 0; real && i < g->size; i++)
+        check_bytes("all-to-all", recv + g->recv_at[i], i, g->rank, pair_bytes(i, g->rank));
+}
+
+/* Round the group, as many at a time as may be; then along a line, where the last does not call. */
+static void exchange(struct group *g, unsigned char *recv, unsigned char *send, bool real)
+{
+    struct transfer t[GROUP_IN_FLIGHT] = { { 0 } };
+    const int to = (g->rank + 1) % g->size, from = (g->rank + g->size - 1) % g->size;
+
+    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
+        if (real)
+            fill(send + i * 512, g->rank, i, 512);
+        CHECK(group_exchange(g, &t[i], to, send + i * 512, 512, from, recv + i * 512, 512) == ST_OK,
+              "%s", status_line());
+    }
+    for (int i = GROUP_IN_FLIGHT - 1; i >= 0; i--)
+        CHECK(transfer_wait(&t[i]) == ST_OK, "%s", status_line());
+    for (int i = 0; real && i < GROUP_IN_FLIGHT; i++)
+        check_bytes("exchange", recv + i * 512, from, i, 512);
+
+    const int line = g->size - 1;
+    if (g->rank >= line)
+        return;
+    const int up = g->rank > 0 ? g->rank - 1 : -1, down = g->rank + 1 < line ? g->rank + 1 : -1;
+    if (real)
+        fill(send, g->rank, 99, 512);
+    CHECK(group_exchange(g, &t[0], up, send, 512, down, recv, 512) == ST_OK, "%s", status_line());
+    CHECK(transfer_wait(&t[0]) == ST_OK, "%s", status_line());
+    if (real && down >= 0)
+        check_bytes("line", recv, down, 99, 512);
+}
+
+static void broadcast(struct group *g, unsigned char *data, bool real)
+{
+    for (int root = 0; root < g->size; root++) {
+        struct transfer t = { 0 };
+        if (real && g->rank == root)
+            fill(data, root, 3, TOTAL);
+        else if (real)
+            memset(data, 0, TOTAL);
+        CHECK(group_broadcast(g, &t, data, TOTAL, root) == ST_OK, "%s", status_line());
+        CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+        if (real)
+            check_bytes("broadcast", data, root, 3, TOTAL);
+    }
+}
+
+static void everything(struct group *g, bool real)
+{
+    static unsigned char send[MAX_BYTES], recv[MAX_BYTES];
+
+    all_gather(g, recv, send, real, false);
+    all_gather(g, recv, send, real, true);
+    all_to_all(g, recv, send, real, true);
+    all_to_all(g, recv, send, real, false);
+    exchange(g, recv, send, real);
+    broadcast(g, recv, real);
+}
+
+static void check_groups(struct world *w, int parts)
+{
+    struct device dev, plan;
+    struct world described;
+    struct group g, planned;
+    int *members = calloc((size_t)w->size, sizeof(*members)), count = 0;
+    const int color = w->rank % parts;
+
+    for (int i = color; i < w->size; i += parts)
+        members[count++] = i;
+    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&g, "test", w, &dev, color, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(g.size == count && members[g.rank] == w->rank, "rank %d of %d", g.rank, g.size);
+    everything(&g, true);
+
+    world_describe(&described, w->rank, w->size, 2);
+    CHECK(group_open(&planned, "test", &described, &plan, color, members, count) == ST_OK, "%s",
+          status_line());
+    CHECK(planned.size == g.size && planned.rank == g.rank, "planned %d of %d", planned.rank,
+          planned.size);
+    everything(&planned, false);
+    CHECK(planned.sent == g.sent && planned.messages == g.messages,
+          "planned %.0f bytes in %.0f messages, sent %.0f in %.0f", planned.sent, planned.messages,
+          g.sent, g.messages);
+    CHECK(g.size == 1 ? g.sent == 0 : g.sent > 0, "%.0f bytes sent", g.sent);
+    group_close(&planned);
+    group_close(&g);
+
+    // Only some ranks.
+    CHECK(group_open(&g, "some", w, &dev, w->rank < 2 ? 0 : -1, NULL, 0) == ST_OK, "%s",
+          status_line());
+    CHECK(g.size == (w->rank < 2 ? (w->size < 2 ? 1 : 2) : 0), "size %d", g.size);
+    if (g.size > 0)
+        everything(&g, true);
+    group_close(&g);
+    device_close(&plan);
+    device_close(&dev);
+    free(members);
+}
+
+/* A single rank needs no MPI: a described world of one, with a real device. */
+static void check_alone(void)
+{
+    struct world w;
+    struct device dev;
+    struct group g;
+
+    world_describe(&w, 0, 1, 1);
+    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&g, "alone", &w, &dev, 0, (const int[]){ 0 }, 1) == ST_OK, "%s",
+          status_line());
+    everything(&g, true);
+    CHECK(g.sent == 0 && g.messages == 0, "%.0f bytes sent", g.sent);
+    group_close(&g);
+    device_close(&dev);
+}
+
+static void check_world(struct world *w)
+{
+    const int last = w->size - 1;
+    int value = w->rank == last ? 42 : -1;
+    int *all = calloc((size_t)w->size, sizeof(*all));
+
+    CHECK(w->rank >= 0 && w->rank < w->size, "rank %d of %d", w->rank, w->size);
+    CHECK(w->local_rank == w->rank && w->local_size == w->size, "local %d of %d", w->local_rank,
+          w->local_size);
+    CHECK(agree(w, ST_OK) == ST_OK, "%s", status_line());
+    for (int bad = 0; bad < w->size; bad++) { // ranks bad.. fail: the lowest one's line wins
+        char want[64];
+        status st = w->rank >= bad ? fail(ST_IO, "rank %d has no file", w->rank) : ST_OK;
+        if (w->rank > bad)
+            st = fail(ST_MEMORY, "rank %d has no memory", w->rank);
+        snprintf(want, sizeof(want), "rank %d has no file", bad);
+        st = agree(w, st);
+        CHECK(st == ST_IO && strcmp(status_line(), want) == 0, "status %d, %s", st, status_line());
+    }
+    world_broadcast(w, &value, sizeof(value), last);
+    CHECK(value == 42, "broadcast gave %d", value);
+    value = 7 + w->rank;
+    world_gather(w, &value, sizeof(value), all);
+    for (int i = 0; w->rank == 0 && i < w->size; i++)
+        CHECK(all[i] == 7 + i, "gathered %d from %d", all[i], i);
+    CHECK(world_sum(w, w->rank + 0.5) == w->size * 0.5 * w->size, "sum");
+    world_barrier(w);
+    free(all);
+}
+
+static void check_described(void)
+{
+    struct world w;
+    int mine = 5, all[3] = { 0 };
+
+    world_describe(&w, 9, 11, 4);
+    CHECK(w.local_rank == 1 && w.local_size == 3 && w.described, "local %d of %d", w.local_rank,
+          w.local_size);
+    CHECK(agree(&w, fail(ST_USAGE, "no")) == ST_USAGE && agree(&w, ST_OK) == ST_OK, "agree");
+    world_describe(&w, 0, 3, 8);
+    world_gather(&w, &mine, sizeof(mine), all);
+    CHECK(all[0] == 5 && world_sum(&w, 2) == 2, "described");
+    world_close(&w);
+}
+
+int main(int argc, char **argv)
+{
+    struct world w;
+
+    check_alone();
+    check_described();
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    check_world(&w);
+    for (int parts = 1; parts <= 3; parts++)
+        check_groups(&w, parts);
+    return ranks_end(&w, "group");
+}
