@@ -235,7 +235,8 @@ void tensorfile_close(struct tensorfile *f)
 }
 
 status tensorfile_rename(struct tensorfile *f,
-                         bool (*map)(const char *name, char *out, size_t size))
+                         bool (*map)(void *payload, const char *name, char *out, size_t size),
+                         void *payload)
 {
     struct file_tensor *renamed = calloc((size_t)f->count + 1, sizeof(*renamed));
     char name[2 * NAME_BYTES_MAX];
@@ -245,8 +246,8 @@ status tensorfile_rename(struct tensorfile *f,
         return fail(ST_MEMORY, "no memory to rename %d tensors", f->count);
     for (int i = 0; i < f->count; i++) {
         renamed[i] = f->tensors[i];
-        renamed[i].name =
-            strdup(map(f->tensors[i].name, name, sizeof(name)) ? name : f->tensors[i].name);
+        renamed[i].name = strdup(
+            map(payload, f->tensors[i].name, name, sizeof(name)) ? name : f->tensors[i].name);
         if (renamed[i].name == NULL) {
             st = fail(ST_MEMORY, "no memory to rename %d tensors", f->count);
             goto out;

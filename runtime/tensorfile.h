@@ -30,7 +30,8 @@ void tensorfile_close(struct tensorfile *f); // accepts half-open and zeroed val
 /* Renames every tensor through `map`, which writes the canonical name (at most `size` bytes) or
  * returns false to keep the file's. Names must stay distinct: ST_FORMAT. */
 status tensorfile_rename(struct tensorfile *f,
-                         bool (*map)(const char *name, char *out, size_t size));
+                         bool (*map)(void *payload, const char *name, char *out, size_t size),
+                         void *payload);
 
 const struct file_tensor *tensorfile_find(const struct tensorfile *f, const char *name);
 const char *tensorfile_path(const struct tensorfile *f, int file);
