@@ -1,0 +1,104 @@
+/* PyTorch's normal numbers against recorded ones. */
+#include "model/noise.h"
+#include "runtime/half.h"
+#include "tests/check.h"
+#include "tests/golden.h"
+
+/* How many floats lie between a and b. */
+static int64_t ulps(float a, float b)
+{
+    const int32_t i = (int32_t)f32_bits(a), j = (int32_t)f32_bits(b);
+
+    if ((i < 0) != (j < 0))
+        return llabs((int64_t)(i & INT32_MAX)) + (j & INT32_MAX);
+    return llabs((int64_t)i - j);
+}
+
+static void check_cpu(const char *folder)
+{
+    static const int64_t sizes[] = { 1, 2, 7, 15, 16, 17, 31, 100, 1003, 300000, 2096645 };
+    struct golden g = golden_open(folder, "cpu_noise.safetensors");
+
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        int64_t count = 0;
+        int64_t *index = golden_i64(&g, &count, "index.%lld", (long long)sizes[i]);
+        float *got = malloc((size_t)sizes[i] * sizeof(*got));
+
+        for (int64_t seed = 0; seed >= 0; seed = seed == 0 ? 42 : seed == 42 ? 1ll << 31 : -1) {
+            float *want =
+                golden_f32(&g, NULL, "values.%lld.%lld", (long long)sizes[i], (long long)seed);
+            int64_t worst = 0;
+
+            noise_cpu(got, sizes[i], (uint64_t)seed);
+            for (int64_t k = 0; k < count; k++)
+                worst = ulps(got[index[k]], want[k]) > worst ? ulps(got[index[k]], want[k]) : worst;
+            CHECK(worst <= 1, "CPU noise, %lld values, seed %lld: %lld ulp off",
+                  (long long)sizes[i], (long long)seed, (long long)worst);
+            free(want);
+        }
+        free(got);
+        free(index);
+    }
+    golden_close(&g);
+}
+
+/* The device's sine and cosine are 2^-21 off at most, times a radius of at most 6.7. */
+#define CUDA_TOLERANCE 3.2e-6
+
+static void check_cuda(const char *folder)
+{
+    static const int64_t sizes[] = { 1000, 300000, 2096640 };
+    struct golden g = golden_open(folder, "cuda_noise.safetensors");
+    int64_t *sms = golden_i64(&g, NULL, "sms");
+
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        int64_t count = 0;
+        int64_t *index = golden_i64(&g, &count, "index.%lld", (long long)sizes[i]);
+        float *got = malloc((size_t)sizes[i] * sizeof(*got));
+
+        for (int64_t seed = 0; seed >= 0; seed = seed == 0 ? 42 : seed == 42 ? 1ll << 31 : -1) {
+            float *want =
+                golden_f32(&g, NULL, "values.%lld.%lld", (long long)sizes[i], (long long)seed);
+            double worst = 0;
+
+            noise_cuda(got, sizes[i], (uint64_t)seed, (int)sms[0]);
+            for (int64_t k = 0; k < count; k++)
+                worst = fmax(worst, fabs((double)got[index[k]] - want[k]));
+            CHECK(worst <= CUDA_TOLERANCE, "CUDA noise, %lld values, seed %lld: %.3g off",
+                  (long long)sizes[i], (long long)seed, worst);
+            free(want);
+        }
+        free(got);
+        free(index);
+    }
+    free(sms);
+    golden_close(&g);
+}
+
+/* The map from threads to elements depends on the GPU; a draw is not the prefix of a longer one. */
+static void check_parameters(void)
+{
+    float a[300], b[300];
+    int same = 0;
+
+    noise_cuda(a, 300, 7, 1);
+    noise_cuda(b, 300, 7, 132);
+    for (int i = 0; i < 300; i++)
+        same += a[i] == b[i];
+    CHECK(same == 300, "1 SM has threads enough for 300 values: %d equal", same);
+    noise_cpu(a, 288, 7);
+    noise_cpu(b, 281, 7);
+    CHECK(a[0] == b[0] && a[270] != b[270], "the last 16 of 281 are drawn again");
+    noise_cpu(b, 288, 7 + (1ull << 32));
+    CHECK(a[17] == b[17], "the CPU generator takes the lower half of a seed");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return 1;
+    check_cpu(argv[1]);
+    check_cuda(argv[1]);
+    check_parameters();
+    return check_end("noise");
+}
