@@ -13,10 +13,16 @@
 
 enum part { PART_DIT, PART_T5, PART_VAE, PART_COUNT };
 
+#define LAYOUT_OFFICIAL "official"
+#define LAYOUT_DIFFUSERS "diffusers"
+#define LAYOUT_FILE "single file"
+
 struct checkpoint {
-    char *path;
-    const char *layout;                 // "official", "diffusers", "single file"
+    char *path;                         // as it was given
+    char *folder;                       // the folder that it is, or in which the single file lies
+    const char *layout;                 // one of the three above
     struct tensorfile part[PART_COUNT]; // count 0 until opened
+    const char *prefix[PART_COUNT];     // what the names in the file begin with, mostly ""
     struct model_config config;         // of the parts opened so far
     char *tokenizer;                    // the SentencePiece model's file; NULL when there is none
 };

@@ -35,7 +35,6 @@ int64_t spec_parameters(const struct spec *s);
 status spec_fingerprint(const struct spec *s, char *hex);
 
 /* names.c: other names for the same tensors. */
-enum name_style { NAMES_OFFICIAL, NAMES_DIFFUSERS };
 
 /* Between the official name and diffusers' (for T5: transformers'). False when the name is not in
  * the part's table; `out` is then untouched. */
