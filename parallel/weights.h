@@ -38,16 +38,20 @@ struct weights {
     enum weights_mode mode;
     int units, count; // count: tensors of a unit
     struct device *dev;
-    struct group *group;           // NULL unless sharded
-    struct weight_spec *specs;     // own copy
+    struct group *group;       // NULL unless sharded
+    struct weight_spec *specs; // own copy, names too
+    char *names;
     size_t unit_bytes, kept_bytes; // of one unit; of it on this rank
     struct tensor *tensors;        // [units][count] when resident, [2][count] else
     struct tensor kept;            // [units, kept_bytes] u8 when sharded
+    struct tensor buffer[2];       // [unit_bytes] u8 each, unless resident
     size_t *offset;                // [count] within the unit
     size_t *shard;                 // [group size + 1] byte offsets of the slices
     int held[2];                   // which unit lies in each buffer, -1 none
+    int last;                      // the buffer of the last acquire
     struct transfer gather[2];
     struct weight_source source; // streamed: read again on every use
+    void *staging;               // host memory that the source reads into
 };
 
 /* Takes the memory from `a` (whose device is the weights'), and reads unless the device is a plan.
@@ -56,7 +60,8 @@ struct weights {
 status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
                     int units, const struct weight_spec *specs, int count,
                     struct weight_source source);
-void weights_close(struct weights *w); // the arena keeps the memory; accepts zeroed values
+/* The arena keeps the memory. Waits for a unit that is on its way; accepts zeroed values. */
+void weights_close(struct weights *w);
 
 /* The unit's tensors, in spec order, into out[count]; good for what is queued before the next
  * acquire.
@@ -64,7 +69,8 @@ void weights_close(struct weights *w); // the arena keeps the memory; accepts ze
  * the gather of `next` (-1 for none) before it returns. */
 status weights_acquire(struct weights *w, int unit, int next, struct tensor *out);
 
-/* Bytes that `weights_open` will take from its arena, for plans that only look. */
+/* Bytes that `weights_open` will take from its arena (whose guards, where it has some, come on
+ * top), for plans that only look. */
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
                      const struct weight_spec *specs, int count);
 

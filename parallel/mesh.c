@@ -1,0 +1,124 @@
+#include "parallel/mesh.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Whether groups of `size` neighbouring ranks each lie on one node. */
+static bool fits_node(int size, int ranks, int ranks_per_node)
+{
+    return ranks <= ranks_per_node || ranks_per_node % size == 0;
+}
+
+/* The ulysses size for `rest` ranks of a sequence, with ring for what it leaves. */
+static int choose_ulysses(int rest, int ranks, int ranks_per_node, int heads)
+{
+    for (int u = rest; u > 1; u--)
+        if (rest % u == 0 && heads % u == 0 && fits_node(u, ranks, ranks_per_node))
+            return u;
+    return heads >= rest && fits_node(rest, ranks, ranks_per_node) ? rest : 1;
+}
+
+/* Fills what is 0. False when the given sizes do not fit the ranks. */
+static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int heads, bool guided)
+{
+    const int64_t given = (int64_t)(s->ring ? s->ring : 1) * (s->ulysses ? s->ulysses : 1);
+
+    if (given > ranks)
+        return false;
+    if (s->cfg == 0)
+        s->cfg = guided && ranks % (2 * given) == 0 ? 2 : 1;
+    if (ranks % (s->cfg * given) != 0)
+        return false;
+
+    const int rest = ranks / s->cfg;
+    if (s->ring == 0 && s->ulysses == 0)
+        s->ulysses = choose_ulysses(rest, ranks, ranks_per_node, heads);
+    if (s->ulysses == 0)
+        s->ulysses = rest / s->ring;
+    if (s->ring == 0)
+        s->ring = rest / s->ulysses;
+    return s->ring * s->ulysses == rest;
+}
+
+/* "cfg 2 x ulysses 4": the sizes that are not 0. */
+static void shape_text(char *text, size_t size, struct mesh_shape s)
+{
+    const int value[] = { s.cfg, s.ring, s.ulysses };
+    static const char *const name[] = { "cfg", "ring", "ulysses" };
+    size_t n = 0;
+
+    text[0] = 0;
+    for (size_t i = 0; i < COUNT(value); i++)
+        if (value[i] != 0)
+            n += (size_t)snprintf(text + n, size - n, "%s%s %d", n ? " x " : "", name[i], value[i]);
+}
+
+status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided)
+{
+    struct mesh_shape got = *shape, fits = { 0 };
+    char asked_text[64], fits_text[64];
+    const bool sizes = got.cfg >= 0 && got.cfg <= 2 && got.ring >= 0 && got.ulysses >= 0;
+
+    complete(&fits, ranks, ranks_per_node, heads, guided);
+    shape_text(asked_text, sizeof(asked_text), *shape);
+    shape_text(fits_text, sizeof(fits_text), fits);
+    if (got.cfg == 2 && !guided)
+        return fail(ST_USAGE,
+                    "cfg 2 has nothing to share out without guidance; %s would fit %d "
+                    "ranks",
+                    fits_text, ranks);
+    if (!sizes || !complete(&got, ranks, ranks_per_node, heads, guided))
+        return fail(ST_USAGE, "%s does not fit %d ranks; %s would", asked_text, ranks, fits_text);
+    *shape = got;
+    return ST_OK;
+}
+
+/* Opens the group of the `count` world ranks first, first + step, ... */
+static status open_line(struct mesh *m, struct group *g, const char *name, struct device *dev,
+                        int first, int step, int count)
+{
+    int *members = malloc((size_t)count * sizeof(*members));
+    status st;
+
+    for (int i = 0; members != NULL && i < count; i++)
+        members[i] = first + i * step;
+    // Collective, so also without a list: only a described world, which is alone, looks at it.
+    if (members == NULL && m->world->described)
+        return fail(ST_MEMORY, "no host memory for %d ranks", count);
+    st = group_open(g, name, m->world, dev, first, members, count);
+    free(members);
+    return st;
+}
+
+status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape)
+{
+    const int r = w->rank, seq = shape.ring * shape.ulysses;
+    status st[4], first = ST_OK;
+
+    assert(shape.cfg * seq == w->size);
+    *m = (struct mesh){
+        .size = shape,
+        .cfg = r / seq,
+        .ring = r % seq / shape.ulysses,
+        .ulysses = r % shape.ulysses,
+        .world = w,
+    };
+    st[0] = open_line(m, &m->all, "all", dev, 0, 1, w->size);
+    st[1] = open_line(m, &m->cfg_group, "cfg", dev, r % seq, seq, shape.cfg);
+    st[2] = open_line(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
+                      shape.ring);
+    st[3] = open_line(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
+    for (size_t i = 0; i < COUNT(st) && first == ST_OK; i++)
+        first = st[i];
+    return first;
+}
+
+void mesh_close(struct mesh *m)
+{
+    group_close(&m->ulysses_group);
+    group_close(&m->ring_group);
+    group_close(&m->cfg_group);
+    group_close(&m->all);
+    *m = (struct mesh){ 0 };
+}

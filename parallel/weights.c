@@ -1,0 +1,301 @@
+#include "parallel/weights.h"
+
+#include "parallel/split.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN ((size_t)256)             // of tensors, and of the slices' ends
+#define STAGING_BYTES ((size_t)4 << 20) // host memory that parameters pass through
+#define NAME_BYTES 256
+
+static size_t spec_bytes(const struct weight_spec *spec)
+{
+    return tensor_bytes(tensor_dims(NULL, spec->dtype, spec->ndim, spec->dim));
+}
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Bytes of a unit, a multiple of 256; offset[count], when not NULL, gets where the tensors lie. */
+static size_t unit_layout(const struct weight_spec *specs, int count, size_t *offset)
+{
+    size_t at = 0;
+
+    for (int i = 0; i < count; i++) {
+        if (!specs[i].joined)
+            at = align_up(at);
+        assert(at % dtype_size(specs[i].dtype) == 0); // joined behind a narrower dtype
+        if (offset != NULL)
+            offset[i] = at;
+        at += spec_bytes(&specs[i]);
+    }
+    return align_up(at);
+}
+
+/* Where the slice of rank `rank` begins; rank = ranks gives the end of the unit. */
+static size_t slice_at(size_t unit_bytes, int ranks, int rank)
+{
+    return (size_t)split_at((int64_t)(unit_bytes / ALIGN), ranks, rank) * ALIGN;
+}
+
+size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
+                     const struct weight_spec *specs, int count)
+{
+    const size_t unit = unit_layout(specs, count, NULL);
+
+    if (mode == WEIGHTS_RESIDENT)
+        return (size_t)units * unit;
+    if (mode == WEIGHTS_STREAMED)
+        return 2 * unit;
+    return 2 * unit +
+           (size_t)units * (slice_at(unit, ranks, rank + 1) - slice_at(unit, ranks, rank));
+}
+
+/* "blocks.%d.norm.weight" of unit 7 -> "blocks.7.norm.weight" */
+static void unit_name(char *name, const char *pattern, int unit)
+{
+    const char *mark = strstr(pattern, "%d");
+    int n;
+
+    if (mark == NULL)
+        n = snprintf(name, NAME_BYTES, "%s", pattern);
+    else
+        n = snprintf(name, NAME_BYTES, "%.*s%d%s", (int)(mark - pattern), pattern, unit, mark + 2);
+    assert(n < NAME_BYTES);
+    (void)n;
+}
+
+/* What of tensor i lies in bytes [from, to) of the unit: elements [first, first + count). Both ends
+ * are multiples of 256, and so of every element's size, as is the tensor's own place. */
+static void elements_between(const struct weights *w, int i, size_t from, size_t to, int64_t *first,
+                             int64_t *count)
+{
+    const size_t size = dtype_size(w->specs[i].dtype);
+    const size_t begin = w->offset[i], end = begin + spec_bytes(&w->specs[i]);
+    const size_t a = from > begin ? from : begin, b = to < end ? to : end;
+
+    *first = (int64_t)((a - begin) / size);
+    *count = b > a ? (int64_t)((b - a) / size) : 0;
+}
+
+/* Reads bytes [from, to) of a unit to `dst`, device memory for byte `from`, through the staging
+ * buffer. */
+static status read_unit(struct weights *w, int unit, size_t from, size_t to, struct tensor dst)
+{
+    if (w->dev->kind == DEVICE_PLAN) // no memory to read into
+        return ST_OK;
+    for (int i = 0; i < w->count; i++) {
+        const struct weight_spec *spec = &w->specs[i];
+        const size_t size = dtype_size(spec->dtype);
+        const int64_t step = (int64_t)(STAGING_BYTES / size);
+        char name[NAME_BYTES];
+        int64_t first, count;
+
+        unit_name(name, spec->name, unit);
+        elements_between(w, i, from, to, &first, &count);
+        for (int64_t done = 0; done < count; done += step) {
+            const int64_t now = count - done < step ? count - done : step;
+            const size_t at = w->offset[i] + (size_t)(first + done) * size - from;
+            const size_t bytes = (size_t)now * size;
+
+            TRY(w->source.read(w->source.payload, name, first + done, now, spec->dtype,
+                               w->staging));
+            TRY(device_upload(w->dev, tensor_slice(dst, 0, (int64_t)at, (int64_t)bytes),
+                              w->staging));
+        }
+    }
+    return ST_OK;
+}
+
+static void want_unit(struct weights *w, int unit)
+{
+    for (int i = 0; i < w->count && w->source.want != NULL; i++) {
+        const struct weight_spec *spec = &w->specs[i];
+        char name[NAME_BYTES];
+
+        unit_name(name, spec->name, unit);
+        w->source.want(w->source.payload, name, 0,
+                       tensor_count(tensor_dims(NULL, spec->dtype, spec->ndim, spec->dim)));
+    }
+}
+
+/* The tensors of a unit whose first byte is `unit`. */
+static void place_tensors(const struct weights *w, struct tensor *out, struct tensor unit)
+{
+    for (int i = 0; i < w->count; i++) {
+        const struct weight_spec *spec = &w->specs[i];
+        out[i] = tensor_dims((char *)unit.data + w->offset[i], spec->dtype, spec->ndim, spec->dim);
+    }
+}
+
+/* Specs and names outlive the caller's. */
+static status copy_specs(struct weights *w, const struct weight_spec *specs)
+{
+    size_t bytes = 1;
+    char *name;
+
+    for (int i = 0; i < w->count; i++)
+        bytes += strlen(specs[i].name) + 1;
+    w->specs = calloc((size_t)w->count, sizeof(*w->specs));
+    w->names = name = malloc(bytes);
+    if (w->specs == NULL || name == NULL)
+        return fail(ST_MEMORY, "no host memory for the names of %d weights", w->count);
+    for (int i = 0; i < w->count; i++) {
+        w->specs[i] = specs[i];
+        w->specs[i].name = strcpy(name, specs[i].name);
+        name += strlen(name) + 1;
+    }
+    return ST_OK;
+}
+
+static status take_tables(struct weights *w)
+{
+    const size_t places = w->mode == WEIGHTS_RESIDENT ? (size_t)w->units : 2;
+    const size_t ranks = w->group != NULL ? (size_t)w->group->size : 1;
+
+    w->tensors = calloc(places * (size_t)w->count, sizeof(*w->tensors));
+    w->offset = calloc((size_t)w->count, sizeof(*w->offset));
+    w->shard = calloc(ranks + 1, sizeof(*w->shard));
+    w->staging = malloc(STAGING_BYTES);
+    if (w->tensors == NULL || w->offset == NULL || w->shard == NULL || w->staging == NULL)
+        return fail(ST_MEMORY, "no host memory for %zu units of %d weights", places, w->count);
+    return ST_OK;
+}
+
+static status open_resident(struct weights *w, struct arena *a)
+{
+    struct tensor all;
+
+    TRY(arena_take(a, &all, DT_U8, w->units, (int64_t)w->unit_bytes));
+    for (int u = 0; u < w->units; u++) {
+        place_tensors(w, &w->tensors[u * w->count], tensor_at(all, u));
+        TRY(read_unit(w, u, 0, w->unit_bytes, tensor_at(all, u)));
+    }
+    return ST_OK;
+}
+
+static status open_buffers(struct weights *w, struct arena *a)
+{
+    for (int b = 0; b < 2; b++) {
+        TRY(arena_take(a, &w->buffer[b], DT_U8, (int64_t)w->unit_bytes));
+        place_tensors(w, &w->tensors[b * w->count], w->buffer[b]);
+    }
+    return ST_OK;
+}
+
+static status open_sharded(struct weights *w, struct arena *a)
+{
+    const size_t from = w->shard[w->group->rank], to = w->shard[w->group->rank + 1];
+
+    TRY(open_buffers(w, a));
+    TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->kept_bytes));
+    for (int u = 0; u < w->units; u++)
+        TRY(read_unit(w, u, from, to, tensor_at(w->kept, u)));
+    return ST_OK;
+}
+
+status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
+                    int units, const struct weight_spec *specs, int count,
+                    struct weight_source source)
+{
+    status st;
+
+    assert((g != NULL) == (mode == WEIGHTS_SHARDED));
+    *w = (struct weights){
+        .mode = mode,
+        .units = units,
+        .count = count,
+        .dev = a->dev,
+        .group = g,
+        .held = { -1, -1 },
+        .source = source,
+    };
+    TRY_OUT(copy_specs(w, specs));
+    TRY_OUT(take_tables(w));
+    w->unit_bytes = unit_layout(specs, count, w->offset);
+    w->kept_bytes = mode == WEIGHTS_RESIDENT ? w->unit_bytes : 0;
+    if (mode == WEIGHTS_RESIDENT) {
+        TRY_OUT(open_resident(w, a));
+    } else if (mode == WEIGHTS_STREAMED) {
+        TRY_OUT(open_buffers(w, a));
+    } else {
+        for (int i = 0; i <= g->size; i++)
+            w->shard[i] = slice_at(w->unit_bytes, g->size, i);
+        w->kept_bytes = w->shard[g->rank + 1] - w->shard[g->rank];
+        TRY_OUT(open_sharded(w, a));
+    }
+    if (mode != WEIGHTS_STREAMED) {
+        free(w->staging);
+        w->staging = NULL;
+    }
+out:
+    if (st != ST_OK)
+        weights_close(w);
+    return st;
+}
+
+void weights_close(struct weights *w)
+{
+    transfer_wait(&w->gather[0]);
+    transfer_wait(&w->gather[1]);
+    free(w->specs);
+    free(w->names);
+    free(w->tensors);
+    free(w->offset);
+    free(w->shard);
+    free(w->staging);
+    *w = (struct weights){ 0 };
+}
+
+/* Brings a unit on its way into a buffer, whatever was on its way there. */
+static status fetch(struct weights *w, int b, int unit)
+{
+    TRY(transfer_wait(&w->gather[b]));
+    w->held[b] = -1;
+    if (w->mode == WEIGHTS_STREAMED)
+        TRY(read_unit(w, unit, 0, w->unit_bytes, w->buffer[b]));
+    else
+        TRY(group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard,
+                             (char *)w->kept.data + (size_t)unit * w->kept_bytes));
+    w->held[b] = unit;
+    return ST_OK;
+}
+
+/* The buffer that has the unit, else the one whose unit was used less lately, if `next` is not in
+ * it. */
+static int choose_buffer(const struct weights *w, int unit, int next)
+{
+    const int other = 1 - w->last;
+
+    for (int b = 0; b < 2; b++)
+        if (w->held[b] == unit)
+            return b;
+    return next >= 0 && w->held[other] == next ? w->last : other;
+}
+
+status weights_acquire(struct weights *w, int unit, int next, struct tensor *out)
+{
+    int b = unit;
+
+    assert(unit >= 0 && unit < w->units && next >= -1 && next < w->units);
+    if (w->mode != WEIGHTS_RESIDENT) {
+        w->last = b = choose_buffer(w, unit, next);
+        if (w->held[b] != unit)
+            TRY(fetch(w, b, unit));
+        TRY(transfer_wait(&w->gather[b]));
+        if (next >= 0 && next != unit && w->held[1 - b] != next) {
+            if (w->mode == WEIGHTS_STREAMED)
+                want_unit(w, next);
+            else
+                TRY(fetch(w, 1 - b, next));
+        }
+    }
+    for (int i = 0; i < w->count; i++)
+        out[i] = w->tensors[b * w->count + i];
+    return ST_OK;
+}

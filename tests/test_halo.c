@@ -1,0 +1,137 @@
+/* Rows of a picture over ranks: seams and gathering against the whole picture. */
+#include "kernels/table.h"
+#include "parallel/halo.h"
+#include "parallel/split.h"
+#include "tests/ranks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The picture: any pixel of any frame, zeros above and below. */
+static float pixel(int64_t t, int64_t row, int64_t rows, int64_t i)
+{
+    return row < 0 || row >= rows ? 0 : (float)(1 + t * 100000 + row * 1000 + i);
+}
+
+struct shape {
+    int64_t t, total, scale, w, c;
+};
+
+static void check_seams(const struct rows *r, struct device *dev, struct arena *step,
+                        struct shape s, bool above)
+{
+    const int64_t rows = s.total * s.scale, h = r->count * s.scale, first = r->first * s.scale;
+    const int64_t line = s.w * s.c, lead = above ? 1 : 0;
+    struct tensor x;
+    int64_t bad = 0;
+
+    CHECK(arena_take(step, &x, DT_F32, s.t, lead + h + 1, s.w, s.c) == ST_OK, "%s", status_line());
+    float *p = x.data;
+    if (dev->kind == DEVICE_CPU) {
+        for (int64_t i = 0; i < tensor_count(x); i++)
+            p[i] = -7;
+        for (int64_t t = 0; t < s.t; t++)
+            for (int64_t y = 0; y < h; y++)
+                for (int64_t i = 0; i < line; i++)
+                    p[(t * x.dim[1] + lead + y) * line + i] = pixel(t, first + y, rows, i);
+    }
+    const size_t mark = step->used;
+    CHECK(rows_halo(r, dev, step, x, above) == ST_OK, "%s", status_line());
+    CHECK(step->used == mark, "scratch kept");
+    if (dev->kind == DEVICE_CPU) {
+        for (int64_t t = 0; t < s.t; t++)
+            for (int64_t y = 0; y < x.dim[1]; y++)
+                for (int64_t i = 0; i < line; i++)
+                    bad += p[(t * x.dim[1] + y) * line + i] != pixel(t, first - lead + y, rows, i);
+        CHECK(bad == 0, "rank %d: %lld values of [%lld, %lld, %lld, %lld]", r->group->rank,
+              (long long)bad, (long long)s.t, (long long)x.dim[1], (long long)s.w, (long long)s.c);
+    }
+    arena_release(step, 0);
+}
+
+static void check_gather(const struct rows *r, struct device *dev, struct arena *step,
+                         struct shape s, int root)
+{
+    const int64_t rows = s.total * s.scale, h = r->count * s.scale, first = r->first * s.scale;
+    const int64_t line = s.w * s.c;
+    const bool gets = root < 0 || r->group->rank == root;
+    struct tensor x, out = { 0 };
+    int64_t bad = 0;
+
+    CHECK(arena_take(step, &x, DT_F32, s.t, h, s.w, s.c) == ST_OK, "%s", status_line());
+    if (gets)
+        CHECK(arena_take(step, &out, DT_F32, s.t, rows, s.w, s.c) == ST_OK, "%s", status_line());
+    float *p = x.data;
+    for (int64_t n = 0; dev->kind == DEVICE_CPU && n < tensor_count(x); n++)
+        p[n] = pixel(n / line / h, first + n / line % h, rows, n % line);
+    CHECK(rows_gather(r, out, x, s.scale, root) == ST_OK, "%s", status_line());
+    p = out.data;
+    for (int64_t n = 0; gets && dev->kind == DEVICE_CPU && n < tensor_count(out); n++)
+        bad += p[n] != pixel(n / line / rows, n / line % rows, rows, n % line);
+    CHECK(bad == 0, "rank %d, root %d: %lld values", r->group->rank, root, (long long)bad);
+    arena_release(step, 0);
+}
+
+static void check_shape(struct group *g, struct arena *step, struct shape s)
+{
+    struct rows r;
+    int64_t rows = 0;
+
+    rows_split(&r, g, s.total);
+    CHECK(r.ranks == (g->size < s.total ? g->size : s.total), "%d ranks hold rows", r.ranks);
+    CHECK((r.count > 0) == (g->rank < r.ranks), "rank %d has %lld rows", g->rank,
+          (long long)r.count);
+    for (int i = 0; i < r.ranks; i++)
+        rows += split_count(s.total, r.ranks, i);
+    CHECK(rows == s.total, "%lld rows in all", (long long)rows);
+    if (r.count == 0)
+        return;
+    check_seams(&r, g->dev, step, s, true);
+    check_seams(&r, g->dev, step, s, false);
+    check_gather(&r, g->dev, step, s, -1);
+    check_gather(&r, g->dev, step, s, 0);
+    check_gather(&r, g->dev, step, s, r.ranks - 1);
+}
+
+static const struct shape shapes[] = {
+    { 1, 60, 1, 5, 4 }, { 3, 9, 2, 3, 5 }, { 2, 3, 8, 2, 3 }, { 4, 1, 1, 7, 2 }, { 2, 2, 1, 1, 1 },
+};
+
+int main(int argc, char **argv)
+{
+    struct world w, described;
+    struct device dev, plan;
+    struct group g, planned;
+    struct arena a, counted;
+    int *members;
+
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&g, "all", &w, &dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(arena_init(&a, &dev, "step", 1 << 20) == ST_OK, "%s", status_line());
+
+    members = calloc((size_t)w.size, sizeof(*members));
+    for (int i = 0; i < w.size; i++)
+        members[i] = i;
+    world_describe(&described, w.rank, w.size, w.size);
+    device_open_plan(&plan, &table_plan, 0);
+    CHECK(group_open(&planned, "all", &described, &plan, 0, members, w.size) == ST_OK, "open");
+    arena_init(&counted, &plan, "step", 0);
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        check_shape(&g, &a, shapes[i]);
+        check_shape(&planned, &counted, shapes[i]);
+        CHECK(a.peak == counted.peak, "peak %zu, planned %zu", a.peak, counted.peak);
+        CHECK(planned.sent == g.sent && planned.messages == g.messages,
+              "planned %.0f bytes in %.0f messages, sent %.0f in %.0f", planned.sent,
+              planned.messages, g.sent, g.messages);
+    }
+    group_close(&planned);
+    arena_done(&counted);
+    device_close(&plan);
+    free(members);
+    arena_done(&a);
+    group_close(&g);
+    device_close(&dev);
+    return ranks_end(&w, "halo");
+}

@@ -1,0 +1,212 @@
+/* Weights in their three modes: a sharded or streamed unit has the bits of the resident one, a rank
+ * reads its share and nothing else, and the plan takes the same memory and sends the same bytes. */
+#include "kernels/table.h"
+#include "parallel/split.h"
+#include "parallel/weights.h"
+#include "runtime/half.h"
+#include "tests/ranks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct weight_spec specs[] = {
+    { "blocks.%d.q", DT_BF16, false, 2, { 40, 33 } },
+    { "blocks.%d.k", DT_BF16, true, 2, { 40, 33 } },
+    { "blocks.%d.v", DT_BF16, true, 2, { 40, 33 } },
+    { "blocks.%d.bias", DT_F32, false, 1, { 7 } },
+    { "blocks.%d.norm", DT_F32, false, 1, { 129 } },
+    { "blocks.%d.bytes", DT_U8, false, 1, { 1021 } },
+};
+static const struct weight_spec tiny[] = { { "scale", DT_F32, false, 1, { 3 } } };
+static const struct weight_spec large[] = {
+    { "a.%d", DT_F32, false, 2, { 1100, 1000 } }, // more than the staging buffer holds
+    { "b.%d", DT_F32, false, 1, { 5 } },
+};
+
+struct source {
+    double bytes;
+    int reads, wants, fail_at; // fail_at: the read that fails, -1 none
+};
+
+/* The value of an element depends on its name and index only. */
+static void value_of(const char *name, int64_t i, enum dtype dt, void *dst)
+{
+    uint32_t h = 2166136261u;
+
+    for (; *name; name++)
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    h = (h ^ (uint32_t)i) * 2654435761u;
+    h ^= h >> 15;
+    const float f = (float)(h & 0xffffff) / 1e6f - 8;
+    if (dt == DT_F32)
+        memcpy(dst, &f, 4);
+    else if (dt == DT_BF16)
+        memcpy(dst, &(uint16_t){ bf16_from_f32(f) }, 2);
+    else
+        memcpy(dst, &h, 1);
+}
+
+static status read_pattern(void *payload, const char *name, int64_t first, int64_t count,
+                           enum dtype dt, void *dst)
+{
+    struct source *s = payload;
+
+    if (s->reads++ == s->fail_at)
+        return fail(ST_IO, "%s: cut", name);
+    for (int64_t i = 0; i < count; i++)
+        value_of(name, first + i, dt, (char *)dst + (size_t)i * dtype_size(dt));
+    s->bytes += (double)count * (double)dtype_size(dt);
+    return ST_OK;
+}
+
+static void want_pattern(void *payload, const char *name, int64_t first, int64_t count)
+{
+    struct source *s = payload;
+
+    s->wants++;
+    CHECK(first == 0 && count > 0 && name[0] != 0, "%s [%lld, +%lld)", name, (long long)first,
+          (long long)count);
+}
+
+static void check_unit(const struct weight_spec *spec, int count, int unit,
+                       const struct tensor *got)
+{
+    for (int i = 0; i < count; i++) {
+        const int64_t n = tensor_count(got[i]);
+        const size_t size = dtype_size(got[i].dtype);
+        int64_t bad = 0;
+        char name[64], want[4];
+        snprintf(name, sizeof(name), spec[i].name, unit);
+        for (int64_t j = 0; j < n; j++) {
+            value_of(name, j, got[i].dtype, want);
+            bad += memcmp(want, (char *)got[i].data + (size_t)j * size, size) != 0;
+        }
+        CHECK(bad == 0, "%s: %lld of %lld elements", name, (long long)bad, (long long)n);
+        if (spec[i].joined)
+            CHECK((char *)got[i].data == (char *)got[i - 1].data + tensor_bytes(got[i - 1]),
+                  "%s is not behind the one before", name);
+        else
+            CHECK((uintptr_t)got[i].data % 256 == 0, "%s is not aligned", name);
+    }
+}
+
+/* Units as a model asks for them, twice over, then out of order and again the same. */
+static void use(struct weights *w, const struct weight_spec *spec, bool real)
+{
+    static const int odd[][2] = { { 0, -1 }, { 3, 1 }, { 1, 1 }, { 1, 2 }, { 3, 0 }, { 0, -1 } };
+    struct tensor got[8];
+
+    for (int turn = 0; turn < 2 * w->units; turn++) {
+        const int unit = turn % w->units;
+        CHECK(weights_acquire(w, unit, (unit + 1) % w->units, got) == ST_OK, "%s", status_line());
+        if (real)
+            check_unit(spec, w->count, unit, got);
+    }
+    for (size_t i = 0; i < COUNT(odd); i++) {
+        const int unit = odd[i][0] % w->units, next = odd[i][1] < 0 ? -1 : odd[i][1] % w->units;
+        CHECK(weights_acquire(w, unit, next, got) == ST_OK, "%s", status_line());
+        if (real)
+            check_unit(spec, w->count, unit, got);
+    }
+}
+
+/* A described world and a plan device give what a run takes and sends. */
+static void check_plan(struct world *w, enum weights_mode mode, const struct group *g, int units,
+                       const struct weight_spec *spec, int count, size_t taken)
+{
+    const bool sharded = mode == WEIGHTS_SHARDED;
+    int *members = calloc((size_t)w->size, sizeof(*members));
+    struct world described;
+    struct device dev;
+    struct group planned;
+    struct arena a;
+    struct weights ws;
+
+    for (int i = 0; i < w->size; i++)
+        members[i] = i;
+    world_describe(&described, w->rank, w->size, w->size);
+    device_open_plan(&dev, &table_plan, 0);
+    arena_init(&a, &dev, "plan", 0);
+    CHECK(group_open(&planned, "all", &described, &dev, 0, members, w->size) == ST_OK, "open");
+    CHECK(weights_open(&ws, &a, mode, sharded ? &planned : NULL, units, spec, count,
+                       (struct weight_source){ 0 }) == ST_OK,
+          "%s", status_line());
+    CHECK(a.used == taken, "planned %zu bytes, took %zu", a.used, taken);
+    use(&ws, spec, false);
+    CHECK(planned.sent == g->sent && planned.messages == g->messages,
+          "planned %.0f bytes in %.0f messages, sent %.0f in %.0f", planned.sent, planned.messages,
+          g->sent, g->messages);
+    weights_close(&ws);
+    group_close(&planned);
+    arena_done(&a);
+    device_close(&dev);
+    free(members);
+}
+
+static void check_mode(struct world *w, struct device *dev, enum weights_mode mode, int units,
+                       const struct weight_spec *spec, int count)
+{
+    const size_t bytes = weights_bytes(mode, w->size, w->rank, units, spec, count);
+    const bool sharded = mode == WEIGHTS_SHARDED;
+    struct source from = { .fail_at = -1 };
+    const struct weight_source source = { read_pattern, want_pattern, &from };
+    double all = 0;
+    struct group g;
+    struct arena a;
+    struct weights ws;
+
+    CHECK(group_open(&g, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(arena_init(&a, dev, "weights", bytes + 4096) == ST_OK, "%s", status_line());
+    CHECK(weights_open(&ws, &a, mode, sharded ? &g : NULL, units, spec, count, source) == ST_OK,
+          "%s", status_line());
+    CHECK(a.used >= bytes && a.used <= bytes + 3 * 256, "took %zu bytes, said %zu", a.used, bytes);
+    for (int i = 0; i < count; i++)
+        all += units *
+               (double)tensor_bytes(tensor_dims(NULL, spec[i].dtype, spec[i].ndim, spec[i].dim));
+    if (mode == WEIGHTS_RESIDENT)
+        CHECK(from.bytes == all, "read %.0f of %.0f bytes", from.bytes, all);
+    if (mode == WEIGHTS_STREAMED)
+        CHECK(from.bytes == 0, "read %.0f bytes ahead", from.bytes);
+    if (sharded) { // every byte once, by one rank; nobody more than a slice
+        const double total = world_sum(w, from.bytes);
+        CHECK(total == all, "all ranks read %.0f of %.0f bytes", total, all);
+        CHECK(from.bytes <= (double)units * (double)ws.kept_bytes &&
+                  ws.kept_bytes <= ws.unit_bytes / (size_t)w->size + 256,
+              "read %.0f, keeps %zu of %zu", from.bytes, ws.kept_bytes, ws.unit_bytes);
+    }
+    use(&ws, spec, true);
+    if (mode == WEIGHTS_STREAMED && units > 2)
+        CHECK(from.bytes > all && from.wants > 0, "%.0f bytes, %d hints", from.bytes, from.wants);
+    else // both buffers hold what there is
+        CHECK(sharded || from.bytes == all, "read %.0f of %.0f bytes", from.bytes, all);
+    check_plan(w, mode, &g, units, spec, count, a.used);
+    weights_close(&ws);
+    group_close(&g);
+
+    from = (struct source){ .fail_at = 0 };
+    a.used = 0;
+    if (mode == WEIGHTS_RESIDENT)
+        CHECK(weights_open(&ws, &a, mode, NULL, units, spec, count, source) == ST_IO &&
+                  ws.specs == NULL,
+              "a failing source");
+    arena_done(&a);
+}
+
+int main(int argc, char **argv)
+{
+    static const enum weights_mode modes[] = { WEIGHTS_RESIDENT, WEIGHTS_SHARDED,
+                                               WEIGHTS_STREAMED };
+    struct world w;
+    struct device dev;
+
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    for (size_t i = 0; i < COUNT(modes); i++) {
+        check_mode(&w, &dev, modes[i], 5, specs, COUNT(specs));
+        check_mode(&w, &dev, modes[i], 1, tiny, COUNT(tiny)); // fewer slices than ranks
+        check_mode(&w, &dev, modes[i], 2, large, COUNT(large));
+    }
+    device_close(&dev);
+    return ranks_end(&w, "weights");
+}
