@@ -1,0 +1,170 @@
+/* Attention over a spread sequence against op_attention over the whole of it, for every mesh of
+ * this many ranks: the same bits where nothing goes round a ring, and 1e-5 where something does;
+ * heads and tokens that do not divide, fewer tokens than ranks, fewer heads than ranks. The plan's
+ * peak, FLOPs and messages against the real ones. */
+#include "kernels/ops.h"
+#include "kernels/table.h"
+#include "parallel/attention.h"
+#include "parallel/split.h"
+#include "runtime/half.h"
+#include "tests/ranks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    int64_t tokens, heads, depth;
+} cases[] = {
+    { 61, 12, 8 }, { 64, 6, 4 }, { 37, 5, 16 }, { 3, 6, 8 },
+    { 1, 2, 4 },   { 17, 1, 4 }, { 96, 8, 2 },
+};
+
+/* q, k and v of a token, as one row [3, N, D] of a matrix: any rank can make any row. */
+static float value(int64_t token, int64_t i)
+{
+    uint32_t h = (uint32_t)(token * 7919 + i + 1) * 2654435761u;
+
+    h = (h ^ (h >> 15)) * 2246822519u;
+    return (float)((h ^ (h >> 13)) & 0xffff) / 16384.0f - 2; // flat in [-2, 2): some logits are big
+}
+
+static void fill_rows(struct tensor x, int64_t first)
+{
+    for (int64_t s = 0; s < x.dim[0]; s++)
+        for (int64_t i = 0; i < x.dim[1]; i++) {
+            const float f = value(first + s, i);
+            const int64_t at = s * x.dim[1] + i;
+            if (x.dtype == DT_F32)
+                ((float *)x.data)[at] = f;
+            else
+                ((uint16_t *)x.data)[at] = bf16_from_f32(f);
+        }
+}
+
+/* Third `i` of rows [S, 3 N D] as [S, N, D]. */
+static struct tensor third(struct tensor x, int i, int64_t heads, int64_t depth)
+{
+    return tensor_split(tensor_slice(x, 1, i * heads * depth, heads * depth), 1, depth);
+}
+
+/* This rank's part of the answer, in out; the arena holds everything else. */
+static status spread(struct mesh *m, struct device *dev, struct arena *a, struct tensor *out,
+                     enum dtype dt, int64_t tokens, int64_t heads, int64_t depth)
+{
+    const int parts = mesh_seq_size(m), rank = mesh_seq_rank(m);
+    const int64_t first = split_at(tokens, parts, rank), count = split_count(tokens, parts, rank);
+    struct tensor x;
+
+    TRY(arena_take(a, &x, dt, count, 3 * heads * depth));
+    TRY(arena_take(a, out, dt, count, heads, depth));
+    if (dev->kind == DEVICE_CPU)
+        fill_rows(x, first);
+    const size_t mark = a->used;
+    TRY(sequence_attention(m, dev, a, *out, third(x, 0, heads, depth), third(x, 1, heads, depth),
+                           third(x, 2, heads, depth), tokens));
+    CHECK(a->used == mark, "scratch kept");
+    return ST_OK;
+}
+
+static status whole(struct device *dev, struct arena *a, struct tensor *out, enum dtype dt,
+                    int64_t tokens, int64_t heads, int64_t depth)
+{
+    struct tensor x;
+
+    TRY(arena_take(a, &x, dt, tokens, 3 * heads * depth));
+    TRY(arena_take(a, out, dt, tokens, heads, depth));
+    fill_rows(x, 0);
+    return op_attention(dev, *out, (struct tensor){ 0 }, third(x, 0, heads, depth),
+                        third(x, 1, heads, depth), third(x, 2, heads, depth),
+                        1 / sqrtf((float)depth));
+}
+
+static void compare(const struct mesh *m, struct tensor got, struct tensor want, bool same_bits)
+{
+    const int64_t n = tensor_count(got), row = want.dim[1] * want.dim[2];
+    const int64_t first = split_at(want.dim[0], mesh_seq_size(m), mesh_seq_rank(m)) * row;
+    const size_t size = dtype_size(want.dtype);
+    const char *expected = (const char *)want.data + (size_t)first * size;
+
+    if (same_bits) {
+        CHECK(memcmp(got.data, expected, (size_t)n * size) == 0,
+              "cfg %d, ring %d, ulysses %d, %s: bits differ from %s alone", m->size.cfg,
+              m->size.ring, m->size.ulysses, tensor_text(got), tensor_text(want));
+    } else if (want.dtype == DT_F32) {
+        check_near("ring", got.data, (const float *)expected, n, 1e-5);
+    } else { // each piece's part is rounded to bf16, then the sum: 1.7e-3 each, and some cancel
+        float *a = malloc(((size_t)n + 1) * sizeof(*a)), *b = malloc(((size_t)n + 1) * sizeof(*b));
+        for (int64_t i = 0; i < n; i++) {
+            a[i] = f32_from_bf16(((const uint16_t *)got.data)[i]);
+            b[i] = f32_from_bf16(((const uint16_t *)expected)[i]);
+        }
+        check_near("ring in bf16", a, b, n, 8e-3);
+        free(a);
+        free(b);
+    }
+}
+
+static void same_traffic(const char *name, const struct group *planned, const struct group *g)
+{
+    CHECK(planned->sent == g->sent && planned->messages == g->messages,
+          "%s: planned %.0f bytes in %.0f messages, sent %.0f in %.0f", name, planned->sent,
+          planned->messages, g->sent, g->messages);
+}
+
+static void check_mesh(struct world *w, const struct table *table, struct mesh_shape shape)
+{
+    struct world described;
+    struct device dev, plan;
+    struct mesh m, planned;
+    struct arena a, counted;
+
+    world_describe(&described, w->rank, w->size, w->size);
+    CHECK(device_open_cpu(&dev, 1, table, table->workspace) == ST_OK, "%s", status_line());
+    CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
+    CHECK(mesh_open(&m, w, &dev, shape) == ST_OK, "%s", status_line());
+    CHECK(mesh_open(&planned, &described, &plan, shape) == ST_OK, "%s", status_line());
+    for (size_t i = 0; i < COUNT(cases) * 2; i++) {
+        const int64_t s = cases[i / 2].tokens, n = cases[i / 2].heads, d = cases[i / 2].depth;
+        const enum dtype dt = i % 2 ? DT_BF16 : DT_F32;
+        struct tensor got, want, none;
+        CHECK(arena_init(&a, &dev, "step", 1 << 20) == ST_OK, "%s", status_line());
+        CHECK(arena_init(&counted, &plan, "step", 0) == ST_OK, "%s", status_line());
+        dev.flops = plan.flops = 0;
+        CHECK(spread(&m, &dev, &a, &got, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(spread(&planned, &plan, &counted, &none, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(a.peak == counted.peak, "peak %zu, planned %zu", a.peak, counted.peak);
+        CHECK(dev.flops == plan.flops, "%.0f FLOPs, planned %.0f", dev.flops, plan.flops);
+        CHECK(whole(&dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
+        compare(&m, got, want, shape.ring == 1 && table == &table_ref);
+        arena_done(&counted);
+        arena_done(&a);
+    }
+    same_traffic("ulysses", &planned.ulysses_group, &m.ulysses_group);
+    same_traffic("ring", &planned.ring_group, &m.ring_group);
+    CHECK(m.all.sent == 0 && m.cfg_group.sent == 0, "others took part");
+    CHECK((world_sum(w, m.ring_group.sent) > 0) == (shape.ring > 1), "ring traffic");
+    CHECK((world_sum(w, m.ulysses_group.sent) > 0) == (shape.ulysses > 1), "ulysses traffic");
+    mesh_close(&planned);
+    mesh_close(&m);
+    device_close(&plan);
+    device_close(&dev);
+}
+
+int main(int argc, char **argv)
+{
+    struct table fast;
+    struct world w;
+
+    table_cpu(&fast);
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    for (int cfg = 1; cfg <= 2; cfg++)
+        for (int ring = 1; ring <= w.size; ring++) {
+            const struct mesh_shape shape = { cfg, ring, w.size / cfg / ring };
+            if (w.size % (cfg * ring) != 0)
+                continue;
+            check_mesh(&w, &table_ref, shape);
+            check_mesh(&w, &fast, shape);
+        }
+    return ranks_end(&w, "attention");
+}
