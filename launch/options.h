@@ -81,6 +81,9 @@ status options_from_json(const struct option_set *set, unsigned mask, const char
 /* Copies fields of `from` to `to` (same rows): those of `rows`, a mask as in `given`. */
 status options_copy(const struct option_set *to, const struct option_set *from, uint64_t rows);
 
+/* Whether both hold the same in row `index`; doubles to the bit. */
+bool options_same(const struct option_set *a, const struct option_set *b, int index);
+
 /* The known word nearest to `word`, or NULL when none is near. */
 const char *options_nearest(const char *word, const char *const *known, int count);
 

@@ -1,7 +1,7 @@
 /* progress.h - what is going on, for the one who waits.
  *
- * On a terminal one line that rewrites itself; in a file plain lines, the first and last step of a
- * stage and at most one in between every ten seconds. A rank that does not speak says nothing.
+ * On a terminal one line that rewrites itself; in a file plain lines: the first and last step of a
+ * stage, and between them one every ten seconds. A rank that does not speak says nothing.
  *
  *     sampling  [#########---------]  17/50  4.21 s/step  2:19 left                            */
 #ifndef LAUNCH_PROGRESS_H
@@ -20,7 +20,7 @@ struct progress {
 
     char stage[48], unit[16];
     int64_t total, first, done; // done counts from `first` (a resumed run starts behind 0)
-    double began, started, spoke;
+    double started, spoke;
     double second; // when the first step of the stage was done
     int64_t at_second;
     bool open; // a rewritten line stands on the terminal

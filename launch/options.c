@@ -1,0 +1,669 @@
+#include "launch/options.h"
+
+#include <assert.h>
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAME_MAX_LEN 64
+#define EXACT_MAX 9007199254740992.0 // 2^53: whole numbers up to here survive JSON's doubles
+
+static void *field(const struct option_set *set, const struct option *row)
+{
+    return (char *)set->fields + row->offset;
+}
+
+static bool taken(const struct option *row, unsigned mask)
+{
+    return mask == 0 || row->commands == 0 || (row->commands & mask) != 0;
+}
+
+static bool is_string(const struct option *row)
+{
+    return row->type == OPT_STRING || row->type == OPT_TEXT;
+}
+
+static bool valued(const struct option *row)
+{
+    return row->type != OPT_SWITCH && row->type != OPT_REFUSED;
+}
+
+static void mark_given(const struct option_set *set, const struct option *row)
+{
+    assert(set->count <= OPTIONS_MAX);
+    if (set->given != NULL)
+        *set->given |= UINT64_C(1) << (row - set->rows);
+}
+
+/* Edits that make one word of the other. Words are short: two rows on the stack do. */
+static int distance(const char *a, const char *b)
+{
+    int row[NAME_MAX_LEN + 1];
+    const int n = (int)strlen(b);
+
+    if (n > NAME_MAX_LEN)
+        return NAME_MAX_LEN;
+    for (int j = 0; j <= n; j++)
+        row[j] = j;
+    for (int i = 0; a[i] != 0; i++) {
+        int diagonal = row[0];
+        row[0] = i + 1;
+        for (int j = 0; j < n; j++) {
+            const int above = row[j + 1];
+            int best = diagonal + (a[i] != b[j]);
+            best = above + 1 < best ? above + 1 : best;
+            best = row[j] + 1 < best ? row[j] + 1 : best;
+            diagonal = above;
+            row[j + 1] = best;
+        }
+    }
+    return row[n];
+}
+
+const char *options_nearest(const char *word, const char *const *known, int count)
+{
+    const int length = (int)strlen(word);
+    const int allowed = length / 3 > 2 ? length / 3 : 2;
+    const char *nearest = NULL;
+    int least = allowed + 1;
+
+    if (length > NAME_MAX_LEN)
+        return NULL;
+    for (int i = 0; i < count; i++) {
+        // The beginning of a word counts as near: argparse takes such abbreviations.
+        const bool begins = length >= 3 && strncmp(word, known[i], (size_t)length) == 0;
+        const int d = begins ? 1 : distance(word, known[i]);
+        if (d < least && d < (int)strlen(known[i])) {
+            least = d;
+            nearest = known[i];
+        }
+    }
+    return nearest;
+}
+
+static const char *nearest_row(const char *name, unsigned mask, const struct option_set *sets,
+                               int count)
+{
+    const char *known[4 * OPTIONS_MAX];
+    int n = 0;
+
+    for (int s = 0; s < count; s++) {
+        for (int i = 0; i < sets[s].count && n < (int)COUNT(known); i++) {
+            const struct option *row = &sets[s].rows[i];
+            if (taken(row, mask) && !row->positional && row->type != OPT_REFUSED)
+                known[n++] = row->name;
+        }
+    }
+    return options_nearest(name, known, n);
+}
+
+static const struct option *find_row(const struct option_set *set, const char *name)
+{
+    for (int i = 0; i < set->count; i++) {
+        const struct option *row = &set->rows[i];
+        if (!row->positional &&
+            (strcmp(row->name, name) == 0 || (row->alias != NULL && strcmp(row->alias, name) == 0)))
+            return row;
+    }
+    return NULL;
+}
+
+status options_read_file(const char *path, size_t most, char **text)
+{
+    status st = ST_OK;
+    FILE *f = fopen(path, "rb");
+    char *data = NULL;
+    size_t used = 0, room = 0;
+
+    if (f == NULL)
+        return fail(ST_IO, "%s: %s", path, strerror(errno));
+    for (;;) {
+        if (used == room) {
+            char *grown = realloc(data, (room = room ? 2 * room : 4096) + 1);
+            if (grown == NULL) {
+                st = fail(ST_MEMORY, "%s: no memory for %zu bytes", path, room);
+                goto out;
+            }
+            data = grown;
+        }
+        const size_t got = fread(data + used, 1, room - used, f);
+        used += got;
+        if (got == 0)
+            break;
+        if (used > most) {
+            st = fail(ST_FORMAT, "%s: more than %zu bytes; not what was expected here", path, most);
+            goto out;
+        }
+    }
+    if (ferror(f)) {
+        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        goto out;
+    }
+    if (memchr(data, 0, used) != NULL) {
+        st = fail(ST_FORMAT, "%s: holds zero bytes; text was expected", path);
+        goto out;
+    }
+    data[used] = 0;
+    *text = data;
+    data = NULL;
+out:
+    free(data);
+    fclose(f);
+    return st;
+}
+
+/* "unipc, dpm++ or euler" of "unipc|dpm++|euler". */
+static void choices_text(const char *choices, char *out, size_t size)
+{
+    const char *last = strrchr(choices, '|');
+    size_t used = 0;
+
+    for (const char *c = choices; *c != 0 && used + 5 < size; c++) {
+        if (*c == '|')
+            used += (size_t)snprintf(out + used, size - used, "%s", c == last ? " or " : ", ");
+        else
+            out[used++] = *c;
+    }
+    out[used] = 0;
+}
+
+static int choice_index(const char *choices, const char *word)
+{
+    const size_t length = strlen(word);
+
+    for (int index = 0;; index++) {
+        const size_t n = strcspn(choices, "|");
+        if (n == length && memcmp(choices, word, n) == 0)
+            return index;
+        if (choices[n] == 0)
+            return -1;
+        choices += n + 1;
+    }
+}
+
+static void choice_name(const char *choices, int index, char *out, size_t size)
+{
+    for (; index > 0; index--)
+        choices += strcspn(choices, "|") + 1;
+    snprintf(out, size, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+/* The words of the official str2bool. */
+static int bool_of(const char *word)
+{
+    static const char *const yes[] = { "yes", "true", "t", "y", "1" };
+    static const char *const no[] = { "no", "false", "f", "n", "0" };
+
+    for (size_t i = 0; i < COUNT(yes); i++) {
+        if (strcasecmp(word, yes[i]) == 0)
+            return 1;
+        if (strcasecmp(word, no[i]) == 0)
+            return 0;
+    }
+    return -1;
+}
+
+static bool whole_number(const char *word, long long *value)
+{
+    char *end = NULL;
+
+    errno = 0;
+    *value = strtoll(word, &end, 10);
+    return end != word && *end == 0 && errno == 0;
+}
+
+/* `what` is the flag or key as the user wrote it. */
+static status check_range(const struct option *row, const char *what, double value)
+{
+    if (row->least == 0 && row->most == 0)
+        return ST_OK;
+    if (value < row->least && row->most == 0)
+        return fail(ST_USAGE, "%s %g: must be at least %g", what, value, row->least);
+    if (value < row->least || (row->most != 0 && value > row->most))
+        return fail(ST_USAGE, "%s %g: must be %g to %g", what, value, row->least, row->most);
+    return ST_OK;
+}
+
+static status set_string(char **to, const char *from)
+{
+    char *copy = strdup(from);
+
+    if (copy == NULL)
+        return fail(ST_MEMORY, "no memory for %zu bytes of text", strlen(from) + 1);
+    free(*to);
+    *to = copy;
+    return ST_OK;
+}
+
+static status set_text(const char *what, char **to, const char *word)
+{
+    char *text = NULL;
+
+    if (word[0] != '@')
+        return set_string(to, word);
+    if (word[1] == 0)
+        return fail(ST_USAGE, "%s @: a file name belongs behind the @", what);
+    TRY(options_read_file(word + 1, 1 << 20, &text));
+    for (size_t n = strlen(text); n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'); n--)
+        text[n - 1] = 0;
+    free(*to);
+    *to = text;
+    return ST_OK;
+}
+
+static status set_pair(const struct option *row, const char *what, int *pair, const char *word)
+{
+    const char joints[] = { row->joint, row->wide_joint ? 'x' : row->joint, 0 };
+    const size_t n = strcspn(word, joints);
+    char first[16] = "";
+    long long a = 0, b = 0;
+
+    if (word[n] == 0 || n >= sizeof(first))
+        return fail(ST_USAGE, "%s %s: write %s", what, word, row->value);
+    memcpy(first, word, n);
+    if (!whole_number(first, &a) || !whole_number(word + n + 1, &b) || a < 1 || b < 1 ||
+        a > INT32_MAX || b > INT32_MAX)
+        return fail(ST_USAGE, "%s %s: write %s, two whole numbers", what, word, row->value);
+    pair[0] = (int)a;
+    pair[1] = (int)b;
+    return ST_OK;
+}
+
+static status set_word(const struct option_set *set, const struct option *row, const char *what,
+                       const char *word)
+{
+    void *to = field(set, row);
+    long long whole = 0;
+    char *end = NULL;
+    char names[256];
+
+    switch (row->type) {
+    case OPT_SWITCH:
+    case OPT_BOOL:
+        if (bool_of(word) < 0)
+            return fail(ST_USAGE, "%s %s: True or False was expected", what, word);
+        *(int *)to = bool_of(word);
+        break;
+    case OPT_INT:
+    case OPT_I64:
+        if (!whole_number(word, &whole) ||
+            (row->type == OPT_INT && (whole > INT32_MAX || whole < INT32_MIN)))
+            return fail(ST_USAGE, "%s %s: a whole number was expected", what, word);
+        TRY(check_range(row, what, (double)whole));
+        if (row->type == OPT_INT)
+            *(int *)to = (int)whole;
+        else
+            *(int64_t *)to = whole;
+        break;
+    case OPT_DOUBLE: {
+        const double value = strtod(word, &end);
+        if (end == word || *end != 0 || !isfinite(value))
+            return fail(ST_USAGE, "%s %s: a number was expected", what, word);
+        TRY(check_range(row, what, value));
+        *(double *)to = value;
+        break;
+    }
+    case OPT_STRING:
+        if (word[0] == 0)
+            return fail(ST_USAGE, "%s is empty; %s was expected", what, row->value);
+        return set_string(to, word);
+    case OPT_TEXT:
+        return set_text(what, to, word);
+    case OPT_CHOICE:
+        if (choice_index(row->choices, word) < 0) {
+            choices_text(row->choices, names, sizeof(names));
+            return fail(ST_USAGE, "%s %s: choose %s", what, word, names);
+        }
+        *(int *)to = choice_index(row->choices, word);
+        break;
+    case OPT_PAIR:
+        return set_pair(row, what, to, word);
+    case OPT_REFUSED:
+        break;
+    }
+    return ST_OK;
+}
+
+static status unknown(const char *command, const char *flag, const char *name, unsigned mask,
+                      const struct option_set *sets, int count)
+{
+    const char *near = nearest_row(name, mask, sets, count);
+
+    if (near != NULL)
+        return fail(ST_USAGE, "%s does not know %s; did you mean --%s?", command, flag, near);
+    return fail(ST_USAGE, "%s does not know %s; see wanmpi %s --help", command, flag, command);
+}
+
+/* Takes the flag at argv[*i], and moves *i to its last word. */
+static status parse_flag(const char *command, unsigned mask, const struct option_set *sets,
+                         int count, int argc, char **argv, int *i)
+{
+    const char *word = argv[*i] + 2, *equals = strchr(word, '=');
+    const size_t length = equals != NULL ? (size_t)(equals - word) : strlen(word);
+    char name[NAME_MAX_LEN + 1] = "", flag[NAME_MAX_LEN + 3];
+
+    if (length > NAME_MAX_LEN)
+        return fail(ST_USAGE, "%s does not know --%.20s...; see wanmpi %s --help", command, word,
+                    command);
+    snprintf(flag, sizeof(flag), "--%.*s", (int)length, word);
+    for (size_t c = 0; c < length; c++)
+        name[c] = word[c] == '-' ? '_' : word[c];
+    for (int s = 0; s < count; s++) {
+        const struct option *row = find_row(&sets[s], name);
+        const char *value = equals != NULL ? equals + 1 : NULL;
+        if (row == NULL)
+            continue;
+        if (!taken(row, mask))
+            return fail(ST_USAGE, "%s does not use %s; see wanmpi %s --help", command, flag,
+                        command);
+        mark_given(&sets[s], row);
+        if (row->type == OPT_REFUSED)
+            return fail(ST_USAGE, "%s: %s", flag, row->help);
+        if (row->type == OPT_SWITCH && value == NULL) {
+            *(int *)field(&sets[s], row) = 1;
+            return ST_OK;
+        }
+        if (value == NULL) {
+            if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
+                return fail(ST_USAGE, "%s needs a value: %s", flag,
+                            row->value != NULL ? row->value : row->choices);
+            value = argv[++*i];
+        }
+        return set_word(&sets[s], row, flag, value);
+    }
+    return unknown(command, flag, name, mask, sets, count);
+}
+
+/* The next word that is no flag goes to the first positional row still empty. */
+static status parse_word(const char *command, unsigned mask, const struct option_set *sets,
+                         int count, const char *word)
+{
+    for (int s = 0; s < count; s++) {
+        for (int i = 0; i < sets[s].count; i++) {
+            const struct option *row = &sets[s].rows[i];
+            if (row->positional && taken(row, mask) && *(char **)field(&sets[s], row) == NULL) {
+                mark_given(&sets[s], row);
+                return set_word(&sets[s], row, row->value, word);
+            }
+        }
+    }
+    return fail(ST_USAGE,
+                "%s does not know what to do with '%s'; a text of several words needs "
+                "quotes",
+                command, word);
+}
+
+status options_parse(const char *command, unsigned mask, const struct option_set *sets, int count,
+                     int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        if (strncmp(argv[i], "--", 2) == 0 && argv[i][2] != 0)
+            TRY(parse_flag(command, mask, sets, count, argc, argv, &i));
+        else if (argv[i][0] == '-' && argv[i][1] != 0)
+            return fail(ST_USAGE, "%s does not know %s; flags start with two dashes", command,
+                        argv[i]);
+        else
+            TRY(parse_word(command, mask, sets, count, argv[i]));
+    }
+    return ST_OK;
+}
+
+void options_free(const struct option_set *set)
+{
+    for (int i = 0; i < set->count; i++) {
+        if (is_string(&set->rows[i])) {
+            char **string = field(set, &set->rows[i]);
+            free(*string);
+            *string = NULL;
+        }
+    }
+}
+
+/* Words of `text` from column `indent` on, broken before column 96; the first line goes on where
+ * the cursor, at `column`, is. */
+static void write_wrapped(FILE *out, const char *text, int column, int indent)
+{
+    if (column >= indent) {
+        fprintf(out, "\n%*s", indent, "");
+        column = indent;
+    } else {
+        fprintf(out, "%*s", indent - column, "");
+        column = indent;
+    }
+    while (*text != 0) {
+        const int n = (int)strcspn(text, " ");
+        if (column > indent && column + 1 + n > 96) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) {
+            fputc(' ', out);
+            column++;
+        }
+        fprintf(out, "%.*s", n, text);
+        column += n;
+        text += n;
+        text += *text == ' ';
+    }
+    fputc('\n', out);
+}
+
+void options_help(FILE *out, unsigned mask, const struct option_set *sets, int count)
+{
+    for (int s = 0; s < count; s++) {
+        const char *group = NULL, *written = NULL;
+        for (int i = 0; i < sets[s].count; i++) {
+            const struct option *row = &sets[s].rows[i];
+            char left[96], names[64] = "";
+            group = row->group != NULL ? row->group : group;
+            if (!taken(row, mask) || row->type == OPT_REFUSED)
+                continue;
+            if (group != NULL && group != written)
+                fprintf(out, "\n%s\n", group);
+            written = group;
+            if (row->choices != NULL)
+                snprintf(names, sizeof(names), "%s", row->choices);
+            else if (valued(row) && row->value != NULL)
+                snprintf(names, sizeof(names), "%s", row->value);
+            if (row->positional)
+                snprintf(left, sizeof(left), "  %s", row->value);
+            else
+                snprintf(left, sizeof(left), "  --%s%s%s", row->name, names[0] ? " " : "", names);
+            fputs(left, out);
+            write_wrapped(out, row->help, (int)strlen(left), 30);
+        }
+    }
+}
+
+/* Whether a field holds something; see options_to_json. */
+static bool holds(const struct option_set *set, const struct option *row)
+{
+    const void *from = field(set, row);
+
+    switch (row->type) {
+    case OPT_SWITCH:
+    case OPT_BOOL:
+    case OPT_CHOICE:
+        return *(const int *)from >= 0;
+    case OPT_INT:
+        return *(const int *)from >= row->least || (row->least == 0 && row->most == 0);
+    case OPT_I64:
+        return (double)*(const int64_t *)from >= row->least || (row->least == 0 && row->most == 0);
+    case OPT_DOUBLE:
+        return *(const double *)from >= row->least || (row->least == 0 && row->most == 0);
+    case OPT_STRING:
+    case OPT_TEXT:
+        return *(char *const *)from != NULL;
+    case OPT_PAIR:
+        return *(const int *)from > 0;
+    case OPT_REFUSED:
+        break;
+    }
+    return false;
+}
+
+static bool add_value(cJSON *object, const struct option_set *set, const struct option *row)
+{
+    const void *from = field(set, row);
+    const int *number = from; // of the int types
+    char word[64];
+
+    switch (row->type) {
+    case OPT_SWITCH:
+    case OPT_BOOL:
+        return cJSON_AddBoolToObject(object, row->name, *number) != NULL;
+    case OPT_INT:
+        return cJSON_AddNumberToObject(object, row->name, *number) != NULL;
+    case OPT_I64: {
+        const int64_t whole = *(const int64_t *)from;
+        if ((double)llabs(whole) < EXACT_MAX)
+            return cJSON_AddNumberToObject(object, row->name, (double)whole) != NULL;
+        snprintf(word, sizeof(word), "%lld", (long long)whole);
+        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+    }
+    case OPT_DOUBLE:
+        return cJSON_AddNumberToObject(object, row->name, *(const double *)from) != NULL;
+    case OPT_STRING:
+    case OPT_TEXT:
+        return cJSON_AddStringToObject(object, row->name, *(char *const *)from) != NULL;
+    case OPT_CHOICE:
+        choice_name(row->choices, *number, word, sizeof(word));
+        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+    case OPT_PAIR:
+        snprintf(word, sizeof(word), "%d%c%d", number[0], row->joint, number[1]);
+        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+    case OPT_REFUSED:
+        break;
+    }
+    return true;
+}
+
+status options_to_json(const struct option_set *set, char **text)
+{
+    cJSON *object = cJSON_CreateObject();
+    char *printed = NULL;
+
+    for (int i = 0; object != NULL && i < set->count; i++) {
+        const struct option *row = &set->rows[i];
+        if (!row->positional && holds(set, row) && !add_value(object, set, row)) {
+            cJSON_Delete(object);
+            object = NULL;
+        }
+    }
+    if (object != NULL)
+        printed = cJSON_PrintUnformatted(object);
+    cJSON_Delete(object);
+    if (printed == NULL)
+        return fail(ST_MEMORY, "no memory for a request as JSON");
+    *text = strdup(printed);
+    cJSON_free(printed);
+    return *text != NULL ? ST_OK : fail(ST_MEMORY, "no memory for a request as JSON");
+}
+
+/* A number that a whole-number row can take, and that JSON kept exactly. */
+static status set_number(const struct option_set *set, const struct option *row, const char *what,
+                         double value)
+{
+    char word[40];
+
+    if (row->type != OPT_DOUBLE && (value != rint(value) || fabs(value) > EXACT_MAX))
+        return fail(ST_USAGE,
+                    "%s: a whole number up to 2^53 was expected; larger ones go in quotes", what);
+    snprintf(word, sizeof(word), row->type == OPT_DOUBLE ? "%.17g" : "%.0f", value);
+    return set_word(set, row, what, word);
+}
+
+static status set_json(const struct option_set *set, const struct option *row, const char *what,
+                       const cJSON *item)
+{
+    const bool number = row->type == OPT_INT || row->type == OPT_I64 || row->type == OPT_DOUBLE;
+
+    if (row->type == OPT_REFUSED)
+        return fail(ST_USAGE, "%s: %s", what, row->help);
+    if (row->type == OPT_SWITCH || row->type == OPT_BOOL) {
+        if (!cJSON_IsBool(item))
+            return fail(ST_USAGE, "%s: true or false was expected", what);
+        *(int *)field(set, row) = cJSON_IsTrue(item);
+        return ST_OK;
+    }
+    if (number && cJSON_IsNumber(item))
+        return set_number(set, row, what, item->valuedouble);
+    if (!cJSON_IsString(item) || (number && row->type != OPT_I64))
+        return fail(ST_USAGE, "%s: a %s was expected", what, number ? "number" : "string");
+    return set_word(set, row, what, item->valuestring);
+}
+
+status options_from_json(const struct option_set *set, unsigned mask, const char *text,
+                         const char *where)
+{
+    status st = ST_OK;
+    const char *end = NULL;
+    cJSON *object = cJSON_ParseWithOpts(text, &end, true);
+    char what[256];
+
+    if (object == NULL) {
+        st = fail(ST_USAGE, "%s: no JSON at byte %lld", where,
+                  (long long)(end != NULL ? end - text : 0));
+        goto out;
+    }
+    if (!cJSON_IsObject(object)) {
+        st = fail(ST_USAGE, "%s: a JSON object { ... } was expected", where);
+        goto out;
+    }
+    for (const cJSON *item = object->child; item != NULL; item = item->next) {
+        const struct option *row = find_row(set, item->string);
+        snprintf(what, sizeof(what), "%s: %.60s", where, item->string);
+        if (row == NULL || !taken(row, mask)) {
+            const char *near = nearest_row(item->string, mask, set, 1);
+            st = near == NULL ? fail(ST_USAGE, "%s: no such key", what)
+                              : fail(ST_USAGE, "%s: no such key; did you mean %s?", what, near);
+            goto out;
+        }
+        TRY_OUT(set_json(set, row, what, item));
+        mark_given(set, row);
+    }
+out:
+    cJSON_Delete(object);
+    return st;
+}
+
+/* Bytes of a field that is no string. */
+static const size_t sizes[] = { [OPT_SWITCH] = sizeof(int),    [OPT_BOOL] = sizeof(int),
+                                [OPT_INT] = sizeof(int),       [OPT_I64] = sizeof(int64_t),
+                                [OPT_DOUBLE] = sizeof(double), [OPT_CHOICE] = sizeof(int),
+                                [OPT_PAIR] = sizeof(int[2]),   [OPT_REFUSED] = 0 };
+
+status options_copy(const struct option_set *to, const struct option_set *from, uint64_t rows)
+{
+    assert(to->rows == from->rows);
+    for (int i = 0; i < from->count; i++) {
+        const struct option *row = &from->rows[i];
+        if ((rows >> i & 1) == 0)
+            continue;
+        if (!is_string(row)) {
+            memcpy(field(to, row), field(from, row), sizes[row->type]);
+            continue;
+        }
+        char **target = field(to, row), *const *source = field(from, row);
+        if (*source != NULL) {
+            TRY(set_string(target, *source));
+        } else {
+            free(*target);
+            *target = NULL;
+        }
+    }
+    return ST_OK;
+}
+
+bool options_same(const struct option_set *a, const struct option_set *b, int index)
+{
+    const struct option *row = &a->rows[index];
+
+    assert(a->rows == b->rows);
+    if (is_string(row)) {
+        const char *x = *(char *const *)field(a, row), *y = *(char *const *)field(b, row);
+        return x == y || (x != NULL && y != NULL && strcmp(x, y) == 0);
+    }
+    return memcmp(field(a, row), field(b, row), sizes[row->type]) == 0;
+}

@@ -1,0 +1,233 @@
+#include "launch/placement.h"
+
+#include <hwloc.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static status set_to_text(hwloc_const_cpuset_t set, char *text, size_t size)
+{
+    if (hwloc_bitmap_list_snprintf(text, size, set) >= (int)size)
+        return fail(ST_DEVICE, "the list of this rank's cores is longer than %zu bytes", size);
+    return ST_OK;
+}
+
+static status load(hwloc_topology_t *topology, const char *described)
+{
+    if (hwloc_topology_init(topology) != 0)
+        return fail(ST_MEMORY, "no memory for hwloc");
+    if (described != NULL && hwloc_topology_set_synthetic(*topology, described) != 0) {
+        hwloc_topology_destroy(*topology);
+        return fail(ST_USAGE, "'%s' describes no machine; write it like \"pack:2 core:8 pu:2\"",
+                    described);
+    }
+    if (hwloc_topology_load(*topology) != 0) {
+        hwloc_topology_destroy(*topology);
+        return fail(ST_DEVICE, "hwloc cannot read this machine's topology");
+    }
+    return ST_OK;
+}
+
+/* PUs that process `pid` may run on (0: this thread), as a list. */
+static status affinity(pid_t pid, char *list, size_t size)
+{
+    status st = ST_OK;
+    cpu_set_t *mask = NULL;
+    size_t bytes = 0;
+    hwloc_bitmap_t set = hwloc_bitmap_alloc();
+    int most = 1024;
+
+    for (; most <= 1 << 18; most *= 2) { // the kernel wants room for all the cores it knows
+        CPU_FREE(mask);
+        mask = CPU_ALLOC(most);
+        bytes = CPU_ALLOC_SIZE(most);
+        if (mask == NULL || sched_getaffinity(pid, bytes, mask) == 0)
+            break;
+    }
+    if (mask == NULL || most > 1 << 18 || set == NULL) {
+        st = fail(ST_DEVICE, "the system does not say which cores this rank may use");
+        goto out;
+    }
+    for (int i = 0; i < most; i++) {
+        if (CPU_ISSET_S(i, bytes, mask))
+            hwloc_bitmap_set(set, (unsigned)i);
+    }
+    st = set_to_text(set, list, size);
+out:
+    CPU_FREE(mask);
+    hwloc_bitmap_free(set);
+    return st;
+}
+
+/* What rank 0 needs to know of every rank, and what it answers. */
+struct sharer {
+    char host[64], given[512];
+    int rank, size;
+};
+
+static void count_sharers(struct sharer *all, int ranks)
+{
+    for (int i = 0; i < ranks; i++) {
+        for (int j = 0; j < ranks; j++) {
+            const bool same =
+                strcmp(all[i].host, all[j].host) == 0 && strcmp(all[i].given, all[j].given) == 0;
+            all[i].size += same;
+            all[i].rank += same && j < i;
+        }
+    }
+}
+
+status placement_here(struct world *w, struct placement_node *node)
+{
+    status st;
+    // mpirun passes a policy on only when somebody set one (--bind-to, or the same as a variable).
+    const bool by_mpirun = getenv("OMPI_COMM_WORLD_RANK") != NULL;
+    const bool asked = getenv("OMPI_MCA_hwloc_base_binding_policy") != NULL;
+    const char *threads = getenv("OMP_NUM_THREADS");
+    struct sharer mine = { .host = "" }, *all = calloc((size_t)w->size, sizeof(*all));
+
+    gethostname(mine.host, sizeof(mine.host) - 1);
+    // Our parent is mpirun, or its daemon on this node: it has all that the job was given here.
+    st = affinity(by_mpirun && !asked ? getppid() : 0, mine.given, sizeof(mine.given));
+    if (all == NULL)
+        st = fail(ST_MEMORY, "no memory for %d ranks", w->size);
+    TRY_OUT(agree(w, st));
+    world_gather(w, &mine, sizeof(mine), all);
+    if (w->rank == 0)
+        count_sharers(all, w->size);
+    world_broadcast(w, all, (size_t)w->size * sizeof(*all), 0);
+    *node = (struct placement_node){
+        .rank = all[w->rank].rank,
+        .size = all[w->rank].size,
+        .threads = threads != NULL && atoi(threads) > 0 ? atoi(threads) : 0,
+    };
+    memcpy(node->given, mine.given, sizeof(node->given));
+out:
+    free(all);
+    return st;
+}
+
+/* Cores of which at least one PU may be used; *count of them in `cores`, when that is not NULL. */
+static int usable_cores(hwloc_topology_t t, hwloc_const_cpuset_t usable, hwloc_obj_t *cores)
+{
+    int count = 0;
+
+    for (hwloc_obj_t core = NULL; (core = hwloc_get_next_obj_by_type(t, HWLOC_OBJ_CORE, core));) {
+        if (hwloc_bitmap_intersects(core->cpuset, usable)) {
+            if (cores != NULL)
+                cores[count] = core;
+            count++;
+        }
+    }
+    return count;
+}
+
+status placement_choose(struct placement *p, const struct placement_node *node, int threads)
+{
+    status st;
+    hwloc_topology_t topology;
+    hwloc_bitmap_t usable = hwloc_bitmap_alloc(), mine = hwloc_bitmap_alloc();
+    hwloc_obj_t *cores = NULL;
+    int count;
+
+    *p = (struct placement){ 0 };
+    st = load(&topology, node->topology);
+    if (st != ST_OK) {
+        hwloc_bitmap_free(usable);
+        hwloc_bitmap_free(mine);
+        return st;
+    }
+    hwloc_bitmap_copy(usable, hwloc_topology_get_allowed_cpuset(topology));
+    if (node->given[0] != 0) {
+        if (hwloc_bitmap_list_sscanf(mine, node->given) != 0) {
+            st = fail(ST_USAGE, "'%s' is no list of cores like \"0-7,16\"", node->given);
+            goto out;
+        }
+        hwloc_bitmap_and(usable, usable, mine);
+        hwloc_bitmap_zero(mine);
+    }
+    count = usable_cores(topology, usable, NULL);
+    if (count == 0) {
+        st = fail(ST_USAGE, "none of the cores %s is one of this machine's", node->given);
+        goto out;
+    }
+    cores = calloc((size_t)count, sizeof(hwloc_obj_t));
+    if (cores == NULL) {
+        st = fail(ST_MEMORY, "no memory for %d cores", count);
+        goto out;
+    }
+    usable_cores(topology, usable, cores);
+    p->all_cores = count;
+    p->cores = 1;
+    if (node->size > count) { // the system spreads the ranks better than we would
+        hwloc_bitmap_copy(mine, usable);
+    } else {
+        const int first = (int)((int64_t)count * node->rank / node->size);
+        const int last = (int)((int64_t)count * (node->rank + 1) / node->size);
+        p->cores = last - first;
+        for (int i = first; i < last; i++)
+            hwloc_bitmap_or(mine, mine, cores[i]->cpuset);
+        hwloc_bitmap_and(mine, mine, usable);
+    }
+    p->threads = threads > 0 ? threads : node->threads > 0 ? node->threads : p->cores;
+    st = set_to_text(mine, p->pus, sizeof(p->pus));
+out:
+    free(cores);
+    hwloc_bitmap_free(usable);
+    hwloc_bitmap_free(mine);
+    hwloc_topology_destroy(topology);
+    return st;
+}
+
+status placement_bind(const struct placement *p)
+{
+    status st = ST_OK;
+    hwloc_topology_t topology;
+    hwloc_bitmap_t set = hwloc_bitmap_alloc();
+
+    TRY_OUT(load(&topology, NULL));
+    if (hwloc_bitmap_list_sscanf(set, p->pus) != 0 ||
+        hwloc_set_cpubind(topology, set, HWLOC_CPUBIND_THREAD) != 0)
+        st = fail(ST_DEVICE, "cannot bind to the cores %s", p->pus);
+    hwloc_topology_destroy(topology);
+out:
+    hwloc_bitmap_free(set);
+    return st;
+}
+
+/* A number in a file, -1 when there is none ("max"). */
+static int64_t number_in(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "r");
+    char line[256];
+    int64_t value = -1;
+
+    while (f != NULL && value < 0 && fgets(line, sizeof(line), f) != NULL) {
+        long long n;
+        if (strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), " %lld", &n) == 1)
+            value = n;
+    }
+    if (f != NULL)
+        fclose(f);
+    return value;
+}
+
+int64_t placement_memory(void)
+{
+    static const char *const limits[][2] = {
+        { "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current" },
+        { "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+          "/sys/fs/cgroup/memory/memory.usage_in_bytes" },
+    };
+    int64_t free_bytes = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        const int64_t limit = number_in(limits[i][0], ""), used = number_in(limits[i][1], "");
+        if (limit >= 0 && used >= 0 && limit - used < free_bytes)
+            free_bytes = limit > used ? limit - used : 0;
+    }
+    return free_bytes;
+}

@@ -1,0 +1,193 @@
+#include "launch/progress.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_EVERY 10.0    // seconds between lines in a file
+#define REWRITE_EVERY 0.05 // seconds between two looks of the line on a terminal
+
+static double clock_seconds(void *payload)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int terminal_columns(int fd)
+{
+    struct winsize size;
+
+    return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+void progress_init(struct progress *p, FILE *out, bool speaks)
+{
+    const char *term = getenv("TERM");
+
+    *p = (struct progress){ .out = speaks ? out : NULL, .now = clock_seconds };
+    if (!speaks)
+        return;
+    p->terminal = isatty(fileno(out)) && term != NULL && strcmp(term, "dumb") != 0;
+    p->columns = terminal_columns(fileno(out));
+}
+
+const char *progress_time(char *buffer, double seconds)
+{
+    const long s = seconds < 0 ? 0 : seconds > 1e9 ? 1000000000 : (long)(seconds + 0.5);
+
+    if (s >= 3600)
+        snprintf(buffer, 24, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(buffer, 24, "%ld:%02ld", s / 60, s % 60);
+    return buffer;
+}
+
+/* Seconds a step takes: the first is left out once there are others, it loads and warms up. */
+static double step_seconds(const struct progress *p, double now)
+{
+    const int64_t steps = p->done - p->first;
+
+    if (steps <= 0)
+        return 0;
+    if (p->done > p->at_second)
+        return (now - p->second) / (double)(p->done - p->at_second);
+    return (now - p->started) / (double)steps;
+}
+
+/* "4.21 s/step" or "12.3 frames/s", whichever has the better number. */
+static void rate_text(char *text, size_t size, const struct progress *p, double each)
+{
+    if (each <= 0)
+        text[0] = 0;
+    else if (each >= 0.5)
+        snprintf(text, size, "  %.3g s/%s", each, p->unit);
+    else
+        snprintf(text, size, "  %.3g %ss/s", 1 / each, p->unit);
+}
+
+static void close_line(struct progress *p)
+{
+    if (p->open)
+        fputs("\r\033[K", p->out);
+    p->open = false;
+}
+
+static void rewrite(struct progress *p, double now)
+{
+    const double each = step_seconds(p, now), left = each * (double)(p->total - p->done);
+    char rate[48], time[24], tail[128], bar[64];
+    int room;
+
+    if (p->total == 0) {
+        fprintf(p->out, "\r%s ...\033[K", p->stage);
+    } else {
+        rate_text(rate, sizeof(rate), p, each);
+        snprintf(tail, sizeof(tail), " %lld/%lld%s", (long long)p->done, (long long)p->total, rate);
+        if (each > 0)
+            snprintf(tail + strlen(tail), sizeof(tail) - strlen(tail), "  %s left",
+                     progress_time(time, left));
+        room = p->columns - (int)strlen(p->stage) - (int)strlen(tail) - 6;
+        room = room > 40 ? 40 : room;
+        for (int i = 0; i < room; i++)
+            bar[i] = i * p->total < room * p->done ? '#' : '-';
+        bar[room > 0 ? room : 0] = 0;
+        fprintf(p->out, "\r%s  [%s]%s\033[K", p->stage, bar, tail);
+    }
+    fflush(p->out);
+    p->open = true;
+}
+
+static void write_line(struct progress *p, double now)
+{
+    const double each = step_seconds(p, now);
+    char rate[48], time[24];
+
+    rate_text(rate, sizeof(rate), p, each);
+    fprintf(p->out, "%s: %lld/%lld%s", p->stage, (long long)p->done, (long long)p->total, rate);
+    if (each > 0 && p->done < p->total)
+        fprintf(p->out, "  %s left", progress_time(time, each * (double)(p->total - p->done)));
+    fputc('\n', p->out);
+    fflush(p->out);
+}
+
+void progress_stage(struct progress *p, const char *name, int64_t first, int64_t total,
+                    const char *unit)
+{
+    if (p->out == NULL)
+        return;
+    progress_end(p);
+    snprintf(p->stage, sizeof(p->stage), "%s", name);
+    snprintf(p->unit, sizeof(p->unit), "%s", unit != NULL ? unit : "");
+    p->first = p->done = p->at_second = first;
+    p->total = total;
+    p->started = p->spoke = p->now(p->payload);
+    p->in_stage = true;
+    if (p->terminal) {
+        rewrite(p, p->started);
+    } else {
+        fprintf(p->out, "%s ...\n", p->stage);
+        fflush(p->out);
+    }
+}
+
+void progress_done(struct progress *p, int64_t done)
+{
+    double now;
+
+    if (p->out == NULL || !p->in_stage)
+        return;
+    now = p->now(p->payload);
+    if (p->done == p->first && done > p->first) {
+        p->second = now;
+        p->at_second = done;
+    }
+    const bool first = p->done == p->first;
+    p->done = done;
+    if (p->terminal) {
+        if (first || done == p->total || now - p->spoke >= REWRITE_EVERY) {
+            rewrite(p, now);
+            p->spoke = now;
+        }
+    } else if (p->total > 0 && (first || done == p->total || now - p->spoke >= LINE_EVERY)) {
+        write_line(p, now);
+        p->spoke = now;
+    }
+}
+
+void progress_end(struct progress *p)
+{
+    char time[24];
+    double seconds;
+
+    if (p->out == NULL || !p->in_stage)
+        return;
+    seconds = p->now(p->payload) - p->started;
+    close_line(p);
+    if (seconds < 60)
+        fprintf(p->out, "%s: %.2f s\n", p->stage, seconds);
+    else
+        fprintf(p->out, "%s: %s\n", p->stage, progress_time(time, seconds));
+    fflush(p->out);
+    p->in_stage = false;
+}
+
+void progress_line(struct progress *p, const char *format, ...)
+{
+    va_list args;
+
+    if (p->out == NULL)
+        return;
+    close_line(p);
+    va_start(args, format);
+    vfprintf(p->out, format, args);
+    va_end(args);
+    fputc('\n', p->out);
+    if (p->terminal && p->in_stage)
+        rewrite(p, p->now(p->payload));
+    fflush(p->out);
+}

@@ -1,0 +1,478 @@
+#include "launch/request.h"
+
+#include "launch/video.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum { CMD_LINE = 8 }; // a line of a batch file
+enum { NUMBERS = 1, JOB = 2, VIDEO = 4 };
+// NUMBERS: another value gives another latent, so --resume keeps the run file's
+// JOB:     one value for a whole batch
+// VIDEO:   of no use to a single picture
+
+#define ONE (CMD_GENERATE | CMD_PLAN | CMD_LINE)
+#define ALL (ONE | CMD_BATCH)
+#define AT(f) offsetof(struct request, f)
+#define T2V "this version does text to video only, which does not use it"
+#define EXTEND "this version does not rewrite prompts; write the longer prompt yourself"
+#define REFUSED(flag, why)                                                                         \
+    {                                                                                              \
+        .name = flag, .type = OPT_REFUSED, .help = why                                             \
+    }
+
+/* `plan` takes the same flags as `generate`, so that a line is priced by changing one word. */
+static const struct option rows[] = {
+    { "batch_file", OPT_STRING, AT(batch_file), .group = "What to make", .value = "FILE.jsonl",
+      .positional = true, .commands = CMD_BATCH,
+      .help = "one request a line, a JSON object with the flags' names as keys" },
+    { "task", OPT_STRING, AT(task_name), .group = "What to make", .value = "TASK", .commands = ALL,
+      .marks = NUMBERS | JOB, .help = "what to do with which model (default t2v-14B)" },
+    { "prompt", OPT_TEXT, AT(prompt), .value = "TEXT", .commands = ONE, .marks = NUMBERS,
+      .help = "what the video shows; @FILE reads it from a file (default: the official example)" },
+    { "negative_prompt", OPT_TEXT, AT(negative_prompt), .alias = "n_prompt", .value = "TEXT",
+      .commands = ALL, .marks = NUMBERS,
+      .help = "what it must not show (default: the official list of faults)" },
+    { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .commands = ALL,
+      .marks = NUMBERS, .help = "width and height in pixels, multiples of 16" },
+    { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .commands = ALL,
+      .marks = NUMBERS, .help = "frames, 4n+1" },
+    { "base_seed", OPT_I64, AT(base_seed), .value = "N", .least = -1, .commands = ALL,
+      .marks = NUMBERS, .help = "the same seed gives the same video; -1 draws one (default -1)" },
+
+    { "sample_steps", OPT_INT, AT(sample_steps), .group = "Sampling", .value = "N", .least = 1,
+      .most = 1000, .commands = ALL, .marks = NUMBERS, .help = "denoising steps" },
+    { "sample_solver", OPT_CHOICE, AT(sample_solver), .choices = "unipc|dpm++|euler",
+      .commands = ALL, .marks = NUMBERS, .help = "(default unipc)" },
+    { "sample_shift", OPT_DOUBLE, AT(sample_shift), .value = "X", .commands = ALL, .marks = NUMBERS,
+      .least = 1e-3, .most = 1e3,
+      .help = "larger spends more of the steps on high noise; 8 to 12 are advised for 1.3B" },
+    { "sample_guide_scale", OPT_DOUBLE, AT(sample_guide_scale), .value = "X", .least = 0,
+      .most = 1e3, .commands = ALL, .marks = NUMBERS,
+      .help = "how closely to follow the prompt; 1 turns guidance off, at half the work" },
+    { "rand_device", OPT_CHOICE, AT(rand_device), .choices = "cpu|cuda", .commands = ALL,
+      .marks = NUMBERS,
+      .help = "whose random numbers: PyTorch's on a CPU, or on a GPU (default cpu)" },
+    { "cuda_sms", OPT_INT, AT(cuda_sms), .value = "N", .least = 1, .most = 1024, .commands = ALL,
+      .marks = NUMBERS,
+      .help = "multiprocessors of the GPU whose numbers --rand_device cuda draws (default 132)" },
+    { "noise", OPT_STRING, AT(noise_file), .value = "FILE.h5", .commands = ONE, .marks = NUMBERS,
+      .help = "take the first latent, /noise, from a run file" },
+    { "text", OPT_STRING, AT(text_file), .value = "FILE.h5", .commands = ONE, .marks = NUMBERS,
+      .help = "take the embeddings, /text, from a run file; needs no text encoder" },
+
+    { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
+      .marks = JOB, .help = "checkpoint: the official folder, a -Diffusers folder, or one file" },
+    { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
+      .marks = NUMBERS | JOB, .help = "bf16 rounds as the official program does (default fp32)" },
+    { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
+      .marks = JOB, .help = "official flag; without a GPU there is nothing to move" },
+    { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
+      .help = "official flag: the text encoder on the CPU, where it is anyway without a GPU" },
+
+    { "cfg_size", OPT_INT, AT(cfg_size),
+      .group = "Ranks (cfg * ring * ulysses = ranks; those not "
+               "given are chosen)",
+      .value = "N", .least = 1, .most = 2, .commands = ALL, .marks = JOB,
+      .help = "2 computes the two sides of guidance on different ranks" },
+    { "ring_size", OPT_INT, AT(ring_size), .value = "N", .least = 1, .commands = ALL, .marks = JOB,
+      .help = "pieces of the sequence whose keys and values go round" },
+    { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .commands = ALL,
+      .marks = JOB, .help = "pieces of the sequence that swap tokens for heads" },
+    { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .commands = ALL, .marks = JOB,
+      .help = "spread the transformer's weights over the ranks (default: when they do not fit)" },
+    { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
+      .help = "official flag; the text encoder is streamed from the file and needs no sharding" },
+    { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
+      .marks = JOB, .help = "per rank (default: the node's cores over its ranks)" },
+    { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,
+      .help = "cpu is fast; ref is the plain specification, for comparison (default cpu)" },
+
+    { "tiled", OPT_SWITCH, AT(tiled), .group = "Decoding", .commands = ALL,
+      .help = "decode in overlapping tiles: less memory, slightly different pixels" },
+    { "tile_size", OPT_PAIR, AT(tile_size), .value = "ROWS,COLUMNS", .joint = ',', .commands = ALL,
+      .help = "of the latent, 1/8 of the pixels (default 30,52)" },
+    { "tile_stride", OPT_PAIR, AT(tile_stride), .value = "ROWS,COLUMNS", .joint = ',',
+      .commands = ALL, .help = "from tile to tile (default 15,26)" },
+
+    { "save_file", OPT_STRING, AT(save_file), .group = "Output", .value = "FILE", .commands = ONE,
+      .help = ".mp4, or .png for one frame (default: a name made of task, size, "
+              "ranks, prompt and time)" },
+    { "fps", OPT_DOUBLE, AT(fps), .value = "X", .least = 0.1, .most = 1000, .commands = ALL,
+      .marks = VIDEO, .help = "frames a second (default 16)" },
+    { "quality", OPT_DOUBLE, AT(quality), .value = "X", .least = 0, .most = 10, .commands = ALL,
+      .marks = VIDEO, .help = "of the H.264 stream, 0 to 10 (default 8)" },
+    { "contact_sheet", OPT_STRING, AT(contact_sheet), .value = "FILE.png", .commands = ONE,
+      .help = "up to 16 frames in one picture, beside the video" },
+    { "run_file", OPT_STRING, AT(run_file), .value = "FILE.h5", .commands = ONE,
+      .help = "keep the run's state here, to look inside and to go on from" },
+    { "save_every", OPT_INT, AT(save_every), .value = "K", .least = 1, .commands = ALL,
+      .help = "write the run file after every K steps (default 5)" },
+    { "keep_frames", OPT_SWITCH, AT(keep_frames), .commands = ALL,
+      .help = "put the decoded frames into the run file too" },
+    { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE | CMD_PLAN,
+      .help = "go on from a run file, on any number of ranks; the request is the file's" },
+
+    REFUSED("image", T2V),
+    REFUSED("first_frame", T2V),
+    REFUSED("last_frame", T2V),
+    REFUSED("src_video", T2V),
+    REFUSED("src_mask", T2V),
+    REFUSED("src_ref_images", T2V),
+    REFUSED("audio", T2V),
+    REFUSED("pose_video", T2V),
+    REFUSED("num_clip", T2V),
+    REFUSED("use_prompt_extend", EXTEND),
+    REFUSED("prompt_extend_method", EXTEND),
+    REFUSED("prompt_extend_model", EXTEND),
+    REFUSED("prompt_extend_target_lang", EXTEND),
+    REFUSED("convert_model_dtype", "use --precision bf16"),
+};
+
+_Static_assert(COUNT(rows) <= OPTIONS_MAX, "request.given has a bit a row");
+_Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2,
+               "the order of --sample_solver's choices");
+
+struct option_set request_options(struct request *r)
+{
+    return (struct option_set){ rows, COUNT(rows), r, &r->given };
+}
+
+void request_init(struct request *r)
+{
+    *r = (struct request){
+        .size = { -1, -1 },
+        .frame_num = -1,
+        .base_seed = -1,
+        .sample_steps = -1,
+        .sample_solver = -1,
+        .sample_shift = -1,
+        .sample_guide_scale = -1,
+        .rand_device = -1,
+        .cuda_sms = -1,
+        .precision = -1,
+        .offload_model = -1,
+        .dit_fsdp = -1,
+        .ops = -1,
+        .tile_size = { -1, -1 },
+        .tile_stride = { -1, -1 },
+        .fps = -1,
+        .quality = -1,
+        .save_every = -1,
+    };
+}
+
+void request_done(struct request *r)
+{
+    const struct option_set set = request_options(r);
+
+    options_free(&set);
+}
+
+static const char *command_name(unsigned command)
+{
+    return command == CMD_GENERATE ? "generate" : command == CMD_BATCH ? "batch" : "plan";
+}
+
+status request_parse(struct request *r, unsigned command, const struct option_set *more, int count,
+                     int argc, char **argv)
+{
+    struct option_set sets[3] = { request_options(r) };
+
+    assert(count <= 2);
+    for (int i = 0; i < count; i++)
+        sets[1 + i] = more[i];
+    return options_parse(command_name(command), command, sets, 1 + count, argc, argv);
+}
+
+static bool given(const struct request *r, size_t offset)
+{
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (rows[i].offset == offset && rows[i].type != OPT_REFUSED)
+            return (r->given >> i & 1) != 0;
+    }
+    return false;
+}
+
+static status copy_text(char **to, const char *text)
+{
+    *to = strdup(text);
+    return *to != NULL ? ST_OK : fail(ST_MEMORY, "no memory for the prompt");
+}
+
+/* A seed below 2^53, which every JSON reader keeps exactly. */
+static status draw_seed(int64_t *seed)
+{
+    uint64_t bits = 0;
+
+    if (getrandom(&bits, sizeof(bits), 0) != (ssize_t)sizeof(bits))
+        return fail(ST_IO, "the system gives no random numbers; pass --base_seed N");
+    *seed = (int64_t)(bits >> 11);
+    return ST_OK;
+}
+
+static void default_int(int *field, int value)
+{
+    *field = *field < 0 ? value : *field;
+}
+
+static void default_double(double *field, double value)
+{
+    *field = *field < 0 ? value : *field;
+}
+
+static status fill_defaults(struct request *r)
+{
+    const struct task *task = NULL;
+
+    if (r->task_name == NULL)
+        TRY(copy_text(&r->task_name, "t2v-14B"));
+    TRY(task_find(&task, r->task_name));
+    r->task = task;
+    if (r->prompt == NULL)
+        TRY(copy_text(&r->prompt, task->prompt));
+    if (r->negative_prompt != NULL && r->negative_prompt[0] == 0) {
+        free(r->negative_prompt); // the official pipeline takes "" for "the default"
+        r->negative_prompt = NULL;
+    }
+    if (r->negative_prompt == NULL)
+        TRY(copy_text(&r->negative_prompt, task->negative));
+    default_int(&r->size[0], task->width_px);
+    default_int(&r->size[1], task->height_px);
+    default_int(&r->frame_num, task->frames);
+    if (r->base_seed < 0)
+        TRY(draw_seed(&r->base_seed));
+    default_int(&r->sample_steps, task->steps);
+    default_int(&r->sample_solver, SOLVER_UNIPC);
+    default_double(&r->sample_shift, task->shift);
+    default_double(&r->sample_guide_scale, task->guidance);
+    default_int(&r->rand_device, RAND_CPU);
+    default_int(&r->cuda_sms, 132);
+    default_int(&r->precision, PRECISION_FP32);
+    default_int(&r->ops, OPS_CPU);
+    default_int(&r->tile_size[0], 30);
+    default_int(&r->tile_size[1], 52);
+    default_int(&r->tile_stride[0], 15);
+    default_int(&r->tile_stride[1], 26);
+    default_double(&r->fps, task->fps);
+    default_double(&r->quality, 8);
+    default_int(&r->save_every, 5);
+    return ST_OK;
+}
+
+static status check_shape(const struct request *r)
+{
+    const int w = r->size[0], h = r->size[1], f = r->frame_num;
+
+    if (w % 16 != 0 || h % 16 != 0)
+        return fail(ST_USAGE, "--size %d*%d: both must be multiples of 16; try %d*%d", w, h,
+                    w / 16 * 16 + (w < 16 ? 16 : 0), h / 16 * 16 + (h < 16 ? 16 : 0));
+    if (r->task->image && f != 1)
+        return fail(ST_USAGE, "--frame_num %d: task %s makes one picture; leave it out", f,
+                    r->task_name);
+    if (f % 4 != 1)
+        return fail(ST_USAGE, "--frame_num %d: must be 4n+1; try %d or %d", f, (f - 1) / 4 * 4 + 1,
+                    (f - 1) / 4 * 4 + 5);
+    return ST_OK;
+}
+
+/* Flags that say nothing without another one, or nothing for this task. */
+static status check_needs(const struct request *r)
+{
+    if (given(r, AT(cuda_sms)) && r->rand_device != RAND_CUDA)
+        return fail(ST_USAGE, "--cuda_sms is for --rand_device cuda");
+    if ((given(r, AT(tile_size)) || given(r, AT(tile_stride))) && !r->tiled)
+        return fail(ST_USAGE, "--tile_size and --tile_stride need --tiled");
+    if (r->tile_stride[0] > r->tile_size[0] || r->tile_stride[1] > r->tile_size[1])
+        return fail(ST_USAGE, "--tile_stride %d,%d is larger than --tile_size %d,%d",
+                    r->tile_stride[0], r->tile_stride[1], r->tile_size[0], r->tile_size[1]);
+    if (r->keep_frames && r->run_file == NULL)
+        return fail(ST_USAGE, "--keep_frames needs --run_file FILE.h5");
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if ((rows[i].marks & VIDEO) != 0 && r->task->image && (r->given >> i & 1) != 0)
+            return fail(ST_USAGE, "--%s: task %s makes a picture, which does not use it",
+                        rows[i].name, r->task_name);
+    }
+    return ST_OK;
+}
+
+static bool ends_in(const char *path, const char *suffix)
+{
+    const size_t n = strlen(path), m = strlen(suffix);
+
+    return n > m && strcasecmp(path + n - m, suffix) == 0;
+}
+
+static status check_files(const struct request *r, unsigned command)
+{
+    if (r->ckpt_dir == NULL && command != CMD_PLAN)
+        return fail(ST_USAGE, "--ckpt_dir DIR is needed: the folder of the checkpoint for %s",
+                    r->task_name);
+    if (r->save_file != NULL)
+        TRY(video_check_path(r->save_file, r->frame_num));
+    if (r->contact_sheet != NULL && !ends_in(r->contact_sheet, ".png"))
+        return fail(ST_USAGE, "--contact_sheet %s: the name must end in .png", r->contact_sheet);
+    if (r->save_file != NULL && r->contact_sheet != NULL &&
+        strcmp(r->save_file, r->contact_sheet) == 0)
+        return fail(ST_USAGE, "--save_file and --contact_sheet are both %s", r->save_file);
+    return ST_OK;
+}
+
+status request_complete(struct request *r, unsigned command)
+{
+    TRY(fill_defaults(r));
+    TRY(check_shape(r));
+    TRY(check_needs(r));
+    return check_files(r, command);
+}
+
+const char *request_note(const struct request *r)
+{
+    static _Thread_local char note[256];
+    char size[32];
+    const char *found = NULL;
+
+    snprintf(size, sizeof(size), "%d*%d", r->size[0], r->size[1]);
+    found = strstr(r->task->sizes, size);
+    // a whole word of the list: "20*1280" is not in "720*1280"
+    if (found != NULL && (found == r->task->sizes || found[-1] == ' ') &&
+        (found[strlen(size)] == ',' || found[strlen(size)] == 0))
+        return NULL;
+    snprintf(note, sizeof(note), "size %s is outside what %s was trained for: %s", size,
+             r->task_name, r->task->sizes);
+    return note;
+}
+
+status request_to_json(const struct request *r, char **text)
+{
+    const struct option_set set = { rows, COUNT(rows), (void *)r, NULL }; // only read
+
+    return options_to_json(&set, text);
+}
+
+status request_from_json(struct request *r, const char *text, const char *where)
+{
+    const struct option_set set = { rows, COUNT(rows), r, NULL }; // no flags were given
+
+    return options_from_json(&set, 0, text, where);
+}
+
+static uint64_t rows_marked(unsigned marks)
+{
+    uint64_t mask = 0;
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if ((rows[i].marks & marks) != 0)
+            mask |= UINT64_C(1) << i;
+    }
+    return mask;
+}
+
+/* Rows of `asked` in which *a and *b differ: the index of the first, or -1. */
+static int first_difference(struct request *a, struct request *b, uint64_t asked)
+{
+    const struct option_set x = request_options(a), y = request_options(b);
+
+    for (int i = 0; i < (int)COUNT(rows); i++) {
+        if ((asked >> i & 1) != 0 && !options_same(&x, &y, i))
+            return i;
+    }
+    return -1;
+}
+
+status request_line(struct request *r, const struct request *job, const char *text,
+                    const char *where)
+{
+    struct request flags = *job; // borrowed, only read
+    const struct option_set from = request_options(&flags), to = request_options(r);
+    int differs = -1;
+
+    request_init(r);
+    TRY(options_copy(&to, &from, UINT64_MAX));
+    r->given = 0;
+    TRY(options_from_json(&to, CMD_LINE, text, where));
+    differs = first_difference(r, &flags, r->given & rows_marked(JOB));
+    if (differs >= 0)
+        return fail(ST_USAGE, "%s: %s belongs to the whole job; pass --%s to batch", where,
+                    rows[differs].name, rows[differs].name);
+    r->given |= job->given;
+    if (request_complete(r, CMD_GENERATE) != ST_OK) {
+        char line[512];
+        snprintf(line, sizeof(line), "%s", status_line());
+        return fail(ST_USAGE, "%s: %s", where, line);
+    }
+    return ST_OK;
+}
+
+status request_resume(struct request *r, const char *text, const char *run_file)
+{
+    status st;
+    struct request saved;
+    const uint64_t asked = r->given, fixed = rows_marked(NUMBERS);
+    int differs = -1;
+
+    request_init(&saved);
+    const struct option_set from = request_options(r), to = request_options(&saved);
+    TRY_OUT(request_from_json(&saved, text, run_file));
+    differs = first_difference(r, &saved, asked & fixed);
+    if (differs >= 0) {
+        st = fail(ST_USAGE,
+                  "--%s is not what %s was made with; leave it out to resume, or start "
+                  "anew without --resume",
+                  rows[differs].name, run_file);
+        goto out;
+    }
+    // Ranks and threads are chosen anew; so are the files, which belong to the first run.
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const size_t at = rows[i].offset;
+        const bool anew = at == AT(cfg_size) || at == AT(ring_size) || at == AT(ulysses_size) ||
+                          at == AT(threads) || at == AT(dit_fsdp) || at == AT(resume);
+        if (rows[i].type != OPT_REFUSED && (anew || ((asked & ~fixed) >> i & 1) != 0))
+            TRY_OUT(options_copy(&to, &from, UINT64_C(1) << i));
+    }
+    saved.given = asked;
+    TRY_OUT(request_complete(&saved, CMD_GENERATE));
+out:
+    if (st == ST_OK) {
+        request_done(r);
+        *r = saved;
+    } else {
+        request_done(&saved);
+    }
+    return st;
+}
+
+/* Bytes of the first `most` characters of UTF-8 text. */
+static size_t characters(const char *text, int most)
+{
+    size_t n = 0;
+
+    for (int i = 0; text[n] != 0; n++) {
+        if (((unsigned char)text[n] & 0xc0) != 0x80 && i++ == most)
+            break;
+    }
+    return n;
+}
+
+status request_default_name(const struct request *r, int ulysses_size, int ring_size, time_t now,
+                            char **name)
+{
+    const size_t length = characters(r->prompt, 50);
+    char clock[32] = "";
+    struct tm local;
+
+    localtime_r(&now, &local);
+    strftime(clock, sizeof(clock), "%Y%m%d_%H%M%S", &local);
+    if (asprintf(name, "%s_%d*%d_%d_%d_%.*s_%s%s", r->task_name, r->size[0], r->size[1],
+                 ulysses_size, ring_size, (int)length, r->prompt, clock,
+                 r->task->image ? ".png" : ".mp4") < 0)
+        return fail(ST_MEMORY, "no memory for a file name");
+    // Beyond the official blank and '/', line breaks and the like: nobody wants them in a name.
+    for (char *c = *name; *c != 0; c++) {
+        if (*c == ' ' || *c == '/' || (unsigned char)*c < 32)
+            *c = '_';
+    }
+    return ST_OK;
+}

@@ -1,0 +1,38 @@
+#include "launch/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* JSON, as everywhere else: what is not set stays as request_init leaves it. */
+status request_share(struct world *w, status st, struct request *r)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+
+    if (w->rank == 0 && st == ST_OK)
+        st = request_to_json(r, &text);
+    TRY(agree(w, st));
+    bytes = text != NULL ? strlen(text) + 1 : 0;
+    world_broadcast(w, &bytes, sizeof(bytes), 0);
+    if (w->rank != 0) {
+        text = malloc(bytes);
+        if (text == NULL)
+            st = fail(ST_MEMORY, "no memory for the request");
+    }
+    st = agree(w, st);
+    if (st != ST_OK)
+        goto out;
+    world_broadcast(w, text, bytes, 0);
+    world_broadcast(w, &r->given, sizeof(r->given), 0);
+    if (w->rank != 0) {
+        const uint64_t given = r->given;
+        request_done(r);
+        request_init(r);
+        TRY_OUT(request_from_json(r, text, "request"));
+        TRY_OUT(task_find(&r->task, r->task_name));
+        r->given = given;
+    }
+out:
+    free(text);
+    return agree(w, st);
+}

@@ -1,0 +1,109 @@
+/* Shares of described machines, and of this one. With "here" as its argument it runs under mpirun
+ * and checks what the ranks of this node get. */
+#include "launch/placement.h"
+#include "tests/check.h"
+
+#include <hwloc.h>
+#include <string.h>
+
+static struct placement choose(const char *topology, const char *given, int rank, int size,
+                               int threads)
+{
+    struct placement_node node = { .topology = topology, .rank = rank, .size = size };
+    struct placement p;
+
+    snprintf(node.given, sizeof(node.given), "%s", given);
+    CHECK(placement_choose(&p, &node, threads) == ST_OK, "%s", status_line());
+    return p;
+}
+
+static void expect(const char *topology, const char *given, int rank, int size, int cores,
+                   int threads, const char *pus)
+{
+    const struct placement p = choose(topology, given, rank, size, 0);
+
+    CHECK(p.cores == cores && p.threads == threads && strcmp(p.pus, pus) == 0,
+          "%s given %s, rank %d of %d: %d cores, %d threads, %s", topology, given, rank, size,
+          p.cores, p.threads, p.pus);
+}
+
+static void test_described(void)
+{
+    const char *const dual = "pack:2 core:8 pu:2"; // PUs 0-31, two a core
+    struct placement_node node = { .topology = "pack:1 core:4 pu:1", .size = 1 };
+    struct placement p;
+
+    expect(dual, "", 0, 1, 16, 16, "0-31");
+    expect(dual, "", 0, 2, 8, 8, "0-15"); // a socket each
+    expect(dual, "", 1, 2, 8, 8, "16-31");
+    expect(dual, "", 0, 8, 2, 2, "0-3");
+    expect(dual, "", 5, 8, 2, 2, "20-23"); // ranks 4 to 7 in the second socket
+    expect(dual, "", 15, 16, 1, 1, "30-31");
+    expect(dual, "", 16, 17, 1, 1, "0-31");   // more ranks than cores
+    expect(dual, "8-15", 0, 2, 2, 2, "8-11"); // half of a socket is ours
+    expect(dual, "8-15", 1, 2, 2, 2, "12-15");
+    expect(dual, "0,2,4,6", 1, 2, 2, 2, "4,6"); // one thread of each core
+    expect("pack:1 core:7 pu:1", "", 0, 3, 2, 2, "0-1");
+    expect("pack:1 core:7 pu:1", "", 1, 3, 2, 2, "2-3");
+    expect("pack:1 core:7 pu:1", "", 2, 3, 3, 3, "4-6");
+    expect("pack:2 numa:2 core:12 pu:2", "", 3, 4, 12, 12, "72-95");
+    CHECK(choose(dual, "", 0, 8, 5).threads == 5, "threads asked for");
+    node.threads = 3;
+    CHECK(placement_choose(&p, &node, 0) == ST_OK && p.threads == 3, "OMP_NUM_THREADS");
+    CHECK(placement_choose(&p, &node, 2) == ST_OK && p.threads == 2, "the flag comes first");
+
+    node.topology = "a machine";
+    CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "no topology");
+    node.topology = "pack:1 core:4 pu:1";
+    snprintf(node.given, sizeof(node.given), "x-y");
+    CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "no list");
+    snprintf(node.given, sizeof(node.given), "64-65");
+    CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "none of its cores");
+}
+
+/* Together the ranks of this node have every core that the job may use, however mpirun bound them;
+ * no two have the same one, unless there are more ranks than cores. */
+static void test_here(struct world *w)
+{
+    struct placement_node node;
+    struct placement p;
+    char pus[16][512] = { "" };
+    hwloc_bitmap_t sum = hwloc_bitmap_alloc(), one = hwloc_bitmap_alloc();
+    int cores = 0;
+
+    CHECK(placement_here(w, &node) == ST_OK, "%s", status_line());
+    node.threads = 0;
+    CHECK(node.size == w->local_size && node.rank == w->local_rank, "%d of %d", node.rank,
+          node.size);
+    CHECK(placement_choose(&p, &node, 0) == ST_OK, "%s", status_line());
+    CHECK(placement_bind(&p) == ST_OK, "%s", status_line());
+    world_gather(w, p.pus, sizeof(p.pus), pus);
+    for (int i = 0; w->rank == 0 && i < w->size; i++) {
+        hwloc_bitmap_list_sscanf(one, pus[i]);
+        CHECK(w->size > p.all_cores || !hwloc_bitmap_intersects(one, sum), "%s twice", pus[i]);
+        hwloc_bitmap_or(sum, sum, one);
+    }
+    cores = w->rank == 0 ? hwloc_bitmap_weight(sum) : 0;
+    CHECK(w->rank != 0 || cores >= p.all_cores, "%d of %d cores in use", cores, p.all_cores);
+    CHECK(p.all_cores == (int)world_sum(w, p.all_cores) / w->size, "all see the same cores");
+    hwloc_bitmap_free(sum);
+    hwloc_bitmap_free(one);
+    CHECK(placement_memory() > 1 << 20, "%lld bytes", (long long)placement_memory());
+}
+
+int main(int argc, char **argv)
+{
+    struct world w;
+    int result;
+
+    if (argc == 1) {
+        test_described();
+        return check_end("placement");
+    }
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    test_here(&w);
+    result = check_end("placement here");
+    world_close(&w);
+    return result;
+}

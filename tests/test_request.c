@@ -1,0 +1,320 @@
+/* Flags, JSON and batch lines into requests: what is filled in, what is refused, in which words. */
+#include "launch/request.h"
+#include "tests/check.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WORDS 32
+
+/* Flags in one string, separated by '|'. */
+static status parse(struct request *r, unsigned command, const char *flags)
+{
+    char text[512], *words[WORDS], *rest = text;
+    int n = 0;
+
+    snprintf(text, sizeof(text), "%s", flags);
+    request_init(r);
+    for (char *word = strsep(&rest, "|"); word != NULL && n < WORDS; word = strsep(&rest, "|")) {
+        if (word[0] != 0)
+            words[n++] = word;
+    }
+    return request_parse(r, command, NULL, 0, n, words);
+}
+
+static status complete(struct request *r, const char *flags)
+{
+    TRY(parse(r, CMD_GENERATE, flags));
+    return request_complete(r, CMD_GENERATE);
+}
+
+static void refuse(const char *flags, const char *line)
+{
+    struct request r;
+    const status st = complete(&r, flags);
+
+    CHECK(st == ST_USAGE && strstr(status_line(), line) != NULL, "%s: %d, %s", flags, st,
+          status_line());
+    CHECK(strchr(status_line(), '\n') == NULL, "%s", status_line());
+    request_done(&r);
+}
+
+static void test_defaults(void)
+{
+    struct request r;
+
+    CHECK(complete(&r, "--ckpt_dir|X") == ST_OK, "%s", status_line());
+    CHECK(strcmp(r.task_name, "t2v-14B") == 0 && r.size[0] == 1280 && r.size[1] == 720, "task");
+    CHECK(r.frame_num == 81 && r.sample_steps == 50 && r.sample_shift == 5 &&
+              r.sample_guide_scale == 5 && r.sample_solver == SOLVER_UNIPC,
+          "sampling");
+    CHECK(r.base_seed >= 0 && r.fps == 16 && r.quality == 8 && r.precision == PRECISION_FP32,
+          "output");
+    CHECK(strncmp(r.prompt, "Two anthropomorphic cats", 24) == 0, "%s", r.prompt);
+    CHECK(strncmp(r.negative_prompt, "色调艳丽，", 15) == 0, "%s", r.negative_prompt);
+    CHECK(r.cfg_size == 0 && r.threads == 0 && r.dit_fsdp == -1 && request_note(&r) == NULL,
+          "left to the plan");
+    request_done(&r);
+    CHECK(complete(&r, "--task|t2v-1.3B|--ckpt_dir|X") == ST_OK, "%s", status_line());
+    CHECK(r.size[0] == 832 && r.size[1] == 480, "size");
+    request_done(&r);
+    CHECK(complete(&r, "--task|t2i-14B|--ckpt_dir|X|--size|1024*1024") == ST_OK, "%s",
+          status_line());
+    CHECK(r.frame_num == 1 && r.task->image && request_note(&r) == NULL, "picture");
+    request_done(&r);
+}
+
+static void test_flags(void)
+{
+    struct request r;
+
+    CHECK(complete(&r, "--task=t2v-1.3B|--ckpt-dir=X|--size|128x96|--frame-num|5|--base_seed|-1|"
+                       "--sample_solver|dpm++|--offload_model|True|--t5_cpu|--dit_fsdp|"
+                       "--ulysses-size=4|--prompt=a=b --c|--sample_guide_scale|6.5") == ST_OK,
+          "%s", status_line());
+    CHECK(r.size[0] == 128 && r.size[1] == 96 && r.frame_num == 5, "shape");
+    CHECK(r.sample_solver == SOLVER_DPMPP && r.offload_model == 1 && r.t5_cpu == 1 &&
+              r.dit_fsdp == 1 && r.ulysses_size == 4 && r.sample_guide_scale == 6.5,
+          "values");
+    CHECK(strcmp(r.prompt, "a=b --c") == 0, "%s", r.prompt);
+    CHECK(request_note(&r) != NULL && strstr(request_note(&r), "832*480") != NULL, "note");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--dit_fsdp=False|--base_seed|9007199254740993") == ST_OK, "%s",
+          status_line());
+    CHECK(r.dit_fsdp == 0 && r.base_seed == INT64_C(9007199254740993), "exact seed");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--negative_prompt|") != ST_OK, "no value");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--n_prompt=") == ST_OK, "%s", status_line());
+    CHECK(strlen(r.negative_prompt) > 100, "empty means default, as in the official pipeline");
+    request_done(&r);
+    CHECK(parse(&r, CMD_BATCH, "jobs.jsonl|--ckpt_dir|X") == ST_OK, "%s", status_line());
+    CHECK(strcmp(r.batch_file, "jobs.jsonl") == 0, "%s", r.batch_file);
+    request_done(&r);
+    CHECK(parse(&r, CMD_PLAN, "--task|t2v-14B|--prompt|x") == ST_OK &&
+              request_complete(&r, CMD_PLAN) == ST_OK,
+          "a plan needs no checkpoint: %s", status_line());
+    request_done(&r);
+}
+
+static void test_refused(void)
+{
+    struct request r;
+
+    refuse("", "--ckpt_dir DIR is needed");
+    refuse("--sampel_steps|5", "does not know --sampel_steps; did you mean --sample_steps?");
+    refuse("--sample-step|5", "did you mean --sample_steps?");
+    refuse("--ulysses|4", "did you mean --ulysses_size?");
+    refuse("--wibble|5", "does not know --wibble; see wanmpi generate --help");
+    refuse("--size", "--size needs a value: W*H");
+    refuse("--size|--frame_num", "--size needs a value");
+    refuse("--size|1280", "write W*H");
+    refuse("--size|12a*7", "two whole numbers");
+    refuse("--size|0*16", "two whole numbers");
+    refuse("--size|100*100", "multiples of 16; try 96*96");
+    refuse("--frame_num|80", "must be 4n+1; try 77 or 81");
+    refuse("--frame_num|0", "--frame_num 0: must be at least 1");
+    refuse("--frame_num|4x", "a whole number was expected");
+    refuse("--sample_steps|99999999999999999999", "a whole number was expected");
+    refuse("--sample_solver|ddim", "choose unipc, dpm++ or euler");
+    refuse("--sample_guide_scale|nan", "a number was expected");
+    refuse("--sample_shift|0", "must be");
+    refuse("--quality|11", "must be 0 to 10");
+    refuse("--offload_model|maybe", "True or False was expected");
+    refuse("--task|t2v-13B", "did you mean t2v-1.3B?");
+    refuse("--task|i2v-14B", "text to video only");
+    refuse("--task|t2v-A14B", "text to video only");
+    refuse("--image|a.png", "--image: this version does text to video only");
+    refuse("--use_prompt_extend", "write the longer prompt yourself");
+    refuse("--prompt|Two|cats", "what to do with 'cats'; a text of several words needs quotes");
+    refuse("-n|4", "flags start with two dashes");
+    refuse("--ckpt_dir|X|--cuda_sms|78", "--cuda_sms is for --rand_device cuda");
+    refuse("--ckpt_dir|X|--tile_size|8,8", "need --tiled");
+    refuse("--ckpt_dir|X|--tiled|--tile_stride|40,40", "larger than --tile_size");
+    refuse("--ckpt_dir|X|--keep_frames", "needs --run_file");
+    refuse("--ckpt_dir|X|--save_file|a.avi", "a.avi: results are written as .mp4");
+    refuse("--ckpt_dir|X|--save_file|a.png", "a .png holds one frame, not 81");
+    refuse("--ckpt_dir|X|--contact_sheet|a.jpg", "must end in .png");
+    refuse("--ckpt_dir|X|--task|t2i-14B|--frame_num|5", "makes one picture");
+    refuse("--ckpt_dir|X|--task|t2i-14B|--fps|8", "--fps: task t2i-14B makes a picture");
+    CHECK(parse(&r, CMD_BATCH, "a.jsonl|--save_file|x.mp4") == ST_USAGE &&
+              strstr(status_line(), "batch does not use --save_file") != NULL,
+          "%s", status_line());
+    request_done(&r);
+}
+
+static void test_file_prompt(void)
+{
+    char path[] = "/tmp/test_request-XXXXXX", flags[128];
+    const int fd = mkstemp(path);
+    struct request r;
+
+    CHECK(fd >= 0 && write(fd, "一只猫\nin boots\n\n", 19) == 19, "write");
+    close(fd);
+    snprintf(flags, sizeof(flags), "--ckpt_dir|X|--prompt|@%s", path);
+    CHECK(complete(&r, flags) == ST_OK && strcmp(r.prompt, "一只猫\nin boots") == 0, "%s",
+          r.prompt);
+    request_done(&r);
+    unlink(path);
+    CHECK(complete(&r, flags) == ST_IO && strstr(status_line(), path) != NULL, "%s", status_line());
+    request_done(&r);
+}
+
+static void test_json(void)
+{
+    struct request r, back;
+    char *text = NULL, *again = NULL;
+
+    CHECK(complete(&r, "--ckpt_dir|X|--prompt|\"q\" \\ 猫|--size|64*32|--tiled|--sample_shift|"
+                       "0.1|--base_seed|9007199254740993|--dit_fsdp=False") == ST_OK,
+          "%s", status_line());
+    CHECK(request_to_json(&r, &text) == ST_OK, "%s", status_line());
+    request_init(&back);
+    CHECK(request_from_json(&back, text, "here") == ST_OK, "%s", status_line());
+    CHECK(request_complete(&back, CMD_GENERATE) == ST_OK, "%s", status_line());
+    CHECK(back.base_seed == r.base_seed && back.sample_shift == 0.1 && back.dit_fsdp == 0 &&
+              back.tiled == 1 && back.size[0] == 64 && back.threads == 0 && back.cfg_size == 0,
+          "%s", text);
+    CHECK(strcmp(back.prompt, r.prompt) == 0, "%s", back.prompt);
+    CHECK(request_to_json(&back, &again) == ST_OK && strcmp(text, again) == 0, "%s", again);
+    free(text);
+    free(again);
+    request_done(&back);
+    request_done(&r);
+
+    static const char *const bad[][2] = {
+        { "{\"promt\":\"x\"}", "here: promt: no such key; did you mean prompt?" },
+        { "{\"zzzzzz\":1}", "here: zzzzzz: no such key" },
+        { "{\"frame_num\":\"5\"}", "here: frame_num: a number was expected" },
+        { "{\"frame_num\":5.5}", "a whole number" },
+        { "{\"base_seed\":1e300}", "a whole number" },
+        { "{\"tiled\":1}", "true or false was expected" },
+        { "{\"prompt\":1}", "a string was expected" },
+        { "{\"size\":\"9*\"}", "write W*H" },
+        { "{\"image\":\"x\"}", "text to video only" },
+        { "{\"batch_file\":\"x\"}", "no such key" },
+        { "[1]", "a JSON object" },
+        { "{\"prompt\":\"x\"", "no JSON at byte" },
+        { "", "no JSON at byte" },
+        { "{} x", "no JSON at byte" },
+    };
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        request_init(&back);
+        CHECK(request_from_json(&back, bad[i][0], "here") == ST_USAGE &&
+                  strstr(status_line(), bad[i][1]) != NULL,
+              "%s: %s", bad[i][0], status_line());
+        request_done(&back);
+    }
+}
+
+static void test_lines(void)
+{
+    struct request job, r;
+
+    CHECK(parse(&job, CMD_BATCH, "f|--task|t2v-1.3B|--ckpt_dir|X|--sample_steps|9") == ST_OK, "%s",
+          status_line());
+    CHECK(request_line(&r, &job, "{\"prompt\":\"a\",\"save_file\":\"a.mp4\",\"frame_num\":5}",
+                       "f:1") == ST_OK,
+          "%s", status_line());
+    CHECK(r.sample_steps == 9 && r.frame_num == 5 && strcmp(r.ckpt_dir, "X") == 0 &&
+              r.size[0] == 832 && strcmp(r.save_file, "a.mp4") == 0,
+          "line");
+    request_done(&r);
+    CHECK(request_line(&r, &job, "{\"ckpt_dir\":\"X\"}", "f:2") == ST_OK, "%s", status_line());
+    request_done(&r);
+    CHECK(request_line(&r, &job, "{\"ckpt_dir\":\"Y\"}", "f:2") == ST_USAGE &&
+              strcmp(status_line(), "f:2: ckpt_dir belongs to the whole job; pass --ckpt_dir to "
+                                    "batch") == 0,
+          "%s", status_line());
+    request_done(&r);
+    CHECK(request_line(&r, &job, "{\"frame_num\":4}", "f:3") == ST_USAGE &&
+              strncmp(status_line(), "f:3: --frame_num 4", 18) == 0,
+          "%s", status_line());
+    request_done(&r);
+    CHECK(request_line(&r, &job, "{\"resume\":\"a.h5\"}", "f:3") == ST_USAGE, "resume in a line");
+    request_done(&r);
+    request_done(&job);
+}
+
+static void test_resume(void)
+{
+    struct request r;
+    char *text = NULL;
+
+    CHECK(complete(&r, "--ckpt_dir|X|--prompt|a|--frame_num|5|--base_seed|7|--cfg_size|2|"
+                       "--save_file|a.mp4|--run_file|a.h5") == ST_OK,
+          "%s", status_line());
+    CHECK(request_to_json(&r, &text) == ST_OK, "%s", status_line());
+    request_done(&r);
+    CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--ring_size|3|--fps|24|--base_seed|7") == ST_OK,
+          "%s", status_line());
+    CHECK(request_resume(&r, text, "a.h5") == ST_OK, "%s", status_line());
+    CHECK(r.base_seed == 7 && r.frame_num == 5 && strcmp(r.prompt, "a") == 0 &&
+              strcmp(r.save_file, "a.mp4") == 0 && strcmp(r.resume, "a.h5") == 0,
+          "from the file");
+    CHECK(r.ring_size == 3 && r.cfg_size == 0 && r.fps == 24 && r.task != NULL, "anew");
+    request_done(&r);
+    CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--base_seed|8") == ST_OK, "%s", status_line());
+    CHECK(request_resume(&r, text, "a.h5") == ST_USAGE &&
+              strstr(status_line(), "--base_seed is not what a.h5 was made with") != NULL,
+          "%s", status_line());
+    request_done(&r);
+    free(text);
+}
+
+static void test_names(void)
+{
+    struct request r;
+    char *name = NULL;
+    struct tm when = { .tm_year = 125, .tm_mon = 1, .tm_mday = 25, .tm_hour = 12, .tm_isdst = -1 };
+    const time_t now = mktime(&when);
+
+    CHECK(complete(&r, "--task|t2v-1.3B|--ckpt_dir|X") == ST_OK, "%s", status_line());
+    CHECK(request_default_name(&r, 4, 2, now, &name) == ST_OK, "%s", status_line());
+    // generate.py's f-string with these values
+    CHECK(strcmp(name, "t2v-1.3B_832*480_4_2_Two_anthropomorphic_cats_in_comfy_boxing_gear_and_"
+                       "_20250225_120000.mp4") == 0,
+          "%s", name);
+    free(name);
+    request_done(&r);
+    CHECK(complete(&r, "--task|t2i-14B|--ckpt_dir|X|--prompt|猫/ 一") == ST_OK, "%s",
+          status_line());
+    CHECK(request_default_name(&r, 1, 1, now, &name) == ST_OK, "%s", status_line());
+    CHECK(strcmp(name, "t2i-14B_1280*720_1_1_猫__一_20250225_120000.png") == 0, "%s", name);
+    free(name);
+    request_done(&r);
+}
+
+/* What --help writes names every flag that is taken, and none that is refused. */
+static void test_help(void)
+{
+    struct request r;
+    const struct option_set set = request_options(&r);
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+
+    options_help(out, CMD_GENERATE, &set, 1);
+    fclose(out);
+    CHECK(strstr(text, "--sample_solver unipc|dpm++|euler") != NULL, "%s", text);
+    CHECK(strstr(text, "--resume FILE.h5") != NULL && strstr(text, "--image") == NULL, "%s", text);
+    CHECK(strstr(text, "FILE.jsonl") == NULL, "batch's word in generate's help");
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+        CHECK(strlen(line) <= 100, "%s", line);
+    free(text);
+}
+
+int main(void)
+{
+    test_defaults();
+    test_flags();
+    test_refused();
+    test_file_prompt();
+    test_json();
+    test_lines();
+    test_resume();
+    test_names();
+    test_help();
+    return check_end("request");
+}
