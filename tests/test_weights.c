@@ -28,14 +28,20 @@ struct source {
     int reads, wants, fail_at; // fail_at: the read that fails, -1 none
 };
 
-/* The value of an element depends on its name and index only. */
-static void value_of(const char *name, int64_t i, enum dtype dt, void *dst)
+static uint32_t seed_of(const char *name)
 {
     uint32_t h = 2166136261u;
 
     for (; *name; name++)
         h = (h ^ (unsigned char)*name) * 16777619u;
-    h = (h ^ (uint32_t)i) * 2654435761u;
+    return h;
+}
+
+/* The value of an element depends on its tensor's name and its index only. */
+static void value_of(uint32_t seed, int64_t i, enum dtype dt, void *dst)
+{
+    uint32_t h = (seed ^ (uint32_t)i) * 2654435761u;
+
     h ^= h >> 15;
     const float f = (float)(h & 0xffffff) / 1e6f - 8;
     if (dt == DT_F32)
@@ -49,12 +55,13 @@ static void value_of(const char *name, int64_t i, enum dtype dt, void *dst)
 static status read_pattern(void *payload, const char *name, int64_t first, int64_t count,
                            enum dtype dt, void *dst)
 {
+    const uint32_t seed = seed_of(name);
     struct source *s = payload;
 
     if (s->reads++ == s->fail_at)
         return fail(ST_IO, "%s: cut", name);
     for (int64_t i = 0; i < count; i++)
-        value_of(name, first + i, dt, (char *)dst + (size_t)i * dtype_size(dt));
+        value_of(seed, first + i, dt, (char *)dst + (size_t)i * dtype_size(dt));
     s->bytes += (double)count * (double)dtype_size(dt);
     return ST_OK;
 }
@@ -77,8 +84,9 @@ static void check_unit(const struct weight_spec *spec, int count, int unit,
         int64_t bad = 0;
         char name[64], want[4];
         snprintf(name, sizeof(name), spec[i].name, unit);
+        const uint32_t seed = seed_of(name);
         for (int64_t j = 0; j < n; j++) {
-            value_of(name, j, got[i].dtype, want);
+            value_of(seed, j, got[i].dtype, want);
             bad += memcmp(want, (char *)got[i].data + (size_t)j * size, size) != 0;
         }
         CHECK(bad == 0, "%s: %lld of %lld elements", name, (long long)bad, (long long)n);
@@ -101,6 +109,11 @@ static void use(struct weights *w, const struct weight_spec *spec, bool real)
         CHECK(weights_acquire(w, unit, (unit + 1) % w->units, got) == ST_OK, "%s", status_line());
         if (real)
             check_unit(spec, w->count, unit, got);
+    }
+    if (w->mode == WEIGHTS_SHARDED) { // one gather a turn and the first; or what there is, once
+        const int gathers = w->units > 2 ? 2 * w->units + 1 : w->units;
+        CHECK(w->group->messages == (w->kept_bytes > 0 ? gathers * (w->group->size - 1) : 0),
+              "%.0f messages, wanted %d gathers", w->group->messages, gathers);
     }
     for (size_t i = 0; i < COUNT(odd); i++) {
         const int unit = odd[i][0] % w->units, next = odd[i][1] < 0 ? -1 : odd[i][1] % w->units;

@@ -1,0 +1,67 @@
+/* A message of more bytes than an int counts, from rank 0 to rank 1. */
+#include "kernels/table.h"
+#include "parallel/group.h"
+#include "tests/ranks.h"
+
+#include <limits.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define BYTES ((size_t)INT_MAX + 12346)
+
+static double available_gib(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[256];
+    double kib = 0;
+
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+        sscanf(line, "MemAvailable: %lf", &kib);
+    if (f != NULL)
+        fclose(f);
+    return kib / (1 << 20);
+}
+
+int main(int argc, char **argv)
+{
+    static const size_t marks[] = { 0, 1, 1u << 30, INT_MAX - 1u, INT_MAX, BYTES - 1 };
+    struct transfer t = { 0 };
+    struct world w;
+    struct device dev;
+    struct group g;
+    bool room;
+
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    room = available_gib() > 4.5; // the receiver's pages, and the sender's if it has no zero page
+    world_broadcast(&w, &room, sizeof(room), 0);
+    if (!room || w.size < 2) {
+        if (w.rank == 0)
+            printf("large: skipped, needs two ranks and 4.5 GiB free\n");
+        world_close(&w);
+        return 77;
+    }
+
+    unsigned char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(p != MAP_FAILED, "no address space");
+    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&g, "all", &w, &dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    for (size_t i = 0; w.rank == 0 && i < COUNT(marks); i++)
+        p[marks[i]] = (unsigned char)(i + 1);
+    if (w.rank < 2) {
+        CHECK(group_exchange(&g, &t, w.rank == 0 ? 1 : -1, p, BYTES, w.rank == 1 ? 0 : -1, p,
+                             BYTES) == ST_OK,
+              "%s", status_line());
+        CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+    }
+    CHECK(g.sent == (w.rank == 0 ? (double)BYTES : 0), "sent %.0f", g.sent);
+    for (size_t i = 0; w.rank == 1 && i < COUNT(marks); i++)
+        CHECK(p[marks[i]] == i + 1, "byte %zu is %d", marks[i], p[marks[i]]);
+    for (size_t at = 7; w.rank == 1 && at < BYTES; at += 4099 * 4096)
+        CHECK(p[at] == 0, "byte %zu is %d", at, p[at]);
+    munmap(p, BYTES);
+    group_close(&g);
+    device_close(&dev);
+    return ranks_end(&w, "large");
+}
