@@ -96,8 +96,7 @@ status ref_attention_merge(struct device *dev, struct tensor acc, struct tensor 
     return ST_OK;
 }
 
-/* Which of the 32 relative positions `distance` = key - query falls in. */
-static int64_t bucket(int64_t distance)
+int64_t ref_bucket(int64_t distance)
 {
     static const int from[] = { 8, 12, 16, 23, 32, 46, 64, 91 }; // where buckets 8 to 15 begin
     const int64_t a = distance < 0 ? -distance : distance;
@@ -125,7 +124,7 @@ status ref_relative_attention(struct device *dev, struct tensor out, struct tens
             for (int64_t j = 0; j < keys; j++) {
                 double bias;
                 ref_load(row, k, j * k.stride[0] + n * k.stride[1], d);
-                ref_load(&bias, table, bucket(j - s) * heads + n, 1);
+                ref_load(&bias, table, ref_bucket(j - s) * heads + n, 1);
                 p[j] = ref_round(dt, ref_round(dt, dot(query, row, d)) + bias);
             }
 

@@ -24,6 +24,9 @@ void ref_store(struct tensor t, int64_t at, const double *src, int64_t n);
 int64_t ref_rows(struct tensor t);
 int64_t ref_row(struct tensor t, int64_t row);
 
+/* Which of umT5's 32 relative positions `distance` = key - query falls in. */
+int64_t ref_bucket(int64_t distance);
+
 double ref_act(enum act act, double v);
 
 status ref_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,

@@ -1,0 +1,213 @@
+/* cpu.h - what the CPU's ops share.
+ *
+ * The sources of this folder, but for select.c, are compiled once per level of the instruction set
+ * with ISA set to its name, and the level is chosen when the table is filled. Loops are written so
+ * that the compiler turns them into vectors of whatever width the level has.
+ *
+ * Matrix products, convolution and attention stand on one piece, the tile: TILE_ROWS rows, each at
+ * an address of its own, times a packed panel of TILE_COLS columns. Its sums run over K in an order
+ * that depends on K alone, so a row's result is the same wherever the row stands. */
+#ifndef KERNELS_CPU_CPU_H
+#define KERNELS_CPU_CPU_H
+
+#include "kernels/table.h"
+#include "runtime/half.h"
+
+#include <assert.h>
+#include <omp.h>
+
+#define CPU_JOIN(name, isa) cpu_##name##_##isa
+#define CPU_NAME(name, isa) CPU_JOIN(name, isa)
+#define CPU(name) CPU_NAME(name, ISA)
+
+#define CPU_WORKSPACE ((size_t)64 << 20)
+#define CPU_THREADS 256 // as many as the workspace has slabs for
+
+#if defined(__AVX512F__)
+#define VEC 16
+#define TILE_ROWS 12 // with 2 vectors of columns 24 sums, of 32 registers
+#elif defined(__AVX2__)
+#define VEC 8
+#define TILE_ROWS 6 // 12 sums of 16 registers
+#else
+#define VEC 4
+#define TILE_ROWS 6
+#endif
+#define TILE_COLS (2 * VEC)
+
+typedef float vec __attribute__((vector_size(4 * VEC)));
+typedef float vec_any __attribute__((vector_size(4 * VEC), aligned(4)));
+
+/* What a tile multiplies: f32, or pairs of bf16 (sums in f32). Both are 4 bytes, "a unit". */
+enum unit { UNIT_F32, UNIT_PAIR };
+
+/* c[rows][TILE_COLS] (+)= sum over segments s and u < len of a[s * TILE_ROWS + row][u] *
+ * panel[s * len + u][col]. With `add` c is added to, else set. Columns from `cols` on may be left
+ * unset. 0 < rows <= TILE_ROWS. */
+void CPU(tile)(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
+               const void *panel, enum unit unit, int rows, int64_t cols, bool add);
+
+/* panel[k][TILE_COLS] = the transpose of `n` <= TILE_COLS rows of `k` elements at w, `ld` elements
+ * apart, the missing columns 0. For UNIT_PAIR w is bf16 and k counts elements, even. */
+void CPU(pack)(void *panel, const void *w, enum dtype dt, int64_t ld, int64_t n, int64_t k,
+               enum unit unit);
+
+/* The tile multiplies pairs of bf16 on this level. */
+bool CPU(has_pairs)(void);
+
+status CPU(gemm)(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                 struct tensor bias, enum act act);
+status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                   struct tensor bias, struct tensor residual, struct conv conv);
+status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
+                      struct tensor k, struct tensor v, float scale);
+status CPU(attention_merge)(struct device *dev, struct tensor acc, struct tensor lse,
+                            struct tensor part, struct tensor part_lse);
+status CPU(relative_attention)(struct device *dev, struct tensor out, struct tensor q,
+                               struct tensor k, struct tensor v, struct tensor table);
+void CPU(table_norm)(struct table *t);
+void CPU(table_elementwise)(struct table *t);
+void CPU(table)(struct table *t);
+
+static inline int cpu_threads(const struct device *dev)
+{
+    return dev->threads < 1 ? 1 : dev->threads > CPU_THREADS ? CPU_THREADS : dev->threads;
+}
+
+static inline int cpu_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+static inline int64_t min_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t div_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Threads for `work` elements, so that each has enough to be worth waking, and `bytes` of workspace
+ * each. */
+static inline int cpu_crew(const struct device *dev, int64_t work, size_t bytes)
+{
+    int64_t n = min_of(cpu_threads(dev), div_up(work, 16384));
+
+    if (bytes > 0)
+        n = min_of(n, (int64_t)(CPU_WORKSPACE / bytes));
+    assert(n > 0);
+    return (int)n;
+}
+
+/* Rows run over all axes but the last; their number, and the element offset of one. */
+static inline int64_t rows_of(struct tensor t)
+{
+    int64_t n = 1;
+
+    for (int i = 0; i < t.ndim - 1; i++)
+        n *= t.dim[i];
+    return n;
+}
+
+static inline int64_t row_at(struct tensor t, int64_t row)
+{
+    int64_t at = 0;
+
+    for (int i = t.ndim - 2; i > 0; i--) {
+        at += row % t.dim[i] * t.stride[i];
+        row /= t.dim[i];
+    }
+    return t.ndim > 1 ? at + row * t.stride[0] : at;
+}
+
+/* Element `at` of a tensor of f32 or bf16. */
+static inline const void *element(struct tensor t, int64_t at)
+{
+    return (const char *)t.data + at * (int64_t)dtype_size(t.dtype);
+}
+
+/* `n` dense elements of t from element offset `at`. */
+static inline void load_row(float *restrict dst, struct tensor t, int64_t at, int64_t n)
+{
+    if (t.dtype == DT_BF16) {
+        const uint16_t *restrict src = (const uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = f32_from_bits((uint32_t)src[i] << 16);
+    } else {
+        memcpy(dst, (const float *)t.data + at, (size_t)n * sizeof(float));
+    }
+}
+
+/* The same where they lie, if they are f32; else in `wide`. */
+static inline const float *read_row(float *wide, struct tensor t, int64_t at, int64_t n)
+{
+    if (t.dtype == DT_F32)
+        return (const float *)t.data + at;
+    load_row(wide, t, at, n);
+    return wide;
+}
+
+/* As bf16_from_f32, without a branch, for vectors. */
+static inline uint16_t bf16_bits(float f)
+{
+    const uint32_t u = f32_bits(f);
+    const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const uint32_t nan = (u >> 16) | 0x40u;
+
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+static inline void store_row(struct tensor t, int64_t at, const float *restrict src, int64_t n)
+{
+    if (t.dtype == DT_BF16) {
+        uint16_t *restrict dst = (uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = bf16_bits(src[i]);
+    } else {
+        memcpy((float *)t.data + at, src, (size_t)n * sizeof(float));
+    }
+}
+
+/* v as it is after a rounding to dt. */
+static inline void round_row(float *v, enum dtype dt, int64_t n)
+{
+    if (dt == DT_BF16)
+        for (int64_t i = 0; i < n; i++)
+            v[i] = f32_from_bits((uint32_t)bf16_bits(v[i]) << 16);
+}
+
+/* e^x to 2 units in the last place, without a branch: 0 below -104, inf above 88.8. */
+static inline float exp_of(float x)
+{
+    const float magic = 12582912.0f; // 1.5 * 2^23: what is added to it is rounded to an integer
+    const float y = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
+    const float shifted = y * 1.44269504f + magic;
+    const float n = shifted - magic;
+    const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
+    const int32_t i = (int32_t)(f32_bits(shifted) - f32_bits(magic));
+    const int32_t half = i >> 1; // 2^i in two factors, as 2^128 and 2^-150 are none of their own
+    float p = 1.9875691500e-4f;
+
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * f32_from_bits((uint32_t)(half + 127) << 23) *
+           f32_from_bits((uint32_t)(i - half + 127) << 23);
+}
+
+static inline void act_row(float *v, enum act act, int64_t n)
+{
+    if (act == ACT_GELU_TANH) // 0.5 (1 + tanh u) = 1 / (1 + e^-2u)
+        for (int64_t i = 0; i < n; i++)
+            v[i] = v[i] / (1 + exp_of(-1.5957691216f * (v[i] + 0.044715f * v[i] * v[i] * v[i])));
+    else if (act == ACT_SILU)
+        for (int64_t i = 0; i < n; i++)
+            v[i] = v[i] / (1 + exp_of(-v[i]));
+}
+
+#endif

@@ -1,0 +1,237 @@
+#include "kernels/cpu/cpu.h"
+
+#include <math.h>
+
+#define CHUNK 2048 // elements that a thread has on its stack at a time
+
+static status gate_add(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                       struct tensor gate)
+{
+    const int64_t c = x.dim[1];
+    const int threads = cpu_crew(dev, x.dim[0] * c, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t s = 0; s < x.dim[0]; s++)
+        for (int64_t i = 0; i < c; i += CHUNK) {
+            const int64_t n = min_of(CHUNK, c - i);
+            const float *g = gate.data != NULL ? (const float *)gate.data + i : NULL;
+            float v[CHUNK], wide_x[CHUNK], wide_y[CHUNK];
+            const float *a = read_row(wide_x, x, s * x.stride[0] + i, n);
+            const float *b = read_row(wide_y, y, s * y.stride[0] + i, n);
+
+            for (int64_t j = 0; j < n; j++)
+                v[j] = a[j] + (g != NULL ? b[j] * g[j] : b[j]);
+            store_row(out, s * out.stride[0] + i, v, n);
+        }
+    return ST_OK;
+}
+
+static status add_rows(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
+{
+    const int threads = cpu_crew(dev, tensor_count(a), 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t r = 0; r < a.dim[0]; r++) {
+        const float *restrict from = (const float *)a.data + r * a.stride[0];
+        const float *restrict add = b.data;
+        float *restrict to = (float *)out.data + r * out.stride[0];
+
+        for (int64_t i = 0; i < a.dim[1]; i++)
+            to[i] = from[i] + add[i];
+    }
+    return ST_OK;
+}
+
+static status silu(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int64_t count = tensor_count(x);
+    const int threads = cpu_crew(dev, count, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < count; i += CHUNK) {
+        const int64_t n = min_of(CHUNK, count - i);
+        float v[CHUNK];
+
+        load_row(v, x, i, n);
+        act_row(v, ACT_SILU, n);
+        store_row(out, i, v, n);
+    }
+    return ST_OK;
+}
+
+static status gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
+                         struct tensor up)
+{
+    const int64_t count = tensor_count(out);
+    const enum dtype dt = out.dtype;
+    const int threads = cpu_crew(dev, count, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t at = 0; at < count; at += CHUNK) {
+        const int64_t n = min_of(CHUNK, count - at);
+        float x[CHUNK], y[CHUNK], v[CHUNK];
+
+        load_row(x, gate, at, n);
+        load_row(y, up, at, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] = x[i] * x[i] * x[i];
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] *= 0.044715f;
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] += x[i];
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] *= 0.79788456f;
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] = 1 - 2 / (1 + exp_of(2 * v[i])); // tanh, to 1e-7 of 1, to which 1 is added
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] += 1;
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++) // halving rounds nothing
+            v[i] *= 0.5f * x[i];
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] *= y[i];
+        store_row(out, at, v, n);
+    }
+    return ST_OK;
+}
+
+static status lincomb(struct device *dev, struct tensor out, int count, const float *coef,
+                      const struct tensor *x)
+{
+    const int64_t all = tensor_count(out);
+    const int threads = cpu_crew(dev, all * count, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t at = 0; at < all; at += CHUNK) {
+        const int64_t n = min_of(CHUNK, all - at);
+        float v[CHUNK] = { 0 };
+
+        for (int j = 0; j < count; j++)
+            if (coef[j] != 0) {
+                const float *from = (const float *)x[j].data + at;
+                for (int64_t i = 0; i < n; i++)
+                    v[i] += coef[j] * from[i];
+            }
+        store_row(out, at, v, n);
+    }
+    return ST_OK;
+}
+
+/* One row of a copy, `step` elements between neighbours. */
+static void copy_row(void *to, int64_t step_to, const void *from, int64_t step_from, size_t size,
+                     int64_t n)
+{
+    if (step_to == 1 && step_from == 1)
+        memcpy(to, from, (size_t)n * size);
+    else if (size == 4)
+        for (int64_t i = 0; i < n; i++)
+            ((uint32_t *)to)[i * step_to] = ((const uint32_t *)from)[i * step_from];
+    else if (size == 2)
+        for (int64_t i = 0; i < n; i++)
+            ((uint16_t *)to)[i * step_to] = ((const uint16_t *)from)[i * step_from];
+    else
+        for (int64_t i = 0; i < n; i++)
+            memcpy((char *)to + i * step_to * (int64_t)size,
+                   (const char *)from + i * step_from * (int64_t)size, size);
+}
+
+/* The same with a change of dtype. */
+static void convert_row(struct tensor out, int64_t to, int64_t step_to, struct tensor x,
+                        int64_t from, int64_t step_from, int64_t n)
+{
+    for (int64_t first = 0; first < n; first += CHUNK) {
+        const int64_t m = min_of(CHUNK, n - first);
+        float v[CHUNK];
+
+        if (step_from == 1)
+            load_row(v, x, from + first, m);
+        else
+            for (int64_t i = 0; i < m; i++)
+                load_row(v + i, x, from + (first + i) * step_from, 1);
+        if (step_to == 1)
+            store_row(out, to + first, v, m);
+        else
+            for (int64_t i = 0; i < m; i++)
+                store_row(out, to + (first + i) * step_to, v + i, 1);
+    }
+}
+
+static status copy(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int last = x.ndim - 1;
+    const int64_t n = last < 0 ? 1 : x.dim[last], rows = rows_of(x);
+    const int64_t step_x = last < 0 ? 1 : x.stride[last];
+    const int64_t step_out = last < 0 ? 1 : out.stride[last];
+    const int threads = cpu_crew(dev, rows * n, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t from = row_at(x, row), to = row_at(out, row);
+
+        if (x.dtype == out.dtype)
+            copy_row((char *)out.data + to * (int64_t)dtype_size(out.dtype), step_out,
+                     element(x, from), step_x, dtype_size(x.dtype), n);
+        else
+            convert_row(out, to, step_out, x, from, step_x, n);
+    }
+    return ST_OK;
+}
+
+static status upsample2x(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int n = x.ndim;
+    const int64_t w = x.dim[n - 2], rows = rows_of(x);
+    const size_t bytes = (size_t)x.dim[n - 1] * dtype_size(x.dtype);
+    const int threads = cpu_crew(dev, tensor_count(out), 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const void *from = element(x, row_at(x, row));
+        const int64_t line = row / w * 4 * w + row % w * 2; // row number in out of the upper left
+
+        for (int i = 0; i < 4; i++)
+            memcpy((char *)out.data +
+                       row_at(out, line + i / 2 * 2 * w + i % 2) * (int64_t)dtype_size(out.dtype),
+                   from, bytes);
+    }
+    return ST_OK;
+}
+
+static status channel_affine(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor scale, struct tensor shift)
+{
+    const int64_t c = x.dim[x.ndim - 1], rows = rows_of(x);
+    const int threads = cpu_crew(dev, rows * c, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < c; i += CHUNK) {
+            const int64_t n = min_of(CHUNK, c - i);
+            const float *mul = (const float *)scale.data + i, *add = (const float *)shift.data + i;
+            float v[CHUNK];
+
+            load_row(v, x, row_at(x, row) + i, n);
+            for (int64_t j = 0; j < n; j++)
+                v[j] = v[j] * mul[j] + add[j];
+            store_row(out, row_at(out, row) + i, v, n);
+        }
+    return ST_OK;
+}
+
+void CPU(table_elementwise)(struct table *t)
+{
+    t->gate_add = gate_add;
+    t->add_rows = add_rows;
+    t->silu = silu;
+    t->gated_gelu = gated_gelu;
+    t->lincomb = lincomb;
+    t->copy = copy;
+    t->upsample2x = upsample2x;
+    t->channel_affine = channel_affine;
+}

@@ -1,0 +1,250 @@
+#include "kernels/cpu/cpu.h"
+
+#include <assert.h>
+
+/* out[m, n] = sum over k of A[m, k] w[n, k], where row m of A is `segments` pieces of `len` dense
+ * elements of x: one for a matrix product, one for each tap of a convolution's window.
+ *
+ * w is packed, as many columns at a time as the workspace has room for ("a stretch"), and in these
+ * the tasks are BLOCK_ROWS rows x BLOCK_COLS columns. A task runs over K in steps small enough that
+ * its piece of w stays in the second cache, and keeps its sums in f32 in its thread's slab.
+ *
+ * workspace: | slab of thread 0 | ... | packed w of a stretch | */
+#define BLOCK_ROWS (TILE_ROWS * 8)
+#define BLOCK_COLS 128
+#define STEP 384                        // units of K in one step
+#define SEGMENTS 32                     // in one step
+#define STRETCH_BYTES ((size_t)6 << 20) // of packed w for four threads
+
+struct slab {
+    float sums[BLOCK_ROWS * BLOCK_COLS];
+    float wide[TILE_ROWS * STEP]; // rows of bf16 as f32
+    float add[BLOCK_COLS];
+    int64_t at[BLOCK_ROWS];  // element offset in x of a row's first segment
+    int64_t col[BLOCK_ROWS]; // column of x that it begins in, may be < 0
+};
+
+struct product {
+    struct tensor out, x, w, bias, residual; // none or as in ops.h
+    enum act act;
+    struct conv conv;
+    bool window; // a convolution, else rows of a matrix
+    int64_t m, n, segments, len;
+    enum unit unit;
+    int64_t stretch; // columns
+    char *packed;
+};
+
+static const float zeros[STEP];
+
+static int64_t depth(const struct product *p)
+{
+    return p->segments * p->len;
+}
+
+/* Bytes of one packed panel. */
+static size_t panel_bytes(const struct product *p)
+{
+    return (size_t)depth(p) * TILE_COLS * (p->unit == UNIT_PAIR ? 2 : 4);
+}
+
+/* Where row m's window begins, and element offsets of its row in a tensor of out's shape. */
+static int64_t out_at(const struct product *p, struct tensor t, int64_t m)
+{
+    if (!p->window)
+        return m * t.stride[0];
+
+    const int64_t w = p->out.dim[2], h = p->out.dim[1];
+
+    return m / w / h * t.stride[0] + m / w % h * t.stride[1] + m % w * t.stride[2];
+}
+
+static void find_rows(const struct product *p, struct slab *slab, int64_t first, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t m = first + i;
+
+        slab->col[i] = 0;
+        slab->at[i] = m * p->x.stride[0];
+        if (p->window) {
+            const int64_t w = p->out.dim[2], h = p->out.dim[1];
+
+            slab->col[i] = m % w * p->conv.stride - p->conv.pad_left;
+            slab->at[i] = m / w / h * p->conv.stride_t * p->x.stride[0] +
+                          m / w % h * p->conv.stride * p->x.stride[1] +
+                          slab->col[i] * p->x.stride[2];
+        }
+    }
+}
+
+/* The addresses of elements [from, from + len) of segments [s0, s0 + segments) of a tile's rows.
+ * Rows that need it are widened to f32 in the slab. */
+static void find_pieces(const struct product *p, struct slab *slab, const void **piece, int64_t row,
+                        int rows, int64_t s0, int64_t segments, int64_t from, int64_t len)
+{
+    const bool widen = p->x.dtype == DT_BF16 && p->unit == UNIT_F32;
+    float *wide = slab->wide;
+
+    for (int64_t s = s0; s < s0 + segments; s++, piece += TILE_ROWS) {
+        int64_t shift = from, tap = 0;
+
+        if (p->window) {
+            const int64_t kw = p->w.dim[3], kh = p->w.dim[2];
+
+            tap = s % kw;
+            shift +=
+                s / kw / kh * p->x.stride[0] + s / kw % kh * p->x.stride[1] + tap * p->x.stride[2];
+        }
+        for (int i = 0; i < rows; i++) {
+            const int64_t col = slab->col[row + i] + tap;
+
+            if (p->window && (col < 0 || col >= p->x.dim[2])) {
+                piece[i] = zeros;
+            } else if (widen) {
+                load_row(wide, p->x, slab->at[row + i] + shift, len);
+                piece[i] = wide;
+                wide += len;
+            } else {
+                piece[i] = element(p->x, slab->at[row + i] + shift);
+            }
+        }
+    }
+}
+
+/* One step of K for a task: elements [from, from + len) of each segment in [s0, s0 + segments). */
+static void run_step(const struct product *p, struct slab *slab, int64_t rows, int64_t col0,
+                     int64_t cols, int64_t s0, int64_t segments, int64_t from, int64_t len)
+{
+    const void *piece[SEGMENTS * TILE_ROWS];
+    const int64_t k = s0 * p->len + from, width = p->unit == UNIT_PAIR ? 2 : 4;
+    const int64_t units = p->unit == UNIT_PAIR ? len / 2 : len;
+
+    for (int64_t row = 0; row < rows; row += TILE_ROWS) {
+        const int count = (int)min_of(TILE_ROWS, rows - row);
+
+        find_pieces(p, slab, piece, row, count, s0, segments, from, len);
+        for (int64_t c = 0; c < cols; c += TILE_COLS)
+            CPU(tile)
+        (slab->sums + row * BLOCK_COLS + c, BLOCK_COLS, piece, segments, units,
+         p->packed + (size_t)((col0 + c) / TILE_COLS) * panel_bytes(p) + k * TILE_COLS * width,
+         p->unit, count, cols - c, k > 0);
+    }
+}
+
+/* Rows [row0, row0 + rows) x columns [col0, col0 + cols) of the stretch that begins at `first`. */
+static void run_task(const struct product *p, struct slab *slab, int64_t first, int64_t row0,
+                     int64_t rows, int64_t col0, int64_t cols)
+{
+    const int64_t pieces = div_up(p->len, STEP), even = div_up(div_up(p->len, pieces), 2) * 2;
+    const int64_t group = pieces > 1 ? 1 : min_of(SEGMENTS, STEP / p->len);
+
+    find_rows(p, slab, row0, rows);
+    for (int64_t s = 0; s < p->segments; s += group)
+        for (int64_t from = 0; from < p->len; from += even)
+            run_step(p, slab, rows, col0, cols, s, min_of(group, p->segments - s), from,
+                     min_of(even, p->len - from));
+    for (int64_t i = 0; i < rows; i++) {
+        float *v = slab->sums + i * BLOCK_COLS;
+
+        if (p->bias.data != NULL) {
+            load_row(slab->add, p->bias, first + col0, cols);
+            for (int64_t j = 0; j < cols; j++)
+                v[j] += slab->add[j];
+        }
+        if (p->act != ACT_NONE) {
+            round_row(v, p->out.dtype, cols);
+            act_row(v, p->act, cols);
+        }
+        if (p->residual.data != NULL) {
+            load_row(slab->add, p->residual, out_at(p, p->residual, row0 + i) + first + col0, cols);
+            for (int64_t j = 0; j < cols; j++)
+                v[j] += slab->add[j];
+        }
+        store_row(p->out, out_at(p, p->out, row0 + i) + first + col0, v, cols);
+    }
+}
+
+static status run(struct device *dev, struct product *p)
+{
+    const int threads = cpu_threads(dev);
+    const size_t slabs = sizeof(struct slab) * (size_t)threads;
+    const size_t want = STRETCH_BYTES * (size_t)div_up(threads, 4);
+    const size_t room = CPU_WORKSPACE - slabs;
+    struct slab *slab = dev->workspace;
+    int64_t panels = (int64_t)((want < room ? want : room) / panel_bytes(p));
+
+    if (panel_bytes(p) > room)
+        return fail(ST_MEMORY, "a product over %lld elements does not fit the workspace of %zu MiB",
+                    (long long)depth(p), CPU_WORKSPACE >> 20);
+    // whole blocks of columns, so that no task is narrower than need be
+    if (panels > BLOCK_COLS / TILE_COLS)
+        panels -= panels % (BLOCK_COLS / TILE_COLS);
+    p->stretch = min_of(panels > 0 ? panels : 1, div_up(p->n, TILE_COLS)) * TILE_COLS;
+    p->packed = (char *)dev->workspace + slabs;
+
+#pragma omp parallel num_threads(threads)
+    for (int64_t first = 0; first < p->n; first += p->stretch) {
+        const int64_t cols = min_of(p->stretch, p->n - first);
+        const int64_t blocks = div_up(cols, BLOCK_COLS);
+
+#pragma omp for
+        for (int64_t c = 0; c < cols; c += TILE_COLS)
+            CPU(pack)
+        (p->packed + (size_t)(c / TILE_COLS) * panel_bytes(p),
+         element(p->w, (first + c) * depth(p)), p->w.dtype, depth(p), min_of(TILE_COLS, cols - c),
+         depth(p), p->unit);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < div_up(p->m, BLOCK_ROWS) * blocks; task++) {
+            const int64_t row = task / blocks * BLOCK_ROWS, col = task % blocks * BLOCK_COLS;
+
+            run_task(p, slab + cpu_thread(), first, row, min_of(BLOCK_ROWS, p->m - row), col,
+                     min_of(BLOCK_COLS, cols - col));
+        }
+    }
+    return ST_OK;
+}
+
+/* Pairs of bf16 where the level has them and no segment ends in the middle of one. */
+static enum unit unit_of(struct tensor x, struct tensor w, int64_t len)
+{
+    return CPU(has_pairs)() && x.dtype == DT_BF16 && w.dtype == DT_BF16 && len % 2 == 0 &&
+                   (uintptr_t)w.data % 4 == 0
+               ? UNIT_PAIR
+               : UNIT_F32;
+}
+
+status CPU(gemm)(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                 struct tensor bias, enum act act)
+{
+    struct product p = { .out = out,
+                         .x = a,
+                         .w = w,
+                         .bias = bias,
+                         .act = act,
+                         .m = a.dim[0],
+                         .n = w.dim[0],
+                         .segments = 1,
+                         .len = w.dim[1],
+                         .unit = unit_of(a, w, w.dim[1]) };
+
+    return run(dev, &p);
+}
+
+status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                   struct tensor bias, struct tensor residual, struct conv conv)
+{
+    struct product p = { .out = out,
+                         .x = x,
+                         .w = w,
+                         .bias = bias,
+                         .residual = residual,
+                         .conv = conv,
+                         .window = true,
+                         .m = out.dim[0] * out.dim[1] * out.dim[2],
+                         .n = w.dim[0],
+                         .segments = w.dim[1] * w.dim[2] * w.dim[3],
+                         .len = w.dim[4],
+                         .unit = unit_of(x, w, w.dim[4]) };
+
+    return run(dev, &p);
+}

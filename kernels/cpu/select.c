@@ -1,0 +1,40 @@
+#include "kernels/cpu/select.h"
+
+/* meson.build compiles the other files of this folder once for each of these. */
+void cpu_table_plain(struct table *t);   // what the compiler assumes anyway: SSE2, NEON
+void cpu_table_v3(struct table *t);      // AVX2, FMA
+void cpu_table_v4(struct table *t);      // AVX-512 F, BW, DQ, VL
+void cpu_table_v4_bf16(struct table *t); // and BF16
+
+static const struct cpu_level levels[] = {
+    { "plain", cpu_table_plain },
+#if defined(__x86_64__)
+    { "v3", cpu_table_v3 },
+    { "v4", cpu_table_v4 },
+    { "v4_bf16", cpu_table_v4_bf16 },
+#endif
+};
+
+static int count_levels(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("x86-64-v3"))
+        return 1;
+    if (!__builtin_cpu_supports("x86-64-v4"))
+        return 2;
+    if (!__builtin_cpu_supports("avx512bf16"))
+        return 3;
+#endif
+    return (int)COUNT(levels);
+}
+
+struct cpu_level cpu_level(int index)
+{
+    return index < count_levels() ? levels[index] : (struct cpu_level){ 0 };
+}
+
+void table_cpu(struct table *t)
+{
+    levels[count_levels() - 1].fill(t);
+}

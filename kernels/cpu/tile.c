@@ -1,0 +1,189 @@
+#include "kernels/cpu/cpu.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vec load(const void *p)
+{
+    return *(const vec_any *)p;
+}
+
+/* sum + w * (unit u of row a, in every lane) */
+INLINE vec multiply_add(vec sum, vec w, const void *a, int64_t u, enum unit unit)
+{
+#if defined(__AVX512BF16__)
+    if (unit == UNIT_PAIR) {
+        int32_t pair;
+
+        memcpy(&pair, (const int32_t *)a + u, sizeof(pair));
+        return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(pair));
+    }
+#endif
+    return sum + w * (((const float *)a)[u] - (vec){ 0 });
+}
+
+INLINE void tile_of(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
+                    const float *w, enum unit unit, const int rows, const int vecs, bool add)
+{
+    vec sum[TILE_ROWS][2];
+
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < vecs; j++)
+            sum[i][j] = add ? load(c + i * ldc + j * VEC) : (vec){ 0 };
+    for (int64_t s = 0; s < segments; s++) {
+        const void *row[TILE_ROWS];
+
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++)
+            row[i] = a[s * TILE_ROWS + i];
+        for (int64_t u = 0; u < len; u++, w += TILE_COLS) {
+            const vec w0 = load(w), w1 = vecs > 1 ? load(w + VEC) : w0;
+
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++) {
+                sum[i][0] = multiply_add(sum[i][0], w0, row[i], u, unit);
+                if (vecs > 1)
+                    sum[i][1] = multiply_add(sum[i][1], w1, row[i], u, unit);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < vecs; j++)
+            *(vec_any *)(c + i * ldc + j * VEC) = sum[i][j];
+}
+
+/* A full tile, or the rows one by one: too few for a tile only where a matrix ends. */
+INLINE void tile_rows(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
+                      const float *w, enum unit unit, int rows, const int vecs, bool add)
+{
+    int i = 0;
+
+    if (rows == TILE_ROWS) {
+        tile_of(c, ldc, a, segments, len, w, unit, TILE_ROWS, vecs, add);
+        return;
+    }
+    for (; i + 4 <= rows; i += 4)
+        tile_of(c + i * ldc, ldc, a + i, segments, len, w, unit, 4, vecs, add);
+    for (; i < rows; i++)
+        tile_of(c + i * ldc, ldc, a + i, segments, len, w, unit, 1, vecs, add);
+}
+
+void CPU(tile)(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
+               const void *panel, enum unit unit, int rows, int64_t cols, bool add)
+{
+#if defined(__AVX512BF16__)
+    if (unit == UNIT_PAIR && cols > VEC)
+        tile_rows(c, ldc, a, segments, len, panel, UNIT_PAIR, rows, 2, add);
+    else if (unit == UNIT_PAIR)
+        tile_rows(c, ldc, a, segments, len, panel, UNIT_PAIR, rows, 1, add);
+    else
+#endif
+        if (cols > VEC)
+        tile_rows(c, ldc, a, segments, len, panel, UNIT_F32, rows, 2, add);
+    else
+        tile_rows(c, ldc, a, segments, len, panel, UNIT_F32, rows, 1, add);
+}
+
+bool CPU(has_pairs)(void)
+{
+#if defined(__AVX512BF16__)
+    return true;
+#else
+    return false;
+#endif
+}
+
+typedef int32_t lanes __attribute__((vector_size(4 * VEC)));
+
+/* Interleaves the lower or upper halves of two vectors. */
+INLINE vec interleave(vec a, vec b, const int upper)
+{
+    lanes mask;
+
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC; i++)
+        mask[i] = i / 2 + (upper ? VEC / 2 : 0) + (i % 2 ? VEC : 0);
+    return __builtin_shuffle(a, b, mask);
+}
+
+/* VEC rows as columns: log2(VEC) rounds of interleaving row i with row i + VEC / 2. */
+INLINE void transpose(vec *r)
+{
+#pragma GCC unroll 4
+    for (int round = 1; round < VEC; round *= 2) {
+        vec t[VEC];
+
+#pragma GCC unroll 16
+        for (int i = 0; i < VEC / 2; i++) {
+            t[2 * i] = interleave(r[i], r[i + VEC / 2], 0);
+            t[2 * i + 1] = interleave(r[i], r[i + VEC / 2], 1);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VEC; i++)
+            r[i] = t[i];
+    }
+}
+
+typedef uint16_t halves __attribute__((vector_size(2 * VEC), aligned(2)));
+typedef uint32_t words __attribute__((vector_size(4 * VEC)));
+
+INLINE vec load_bf16(const uint16_t *p)
+{
+    return (vec)(__builtin_convertvector(*(const halves *)p, words) << 16);
+}
+
+/* `widen`: w is bf16 and becomes f32; else units are moved as they are. ld, k in units of w. */
+INLINE void pack_of(float *restrict panel, const void *w, int64_t ld, int64_t n, int64_t k,
+                    const bool widen)
+{
+    const size_t size = widen ? 2 : 4;
+
+    for (int64_t first = 0; first < TILE_COLS; first += VEC) {
+        const char *from = (const char *)w + first * ld * (int64_t)size;
+        const int64_t rows = n - first; // may be < 0
+        int64_t u = 0;
+
+        if (rows >= VEC)
+            for (; u + VEC <= k; u += VEC) {
+                vec r[VEC];
+
+#pragma GCC unroll 16
+                for (int i = 0; i < VEC; i++)
+                    r[i] = widen ? load_bf16((const uint16_t *)from + i * ld + u)
+                                 : load((const float *)from + i * ld + u);
+                transpose(r);
+#pragma GCC unroll 16
+                for (int i = 0; i < VEC; i++)
+                    *(vec_any *)(panel + (u + i) * TILE_COLS + first) = r[i];
+            }
+        for (; u < k; u++)
+            for (int64_t i = 0; i < VEC; i++) {
+                float *to = panel + u * TILE_COLS + first + i;
+
+                if (i >= rows)
+                    *to = 0;
+                else if (widen)
+                    *to = f32_from_bf16(((const uint16_t *)from)[i * ld + u]);
+                else
+                    memcpy(to, from + (i * ld + u) * 4, 4);
+            }
+    }
+}
+
+void CPU(pack)(void *panel, const void *w, enum dtype dt, int64_t ld, int64_t n, int64_t k,
+               enum unit unit)
+{
+    if (unit == UNIT_PAIR)
+        pack_of(panel, w, ld / 2, n, k / 2, false);
+    else if (dt == DT_BF16)
+        pack_of(panel, w, ld, n, k, true);
+    else
+        pack_of(panel, w, ld, n, k, false);
+}

@@ -1,0 +1,249 @@
+#include "tests/checkops.h"
+
+#include "kernels/cpu/select.h"
+#include "runtime/half.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void run_all(struct check *c)
+{
+    check_products(c);
+    check_attentions(c);
+    check_norms(c);
+    check_elementwise(c);
+}
+
+/* ---- self-test: kernels that are wrong in one way each ---- */
+
+static status gemm_overrun(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                           struct tensor bias, enum act act)
+{
+    TRY(table_ref.gemm(dev, out, a, w, bias, act));
+    memset((char *)out.data + tensor_bytes(out), 0, 2); // behind the last element
+    return ST_OK;
+}
+
+static status gemm_gap(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                       struct tensor bias, enum act act)
+{
+    TRY(table_ref.gemm(dev, out, a, w, bias, act));
+    if (out.dim[0] > 1 && out.stride[0] > out.dim[1]) // between two rows of a view
+        memset((char *)out.data + (size_t)out.dim[1] * dtype_size(out.dtype), 0, 1);
+    return ST_OK;
+}
+
+static status gemm_last_column(struct device *dev, struct tensor out, struct tensor a,
+                               struct tensor w, struct tensor bias, enum act act)
+{
+    const int64_t k = w.dim[1]; // forgets the last of K where it is odd
+
+    if (k % 2 == 1 && k > 1)
+        a.dim[1] = k - 1;
+    for (int64_t n = 0; a.dim[1] < k && n < w.dim[0]; n++) {
+        struct tensor one = tensor_slice(w, 0, n, 1);
+
+        one.dim[1] = k - 1;
+        TRY(table_ref.gemm(dev, tensor_slice(out, 1, n, 1), a, one,
+                           bias.data != NULL ? tensor_slice(bias, 0, n, 1) : bias, act));
+    }
+    return a.dim[1] < k ? ST_OK : table_ref.gemm(dev, out, a, w, bias, act);
+}
+
+static status rms_norm_epsilon(struct device *dev, struct tensor out, struct tensor x,
+                               struct tensor w, float eps)
+{
+    return table_ref.rms_norm(dev, out, x, w, 10 * eps);
+}
+
+static status layer_norm_stale_row(struct device *dev, struct tensor out, struct tensor x,
+                                   struct tensor w, struct tensor b, float eps)
+{
+    const int64_t rows = x.dim[0] > 1 ? x.dim[0] - 1 : x.dim[0];
+
+    return table_ref.layer_norm(dev, tensor_slice(out, 0, 0, rows), tensor_slice(x, 0, 0, rows), w,
+                                b, eps);
+}
+
+static status norm_modulate_one_off(struct device *dev, struct tensor out, struct tensor x,
+                                    struct tensor scale, struct tensor shift, float eps)
+{
+    TRY(table_ref.norm_modulate(dev, out, x, scale, shift, eps));
+    if (out.dtype == DT_F32 && tensor_count(out) > 100000) // one element in 400,000
+        *(float *)out.data += 1e-3f;
+    return ST_OK;
+}
+
+static status attention_no_maximum(struct device *dev, struct tensor out, struct tensor lse,
+                                   struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    TRY(table_ref.attention(dev, out, lse, q, k, v, scale));
+    if (lse.data != NULL)
+        for (int64_t i = 0; i < tensor_count(lse); i++) // e^89 is no f32
+            ((float *)lse.data)[i] = logf(expf(((float *)lse.data)[i]));
+    return ST_OK;
+}
+
+static status attention_last_key(struct device *dev, struct tensor out, struct tensor lse,
+                                 struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    const int64_t keys = k.dim[0] > 200 ? k.dim[0] - 1 : k.dim[0];
+
+    return table_ref.attention(dev, out, lse, q, tensor_slice(k, 0, 0, keys),
+                               tensor_slice(v, 0, 0, keys), scale);
+}
+
+static status qk_norm_rope_first(struct device *dev, struct tensor q, struct tensor k,
+                                 struct tensor wq, struct tensor wk, float eps, struct tensor table,
+                                 struct token_grid grid)
+{
+    grid.first = 0; // every rank thinks that it is the first
+    return table_ref.qk_norm_rope(dev, q, k, wq, wk, eps, table, grid);
+}
+
+static status conv3d_padding(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor w, struct tensor bias, struct tensor residual,
+                             struct conv conv)
+{
+    const int left = conv.pad_left; // on the wrong side
+
+    conv.pad_left = conv.pad_right;
+    conv.pad_right = left;
+    return table_ref.conv3d(dev, out, x, w, bias, residual, conv);
+}
+
+static status channel_norm_no_floor(struct device *dev, struct tensor out, struct tensor x,
+                                    struct tensor gamma, enum act act)
+{
+    TRY(table_ref.channel_norm(dev, out, x, gamma, act));
+    if (*(const float *)x.data == 0) // 0 / 0
+        *(float *)out.data = NAN;
+    return ST_OK;
+}
+
+static status lincomb_reads_all(struct device *dev, struct tensor out, int count, const float *coef,
+                                const struct tensor *x)
+{
+    TRY(table_ref.lincomb(dev, out, count, coef, x));
+    for (int i = 0; i < count; i++)
+        for (int64_t j = 0; j < tensor_count(out) && coef[i] == 0; j++)
+            ((float *)out.data)[j] += 0 * ((const float *)x[i].data)[j];
+    return ST_OK;
+}
+
+static status copy_truncates(struct device *dev, struct tensor out, struct tensor x)
+{
+    TRY(table_ref.copy(dev, out, x));
+    if (x.dtype == DT_F32 && out.dtype == DT_BF16) // instead of rounding
+        *(uint16_t *)out.data = (uint16_t)(f32_bits(*(const float *)x.data) >> 16) - 1;
+    return ST_OK;
+}
+
+static status silu_refuses(struct device *dev, struct tensor out, struct tensor x)
+{
+    TRY(table_ref.silu(dev, out, x));
+    return fail(ST_DEVICE, "refused");
+}
+
+/* Every wrong kernel must be caught, and the reference held against itself must pass. */
+static int self_test(uint64_t seed)
+{
+    static const struct {
+        const char *what;
+        struct table wrong; // the one entry that is set
+    } tests[] = {
+        { "writes behind the end", { .gemm = gemm_overrun } },
+        { "writes between rows", { .gemm = gemm_gap } },
+        { "forgets the last column", { .gemm = gemm_last_column } },
+        { "wrong epsilon", { .rms_norm = rms_norm_epsilon } },
+        { "stale row", { .layer_norm = layer_norm_stale_row } },
+        { "one element off", { .norm_modulate = norm_modulate_one_off } },
+        { "overflowing sum", { .attention = attention_no_maximum } },
+        { "forgets the last key", { .attention = attention_last_key } },
+        { "forgets the first token", { .qk_norm_rope = qk_norm_rope_first } },
+        { "padding on the wrong side", { .conv3d = conv3d_padding } },
+        { "divides by zero", { .channel_norm = channel_norm_no_floor } },
+        { "reads what it must not", { .lincomb = lincomb_reads_all } },
+        { "rounds wrongly", { .copy = copy_truncates } },
+        { "returns a fault", { .silu = silu_refuses } },
+    };
+    static const struct table nothing;
+    struct check self = { .level = "ref", .below = &nothing, .seed = seed };
+    int missed = 0;
+
+    check_status(&self, device_open_cpu(&self.ref, 1, &table_ref, table_ref.workspace));
+    check_status(&self, device_open_cpu(&self.got, 1, &table_ref, table_ref.workspace));
+    run_all(&self);
+    device_close(&self.ref);
+    device_close(&self.got);
+    missed += self.failed;
+    for (size_t i = 0; i < COUNT(tests); i++) {
+        struct table t = table_ref;
+        struct check c = { .level = "wrong", .below = &table_ref, .quiet = true, .seed = seed };
+
+#define WRONG(op)                                                                                  \
+    if (tests[i].wrong.op != NULL)                                                                 \
+        t.op = tests[i].wrong.op;
+        WRONG(gemm)
+        WRONG(norm_modulate)
+        WRONG(layer_norm)
+        WRONG(rms_norm)
+        WRONG(qk_norm_rope)
+        WRONG(attention)
+        WRONG(silu)
+        WRONG(lincomb)
+        WRONG(copy)
+        WRONG(conv3d)
+        WRONG(channel_norm)
+        check_status(&c, device_open_cpu(&c.ref, 1, &table_ref, table_ref.workspace));
+        check_status(&c, device_open_cpu(&c.got, 1, &t, t.workspace));
+        run_all(&c);
+        if (c.failed == 0 || c.cases == 0) {
+            printf("self-test: a kernel that %s was not caught in %d cases\n", tests[i].what,
+                   c.cases);
+            missed++;
+        }
+        device_close(&c.ref);
+        device_close(&c.got);
+    }
+    printf("checkops self-test: the reference in %d cases, %zu wrong kernels, %d faults\n",
+           self.cases, COUNT(tests), missed);
+    return missed;
+}
+
+/* Each level against the reference: entries that are those of the level below are not looked at
+ * twice. */
+int main(int argc, char **argv)
+{
+    const bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
+    const uint64_t seed = 2025;
+    struct table below = table_ref;
+    int cases = 0, failed = 0;
+
+    printf("checkops: seed %llu\n", (unsigned long long)seed);
+    for (int i = 0; cpu_level(i).fill != NULL; i++) {
+        struct table t;
+
+        cpu_level(i).fill(&t);
+        for (int threads = bench ? 2 : 1; threads <= (bench ? 2 : 3); threads += 2) {
+            struct check c = { .level = cpu_level(i).name, .bench = bench, .seed = seed };
+
+            c.below = &below;
+            check_status(&c, device_open_cpu(&c.ref, 1, &table_ref, table_ref.workspace));
+            check_status(&c, device_open_cpu(&c.got, threads, &t, t.workspace));
+            run_all(&c);
+            printf("checkops: %s, %d threads: %d cases, %d failed\n", c.level, threads, c.cases,
+                   c.failed);
+            cases += c.cases;
+            failed += c.failed;
+            device_close(&c.ref);
+            device_close(&c.got);
+        }
+        below = t;
+    }
+    if (!bench)
+        failed += self_test(seed);
+    printf("checkops: %d cases, %d failed\n", cases, failed);
+    return failed != 0 || cases == 0;
+}

@@ -1,0 +1,157 @@
+#include "tests/checkops.h"
+
+#include <math.h>
+
+static const struct tensor none;
+static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
+
+static void check_attention(struct check *c)
+{
+    static const struct {
+        int64_t sq, sk, n, d, gap;
+        enum dtype dt;
+        float mean, sigma;
+    } cases[] = {
+        { 1, 1, 1, 1, 0, DT_F32, 0, 1 },
+        { 0, 5, 2, 8, 0, DT_F32, 0, 1 },
+        { 1, 300, 3, 64, 0, DT_F32, 0, 1 },
+        { 61, 61, 2, 20, 4, DT_F32, 0, 1 },
+        { 130, 257, 3, 128, 8, DT_F32, 0, 1 },
+        { 500, 129, 1, 96, 0, DT_F32, 0, 1 },
+        { 40, 64, 1, 384, 0, DT_F32, 0, 1 },
+        { 33, 200, 2, 128, 0, DT_F32, 0, 6 },     // logits of hundreds: one key takes all
+        { 33, 200, 2, 64, 0, DT_F32, 30, 1e-3f }, // large and equal: the largest must be taken off
+        { 33, 200, 2, 64, 0, DT_F32, 0, 1e-6f },
+        { 17, 140, 2, 128, 2, DT_BF16, 0, 1 },
+        { 65, 31, 4, 33, 0, DT_BF16, 0, 1 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t sq = cases[i].sq, sk = cases[i].sk, n = cases[i].n, d = cases[i].d;
+        const enum dtype dt = cases[i].dt;
+        const float scale = 1 / sqrtf((float)d);
+
+        if (!check_begin(c, attention, "%lld of %lld, %lldx%lld %c around %g, sigma %g",
+                         (long long)sq, (long long)sk, (long long)n, (long long)d, dtype_letter[dt],
+                         (double)cases[i].mean, (double)cases[i].sigma))
+            continue;
+
+        const float mean = cases[i].mean, sigma = cases[i].sigma;
+        const int64_t gap = cases[i].gap;
+        const struct tensor q = check_normal(c, dt, mean, sigma, gap, DIMS(sq, n, d));
+        const struct tensor k = check_normal(c, dt, mean, sigma, gap, DIMS(sk, n, d));
+        const struct tensor v = check_normal(c, dt, 0, 1, gap, DIMS(sk, n, d));
+        const struct tensor want = check_output(dt, 0, DIMS(sq, n, d));
+        const struct tensor want_lse = check_output(DT_F32, 0, DIMS(sq, n));
+        const struct tensor got = check_output(dt, gap, DIMS(sq, n, d));
+        const struct tensor lse = check_output(DT_F32, 0, DIMS(sq, n));
+        const struct tensor both = check_again(q, dt);
+        // an f32 logit of magnitude l is off by l * 2^-23 or so, and the exponential by that factor
+        const double logit = (double)scale * (double)d * (mean * mean + sigma * sigma * 6);
+        const double f32 = 2e-6 + 3e-7 * logit;
+        const struct tol tol = { dt == DT_BF16 ? 3e-3 : f32, dt == DT_BF16 ? 8e-3 : 10 * f32,
+                                 dt == DT_BF16 ? "both round to bf16" : "f32 logits and sums" };
+
+        check_status(c, op_attention(&c->ref, want, want_lse, q, k, v, scale));
+        check_run(c, op_attention(&c->got, got, lse, q, k, v, scale));
+        check_close(c, got, want, tol);
+        check_close(c, lse, want_lse, (struct tol){ 1e-6, 1e-5, "f32 logits and sums" });
+        check_status(c, op_attention(&c->got, both, none, both, k, v, scale));
+        check_same(c, both, got);
+        if (sq > 20) {
+            const struct tensor part = check_output(dt, 0, DIMS((int64_t)15, n, d));
+            check_status(c,
+                         op_attention(&c->got, part, none, tensor_slice(q, 0, 4, 15), k, v, scale));
+            check_same(c, part, tensor_slice(got, 0, 4, 15));
+        }
+        check_end_case(c);
+    }
+}
+
+static void check_attention_merge(struct check *c)
+{
+    static const struct {
+        int64_t s, n, d, gap;
+        enum dtype part;
+        float sigma; // of the log-sums
+        bool empty;
+    } cases[] = {
+        { 1, 1, 1, 0, DT_F32, 1, false },      { 37, 3, 20, 4, DT_F32, 1, false },
+        { 300, 2, 128, 0, DT_F32, 40, false }, { 9, 2, 128, 8, DT_BF16, 1, false },
+        { 5, 2, 64, 0, DT_F32, 1, true },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t s = cases[i].s, n = cases[i].n, d = cases[i].d;
+
+        if (!check_begin(c, attention_merge, "%lldx%lldx%lld %c sigma %g%s", (long long)s,
+                         (long long)n, (long long)d, dtype_letter[cases[i].part],
+                         (double)cases[i].sigma, cases[i].empty ? ", first part" : ""))
+            continue;
+
+        struct tensor acc = check_normal(c, DT_F32, 0, 1, 0, DIMS(s, n, d));
+        struct tensor lse = check_normal(c, DT_F32, 0, cases[i].sigma, 0, DIMS(s, n));
+        const struct tensor part =
+            check_normal(c, cases[i].part, 0, 1, cases[i].gap, DIMS(s, n, d));
+        const struct tensor part_lse = check_normal(c, DT_F32, 0, cases[i].sigma, 0, DIMS(s, n));
+
+        if (cases[i].empty) {
+            acc = check_constant(DT_F32, NAN, 0, DIMS(s, n, d));
+            lse = check_constant(DT_F32, -INFINITY, 0, DIMS(s, n));
+        }
+
+        const struct tensor want = check_again(acc, DT_F32), want_lse = check_again(lse, DT_F32);
+        const struct tensor got = check_again(acc, DT_F32), got_lse = check_again(lse, DT_F32);
+        const struct tol tol = { 5e-6, 2e-5, "exponentials of f32 differences" };
+
+        check_status(c, op_attention_merge(&c->ref, want, want_lse, part, part_lse));
+        check_status(c, op_attention_merge(&c->got, got, got_lse, part, part_lse));
+        check_close(c, got, want, tol);
+        check_close(c, got_lse, want_lse, tol);
+        check_end_case(c);
+    }
+}
+
+static void check_relative_attention(struct check *c)
+{
+    static const struct {
+        int64_t s, n, d, gap;
+        enum dtype dt, table;
+    } cases[] = {
+        { 1, 1, 4, 0, DT_F32, DT_F32 },       { 29, 3, 20, 4, DT_F32, DT_F32 },
+        { 270, 2, 64, 0, DT_F32, DT_F32 },    { 29, 3, 20, 0, DT_BF16, DT_BF16 },
+        { 140, 2, 64, 64, DT_BF16, DT_BF16 }, { 17, 2, 8, 0, DT_BF16, DT_F32 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t s = cases[i].s, n = cases[i].n, d = cases[i].d, gap = cases[i].gap;
+        const enum dtype dt = cases[i].dt;
+
+        if (!check_begin(c, relative_attention, "%lldx%lldx%lld %c%c", (long long)s, (long long)n,
+                         (long long)d, dtype_letter[dt], dtype_letter[cases[i].table]))
+            continue;
+
+        const struct tensor q = check_normal(c, dt, 0, 0.3f, gap, DIMS(s, n, d));
+        const struct tensor k = check_normal(c, dt, 0, 1, gap, DIMS(s, n, d));
+        const struct tensor v = check_normal(c, dt, 0, 1, gap, DIMS(s, n, d));
+        const struct tensor table = check_normal(c, cases[i].table, 0, 3, 0, DIMS((int64_t)32, n));
+        const struct tensor want = check_output(dt, 0, DIMS(s, n, d));
+        const struct tensor got = check_output(dt, gap, DIMS(s, n, d));
+
+        check_status(c, op_relative_attention(&c->ref, want, q, k, v, table));
+        check_run(c, op_relative_attention(&c->got, got, q, k, v, table));
+        check_close(c, got, want,
+                    dt == DT_F32
+                        ? (struct tol){ 3e-6, 3e-5, "f32 logits and sums" }
+                        : (struct tol){ 4e-3, 2e-2,
+                                        "a logit between two bf16 values falls to either side" });
+        check_end_case(c);
+    }
+}
+
+void check_attentions(struct check *c)
+{
+    check_attention(c);
+    check_attention_merge(c);
+    check_relative_attention(c);
+}

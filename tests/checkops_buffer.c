@@ -1,0 +1,304 @@
+#include "runtime/half.h"
+#include "tests/checkops.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define EDGE 256 // guard bytes before and behind
+#define GUARD 0xa5
+
+static struct buffer {
+    uint8_t *memory, *before; // of outputs, `before` is NULL while nothing may be compared
+    size_t bytes;
+    struct tensor t;
+} buffers[64];
+static int made;
+
+void check_name(struct check *c, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(c->name, sizeof(c->name), format, args);
+    va_end(args);
+    c->cases++;
+}
+
+void check_fail(struct check *c, const char *format, ...)
+{
+    va_list args;
+
+    c->failed++;
+    if (c->quiet)
+        return;
+    printf("%s %s: ", c->level, c->name);
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    printf("\n");
+}
+
+void check_status(struct check *c, status st)
+{
+    if (st != ST_OK)
+        check_fail(c, "status %d, %s", (int)st, status_line());
+}
+
+static int64_t offset_of(struct tensor t, const int64_t *index)
+{
+    int64_t at = 0;
+
+    for (int i = 0; i < t.ndim; i++)
+        at += index[i] * t.stride[i];
+    return at;
+}
+
+/* The next index in row-major order; false behind the last. */
+static bool next(struct tensor t, int64_t *index)
+{
+    for (int i = t.ndim - 1; i >= 0; i--) {
+        if (++index[i] < t.dim[i])
+            return true;
+        index[i] = 0;
+    }
+    return false;
+}
+
+static void put(struct tensor t, const int64_t *index, float v)
+{
+    const int64_t at = offset_of(t, index);
+
+    if (t.dtype == DT_F32)
+        ((float *)t.data)[at] = v;
+    else if (t.dtype == DT_BF16)
+        ((uint16_t *)t.data)[at] = bf16_from_f32(v);
+    else
+        ((uint8_t *)t.data)[at] = (uint8_t)v;
+}
+
+float check_get(struct tensor t, const int64_t *index)
+{
+    const int64_t at = offset_of(t, index);
+
+    if (t.dtype == DT_F32)
+        return ((float *)t.data)[at];
+    if (t.dtype == DT_BF16)
+        return f32_from_bf16(((uint16_t *)t.data)[at]);
+    return ((uint8_t *)t.data)[at];
+}
+
+struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *dim)
+{
+    struct tensor t = { .dtype = dt, .ndim = ndim };
+    struct buffer *b = &buffers[made++];
+    int64_t stride = 1;
+
+    assert(made <= (int)COUNT(buffers));
+    for (int i = ndim - 1; i >= 0; i--) {
+        t.dim[i] = dim[i];
+        t.stride[i] = stride;
+        stride = stride * dim[i] + gap;
+    }
+    b->bytes = (size_t)stride * dtype_size(dt) + 2 * EDGE;
+    b->memory = malloc(b->bytes);
+    b->before = NULL;
+    assert(b->memory != NULL);
+    memset(b->memory, GUARD, b->bytes);
+    t.data = b->memory + EDGE;
+    b->t = t;
+    return t;
+}
+
+static bool empty(struct tensor t)
+{
+    return tensor_count(t) == 0;
+}
+
+/* splitmix64, then Box and Muller */
+static float normal(uint64_t *state)
+{
+    double u[2];
+
+    for (int i = 0; i < 2; i++) {
+        uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+        u[i] = (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+    }
+    return (float)(sqrt(-2 * log(1 - u[0])) * cos(2 * M_PI * u[1]));
+}
+
+/* Inputs have NaN where a kernel must not read. */
+static struct tensor make_input(enum dtype dt, int64_t gap, int ndim, const int64_t *dim)
+{
+    const struct tensor t = check_make(dt, gap, ndim, dim);
+
+    memset(buffers[made - 1].memory, 0xff, buffers[made - 1].bytes);
+    return t;
+}
+
+/* From here on the bytes of the latest buffer that are no elements must stay. */
+static void guard(void)
+{
+    struct buffer *b = &buffers[made - 1];
+
+    b->before = malloc(b->bytes);
+    assert(b->before != NULL);
+    memcpy(b->before, b->memory, b->bytes);
+}
+
+struct tensor check_normal(struct check *c, enum dtype dt, float mean, float sigma, int64_t gap,
+                           int ndim, const int64_t *dim)
+{
+    const struct tensor t = make_input(dt, gap, ndim, dim);
+    int64_t index[TENSOR_AXES] = { 0 };
+    uint64_t state = c->seed++ * 0x2545f4914f6cdd1du;
+
+    if (!empty(t))
+        do
+            put(t, index, mean + sigma * normal(&state));
+        while (next(t, index));
+    return t;
+}
+
+struct tensor check_constant(enum dtype dt, float value, int64_t gap, int ndim, const int64_t *dim)
+{
+    const struct tensor t = make_input(dt, gap, ndim, dim);
+    int64_t index[TENSOR_AXES] = { 0 };
+
+    if (!empty(t))
+        do
+            put(t, index, value);
+        while (next(t, index));
+    return t;
+}
+
+struct tensor check_output(enum dtype dt, int64_t gap, int ndim, const int64_t *dim)
+{
+    const struct tensor t = check_make(dt, gap, ndim, dim);
+    int64_t index[TENSOR_AXES] = { 0 };
+
+    guard();
+    if (!empty(t) && dt != DT_U8)
+        do
+            put(t, index, NAN);
+        while (next(t, index));
+    return t;
+}
+
+struct tensor check_again(struct tensor x, enum dtype dt)
+{
+    const int last = x.ndim - 1;
+    const int64_t gap = last > 0 && x.dtype == dt ? x.stride[last - 1] - x.dim[last] : 0;
+    const struct tensor t = check_make(dt, gap, x.ndim, x.dim);
+    int64_t index[TENSOR_AXES] = { 0 };
+
+    guard();
+    if (!empty(t))
+        do
+            put(t, index, check_get(x, index));
+        while (next(t, index));
+    return t;
+}
+
+/* Names the first guard byte that changed. */
+static void look_at_guards(struct check *c)
+{
+    for (int i = 0; i < made; i++) {
+        struct buffer *b = &buffers[i];
+        const size_t size = dtype_size(b->t.dtype);
+        int64_t index[TENSOR_AXES] = { 0 };
+
+        if (b->before == NULL)
+            continue;
+        if (!empty(b->t)) // elements may change
+            do
+                memcpy(b->before + EDGE + (size_t)offset_of(b->t, index) * size,
+                       b->memory + EDGE + (size_t)offset_of(b->t, index) * size, size);
+            while (next(b->t, index));
+        for (size_t at = 0; at < b->bytes; at++)
+            if (b->memory[at] != b->before[at]) {
+                check_fail(c, "wrote at byte %lld, which is no element of %s", (long long)at - EDGE,
+                           tensor_text(b->t));
+                memcpy(b->before, b->memory, b->bytes); // told once
+                break;
+            }
+    }
+}
+
+void check_close(struct check *c, struct tensor got, struct tensor want, struct tol tol)
+{
+    double diff = 0, norm = 0, rms, worst = 0;
+    int64_t index[TENSOR_AXES] = { 0 }, n = tensor_count(want);
+
+    look_at_guards(c);
+    if (n == 0)
+        return;
+    do
+        norm += (double)check_get(want, index) * check_get(want, index);
+    while (next(want, index));
+    rms = sqrt(norm / (double)n);
+    do {
+        const double g = check_get(got, index), w = check_get(want, index);
+
+        if (!isfinite(g) && isfinite(w)) {
+            check_fail(c, "%g at [%lld, %lld, ...] of %s, expected %g", g, (long long)index[0],
+                       (long long)index[1], tensor_text(got), w);
+            return;
+        }
+        diff += (g - w) * (g - w);
+        worst = fmax(worst, fabs(g - w) / (rms + fabs(w) + 1e-30));
+    } while (next(want, index));
+    diff = sqrt(diff / (norm + 1e-60));
+    if (!(diff <= tol.whole) || !(worst <= tol.one))
+        check_fail(c,
+                   "error %.3g of the whole (allowed %.3g), %.3g of one element (allowed %.3g: "
+                   "%s)",
+                   diff, tol.whole, worst, tol.one, tol.reason);
+}
+
+void check_same(struct check *c, struct tensor got, struct tensor want)
+{
+    int64_t index[TENSOR_AXES] = { 0 };
+
+    look_at_guards(c);
+    if (empty(want))
+        return;
+    do {
+        const float g = check_get(got, index), w = check_get(want, index);
+
+        if (memcmp(&g, &w, sizeof(g)) != 0) {
+            check_fail(c, "%.9g at [%lld, %lld, ...] of %s, expected exactly %.9g", (double)g,
+                       (long long)index[0], (long long)index[1], tensor_text(got), (double)w);
+            return;
+        }
+    } while (next(want, index));
+}
+
+void check_end_case(struct check *c)
+{
+    look_at_guards(c);
+    for (; made > 0; made--) {
+        free(buffers[made - 1].memory);
+        free(buffers[made - 1].before);
+    }
+}
+
+double check_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+void check_time(struct check *c, double seconds)
+{
+    printf("%-8s %-48s %10.3f ms\n", c->level, c->name, seconds * 1e3);
+}

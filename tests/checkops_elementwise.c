@@ -1,0 +1,236 @@
+#include "tests/checkops.h"
+
+#include <math.h>
+
+static const struct tensor none;
+static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
+
+static const struct tol one_f32 = { 2e-7, 1e-6, "two f32 roundings" };
+static const struct tol one_bf16 = { 2.5e-3, 4.2e-3, "one rounding to bf16" };
+
+static struct tol rounding(enum dtype out)
+{
+    return out == DT_BF16 ? one_bf16 : one_f32;
+}
+
+static void check_row_ops(struct check *c)
+{
+    static const struct {
+        int64_t rows, cols, gap;
+        enum dtype x, y, out;
+    } cases[] = {
+        { 1, 1, 0, DT_F32, DT_F32, DT_F32 },        { 0, 5, 0, DT_F32, DT_F32, DT_F32 },
+        { 37, 1536, 3, DT_F32, DT_F32, DT_F32 },    { 5, 5120, 0, DT_F32, DT_BF16, DT_F32 },
+        { 20, 4097, 1, DT_BF16, DT_BF16, DT_BF16 }, { 3, 100, 0, DT_BF16, DT_F32, DT_F32 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t r = cases[i].rows, n = cases[i].cols, gap = cases[i].gap;
+        const struct tensor x = check_normal(c, cases[i].x, 0, 1, gap, DIMS(r, n));
+        const struct tensor y = check_normal(c, cases[i].y, 0, 1, gap, DIMS(r, n));
+        const struct tensor gate = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+
+        for (int gated = 0; gated < 2; gated++) {
+            const struct tensor g = gated ? gate : none;
+
+            if (!check_begin(c, gate_add, "%lldx%lld %c%c%c%s", (long long)r, (long long)n,
+                             dtype_letter[cases[i].x], dtype_letter[cases[i].y],
+                             dtype_letter[cases[i].out], gated ? " gated" : ""))
+                continue;
+
+            const struct tensor want = check_output(DT_F32, 0, DIMS(r, n));
+            const struct tensor got = check_output(cases[i].out, gap, DIMS(r, n));
+
+            check_status(c, op_gate_add(&c->ref, want, x, y, g));
+            check_run(c, op_gate_add(&c->got, got, x, y, g));
+            check_close(c, got, want, rounding(cases[i].out));
+            if (cases[i].x == cases[i].out) {
+                const struct tensor both = check_again(x, cases[i].x);
+                check_status(c, op_gate_add(&c->got, both, both, y, g));
+                check_same(c, both, got);
+            }
+        }
+        if (cases[i].x == DT_F32 && cases[i].out == DT_F32 &&
+            check_begin(c, add_rows, "%lldx%lld", (long long)r, (long long)n)) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(r, n));
+            const struct tensor got = check_output(DT_F32, gap, DIMS(r, n));
+
+            check_status(c, op_add_rows(&c->ref, want, x, gate));
+            check_run(c, op_add_rows(&c->got, got, x, gate));
+            check_close(c, got, want, one_f32);
+        }
+        check_end_case(c);
+    }
+}
+
+static void check_flat_ops(struct check *c)
+{
+    static const struct {
+        int64_t n;
+        enum dtype x, out;
+        float sigma;
+    } cases[] = {
+        { 1, DT_F32, DT_F32, 1 },       { 40000, DT_F32, DT_F32, 1 },  { 5000, DT_F32, DT_F32, 40 },
+        { 4099, DT_F32, DT_BF16, 1 },   { 4099, DT_BF16, DT_BF16, 3 }, { 100, DT_BF16, DT_F32, 3 },
+        { 300, DT_F32, DT_F32, 1e-6f },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t n = cases[i].n;
+        const struct tensor x = check_normal(c, cases[i].x, 0, cases[i].sigma, 0, DIMS(n));
+        const struct tensor y = check_normal(c, cases[i].x, 0, 1, 0, DIMS(n));
+
+        if (check_begin(c, silu, "%lld %c%c sigma %g", (long long)n, dtype_letter[cases[i].x],
+                        dtype_letter[cases[i].out], (double)cases[i].sigma)) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(n));
+            const struct tensor got = check_output(cases[i].out, 0, DIMS(n));
+
+            check_status(c, op_silu(&c->ref, want, x));
+            check_run(c, op_silu(&c->got, got, x));
+            check_close(c, got, want, rounding(cases[i].out));
+        }
+        if (cases[i].x == cases[i].out &&
+            check_begin(c, gated_gelu, "%lld %c sigma %g", (long long)n, dtype_letter[cases[i].x],
+                        (double)cases[i].sigma)) {
+            const struct tensor want = check_output(cases[i].x, 0, DIMS(n));
+            const struct tensor got = check_output(cases[i].x, 0, DIMS(n));
+            const struct tensor gate = check_again(x, x.dtype), up = check_again(y, y.dtype);
+
+            check_status(c, op_gated_gelu(&c->ref, want, x, y));
+            check_run(c, op_gated_gelu(&c->got, got, x, y));
+            check_close(c, got, want,
+                        cases[i].x == DT_F32 ? (struct tol){ 1e-6, 5e-6, "tanh to 1e-7 of 1" }
+                                             : (struct tol){ 1e-3, 1e-2,
+                                                             "a tanh between two of bf16 falls to "
+                                                             "either side" });
+            check_status(c, op_gated_gelu(&c->got, gate, gate, y));
+            check_same(c, gate, got);
+            check_status(c, op_gated_gelu(&c->got, up, x, up));
+            check_same(c, up, got);
+        }
+        check_end_case(c);
+    }
+}
+
+static void check_lincomb(struct check *c)
+{
+    static const int64_t sizes[] = { 1, 100, 4097, 60000 };
+
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int count = 1; count <= LINCOMB_TERMS; count++) {
+            const float coef[LINCOMB_TERMS] = { 0.7f, 0, -1.3f, 40, 1e-3f, -2 };
+            struct tensor x[LINCOMB_TERMS], both;
+
+            if (!check_begin(c, lincomb, "%d of %lld", count, (long long)sizes[i]))
+                continue;
+            for (int j = 0; j < count; j++)
+                x[j] = j == 1 ? check_constant(DT_F32, NAN, 0, DIMS(sizes[i])) // is not read
+                              : check_normal(c, DT_F32, 0, 1, 0, DIMS(sizes[i]));
+
+            const struct tensor want = check_output(DT_F32, 0, DIMS(sizes[i]));
+            const struct tensor got = check_output(DT_F32, 0, DIMS(sizes[i]));
+
+            check_status(c, op_lincomb(&c->ref, want, count, coef, x));
+            check_run(c, op_lincomb(&c->got, got, count, coef, x));
+            check_close(c, got, want, (struct tol){ 5e-7, 3e-6, "f32 sums of six terms" });
+            x[count - 1] = both = check_again(x[count - 1], DT_F32);
+            check_status(c, op_lincomb(&c->got, both, count, coef, x));
+            check_same(c, both, got);
+            check_end_case(c);
+        }
+}
+
+/* Packs, unpacks, permutes and converts. */
+static void check_copy(struct check *c)
+{
+    static const int orders[][4] = {
+        { 0, 1, 2, 3 }, { 3, 0, 1, 2 }, { 1, 2, 3, 0 }, { 0, 2, 1, 3 }
+    };
+    static const enum dtype kinds[][2] = {
+        { DT_F32, DT_F32 }, { DT_BF16, DT_BF16 }, { DT_F32, DT_BF16 }, { DT_BF16, DT_F32 }
+    };
+
+    for (size_t i = 0; i < COUNT(orders); i++)
+        for (size_t j = 0; j < COUNT(kinds); j++) {
+            if (!check_begin(c, copy, "order %d%d%d%d %c%c", orders[i][0], orders[i][1],
+                             orders[i][2], orders[i][3], dtype_letter[kinds[j][0]],
+                             dtype_letter[kinds[j][1]]))
+                continue;
+
+            const struct tensor x = tensor_permute(
+                check_normal(c, kinds[j][0], 0, 1, 3, DIMS((int64_t)5, 6, 7, 90)), orders[i]);
+            const struct tensor got = check_output(kinds[j][1], 2, 4, x.dim);
+            const struct tensor want = check_output(kinds[j][1], 0, 4, x.dim);
+
+            check_status(c, op_copy(&c->ref, want, x));
+            check_run(c, op_copy(&c->got, got, x));
+            check_same(c, got, want);
+            check_end_case(c);
+        }
+}
+
+static void check_frames(struct check *c)
+{
+    static const struct {
+        int64_t a, b, h, w, channels, gap;
+        enum dtype dt;
+    } cases[] = {
+        { 1, 1, 1, 1, 1, 0, DT_F32 },
+        { 1, 3, 5, 7, 96, 4, DT_F32 },
+        { 2, 2, 3, 4, 20, 0, DT_BF16 },
+        { 1, 2, 64, 31, 16, 2, DT_F32 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t a = cases[i].a, b = cases[i].b, h = cases[i].h, w = cases[i].w;
+        const int64_t n = cases[i].channels, gap = cases[i].gap;
+        const enum dtype dt = cases[i].dt;
+        const struct tensor x = check_normal(c, dt, 0, 1, gap, DIMS(a, b, h, w, n));
+        const struct tensor mul = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor add = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+
+        if (check_begin(c, upsample2x, "%lldx%lldx%lldx%lldx%lld %c", (long long)a, (long long)b,
+                        (long long)h, (long long)w, (long long)n, dtype_letter[dt])) {
+            const struct tensor want = check_output(dt, 0, DIMS(a, b, 2 * h, 2 * w, n));
+            const struct tensor got = check_output(dt, gap, DIMS(a, b, 2 * h, 2 * w, n));
+            const struct tensor one = check_output(dt, gap, DIMS(b, 2 * h, 2 * w, n));
+
+            check_status(c, op_upsample2x(&c->ref, want, x));
+            check_run(c, op_upsample2x(&c->got, got, x));
+            check_same(c, got, want);
+            check_status(c, op_upsample2x(&c->got, one, tensor_at(x, 0)));
+            check_same(c, one, tensor_at(want, 0));
+        }
+        if (check_begin(c, channel_affine, "%lldx%lldx%lldx%lldx%lld %c", (long long)a,
+                        (long long)b, (long long)h, (long long)w, (long long)n, dtype_letter[dt])) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(a, b, h, w, n));
+            const struct tensor got = check_output(dt, gap, DIMS(a, b, h, w, n));
+            const struct tensor both = check_again(x, dt);
+
+            check_status(c, op_channel_affine(&c->ref, want, x, mul, add));
+            check_run(c, op_channel_affine(&c->got, got, x, mul, add));
+            check_close(c, got, want, rounding(dt));
+            check_status(c, op_channel_affine(&c->got, both, both, mul, add));
+            check_same(c, both, got);
+        }
+        if (check_begin(c, to_u8, "%lldx%lldx%lldx%lld %c", (long long)b, (long long)h,
+                        (long long)w, (long long)n, dtype_letter[dt])) {
+            const struct tensor want = check_output(DT_U8, 0, DIMS(b, h, w, n));
+            const struct tensor got = check_output(DT_U8, gap, DIMS(b, h, w, n));
+
+            check_status(c, op_to_u8(&c->ref, want, tensor_at(x, 0)));
+            check_run(c, op_to_u8(&c->got, got, tensor_at(x, 0)));
+            check_same(c, got, want);
+        }
+        check_end_case(c);
+    }
+}
+
+void check_elementwise(struct check *c)
+{
+    check_row_ops(c);
+    check_flat_ops(c);
+    check_lincomb(c);
+    check_copy(c);
+    check_frames(c);
+}

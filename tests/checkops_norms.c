@@ -1,0 +1,160 @@
+#include "tests/checkops.h"
+
+static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
+
+static const struct {
+    int64_t rows, cols, gap;
+    enum dtype x, out;
+    float mean, sigma; // at sigma 1 nobody would notice a wrong epsilon
+} cases[] = {
+    { 1, 1, 0, DT_F32, DT_F32, 0, 1 },          { 0, 8, 0, DT_F32, DT_F32, 0, 1 },
+    { 1, 128, 0, DT_F32, DT_F32, 0, 1 },        { 257, 1536, 3, DT_F32, DT_F32, 0, 30 },
+    { 3, 5120, 0, DT_F32, DT_F32, 0, 1e-3f },   { 5, 100, 28, DT_F32, DT_F32, 1000, 1 },
+    { 33, 1000, 0, DT_F32, DT_BF16, 0, 1 },     { 19, 1536, 4, DT_BF16, DT_BF16, 0, 1 },
+    { 7, 77, 0, DT_BF16, DT_F32, 0.5f, 1e-3f }, { 2, 40, 0, DT_F32, DT_F32, 0, 1e15f },
+};
+
+static struct tol norm_tol(enum dtype x, enum dtype out, float mean, float sigma)
+{
+    if (x == DT_BF16)
+        return (struct tol){ 3e-3, 1e-2,
+                             "a value between two of bf16 falls to either side, and "
+                             "is rounded again" };
+    if (out == DT_BF16)
+        return (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16" };
+    if (mean > 100 * sigma)
+        return (struct tol){ 1e-6, 1e-5, "f32 differences from a large mean" };
+    return (struct tol){ 1e-6, 5e-6, "f32 sums over a row" };
+}
+
+static void check_row_norms(struct check *c)
+{
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t r = cases[i].rows, n = cases[i].cols, gap = cases[i].gap;
+        const struct tol tol = norm_tol(cases[i].x, cases[i].out, cases[i].mean, cases[i].sigma);
+        const struct tensor x =
+            check_normal(c, cases[i].x, cases[i].mean, cases[i].sigma, gap, DIMS(r, n));
+        const struct tensor mul = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor add = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor half = check_normal(c, DT_BF16, 0, 1, 0, DIMS(n));
+
+#define ROW_NORM(op, in_place, ...)                                                                \
+    if (check_begin(c, op, "%lldx%lld %c%c around %g, sigma %g", (long long)r, (long long)n,       \
+                    dtype_letter[cases[i].x], dtype_letter[cases[i].out], (double)cases[i].mean,   \
+                    (double)cases[i].sigma)) {                                                     \
+        const struct tensor want = check_output(DT_F32, 0, DIMS(r, n));                            \
+        const struct tensor got = check_output(cases[i].out, gap, DIMS(r, n));                     \
+        check_status(c, op_##op(&c->ref, want, x, __VA_ARGS__));                                   \
+        check_run(c, op_##op(&c->got, got, x, __VA_ARGS__));                                       \
+        check_close(c, got, want, tol);                                                            \
+        if (in_place && cases[i].x == cases[i].out) {                                              \
+            const struct tensor both = check_again(x, cases[i].x);                                 \
+            check_status(c, op_##op(&c->got, both, both, __VA_ARGS__));                            \
+            check_same(c, both, got);                                                              \
+        }                                                                                          \
+    }
+        ROW_NORM(norm_modulate, true, mul, add, 1e-6f)
+        ROW_NORM(layer_norm, false, mul, add, 1e-6f)
+        ROW_NORM(rms_norm, true, mul, 1e-6f)
+        ROW_NORM(rms_norm, true, half, 1e-6f)
+        check_end_case(c);
+    }
+}
+
+static void check_qk_norm_rope(struct check *c)
+{
+    static const struct {
+        struct token_grid grid;
+        int64_t rows, heads, d, gap;
+        enum dtype dt;
+        float sigma;
+    } ropes[] = {
+        { { 1, 1, 1, 0 }, 1, 1, 2, 0, DT_F32, 1 },
+        { { 2, 2, 2, 0 }, 0, 1, 12, 0, DT_F32, 1 },
+        { { 3, 4, 5, 0 }, 60, 2, 12, 0, DT_F32, 1 },
+        { { 3, 5, 7, 31 }, 47, 3, 128, 128, DT_F32, 1e-3f },
+        { { 3, 5, 7, 100 }, 5, 2, 20, 3, DT_F32, 30 },
+        { { 3, 5, 7, 2 }, 40, 2, 128, 4, DT_BF16, 1 },
+    };
+
+    for (size_t i = 0; i < COUNT(ropes); i++) {
+        const int64_t r = ropes[i].rows, d = ropes[i].d, n = ropes[i].heads * d;
+        const enum dtype dt = ropes[i].dt;
+
+        if (!check_begin(c, qk_norm_rope, "%lldx%lldx%lld from %lld %c sigma %g", (long long)r,
+                         (long long)ropes[i].heads, (long long)d, (long long)ropes[i].grid.first,
+                         dtype_letter[dt], (double)ropes[i].sigma))
+            continue;
+
+        const struct tensor q = check_normal(c, dt, 0, ropes[i].sigma, ropes[i].gap, DIMS(r, n));
+        const struct tensor k = check_normal(c, dt, 0, ropes[i].sigma, ropes[i].gap, DIMS(r, n));
+        const struct tensor wq = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor wk = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor table = check_normal(c, DT_F32, 0, 1, 0, DIMS((int64_t)8, d / 2, 2));
+        const struct tensor want_q = check_again(q, dt), want_k = check_again(k, dt);
+        const struct tensor got_q = check_again(q, dt), got_k = check_again(k, dt);
+        const struct tol tol = norm_tol(dt, dt, 0, 1);
+
+        check_status(c,
+                     op_qk_norm_rope(&c->ref, want_q, want_k, wq, wk, 1e-6f, table, ropes[i].grid));
+        check_status(c,
+                     op_qk_norm_rope(&c->got, got_q, got_k, wq, wk, 1e-6f, table, ropes[i].grid));
+        check_close(c, got_q, want_q, tol);
+        check_close(c, got_k, want_k, tol);
+        check_end_case(c);
+    }
+}
+
+static void check_channel_norm(struct check *c)
+{
+    static const struct {
+        int64_t t, h, w, channels, gap;
+        enum dtype x, out;
+        enum act act;
+        float sigma;
+    } norms[] = {
+        { 1, 1, 1, 1, 0, DT_F32, DT_F32, ACT_NONE, 1 },
+        { 2, 5, 7, 96, 0, DT_F32, DT_F32, ACT_SILU, 1 },
+        { 3, 9, 4, 20, 4, DT_F32, DT_F32, ACT_NONE, 1e-3f },
+        { 1, 17, 16, 384, 0, DT_F32, DT_F32, ACT_SILU, 30 },
+        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_SILU, 0 }, // length 0: the floor of 1e-12
+        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_NONE, 1e-13f },
+        { 1, 3, 5, 40, 2, DT_BF16, DT_BF16, ACT_SILU, 1 },
+        { 1, 3, 5, 40, 0, DT_F32, DT_BF16, ACT_NONE, 1 },
+    };
+
+    for (size_t i = 0; i < COUNT(norms); i++) {
+        const int64_t t = norms[i].t, h = norms[i].h, w = norms[i].w, n = norms[i].channels;
+
+        if (!check_begin(c, channel_norm, "%lldx%lldx%lldx%lld %c%c%s sigma %g", (long long)t,
+                         (long long)h, (long long)w, (long long)n, dtype_letter[norms[i].x],
+                         dtype_letter[norms[i].out], norms[i].act == ACT_SILU ? " silu" : "",
+                         (double)norms[i].sigma))
+            continue;
+
+        const struct tensor x =
+            check_normal(c, norms[i].x, 0, norms[i].sigma, norms[i].gap, DIMS(t, h, w, n));
+        const struct tensor gamma = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor want = check_output(DT_F32, 0, DIMS(t, h, w, n));
+        const struct tensor got = check_output(norms[i].out, norms[i].gap, DIMS(t, h, w, n));
+
+        check_status(c, op_channel_norm(&c->ref, want, x, gamma, norms[i].act));
+        check_run(c, op_channel_norm(&c->got, got, x, gamma, norms[i].act));
+        check_close(c, got, want,
+                    norms[i].out == DT_BF16 ? (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16" }
+                                            : (struct tol){ 1e-6, 5e-6, "f32 sums over a pixel" });
+        if (norms[i].x == norms[i].out) {
+            const struct tensor both = check_again(x, norms[i].x);
+            check_status(c, op_channel_norm(&c->got, both, both, gamma, norms[i].act));
+            check_same(c, both, got);
+        }
+        check_end_case(c);
+    }
+}
+
+void check_norms(struct check *c)
+{
+    check_row_norms(c);
+    check_qk_norm_rope(c);
+    check_channel_norm(c);
+}

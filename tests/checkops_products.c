@@ -1,0 +1,155 @@
+#include "tests/checkops.h"
+
+static const struct tensor none;
+static const char *const act_name[] = { "", " gelu", " silu" };
+static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
+
+static struct tol product_tol(enum dtype out, enum act act)
+{
+    if (out == DT_F32)
+        return (struct tol){ 2e-6, 4e-5, "f32 sums of up to 9,000 terms in another order" };
+    if (act == ACT_NONE)
+        return (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16; the sum is f32" };
+    return (struct tol){ 4e-3, 1e-2, "rounded to bf16 before and after the activation" };
+}
+
+/* Rows [first, first + count) alone give the bits that they give among all. */
+static void gemm_rows_alone(struct check *c, struct tensor out, struct tensor a, struct tensor w,
+                            struct tensor bias, enum act act, int64_t first, int64_t count)
+{
+    const struct tensor got = check_output(out.dtype, 0, DIMS(count, w.dim[0]));
+
+    check_status(c, op_gemm(&c->got, got, tensor_slice(a, 0, first, count), w, bias, act));
+    check_same(c, got, tensor_slice(out, 0, first, count));
+}
+
+static void check_gemm(struct check *c)
+{
+    static const struct {
+        int64_t m, n, k, gap;
+        enum dtype a, w, bias, out;
+        enum act act;
+        float sigma;
+    } cases[] = {
+        { 1, 1, 1, 0, DT_F32, DT_F32, DT_NONE, DT_F32, ACT_NONE, 1 },
+        { 0, 7, 5, 0, DT_F32, DT_F32, DT_NONE, DT_F32, ACT_NONE, 1 },
+        { 1, 130, 256, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_SILU, 1 },
+        { 5, 3, 2, 3, DT_F32, DT_F32, DT_F32, DT_F32, ACT_NONE, 1 },
+        { 97, 161, 385, 5, DT_F32, DT_F32, DT_F32, DT_F32, ACT_NONE, 30 },
+        { 12, 32, 384, 0, DT_F32, DT_F32, DT_NONE, DT_F32, ACT_NONE, 1e-12f },
+        { 13, 17, 8960, 0, DT_F32, DT_F32, DT_NONE, DT_F32, ACT_NONE, 1 },
+        { 200, 300, 769, 1, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU_TANH, 0.1f },
+        { 31, 40, 100, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU_TANH, 30 },
+        { 2, 1000, 2100, 0, DT_F32, DT_F32, DT_F32, DT_BF16, ACT_NONE, 1 },
+        { 33, 65, 130, 7, DT_F32, DT_BF16, DT_BF16, DT_F32, ACT_NONE, 1 },
+        { 14, 96, 1537, 0, DT_F32, DT_BF16, DT_F32, DT_F32, ACT_GELU_TANH, 0.1f },
+        { 97, 161, 386, 3, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_NONE, 1 },
+        { 50, 48, 33, 0, DT_BF16, DT_BF16, DT_F32, DT_BF16, ACT_NONE, 1 },
+        { 29, 130, 1536, 2, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_GELU_TANH, 0.1f },
+        { 7, 20, 4096, 0, DT_BF16, DT_BF16, DT_NONE, DT_F32, ACT_NONE, 1 },
+        { 3, 9, 70, 0, DT_BF16, DT_BF16, DT_F32, DT_BF16, ACT_SILU, 30 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t m = cases[i].m, n = cases[i].n, k = cases[i].k;
+
+        if (!check_begin(c, gemm, "%lldx%lldx%lld %c%c%c sigma %g%s", (long long)m, (long long)n,
+                         (long long)k, dtype_letter[cases[i].a], dtype_letter[cases[i].w],
+                         dtype_letter[cases[i].out], (double)cases[i].sigma,
+                         act_name[cases[i].act]))
+            continue;
+
+        const struct tensor a =
+            check_normal(c, cases[i].a, 0, cases[i].sigma, cases[i].gap, DIMS(m, k));
+        const struct tensor w = check_normal(c, cases[i].w, 0, 1, 0, DIMS(n, k));
+        const struct tensor bias =
+            cases[i].bias == DT_NONE ? none : check_normal(c, cases[i].bias, 0, 1, 0, DIMS(n));
+        const struct tensor want = check_output(DT_F32, 0, DIMS(m, n));
+        const struct tensor got = check_output(cases[i].out, cases[i].gap, DIMS(m, n));
+
+        check_status(c, op_gemm(&c->ref, want, a, w, bias, cases[i].act));
+        check_run(c, op_gemm(&c->got, got, a, w, bias, cases[i].act));
+        check_close(c, got, want, product_tol(cases[i].out, cases[i].act));
+        if (m > 2)
+            gemm_rows_alone(c, got, a, w, bias, cases[i].act, 1, 1);
+        if (m > 20)
+            gemm_rows_alone(c, got, a, w, bias, cases[i].act, 3, 14);
+        check_end_case(c);
+    }
+}
+
+static void check_conv3d(struct check *c)
+{
+    static const struct {
+        int64_t t, h, w, cin, cout, kt, k, gap;
+        struct conv conv;
+        enum dtype x, out;
+        bool bias, residual;
+    } cases[] = {
+        { 1, 1, 1, 3, 5, 1, 1, 0, { 1, 1, 0, 0 }, DT_F32, DT_F32, false, false },
+        { 3, 4, 5, 16, 8, 3, 3, 0, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, true },
+        { 4, 9, 7, 20, 33, 3, 3, 6, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, true },
+        { 3, 6, 19, 96, 3, 3, 3, 0, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, false },
+        { 3, 5, 12, 3, 96, 3, 3, 2, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, false },
+        { 2, 9, 10, 12, 24, 1, 3, 0, { 1, 2, 0, 1 }, DT_F32, DT_F32, true, false },
+        { 5, 3, 4, 40, 40, 3, 1, 4, { 2, 1, 0, 0 }, DT_F32, DT_F32, true, false },
+        { 3, 3, 4, 17, 34, 3, 1, 0, { 1, 1, 0, 0 }, DT_F32, DT_F32, false, false },
+        { 3, 5, 4, 500, 40, 3, 3, 0, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, true },
+        { 1, 5, 3, 8, 8, 1, 3, 0, { 1, 1, 2, 2 }, DT_F32, DT_F32, true, false },
+        { 3, 7, 8, 32, 40, 3, 3, 2, { 1, 1, 1, 1 }, DT_BF16, DT_BF16, true, true },
+        { 3, 4, 6, 5, 7, 3, 3, 0, { 1, 1, 1, 1 }, DT_BF16, DT_BF16, true, false },
+        { 2, 9, 10, 16, 20, 1, 3, 0, { 1, 2, 0, 1 }, DT_BF16, DT_F32, true, false },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t t = cases[i].t, h = cases[i].h, w = cases[i].w, k = cases[i].k;
+        const int64_t cin = cases[i].cin, cout = cases[i].cout, kt = cases[i].kt;
+        const struct conv conv = cases[i].conv;
+        const int64_t to = (t - kt) / conv.stride_t + 1, ho = (h - k) / conv.stride + 1;
+        const int64_t wo = (w + conv.pad_left + conv.pad_right - k) / conv.stride + 1;
+
+        if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c",
+                         (long long)t, (long long)h, (long long)w, (long long)cin, (long long)cout,
+                         (long long)kt, (long long)k, (long long)k, dtype_letter[cases[i].x],
+                         dtype_letter[cases[i].out]))
+            continue;
+
+        const enum dtype dt = cases[i].x;
+        const struct tensor x = check_normal(c, dt, 0, 1, cases[i].gap, DIMS(t, h, w, cin));
+        const struct tensor weight = check_normal(c, dt, 0, 1, 0, DIMS(cout, kt, k, k, cin));
+        const struct tensor bias =
+            cases[i].bias ? check_normal(c, DT_F32, 0, 1, 0, DIMS(cout)) : none;
+        const struct tensor got = check_output(cases[i].out, cases[i].gap, DIMS(to, ho, wo, cout));
+        const struct tensor want = check_output(DT_F32, 0, DIMS(to, ho, wo, cout));
+        struct tensor residual = none, wide = none;
+
+        if (cases[i].residual) {
+            residual = check_normal(c, cases[i].out, 0, 1, cases[i].gap, DIMS(to, ho, wo, cout));
+            wide = check_again(residual, DT_F32);
+        }
+        check_status(c, op_conv3d(&c->ref, want, x, weight, bias, wide, conv));
+        check_run(c, op_conv3d(&c->got, got, x, weight, bias, residual, conv));
+        check_close(c, got, want, product_tol(cases[i].out, ACT_NONE));
+        if (cases[i].residual) { // in place
+            const struct tensor both = check_again(residual, cases[i].out);
+            check_status(c, op_conv3d(&c->got, both, x, weight, bias, both, conv));
+            check_same(c, both, got);
+        }
+        if (ho > 2 && conv.stride == 1) { // the last two rows alone
+            const struct tensor part =
+                check_output(cases[i].out, 0, DIMS(to, (int64_t)2, wo, cout));
+            check_status(c,
+                         op_conv3d(&c->got, part, tensor_slice(x, 1, ho - 2, k + 1), weight, bias,
+                                   cases[i].residual ? tensor_slice(residual, 1, ho - 2, 2) : none,
+                                   conv));
+            check_same(c, part, tensor_slice(got, 1, ho - 2, 2));
+        }
+        check_end_case(c);
+    }
+}
+
+void check_products(struct check *c)
+{
+    check_gemm(c);
+    check_conv3d(c);
+}
