@@ -1,0 +1,259 @@
+/* The VAE: against the official code's results (tests/golden/make_vae.py), on any number of ranks
+ * against one, frames against pixels, and its memory against a run on the plan device.
+ *
+ *     test_vae GOLDEN ref|cpu */
+#include "kernels/table.h"
+#include "parallel/world.h"
+#include "runtime/tensorfile.h"
+#include "tests/ranks.h"
+#include "tests/vae_random.h"
+
+#define ARENA ((size_t)256 << 20)
+#define RANKS_MAX 64
+#define TOLERANCE 2e-5 // of float32 against float32
+
+struct golden {
+    const char *name;
+    int64_t base, z, t, h, w;
+    struct vae_tiling tiling;
+};
+
+static const struct golden goldens[] = {
+    { "wide", 8, 16, 5, 2, 3, { 0 } },
+    { "tall", 16, 4, 5, 5, 2, { 0 } },
+    { "tiles", 8, 4, 2, 7, 6, { 4, 3, 2, 1 } },
+};
+
+static struct vae_config config_of(const struct golden *g)
+{
+    struct vae_config c = preset_find("t2v-1.3B")->config.vae;
+
+    c.base = c.decoder_base = g->base;
+    c.z = g->z;
+    return c;
+}
+
+/* One side of a comparison: ranks, their device and memory, and the VAE on them. */
+struct side {
+    struct world world;
+    struct group group;
+    struct device dev;
+    struct arena weights, step;
+    struct vae vae;
+    struct vae_random random;
+};
+
+static void side_open(struct side *s, const struct golden *g)
+{
+    const struct vae_config config = config_of(g);
+
+    CHECK(vae_random_open(&s->random, &config) == ST_OK, "%s", status_line());
+    CHECK(arena_init(&s->weights, &s->dev, "weights", ARENA) == ST_OK, "%s", status_line());
+    CHECK(arena_init(&s->step, &s->dev, "step", ARENA) == ST_OK, "%s", status_line());
+    CHECK(vae_open(&s->vae, &config, &s->group, &s->dev, &s->weights, DT_F32, true, true,
+                   vae_random_source(&s->random)) == ST_OK,
+          "%s", status_line());
+}
+
+static void side_close(struct side *s)
+{
+    vae_close(&s->vae);
+    vae_random_close(&s->random);
+    arena_done(&s->weights);
+    arena_done(&s->step);
+    group_close(&s->group);
+    device_close(&s->dev);
+}
+
+/* Frames as they come, one behind the other. */
+struct frames {
+    uint8_t *rgb;
+    int64_t bytes, room;
+};
+
+static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
+{
+    struct frames *f = payload;
+    const int64_t bytes = count * h * w * 3;
+
+    if (f->bytes + bytes > f->room)
+        return fail(ST_USAGE, "more frames than the video has");
+    memcpy(f->rgb + f->bytes, rgb, (size_t)bytes);
+    f->bytes += bytes;
+    return ST_OK;
+}
+
+/* What one run gives, decoded on rank 0 only. */
+struct result {
+    float *decoded, *encoded;
+    int64_t decoded_count, encoded_count;
+    size_t decode_peak, encode_peak; // bytes of the step arena
+    double flops, sent, messages;
+};
+
+/* Decodes and encodes the first t latent frames. */
+static void run(struct side *s, const struct golden *g, int64_t t, struct result *r)
+{
+    const int64_t frames = 4 * t - 3, px = frames * g->h * 8 * g->w * 8 * 3;
+    const int64_t latents = t * g->h * g->w * g->z;
+    char name[64];
+
+    snprintf(name, sizeof(name), "%s.latent", g->name);
+    float *latent = random_input(name, latents, 1.75f);
+    snprintf(name, sizeof(name), "%s.pixels", g->name);
+    float *pixels = random_input(name, px, 1);
+    struct frames sink = { .rgb = malloc((size_t)px), .room = px };
+
+    *r = (struct result){ .decoded = calloc((size_t)px, sizeof(float)),
+                          .encoded = calloc((size_t)latents, sizeof(float)),
+                          .decoded_count = px,
+                          .encoded_count = latents };
+    s->step.peak = 0;
+    s->dev.flops = s->group.sent = s->group.messages = 0;
+    CHECK(vae_decode(&s->vae, &s->step, latent, t, g->h, g->w, g->tiling,
+                     (struct frame_sink){ keep_frames, &sink }, r->decoded) == ST_OK,
+          "%s", status_line());
+    r->decode_peak = s->step.peak;
+    s->step.peak = 0;
+    CHECK(vae_encode(&s->vae, &s->step, r->encoded, pixels, frames, g->h * 8, g->w * 8,
+                     g->tiling) == ST_OK,
+          "%s", status_line());
+    r->encode_peak = s->step.peak;
+    CHECK(s->step.used == 0, "%zu bytes were not given back", s->step.used);
+    r->flops = s->dev.flops;
+    r->sent = s->group.sent;
+    r->messages = s->group.messages;
+
+    if (s->group.rank == 0) {
+        int64_t wrong = 0;
+
+        CHECK(sink.bytes == px, "%lld bytes of frames, not %lld", (long long)sink.bytes,
+              (long long)px);
+        for (int64_t i = 0; i < sink.bytes && s->dev.kind == DEVICE_CPU; i++) {
+            const float x = r->decoded[i] < -1 ? -1 : r->decoded[i] > 1 ? 1 : r->decoded[i];
+            const double value = ((double)x + 1) / 2 * 255, off = value - sink.rgb[i];
+
+            wrong += off < -1e-3 || off > 1 + 1e-3;
+        }
+        CHECK(wrong == 0, "%lld bytes of frames are not the pixels", (long long)wrong);
+    }
+    free(latent);
+    free(pixels);
+    free(sink.rgb);
+}
+
+static void result_free(struct result *r)
+{
+    free(r->decoded);
+    free(r->encoded);
+}
+
+static void check_golden(const struct tensorfile *file, struct tensorfile *read,
+                         const struct golden *g, const char *which, const float *got, int64_t count)
+{
+    char name[64];
+    float *want = calloc((size_t)count, sizeof(float));
+
+    snprintf(name, sizeof(name), "%s.%s", g->name, which);
+
+    const struct file_tensor *t = tensorfile_find(file, name);
+
+    CHECK(t != NULL && tensor_count(t->shape) >= count, "%s: not in the file", name);
+    if (t != NULL)
+        CHECK(tensorfile_read(read, t, 0, count, DT_F32, want) == ST_OK, "%s", status_line());
+    check_near(name, got, want, count, TOLERANCE);
+    free(want);
+}
+
+static void check_same(const char *what, const float *got, const float *want, int64_t n, bool bits)
+{
+    if (bits)
+        CHECK(memcmp(got, want, (size_t)n * sizeof(float)) == 0,
+              "%s: other bits than one rank's, distance %.3g", what, check_distance(got, want, n));
+    else
+        check_near(what, got, want, n, 1e-5);
+}
+
+/* Rank `rank` of `size`, planned, takes what it really took. */
+static void check_plan(const struct golden *g, int64_t t, int rank, int size,
+                       const struct result *real)
+{
+    struct side s = { 0 };
+    struct result r;
+    int members[RANKS_MAX];
+
+    for (int i = 0; i < size; i++)
+        members[i] = i;
+    world_describe(&s.world, rank, size, size);
+    CHECK(device_open_plan(&s.dev, &table_plan, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&s.group, "vae", &s.world, &s.dev, 0, members, size) == ST_OK, "%s",
+          status_line());
+    side_open(&s, g);
+    run(&s, g, t, &r);
+    CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu taken", r.decode_peak,
+          real->decode_peak);
+    CHECK(r.encode_peak == real->encode_peak, "encode: %zu bytes planned, %zu taken", r.encode_peak,
+          real->encode_peak);
+    CHECK(r.flops == real->flops, "%g operations planned, %g done", r.flops, real->flops);
+    CHECK(r.sent == real->sent && r.messages == real->messages,
+          "%g bytes in %g messages planned, %g in %g sent", r.sent, r.messages, real->sent,
+          real->messages);
+    result_free(&r);
+    side_close(&s);
+}
+
+static void check_case(struct world *w, struct tensorfile *file, const struct golden *g,
+                       const struct table *table, bool bits)
+{
+    struct side all = { .world = *w }, alone = { .world = *w };
+    struct result got, want;
+
+    CHECK(device_open_cpu(&all.dev, 1, table, table->workspace) == ST_OK, "%s", status_line());
+    CHECK(device_open_cpu(&alone.dev, 1, table, table->workspace) == ST_OK, "%s", status_line());
+    CHECK(group_open(&all.group, "all", w, &all.dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&alone.group, "alone", w, &alone.dev, w->rank, NULL, 0) == ST_OK, "%s",
+          status_line());
+    side_open(&all, g);
+    if (w->size > 1 && w->rank == 0)
+        side_open(&alone, g);
+    for (int64_t t = 1; t <= g->t; t += t == 1 ? 1 : 3) {
+        if ((g->tiling.size_h > 0 || (w->size > 1 && t == 2)) && t != g->t)
+            continue;
+        run(&all, g, t, &got);
+        if (w->rank == 0)
+            check_golden(file, file, g, "decoded", got.decoded, got.decoded_count);
+        check_golden(file, file, g, "encoded", got.encoded, got.encoded_count);
+        check_plan(g, t, w->rank, w->size, &got);
+        if (w->size > 1) {
+            if (w->rank == 0) {
+                run(&alone, g, t, &want);
+                check_same("decoded", got.decoded, want.decoded, want.decoded_count, bits);
+                check_same("encoded", got.encoded, want.encoded, want.encoded_count, bits);
+                result_free(&want);
+            }
+        }
+        result_free(&got);
+    }
+    side_close(&alone);
+    side_close(&all);
+}
+
+int main(int argc, char **argv)
+{
+    struct tensorfile file;
+    struct table table = table_ref;
+    struct world w;
+
+    if (world_open(&w, &argc, &argv) != ST_OK || argc != 3) {
+        printf("usage: test_vae GOLDEN ref|cpu\n");
+        return 1;
+    }
+    CHECK(w.size <= RANKS_MAX, "%d ranks", w.size);
+    if (strcmp(argv[2], "cpu") == 0)
+        table_cpu(&table);
+    CHECK(tensorfile_open(&file, (const char *const *)&argv[1], 1) == ST_OK, "%s", status_line());
+    for (size_t i = 0; i < COUNT(goldens); i++)
+        check_case(&w, &file, &goldens[i], &table, strcmp(argv[2], "ref") == 0);
+    tensorfile_close(&file);
+    return ranks_end(&w, "vae");
+}
