@@ -67,7 +67,7 @@ static void rate_text(char *text, size_t size, const struct progress *p, double 
     else if (each >= 0.5)
         snprintf(text, size, "  %.3g s/%s", each, p->unit);
     else
-        snprintf(text, size, "  %.3g %ss/s", 1 / each, p->unit);
+        snprintf(text, size, "  %.3g %s%s/s", 1 / each, p->unit, strcmp(p->unit, "MB") ? "s" : "");
 }
 
 static void close_line(struct progress *p)
