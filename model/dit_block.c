@@ -1,0 +1,196 @@
+/* A block: self attention, attention to the text, feed forward.
+ * Source: Wan2.1 wan/modules/model.py, WanAttentionBlock. */
+#include "model/dit_internal.h"
+
+#include "parallel/attention.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#define MATRIX(of, rows, cols)                                                                     \
+    {                                                                                              \
+        .name = "blocks.%d." of ".weight", .dtype = cdt, .ndim = 2, .dim = { rows, cols }          \
+    }
+#define VECTOR(of, dt, rows)                                                                       \
+    {                                                                                              \
+        .name = "blocks.%d." of, .dtype = dt, .ndim = 1, .dim = { rows }                           \
+    }
+#define JOINED_MATRIX(of, rows, cols)                                                              \
+    {                                                                                              \
+        .name = "blocks.%d." of ".weight", .dtype = cdt, .joined = true, .ndim = 2, .dim = {       \
+            rows,                                                                                  \
+            cols                                                                                   \
+        }                                                                                          \
+    }
+#define JOINED_VECTOR(of, dt, rows)                                                                \
+    {                                                                                              \
+        .name = "blocks.%d." of, .dtype = dt, .joined = true, .ndim = 1, .dim = { rows }           \
+    }
+
+void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_config *config,
+                 enum dtype cdt)
+{
+    const int64_t c = config->dim, f = config->ffn_dim;
+    const struct weight_spec all[] = {
+        MATRIX("self_attn.q", c, c),
+        JOINED_MATRIX("self_attn.k", c, c),
+        JOINED_MATRIX("self_attn.v", c, c),
+        VECTOR("self_attn.q.bias", cdt, c),
+        JOINED_VECTOR("self_attn.k.bias", cdt, c),
+        JOINED_VECTOR("self_attn.v.bias", cdt, c),
+        VECTOR("self_attn.norm_q.weight", DT_F32, c),
+        VECTOR("self_attn.norm_k.weight", DT_F32, c),
+        MATRIX("self_attn.o", c, c),
+        VECTOR("self_attn.o.bias", cdt, c),
+        VECTOR("norm3.weight", DT_F32, c),
+        VECTOR("norm3.bias", DT_F32, c),
+        MATRIX("cross_attn.q", c, c),
+        VECTOR("cross_attn.q.bias", cdt, c),
+        MATRIX("cross_attn.k", c, c),
+        JOINED_MATRIX("cross_attn.v", c, c),
+        VECTOR("cross_attn.k.bias", cdt, c),
+        JOINED_VECTOR("cross_attn.v.bias", cdt, c),
+        VECTOR("cross_attn.norm_q.weight", DT_F32, c),
+        VECTOR("cross_attn.norm_k.weight", DT_F32, c),
+        MATRIX("cross_attn.o", c, c),
+        VECTOR("cross_attn.o.bias", cdt, c),
+        MATRIX("ffn.0", f, c),
+        VECTOR("ffn.0.bias", cdt, f),
+        MATRIX("ffn.2", c, f),
+        VECTOR("ffn.2.bias", cdt, c),
+    };
+
+    static_assert(COUNT(all) == DIT_BLOCK_TENSORS, "one spec per tensor");
+    memcpy(specs, all, sizeof(all));
+}
+
+/* `count` tensors of one shape that lie behind each other: their outer axes are one. */
+static struct tensor joined(const struct tensor *t, int count)
+{
+    int64_t dim[TENSOR_AXES] = { 0 };
+
+    for (int i = 0; i < t->ndim; i++)
+        dim[i] = t->dim[i];
+    dim[0] *= count;
+    assert((const char *)t[count - 1].data ==
+           (const char *)t[0].data + (size_t)(count - 1) * tensor_bytes(t[0]));
+    return tensor_dims(t->data, t->dtype, t->ndim, dim);
+}
+
+void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS])
+{
+    *b = (struct block){
+        .qkv = { joined(t, 3), joined(t + 3, 3) },
+        .norm_q = t[6],
+        .norm_k = t[7],
+        .o = { t[8], t[9] },
+        .norm_w = t[10],
+        .norm_b = t[11],
+        .text_q = { t[12], t[13] },
+        .text_kv = { joined(t + 14, 2), joined(t + 16, 2) },
+        .text_norm_q = t[18],
+        .text_norm_k = t[19],
+        .text_o = { t[20], t[21] },
+        .up = { t[22], t[23] },
+        .down = { t[24], t[25] },
+    };
+}
+
+static status linear(struct device *dev, struct tensor out, struct tensor x, struct linear l,
+                     enum act act)
+{
+    return op_gemm(dev, out, x, l.w, l.b, act);
+}
+
+/* The rows of a layer's modulation. */
+enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FFN, SCALE_FFN, GATE_FFN };
+
+static struct tensor mod_row(const struct flow *f, int layer, int row)
+{
+    const int64_t c = f->r->m->config.dim;
+
+    return tensor_slice(tensor_at(f->mod, layer), 0, row * c, c);
+}
+
+/* [S, C] as heads: [S, N, D] */
+static struct tensor heads(const struct flow *f, struct tensor t)
+{
+    return tensor_split(t, 1, f->r->m->config.dim / f->r->m->config.heads);
+}
+
+status block_self_attention(struct flow *f, const struct block *b, int layer, struct tensor from)
+{
+    const struct dit_run *r = f->r;
+    struct device *dev = r->m->dev;
+    const int64_t c = r->m->config.dim;
+    const float eps = r->m->config.eps;
+    const size_t mark = f->a->used;
+    struct tensor qkv = { 0 }, q, k, v;
+    status st;
+
+    TRY_OUT(arena_take(f->a, &qkv, r->m->cdt, r->s_loc, 3 * c));
+    q = tensor_slice(qkv, 1, 0, c);
+    k = tensor_slice(qkv, 1, c, c);
+    v = tensor_slice(qkv, 1, 2 * c, c);
+    TRY_OUT(op_norm_modulate(dev, f->h, from, mod_row(f, layer, SCALE_ATTENTION),
+                             mod_row(f, layer, SHIFT_ATTENTION), eps));
+    TRY_OUT(linear(dev, qkv, f->h, b->qkv, ACT_NONE));
+    TRY_OUT(op_qk_norm_rope(dev, q, k, b->norm_q, b->norm_k, eps, r->rope, r->grid));
+    TRY_OUT(sequence_attention(r->m->mesh, dev, f->a, heads(f, f->h), heads(f, q), heads(f, k),
+                               heads(f, v), r->tokens));
+    TRY_OUT(linear(dev, f->y, f->h, b->o, ACT_NONE));
+    TRY_OUT(op_gate_add(dev, f->x, from, f->y, mod_row(f, layer, GATE_ATTENTION)));
+out:
+    arena_release(f->a, mark);
+    return st;
+}
+
+/* The text's keys and values depend on neither step nor latent: made once, when the block's
+ * weights are at hand, and kept. */
+static status text_kv(struct flow *f, const struct block *b, struct tensor k, struct tensor kv)
+{
+    const struct dit_run *r = f->r;
+
+    TRY(linear(r->m->dev, kv, r->context[f->side], b->text_kv, ACT_NONE));
+    return op_rms_norm(r->m->dev, k, k, b->text_norm_k, r->m->config.eps);
+}
+
+status block_cross_attention(struct flow *f, const struct block *b, int layer)
+{
+    const struct dit_run *r = f->r;
+    struct device *dev = r->m->dev;
+    const int64_t c = r->m->config.dim;
+    const float eps = r->m->config.eps, scale = 1 / sqrtf((float)(c / r->m->config.heads));
+    const struct tensor kv = tensor_at(r->text_kv[f->side], layer);
+    const struct tensor k = tensor_slice(kv, 1, 0, c), v = tensor_slice(kv, 1, c, c);
+
+    if (!r->text_ready[f->side])
+        TRY(text_kv(f, b, k, kv));
+    TRY(op_layer_norm(dev, f->h, f->x, b->norm_w, b->norm_b, eps));
+    TRY(linear(dev, f->y, f->h, b->text_q, ACT_NONE));
+    TRY(op_rms_norm(dev, f->y, f->y, b->text_norm_q, eps));
+    TRY(op_attention(dev, heads(f, f->h), (struct tensor){ 0 }, heads(f, f->y), heads(f, k),
+                     heads(f, v), scale));
+    TRY(linear(dev, f->y, f->h, b->text_o, ACT_NONE));
+    return op_gate_add(dev, f->x, f->x, f->y, (struct tensor){ 0 });
+}
+
+status block_feed_forward(struct flow *f, const struct block *b, int layer)
+{
+    const struct dit_run *r = f->r;
+    struct device *dev = r->m->dev;
+    const size_t mark = f->a->used;
+    struct tensor wide = { 0 };
+    status st;
+
+    TRY_OUT(arena_take(f->a, &wide, r->m->cdt, r->s_loc, r->m->config.ffn_dim));
+    TRY_OUT(op_norm_modulate(dev, f->h, f->x, mod_row(f, layer, SCALE_FFN),
+                             mod_row(f, layer, SHIFT_FFN), r->m->config.eps));
+    TRY_OUT(linear(dev, wide, f->h, b->up, ACT_GELU_TANH));
+    TRY_OUT(linear(dev, f->y, wide, b->down, ACT_NONE));
+    TRY_OUT(op_gate_add(dev, f->x, f->x, f->y, mod_row(f, layer, GATE_FFN)));
+out:
+    arena_release(f->a, mark);
+    return st;
+}

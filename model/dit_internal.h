@@ -1,0 +1,47 @@
+/* dit_internal.h - a block of the transformer, between dit.c and dit_block.c. */
+#ifndef MODEL_DIT_INTERNAL_H
+#define MODEL_DIT_INTERNAL_H
+
+#include "model/dit.h"
+
+/* y = x w^T + b */
+struct linear {
+    struct tensor w, b; // [out, in], [out]
+};
+
+struct block {
+    struct linear qkv, o;                   // self attention: [3C, C], [C, C]
+    struct tensor norm_q, norm_k;           // [C] f32
+    struct linear text_q, text_kv, text_o;  // cross attention: [C, C], [2C, C], [C, C]
+    struct tensor text_norm_q, text_norm_k; // [C] f32
+    struct tensor norm_w, norm_b;           // [C] f32: before cross attention
+    struct linear up, down;                 // feed forward: [F, C], [C, F]
+};
+
+void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_config *c,
+                 enum dtype cdt);
+
+/* The unit's tensors by name, those that lie behind each other as one. */
+void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS]);
+
+/* What a block works on, for one forward. */
+struct flow {
+    struct dit_run *r;
+    struct arena *a;
+    int side;
+    struct tensor x;    // [s_loc, C] f32: the residual stream
+    struct tensor h, y; // [s_loc, C] cdt: what goes into a layer, what comes out
+    struct tensor mod;  // [L, 6C] f32: shift, scale, gate of self attention, of the feed forward
+};
+
+/* x = from + gate * W_o attention(q, k, v), with q, k, v from norm(from) * (1 + scale) + shift.
+ * from: [s_loc, C], x itself, or in block 0 the embedded patches in cdt. */
+status block_self_attention(struct flow *f, const struct block *b, int layer, struct tensor from);
+
+/* x += W_o attention(q, k, v), with q from norm(x), k and v from the text. */
+status block_cross_attention(struct flow *f, const struct block *b, int layer);
+
+/* x += gate * W_down gelu(W_up (norm(x) * (1 + scale) + shift)). */
+status block_feed_forward(struct flow *f, const struct block *b, int layer);
+
+#endif

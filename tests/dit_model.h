@@ -1,0 +1,66 @@
+/* dit_model.h - small transformers whose weights are a formula of name and index, as
+ * golden/make_dit.py has it: nothing is read, and any range can be had by any rank. */
+#ifndef TESTS_DIT_MODEL_H
+#define TESTS_DIT_MODEL_H
+
+#include "model/dit.h"
+#include "runtime/half.h"
+
+#include <string.h>
+
+/* 128 levels around 0, in (-1, 1): exact in bf16. */
+static inline float dit_value(const char *name, int64_t i)
+{
+    uint64_t z = 0xcbf29ce484222325u;
+
+    for (const char *c = name; *c != '\0'; c++)
+        z = (z ^ (uint8_t)*c) * 0x100000001b3u;
+    z += (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    return ((float)(z >> 57) - 63.5f) / 64;
+}
+
+static inline float dit_weight(const char *name, int64_t i)
+{
+    const char *end = strrchr(name, '.');
+
+    if (strstr(name, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0)
+        return 1 + dit_value(name, i) / 4;
+    return strstr(name, "modulation") != NULL ? dit_value(name, i) : dit_value(name, i) / 8;
+}
+
+/* payload: the dit_config. */
+static inline status dit_read(void *payload, const char *name, int64_t first, int64_t count,
+                              enum dtype dt, void *dst)
+{
+    const struct dit_config *c = payload;
+    const bool patch = strncmp(name, "patch:", 6) == 0;
+    const char *plain = patch ? name + 6 : name;
+
+    for (int64_t k = 0; k < count; k++) {
+        const int64_t i = first + k, cell = i / c->in_dim % 4, row = i / c->in_dim / 4;
+        const int64_t from = patch ? (row * c->in_dim + i % c->in_dim) * 4 + cell : i;
+        const float v = dit_weight(plain, from);
+
+        if (dt == DT_F32)
+            ((float *)dst)[k] = v;
+        else
+            ((uint16_t *)dst)[k] = bf16_from_f32(v);
+    }
+    return ST_OK;
+}
+
+static inline struct weight_source dit_source(struct dit_config *config)
+{
+    return (struct weight_source){ .read = dit_read, .payload = config };
+}
+
+static inline void dit_fill(float *out, int64_t n, const char *name, float scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = scale * dit_value(name, i);
+}
+
+#endif

@@ -1,0 +1,293 @@
+/* The transformer on one rank against the official one: forwards, whole generations, bf16, and what
+ * the plan device says of them. */
+#include "kernels/table.h"
+#include "model/schedule.h"
+#include "tests/check.h"
+#include "tests/dit_model.h"
+#include "tests/golden.h"
+
+/* As CASES in golden/make_dit.py. */
+static const struct dit_case {
+    const char *name;
+    struct dit_config config;
+    int64_t t, h, w; // of the latent
+    int64_t text_rows;
+} cases[] = {
+    { "a",
+      { .heads = 12,
+        .dim = 72,
+        .ffn_dim = 200,
+        .layers = 3,
+        .in_dim = 16,
+        .out_dim = 16,
+        .text_len = 24,
+        .text_dim = 40,
+        .freq_dim = 32,
+        .eps = 1e-6f },
+      3,
+      6,
+      10,
+      7 },
+    { "b",
+      { .heads = 40,
+        .dim = 320,
+        .ffn_dim = 256,
+        .layers = 2,
+        .in_dim = 8,
+        .out_dim = 8,
+        .text_len = 16,
+        .text_dim = 24,
+        .freq_dim = 64,
+        .eps = 1e-6f },
+      2,
+      10,
+      6,
+      16 },
+    { "c",
+      { .heads = 5,
+        .dim = 50,
+        .ffn_dim = 64,
+        .layers = 2,
+        .in_dim = 12,
+        .out_dim = 4,
+        .text_len = 10,
+        .text_dim = 16,
+        .freq_dim = 16,
+        .eps = 1e-6f },
+      1,
+      2,
+      14,
+      1 },
+};
+
+#define MEMORY ((size_t)64 << 20)
+
+/* One rank with a model in memory, ready to run. */
+struct bench {
+    const struct dit_case *c;
+    struct device dev;
+    struct world world;
+    struct mesh mesh;
+    struct arena weights, run, step;
+    struct dit_config config;
+    struct dit dit;
+    struct dit_run r;
+    float *text[2];
+    int64_t tokens;
+};
+
+/* `plan`: on the plan device, from sizes alone. */
+static void bench_open(struct bench *b, const struct dit_case *c, const struct table *table,
+                       enum dtype cdt, bool plan, int steps, const float *timestep)
+{
+    static const char *const side[] = { "text.cond", "text.uncond" };
+    struct tensor text[2];
+
+    *b = (struct bench){ .c = c, .config = c->config, .tokens = c->t * c->h / 2 * c->w / 2 };
+    golden_need(plan ? device_open_plan(&b->dev, &table_plan, table->workspace)
+                     : device_open_cpu(&b->dev, 1, table, table->workspace));
+    world_describe(&b->world, 0, 1, 1);
+    golden_need(mesh_open(&b->mesh, &b->world, &b->dev, (struct mesh_shape){ 1, 1, 1 }));
+    golden_need(arena_init(&b->weights, &b->dev, "weights", MEMORY));
+    golden_need(arena_init(&b->run, &b->dev, "run", MEMORY));
+    golden_need(arena_init(&b->step, &b->dev, "step", MEMORY));
+    golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt, false,
+                         dit_source(&b->config)));
+    for (int i = 0; i < 2; i++) {
+        const int64_t n = c->text_rows * b->config.text_dim;
+
+        b->text[i] = malloc((size_t)n * sizeof(float));
+        dit_fill(b->text[i], n, side[i], 4);
+        text[i] = tensor_of(b->text[i], DT_F32, c->text_rows, b->config.text_dim);
+    }
+    golden_need(dit_begin(&b->r, &b->dit, &b->run, &b->step, c->t, c->h / 2, c->w / 2, steps,
+                          timestep, 2, text));
+}
+
+static void bench_close(struct bench *b)
+{
+    free(b->text[0]);
+    free(b->text[1]);
+    dit_close(&b->dit);
+    arena_done(&b->weights);
+    arena_done(&b->run);
+    arena_done(&b->step);
+    mesh_close(&b->mesh);
+    world_close(&b->world);
+    device_close(&b->dev);
+}
+
+static const float times[] = { 999, 501, 36 };
+
+static float *start_tokens(const struct bench *b)
+{
+    const struct dit_case *c = b->c;
+    const int64_t n = b->tokens * 4 * b->config.in_dim;
+    float *latent = malloc((size_t)n * sizeof(float)), *tokens = malloc((size_t)n * sizeof(float));
+
+    dit_fill(latent, n, "latent", 2);
+    tokens_from_latent(tokens, latent, b->config.in_dim, c->t, c->h, c->w);
+    free(latent);
+    return tokens;
+}
+
+/* Forwards at three times, all of one run: the text's keys and values are made in the first. */
+static void check_forward(struct golden *g, const struct dit_case *c, const struct table *table,
+                          enum dtype cdt)
+{
+    struct bench b;
+
+    bench_open(&b, c, table, cdt, false, COUNT(times), times);
+
+    const int64_t n = b.tokens * 4 * b.config.out_dim;
+    float *tokens = start_tokens(&b), *latent = malloc((size_t)n * sizeof(float));
+    struct tensor x = { 0 }, v = { 0 };
+
+    golden_need(arena_take(&b.run, &x, DT_F32, b.tokens, 4 * b.config.in_dim));
+    golden_need(arena_take(&b.run, &v, DT_F32, b.tokens, 4 * b.config.out_dim));
+    golden_need(device_upload(&b.dev, x, tokens));
+    for (int i = 0; i < (int)COUNT(times); i++) {
+        float *full = golden_f32(g, NULL, "v.%s.%g", c->name, times[i]);
+        float *half = golden_f32(g, NULL, "half.%s.%g", c->name, times[i]);
+        char what[80];
+
+        snprintf(what, sizeof(what), "%s, %s, forward %s at %g", table->name, dtype_name(cdt),
+                 c->name, times[i]);
+        golden_need(dit_forward(&b.r, &b.step, i, 0, v, x));
+        latent_from_tokens(latent, v.data, b.config.out_dim, c->t, c->h, c->w);
+        if (cdt == DT_F32) {
+            check_near(what, latent, full, n, 2e-5);
+            printf("%s: %.2g from the official one\n", what, check_distance(latent, full, n));
+        } else {
+            const double ours = check_distance(latent, half, n);
+            const double theirs = check_distance(half, full, n);
+
+            CHECK(ours < theirs, "%s: %.3g from the official bf16, which is %.3g from fp32", what,
+                  ours, theirs);
+            printf("%s: %.2g from the official bf16, which is %.2g from fp32, as ours is %.2g\n",
+                   what, ours, theirs, check_distance(latent, full, n));
+        }
+        free(full);
+        free(half);
+    }
+    CHECK(b.step.used == 0, "%zu bytes of scratch were not given back", b.step.used);
+    free(latent);
+    free(tokens);
+    bench_close(&b);
+}
+
+/* Ten steps with guidance. */
+static void check_generation(struct golden *g, const struct table *table, enum solver_kind kind)
+{
+    const struct dit_case *c = &cases[0];
+    struct schedule schedule;
+    struct solver solver;
+    struct bench b;
+
+    golden_need(schedule_init(&schedule, kind, 10, 5));
+    bench_open(&b, c, table, DT_F32, false, schedule.steps, schedule.timestep);
+
+    const int64_t n = b.tokens * 4 * b.config.in_dim;
+    float *tokens = start_tokens(&b), *latent = malloc((size_t)n * sizeof(float));
+    float *want = golden_f32(g, NULL, "final.%s", solver_name(kind));
+    struct tensor x = { 0 }, v[2] = { { 0 }, { 0 } };
+    char what[80];
+
+    golden_need(arena_take(&b.run, &x, DT_F32, b.tokens, 4 * b.config.in_dim));
+    golden_need(arena_take(&b.run, &v[0], DT_F32, b.tokens, 4 * b.config.in_dim));
+    golden_need(arena_take(&b.run, &v[1], DT_F32, b.tokens, 4 * b.config.in_dim));
+    golden_need(solver_init(&solver, &schedule, &b.run, x.dim[0], x.dim[1]));
+    golden_need(device_upload(&b.dev, x, tokens));
+    for (int i = 0; i < schedule.steps; i++) {
+        for (int side = 0; side < 2; side++)
+            golden_need(dit_forward(&b.r, &b.step, i, side, v[side], x));
+        golden_need(solver_step(&solver, &b.dev, x, v[0], v[1], 5));
+    }
+    latent_from_tokens(latent, x.data, b.config.in_dim, c->t, c->h, c->w);
+    snprintf(what, sizeof(what), "%s, 10 steps of %s", table->name, solver_name(kind));
+    check_near(what, latent, want, n, 2e-4);
+    printf("%s: final latent %.2g from the official one\n", what, check_distance(latent, want, n));
+    free(want);
+    free(latent);
+    free(tokens);
+    bench_close(&b);
+    schedule_done(&schedule);
+}
+
+/* A plan's peaks and operations are the run's. */
+static void check_plan(const struct table *table, const struct dit_case *c, enum dtype cdt)
+{
+    struct bench b[2];
+
+    for (int plan = 0; plan < 2; plan++) {
+        struct tensor x = { 0 }, v = { 0 };
+
+        bench_open(&b[plan], c, table, cdt, plan, COUNT(times), times);
+        golden_need(arena_take(&b[plan].run, &x, DT_F32, b->tokens, 4 * b->config.in_dim));
+        golden_need(arena_take(&b[plan].run, &v, DT_F32, b->tokens, 4 * b->config.out_dim));
+        if (!plan)
+            golden_need(device_zero(&b[plan].dev, x));
+        for (int side = 0; side < 2; side++)
+            golden_need(dit_forward(&b[plan].r, &b[plan].step, 0, side, v, x));
+    }
+    CHECK(b[0].weights.peak == b[1].weights.peak, "%s: weights %zu, planned %zu", c->name,
+          b[0].weights.peak, b[1].weights.peak);
+    CHECK(b[0].run.peak == b[1].run.peak, "%s: run %zu, planned %zu", c->name, b[0].run.peak,
+          b[1].run.peak);
+    CHECK(b[0].step.peak == b[1].step.peak, "%s: step %zu, planned %zu", c->name, b[0].step.peak,
+          b[1].step.peak);
+    CHECK(b[0].dev.flops == b[1].dev.flops && b[0].dev.flops > 0, "%s: %g operations, planned %g",
+          c->name, b[0].dev.flops, b[1].dev.flops);
+    bench_close(&b[0]);
+    bench_close(&b[1]);
+}
+
+static void check_refusals(void)
+{
+    struct bench b;
+    struct dit_run r;
+    struct dit_config config = cases[0].config;
+    struct dit m;
+    struct arena none = { 0 };
+    float row[64] = { 0 };
+    struct tensor text[2];
+
+    config.kind = DIT_VACE;
+    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) == ST_USAGE,
+          "a VACE model");
+    config.kind = DIT_T2V;
+    config.heads = 7;
+    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) == ST_FORMAT,
+          "7 heads of 72 channels");
+    bench_open(&b, &cases[2], &table_ref, DT_F32, false, 1, times);
+    text[0] = text[1] = tensor_of(row, DT_F32, 1, b.config.text_dim + 1);
+    CHECK(dit_begin(&r, &b.dit, &b.run, &b.step, 1, 1, 1, 1, times, 1, text) == ST_USAGE,
+          "text of another width");
+    bench_close(&b);
+}
+
+int main(int argc, char **argv)
+{
+    struct table cpu;
+    struct golden g;
+
+    if (argc < 2)
+        return 1;
+    table_cpu(&cpu);
+    g = golden_open(argv[1], "dit.safetensors");
+    const struct table *tables[] = { &table_ref, &cpu };
+    for (size_t t = 0; t < COUNT(tables); t++) {
+        for (size_t i = 0; i < COUNT(cases); i++) {
+            check_forward(&g, &cases[i], tables[t], DT_F32);
+            check_forward(&g, &cases[i], tables[t], DT_BF16);
+            check_plan(tables[t], &cases[i], DT_F32);
+            check_plan(tables[t], &cases[i], DT_BF16);
+        }
+        check_generation(&g, tables[t], SOLVER_UNIPC);
+        check_generation(&g, tables[t], SOLVER_DPMPP);
+        check_generation(&g, tables[t], SOLVER_EULER);
+    }
+    check_refusals();
+    golden_close(&g);
+    return check_end("dit");
+}

@@ -1,0 +1,229 @@
+/* The transformer on P ranks against itself on one, for every mesh of this many ranks, with whole
+ * and with sharded weights: the same bits on the reference table where nothing goes round a ring,
+ * 1e-5 elsewhere. Heads and tokens that do not divide, fewer tokens than ranks. What the plan
+ * device says of each rank against what the rank then does. */
+#include "kernels/table.h"
+#include "parallel/split.h"
+#include "tests/dit_model.h"
+#include "tests/ranks.h"
+
+#include <stdlib.h>
+
+#define STEPS 2
+
+static const struct model {
+    struct dit_config config;
+    int64_t f, h, w; // tokens
+} models[] = {
+    { { .heads = 12,
+        .dim = 72,
+        .ffn_dim = 96,
+        .layers = 3,
+        .in_dim = 8,
+        .out_dim = 8,
+        .text_len = 8,
+        .text_dim = 16,
+        .freq_dim = 16,
+        .eps = 1e-6f },
+      3,
+      3,
+      5 },
+    { { .heads = 6,
+        .dim = 36,
+        .ffn_dim = 50,
+        .layers = 2,
+        .in_dim = 4,
+        .out_dim = 4,
+        .text_len = 5,
+        .text_dim = 12,
+        .freq_dim = 16,
+        .eps = 1e-6f },
+      1,
+      1,
+      7 },
+};
+
+static const float times[STEPS] = { 937, 208 };
+static const char *const sides[2] = { "text.cond", "text.uncond" };
+
+static void need(status st)
+{
+    if (st != ST_OK) { // the others are waiting: end them all
+        printf("%s\n", status_line());
+        abort();
+    }
+}
+
+/* What one rank did. */
+struct outcome {
+    float *v[STEPS][2]; // [s_loc, 4 out] by step and side, NULL for sides of others
+    int64_t first, count;
+    size_t weights, run, step; // peaks
+    double flops, sent, messages;
+};
+
+static void outcome_done(struct outcome *o)
+{
+    for (int i = 0; i < STEPS * 2; i++)
+        free(o->v[i / 2][i % 2]);
+}
+
+/* Forwards of every step and of this rank's sides, in one run. */
+static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, struct arena *step,
+                     int first_side)
+{
+    const struct dit_config *c = &r->m->config;
+    const int64_t row = 4 * c->in_dim;
+    struct device *dev = r->m->dev;
+    struct tensor x, v;
+    float *host = malloc((size_t)(r->tokens * row) * sizeof(*host));
+
+    need(arena_take(run, &x, DT_F32, r->s_loc, row));
+    need(arena_take(run, &v, DT_F32, r->s_loc, 4 * c->out_dim));
+    o->first = r->grid.first;
+    o->count = r->s_loc;
+    for (int i = 0; i < STEPS; i++) {
+        dit_fill(host, r->tokens * row, i ? "x.1" : "x.0", 2);
+        need(device_upload(dev, x, host + o->first * row));
+        for (int side = 0; side < r->sides; side++) {
+            float *out = malloc(tensor_bytes(v) + 1);
+
+            need(dit_forward(r, step, i, side, v, x));
+            need(device_download(dev, out, v));
+            o->v[i][first_side + side] = out;
+        }
+    }
+    free(host);
+}
+
+static struct outcome run_rank(struct world *w, const struct model *model,
+                               const struct table *table, bool plan, enum dtype cdt,
+                               struct mesh_shape shape, bool fsdp)
+{
+    struct dit_config config = model->config;
+    struct outcome o = { 0 };
+    struct device dev;
+    struct mesh mesh;
+    struct arena weights, run, step;
+    struct dit m;
+    struct dit_run r;
+    float rows[2][8 * 16];
+    struct tensor text[2];
+    const int64_t text_rows = 3;
+
+    need(plan ? device_open_plan(&dev, &table_plan, 0)
+              : device_open_cpu(&dev, 1, table, table->workspace));
+    need(mesh_open(&mesh, w, &dev, shape));
+    need(arena_init(&weights, &dev, "weights", 4 << 20));
+    need(arena_init(&run, &dev, "run", 4 << 20));
+    need(arena_init(&step, &dev, "step", 4 << 20));
+    need(dit_open(&m, &config, &mesh, &dev, &weights, cdt, fsdp, dit_source(&config)));
+    for (int i = 0; i < 2; i++) {
+        dit_fill(rows[i], text_rows * config.text_dim, sides[i], 4);
+        text[i] = tensor_of(rows[i], DT_F32, text_rows, config.text_dim);
+    }
+    need(dit_begin(&r, &m, &run, &step, model->f, model->h, model->w, STEPS, times, 3 - shape.cfg,
+                   text + mesh.cfg));
+    forwards(&o, &r, &run, &step, mesh.cfg);
+    o.weights = weights.peak;
+    o.run = run.peak;
+    o.step = step.peak;
+    o.flops = dev.flops;
+    o.sent = mesh.all.sent + mesh.ring_group.sent + mesh.ulysses_group.sent;
+    o.messages = mesh.all.messages + mesh.ring_group.messages + mesh.ulysses_group.messages;
+    dit_close(&m);
+    arena_done(&weights);
+    arena_done(&run);
+    arena_done(&step);
+    mesh_close(&mesh);
+    device_close(&dev);
+    return o;
+}
+
+static void compare(const struct outcome *got, const struct outcome *alone, int64_t row,
+                    bool same_bits, double tolerance, const char *what)
+{
+    for (int i = 0; i < STEPS; i++) {
+        for (int side = 0; side < 2; side++) {
+            const float *mine = got->v[i][side], *want = alone->v[i][side] + got->first * row;
+            const int64_t n = got->count * row;
+
+            if (mine == NULL)
+                continue;
+            if (same_bits)
+                CHECK(memcmp(mine, want, (size_t)n * sizeof(*mine)) == 0,
+                      "%s: step %d, side %d: other bits than alone, %.3g off", what, i, side,
+                      check_distance(mine, want, n));
+            else
+                check_near(what, mine, want, n, tolerance);
+        }
+    }
+}
+
+static void check_mesh(struct world *w, const struct model *model, const struct outcome *alone,
+                       const struct table *table, enum dtype cdt, struct mesh_shape shape,
+                       bool fsdp)
+{
+    struct world described;
+    struct outcome got, planned;
+    char what[120];
+
+    snprintf(what, sizeof(what), "%d heads, %s, %s, cfg %d, ring %d, ulysses %d%s",
+             model->config.heads, table->name, dtype_name(cdt), shape.cfg, shape.ring,
+             shape.ulysses, fsdp ? ", sharded" : "");
+    world_describe(&described, w->rank, w->size, w->size);
+    got = run_rank(w, model, table, false, cdt, shape, fsdp);
+    planned = run_rank(&described, model, table, true, cdt, shape, fsdp);
+    // In bf16 a ring's parts are rounded before they are joined.
+    compare(&got, alone, 4 * model->config.out_dim, shape.ring == 1 && table == &table_ref,
+            cdt == DT_F32 ? 1e-5 : 1e-2, what);
+    CHECK(got.weights == planned.weights && got.run == planned.run && got.step == planned.step,
+          "%s: peaks %zu, %zu, %zu; planned %zu, %zu, %zu", what, got.weights, got.run, got.step,
+          planned.weights, planned.run, planned.step);
+    CHECK(got.flops == planned.flops, "%s: %.0f operations, planned %.0f", what, got.flops,
+          planned.flops);
+    CHECK(got.sent == planned.sent && got.messages == planned.messages,
+          "%s: %.0f bytes in %.0f messages, planned %.0f in %.0f", what, got.sent, got.messages,
+          planned.sent, planned.messages);
+    outcome_done(&got);
+    outcome_done(&planned);
+    world_close(&described);
+}
+
+static void check_model(struct world *w, const struct model *model, const struct table *table,
+                        enum dtype cdt)
+{
+    struct world one;
+    struct outcome alone;
+
+    world_describe(&one, 0, 1, 1);
+    alone = run_rank(&one, model, table, false, cdt, (struct mesh_shape){ 1, 1, 1 }, false);
+    for (int cfg = 1; cfg <= 2; cfg++) {
+        const int rest = w->size / cfg;
+
+        for (int ring = 1; rest * cfg == w->size && ring <= rest; ring++) {
+            const struct mesh_shape shape = { cfg, ring, rest / ring };
+
+            if (shape.ring * shape.ulysses != rest)
+                continue;
+            check_mesh(w, model, &alone, table, cdt, shape, false);
+            check_mesh(w, model, &alone, table, cdt, shape, true);
+        }
+    }
+    outcome_done(&alone);
+    world_close(&one);
+}
+
+int main(int argc, char **argv)
+{
+    struct table cpu;
+    struct world w;
+
+    need(world_open(&w, &argc, &argv));
+    table_cpu(&cpu);
+    for (size_t i = 0; i < COUNT(models); i++)
+        check_model(&w, &models[i], &table_ref, DT_F32);
+    check_model(&w, &models[0], &table_ref, DT_BF16);
+    check_model(&w, &models[0], &cpu, DT_F32);
+    return ranks_end(&w, "dit");
+}

@@ -1,0 +1,170 @@
+/* Cleaning and token ids against the official tokenizer's (golden/make_text.py). */
+#include "model/prompts.h"
+#include "model/tokenizer.h"
+#include "tests/check.h"
+#include "tests/golden.h"
+
+#include <string.h>
+
+enum { IDS_MAX = 512 };
+
+/* Rows of any length behind each other: row i is values [offset[i], offset[i + 1]). */
+struct rows {
+    void *values;
+    int64_t *offset;
+    int64_t count;
+};
+
+static struct rows read_rows(struct golden *g, const char *name, enum dtype dt)
+{
+    const struct file_tensor *t = tensorfile_find(&g->file, name);
+    struct rows r = { 0 };
+
+    CHECK(t != NULL, "no recorded %s", name);
+    r.values = golden_read(g, t, dt, NULL);
+    r.offset = golden_i64(g, &r.count, "%s_offset", name);
+    r.count--;
+    return r;
+}
+
+static void free_rows(struct rows *r)
+{
+    free(r->values);
+    free(r->offset);
+}
+
+static char *string_at(const struct rows *r, int64_t i)
+{
+    return strndup((const char *)r->values + r->offset[i],
+                   (size_t)(r->offset[i + 1] - r->offset[i]));
+}
+
+static void check_clean(struct golden *g)
+{
+    struct rows in = read_rows(g, "clean_in", DT_U8), out = read_rows(g, "clean_out", DT_U8);
+
+    CHECK(in.count >= 600 && in.count == out.count, "%lld texts", (long long)in.count);
+    for (int64_t i = 0; i < in.count; i++) {
+        char *text = string_at(&in, i), *want = string_at(&out, i), *got = NULL;
+        CHECK(text_clean(text, &got) == ST_OK && strcmp(got, want) == 0,
+              "text %lld <%s> became <%s>, not <%s>", (long long)i, text, got, want);
+        free(text);
+        free(want);
+        free(got);
+    }
+    free_rows(&in);
+    free_rows(&out);
+}
+
+static void check_ids(struct golden *g, struct tokenizer *t, const char *name, int max)
+{
+    struct rows in = read_rows(g, "token_in", DT_U8), want = read_rows(g, name, DT_I32);
+
+    CHECK(in.count == 200 && in.count == want.count, "%lld prompts", (long long)in.count);
+    for (int64_t i = 0; i < in.count; i++) {
+        char *text = string_at(&in, i);
+        const int *row = (const int *)want.values + want.offset[i];
+        const int length = (int)(want.offset[i + 1] - want.offset[i]);
+        int ids[IDS_MAX + 1], count = 0;
+
+        ids[max] = -7;
+        CHECK(tokenizer_encode(t, text, max, ids, &count) == ST_OK, "%s", status_line());
+        CHECK(count == length && memcmp(ids, row, (size_t)length * sizeof(*ids)) == 0,
+              "%s of prompt %lld <%s>: %d ids, not %d, or others", name, (long long)i, text, count,
+              length);
+        CHECK(ids[max] == -7, "prompt %lld: more than %d ids written", (long long)i, max);
+        free(text);
+    }
+    free_rows(&in);
+    free_rows(&want);
+}
+
+/* What is no UTF-8 is refused, by the cleaning and through the tokenizer. */
+static void check_refused(struct tokenizer *t)
+{
+    static const char *const bad[] = {
+        "\xff",
+        "a\x80",
+        "cut \xe4\xb8",
+        "\xc0\xaf overlong",
+        "\xed\xa0\x80",
+        "\xf4\x90\x80\x80",
+        "\xf8\x88\x80\x80\x80",
+        "gr\xfc\xdf dich",
+    };
+    int ids[IDS_MAX], count = 0;
+    char *out = NULL;
+
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        CHECK(text_clean(bad[i], &out) == ST_FORMAT && out == NULL, "bad text %zu taken", i);
+        CHECK(strstr(status_line(), "UTF-8") != NULL, "unclear line: %s", status_line());
+        CHECK(tokenizer_encode(t, bad[i], IDS_MAX, ids, &count) == ST_FORMAT && count == 0,
+              "bad text %zu encoded", i);
+    }
+    CHECK(text_clean("a&#1;\xe2\x80\x9c", &out) == ST_OK && strcmp(out, "a\"") == 0, "<%s>", out);
+    free(out);
+    CHECK(tokenizer_encode(t, "a b", 1, ids, &count) == ST_OK && count == 1 && ids[0] == 1,
+          "one id is not EOS");
+}
+
+/* Model files that are none. */
+static void check_model(const char *folder)
+{
+    struct tokenizer *t = NULL;
+    char path[4096];
+
+    snprintf(path, sizeof(path), "%s/no-such.model", folder);
+    CHECK(tokenizer_open(&t, path) == ST_IO && t == NULL, "a missing model was opened");
+    CHECK(strstr(status_line(), path) != NULL, "unclear line: %s", status_line());
+    snprintf(path, sizeof(path), "%s/text.safetensors", folder);
+    CHECK(tokenizer_open(&t, path) == ST_FORMAT && t == NULL, "a wrong file was opened");
+    CHECK(strstr(status_line(), path) != NULL, "unclear line: %s", status_line());
+    CHECK(tokenizer_open(&t, folder) == ST_IO && t == NULL, "a folder was opened");
+    tokenizer_close(NULL);
+}
+
+/* The default negative prompts, which reach the model with ASCII commas. */
+static void check_prompts(void)
+{
+    static const struct {
+        const char *prompt, *begins;
+        int commas; // as long as the official ones
+    } prompts[] = {
+        { negative_shared, "色调艳丽，过曝，静态，", 27 },
+        { negative_i2v, "镜头晃动，色调艳丽，过曝，静态，", 28 },
+        { negative_flf2v, "镜头切换，镜头晃动，色调艳丽，", 29 },
+        { negative_s2v, "画面模糊，最差质量，画面模糊，", 20 },
+    };
+
+    for (size_t i = 0; i < COUNT(prompts); i++) {
+        const char *p = prompts[i].prompt;
+        char *clean = NULL;
+        int commas = 0;
+
+        CHECK(strncmp(p, prompts[i].begins, strlen(prompts[i].begins)) == 0, "<%s>", p);
+        CHECK(text_clean(p, &clean) == ST_OK && strstr(clean, "，") == NULL, "<%s>", clean);
+        for (const char *c = clean; *c != '\0'; c++)
+            commas += *c == ',';
+        CHECK(commas == prompts[i].commas, "%d commas in <%s>", commas, clean);
+        free(clean);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct golden g = golden_open(argv[1], "text.safetensors");
+    struct tokenizer *t = NULL;
+    char path[4096];
+
+    check_clean(&g);
+    snprintf(path, sizeof(path), "%s/spiece.model", argv[1]);
+    golden_need(tokenizer_open(&t, path));
+    check_ids(&g, t, "ids", IDS_MAX);
+    check_ids(&g, t, "short_ids", 16);
+    check_refused(t);
+    check_model(argv[1]);
+    check_prompts();
+    tokenizer_close(t);
+    golden_close(&g);
+    return check_end("text");
+}
