@@ -1,0 +1,38 @@
+/* run.h - one generation of a job, with its files: the run file it comes from and goes to, the
+ * video it ends in. */
+#ifndef LAUNCH_RUN_H
+#define LAUNCH_RUN_H
+
+#include "launch/job.h"
+#include "launch/video.h"
+#include "runtime/runfile.h"
+
+struct run {
+    struct request *request; // borrowed, complete
+    struct plan_input plan;
+    struct schedule schedule;
+    struct text_rows text[2];   // conditional, unconditional; data borrowed
+    float *noise, *latent;      // [c, t, h, w], every rank
+    struct denoise_state state; // to go on from, or for saving; arrays of latent shape
+    bool resumed;
+    struct video *video;                // rank 0
+    char *name;                         // of the result
+    double text_s, denoise_s, decode_s; // what the stages took
+};
+
+/* Before the long computation: schedule, noise, buffers, files that will be written. `from` is the
+ * run file's content on rank 0 when the run is resumed, else NULL. Collective. */
+status run_open(struct run *run, struct job *j, struct request *r, const struct plan_input *plan,
+                const struct runfile *from);
+
+/* Takes text from the rows of a run file on rank 0; rows are malloc'ed on every rank and belong to
+ * the caller. Collective. */
+status run_text_from(struct job *j, const struct runfile *from, int64_t text_dim,
+                     struct text_rows text[2]);
+
+/* Denoise, decode, write. Collective; faults inside a step end the job. */
+status run_go(struct run *run, struct job *j, struct pipeline *p);
+
+void run_close(struct run *run); // accepts a half-open or zeroed run
+
+#endif

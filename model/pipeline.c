@@ -1,0 +1,218 @@
+#include "model/pipeline.h"
+
+#include "kernels/table.h"
+#include "model/tokenizer.h"
+#include "model/umt5.h"
+
+#include <stdlib.h>
+
+status pipeline_open(struct pipeline *p, struct world *world, struct device *dev,
+                     struct checkpoint *checkpoint, const struct plan_input *plans, int count)
+{
+    status st = ST_OK;
+
+    *p =
+        (struct pipeline){ .world = world, .dev = dev, .checkpoint = checkpoint, .plan = plans[0] };
+    for (int i = 0; i < count && st == ST_OK; i++) {
+        struct plan_rank one;
+
+        st = plan_rank(&plans[i], world->rank, &one);
+        if (st == ST_OK)
+            plan_cover(&p->sizes, &one);
+    }
+    TRY(agree(world, st));
+    return mesh_open(&p->mesh, world, dev, plans[0].mesh);
+}
+
+void pipeline_close(struct pipeline *p)
+{
+    if (p->vae_ready)
+        vae_close(&p->vae);
+    if (p->dit_ready)
+        dit_close(&p->dit);
+    arena_done(&p->vae_weights);
+    arena_done(&p->dit_weights);
+    mesh_close(&p->mesh);
+    *p = (struct pipeline){ 0 };
+}
+
+static status load_dit(struct pipeline *p)
+{
+    struct checkpoint *c = p->checkpoint;
+
+    if (p->dit_ready)
+        return ST_OK;
+    TRY(checkpoint_part(c, PART_DIT));
+    TRY(arena_init(&p->dit_weights, p->dev, "transformer", p->sizes.step.weights));
+    TRY(dit_open(&p->dit, &c->config.dit, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
+                 p->plan.fsdp, checkpoint_source(c, PART_DIT)));
+    p->dit_ready = true;
+    return ST_OK;
+}
+
+status pipeline_load(struct pipeline *p)
+{
+    return agree(p->world, load_dit(p));
+}
+
+/* On rank 0: the prompts' rows. */
+static status encode(struct pipeline *p, int count, const char *const *prompts,
+                     struct text_rows *out)
+{
+    struct checkpoint *c = p->checkpoint;
+    const int max = (int)p->plan.config.dit.text_len;
+    struct tokenizer *tokenizer = NULL;
+    struct arena a = { 0 };
+    int *length = calloc((size_t)count, sizeof(*length));
+    int **ids = calloc((size_t)count, sizeof(*ids));
+    float **rows = calloc((size_t)count, sizeof(*rows));
+    status st;
+
+    if (length == NULL || ids == NULL || rows == NULL) {
+        st = fail(ST_MEMORY, "no host memory for %d prompts", count);
+        goto out;
+    }
+    TRY_OUT(checkpoint_part(c, PART_T5));
+    TRY_OUT(tokenizer_open(&tokenizer, c->tokenizer));
+    for (int i = 0; i < count; i++) {
+        ids[i] = calloc((size_t)max, sizeof(int));
+        if (ids[i] == NULL) {
+            st = fail(ST_MEMORY, "no host memory for %d tokens", max);
+            goto out;
+        }
+        TRY_OUT(tokenizer_encode(tokenizer, prompts[i], max, ids[i], &length[i]));
+        rows[i] = malloc((size_t)length[i] * (size_t)c->config.t5.dim * sizeof(float));
+        if (rows[i] == NULL) {
+            st = fail(ST_MEMORY, "no host memory for %d text rows", length[i]);
+            goto out;
+        }
+        out[i] = (struct text_rows){ length[i], rows[i] };
+    }
+    TRY_OUT(arena_init(&a, p->dev, "text", p->sizes.text.scratch));
+    TRY_OUT(umt5_encode(&c->config.t5, p->dev, &a, p->plan.cdt, checkpoint_source(c, PART_T5),
+                        p->plan.t5_stored, count, (const int *const *)ids, length, rows));
+    TRY_OUT(device_wait(p->dev));
+out:
+    for (int i = 0; ids != NULL && i < count; i++)
+        free(ids[i]);
+    free(ids);
+    free(length);
+    free(rows);
+    arena_done(&a);
+    tokenizer_close(tokenizer);
+    return st;
+}
+
+status pipeline_text(struct pipeline *p, int count, const char *const *prompts,
+                     struct text_rows *out)
+{
+    struct world *w = p->world;
+    status st = ST_OK;
+
+    for (int i = 0; i < count; i++)
+        out[i] = (struct text_rows){ 0 };
+    if (w->rank == 0)
+        st = encode(p, count, prompts, out);
+    if (st == ST_OK)
+        st = load_dit(p);
+    TRY(agree(w, st));
+    for (int i = 0; i < count; i++) {
+        world_broadcast(w, &out[i].rows, sizeof(out[i].rows), 0);
+        if (w->rank != 0) {
+            out[i].data =
+                malloc((size_t)(out[i].rows * p->plan.config.dit.text_dim) * sizeof(float));
+            if (out[i].data == NULL)
+                st = fail(ST_MEMORY, "no host memory for %lld text rows", (long long)out[i].rows);
+        }
+    }
+    TRY(agree(w, st));
+    for (int i = 0; i < count; i++)
+        world_broadcast(w, out[i].data,
+                        (size_t)(out[i].rows * p->plan.config.dit.text_dim) * sizeof(float), 0);
+    return ST_OK;
+}
+
+status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
+                        const struct denoise_state *state, struct step_watch watch, float *latent)
+{
+    struct arena run = { 0 }, scratch = { 0 };
+    struct denoise d = { 0 };
+    status st;
+
+    TRY(pipeline_load(p));
+    st = arena_init(&run, p->dev, "run", p->sizes.step.run);
+    if (st == ST_OK)
+        st = arena_init(&scratch, p->dev, "step", p->sizes.step.scratch);
+    if (st == ST_OK)
+        st = denoise_begin(&d, &p->dit, &run, &scratch, in);
+    if (st == ST_OK)
+        st = state != NULL ? denoise_restore(&d, state) : denoise_start(&d, noise);
+    TRY_OUT(agree(p->world, st));
+    while (d.solver.step < in->schedule.steps) {
+        TRY_OUT(denoise_step(&d));
+        TRY_OUT(watch.step(watch.payload, &d, d.solver.step, in->schedule.steps));
+    }
+    TRY_OUT(denoise_latent(&d, latent));
+out:
+    denoise_end(&d);
+    arena_done(&scratch);
+    arena_done(&run);
+    return st;
+}
+
+void pipeline_offload(struct pipeline *p)
+{
+    if (p->plan.keep_models || !p->dit_ready)
+        return;
+    dit_close(&p->dit);
+    arena_done(&p->dit_weights);
+    p->dit_ready = false;
+}
+
+static status load_vae(struct pipeline *p)
+{
+    struct checkpoint *c = p->checkpoint;
+
+    if (p->vae_ready)
+        return ST_OK;
+    TRY(checkpoint_part(c, PART_VAE));
+    TRY(arena_init(&p->vae_weights, p->dev, "vae", p->sizes.decode.weights));
+    TRY(vae_open(&p->vae, &c->config.vae, &p->mesh.all, p->dev, &p->vae_weights, DT_F32, false,
+                 true, checkpoint_source(c, PART_VAE)));
+    p->vae_ready = true;
+    return ST_OK;
+}
+
+/* [c, t, h, w] to [t, h, w, c]. */
+static void channels_last(float *out, const float *in, struct latent_shape s)
+{
+    const int64_t pixels = s.t * s.h * s.w;
+
+    for (int64_t c = 0; c < s.c; c++)
+        for (int64_t i = 0; i < pixels; i++)
+            out[i * s.c + c] = in[c * pixels + i];
+}
+
+status pipeline_decode(struct pipeline *p, struct latent_shape shape, const float *latent,
+                       struct vae_tiling tiling, struct frame_sink sink)
+{
+    struct arena scratch = { 0 };
+    float *last = malloc((size_t)latent_count(shape) * sizeof(float));
+    status st = ST_OK;
+
+    if (last == NULL)
+        st = fail(ST_MEMORY, "no host memory for a latent of %lld values",
+                  (long long)latent_count(shape));
+    else
+        channels_last(last, latent, shape);
+    if (st == ST_OK)
+        st = load_vae(p);
+    if (st == ST_OK)
+        st = arena_init(&scratch, p->dev, "decode", p->sizes.decode.scratch);
+    TRY_OUT(agree(p->world, st));
+    TRY_OUT(vae_decode(&p->vae, &scratch, last, shape.t, shape.h, shape.w, tiling, sink, NULL));
+out:
+    arena_done(&scratch);
+    free(last);
+    return st;
+}
