@@ -68,11 +68,11 @@ status cmd_generate(struct world *w, int argc, char **argv)
     run.text_s = (double)(now.tv_sec - began.tv_sec) + 1e-9 * (double)(now.tv_nsec - began.tv_nsec);
     run.text[0] = text[0];
     run.text[1] = text[1];
-    st = run_go(&run, &job, &p);
-    if (st != ST_OK)
-        command_abort(w, st);
+    TRY_OUT(run_go(&run, &job, &p));
     job_memory(&job, &p);
 out:
+    if (p.in_step)
+        command_abort(w, st);
     run_close(&run);
     pipeline_close(&p);
     free(text[0].data);

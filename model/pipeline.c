@@ -148,11 +148,13 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     if (st == ST_OK)
         st = state != NULL ? denoise_restore(&d, state) : denoise_start(&d, noise);
     TRY_OUT(agree(p->world, st));
+    p->in_step = true;
     while (d.solver.step < in->schedule.steps) {
         TRY_OUT(denoise_step(&d));
         TRY_OUT(watch.step(watch.payload, &d, d.solver.step, in->schedule.steps));
     }
     TRY_OUT(denoise_latent(&d, latent));
+    p->in_step = false;
 out:
     denoise_end(&d);
     arena_done(&scratch);
@@ -210,7 +212,9 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
     if (st == ST_OK)
         st = arena_init(&scratch, p->dev, "decode", p->sizes.decode.scratch);
     TRY_OUT(agree(p->world, st));
+    p->in_step = true;
     TRY_OUT(vae_decode(&p->vae, &scratch, last, shape.t, shape.h, shape.w, tiling, sink, NULL));
+    p->in_step = false;
 out:
     arena_done(&scratch);
     free(last);

@@ -21,6 +21,7 @@ struct pipeline {
     struct dit dit;
     struct vae vae;
     bool dit_ready, vae_ready;
+    bool in_step; // a failure now is this rank's own: the others cannot agree, end the job
 };
 
 /* Opens the mesh; models are loaded when first used. plans[0 .. count): the requests to come, which

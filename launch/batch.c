@@ -1,0 +1,239 @@
+/* wanmpi batch: many requests, one a line, with the models loaded once. */
+#include "launch/commands.h"
+#include "launch/run.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FILE_MOST ((size_t)64 << 20)
+
+struct entry {
+    struct request request;
+    struct plan_input plan;
+    int text[2]; // indices into the batch's texts
+    bool done;   // its file is there already
+};
+
+struct batch {
+    struct entry *entries;
+    int count;
+    const char **prompts; // distinct, borrowed from the requests
+    struct text_rows *texts;
+    int prompt_count;
+};
+
+static int line_count(const char *text)
+{
+    int n = 0;
+
+    for (const char *p = text; *p; p++)
+        n += *p == '\n';
+    return n + 1;
+}
+
+static bool blank(const char *line)
+{
+    while (isspace((unsigned char)*line))
+        line++;
+    return *line == '\0';
+}
+
+/* A line without save_file gets a name that a second start finds again: jobs-0003.mp4. */
+static status name_entry(struct request *r, const char *file, int line)
+{
+    const char *base = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;
+    const char *dot = strrchr(base, '.');
+
+    if (r->save_file != NULL)
+        return ST_OK;
+    if (asprintf(&r->save_file, "%.*s-%04d.%s", (int)(dot ? dot - base : (long)strlen(base)), base,
+                 line, r->frame_num == 1 ? "png" : "mp4") < 0) {
+        r->save_file = NULL;
+        return fail(ST_MEMORY, "no host memory");
+    }
+    return ST_OK;
+}
+
+/* The lines of the file as complete requests, the same on all ranks. Collective. */
+static status read_entries(struct batch *b, struct world *w, const struct request *job)
+{
+    char *text = NULL;
+    int lines = 0;
+    status st = ST_OK;
+
+    if (w->rank == 0)
+        st = options_read_file(job->batch_file, FILE_MOST, &text);
+    if (w->rank == 0 && st == ST_OK)
+        lines = line_count(text);
+    TRY_OUT(agree(w, st));
+    world_broadcast(w, &lines, sizeof(lines), 0);
+    b->entries = calloc((size_t)lines, sizeof(*b->entries));
+    TRY_OUT(agree(w, b->entries ? ST_OK : fail(ST_MEMORY, "no host memory for %d lines", lines)));
+    for (int i = 0, at = 0; i < lines; i++) {
+        struct entry *e = &b->entries[b->count];
+        char *line = text + at, where[512];
+        int skip = 0;
+
+        if (w->rank == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            at += (int)strlen(line) + 1;
+            skip = blank(line);
+        }
+        world_broadcast(w, &skip, sizeof(skip), 0);
+        if (skip)
+            continue;
+        b->count++;
+        request_init(&e->request);
+        if (w->rank == 0) {
+            snprintf(where, sizeof(where), "%s:%d", job->batch_file, i + 1);
+            st = request_line(&e->request, job, line, where);
+            if (st == ST_OK)
+                st = name_entry(&e->request, job->batch_file, i + 1);
+        }
+        TRY_OUT(request_share(w, st, &e->request));
+        if (w->rank == 0)
+            e->done = access(e->request.save_file, F_OK) == 0;
+        world_broadcast(w, &e->done, sizeof(e->done), 0);
+    }
+    if (b->count == 0)
+        st = fail(ST_USAGE, "%s has no requests: write one JSON object a line", job->batch_file);
+out:
+    free(text);
+    return st;
+}
+
+static int prompt_index(struct batch *b, const char *prompt)
+{
+    int i = 0;
+
+    while (i < b->prompt_count && strcmp(b->prompts[i], prompt) != 0)
+        i++;
+    if (i == b->prompt_count)
+        b->prompts[b->prompt_count++] = prompt;
+    return i;
+}
+
+/* Distinct texts of the requests still to do. Local. */
+static status collect_prompts(struct batch *b)
+{
+    b->prompts = calloc(2 * (size_t)b->count, sizeof(*b->prompts));
+    b->texts = calloc(2 * (size_t)b->count, sizeof(*b->texts));
+    if (b->prompts == NULL || b->texts == NULL)
+        return fail(ST_MEMORY, "no host memory for %d prompts", 2 * b->count);
+    for (int i = 0; i < b->count; i++) {
+        struct entry *e = &b->entries[i];
+
+        if (e->done)
+            continue;
+        e->text[0] = prompt_index(b, e->request.prompt);
+        e->text[1] = prompt_index(b, e->request.negative_prompt);
+    }
+    return ST_OK;
+}
+
+/* Plans of the requests to do, in a row for job_fit and pipeline_open. */
+static status plan_all(struct batch *b, struct job *j, struct plan_input **plans, int *count)
+{
+    status st = ST_OK;
+
+    *count = 0;
+    *plans = calloc((size_t)b->count, sizeof(**plans));
+    if (*plans == NULL)
+        return fail(ST_MEMORY, "no host memory for %d plans", b->count);
+    for (int i = 0; i < b->count && st == ST_OK; i++) {
+        if (b->entries[i].done)
+            continue;
+        st = job_plan(j, &b->entries[i].request, b->prompt_count, &(*plans)[*count]);
+        (*plans)[(*count)++].keep_models = b->entries[i].request.offload_model != 1;
+    }
+    return st;
+}
+
+static void close_entries(struct batch *b)
+{
+    for (int i = 0; i < b->prompt_count; i++)
+        free(b->texts[i].data);
+    for (int i = 0; i < b->count; i++)
+        request_done(&b->entries[i].request);
+    free(b->prompts);
+    free(b->texts);
+    free(b->entries);
+}
+
+/* The requests that are not done, one after the other. */
+static status run_all(struct batch *b, struct job *j, struct pipeline *p,
+                      const struct plan_input *plans)
+{
+    int next = 0;
+    status st = ST_OK;
+
+    for (int i = 0; i < b->count && st == ST_OK; i++) {
+        struct entry *e = &b->entries[i];
+        struct run run = { 0 };
+
+        if (e->done) {
+            progress_line(&j->progress, "request %d of %d: %s is there, skipped", i + 1, b->count,
+                          e->request.save_file);
+            continue;
+        }
+        progress_line(&j->progress, "request %d of %d: %s", i + 1, b->count, e->request.prompt);
+        st = run_open(&run, j, &e->request, &plans[next++], NULL);
+        if (st == ST_OK) {
+            run.text[0] = b->texts[e->text[0]];
+            run.text[1] = b->texts[e->text[1]];
+            st = run_go(&run, j, p);
+        }
+        if (p->in_step)
+            command_abort(j->world, st);
+        run_close(&run);
+    }
+    return st;
+}
+
+status cmd_batch(struct world *w, int argc, char **argv)
+{
+    struct request r;
+    struct batch b = { 0 };
+    struct job job = { 0 };
+    struct pipeline p = { 0 };
+    struct plan_input *plans = NULL;
+    int todo = 0;
+    status st;
+
+    request_init(&r);
+    st = w->rank == 0 ? request_parse(&r, CMD_BATCH, NULL, 0, argc, argv) : ST_OK;
+    if (w->rank == 0 && st == ST_OK)
+        st = request_complete(&r, CMD_BATCH);
+    TRY_OUT(request_share(w, st, &r));
+    TRY_OUT(read_entries(&b, w, &r));
+    TRY_OUT(job_open(&job, w, &r));
+    st = collect_prompts(&b);
+    if (st == ST_OK)
+        st = plan_all(&b, &job, &plans, &todo);
+    TRY_OUT(agree(w, st));
+    if (todo == 0) {
+        progress_line(&job.progress, "all %d requests are done", b.count);
+        goto out;
+    }
+    TRY_OUT(job_fit(&job, &r, plans, todo));
+    progress_line(&job.progress, "%d requests, %d to do, %d texts", b.count, todo, b.prompt_count);
+    for (int i = 0, n = 0; i < b.count && n == 0; i++)
+        if (!b.entries[i].done)
+            job_announce(&job, &b.entries[i].request, &plans[n++]);
+    TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, plans, todo));
+    progress_stage(&job.progress, "text and weights", 0, 0, "");
+    TRY_OUT(pipeline_text(&p, b.prompt_count, b.prompts, b.texts));
+    TRY_OUT(pipeline_load(&p));
+    progress_end(&job.progress);
+    TRY_OUT(run_all(&b, &job, &p, plans));
+    job_memory(&job, &p);
+out:
+    pipeline_close(&p);
+    free(plans);
+    close_entries(&b);
+    job_close(&job);
+    request_done(&r);
+    return st;
+}

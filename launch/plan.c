@@ -1,0 +1,242 @@
+/* wanmpi plan: what a request takes, on this machine or on a described one, without weights. */
+#include "launch/commands.h"
+#include "launch/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define GIB ((double)(1 << 30))
+
+/* A machine that is not here. All 0: this one. */
+struct machine {
+    int nodes, gpus, ranks;
+    double memory_gb, tflops, link_gbs;
+};
+
+static const struct option machine_rows[] = {
+    { "ranks", OPT_INT, offsetof(struct machine, ranks), .value = "N", .group = "machine",
+      .least = 1, .most = 65536, .help = "ranks on this machine (default: those of mpirun)" },
+    { "nodes", OPT_INT, offsetof(struct machine, nodes), .value = "N", .least = 1, .most = 65536,
+      .help = "describe another machine: so many nodes" },
+    { "gpus", OPT_INT, offsetof(struct machine, gpus), .value = "N", .least = 1, .most = 1024,
+      .help = "GPUs of each node, one rank each" },
+    { "gpu_memory", OPT_DOUBLE, offsetof(struct machine, memory_gb), .value = "GB", .least = 1,
+      .most = 100000, .help = "memory of a GPU in GB (default 80)" },
+    { "tflops", OPT_DOUBLE, offsetof(struct machine, tflops), .value = "X", .least = 0.001,
+      .most = 100000,
+      .help = "sustained TFLOP/s of a rank, for the time (default: 600 for GPUs, else measured)" },
+    { "link", OPT_DOUBLE, offsetof(struct machine, link_gbs), .value = "GB/S", .least = 0.001,
+      .most = 100000, .help = "GB/s between ranks, for the time (default 200 for GPUs, else 2)" },
+};
+
+static struct option_set machine_set(struct machine *m)
+{
+    return (struct option_set){ machine_rows, COUNT(machine_rows), m, NULL };
+}
+
+void help_plan(FILE *out)
+{
+    struct machine m = { 0 };
+    struct request r;
+    struct option_set sets[2];
+
+    request_init(&r);
+    sets[0] = request_options(&r);
+    sets[1] = machine_set(&m);
+    fputs(
+        "wanmpi plan: mesh, bytes, FLOPs, messages and time of a request, from a run on a device\n"
+        "that computes nothing. Needs no weights; with --ckpt_dir it takes that model's sizes.\n\n"
+        "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
+        "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n\n",
+        out);
+    options_help(out, CMD_PLAN, sets, 2);
+    request_done(&r);
+}
+
+/* TFLOP/s of this rank's matrix product, over about a quarter of a second. */
+static status measure(struct device *dev, double *tflops)
+{
+    const int64_t m = 512, n = 1536, k = 1536;
+    struct arena a = { 0 };
+    struct tensor out, x, w, none = { 0 };
+    struct timespec from, to;
+    double s = 0;
+    int times = 0;
+    status st;
+
+    TRY(arena_init(&a, dev, "measure", (size_t)(m * n + m * k + n * k) * 4 + 4096));
+    TRY_OUT(arena_take(&a, &out, DT_F32, m, n));
+    TRY_OUT(arena_take(&a, &x, DT_F32, m, k));
+    TRY_OUT(arena_take(&a, &w, DT_F32, n, k));
+    TRY_OUT(device_zero(dev, x));
+    TRY_OUT(device_zero(dev, w));
+    TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (; s < 0.25; times++) {
+        TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
+        TRY_OUT(device_wait(dev));
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        s = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+    }
+    *tflops = 2.0 * (double)(m * n * k) * times / s / 1e12;
+out:
+    arena_done(&a);
+    return st;
+}
+
+static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
+{
+    return a->device == b->device && a->host == b->host && a->step.flops == b->step.flops &&
+           a->step.sent == b->step.sent && a->decode.flops == b->decode.flops;
+}
+
+static void print_rows(const struct plan_rank *all, int ranks)
+{
+    printf("%-9s %9s %9s %9s %9s %9s | %9s %9s | %9s %9s %7s\n", "rank", "weights", "run", "step",
+           "vae", "decode", "device", "host", "TFLOP", "sent", "msgs");
+    printf("%-9s %9s %9s %9s %9s %9s | %9s %9s | %9s %9s %7s\n", "", "MB", "MB", "MB", "MB", "MB",
+           "peak MB", "MB", "/step", "MB/step", "/step");
+    for (int i = 0; i < ranks;) {
+        const struct plan_rank *p = &all[i];
+        char name[24];
+        int last = i;
+
+        while (last + 1 < ranks && same_rank(&all[last + 1], p))
+            last++;
+        if (last > i)
+            snprintf(name, sizeof(name), "%d-%d", i, last);
+        else
+            snprintf(name, sizeof(name), "%d", i);
+        printf("%-9s %9.1f %9.1f %9.1f %9.1f %9.1f | %9.1f %9.1f | %9.3f %9.1f %7.0f\n", name,
+               (double)p->step.weights / 1e6, (double)p->step.run / 1e6,
+               (double)p->step.scratch / 1e6, (double)p->decode.weights / 1e6,
+               (double)p->decode.scratch / 1e6, (double)p->device / 1e6, (double)p->host / 1e6,
+               p->step.flops / 1e12, p->step.sent / 1e6, p->step.messages);
+        i = last + 1;
+    }
+}
+
+static void print_time(const struct plan_rank *all, int ranks, int steps, const struct machine *m)
+{
+    struct plan_rank most = { 0 };
+    double step, decode, text;
+    char buffer[24];
+
+    for (int i = 0; i < ranks; i++)
+        plan_cover(&most, &all[i]);
+    step = most.step.flops / m->tflops / 1e12 + most.step.sent / m->link_gbs / 1e9;
+    decode = most.decode.flops / m->tflops / 1e12 + most.decode.sent / m->link_gbs / 1e9;
+    text = most.text.flops / m->tflops / 1e12;
+    printf("time      about %.3g s a step, %.3g s for the text, %.3g s decoding: %s in all, at "
+           "%.3g TFLOP/s a rank and %.3g GB/s, nothing overlapped\n",
+           step, text, decode, progress_time(buffer, text + step * steps + decode), m->tflops,
+           m->link_gbs);
+}
+
+/* Whether the largest rank fits, and if not with --dit_fsdp whether it would. */
+static void print_fit(const struct plan_input *in, const struct plan_rank *all, double memory,
+                      const char *of)
+{
+    struct plan_input sharded = *in;
+    struct plan_rank most = { 0 }, one;
+
+    for (int i = 0; i < in->ranks; i++)
+        plan_cover(&most, &all[i]);
+    printf("memory    %.2f GiB of the %.2f GiB of %s: %s\n", (double)most.device / GIB,
+           memory / GIB, of, (double)most.device <= memory ? "fits" : "does not fit");
+    if ((double)most.device <= memory || in->fsdp || in->ranks == 1)
+        return;
+    sharded.fsdp = true;
+    most = (struct plan_rank){ 0 };
+    for (int i = 0; i < in->ranks && plan_rank(&sharded, i, &one) == ST_OK; i++)
+        plan_cover(&most, &one);
+    printf("          with --dit_fsdp %.2f GiB: %s\n", (double)most.device / GIB,
+           (double)most.device <= memory ? "fits" : "does not fit either");
+}
+
+static status plan(const struct request *r, struct machine *m, const struct model_config *config,
+                   struct device *dev, int world_size)
+{
+    const bool described = m->nodes > 0 || m->gpus > 0;
+    struct plan_input in;
+    struct plan_rank *all;
+    const int per_node = m->gpus > 0 ? m->gpus : 8;
+    const int ranks = described ? (m->nodes > 0 ? m->nodes : 1) * per_node
+                                : (m->ranks > 0 ? m->ranks : world_size);
+    double memory;
+    status st = ST_OK;
+
+    if (described && m->ranks > 0)
+        return fail(ST_USAGE, "--ranks is for this machine; a described one has --nodes * --gpus");
+    TRY(job_plan_input(&in, r, config, dev->table, ranks, described ? per_node : ranks, 2));
+    if (m->tflops == 0 && described)
+        m->tflops = 600;
+    else if (m->tflops == 0)
+        TRY(measure(dev, &m->tflops));
+    m->link_gbs = m->link_gbs > 0 ? m->link_gbs : described ? 200 : 2;
+    memory = described ? (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9
+                       : (double)placement_memory() / ranks;
+    all = calloc((size_t)ranks, sizeof(*all));
+    if (all == NULL)
+        return fail(ST_MEMORY, "no host memory for %d ranks", ranks);
+    for (int i = 0; i < ranks; i++)
+        TRY_OUT(plan_rank(&in, i, &all[i]));
+    printf("model     %s: %d layers of %lld, %d heads, %s\n", r->task_name, config->dit.layers,
+           (long long)config->dit.dim, config->dit.heads, in.cdt == DT_BF16 ? "bf16" : "fp32");
+    printf("video     %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
+           r->size[0], r->size[1], r->frame_num, (long long)in.latent.c, (long long)in.latent.t,
+           (long long)in.latent.h, (long long)in.latent.w,
+           (long long)(in.latent.t * (in.latent.h / 2) * (in.latent.w / 2)), in.steps);
+    printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s\n", ranks, in.mesh.cfg,
+           in.mesh.ring, in.mesh.ulysses, in.fsdp ? "sharded" : "replicated");
+    print_rows(all, ranks);
+    print_fit(&in, all, memory, described ? "a GPU" : "this node's share for a rank");
+    print_time(all, ranks, in.steps, m);
+out:
+    free(all);
+    return st;
+}
+
+static status run_plan(struct request *r, struct machine *m, int world_size)
+{
+    const struct model_config *config = &preset_find(r->task->preset)->config;
+    struct checkpoint c = { 0 };
+    struct table table;
+    struct device dev = { 0 };
+    status st;
+
+    job_table(&table, r->ops);
+    TRY_OUT(device_open_cpu(&dev, r->threads > 0 ? r->threads : 1, &table, table.workspace));
+    if (r->ckpt_dir != NULL) {
+        TRY_OUT(checkpoint_open(&c, r->ckpt_dir));
+        for (int part = 0; part < PART_COUNT; part++)
+            TRY_OUT(checkpoint_part(&c, (enum part)part));
+        config = &c.config;
+    }
+    TRY_OUT(plan(r, m, config, &dev, world_size));
+out:
+    checkpoint_close(&c);
+    device_close(&dev);
+    return st;
+}
+
+status cmd_plan(struct world *w, int argc, char **argv)
+{
+    struct request r;
+    struct machine m = { 0 };
+    struct option_set set = machine_set(&m);
+    status st = ST_OK;
+
+    request_init(&r);
+    if (w->rank == 0) {
+        TRY_OUT(request_parse(&r, CMD_PLAN, &set, 1, argc, argv));
+        if (r.precision < 0 && (m.nodes > 0 || m.gpus > 0))
+            r.precision = PRECISION_BF16; // what GPUs run by default
+        TRY_OUT(request_complete(&r, CMD_PLAN));
+        TRY_OUT(run_plan(&r, &m, w->size));
+    }
+out:
+    request_done(&r);
+    return agree(w, st);
+}
