@@ -185,9 +185,9 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
             run.text[1] = b->texts[e->text[1]];
             st = run_go(&run, j, p);
         }
+        run_close(&run); // takes its unfinished files away
         if (p->in_step)
             command_abort(j->world, st);
-        run_close(&run);
     }
     return st;
 }

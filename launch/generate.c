@@ -71,9 +71,9 @@ status cmd_generate(struct world *w, int argc, char **argv)
     TRY_OUT(run_go(&run, &job, &p));
     job_memory(&job, &p);
 out:
+    run_close(&run); // takes its unfinished files away
     if (p.in_step)
         command_abort(w, st);
-    run_close(&run);
     pipeline_close(&p);
     free(text[0].data);
     free(text[1].data);
