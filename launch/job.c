@@ -216,16 +216,21 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
 
 void job_memory(struct job *j, const struct pipeline *p)
 {
-    const size_t plan = j->resident + p->sizes.device - p->sizes.workspace + p->sizes.host;
-    const size_t mine[2] = { resident_peak(), plan };
-    size_t(*all)[2] = calloc((size_t)j->world->size, sizeof(*all));
+    struct tensorfile *part = j->checkpoint.part;
+    const size_t mine[3] = {
+        resident_peak(),
+        j->resident + p->sizes.device - p->sizes.workspace + p->sizes.host,
+        part[PART_DIT].bytes_read + part[PART_T5].bytes_read + part[PART_VAE].bytes_read,
+    };
+    size_t(*all)[3] = calloc((size_t)j->world->size, sizeof(*all));
 
     if (agree(j->world, all != NULL ? ST_OK : fail(ST_MEMORY, "no host memory")) != ST_OK)
         goto out; // only a remark is lost
     world_gather(j->world, mine, sizeof(mine), all);
     for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
-        progress_line(&j->progress, "memory  rank %d: peak %.0f MB, planned %.0f MB", i,
-                      (double)all[i][0] / MB, (double)all[i][1] / MB);
+        progress_line(&j->progress,
+                      "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,
+                      (double)all[i][0] / MB, (double)all[i][1] / MB, (double)all[i][2] / MB);
 out:
     free(all);
 }

@@ -42,7 +42,8 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
 /* Says on rank 0 what is about to happen: model, latent, mesh, memory. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
 
-/* Says on rank 0 how much each rank took at most, beside the plan. Collective. */
+/* Says on rank 0 how much each rank took at most, beside the plan, and how much it read.
+ * Collective. */
 void job_memory(struct job *j, const struct pipeline *p);
 
 #endif
