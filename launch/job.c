@@ -47,17 +47,9 @@ static status open_parts(struct job *j, const struct request *r)
     return ST_OK;
 }
 
-static status open_local(struct job *j, const struct request *r)
+static status open_local(struct job *j, const struct request *r, const struct placement_node *node)
 {
-    struct placement_node node;
-    char *given = NULL;
-    status st;
-
-    st = placement_here(&node, j->world->local_rank, j->world->local_size, &given);
-    if (st == ST_OK)
-        st = placement_choose(&j->place, &node, r->threads);
-    free(given);
-    TRY(st);
+    TRY(placement_choose(&j->place, node, r->threads));
     TRY(placement_bind(&j->place));
     job_table(&j->table, r->ops);
     TRY(device_open_cpu(&j->dev, j->place.threads, &j->table, j->table.workspace));
@@ -66,9 +58,12 @@ static status open_local(struct job *j, const struct request *r)
 
 status job_open(struct job *j, struct world *w, const struct request *r)
 {
+    struct placement_node node;
+
     *j = (struct job){ .world = w };
     progress_init(&j->progress, stderr, w->rank == 0);
-    TRY(agree(w, open_local(j, r)));
+    TRY(placement_here(w, &node));
+    TRY(agree(w, open_local(j, r, &node)));
     j->resident = resident_now();
     return ST_OK;
 }

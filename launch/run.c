@@ -75,8 +75,8 @@ static status saved_state(struct run *run, const struct runfile *from)
     TRY(latent_fits(&from->latents, s, "/latents", path));
     memcpy(run->state.latents, from->latents.data, bytes);
     for (int i = 0; i < SOLVER_STATE; i++) {
-        memset(run->state.history[i], 0, bytes);
-        if (from->history[i].ndim == 0)
+        run->state.used[i] = from->history[i].ndim != 0;
+        if (!run->state.used[i])
             continue;
         TRY(latent_fits(&from->history[i], s, "/solver", path));
         memcpy(run->state.history[i], from->history[i].data, bytes);
@@ -145,8 +145,10 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     run->resumed = resumed;
     if (resumed) {
         world_broadcast(j->world, run->state.latents, bytes, 0);
+        world_broadcast(j->world, run->state.used, sizeof(run->state.used), 0);
         for (int i = 0; i < SOLVER_STATE; i++)
-            world_broadcast(j->world, run->state.history[i], bytes, 0);
+            if (run->state.used[i])
+                world_broadcast(j->world, run->state.history[i], bytes, 0);
         world_broadcast(j->world, &run->state.step, sizeof(run->state.step), 0);
         world_broadcast(j->world, &run->state.order, sizeof(run->state.order), 0);
     }
@@ -156,6 +158,7 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
 void run_close(struct run *run)
 {
     video_close(run->video);
+    run_frames_close(run->frames);
     schedule_done(&run->schedule);
     free(run->noise);
     free(run->latent);
@@ -227,7 +230,8 @@ static status write_state(struct run *run, struct job *j)
     status st;
 
     for (int i = 0; i < SOLVER_STATE; i++)
-        file.history[i] = latent_array(run, run->state.history[i]);
+        if (run->state.used[i])
+            file.history[i] = latent_array(run, run->state.history[i]);
     snprintf(plan, sizeof(plan), "ranks %d: cfg %d x ring %d x ulysses %d, %s, %s", j->world->size,
              run->plan.mesh.cfg, run->plan.mesh.ring, run->plan.mesh.ulysses,
              run->plan.fsdp ? "sharded" : "replicated", run->plan.cdt == DT_BF16 ? "bf16" : "fp32");
@@ -259,8 +263,8 @@ static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64
     struct progress *p = &to->job->progress;
 
     TRY(video_put(to->run->video, rgb, count, h, w));
-    if (r->run_file != NULL && r->keep_frames)
-        TRY(runfile_append_frames(r->run_file, rgb, count, h, w));
+    if (to->run->frames != NULL)
+        TRY(run_frames_put(to->run->frames, rgb, count));
     progress_done(p, p->done + count);
     return ST_OK;
 }
@@ -275,7 +279,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
                                 .guided = run->plan.guided,
                                 .text = { run->text[0], run->text[1] } };
     double began = seconds();
-    status st;
+    status st = ST_OK;
 
     progress_stage(&j->progress, "sampling", run->resumed ? run->state.step : 0, r->sample_steps,
                    "step");
@@ -285,11 +289,17 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     run->denoise_s = seconds() - began;
     pipeline_offload(p);
     began = seconds();
+    if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
+        st = run_frames_open(&run->frames, r->run_file, r->frame_num, r->size[1], r->size[0]);
+    TRY(agree(j->world, st));
     progress_stage(&j->progress, "decoding", 0, r->frame_num, "frame");
     TRY(pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
                         (struct frame_sink){ put_frames, &watcher }));
     progress_end(&j->progress);
-    st = j->world->rank == 0 ? video_finish(run->video) : ST_OK;
+    if (j->world->rank == 0)
+        st = video_finish(run->video);
+    if (st == ST_OK && run->frames != NULL)
+        st = run_frames_finish(run->frames);
     run->decode_s = seconds() - began;
     if (st == ST_OK && j->world->rank == 0 && r->run_file != NULL) {
         char timings[160];

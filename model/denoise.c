@@ -111,7 +111,7 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
     d->solver.step = (int)state->step;
     d->solver.order = (int)state->order;
     for (int i = 0; i < SOLVER_STATE; i++)
-        if (state->history[i] != NULL && history(d, i).data != NULL)
+        if (state->used[i] && history(d, i).data != NULL)
             TRY(scatter(d, history(d, i), state->history[i]));
     return scatter(d, d->x, state->latents);
 }
@@ -147,8 +147,10 @@ status denoise_save(struct denoise *d, struct denoise_state *state)
 {
     state->step = d->solver.step;
     state->order = d->solver.order;
-    for (int i = 0; i < SOLVER_STATE; i++)
-        if (state->history[i] != NULL && history(d, i).data != NULL)
+    for (int i = 0; i < SOLVER_STATE; i++) {
+        state->used[i] = history(d, i).data != NULL;
+        if (state->used[i])
             TRY(gather(d, state->history[i], history(d, i)));
+    }
     return gather(d, state->latents, d->x);
 }

@@ -42,9 +42,10 @@ struct denoise {
     int local_sides;    // sides that this rank computes
 };
 
-/* What a run file keeps of a run: host arrays of latent shape, data NULL where there is none. */
+/* What a run file keeps of a run: host arrays of latent shape, the owner's. */
 struct denoise_state {
     float *latents, *history[SOLVER_STATE];
+    bool used[SOLVER_STATE]; // which of the history this solver has
     int64_t step, order;
 };
 
@@ -64,8 +65,7 @@ status denoise_step(struct denoise *d);
 /* The whole latent after the last step, to host memory of every rank. Collective. */
 status denoise_latent(struct denoise *d, float *latent);
 
-/* The whole state; arrays of latent shape that the caller gives, those of the history NULL or all
- * given. Collective. */
+/* The whole state, into the caller's arrays. Collective. */
 status denoise_save(struct denoise *d, struct denoise_state *state);
 
 #endif
