@@ -259,7 +259,6 @@ static status after_step(void *payload, struct denoise *d, int done, int steps)
 static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
     struct watcher *to = payload;
-    const struct request *r = to->run->request;
     struct progress *p = &to->job->progress;
 
     TRY(video_put(to->run->video, rgb, count, h, w));

@@ -16,6 +16,7 @@ struct run {
     struct denoise_state state; // to go on from, or for saving; arrays of latent shape
     bool resumed;
     struct video *video;                // rank 0
+    struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
     char *name;                         // of the result
     double text_s, denoise_s, decode_s; // what the stages took
 };
