@@ -83,11 +83,11 @@ status part_open(struct checkpoint *c, enum part part);
 
 extern const char *const part_names[PART_COUNT]; // "transformer", ...
 
-/* tokenizer_synth.c: a small SentencePiece model of at most `vocab` pieces, serialized. *bytes is
+/* synth_tokenizer.c: a small SentencePiece model of at most `vocab` pieces, serialized. *bytes is
  * the caller's to free. ST_USAGE when so few pieces are no alphabet. */
-status tokenizer_synth(int64_t vocab, uint64_t seed, char **bytes, size_t *size);
+status synth_tokenizer(int64_t vocab, char **bytes, size_t *size);
 
-/* synth_files.c: files of random weights. */
+/* synth_values.c: random values. */
 struct synth_tensor {
     char name[120]; // as the file has it
     struct tensor shape;
@@ -95,19 +95,8 @@ struct synth_tensor {
     float mean, std; // of its values
 };
 
-struct synth_sink {
-    void (*progress)(void *payload, uint64_t done, uint64_t total);
-    void *payload;
-    uint64_t done, total; // bytes
-};
-
-status synth_safetensors(const char *path, const struct synth_tensor *tensors, int count,
-                         struct synth_sink *sink);
-status synth_pth(const char *path, const struct synth_tensor *tensors, int count,
-                 struct synth_sink *sink);
-
-/* Values [first, first + count) of a tensor, of type F32, BF16 or F16. The same whatever the pieces
- * and threads. */
+/* Values [first, first + count) of a tensor of type F32, BF16 or F16: nearly normal, and the same
+ * whatever the pieces and threads. */
 void synth_values(const struct synth_tensor *t, int64_t first, int64_t count, void *dst);
 
 /* md5.c */

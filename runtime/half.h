@@ -54,4 +54,19 @@ static inline float f32_from_f16(uint16_t h)
     return sign ? -f : f;
 }
 
+static inline uint16_t f16_from_f32(float f)
+{
+    const uint32_t sign = f32_bits(f) >> 16 & 0x8000u;
+    uint32_t u = f32_bits(f) & 0x7fffffffu;
+
+    if (u > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u); // NaN
+    if (u >= 0x477ff000u)
+        return (uint16_t)(sign | 0x7c00u); // 65520 and more round to infinity
+    if (u < 0x38800000u) // subnormal: the sum with 0.5 rounds to multiples of 2^-24
+        return (uint16_t)(sign | (f32_bits(f32_from_bits(u) + 0.5f) - 0x3f000000u));
+    u += 0xfffu + (u >> 13 & 1u);
+    return (uint16_t)(sign | (u - 0x38000000u) >> 13);
+}
+
 #endif

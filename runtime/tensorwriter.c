@@ -1,0 +1,276 @@
+#include "runtime/tensorwriter.h"
+
+#include <errno.h>
+#include <minizip/zip.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE_BYTES ((int64_t)16 << 20) // filled, then written
+#define PTH_ROOT "archive"
+#define PTH_ALIGN 64 // of storages in the file, as torch.save does
+
+struct out_file {
+    const char *path;
+    FILE *file;
+    zipFile zip;
+};
+
+/* The tensors of a file, and where their values come from. */
+struct content {
+    const struct tensor_entry *tensors;
+    int count;
+    tensor_fill *fill;
+    void *payload;
+    char *buffer; // PIECE_BYTES
+};
+
+/* Calls `put` with a tensor's bytes, piece by piece. */
+static status each_piece(const struct content *c, int index,
+                         status (*put)(const struct out_file *f, const void *bytes, size_t size),
+                         const struct out_file *f)
+{
+    const struct tensor shape = c->tensors[index].shape;
+    const int64_t size = (int64_t)dtype_size(shape.dtype), count = tensor_count(shape);
+
+    for (int64_t done = 0; done < count;) {
+        const int64_t piece = PIECE_BYTES / size;
+        const int64_t take = count - done < piece ? count - done : piece;
+
+        TRY(c->fill(c->payload, index, done, take, c->buffer));
+        TRY(put(f, c->buffer, (size_t)(take * size)));
+        done += take;
+    }
+    return ST_OK;
+}
+
+static status put_file(const struct out_file *f, const void *bytes, size_t size)
+{
+    if (fwrite(bytes, 1, size, f->file) != size)
+        return fail(ST_IO, "%s: %s", f->path, strerror(errno));
+    return ST_OK;
+}
+
+static status open_out(struct out_file *f, const char *path)
+{
+    *f = (struct out_file){ .path = path, .file = fopen(path, "wbe") };
+    if (f->file == NULL)
+        return fail(ST_IO, "%s: %s", path, strerror(errno));
+    return ST_OK;
+}
+
+/* Closes, which is where a full disk may show; keeps an earlier failure. */
+static status close_out(struct out_file *f, status st)
+{
+    if (f->file != NULL && fclose(f->file) != 0 && st == ST_OK)
+        st = fail(ST_IO, "%s: %s", f->path, strerror(errno));
+    f->file = NULL;
+    return st;
+}
+
+/* The JSON that stands before the data, padded so that the data begins at a multiple of 8. */
+static status header_of(const struct tensor_entry *tensors, int count, char **text, size_t *size)
+{
+    FILE *m = open_memstream(text, size);
+    uint64_t offset = 0;
+
+    if (m == NULL)
+        return fail(ST_MEMORY, "no memory for the header of %d tensors", count);
+    fprintf(m, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (int i = 0; i < count; i++) {
+        const struct tensor *t = &tensors[i].shape;
+        const uint64_t end = offset + tensor_bytes(*t);
+
+        fprintf(m, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", tensors[i].name, dtype_name(t->dtype));
+        for (int axis = 0; axis < t->ndim; axis++)
+            fprintf(m, "%s%lld", axis ? "," : "", (long long)t->dim[axis]);
+        fprintf(m, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
+                (unsigned long long)end);
+        offset = end;
+    }
+    fprintf(m, "}");
+    for (long at = ftell(m); at % 8 != 0; at++)
+        fputc(' ', m);
+    if (fclose(m) != 0)
+        return fail(ST_MEMORY, "no memory for the header of %d tensors", count);
+    return ST_OK;
+}
+
+status tensorwriter_safetensors(const char *path, const struct tensor_entry *tensors, int count,
+                                tensor_fill *fill, void *payload)
+{
+    struct content c = { tensors, count, fill, payload, malloc((size_t)PIECE_BYTES) };
+    struct out_file f = { 0 };
+    char *header = NULL;
+    size_t header_size = 0;
+    uint8_t length[8];
+    status st = ST_OK;
+
+    if (c.buffer == NULL) {
+        st = fail(ST_MEMORY, "%s: no memory to write it", path);
+        goto out;
+    }
+    TRY_OUT(header_of(tensors, count, &header, &header_size));
+    for (int i = 0; i < 8; i++)
+        length[i] = (uint8_t)((uint64_t)header_size >> 8 * i);
+    TRY_OUT(open_out(&f, path));
+    TRY_OUT(put_file(&f, length, sizeof(length)));
+    TRY_OUT(put_file(&f, header, header_size));
+    for (int i = 0; i < count; i++)
+        TRY_OUT(each_piece(&c, i, put_file, &f));
+out:
+    free(header);
+    free(c.buffer);
+    return close_out(&f, st);
+}
+
+/* What follows writes the pickle of a dict of tensors, protocol 2; see pickle.c for the reading. */
+static void pickle_text(FILE *m, const char *text)
+{
+    const size_t length = strlen(text);
+
+    fputc('X', m); // BINUNICODE
+    for (int i = 0; i < 4; i++)
+        fputc((int)(length >> 8 * i & 0xff), m);
+    fwrite(text, 1, length, m);
+}
+
+static void pickle_int(FILE *m, int64_t n)
+{
+    const int bytes = n <= INT32_MAX ? 4 : 8;
+
+    if (bytes == 4)
+        fputc('J', m); // BININT
+    else
+        fprintf(m, "\x8a%c", bytes); // LONG1
+    for (int i = 0; i < bytes; i++)
+        fputc((int)(n >> 8 * i & 0xff), m);
+}
+
+static void pickle_sizes(FILE *m, int ndim, const int64_t *sizes)
+{
+    fputc('(', m); // MARK
+    for (int i = 0; i < ndim; i++)
+        pickle_int(m, sizes[i]);
+    fputc('t', m); // TUPLE
+}
+
+/* name, _rebuild_tensor_v2(storage, 0, size, stride, False, OrderedDict()) */
+static void pickle_tensor(FILE *m, const struct tensor_entry *t, int key)
+{
+    const char *storage = t->shape.dtype == DT_F32    ? "FloatStorage"
+                          : t->shape.dtype == DT_BF16 ? "BFloat16Storage"
+                                                      : "HalfStorage";
+    char number[16];
+
+    snprintf(number, sizeof(number), "%d", key);
+    pickle_text(m, t->name);
+    fputs("ctorch._utils\n_rebuild_tensor_v2\n((", m);
+    pickle_text(m, "storage");
+    fprintf(m, "ctorch\n%s\n", storage);
+    pickle_text(m, number);
+    pickle_text(m, "cpu");
+    pickle_int(m, tensor_count(t->shape));
+    fputs("tQ", m); // TUPLE, BINPERSID
+    pickle_int(m, 0);
+    pickle_sizes(m, t->shape.ndim, t->shape.dim);
+    pickle_sizes(m, t->shape.ndim, t->shape.stride);
+    fputs("\x89"
+          "ccollections\nOrderedDict\n)RtR", // NEWFALSE, EMPTY_TUPLE, REDUCE, TUPLE, REDUCE
+          m);
+}
+
+static status pickle_of(const struct tensor_entry *tensors, int count, char **text, size_t *size)
+{
+    FILE *m = open_memstream(text, size);
+
+    if (m == NULL)
+        return fail(ST_MEMORY, "no memory for the pickle of %d tensors", count);
+    fputs("\x80\x02}(", m); // PROTO 2, EMPTY_DICT, MARK
+    for (int i = 0; i < count; i++)
+        pickle_tensor(m, &tensors[i], i);
+    fputs("u.", m); // SETITEMS, STOP
+    if (fclose(m) != 0)
+        return fail(ST_MEMORY, "no memory for the pickle of %d tensors", count);
+    return ST_OK;
+}
+
+static status put_zip(const struct out_file *f, const void *bytes, size_t size)
+{
+    if (zipWriteInFileInZip(f->zip, bytes, (unsigned)size) != ZIP_OK)
+        return fail(ST_IO, "%s: cannot be written%s%s", f->path, errno ? ": " : "",
+                    errno ? strerror(errno) : "");
+    return ST_OK;
+}
+
+/* Opens a stored member whose data begins at a multiple of 64. *at: bytes of the file so far. */
+static status open_member(struct out_file *f, const char *name, uint64_t size, uint64_t *at)
+{
+    const bool large = size >= 0xffffffffu; // then the header has 20 bytes more
+    const uint64_t head = *at + 30 + strlen(name) + (large ? 20 : 0);
+    const unsigned pad = (unsigned)((PTH_ALIGN - (head + 4) % PTH_ALIGN) % PTH_ALIGN);
+    zip_fileinfo info = { .tmz_date = { .tm_mday = 1, .tm_year = 1980 } };
+    uint8_t extra[PTH_ALIGN + 4] = { 'F', 'B', (uint8_t)pad, 0 };
+
+    memset(extra + 4, 'Z', pad);
+    errno = 0;
+    if (zipOpenNewFileInZip64(f->zip, name, &info, extra, pad + 4, NULL, 0, NULL, 0, 0, large) !=
+        ZIP_OK)
+        return fail(ST_IO, "%s: cannot be written%s%s", f->path, errno ? ": " : "",
+                    errno ? strerror(errno) : "");
+    *at = head + 4 + pad + size;
+    return ST_OK;
+}
+
+static status close_member(struct out_file *f)
+{
+    if (zipCloseFileInZip(f->zip) != ZIP_OK)
+        return fail(ST_IO, "%s: cannot be written; is the disk full?", f->path);
+    return ST_OK;
+}
+
+static status small_member(struct out_file *f, const char *name, const char *bytes, size_t size,
+                           uint64_t *at)
+{
+    TRY(open_member(f, name, size, at));
+    TRY(put_zip(f, bytes, size));
+    return close_member(f);
+}
+
+status tensorwriter_pth(const char *path, const struct tensor_entry *tensors, int count,
+                        tensor_fill *fill, void *payload)
+{
+    struct content c = { tensors, count, fill, payload, malloc((size_t)PIECE_BYTES) };
+    struct out_file f = { .path = path };
+    char *pickle = NULL;
+    size_t pickle_size = 0;
+    uint64_t at = 0;
+    status st = ST_OK;
+
+    if (c.buffer == NULL) {
+        st = fail(ST_MEMORY, "%s: no memory to write it", path);
+        goto out;
+    }
+    TRY_OUT(pickle_of(tensors, count, &pickle, &pickle_size));
+    f.zip = zipOpen64(path, APPEND_STATUS_CREATE);
+    if (f.zip == NULL) {
+        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        goto out;
+    }
+    TRY_OUT(small_member(&f, PTH_ROOT "/data.pkl", pickle, pickle_size, &at));
+    TRY_OUT(small_member(&f, PTH_ROOT "/byteorder", "little", 6, &at));
+    for (int i = 0; i < count; i++) {
+        char name[40];
+
+        snprintf(name, sizeof(name), PTH_ROOT "/data/%d", i);
+        TRY_OUT(open_member(&f, name, tensor_bytes(tensors[i].shape), &at));
+        TRY_OUT(each_piece(&c, i, put_zip, &f));
+        TRY_OUT(close_member(&f));
+    }
+    TRY_OUT(small_member(&f, PTH_ROOT "/version", "3\n", 2, &at));
+out:
+    if (f.zip != NULL && zipClose(f.zip, NULL) != ZIP_OK && st == ST_OK)
+        st = fail(ST_IO, "%s: cannot be written; is the disk full?", path);
+    free(pickle);
+    free(c.buffer);
+    return st;
+}
