@@ -12,7 +12,9 @@
  *   out[i]   [length[i], dim] f32 in host memory that the caller gave
  *   cdt      BF16 rounds at every step as the official bf16 module does; F32 nowhere. Matrices stay
  *            bf16 in memory when the file has them so, in both.
- * Takes everything from `a` and gives it back. Local. */
+ * Takes everything from `a` and gives it back. For plans `ids` and `out` are NULL: then `source` is
+ * not asked for tokens and nothing is handed out. ST_FORMAT for ids beyond the vocabulary. Local.
+ */
 status umt5_encode(const struct t5_config *config, struct device *dev, struct arena *a,
                    enum dtype cdt, struct weight_source source, enum dtype stored, int count,
                    const int *const *ids, const int *length, float *const *out);
