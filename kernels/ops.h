@@ -105,8 +105,8 @@ status op_add_rows(struct device *dev, struct tensor out, struct tensor a, struc
 status op_silu(struct device *dev, struct tensor out, struct tensor x);
 
 /* umT5's gated product: out = up * g(gate), g the tanh GELU as separate steps, each rounded to the
- * dtype: p = x^3, a = 0.044715 p, b = x + a, c = sqrt(2/pi) b, d = tanh c, e = 1 + d, f = 0.5 x,
- * g = f e. One dtype, one shape; contiguous. out may be gate or up. */
+ * dtype: s = x x, p = s x, a = 0.044715 p, b = x + a, c = sqrt(2/pi) b, d = tanh c, e = 1 + d, f =
+ * 0.5 x, g = f e. One dtype, one shape; contiguous. out may be gate or up. */
 status op_gated_gelu(struct device *dev, struct tensor out, struct tensor gate, struct tensor up);
 
 /* out = sum over i < count of coef[i] * x[i], f32, one shape, contiguous, 1 <= count <= 6. Terms

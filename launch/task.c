@@ -1,18 +1,13 @@
 #include "launch/task.h"
 
 #include "launch/options.h"
+#include "model/prompts.h"
 
 #include <string.h>
 
 #define CATS                                                                                       \
     "Two anthropomorphic cats in comfy boxing gear and bright gloves fight intensely on a "        \
     "spotlighted stage."
-
-/* Wan2.1 wan/configs/shared_config.py, sample_neg_prompt. */
-#define NEGATIVE                                                                                                                                 \
-    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，" \
-    "低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，"      \
-    "毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
 
 #define SIZES_480 "480*832, 832*480"
 #define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
@@ -29,7 +24,7 @@ static const struct task tasks[] = {
       .shift = 5,
       .guidance = 5,
       .prompt = CATS,
-      .negative = NEGATIVE },
+      .negative = negative_shared },
     { .name = "t2v-14B",
       .preset = "t2v-14B",
       .width_px = 1280,
@@ -41,7 +36,7 @@ static const struct task tasks[] = {
       .shift = 5,
       .guidance = 5,
       .prompt = CATS,
-      .negative = NEGATIVE },
+      .negative = negative_shared },
     { .name = "t2i-14B",
       .preset = "t2v-14B",
       .image = true,
@@ -54,7 +49,7 @@ static const struct task tasks[] = {
       .shift = 5,
       .guidance = 5,
       .prompt = "一个朴素端庄的美人",
-      .negative = NEGATIVE },
+      .negative = negative_shared },
 };
 
 /* Tasks of the official programs that this version knows by name only. */

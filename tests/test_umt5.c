@@ -132,10 +132,10 @@ static void check_golden(struct golden *g, const struct table *table, enum dtype
             for (int64_t k = 0; k < n; k++)
                 odd += bf16_round(b.out[i][k]) != b.out[i][k];
             CHECK(odd == 0, "%s: %lld values are no bf16", what, (long long)odd);
-            // Both round the same values at the same places, and differ where a sum in another
-            // order falls to the other side: closer than either is to fp32.
-            CHECK(ours < 0.8 * theirs, "%s: %.3g from the official bf16, which is %.3g from fp32",
-                  what, ours, theirs);
+            // Both round the same values at the same places. They differ where a sum in another
+            // order falls to the other side, which is seldom: short prompts come out equal.
+            CHECK(ours <= (lengths[i] < 10 ? 0 : 0.5 * theirs),
+                  "%s: %.3g from the official bf16, which is %.3g from fp32", what, ours, theirs);
             printf("%s: %.2g from the official bf16, which is %.2g from fp32, as ours is %.2g\n",
                    what, ours, theirs, check_distance(b.out[i], full, n));
         }

@@ -74,7 +74,10 @@ static status gated_gelu(struct device *dev, struct tensor out, struct tensor ga
         load_row(x, gate, at, n);
         load_row(y, up, at, n);
         for (int64_t i = 0; i < n; i++)
-            v[i] = x[i] * x[i] * x[i];
+            v[i] = x[i] * x[i];
+        round_row(v, dt, n);
+        for (int64_t i = 0; i < n; i++)
+            v[i] *= x[i];
         round_row(v, dt, n);
         for (int64_t i = 0; i < n; i++)
             v[i] *= 0.044715f;

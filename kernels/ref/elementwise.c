@@ -58,7 +58,7 @@ status ref_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
         ref_load(&x, gate, i, 1);
         ref_load(&y, up, i, 1);
 
-        const double p = ref_round(dt, x * x * x);
+        const double p = ref_round(dt, ref_round(dt, x * x) * x); // as PyTorch cubes
         const double a = ref_round(dt, (double)0.044715f * p);
         const double b = ref_round(dt, x + a);
         const double c = ref_round(dt, (double)(float)sqrt(2 / M_PI) * b);
