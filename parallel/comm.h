@@ -9,7 +9,10 @@
  * knows the memory) where both sides have it.
  *
  * A table whose device has queues of its own (a stream) orders instead of waiting: a start lets the
- * exchange wait for what is queued, `wait` lets what is queued later wait for the exchange. */
+ * exchange wait for what is queued on the device, `wait` lets what is queued later wait for the
+ * exchange, and nothing above looks at the data before a download. Such a table gives every group a
+ * queue of its own, so that a unit of weights on its way does not hold up an all-to-all. All ranks
+ * start the exchanges of all their groups in the same order. */
 #ifndef PARALLEL_COMM_H
 #define PARALLEL_COMM_H
 

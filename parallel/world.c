@@ -11,6 +11,21 @@
 
 #define LINE_BYTES 1024
 
+/* How many tasks the launcher says it started; 0 when there is no launcher. */
+static int launched_tasks(void)
+{
+    static const char *const says[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+                                        "SLURM_STEP_NUM_TASKS" };
+    int most = 0;
+
+    for (size_t i = 0; i < COUNT(says); i++) {
+        const char *text = getenv(says[i]);
+        const int tasks = text != NULL ? atoi(text) : 0;
+        most = tasks > most ? tasks : most;
+    }
+    return most;
+}
+
 status world_open(struct world *w, int *argc, char ***argv)
 {
     struct world_impl *impl = calloc(1, sizeof(*impl));
@@ -32,6 +47,13 @@ status world_open(struct world *w, int *argc, char ***argv)
     MPI_Comm_size(node, &w->local_size);
     MPI_Comm_free(&node);
     w->impl = impl;
+    if (w->size == 1 && launched_tasks() > 1) { // each would take itself for the whole job
+        world_close(w);
+        return fail(ST_USAGE,
+                    "started as one of %d tasks, but MPI knows of this one only: start with the "
+                    "mpirun of the Open MPI that this program was built with, or srun --mpi=pmix",
+                    launched_tasks());
+    }
     return ST_OK;
 }
 

@@ -20,7 +20,8 @@ struct world {
 
 #define WORLD_DEADLINE_S 600.0
 
-/* Starts MPI (or takes the singleton world when started without mpirun). */
+/* Starts MPI (or takes the singleton world when started without mpirun). ST_USAGE when a launcher
+ * that MPI does not understand has started many of us, which would all do the whole job. */
 status world_open(struct world *w, int *argc, char ***argv);
 void world_describe(struct world *w, int rank, int size, int ranks_per_node);
 void world_close(struct world *w); // collective; accepts a zeroed world

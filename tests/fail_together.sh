@@ -21,5 +21,12 @@ for how in silent exit kill abort; do
         echo "$how: status $status (wanted $want) after $seconds s: $text"
     fi
 done
-echo "fail_together: 4 ways, $failed wrong"
+# A launcher that MPI does not know starts copies of the whole job: refused.
+text=$(SLURM_STEP_NUM_TASKS=4 "$program" alone 2>&1)
+status=$?
+if [ $status -ne 1 ] || ! echo "$text" | grep -q "one of 4 tasks"; then
+    failed=$((failed + 1))
+    echo "alone: status $status (wanted 1): $text"
+fi
+echo "fail_together: 5 ways, $failed wrong"
 [ $failed -eq 0 ]

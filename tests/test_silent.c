@@ -32,7 +32,11 @@ int main(int argc, char **argv)
     struct group g;
     status st = world_open(&w, &argc, &argv);
 
-    if (argc < 2 || st != ST_OK)
+    if (st != ST_OK) {
+        fprintf(stderr, "%s\n", status_line());
+        return (int)st;
+    }
+    if (argc < 2)
         return 1;
     w.deadline_s = strcmp(argv[1], "silent") == 0 ? 1 : 60;
     if (device_open_cpu(&dev, 1, &table_ref, 0) != ST_OK ||

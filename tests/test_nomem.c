@@ -1,0 +1,97 @@
+/* The n-th allocation of opening a mesh and weights fails, for n = 1, 2, ... until none does: every
+ * time ST_MEMORY with a line, and what was half open closes. */
+#include "kernels/table.h"
+#include "parallel/mesh.h"
+#include "parallel/weights.h"
+#include "tests/check.h"
+
+#include <stdlib.h>
+
+static int until_failure = -1; // which allocation from here fails, 0 and all after; -1: none
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+
+/* From the n-th on all fail: memory does not come back. */
+static bool fails(void)
+{
+    if (until_failure > 0)
+        until_failure--;
+    return until_failure == 0;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return fails() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return fails() ? NULL : __real_calloc(count, bytes);
+}
+
+static status zeros(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
+                    void *dst)
+{
+    for (size_t i = 0; i < (size_t)count * dtype_size(dt); i++)
+        ((char *)dst)[i] = 0;
+    return ST_OK;
+}
+
+static status open_all(struct world *w, struct device *dev, struct arena *a,
+                       struct mesh_shape shape, enum weights_mode mode)
+{
+    static const struct weight_spec specs[] = { { "a.%d", DT_F32, false, 1, { 100 } },
+                                                { "b.%d", DT_F32, false, 1, { 3 } } };
+    struct weights ws = { 0 };
+    struct mesh m = { 0 };
+    status st;
+
+    a->used = 0;
+    TRY_OUT(mesh_open(&m, w, dev, shape));
+    TRY_OUT(weights_open(&ws, a, mode, mode == WEIGHTS_SHARDED ? &m.all : NULL, 3, specs,
+                         COUNT(specs), (struct weight_source){ .read = zeros }));
+out:
+    weights_close(&ws);
+    mesh_close(&m);
+    return st;
+}
+
+static void check_all(struct world *w, struct device *dev, struct mesh_shape shape)
+{
+    struct arena a;
+
+    CHECK(arena_init(&a, dev, "weights", 1 << 16) == ST_OK, "%s", status_line());
+    for (int mode = WEIGHTS_RESIDENT; mode <= WEIGHTS_STREAMED; mode++) {
+        status st = ST_MEMORY;
+        int n;
+        for (n = 1; n < 1000 && st != ST_OK; n++) {
+            until_failure = n;
+            st = open_all(w, dev, &a, shape, (enum weights_mode)mode);
+            until_failure = -1;
+            CHECK(st == ST_OK || (st == ST_MEMORY && status_line()[0] != 0), "%d: status %d", n,
+                  st);
+        }
+        CHECK(st == ST_OK && n > 10, "%d allocations: %s", n, status_line());
+    }
+    arena_done(&a);
+}
+
+int main(void)
+{
+    struct world w;
+    struct device dev;
+
+    world_describe(&w, 0, 1, 1);
+    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    check_all(&w, &dev, (struct mesh_shape){ 1, 1, 1 });
+    device_close(&dev);
+
+    world_describe(&w, 5, 12, 6);
+    CHECK(device_open_plan(&dev, &table_plan, 0) == ST_OK, "%s", status_line());
+    check_all(&w, &dev, (struct mesh_shape){ 2, 3, 2 });
+    device_close(&dev);
+    return check_end("nomem");
+}
