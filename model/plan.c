@@ -92,8 +92,10 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     start(&out->step, dev, m);
     TRY_OUT(denoise_start(&d, NULL));
     TRY_OUT(denoise_step(&d)); // the first one also makes the text's keys and values
-    start(&out->step, dev, m);
-    TRY_OUT(denoise_step(&d));
+    if (in->steps > 1) {
+        start(&out->step, dev, m);
+        TRY_OUT(denoise_step(&d));
+    }
     tally(&out->step, dev, m);
     TRY_OUT(denoise_save(&d, &state));
     out->step.weights = weights.peak;

@@ -1,0 +1,101 @@
+/* wanmpi: the program. One table of commands; faults come back here as a status with one line. */
+#include "launch/commands.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct command {
+    const char *name, *summary;
+    status (*run)(struct world *w, int argc, char **argv);
+    void (*help)(FILE *out);
+} commands[] = {
+    { "generate", "one video, or picture, from a prompt", cmd_generate, help_generate },
+    { "batch", "many requests, models loaded once", cmd_batch, help_batch },
+    { "plan", "what a request takes: ranks, memory, time", cmd_plan, help_plan },
+    { "inspect", "what a checkpoint holds, and what it lacks", cmd_inspect, help_inspect },
+    { "synth", "a checkpoint of random weights", cmd_synth, help_synth },
+};
+
+static void help(FILE *out)
+{
+    fprintf(out, "wanmpi %s: the Wan2.1 video models on any number of ranks\n\n", WANMPI_VERSION);
+    for (size_t i = 0; i < COUNT(commands); i++)
+        fprintf(out, "  wanmpi %-10s %s\n", commands[i].name, commands[i].summary);
+    fputs("\nwanmpi COMMAND --help tells more. Start several ranks with mpirun or srun:\n\n"
+          "    mpirun -q -n 4 wanmpi generate --task t2v-1.3B --ckpt_dir Wan2.1-T2V-1.3B \\\n"
+          "        --prompt \"A cat surfs\" --save_file cat.mp4\n\n"
+          "-q leaves what went wrong, if it does, to one line of ours.\n",
+          out);
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < COUNT(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static status unknown(const char *name)
+{
+    const char *names[COUNT(commands)], *near;
+
+    for (size_t i = 0; i < COUNT(commands); i++)
+        names[i] = commands[i].name;
+    near = options_nearest(name, names, COUNT(commands));
+    if (near != NULL)
+        return fail(ST_USAGE, "no command %s; did you mean %s?", name, near);
+    return fail(ST_USAGE, "no command %s; wanmpi --help lists them", name);
+}
+
+static status run(struct world *w, int argc, char **argv)
+{
+    const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+    FILE *out = w->rank == 0 ? stdout : NULL;
+
+    if (argc < 2)
+        return fail(ST_USAGE, "a command is needed; wanmpi --help lists them");
+    if (is_help(argv[1]) || strcmp(argv[1], "help") == 0) {
+        if (out != NULL)
+            help(out);
+        return ST_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        if (out != NULL)
+            fprintf(out, "wanmpi %s\n", WANMPI_VERSION);
+        return ST_OK;
+    }
+    if (command == NULL)
+        return unknown(argv[1]);
+    for (int i = 2; i < argc; i++) {
+        if (is_help(argv[i])) {
+            if (out != NULL)
+                command->help(out);
+            return ST_OK;
+        }
+    }
+    return command->run(w, argc - 2, argv + 2);
+}
+
+int main(int argc, char **argv)
+{
+    struct world world;
+    status st = world_open(&world, &argc, &argv);
+
+    if (st != ST_OK) {
+        command_complain(status_line());
+        return st;
+    }
+    st = run(&world, argc, argv);
+    if (st != ST_OK && world.rank == 0) // all ranks have agreed on it
+        command_complain(status_line());
+    world_close(&world);
+    return st;
+}

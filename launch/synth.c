@@ -1,0 +1,200 @@
+/* wanmpi synth: checkpoints of random weights, in the layouts that users have. */
+#include "launch/commands.h"
+#include "launch/progress.h"
+#include "model/checkpoint.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TYPE_FP32, TYPE_BF16, TYPE_FP16 };
+
+struct synth {
+    char *preset, *out, *parts;
+    int64_t seed;
+    int dit_dtype, t5_dtype, vae_dtype; // TYPE_*
+    double shard_gb;
+    int diffusers;
+    // sizes in place of the preset's; 0: the preset's
+    int dim, ffn_dim, heads, layers, freq_dim, text_len, text_dim;
+    int t5_vocab, t5_attn_dim, t5_ffn_dim, t5_heads, t5_layers, vae_base;
+};
+
+#define AT(f) offsetof(struct synth, f)
+#define SIZE(flag, text)                                                                           \
+    {                                                                                              \
+        .name = #flag, .type = OPT_INT, .offset = AT(flag), .value = "N", .least = 1, .help = text \
+    }
+
+static const struct option rows[] = {
+    { "preset", OPT_STRING, AT(preset), .group = "What to write", .value = "NAME",
+      .help = "sizes of a released model (t2v-1.3B, t2v-14B, ...), or tiny" },
+    { "out", OPT_STRING, AT(out), .value = "DIR", .help = "the folder to make; must not be there" },
+    { "seed", OPT_I64, AT(seed), .value = "N", .help = "other weights for every seed (default 0)" },
+    { "parts", OPT_STRING, AT(parts), .value = "LIST",
+      .help = "some of dit,t5,vae (default: all; the tokenizer goes with t5)" },
+    { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16",
+      .help = "type of the transformer's tensors (default fp32)" },
+    { "t5_dtype", OPT_CHOICE, AT(t5_dtype), .choices = "fp32|bf16|fp16",
+      .help = "of the text encoder's (default bf16)" },
+    { "vae_dtype", OPT_CHOICE, AT(vae_dtype), .choices = "fp32|bf16|fp16",
+      .help = "of the VAE's (default fp32)" },
+    { "shard_gb", OPT_DOUBLE, AT(shard_gb), .value = "X", .least = 1e-6, .most = 1e6,
+      .help = "begin another file, and write an index, after so many GB (default: one file)" },
+    { "diffusers", OPT_SWITCH, AT(diffusers), .help = "write the -Diffusers layout" },
+    { "dim", OPT_INT, AT(dim), .group = "Sizes other than the preset's", .value = "N", .least = 1,
+      .help = "width of the transformer" },
+    SIZE(ffn_dim, "of its feed-forward layers"),
+    SIZE(heads, "of its attention; dim/heads must be even"),
+    SIZE(layers, "blocks"),
+    SIZE(freq_dim, "of the time embedding; even"),
+    SIZE(text_len, "rows of text it attends to"),
+    SIZE(text_dim, "width of the text encoder, and of what it hands over"),
+    SIZE(t5_vocab, "tokens"),
+    SIZE(t5_attn_dim, "width of its heads together"),
+    SIZE(t5_ffn_dim, "of its feed-forward layers"),
+    SIZE(t5_heads, "of its attention"),
+    SIZE(t5_layers, "blocks"),
+    SIZE(vae_base, "channels of the VAE's finest level"),
+};
+
+void help_synth(FILE *out)
+{
+    struct synth fields = { 0 };
+    const struct option_set set = { rows, COUNT(rows), &fields, NULL };
+
+    fputs("wanmpi synth: a checkpoint of random weights in the official layout, with a small "
+          "working\n"
+          "tokenizer. It runs like a real one and shows noise: for tests and for speed.\n\n"
+          "    wanmpi synth --preset tiny --out tiny-checkpoint\n"
+          "    wanmpi synth --preset tiny --dim 192 --heads 6 --layers 2 --out six-heads\n"
+          "    wanmpi synth --preset t2v-1.3B --dit_dtype bf16 --out random-1.3B\n",
+          out);
+    options_help(out, 0, &set, 1);
+}
+
+static void size_of(int64_t *to, int from)
+{
+    *to = from > 0 ? from : *to;
+}
+
+static void int_of(int *to, int from)
+{
+    *to = from > 0 ? from : *to;
+}
+
+static status check_sizes(const struct model_config *c)
+{
+    if (c->dit.dim % c->dit.heads != 0 || c->dit.dim / c->dit.heads % 2 != 0)
+        return fail(ST_USAGE, "--dim %lld --heads %d: dim must be heads times an even number",
+                    (long long)c->dit.dim, c->dit.heads);
+    if (c->dit.freq_dim % 2 != 0)
+        return fail(ST_USAGE, "--freq_dim %lld: must be even", (long long)c->dit.freq_dim);
+    if (c->t5.attn_dim % c->t5.heads != 0)
+        return fail(ST_USAGE, "--t5_attn_dim %lld --t5_heads %d: the heads must divide it",
+                    (long long)c->t5.attn_dim, c->t5.heads);
+    return ST_OK;
+}
+
+static status parse_parts(const char *list, unsigned *parts)
+{
+    static const char *const names[PART_COUNT] = { "dit", "t5", "vae" };
+
+    *parts = list == NULL ? (1u << PART_COUNT) - 1 : 0;
+    while (list != NULL && *list != 0) {
+        const size_t n = strcspn(list, ",");
+        unsigned found = 0;
+        for (int i = 0; i < PART_COUNT; i++) {
+            if (strlen(names[i]) == n && memcmp(names[i], list, n) == 0)
+                found = 1u << i;
+        }
+        if (found == 0)
+            return fail(ST_USAGE, "--parts %.*s: choose some of dit,t5,vae", (int)n, list);
+        *parts |= found;
+        list += n + (list[n] == ',');
+    }
+    return ST_OK;
+}
+
+static status options_of(struct synth_options *o, const struct synth *s)
+{
+    static const enum dtype types[] = { DT_F32, DT_BF16, DT_F16 };
+    const char *known[64];
+    int n = 0;
+    unsigned parts = 0;
+    const struct preset *preset = NULL;
+
+    if (s->preset == NULL || s->out == NULL)
+        return fail(ST_USAGE, "synth needs --preset NAME and --out DIR, as in --preset tiny --out "
+                              "tiny-checkpoint");
+    preset = preset_find(s->preset);
+    for (; n < (int)COUNT(known) && preset_at(n) != NULL; n++)
+        known[n] = preset_at(n)->name;
+    if (preset == NULL) {
+        const char *near = options_nearest(s->preset, known, n);
+        if (near != NULL)
+            return fail(ST_USAGE, "--preset %s: no such model; did you mean %s?", s->preset, near);
+        return fail(ST_USAGE, "--preset %s: no such model; try t2v-1.3B or tiny", s->preset);
+    }
+    TRY(parse_parts(s->parts, &parts));
+    *o = (struct synth_options){
+        .config = preset->config,
+        .parts = (enum part)parts,
+        .dit_dtype = types[s->dit_dtype],
+        .t5_dtype = types[s->t5_dtype],
+        .vae_dtype = types[s->vae_dtype],
+        .seed = (uint64_t)s->seed,
+        .shard_bytes = (int64_t)(s->shard_gb * 1e9),
+        .diffusers = s->diffusers != 0,
+    };
+    size_of(&o->config.dit.dim, s->dim);
+    size_of(&o->config.dit.ffn_dim, s->ffn_dim);
+    int_of(&o->config.dit.heads, s->heads);
+    int_of(&o->config.dit.layers, s->layers);
+    size_of(&o->config.dit.freq_dim, s->freq_dim);
+    size_of(&o->config.dit.text_len, s->text_len);
+    size_of(&o->config.dit.text_dim, s->text_dim);
+    size_of(&o->config.t5.dim, s->text_dim);
+    size_of(&o->config.t5.vocab, s->t5_vocab);
+    size_of(&o->config.t5.attn_dim, s->t5_attn_dim);
+    size_of(&o->config.t5.ffn_dim, s->t5_ffn_dim);
+    int_of(&o->config.t5.heads, s->t5_heads);
+    int_of(&o->config.t5.layers, s->t5_layers);
+    size_of(&o->config.vae.base, s->vae_base);
+    size_of(&o->config.vae.decoder_base, s->vae_base);
+    return check_sizes(&o->config);
+}
+
+static void report(void *payload, uint64_t done, uint64_t total)
+{
+    struct progress *p = payload;
+
+    if (!p->in_stage)
+        progress_stage(p, "writing", 0, (int64_t)(total / 1000000), "MB");
+    progress_done(p, (int64_t)(done / 1000000));
+}
+
+static status synth(int argc, char **argv)
+{
+    status st;
+    struct synth fields = { .t5_dtype = TYPE_BF16 };
+    const struct option_set set = { rows, COUNT(rows), &fields, NULL };
+    struct synth_options options;
+    struct progress progress;
+
+    progress_init(&progress, stderr, true);
+    TRY_OUT(options_parse("synth", 0, &set, 1, argc, argv));
+    TRY_OUT(options_of(&options, &fields));
+    TRY_OUT(checkpoint_synth(fields.out, &options, report, &progress));
+    progress_end(&progress);
+    printf("%s: random weights of %s\n", fields.out, fields.preset);
+out:
+    options_free(&set);
+    return st;
+}
+
+/* One rank writes; the others of a job wait. */
+status cmd_synth(struct world *w, int argc, char **argv)
+{
+    return agree(w, w->rank == 0 ? synth(argc, argv) : ST_OK);
+}
