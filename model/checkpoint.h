@@ -43,7 +43,8 @@ status checkpoint_part(struct checkpoint *c, enum part part);
 struct weight_source checkpoint_source(struct checkpoint *c, enum part part);
 
 /* What `wanmpi inspect` prints: layout, parts, config, tensors by dtype, missing and unknown names,
- * which preset it is. */
+ * fingerprint, which preset it is. Parts that are missing or unsound are said to be, and are no
+ * error. *text is the caller's to free. */
 status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors);
 
 /* Writes an official-layout folder of random weights. Local. */

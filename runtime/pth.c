@@ -195,6 +195,31 @@ static status find_storage(void *payload, const char *key, uint64_t *offset, uin
     return ST_OK;
 }
 
+/* A zip ends in a record of 22 bytes and a comment of the length that it says. minizip is content
+ * with the 64-bit record before it, and so opens files whose last bytes are gone. */
+static status check_end(const struct tensor_source *src)
+{
+    const size_t size = src->size < 22 + 0xffff ? (size_t)src->size : 22 + 0xffff;
+    uint8_t *tail = malloc(size);
+    bool found = false;
+    status st = ST_OK;
+
+    if (tail == NULL)
+        return fail(ST_MEMORY, "%s: no memory to read it", src->path);
+    TRY_OUT(read_exactly(src, tail, size, src->size - size));
+    for (size_t at = size; at >= 22 && !found; at--) {
+        const uint8_t *end = tail + at - 22;
+
+        found = memcmp(end, "PK\5\6", 4) == 0 && (size_t)(end[20] | end[21] << 8) == size - at;
+    }
+    if (!found)
+        st = fail(ST_FORMAT, "%s: begins like a zip but does not end like one; was it cut?",
+                  src->path);
+out:
+    free(tail);
+    return st;
+}
+
 status pth_list(const struct tensor_source *src, struct tensor_list *list)
 {
     struct archive a = { .src = src };
@@ -202,6 +227,7 @@ status pth_list(const struct tensor_source *src, struct tensor_list *list)
     size_t pickle_size = 0;
     status st = ST_OK;
 
+    TRY_OUT(check_end(src));
     a.zip = unzOpen64(src->path);
     if (a.zip == NULL) {
         st = fail(ST_FORMAT, "%s: begins like a zip but has no directory at its end; was it cut?",
