@@ -1,0 +1,217 @@
+/* Every op, reference and CPU, against what PyTorch makes of the same small inputs
+ * (golden/make_ops.py), so that the reference is not its own judge. */
+#include "kernels/table.h"
+#include "tests/check.h"
+#include "tests/golden.h"
+
+#include <string.h>
+
+static struct golden golden;
+static struct device dev;
+static const char *level;
+static const struct tensor none;
+
+static struct tensor made[512]; // memory behind the tensors of one level
+static int count;
+
+static struct tensor keep(struct tensor t)
+{
+    if (count == (int)COUNT(made)) {
+        printf("more tensors than there is room for\n");
+        exit(1);
+    }
+    made[count++] = t;
+    return t;
+}
+
+/* CASE.ARGUMENT as it was recorded. */
+static struct tensor recorded(const char *name, const char *argument)
+{
+    char full[128];
+    const struct file_tensor *f;
+    struct tensor t;
+
+    snprintf(full, sizeof(full), "%s.%s", name, argument);
+    f = tensorfile_find(&golden.file, full);
+    if (f == NULL)
+        golden_need(fail(ST_FORMAT, "no recorded tensor %s", full));
+    t = tensor_dims(NULL, f->shape.dtype, f->shape.ndim, f->shape.dim);
+    t.data = golden_read(&golden, f, f->shape.dtype, NULL);
+    return keep(t);
+}
+
+static struct tensor fresh(enum dtype dt, struct tensor like)
+{
+    struct tensor t = tensor_dims(NULL, dt, like.ndim, like.dim);
+
+    t.data = malloc(tensor_bytes(t));
+    if (t.data == NULL)
+        exit(1);
+    memset(t.data, 0xff, tensor_bytes(t));
+    return keep(t);
+}
+
+static struct tensor in_f32(struct tensor t)
+{
+    const struct tensor f = fresh(DT_F32, t);
+
+    CHECK(table_ref.copy(&dev, f, t) == ST_OK, "%s", status_line());
+    return f;
+}
+
+static void compare(const char *name, struct tensor got, struct tensor want, double tolerance)
+{
+    char what[128];
+
+    snprintf(what, sizeof(what), "%s %s", level, name);
+    check_near(what, in_f32(got).data, in_f32(want).data, tensor_count(want), tolerance);
+}
+
+#define IN(argument) recorded(name, argument)
+/* Runs op with its output first, of the dtype of CASE.want. */
+#define OP(op, tolerance, ...)                                                                     \
+    do {                                                                                           \
+        const struct tensor want = IN("want"), out = fresh(want.dtype, want);                      \
+        const status st = op(&dev, out, __VA_ARGS__);                                              \
+        CHECK(st == ST_OK, "%s", status_line());                                                   \
+        compare(name, out, want, tolerance);                                                       \
+    } while (0)
+
+#define F32 2e-7   // sums of some dozen terms in another order
+#define FLIPS 2e-3 // bf16: a few values between two neighbours fall to the other side
+
+static void products(void)
+{
+    static const struct {
+        const char *name;
+        enum act act;
+        double tolerance;
+    } gemms[] = {
+        { "gemm", ACT_NONE, F32 },
+        { "gemm_gelu", ACT_GELU_TANH, F32 },
+        { "gemm_silu", ACT_SILU, F32 },
+        { "gemm_narrow", ACT_NONE, F32 },
+        { "gemm_bf16", ACT_GELU_TANH, FLIPS },
+    };
+    const char *name;
+
+    for (size_t i = 0; i < COUNT(gemms); i++) {
+        name = gemms[i].name;
+        OP(op_gemm, gemms[i].tolerance, IN("a"), IN("w"), IN("bias"), gemms[i].act);
+    }
+    name = "conv3d";
+    OP(op_conv3d, F32, IN("x"), IN("w"), IN("bias"), IN("residual"), (struct conv){ 1, 1, 1, 1 });
+    name = "conv3d_down";
+    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 1, 2, 0, 1 });
+    name = "conv3d_time";
+    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 2, 1, 0, 0 });
+}
+
+static void norms(void)
+{
+    const float eps = 1e-6f;
+
+    for (int half = 0; half < 2; half++) {
+        const double tolerance = half ? FLIPS : F32;
+        const char *name = half ? "norm_modulate_bf16" : "norm_modulate";
+        OP(op_norm_modulate, tolerance, IN("x"), IN("scale"), IN("shift"), eps);
+        name = half ? "layer_norm_bf16" : "layer_norm";
+        OP(op_layer_norm, F32, IN("x"), IN("w"), IN("b"), eps);
+        name = half ? "rms_norm_bf16" : "rms_norm";
+        OP(op_rms_norm, tolerance, IN("x"), IN("w"), eps);
+    }
+
+    const char *name = "qk_norm_rope";
+    const struct tensor q = IN("q"), k = IN("k");
+
+    CHECK(op_qk_norm_rope(&dev, q, k, IN("wq"), IN("wk"), eps, IN("table"),
+                          (struct token_grid){ 2, 3, 4, 5 }) == ST_OK,
+          "%s", status_line());
+    compare("qk_norm_rope q", q, IN("want_q"), F32);
+    compare("qk_norm_rope k", k, IN("want_k"), F32);
+}
+
+static void attentions(void)
+{
+    const char *name = "attention";
+    const struct tensor want = IN("want"), want_lse = IN("want_lse");
+    const struct tensor out = fresh(DT_F32, want), out_lse = fresh(DT_F32, want_lse);
+
+    CHECK(op_attention(&dev, out, out_lse, IN("q"), IN("k"), IN("v"), 0.7f) == ST_OK, "%s",
+          status_line());
+    compare(name, out, want, 2 * F32);
+    compare("attention's lse", out_lse, want_lse, F32);
+
+    name = "attention_merge";
+    const struct tensor acc = IN("acc"), lse = IN("lse");
+
+    CHECK(op_attention_merge(&dev, acc, lse, IN("part"), IN("part_lse")) == ST_OK, "%s",
+          status_line());
+    compare(name, acc, want, 2 * F32);
+    compare("attention_merge's lse", lse, want_lse, F32);
+
+    name = "relative_attention";
+    OP(op_relative_attention, 1e-6, IN("q"), IN("k"), IN("v"), IN("table"));
+    name = "relative_attention_bf16";
+    OP(op_relative_attention, FLIPS, IN("q"), IN("k"), IN("v"), IN("table"));
+}
+
+static void elementwise(void)
+{
+    const char *name = "gate_add";
+
+    OP(op_gate_add, F32, IN("x"), IN("y"), IN("gate"));
+    name = "gate_add_plain";
+    OP(op_gate_add, F32, IN("x"), IN("y"), none);
+    name = "add_rows";
+    OP(op_add_rows, 0, IN("a"), IN("b"));
+    name = "silu";
+    OP(op_silu, F32, IN("x"));
+    name = "gated_gelu";
+    OP(op_gated_gelu, F32, IN("gate"), IN("up"));
+    name = "gated_gelu_bf16";
+    OP(op_gated_gelu, FLIPS, IN("gate"), IN("up"));
+    name = "lincomb";
+    OP(op_lincomb, F32, 3, ((float[]){ 0.5f, 0, -2 }),
+       ((struct tensor[]){ IN("x0"), IN("x1"), IN("x2") }));
+    name = "copy";
+    OP(op_copy, 0, tensor_permute(IN("x"), (int[]){ 3, 1, 0, 2 }));
+    name = "channel_norm";
+    OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_NONE);
+    name = "channel_norm_silu";
+    OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_SILU);
+    name = "upsample2x";
+    OP(op_upsample2x, 0, IN("x"));
+    name = "channel_affine";
+    OP(op_channel_affine, F32, IN("x"), IN("scale"), IN("shift"));
+
+    name = "to_u8";
+    const struct tensor want = IN("want"), out = fresh(DT_U8, want);
+
+    CHECK(op_to_u8(&dev, out, IN("x")) == ST_OK, "%s", status_line());
+    CHECK(memcmp(out.data, want.data, tensor_bytes(want)) == 0, "%s to_u8 differs", level);
+}
+
+int main(int argc, char **argv)
+{
+    struct table cpu;
+    const struct table *tables[] = { &table_ref, &cpu };
+
+    if (argc < 2)
+        return 2;
+    table_cpu(&cpu);
+    golden = golden_open(argv[1], "ops.safetensors");
+    for (size_t i = 0; i < COUNT(tables); i++) {
+        level = tables[i]->name;
+        golden_need(device_open_cpu(&dev, 2, tables[i], tables[i]->workspace));
+        products();
+        norms();
+        attentions();
+        elementwise();
+        device_close(&dev);
+        while (count > 0)
+            free(made[--count].data);
+    }
+    golden_close(&golden);
+    return check_end("ops");
+}
