@@ -6,23 +6,36 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+typedef int32_t lanes __attribute__((vector_size(4 * VEC)));
+
 INLINE vec load(const void *p)
 {
     return *(const vec_any *)p;
 }
 
-/* sum + w * (unit u of row a, in every lane) */
-INLINE vec multiply_add(vec sum, vec w, const void *a, int64_t u, enum unit unit)
+/* Unit u of a row, in every lane. */
+INLINE vec spread(const void *row, int64_t u)
+{
+    return ((const float *)row)[u] - (vec){ 0 };
+}
+
+/* The same of a pair of bf16, which need not lie at a multiple of 4. */
+INLINE vec spread_pair(const void *row, int64_t u)
+{
+    int32_t pair;
+
+    memcpy(&pair, (const char *)row + 4 * u, sizeof(pair));
+    return (vec)(pair - (lanes){ 0 });
+}
+
+/* sum + a * w, of f32 or of pairs of bf16 that go by the same type */
+INLINE vec multiply_add(vec sum, vec a, vec w, enum unit unit)
 {
 #if defined(__AVX512BF16__)
-    if (unit == UNIT_PAIR) {
-        int32_t pair;
-
-        memcpy(&pair, (const int32_t *)a + u, sizeof(pair));
-        return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(pair));
-    }
+    if (unit == UNIT_PAIR)
+        return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)w);
 #endif
-    return sum + w * (((const float *)a)[u] - (vec){ 0 });
+    return sum + a * w;
 }
 
 INLINE void tile_of(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
@@ -46,9 +59,11 @@ INLINE void tile_of(float *c, int64_t ldc, const void *const *a, int64_t segment
 
 #pragma GCC unroll 16
             for (int i = 0; i < rows; i++) {
-                sum[i][0] = multiply_add(sum[i][0], w0, row[i], u, unit);
+                const vec x = unit == UNIT_PAIR ? spread_pair(row[i], u) : spread(row[i], u);
+
+                sum[i][0] = multiply_add(sum[i][0], x, w0, unit);
                 if (vecs > 1)
-                    sum[i][1] = multiply_add(sum[i][1], w1, row[i], u, unit);
+                    sum[i][1] = multiply_add(sum[i][1], x, w1, unit);
             }
         }
     }
@@ -100,18 +115,14 @@ bool CPU(has_pairs)(void)
 #endif
 }
 
-typedef int32_t lanes __attribute__((vector_size(4 * VEC)));
-
-/* Interleaves the lower or upper halves of two vectors. */
-INLINE vec interleave(vec a, vec b, const int upper)
-{
-    lanes mask;
-
-#pragma GCC unroll 16
-    for (int i = 0; i < VEC; i++)
-        mask[i] = i / 2 + (upper ? VEC / 2 : 0) + (i % 2 ? VEC : 0);
-    return __builtin_shuffle(a, b, mask);
-}
+/* Which lanes of two vectors interleave their lower and upper halves. */
+#if VEC == 16
+static const lanes lower = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23 };
+#elif VEC == 8
+static const lanes lower = { 0, 8, 1, 9, 2, 10, 3, 11 };
+#else
+static const lanes lower = { 0, 4, 1, 5 };
+#endif
 
 /* VEC rows as columns: log2(VEC) rounds of interleaving row i with row i + VEC / 2. */
 INLINE void transpose(vec *r)
@@ -122,8 +133,8 @@ INLINE void transpose(vec *r)
 
 #pragma GCC unroll 16
         for (int i = 0; i < VEC / 2; i++) {
-            t[2 * i] = interleave(r[i], r[i + VEC / 2], 0);
-            t[2 * i + 1] = interleave(r[i], r[i + VEC / 2], 1);
+            t[2 * i] = __builtin_shuffle(r[i], r[i + VEC / 2], lower);
+            t[2 * i + 1] = __builtin_shuffle(r[i], r[i + VEC / 2], lower + VEC / 2);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < VEC; i++)
