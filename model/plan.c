@@ -43,28 +43,22 @@ static status plan_text(const struct plan_input *in, struct device *dev, struct 
                         struct plan_stage *stage)
 {
     struct arena a = { 0 };
-    const int **ids = calloc((size_t)in->prompts, sizeof(*ids));
     int *length = calloc((size_t)in->prompts, sizeof(*length));
-    float **out = calloc((size_t)in->prompts, sizeof(*out));
     status st = ST_OK;
 
-    if (ids == NULL || length == NULL || out == NULL) {
-        st = fail(ST_MEMORY, "no host memory for %d prompts", in->prompts);
-        goto out;
-    }
+    if (length == NULL)
+        return fail(ST_MEMORY, "no host memory for %d prompts", in->prompts);
     for (int i = 0; i < in->prompts; i++)
         length[i] = in->text_rows;
     start(stage, dev, m);
     TRY_OUT(arena_init(&a, dev, "text", 0));
     TRY_OUT(umt5_encode(&in->config.t5, dev, &a, in->cdt, no_source, in->t5_stored, in->prompts,
-                        ids, length, out));
+                        NULL, length, NULL));
     tally(stage, dev, m);
     stage->scratch = a.peak;
 out:
     arena_done(&a);
-    free(ids);
     free(length);
-    free(out);
     return st;
 }
 
