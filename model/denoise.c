@@ -36,7 +36,8 @@ void denoise_end(struct denoise *d)
     *d = (struct denoise){ 0 };
 }
 
-/* This rank's tokens of a whole latent in host memory, onto the device. */
+/* This rank's tokens of a whole latent in host memory, onto the device; nothing where it is NULL.
+ */
 static status scatter(struct denoise *d, struct tensor dst, const float *latent)
 {
     const struct latent_shape s = d->in.shape;
@@ -44,7 +45,7 @@ static status scatter(struct denoise *d, struct tensor dst, const float *latent)
     status st = ST_OK;
     float *tokens;
 
-    if (d->dev->kind == DEVICE_PLAN)
+    if (latent == NULL)
         return ST_OK;
     tokens = malloc((size_t)latent_count(s) * sizeof(float));
     if (tokens == NULL)
@@ -57,7 +58,8 @@ out:
     return st;
 }
 
-/* Everybody's tokens of one tensor, as a whole latent in host memory of every rank. */
+/* Everybody's tokens of one tensor, as a whole latent in host memory of every rank that wants it
+ * (latent not NULL). */
 static status gather(struct denoise *d, float *latent, struct tensor src)
 {
     const struct latent_shape s = d->in.shape;
@@ -77,7 +79,7 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
     TRY_OUT(arena_take(d->scratch, &whole, DT_F32, d->run.tokens, 4 * s.c));
     TRY_OUT(group_all_gather(&d->mesh->all, &t, whole.data, offset, src.data));
     TRY_OUT(transfer_wait(&t));
-    if (d->dev->kind == DEVICE_PLAN)
+    if (latent == NULL)
         goto out;
     tokens = malloc(tensor_bytes(whole));
     if (tokens == NULL) {

@@ -42,7 +42,8 @@ struct denoise {
     int local_sides;    // sides that this rank computes
 };
 
-/* What a run file keeps of a run: host arrays of latent shape, the owner's. */
+/* What a run file keeps of a run: host arrays of latent shape, the owner's; on a plan device NULL.
+ */
 struct denoise_state {
     float *latents, *history[SOLVER_STATE];
     bool used[SOLVER_STATE]; // which of the history this solver has
@@ -55,7 +56,7 @@ status denoise_begin(struct denoise *d, struct dit *m, struct arena *a, struct a
 void denoise_end(struct denoise *d);
 
 /* The starting point: a whole latent [c, t, h, w] in host memory of every rank, at step 0; or a
- * state, which goes on behind its last step. */
+ * state, which goes on behind its last step. Latents are NULL on a plan device, here and below. */
 status denoise_start(struct denoise *d, const float *noise);
 status denoise_restore(struct denoise *d, const struct denoise_state *state);
 
