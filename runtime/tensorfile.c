@@ -329,7 +329,8 @@ static bool to_f32(float *dst, const void *src, enum dtype from, size_t n)
 static bool convert(void *dst, enum dtype to, const void *src, enum dtype from, size_t n)
 {
     if (to == from) {
-        memcpy(dst, src, n * dtype_size(to));
+        if (n > 0) // asked with none, and no memory, whether it can be done
+            memcpy(dst, src, n * dtype_size(to));
         return true;
     }
     if (to == DT_F32)

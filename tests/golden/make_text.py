@@ -137,7 +137,7 @@ CASES = r"""
 |&#20013;&#x6587;&#x1F600;&#128512;|
 |&#0; &#x0; &#128; &#x80; &#150; &#x9f; &#129; &#13; &#10;|
 |&#xD800; &#x110000; &#99999999999999999999; &#xFFFE; &#xFDD0; &#1; &#11; &#127;|
-|&#59; &#x3b; &#12a; &#x; &#; &; & &&amp;& &#X41; &#x41 &#65 B|
+|&#59; &#x3b; &lt&#59; &amp&#x3b;gt&#59; &#12a; &#x; &#; &; & &&amp;& &#X41; &#x41 &#65 B|
 |&hellip;it&#x2019;s &ldquo;quoted&rdquo;&nbsp;&ensp;&ZeroWidthSpace;end|
 |<b>markup &amp; entity &copy;</b>|
 |first &eacute; line\n<i> second &eacute; line\nthird &eacute; line|
