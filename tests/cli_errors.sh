@@ -1,0 +1,94 @@
+#!/bin/sh
+# What is wrong with a command line or its files is said in one line, by one rank, behind the lines of
+# progress that there may be, with a status that is not 0, within seconds; nothing is left behind.
+#     cli_errors.sh WANMPI MPIRUN [its arguments]
+wanmpi=$1
+shift
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+count=0
+wrong=0
+
+bad() {
+    wrong=$((wrong + 1))
+    echo "$*"
+    sed 's/^/    /' "$dir/err"
+}
+
+# expect LINE PROGRAM ...: a pattern that the one line must hold, and what to run
+expect() {
+    line=$1
+    shift
+    count=$((count + 1))
+    before=$(ls -A "$dir/out")
+    timeout 20 "$@" >"$dir/stdout" 2>"$dir/err"
+    result=$?
+    if [ $result = 0 ]; then
+        bad "succeeded: $*"
+    elif [ $result = 124 ]; then
+        bad "took longer than 20 s: $*"
+    elif [ "$(grep -c '^wanmpi: ' "$dir/err")" != 1 ] || ! tail -n 1 "$dir/err" | grep -q '^wanmpi: '; then
+        bad "not one line, at the end: $*"
+    elif grep -q -i -e mpi_abort -e mpirun -e signal -e assert "$dir/err"; then
+        bad "somebody else complains too: $*"
+    elif ! grep -q "^wanmpi: .*$line" "$dir/err"; then
+        bad "another line than '$line': $*"
+    elif [ -s "$dir/stdout" ]; then
+        bad "something on standard output: $*"
+    elif [ "$(ls -A "$dir/out")" != "$before" ]; then
+        bad "left something: $(ls -A "$dir/out"): $*"
+    fi
+}
+
+mkdir "$dir/out" "$dir/empty"
+"$wanmpi" synth --preset tiny --out "$dir/tiny" >/dev/null 2>&1 || {
+    echo "cli_errors: no tiny checkpoint"
+    exit 1
+}
+ckpt="--ckpt_dir $dir/tiny --task t2v-1.3B --size 64*64 --frame_num 5 --sample_steps 1"
+ckpt="$ckpt --save_file $dir/out/a.mp4"
+
+# The command line.
+expect 'a command is needed' "$wanmpi"
+expect 'no command genrate; did you mean generate?' "$wanmpi" genrate
+expect 'did you mean --sample_steps?' "$wanmpi" generate --sample_stps 5
+expect 'did you mean --ulysses_size?' "$@" -n 3 "$wanmpi" generate --ulyses-size 2
+expect 'ckpt_dir DIR is needed' "$@" -n 3 "$wanmpi" generate --task t2v-1.3B
+expect 'must be 4n+1; try 77 or 81' "$wanmpi" plan --frame_num 80
+expect 'text to video only' "$@" -n 2 "$wanmpi" generate --task i2v-14B
+expect 'no such task; did you mean t2v-1.3B?' "$wanmpi" plan --task t2v-1.3b
+expect 'batch does not use --save_file' "$wanmpi" batch a.jsonl --save_file b.mp4
+expect 'inspect needs the path' "$wanmpi" inspect
+expect 'synth needs --preset NAME and --out DIR' "$wanmpi" synth
+expect 'no such model; did you mean t2v-14B?' "$wanmpi" synth --preset t2v-14b --out "$dir/out/x"
+expect 'dim must be heads times' "$wanmpi" synth --preset tiny --heads 3 --out "$dir/out/x"
+
+# Files.
+expect "$dir/none" "$@" -n 3 "$wanmpi" generate --ckpt_dir "$dir/none"
+expect "$dir/empty" "$wanmpi" inspect "$dir/empty"
+expect 'nowhere' "$@" -n 2 "$wanmpi" generate $ckpt --save_file "$dir/out/nowhere/a.mp4"
+expect 'nowhere' "$@" -n 2 "$wanmpi" generate $ckpt --run_file "$dir/out/nowhere/a.h5"
+expect 'nowhere' "$@" -n 2 "$wanmpi" generate $ckpt --contact_sheet "$dir/out/nowhere/a.png"
+expect 'none.h5' "$@" -n 2 "$wanmpi" generate --resume "$dir/none.h5"
+expect 'none.h5' "$@" -n 2 "$wanmpi" generate $ckpt --noise "$dir/none.h5"
+echo text >"$dir/text.h5"
+expect 'text.h5: no HDF5 file' "$@" -n 2 "$wanmpi" generate $ckpt --text "$dir/text.h5"
+expect 'none.jsonl' "$@" -n 2 "$wanmpi" batch "$dir/none.jsonl" --ckpt_dir "$dir/tiny"
+printf '{"prompt":"a"}\n{"promt":"b"}\n' >"$dir/jobs.jsonl"
+expect 'jobs.jsonl:2: promt: no such key; did you mean prompt?' \
+    "$@" -n 2 "$wanmpi" batch "$dir/jobs.jsonl" --ckpt_dir "$dir/tiny"
+
+# Ranks that do not fit the request.
+expect 'cfg' "$@" -n 3 "$wanmpi" generate $ckpt --cfg_size 2
+expect 'ulysses' "$@" -n 2 "$wanmpi" generate $ckpt --ulysses_size 3
+
+# A checkpoint that was cut, or lacks a part.
+cp -r "$dir/tiny" "$dir/cut"
+truncate -s -5 "$dir"/cut/diffusion_pytorch_model*.safetensors
+expect 'diffusion_pytorch_model' "$@" -n 3 "$wanmpi" generate $ckpt --ckpt_dir "$dir/cut"
+cp -r "$dir/tiny" "$dir/lacks"
+rm "$dir"/lacks/Wan2.1_VAE.pth
+expect 'Wan2.1_VAE.pth' "$@" -n 3 "$wanmpi" generate $ckpt --ckpt_dir "$dir/lacks"
+
+echo "cli_errors: $count checks, $wrong failed"
+[ $wrong = 0 ]
