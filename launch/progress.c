@@ -139,7 +139,7 @@ void progress_done(struct progress *p, int64_t done)
 {
     double now;
 
-    if (p->out == NULL || !p->in_stage)
+    if (p->out == NULL || !p->in_stage || done == p->done)
         return;
     now = p->now(p->payload);
     if (p->done == p->first && done > p->first) {

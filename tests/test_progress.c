@@ -93,10 +93,13 @@ static void test_resumed_and_silent(void)
     progress_stage(&p, "sampling", 40, 50, "step");
     for (int i = 41; i <= 50; i++) {
         seconds += 0.1;
+        progress_done(&p, i - 1); // nothing new, no line
+        progress_done(&p, i);
         progress_done(&p, i);
     }
     progress_end(&p);
     fclose(out);
+    CHECK(count(text, "\n") == 4, "%s", text);
     CHECK(strstr(text, "sampling: 41/50  10 steps/s  0:01 left\n") != NULL, "%s", text);
     CHECK(strstr(text, "sampling: 50/50  10 steps/s\n") != NULL, "%s", text);
     free(text);
