@@ -352,7 +352,7 @@ static bool convert(void *dst, enum dtype to, const void *src, enum dtype from, 
 
 static bool convertible(enum dtype to, enum dtype from)
 {
-    return convert(NULL, to, NULL, from, 0);
+    return to == from || convert(NULL, to, NULL, from, 0);
 }
 
 /* Offset in elements, from the tensor's first, of its row-major element `index`. */
