@@ -294,65 +294,69 @@ static float f32_from_e4m3(uint8_t b)
     return b & 0x80 ? -f : f;
 }
 
-/* dst[i] = (float)src[i]; false for types that are no floats. */
-static bool to_f32(float *dst, const void *src, enum dtype from, size_t n)
+static bool is_float(enum dtype dt)
 {
-    switch (from) {
-    case DT_F32:
-        memcpy(dst, src, n * sizeof(float));
-        return true;
-    case DT_BF16:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_bf16(((const uint16_t *)src)[i]);
-        return true;
-    case DT_F16:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_f16(((const uint16_t *)src)[i]);
-        return true;
-    case DT_F64:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = (float)((const double *)src)[i];
-        return true;
-    case DT_F8_E4M3:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_e4m3(((const uint8_t *)src)[i]);
-        return true;
-    case DT_F8_E5M2: // the upper half of a half
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_f16((uint16_t)(((const uint8_t *)src)[i] << 8));
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool convert(void *dst, enum dtype to, const void *src, enum dtype from, size_t n)
-{
-    if (to == from) {
-        if (n > 0) // asked with none, and no memory, whether it can be done
-            memcpy(dst, src, n * dtype_size(to));
-        return true;
-    }
-    if (to == DT_F32)
-        return to_f32(dst, src, from, n);
-    if (to != DT_BF16)
-        return false;
-    for (size_t done = 0; done < n;) {
-        const size_t take = n - done < 1024 ? n - done : 1024;
-        float wide[1024];
-
-        if (!to_f32(wide, (const char *)src + done * dtype_size(from), from, take))
-            return false;
-        for (size_t i = 0; i < take; i++)
-            ((uint16_t *)dst)[done + i] = bf16_from_f32(wide[i]);
-        done += take;
-    }
-    return true;
+    return dt == DT_F32 || dt == DT_BF16 || dt == DT_F16 || dt == DT_F64 || dt == DT_F8_E4M3 ||
+           dt == DT_F8_E5M2;
 }
 
 static bool convertible(enum dtype to, enum dtype from)
 {
-    return to == from || convert(NULL, to, NULL, from, 0);
+    return to == from || ((to == DT_F32 || to == DT_BF16) && is_float(from));
+}
+
+/* dst[i] = (float)src[i] */
+static void to_f32(float *dst, const void *src, enum dtype from, size_t n)
+{
+    switch (from) {
+    case DT_F32:
+        memcpy(dst, src, n * sizeof(float));
+        break;
+    case DT_BF16:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_bf16(((const uint16_t *)src)[i]);
+        break;
+    case DT_F16:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_f16(((const uint16_t *)src)[i]);
+        break;
+    case DT_F64:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = (float)((const double *)src)[i];
+        break;
+    case DT_F8_E4M3:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_e4m3(((const uint8_t *)src)[i]);
+        break;
+    case DT_F8_E5M2: // the upper half of a half
+        for (size_t i = 0; i < n; i++)
+            dst[i] = f32_from_f16((uint16_t)(((const uint8_t *)src)[i] << 8));
+        break;
+    default:
+        assert(!"converted without asking convertible()");
+    }
+}
+
+static void convert(void *dst, enum dtype to, const void *src, enum dtype from, size_t n)
+{
+    assert(convertible(to, from));
+    if (to == from) {
+        memcpy(dst, src, n * dtype_size(to));
+        return;
+    }
+    if (to == DT_F32) {
+        to_f32(dst, src, from, n);
+        return;
+    }
+    for (size_t done = 0; done < n;) {
+        const size_t take = n - done < 1024 ? n - done : 1024;
+        float wide[1024];
+
+        to_f32(wide, (const char *)src + done * dtype_size(from), from, take);
+        for (size_t i = 0; i < take; i++)
+            ((uint16_t *)dst)[done + i] = bf16_from_f32(wide[i]);
+        done += take;
+    }
 }
 
 /* Offset in elements, from the tensor's first, of its row-major element `index`. */

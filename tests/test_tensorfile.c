@@ -85,6 +85,8 @@ static void test_pth(void)
           "long[2] is %d", (int)longs[2]);
     CHECK(tensorfile_read(&f, tensorfile_find(&f, "long"), 0, 1, DT_F32, &x) == ST_FORMAT,
           "integers became floats");
+    CHECK(tensorfile_read(&f, tensorfile_find(&f, "long"), 0, 1, DT_BF16, &x) == ST_FORMAT,
+          "integers became bf16");
     // the storage of a is shared by four tensors, and read where they say
     CHECK(tensorfile_find(&f, "row")->offset == tensorfile_find(&f, "a")->offset + 20, "row");
     tensorfile_close(&f);
