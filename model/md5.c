@@ -2,7 +2,6 @@
 #include "model/checkpoint_internal.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 static void block(uint32_t state[4], const uint8_t *data)
@@ -54,6 +53,7 @@ void md5_hex(const void *data, size_t size, char *hex)
         tail[tail_size - 8 + (size_t)i] = (uint8_t)((uint64_t)size * 8 >> (8 * i));
     for (size_t i = 0; i < tail_size; i += 64)
         block(state, tail + i);
-    for (int i = 0; i < 16; i++)
-        sprintf(hex + 2 * i, "%02x", (unsigned)(state[i / 4] >> (8 * (i % 4)) & 0xff));
+    for (int i = 0; i < 32; i++) // the upper half of a byte first
+        hex[i] = "0123456789abcdef"[state[i / 8] >> (4 * (i % 8 ^ 1)) & 15];
+    hex[32] = 0;
 }

@@ -421,8 +421,14 @@ status spec_fingerprint(const struct spec *s, char *hex)
         line[2 * i + 1] = shaped;
     }
     qsort(line, lines, sizeof(*line), by_text);
-    for (size_t i = 0; i < lines; i++)
-        length += (size_t)sprintf(joined + length, "%s%s", i ? "," : "", line[i]);
+    for (size_t i = 0; i < lines; i++) {
+        const size_t n = strlen(line[i]);
+
+        if (i > 0)
+            joined[length++] = ',';
+        memcpy(joined + length, line[i], n);
+        length += n;
+    }
     md5_hex(joined, length, hex);
 out:
     free(text);
