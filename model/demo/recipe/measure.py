@@ -1,0 +1,188 @@
+"""Does a clip show what its caption says? Plain pixel counting, for single objects on plain backgrounds.
+
+    measure.py requests FILE.jsonl [--seed 0]     the 64 held-out captions, one request per line
+    measure.py clips FOLDER                       FOLDER/000.mp4 ... or FOLDER/000/*.png: agreement with them
+    measure.py vae FOLDER                         FOLDER/a-000.npy (before) and b-000.npy (after): PSNR
+
+The object is what differs from the background, the background the median colour of the picture's border.
+  colour     the name whose colour is nearest to most of the object's pixels
+  direction  from the centroid of the first frames to that of the last
+  shape      the object's area over its bounding box's: star 0.36, triangle 0.5, ring 0.63, circle 0.79,
+             square 1; the median over the frames
+"""
+
+import argparse
+import glob
+import json
+import os
+import subprocess
+
+import numpy
+
+import render
+
+RATIOS = {"star": 0.36, "triangle": 0.50, "ring": 0.63, "circle": 0.785, "square": 1.0}
+DIFFERENT = 60  # a pixel is object when its colour is so far from the background's
+
+
+def masks(clip):
+    """clip [T, H, W, 3] u8 -> [T, H, W] bool."""
+    out = []
+    for frame in clip.astype(numpy.float32):
+        border = numpy.concatenate(
+            [
+                frame[:3].reshape(-1, 3),
+                frame[-3:].reshape(-1, 3),
+                frame[:, :3].reshape(-1, 3),
+                frame[:, -3:].reshape(-1, 3),
+            ]
+        )
+        out.append(numpy.linalg.norm(frame - numpy.median(border, 0), axis=-1) > DIFFERENT)
+    return numpy.stack(out)
+
+
+def colour_of(clip, mask):
+    names = list(render.COLOURS)
+    palette = numpy.array([render.COLOURS[n][0] for n in names], numpy.float32)
+    pixels = clip[mask].astype(numpy.float32)
+    if len(pixels) == 0:
+        return None
+    nearest = numpy.linalg.norm(pixels[:, None] - palette, axis=-1).argmin(1)
+    return names[numpy.bincount(nearest, minlength=len(names)).argmax()]
+
+
+def centroid(mask):
+    y, x = numpy.nonzero(mask)
+    return (x.mean(), y.mean()) if len(x) else None
+
+
+def direction_of(mask):
+    seen = [c for c in map(centroid, mask) if c]
+    if len(seen) < 4:
+        return None
+    (x0, y0), (x1, y1) = numpy.mean(seen[:2], 0), numpy.mean(seen[-2:], 0)
+    dx, dy = x1 - x0, y1 - y0
+    if max(abs(dx), abs(dy)) < 0.1 * mask.shape[1]:
+        return "still"
+    if abs(dx) > abs(dy):
+        return "right" if dx > 0 else "left"
+    return "down" if dy > 0 else "up"
+
+
+def shape_of(mask):
+    ratios = []
+    for m in mask:
+        y, x = numpy.nonzero(m)
+        if len(x) < 30:
+            continue
+        # the box leaves out the last half percent, lest one stray pixel make it large
+        x0, x1 = numpy.percentile(x, [0.25, 99.75])
+        y0, y1 = numpy.percentile(y, [0.25, 99.75])
+        if x.min() > 0 and y.min() > 0 and x.max() < m.shape[1] - 1 and y.max() < m.shape[0] - 1:
+            ratios.append(len(x) / ((x1 - x0 + 1) * (y1 - y0 + 1)))
+    if not ratios:
+        return None, 0.0
+    ratio = float(numpy.median(ratios))
+    return min(RATIOS, key=lambda s: abs(RATIOS[s] - ratio)), ratio
+
+
+def report(results, verbose=True):
+    """results: [((caption, colour, shape, motion), clip)] -> agreement in percent."""
+    right = {"colour": [], "direction": [], "shape": []}
+    for i, ((caption, colour, shape, motion), clip) in enumerate(results):
+        mask = masks(clip)
+        got = {
+            "colour": colour_of(clip, mask),
+            "shape": shape_of(mask)[0],
+            "direction": direction_of(mask),
+        }
+        want = {"colour": colour, "shape": shape}
+        if motion in render.DIRECTIONS:
+            want["direction"] = motion
+        for key, value in want.items():
+            right[key].append(got[key] == value)
+            if verbose and got[key] != value:
+                print(
+                    f"{i:03d} {key}: {got[key]} (ratio {shape_of(mask)[1]:.2f}), not {value}: {caption}"
+                )
+    figures = {key: 100 * sum(v) / max(1, len(v)) for key, v in right.items()}
+    print(", ".join(f"{key} {figures[key]:.1f}% of {len(v)}" for key, v in right.items()))
+    return figures
+
+
+def read_clip(path):
+    """A folder of PNGs or a video file, through ffmpeg -> [T, H, W, 3] u8."""
+    if os.path.isdir(path):
+        from PIL import Image
+
+        return numpy.stack(
+            [numpy.array(Image.open(f).convert("RGB")) for f in sorted(glob.glob(path + "/*.png"))]
+        )
+    size = subprocess.run(
+        [
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "stream=width,height",
+            "-of",
+            "csv=p=0",
+            path,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    width, height = map(int, size.split(","))
+    raw = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        check=True,
+        capture_output=True,
+    ).stdout
+    return numpy.frombuffer(raw, numpy.uint8).reshape(-1, height, width, 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["requests", "clips", "vae"])
+    parser.add_argument("path")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the first request; the next ones count up"
+    )
+    a = parser.parse_args()
+    cases = render.test_cases()
+    if a.what == "requests":
+        with open(a.path, "w") as f:
+            for i, case in enumerate(cases):
+                f.write(
+                    json.dumps(
+                        {"prompt": case[0], "base_seed": a.seed + i, "save_file": f"{i:03d}.mp4"},
+                        ensure_ascii=False,
+                    )
+                    + "\n"
+                )
+    elif a.what == "clips":
+        found = []
+        for i, case in enumerate(cases):
+            for name in (f"{i:03d}.mp4", f"{i:03d}"):
+                if os.path.exists(os.path.join(a.path, name)):
+                    found.append((case, read_clip(os.path.join(a.path, name))))
+                    break
+        print(f"{len(found)} of {len(cases)} clips found")
+        report(found)
+    else:
+        values = []
+        for before in sorted(glob.glob(os.path.join(a.path, "a-*.npy"))):
+            x, y = numpy.load(before), numpy.load(before.replace("a-", "b-"))
+            values.append(-10 * numpy.log10(numpy.mean(((x - y) / 2) ** 2)))
+        print(
+            f"{len(values)} clips: PSNR mean {numpy.mean(values):.2f} min {numpy.min(values):.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,534 @@
+"""Training: first the autoencoder, then transformer and text encoder together on its latents.
+
+    train.py tokenizer --out DIR
+    train.py vae --out DIR --minutes 6
+    train.py vae --refine --out DIR --minutes 7      beside the next one, on another GPU
+    train.py dit --out DIR --minutes 13
+
+Weights go to DIR (vae.pt, vae-refined.pt, dit.pt) about once a minute; DIR is what sample.py and export.py
+read. A killed `dit` goes on where it was. Learning rates follow the share of the minutes that is over.
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from multiprocessing import Pool
+
+import torch
+import torch.nn.functional as F
+
+import render
+import text
+import vae as vae_module
+from dit import DiT
+from text import TextEncoder, Tokenizer
+from vae import VAE
+
+EMPTY_SHARE = 0.10  # captions replaced by the empty one or by the default negative prompt
+SHIFT = 5.0  # of the noise levels, as in sampling
+CAPTIONS = 4  # wordings kept per clip
+TEST_SEED = 2 * 10**9  # scenes from here on are never trained on
+
+# (frames, height, width, share of the clips)
+BUCKETS = [(17, 128, 128, 0.50), (33, 128, 128, 0.24), (17, 128, 192, 0.13), (49, 128, 128, 0.13)]
+
+
+def log(*words):
+    print(*words, flush=True)
+
+
+def lr_at(progress, step, peak, warmup=300):
+    return (
+        peak
+        * min(1.0, (step + 1) / warmup)
+        * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+    )
+
+
+class Average:
+    """Moving average of the parameters; what is sampled from and exported."""
+
+    def __init__(self, model, decay):
+        self.params = [p for p in model.parameters()]
+        self.values = [p.detach().clone() for p in self.params]
+        self.decay = decay
+
+    def update(self):
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.params], 1 - self.decay)
+
+    def state(self, model):
+        names = [n for n, _ in model.named_parameters()]
+        return dict(zip(names, self.values))
+
+
+def channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last_3d) if x.is_cuda else x
+
+
+class Captured:
+    """A training step on inputs of one shape; on a GPU recorded once and replayed, since launching its
+    hundreds of small kernels one by one takes longer than they do."""
+
+    enabled = True
+
+    def __init__(self, step, optimizer, device, *inputs):
+        self.step, self.optimizer, self.inputs, self.graph = step, optimizer, inputs, None
+        if device == "cuda" and self.enabled:
+            self.inputs = [x.clone() for x in inputs]
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(4):
+                    optimizer.zero_grad(set_to_none=True)
+                    step(*self.inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            optimizer.zero_grad(set_to_none=True)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.result = step(*self.inputs)
+
+    def __call__(self, *inputs):
+        if self.graph is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            return self.step(*inputs)
+        for mine, given in zip(self.inputs, inputs):
+            mine.copy_(given)
+        self.graph.replay()
+        return self.result.clone()
+
+
+def save(path, state):
+    torch.save(state, path + ".new")
+    os.replace(path + ".new", path)
+
+
+# ---------------------------------------------------------------------------------- scenes
+
+
+def scene_params(job):
+    seed, aspect = job
+    return render.params(render.scene(random.Random(seed), aspect))
+
+
+def captioned(job):
+    first, count, aspect, tokenizer_file = job
+    tokenizer = Tokenizer(tokenizer_file)
+    rows, ids = [], []
+    for seed in range(first, first + count):
+        p, captions = render.clip(seed, aspect, CAPTIONS)
+        rows.append(p)
+        ids.append([tokenizer(c, 64) for c in captions])
+    packed = torch.zeros(count, CAPTIONS, 64, dtype=torch.int16)
+    for i, row in enumerate(ids):
+        for k, one in enumerate(row):
+            packed[i, k, : len(one)] = torch.tensor(one, dtype=torch.int16)
+    return torch.tensor(rows), packed
+
+
+# ---------------------------------------------------------------------------------- autoencoder
+
+
+def psnr(a, b):
+    """Per clip, of pictures in -1..1."""
+    return -10 * torch.log10((a - b).div(2).square().flatten(1).mean(1))
+
+
+def prepare(vae, device):
+    """Layout and kernels for speed."""
+    if device != "cuda":
+        return
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch._dynamo.config.recompile_limit = 64
+    vae_module.norm_rows = torch.compile(vae_module._norm)
+    for p in vae.parameters():
+        if p.ndim >= 4:
+            p.data = p.data.contiguous(
+                memory_format=torch.channels_last if p.ndim == 4 else torch.channels_last_3d
+            )
+
+
+@torch.no_grad()
+def evaluate_vae(model, device, frames=17, size=128, count=32):
+    rows = torch.tensor([scene_params((TEST_SEED + i, 1.0)) for i in range(count)], device=device)
+    values = []
+    for part in rows.split(8):
+        clips = render.render(part, render.clip_times(len(part), frames, device), size, size)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            values.append(psnr(model.decode(model.encode(clips)), clips))
+    return torch.cat(values)
+
+
+def train_vae(a):
+    """With a.refine an autoencoder that is there already gets better while its latents stay what they are,
+    so that it can go on while a transformer learns those latents."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(a.seed)
+    model, first = VAE(a.base).to(device), None
+    if a.refine:
+        model, first = load_vae(a.out, device), load_vae(a.out, device)
+        model.requires_grad_(True)
+        prepare(first, device)
+    with torch.no_grad():
+        if not a.refine:
+            model.conv1.bias[vae_module.Z :] = -5.0  # little noise at first
+    prepare(model, device)
+    average = Average(model, 0.999)
+    rate = torch.tensor(a.lr, device=device)  # a tensor, so that a captured step sees it change
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+        fused=device == "cuda",
+        capturable=device == "cuda",
+    )
+    with Pool(a.workers) as pool:
+        rows = pool.map(scene_params, [(s, 1.0) for s in range(a.scenes)], chunksize=256)
+    rows = torch.tensor(rows, device=device)
+    log(f"{len(rows)} scenes, {sum(p.numel() for p in model.parameters())} parameters")
+
+    def train_step(clips):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
+            mean, logvar = model.moments(clips)
+            mean, logvar = mean.float(), logvar.float().clamp(-20, 10)
+            moved = 0.0
+            if first:  # the variance is no longer trained; a little noise stays
+                with torch.no_grad():
+                    before = first.moments(clips)[0].float()
+                moved = ((mean - before) / model.std).square().mean()
+                logvar = torch.full_like(mean, 2 * math.log(0.04)) + 2 * model.std.log()
+            out = model.decode_raw(mean + torch.randn_like(mean) * (0.5 * logvar).exp()).float()
+        diff = out - clips
+        edges = torch.diff(diff, dim=-1).abs().mean() + torch.diff(diff, dim=-2).abs().mean()
+        square = diff.square().mean()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        loss = (
+            diff.abs().mean()
+            + 4 * square
+            + 0.5 * edges
+            + (a.anchor * moved if first else a.kl * kl)
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        average.update()
+        return torch.stack([square.detach(), (moved if first else kl).detach()])
+
+    def some_clips(frames, size, count):
+        """Random windows in space and time of random scenes."""
+        total = torch.tensor([17, 33, 49], device=device)[
+            torch.randint(0, 3, (count,), device=device)
+        ].clamp(min=frames)
+        begin = (torch.rand(count, device=device) * (total - frames + 1)).floor()
+        times = (begin[:, None] + torch.arange(frames, device=device)) / (total[:, None] - 1)
+        corner = (torch.rand(2, count, device=device) * (128 - size)).floor()
+        with torch.no_grad():
+            return render.render(
+                rows[torch.randint(0, len(rows), (count,), device=device)],
+                times,
+                size,
+                size,
+                corner[0],
+                corner[1],
+                128,
+            )
+
+    path, step = os.path.join(a.out, "vae-refined.pt" if a.refine else "vae.pt"), 0
+    start = saved = time.time()
+    window, steps = [], {}
+    while True:
+        progress = (time.time() - start) / (60 * a.minutes)
+        if progress >= 1 or step == a.steps:
+            break
+        # small windows first; whole pictures, long clips and larger batches later
+        late = progress > 0.6
+        frames, size = [(17, 64), (17, 128), (33, 64), (17, 128)][step % 4] if late else (17, 64)
+        count = max(1, (2 * a.pixels if late else a.pixels) // (frames * size * size))
+        shape = (frames, size, count)
+        if shape not in steps:
+            steps[shape] = Captured(
+                train_step, optimizer, device, channels_last(some_clips(*shape))
+            )
+        rate.fill_(lr_at(progress, step, a.lr))
+        window.append(steps[shape](some_clips(*shape)))
+        step += 1
+        if step in (5, 20, 60) or step % a.log == 0:
+            s, k = torch.stack(window).mean(0).tolist()
+            window = []
+            log(
+                f"step {step} {time.time() - start:.0f} s  psnr {10 * math.log10(4 / s):.2f}  {'moved' if first else 'kl'} {k:.4f}  {frames}x{size} b{count}"
+            )
+        if time.time() - saved > 60:
+            save(path, {"model": average.state(model), "base": a.base})
+            saved = time.time()
+
+    model.load_state_dict(average.state(model), strict=False)
+    if not a.refine:
+        fold(a, model, rows, device)
+    save(path, {"model": model.state_dict(), "base": a.base})
+    for frames in (17, 33):
+        values = evaluate_vae(model, device, frames, count=a.test_clips)
+        log(
+            f"held-out clips, {frames} frames: psnr mean {values.mean():.2f} min {values.min():.2f}"
+        )
+    log(f"done: {step} steps, {time.time() - start:.0f} s")
+
+
+def fold(a, model, rows, device):
+    """Latents to Wan's constants."""
+    sums = torch.zeros(3, vae_module.Z, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for part in rows[: a.stat_clips].split(16):
+            clips = render.render(part, render.clip_times(len(part), 17, device), 128, 128)
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                z = model.moments(clips)[0].double().movedim(1, 0).flatten(1)
+            sums += torch.stack(
+                [
+                    torch.full((vae_module.Z,), z.shape[1], device=device),
+                    z.sum(1),
+                    z.square().sum(1),
+                ]
+            )
+    mean = sums[1] / sums[0]
+    std = (sums[2] / sums[0] - mean.square()).sqrt()
+    model.fold_statistics(mean.float(), std.float())
+    log("latent std before folding:", [round(v, 2) for v in std.tolist()])
+
+
+# ---------------------------------------------------------------------------------- transformer
+
+
+class Bucket:
+    """Latents and captions of clips of one shape, on the device."""
+
+    def __init__(self, shape, aspect):
+        self.shape, self.aspect = shape, aspect
+        self.latents, self.ids, self.clips = [], [], 0
+
+    def close(self):
+        self.latents = torch.cat(self.latents)
+        self.ids = torch.cat(self.ids)
+
+
+@torch.no_grad()
+def encode_clips(vae, device, seconds, limit, workers, tokenizer_file):
+    """Renders and encodes clips for some time, in the shares of BUCKETS."""
+    buckets = [Bucket((f, h, w), w / h) for f, h, w, _ in BUCKETS]
+    chunk = 64 if device == "cuda" else 1
+    jobs, seed = [], 0
+    while seed < limit:
+        for i, (_, _, _, share) in enumerate(BUCKETS):
+            count = max(1, round(16 * share)) * chunk
+            jobs.append((i, (seed, count, buckets[i].aspect, tokenizer_file)))
+            seed += count
+    start, total = time.time(), 0
+    torch.backends.cudnn.benchmark = False  # trying all its kernels on large batches takes too long
+    with Pool(workers) as pool:
+        results = pool.imap(captioned, [job for _, job in jobs])
+        for (i, _), (rows, ids) in zip(jobs, results):
+            if time.time() - start > seconds and min(b.clips for b in buckets) > 0:
+                break
+            bucket = buckets[i]
+            frames, height, width = bucket.shape
+            for part in rows.to(device).split(chunk):
+                clips = render.render(
+                    part, render.clip_times(len(part), frames, device), height, width
+                )
+                clips = channels_last(clips)
+                with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                    bucket.latents.append(vae.encode(clips).to(torch.bfloat16).contiguous())
+            bucket.ids.append(ids.to(device))
+            bucket.clips += len(ids)
+            total += len(ids)
+        pool.terminate()
+    for bucket in buckets:
+        bucket.close()
+    every = torch.cat([b.latents[:256].float().movedim(1, 0).flatten(1) for b in buckets], 1)
+    log(
+        f"{total} clips in {time.time() - start:.0f} s, latents mean {every.mean():.3f} std {every.std():.3f}"
+    )
+    return buckets
+
+
+def load_vae(out, device):
+    state = torch.load(os.path.join(out, "vae.pt"), map_location=device, weights_only=True)
+    vae = VAE(state["base"]).to(device)
+    vae.load_state_dict(state["model"])
+    return vae.eval().requires_grad_(False)
+
+
+class Both(torch.nn.Module):
+    """The two that are trained together."""
+
+    def __init__(self, vocab):
+        super().__init__()
+        self.text = TextEncoder(vocab)
+        self.dit = DiT()
+
+    def forward(self, x, t, ids):
+        return self.dit(x, t, self.text(ids))
+
+
+def train_dit(a):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(a.seed)
+    tokenizer_file = os.path.join(a.out, "spiece.model")
+    tokenizer = Tokenizer(tokenizer_file)
+    vocab = (tokenizer.model.vocab_size() + 7) // 8 * 8
+    model = Both(vocab).to(device)
+    average = Average(model, a.ema)
+    rate = torch.tensor(a.lr, device=device)
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
+        lr=rate,
+        betas=(0.9, 0.98),
+        fused=device == "cuda",
+        capturable=device == "cuda",
+    )
+    path, step, before = os.path.join(a.out, "dit.pt"), 0, 0.0
+    if os.path.exists(path):
+        state = torch.load(path, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        torch._foreach_copy_(
+            average.values, [state["average"][n] for n, _ in model.named_parameters()]
+        )
+        step, before = state["step"], state["spent"]
+        log(f"goes on at step {step}, {before:.0f} s")
+    log(
+        f"{sum(p.numel() for p in model.dit.parameters())} + {sum(p.numel() for p in model.text.parameters())} parameters, vocabulary {vocab}"
+    )
+
+    start = saved = time.time()
+    vae = load_vae(a.out, device)
+    prepare(vae, device)
+    buckets = encode_clips(vae, device, a.encode_seconds, a.clips, a.workers, tokenizer_file)
+    del vae
+    if a.compile:
+        for block in list(model.dit.blocks) + list(model.text.blocks):
+            block.compile()
+
+    def no_caption(words):
+        ids = tokenizer(words, 64)
+        return torch.tensor(ids + [text.PAD] * (64 - len(ids)), device=device, dtype=torch.int16)
+
+    nothing = torch.stack([no_caption(""), no_caption(text.NEGATIVE)])
+    odds = torch.tensor([share for _, _, _, share in BUCKETS])
+
+    def train_step(x0, ids):
+        """x0 [B, C, T, H, W] f32, ids [B, L]."""
+        count = len(x0)
+        drop = torch.rand(count, device=device)
+        ids = torch.where(
+            (drop < EMPTY_SHARE)[:, None], nothing[(drop < EMPTY_SHARE / 2).long()], ids
+        ).long()
+        # noise levels evenly spread over the shifted schedule
+        u = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
+        noise = torch.randn_like(x0)
+        s = sigma.view(-1, 1, 1, 1, 1)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
+            v = model((1 - s) * x0 + s * noise, 1000 * sigma, ids)
+        loss = F.mse_loss(v.float(), noise - x0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        average.update()
+        return loss.detach()
+
+    window, warm, steps = [], step, {}
+    while True:
+        spent = before + time.time() - start
+        progress = spent / (60 * a.minutes)
+        if progress >= 1 or step == a.steps:
+            break
+        bucket = buckets[torch.multinomial(odds, 1).item()]
+        picture = bucket is buckets[0] and random.random() < 0.08  # a clip of one frame
+        t, h, w = bucket.latents.shape[2:]
+        t = 1 if picture else t
+        count = min(max(a.tokens // (t * h * w // 4) // 8 * 8, 4), 256)
+        pick = torch.randint(0, len(bucket.latents), (count,), device=device)
+        x0 = bucket.latents[pick][:, :, :t].float()
+        ids = bucket.ids[pick, torch.randint(0, CAPTIONS, (count,), device=device)]
+        rate.fill_(lr_at(progress, step - warm, a.lr))
+        if x0.shape not in steps:
+            steps[x0.shape] = Captured(train_step, optimizer, device, x0, ids)
+        window.append(steps[x0.shape](x0, ids))
+        step += 1
+        if step in (5, 20, 60, 200) or step % a.log == 0:
+            log(f"step {step} {spent:.0f} s  loss {torch.stack(window).mean():.4f}")
+            window = []
+        if time.time() - saved > 60:
+            save(
+                path,
+                {
+                    "model": model.state_dict(),
+                    "average": average.state(model),
+                    "step": step,
+                    "spent": spent,
+                },
+            )
+            saved = time.time()
+    save(
+        path,
+        {
+            "model": model.state_dict(),
+            "average": average.state(model),
+            "step": step,
+            "spent": before + time.time() - start,
+        },
+    )
+    log(f"done: {step} steps, {before + time.time() - start:.0f} s")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["tokenizer", "vae", "dit"])
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--steps", type=int, default=-1, help="stop after so many, if earlier")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--log", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=min(14, os.cpu_count()))
+    parser.add_argument("--base", type=int, default=16, help="vae: width of the first level")
+    parser.add_argument(
+        "--refine", action="store_true", help="vae: improve DIR/vae.pt into DIR/vae-refined.pt"
+    )
+    parser.add_argument(
+        "--anchor", type=float, default=0.5, help="vae --refine: how strongly latents stay"
+    )
+    parser.add_argument("--kl", type=float, default=1e-4)
+    parser.add_argument("--pixels", type=int, default=350_000, help="vae: per step")
+    parser.add_argument("--scenes", type=int, default=60_000, help="vae: how many different ones")
+    parser.add_argument(
+        "--stat_clips", type=int, default=2048, help="vae: for the latents' statistics"
+    )
+    parser.add_argument("--test_clips", type=int, default=32)
+    parser.add_argument("--clips", type=int, default=150_000, help="dit: at most so many")
+    parser.add_argument("--encode_seconds", type=float, default=90)
+    parser.add_argument("--tokens", type=int, default=40960, help="dit: per step")
+    parser.add_argument("--ema", type=float, default=0.9995)
+    parser.add_argument("--compile", type=int, default=1)
+    parser.add_argument("--capture", type=int, default=1)
+    a = parser.parse_args()
+    Captured.enabled = bool(a.capture)
+    os.makedirs(a.out, exist_ok=True)
+    if a.what == "tokenizer":
+        text.train_tokenizer(os.path.join(a.out, "spiece.model"))
+    elif a.what == "vae":
+        a.lr = a.lr or 1.5e-3
+        train_vae(a)
+    else:
+        a.lr = a.lr or 1e-3
+        train_dit(a)
+
+
+if __name__ == "__main__":
+    main()
