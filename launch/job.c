@@ -90,7 +90,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r,
         .latent = { vae->z, 1 + (r->frame_num - 1) / vae->stride_t, r->size[1] / vae->stride,
                     r->size[0] / vae->stride },
         .steps = r->sample_steps,
-        .guided = true, // the official program runs both sides whatever the scale
+        .guided = r->sample_guide_scale != 1, // at 1 v = u + (c - u) = c
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,

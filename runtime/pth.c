@@ -97,10 +97,67 @@ static status read_member(struct archive *a, const char *name, uint64_t size, ui
     return st;
 }
 
-static status add_storage(struct archive *a, const char *name, const char *key,
-                          const unz_file_info64 *info)
+static uint64_t little(const uint8_t *p, int bytes)
 {
-    int method = 0, level = 0;
+    uint64_t v = 0;
+
+    while (bytes-- > 0)
+        v = v << 8 | p[bytes];
+    return v;
+}
+
+/* Where the current member's bytes lie, from its records in the directory and before the bytes:
+ * minizip 1.1, which Debian has, misreads the 64-bit fields, and so whatever lies beyond 4 GiB.
+ * Source: PKWARE APPNOTE 4.3.7, 4.3.12, 4.5.3. */
+static status locate(struct archive *a, const char *name, struct member *m)
+{
+    const uint64_t at = (uint64_t)unzGetOffset64(a->zip);
+    uint8_t head[46], local[30], extra[1024];
+    uint64_t field[3]; // bytes, compressed bytes, offset of the local record
+    size_t extra_size;
+
+    TRY(read_exactly(a->src, head, sizeof(head), at));
+    extra_size = (size_t)little(head + 30, 2);
+    if (memcmp(head, "PK\1\2", 4) != 0 || extra_size > sizeof(extra))
+        return damaged(a, name);
+    TRY(read_exactly(a->src, extra, extra_size, at + sizeof(head) + little(head + 28, 2)));
+    field[0] = little(head + 24, 4);
+    field[1] = little(head + 20, 4);
+    field[2] = little(head + 42, 4);
+    for (size_t i = 0; i + 4 <= extra_size;) {
+        const size_t size = (size_t)little(extra + i + 2, 2), end = i + 4 + size;
+        size_t next = i + 4;
+
+        if (end > extra_size)
+            return damaged(a, name);
+        for (int f = 0; f < 3 && little(extra + i, 2) == 1;
+             f++) { // the 64-bit fields, in this order
+            if (field[f] != 0xffffffff)
+                continue;
+            if (next + 8 > end)
+                return damaged(a, name);
+            field[f] = little(extra + next, 8);
+            next += 8;
+        }
+        i = end;
+    }
+    if (field[2] > a->src->size - sizeof(local)) // a zip is longer than this record
+        return damaged(a, name);
+    TRY(read_exactly(a->src, local, sizeof(local), field[2]));
+    if (memcmp(local, "PK\3\4", 4) != 0)
+        return damaged(a, name);
+    m->offset = field[2] + sizeof(local) + little(local + 26, 2) + little(local + 28, 2);
+    m->bytes = field[0];
+    m->stored = little(head + 10, 2) == 0 && field[1] == field[0] && !(little(head + 8, 2) & 1);
+    if (m->stored && (m->offset > a->src->size || m->bytes > a->src->size - m->offset))
+        return fail(ST_FORMAT, "%s: %s has %llu bytes at %llu, the file ends at %llu; was it cut?",
+                    a->src->path, name, (unsigned long long)m->bytes, (unsigned long long)m->offset,
+                    (unsigned long long)a->src->size);
+    return ST_OK;
+}
+
+static status add_storage(struct archive *a, const char *name, const char *key)
+{
     struct member m = { 0 };
 
     if (a->count == a->room) {
@@ -112,16 +169,7 @@ static status add_storage(struct archive *a, const char *name, const char *key,
         a->members = more;
         a->room = room;
     }
-    if (unzOpenCurrentFile2(a->zip, &method, &level, 1) != UNZ_OK)
-        return damaged(a, name);
-    m.offset = unzGetCurrentFileZStreamPos64(a->zip);
-    unzCloseCurrentFile(a->zip);
-    m.bytes = info->uncompressed_size;
-    m.stored = method == 0 && info->compressed_size == info->uncompressed_size && !(info->flag & 1);
-    if (m.stored && (m.offset > a->src->size || m.bytes > a->src->size - m.offset))
-        return fail(ST_FORMAT, "%s: %s has %llu bytes at %llu, the file ends at %llu; was it cut?",
-                    a->src->path, name, (unsigned long long)m.bytes, (unsigned long long)m.offset,
-                    (unsigned long long)a->src->size);
+    TRY(locate(a, name, &m));
     m.key = strdup(key);
     if (m.key == NULL)
         return fail(ST_MEMORY, "%s: no memory for its zip directory", a->src->path);
@@ -159,7 +207,7 @@ static status list_members(struct archive *a, uint8_t **pickle, size_t *pickle_s
             if (!little)
                 return fail(ST_FORMAT, "%s: its numbers are not little-endian", a->src->path);
         } else if (strncmp(name + root, "data/", 5) == 0 && name[root + 5] != '\0') {
-            TRY(add_storage(a, name, name + root + 5, &info));
+            TRY(add_storage(a, name, name + root + 5));
         }
     }
     if (more != UNZ_END_OF_LIST_OF_FILE)
