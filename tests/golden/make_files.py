@@ -45,6 +45,12 @@ with zipfile.ZipFile(os.path.join(here, "nested.pth")) as source, \
         zipfile.ZipFile(os.path.join(here, "deflated.pth"), "w", zipfile.ZIP_DEFLATED) as target:
     for name in source.namelist():
         target.writestr(name, source.read(name))
+with zipfile.ZipFile(os.path.join(here, "nested.pth")) as source, \
+        zipfile.ZipFile(os.path.join(here, "zip64.pth"), "w") as target:
+    first = next(name for name in source.namelist() if name.endswith("data.pkl"))
+    zipfile.ZIP64_LIMIT = len(source.read(first))  # as if whatever follows lay beyond 4 GiB
+    for name in sorted(source.namelist(), key=lambda name: name != first):
+        target.writestr(name, source.read(name))
 
 # The names and shapes that the libraries' own models have, at the sizes of the preset "tiny".
 with torch.device("meta"):
