@@ -18,12 +18,13 @@ libavformat-dev    p:libavformat
 libavutil-dev      p:libavutil
 libswscale-dev     p:libswscale
 libhwloc-dev       p:hwloc
-libdnnl-dev        h:dnnl.h
-libopenblas-dev    p:openblas
 libsentencepiece-dev p:sentencepiece
 libcjson-dev       p:libcjson
 libminizip-dev     p:minizip
 libutf8proc-dev    p:libutf8proc
+zlib1g-dev         p:zlib
+ffmpeg             c:ffprobe
+procps             c:pkill
 '
 
 missing=

@@ -5,6 +5,7 @@
 #include <minizip/unzip.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #define PICKLE_BYTES_MAX ((uint64_t)16 << 20) // of 242 tensors: 30 KB
 #define MEMBER_NAME_BYTES 512
@@ -12,6 +13,7 @@
 struct member {
     char *key; // what comes behind ROOT/data/
     uint64_t offset, bytes;
+    uint32_t crc;
     bool stored;
 };
 
@@ -69,34 +71,6 @@ static status find_root(struct archive *a)
     return ST_OK;
 }
 
-/* Reads a small member whole; it may be compressed. *data is the caller's. */
-static status read_member(struct archive *a, const char *name, uint64_t size, uint64_t limit,
-                          uint8_t **data)
-{
-    uint8_t *bytes = NULL;
-    status st = ST_OK;
-
-    if (size > limit)
-        return fail(ST_FORMAT, "%s: %s has %llu bytes; at most %llu are read", a->src->path, name,
-                    (unsigned long long)size, (unsigned long long)limit);
-    if (unzOpenCurrentFile(a->zip) != UNZ_OK)
-        return damaged(a, name);
-    bytes = malloc((size_t)size + 1);
-    if (bytes == NULL) {
-        st = fail(ST_MEMORY, "%s: no memory for %s", a->src->path, name);
-    } else if (unzReadCurrentFile(a->zip, bytes, (unsigned)size) != (int)size ||
-               unzCloseCurrentFile(a->zip) != UNZ_OK) { // close compares the CRC
-        st = damaged(a, name);
-    }
-    if (st != ST_OK) {
-        free(bytes);
-        bytes = NULL;
-        unzCloseCurrentFile(a->zip);
-    }
-    *data = bytes;
-    return st;
-}
-
 static uint64_t little(const uint8_t *p, int bytes)
 {
     uint64_t v = 0;
@@ -148,11 +122,50 @@ static status locate(struct archive *a, const char *name, struct member *m)
         return damaged(a, name);
     m->offset = field[2] + sizeof(local) + little(local + 26, 2) + little(local + 28, 2);
     m->bytes = field[0];
+    m->crc = (uint32_t)little(head + 16, 4);
     m->stored = little(head + 10, 2) == 0 && field[1] == field[0] && !(little(head + 8, 2) & 1);
     if (m->stored && (m->offset > a->src->size || m->bytes > a->src->size - m->offset))
         return fail(ST_FORMAT, "%s: %s has %llu bytes at %llu, the file ends at %llu; was it cut?",
                     a->src->path, name, (unsigned long long)m->bytes, (unsigned long long)m->offset,
                     (unsigned long long)a->src->size);
+    return ST_OK;
+}
+
+static status compressed(const struct archive *a, const char *name)
+{
+    return fail(ST_FORMAT,
+                "%s: %s is compressed or encrypted, which torch.save never does; load and save it "
+                "with PyTorch",
+                a->src->path, name);
+}
+
+/* Reads the current member, a small one, whole. *data is the caller's. */
+static status read_member(struct archive *a, const char *name, uint64_t limit, uint8_t **data,
+                          size_t *size)
+{
+    struct member m = { 0 };
+    uint8_t *bytes;
+    status st;
+
+    TRY(locate(a, name, &m));
+    if (!m.stored)
+        return compressed(a, name);
+    if (m.bytes > limit)
+        return fail(ST_FORMAT, "%s: %s has %llu bytes; at most %llu are read", a->src->path, name,
+                    (unsigned long long)m.bytes, (unsigned long long)limit);
+    bytes = malloc((size_t)m.bytes + 1);
+    if (bytes == NULL)
+        return fail(ST_MEMORY, "%s: no memory for %s", a->src->path, name);
+    TRY_OUT(read_exactly(a->src, bytes, (size_t)m.bytes, m.offset));
+    if (crc32(0, bytes, (uInt)m.bytes) != m.crc)
+        st = damaged(a, name);
+out:
+    if (st != ST_OK) {
+        free(bytes);
+        return st;
+    }
+    *data = bytes;
+    *size = (size_t)m.bytes;
     return ST_OK;
 }
 
@@ -195,16 +208,16 @@ static status list_members(struct archive *a, uint8_t **pickle, size_t *pickle_s
         if (strncmp(name, a->root, root) != 0)
             continue;
         if (strcmp(name + root, "data.pkl") == 0) {
-            TRY(read_member(a, name, info.uncompressed_size, PICKLE_BYTES_MAX, pickle));
-            *pickle_size = (size_t)info.uncompressed_size;
+            TRY(read_member(a, name, PICKLE_BYTES_MAX, pickle, pickle_size));
         } else if (strcmp(name + root, "byteorder") == 0) {
             uint8_t *order = NULL;
-            bool little;
+            size_t size = 0;
+            bool right;
 
-            TRY(read_member(a, name, info.uncompressed_size, 64, &order));
-            little = info.uncompressed_size == 6 && memcmp(order, "little", 6) == 0;
+            TRY(read_member(a, name, 64, &order, &size));
+            right = size == 6 && memcmp(order, "little", 6) == 0;
             free(order);
-            if (!little)
+            if (!right)
                 return fail(ST_FORMAT, "%s: its numbers are not little-endian", a->src->path);
         } else if (strncmp(name + root, "data/", 5) == 0 && name[root + 5] != '\0') {
             TRY(add_storage(a, name, name + root + 5));
@@ -234,10 +247,7 @@ static status find_storage(void *payload, const char *key, uint64_t *offset, uin
         return fail(ST_FORMAT, "%s: its pickle names the storage %sdata/%s, which is not there",
                     a->src->path, a->root, key);
     if (!m->stored)
-        return fail(ST_FORMAT,
-                    "%s: %sdata/%s is compressed or encrypted, which torch.save never does; load "
-                    "and save it with PyTorch",
-                    a->src->path, a->root, key);
+        return compressed(a, key);
     *offset = m->offset;
     *bytes = m->bytes;
     return ST_OK;
