@@ -3,7 +3,7 @@
 # ranks ends in the same latent, a killed run goes on from its run file, and so on.
 # Prints one line a case and their count; exits 1 when one failed.
 set -u
-wanmpi=$1 same=$2
+wanmpi=$(realpath "$1") same=$(realpath "$2")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1

@@ -2,7 +2,7 @@
 # memory.sh WANMPI SAME_LATENTS: a checkpoint of 1.5 GB on 1, 2 and 4 ranks, sharded: what each rank takes is
 # within 10% + 50 MB of the plan, and it reads its share of the blocks. The latents agree.
 set -u
-wanmpi=$1 same=$2
+wanmpi=$(realpath "$1") same=$(realpath "$2")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
