@@ -3,6 +3,7 @@
  *
  *   table_ref   every op in plain loops, sums in double: the specification
  *   table_cpu   oneDNN, OpenBLAS and OpenMP
+ *   table_cuda  own kernels, cuBLASLt and cuDNN (where the program is built with CUDA)
  *   table_plan  computes nothing
  *
  * Arguments have been checked by ops.c. `workspace` bytes belong to the device, one op at a time.
@@ -58,6 +59,8 @@ struct table {
 extern const struct table table_ref;
 extern const struct table table_plan;
 void table_cpu(struct table *t);
+void table_cuda(struct table *t);
+void table_cuda_plain(struct table *t); // every op as the simplest kernel that is right
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,7 @@
 #include "runtime/device.h"
 
+#include "runtime/device_internal.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +44,8 @@ static status cpu_wait(struct device *dev)
     return ST_OK;
 }
 
-static const struct device_api cpu_api = { cpu_alloc, cpu_free, cpu_copy,
-                                           cpu_copy,  cpu_zero, cpu_wait };
+static const struct device_api cpu_api = { cpu_alloc, cpu_free, cpu_copy,  cpu_copy,
+                                           cpu_zero,  cpu_wait, cpu_alloc, cpu_free };
 
 /* The plan's memory starts at an address that nothing may touch, so that views can be formed. */
 static status plan_alloc(struct device *dev, void **p, size_t bytes)
@@ -77,8 +79,8 @@ static status plan_zero(struct device *dev, void *dst, size_t bytes)
     return ST_OK;
 }
 
-static const struct device_api plan_api = { plan_alloc, plan_free, plan_copy,
-                                            plan_copy,  plan_zero, cpu_wait };
+static const struct device_api plan_api = { plan_alloc, plan_free, plan_copy,  plan_copy,
+                                            plan_zero,  cpu_wait,  plan_alloc, plan_free };
 
 static status open_kind(struct device *dev, struct device start, size_t workspace)
 {
@@ -103,8 +105,12 @@ status device_open_plan(struct device *dev, const struct table *table, size_t wo
 
 void device_close(struct device *dev)
 {
+    if (dev->backend_close != NULL)
+        dev->backend_close(dev);
     if (dev->workspace != NULL)
         dev->api->free(dev, dev->workspace);
+    if (dev->kind == DEVICE_CUDA)
+        device_cuda_done(dev);
     *dev = (struct device){ 0 };
 }
 
@@ -141,6 +147,17 @@ status device_zero(struct device *dev, struct tensor dst)
 {
     assert(tensor_contiguous(dst));
     return dev->api->zero(dev, dst.data, tensor_bytes(dst));
+}
+
+status device_host_alloc(struct device *dev, void **p, size_t bytes)
+{
+    return dev->api->host_alloc(dev, p, bytes);
+}
+
+void device_host_free(struct device *dev, void *p)
+{
+    if (p != NULL)
+        dev->api->host_free(dev, p);
 }
 
 status device_wait(struct device *dev)

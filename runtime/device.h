@@ -25,6 +25,8 @@ struct device_api {
     status (*download)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*zero)(struct device *dev, void *dst, size_t bytes);
     status (*wait)(struct device *dev);
+    status (*host_alloc)(struct device *dev, void **p, size_t bytes);
+    void (*host_free)(struct device *dev, void *p);
 };
 
 struct device {
@@ -32,11 +34,13 @@ struct device {
     int index;   // GPU number on this node, 0 else
     int threads; // host threads for this rank's ops
     const struct device_api *api;
-    const struct table *table; // the ops, kernels/table.h
-    void *workspace;           // scratch of the table, table->workspace bytes
-    void *stream;              // the kind's own handle
-    size_t held, held_peak;    // bytes from device_alloc, now and at most
-    double flops;              // counted by the ops: multiply and add are two
+    const struct table *table;                 // the ops, kernels/table.h
+    void *workspace;                           // scratch of the table, table->workspace bytes
+    void *stream;                              // the kind's own handle; a cudaStream_t
+    void *backend;                             // what the table keeps: library handles and plans
+    void (*backend_close)(struct device *dev); // set with it
+    size_t held, held_peak;                    // bytes from device_alloc, now and at most
+    double flops;                              // counted by the ops: multiply and add are two
 };
 
 /* Opens the host as a device, or the device that only plans. `table` stays borrowed; its workspace
@@ -44,11 +48,28 @@ struct device {
 status device_open_cpu(struct device *dev, int threads, const struct table *table,
                        size_t workspace);
 status device_open_plan(struct device *dev, const struct table *table, size_t workspace);
+
+/* Opens GPU `index` of this node. ST_DEVICE, also where the program was built without CUDA. */
+status device_open_cuda(struct device *dev, int index, const struct table *table, size_t workspace);
+
+/* GPUs that this process can open: 0 without CUDA or a driver. Bytes of one's memory, and those of
+ * them that nobody holds now. */
+int device_cuda_count(void);
+status device_cuda_memory(int index, size_t *total, size_t *available);
+
+/* Where GPU `index` sits, as hwloc names it: "0000:3b:00.0". */
+status device_cuda_bus(int index, char *text, size_t size);
+
 void device_close(struct device *dev); // accepts a zeroed device
 
 /* Memory of the device, aligned to 256 bytes, not cleared. */
 status device_alloc(struct device *dev, void **p, size_t bytes);
 void device_free(struct device *dev, void *p, size_t bytes);
+
+/* Host memory that copies to and from the device go through at full speed: pinned beside a GPU,
+ * which can also read and write it directly. */
+status device_host_alloc(struct device *dev, void **p, size_t bytes);
+void device_host_free(struct device *dev, void *p);
 
 /* Copies between host memory and a contiguous tensor. upload may return before the copy is done but
  * has read `src`; download is queued, and `dst` is filled after device_wait. */

@@ -213,16 +213,13 @@ static int self_test(uint64_t seed)
     return missed;
 }
 
-/* Each level against the reference: entries that are those of the level below are not looked at
- * twice. */
-int main(int argc, char **argv)
+/* Every level of a kind against the reference: entries that are those of the level below are not
+ * looked at twice. */
+static int check_cpu(bool bench, uint64_t seed, int *cases)
 {
-    const bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
-    const uint64_t seed = 2025;
     struct table below = table_ref;
-    int cases = 0, failed = 0;
+    int failed = 0;
 
-    printf("checkops: seed %llu\n", (unsigned long long)seed);
     for (int i = 0; cpu_level(i).fill != NULL; i++) {
         struct table t;
 
@@ -238,14 +235,61 @@ int main(int argc, char **argv)
             run_all(&c);
             printf("checkops: %s, %d threads: %d cases, %d failed\n", c.level, threads, c.cases,
                    c.failed);
-            cases += c.cases;
+            *cases += c.cases;
             failed += c.failed;
             device_close(&c.ref);
             device_close(&c.got);
         }
         below = t;
     }
-    if (!bench)
+    return failed;
+}
+
+/* The GPU's kernels work on pinned host memory, where guards and results can be looked at. */
+static int check_cuda(uint64_t seed, int *cases)
+{
+    static void (*const fill[])(struct table * t) = { table_cuda_plain, table_cuda };
+    struct table below = { .name = "nothing" };
+    int failed = 0;
+
+    for (size_t i = 0; i < COUNT(fill); i++) {
+        struct table t;
+        struct check c = { .seed = seed, .below = &below };
+
+        fill[i](&t);
+        c.level = t.name;
+        check_status(&c, device_open_cpu(&c.ref, 1, &table_ref, table_ref.workspace));
+        check_status(&c, device_open_cuda(&c.got, 0, &t, t.workspace));
+        if (c.failed == 0) {
+            check_memory(&c.got);
+            run_all(&c);
+            check_memory(NULL);
+        }
+        printf("checkops: %s: %d cases, %d failed\n", c.level, c.cases, c.failed);
+        *cases += c.cases;
+        failed += c.failed;
+        device_close(&c.ref);
+        device_close(&c.got);
+        below = t;
+    }
+    return failed;
+}
+
+/* checkops [--bench | --cuda] */
+int main(int argc, char **argv)
+{
+    const bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
+    const bool cuda = argc > 1 && strcmp(argv[1], "--cuda") == 0;
+    const uint64_t seed = 2025;
+    int cases = 0, failed;
+
+    if (cuda && device_cuda_count() == 0) {
+        printf("checkops: skipped, no GPU here\n");
+        return 77;
+    }
+    printf("checkops: seed %llu\n", (unsigned long long)seed);
+    failed = cuda ? check_cuda(seed, &cases) : check_cpu(bench, seed, &cases);
+    if (!bench && !cuda)
         failed += self_test(seed);
     printf("checkops: %d cases, %d failed\n", cases, failed);
     return failed != 0 || cases == 0;

@@ -43,6 +43,9 @@ struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *di
         __VA_ARGS__                                                                                \
     }
 
+/* From here on buffers lie in host memory that `dev` can work on too; NULL for any. */
+void check_memory(struct device *dev);
+
 /* Inputs: normal with standard deviation sigma around `mean`; one value. */
 struct tensor check_normal(struct check *c, enum dtype dt, float mean, float sigma, int64_t gap,
                            int ndim, const int64_t *dim);
@@ -61,11 +64,13 @@ float check_get(struct tensor t, const int64_t *index);
 #define check_run(c, call)                                                                         \
     do {                                                                                           \
         check_status(c, call);                                                                     \
+        check_status(c, device_wait(&(c)->got));                                                   \
         if ((c)->bench) {                                                                          \
             double check_best_ = 1e30;                                                             \
             for (int check_i_ = 0; check_i_ < 5; check_i_++) {                                     \
                 const double check_t_ = check_now();                                               \
                 check_status(c, call);                                                             \
+                check_status(c, device_wait(&(c)->got));                                           \
                 check_best_ =                                                                      \
                     check_now() - check_t_ < check_best_ ? check_now() - check_t_ : check_best_;   \
             }                                                                                      \

@@ -18,6 +18,32 @@ static struct buffer {
     struct tensor t;
 } buffers[64];
 static int made;
+static struct device *memory; // whose host memory buffers are of, or NULL
+
+void check_memory(struct device *dev)
+{
+    memory = dev;
+}
+
+static void *take(size_t bytes)
+{
+    void *p = NULL;
+
+    if (memory == NULL)
+        p = malloc(bytes);
+    else if (device_host_alloc(memory, &p, bytes) != ST_OK)
+        p = NULL;
+    assert(p != NULL);
+    return p;
+}
+
+static void give(void *p)
+{
+    if (memory == NULL)
+        free(p);
+    else
+        device_host_free(memory, p);
+}
 
 void check_name(struct check *c, const char *format, ...)
 {
@@ -105,9 +131,8 @@ struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *di
         stride = stride * dim[i] + gap;
     }
     b->bytes = (size_t)stride * dtype_size(dt) + 2 * EDGE;
-    b->memory = malloc(b->bytes);
+    b->memory = take(b->bytes);
     b->before = NULL;
-    assert(b->memory != NULL);
     memset(b->memory, GUARD, b->bytes);
     t.data = b->memory + EDGE;
     b->t = t;
@@ -210,6 +235,7 @@ struct tensor check_again(struct tensor x, enum dtype dt)
 /* Names the first guard byte that changed. */
 static void look_at_guards(struct check *c)
 {
+    check_status(c, device_wait(&c->got));
     for (int i = 0; i < made; i++) {
         struct buffer *b = &buffers[i];
         const size_t size = dtype_size(b->t.dtype);
@@ -285,7 +311,7 @@ void check_end_case(struct check *c)
 {
     look_at_guards(c);
     for (; made > 0; made--) {
-        free(buffers[made - 1].memory);
+        give(buffers[made - 1].memory);
         free(buffers[made - 1].before);
     }
 }

@@ -1,0 +1,101 @@
+/* device.cuh - how kernels read, write and round elements whatever their dtype, and sum over a
+ * block. Tensors travel to kernels by value. */
+#ifndef KERNELS_CUDA_DEVICE_CUH
+#define KERNELS_CUDA_DEVICE_CUH
+
+#include "kernels/cuda/context.h"
+
+#include <cuda_bf16.h>
+
+__device__ inline float load(const struct tensor &t, int64_t at)
+{
+    return t.dtype == DT_BF16 ? __bfloat162float(((const __nv_bfloat16 *)t.data)[at])
+                              : ((const float *)t.data)[at];
+}
+
+__device__ inline void store(const struct tensor &t, int64_t at, float v)
+{
+    if (t.dtype == DT_BF16)
+        ((__nv_bfloat16 *)t.data)[at] = __float2bfloat16_rn(v);
+    else
+        ((float *)t.data)[at] = v;
+}
+
+__device__ inline float rounded(enum dtype dt, float v)
+{
+    return dt == DT_BF16 ? __bfloat162float(__float2bfloat16_rn(v)) : v;
+}
+
+__device__ inline float activated(enum act act, float v)
+{
+    switch (act) {
+    case ACT_GELU_TANH:
+        return 0.5f * v * (1 + tanhf(0.7978845608028654f * (v + 0.044715f * v * v * v)));
+    case ACT_SILU:
+        return v / (1 + expf(-v));
+    default:
+        return v;
+    }
+}
+
+__device__ inline float warp_sum(float v)
+{
+    for (int lane = 16; lane > 0; lane /= 2)
+        v += __shfl_xor_sync(~0u, v, lane);
+    return v;
+}
+
+__device__ inline float warp_max(float v)
+{
+    for (int lane = 16; lane > 0; lane /= 2)
+        v = fmaxf(v, __shfl_xor_sync(~0u, v, lane));
+    return v;
+}
+
+/* The sum, or maximum, over all threads of the block, for every thread. `part` is shared, 32. */
+__device__ inline float block_sum(float v, float *part)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    v = warp_sum(v);
+    __syncthreads(); // `part` may be in use
+    if (lane == 0)
+        part[warp] = v;
+    __syncthreads();
+    return warp_sum(lane < (int)(blockDim.x + 31) / 32 ? part[lane] : 0);
+}
+
+__device__ inline float block_max(float v, float *part)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    v = warp_max(v);
+    __syncthreads();
+    if (lane == 0)
+        part[warp] = v;
+    __syncthreads();
+    return warp_max(lane < (int)(blockDim.x + 31) / 32 ? part[lane] : -INFINITY);
+}
+
+/* Rows run over all axes but the last; the element offset of one. */
+__device__ inline int64_t row_at(const struct tensor &t, int64_t row)
+{
+    int64_t at = 0;
+
+    for (int i = t.ndim - 2; i >= 0; i--) {
+        at += row % t.dim[i] * t.stride[i];
+        row /= t.dim[i];
+    }
+    return at;
+}
+
+static inline int64_t rows_of(const struct tensor &t)
+{
+    int64_t n = 1;
+
+    for (int i = 0; i < t.ndim - 1; i++)
+        n *= t.dim[i];
+    return n;
+}
+
+#endif
