@@ -84,17 +84,22 @@ status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mes
     const int64_t c = config->dim;
     const struct weight_spec modulation = MATRIX("blocks.%d.modulation", DT_F32, 6, c);
     struct weight_spec root[DIT_ROOT_TENSORS], block[DIT_BLOCK_TENSORS];
+    struct weight_spec text[DIT_TEXT_TENSORS];
+    const enum weights_mode mode = fsdp ? WEIGHTS_SHARDED : WEIGHTS_RESIDENT;
+    struct group *shared = fsdp ? &mesh->all : NULL;
     status st;
 
     *m = (struct dit){ .config = *config, .cdt = cdt, .dev = dev, .mesh = mesh };
     TRY_OUT(check_config(config));
     root_specs(root, config, cdt);
+    text_specs(text, config, cdt);
     block_specs(block, config, cdt);
     TRY_OUT(weights_open(&m->root, a, WEIGHTS_RESIDENT, NULL, 1, root, DIT_ROOT_TENSORS, source));
     TRY_OUT(weights_open(&m->modulation, a, WEIGHTS_RESIDENT, NULL, config->layers, &modulation, 1,
                          source));
-    TRY_OUT(weights_open(&m->blocks, a, fsdp ? WEIGHTS_SHARDED : WEIGHTS_RESIDENT,
-                         fsdp ? &mesh->all : NULL, config->layers, block, DIT_BLOCK_TENSORS,
+    TRY_OUT(
+        weights_open(&m->text, a, mode, shared, config->layers, text, DIT_TEXT_TENSORS, source));
+    TRY_OUT(weights_open(&m->blocks, a, mode, shared, config->layers, block, DIT_BLOCK_TENSORS,
                          source));
 out:
     if (st != ST_OK)
@@ -105,6 +110,7 @@ out:
 void dit_close(struct dit *m)
 {
     weights_close(&m->blocks);
+    weights_close(&m->text);
     weights_close(&m->modulation);
     weights_close(&m->root);
     *m = (struct dit){ 0 };
@@ -258,6 +264,23 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     return ST_OK;
 }
 
+/* The text's keys and values depend on neither step nor latent. Made in the first forward, which is
+ * collective, as sharded weights are gathered for it. */
+static status make_text_kv(struct dit_run *r)
+{
+    const int layers = r->m->config.layers;
+
+    for (int l = 0; l < layers; l++) {
+        struct tensor unit[DIT_TEXT_TENSORS];
+
+        TRY(weights_acquire(&r->m->text, l, l + 1 < layers ? l + 1 : -1, unit));
+        for (int side = 0; side < r->sides; side++)
+            TRY(block_text_kv(r, unit, l, side));
+    }
+    r->text_ready = true;
+    return ST_OK;
+}
+
 /* ---- a forward ---- */
 
 /* Which block's weights will be wanted after `layer`'s: -1 behind the last forward of the run. */
@@ -307,6 +330,8 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int side, struc
     status st;
 
     assert(step < r->steps && side < r->sides && x.dim[0] == r->s_loc);
+    if (!r->text_ready)
+        TRY_OUT(make_text_kv(r));
     TRY_OUT(weights_acquire(&m->root, 0, -1, root));
     TRY_OUT(arena_take(a, &f.x, DT_F32, r->s_loc, c));
     TRY_OUT(arena_take(a, &f.h, m->cdt, r->s_loc, c));
@@ -326,7 +351,6 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int side, struc
         TRY_OUT(block_cross_attention(&f, &b, l));
         TRY_OUT(block_feed_forward(&f, &b, l));
     }
-    r->text_ready[side] = true;
     TRY_OUT(head(&f, root, v, step));
 out:
     arena_release(a, mark);

@@ -15,7 +15,8 @@
 #include "parallel/weights.h"
 
 #define DIT_ROOT_TENSORS 15
-#define DIT_BLOCK_TENSORS 26 // without its modulation
+#define DIT_BLOCK_TENSORS 21 // without its modulation and what follows
+#define DIT_TEXT_TENSORS 5   // a block's for the text's keys and values
 
 struct dit {
     struct dit_config config;
@@ -24,6 +25,7 @@ struct dit {
     struct mesh *mesh;
     struct weights root;       // embeddings and head
     struct weights modulation; // of all blocks, which every rank keeps
+    struct weights text;       // of all blocks: wanted once a run, so not gathered with the rest
     struct weights blocks;
 };
 
@@ -47,7 +49,7 @@ struct dit_run {
     struct tensor block_mod;  // [L, 6C] f32: all blocks' modulation parameters
     struct tensor context[2]; // [text_len, C] cdt
     struct tensor text_kv[2]; // [L, text_len, 2C] cdt: k, normed, beside v; from the first forward
-    bool text_ready[2];
+    bool text_ready;
 };
 
 /* What the run keeps comes from `a`, scratch from `step`, which is given back.

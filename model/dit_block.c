@@ -47,12 +47,7 @@ void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_c
         VECTOR("norm3.bias", DT_F32, c),
         MATRIX("cross_attn.q", c, c),
         VECTOR("cross_attn.q.bias", cdt, c),
-        MATRIX("cross_attn.k", c, c),
-        JOINED_MATRIX("cross_attn.v", c, c),
-        VECTOR("cross_attn.k.bias", cdt, c),
-        JOINED_VECTOR("cross_attn.v.bias", cdt, c),
         VECTOR("cross_attn.norm_q.weight", DT_F32, c),
-        VECTOR("cross_attn.norm_k.weight", DT_F32, c),
         MATRIX("cross_attn.o", c, c),
         VECTOR("cross_attn.o.bias", cdt, c),
         MATRIX("ffn.0", f, c),
@@ -62,6 +57,22 @@ void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_c
     };
 
     static_assert(COUNT(all) == DIT_BLOCK_TENSORS, "one spec per tensor");
+    memcpy(specs, all, sizeof(all));
+}
+
+void text_specs(struct weight_spec specs[DIT_TEXT_TENSORS], const struct dit_config *config,
+                enum dtype cdt)
+{
+    const int64_t c = config->dim;
+    const struct weight_spec all[] = {
+        MATRIX("cross_attn.k", c, c),
+        JOINED_MATRIX("cross_attn.v", c, c),
+        VECTOR("cross_attn.k.bias", cdt, c),
+        JOINED_VECTOR("cross_attn.v.bias", cdt, c),
+        VECTOR("cross_attn.norm_k.weight", DT_F32, c),
+    };
+
+    static_assert(COUNT(all) == DIT_TEXT_TENSORS, "one spec per tensor");
     memcpy(specs, all, sizeof(all));
 }
 
@@ -88,12 +99,10 @@ void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS
         .norm_w = t[10],
         .norm_b = t[11],
         .text_q = { t[12], t[13] },
-        .text_kv = { joined(t + 14, 2), joined(t + 16, 2) },
-        .text_norm_q = t[18],
-        .text_norm_k = t[19],
-        .text_o = { t[20], t[21] },
-        .up = { t[22], t[23] },
-        .down = { t[24], t[25] },
+        .text_norm_q = t[14],
+        .text_o = { t[15], t[16] },
+        .up = { t[17], t[18] },
+        .down = { t[19], t[20] },
     };
 }
 
@@ -146,14 +155,15 @@ out:
     return st;
 }
 
-/* The text's keys and values depend on neither step nor latent: made once, when the block's
- * weights are at hand, and kept. */
-static status text_kv(struct flow *f, const struct block *b, struct tensor k, struct tensor kv)
+status block_text_kv(struct dit_run *r, const struct tensor t[DIT_TEXT_TENSORS], int layer,
+                     int side)
 {
-    const struct dit_run *r = f->r;
+    const struct linear both = { joined(t, 2), joined(t + 2, 2) };
+    const struct tensor kv = tensor_at(r->text_kv[side], layer);
+    const struct tensor k = tensor_slice(kv, 1, 0, r->m->config.dim);
 
-    TRY(linear(r->m->dev, kv, r->context[f->side], b->text_kv, ACT_NONE));
-    return op_rms_norm(r->m->dev, k, k, b->text_norm_k, r->m->config.eps);
+    TRY(linear(r->m->dev, kv, r->context[side], both, ACT_NONE));
+    return op_rms_norm(r->m->dev, k, k, t[4], r->m->config.eps);
 }
 
 status block_cross_attention(struct flow *f, const struct block *b, int layer)
@@ -165,8 +175,6 @@ status block_cross_attention(struct flow *f, const struct block *b, int layer)
     const struct tensor kv = tensor_at(r->text_kv[f->side], layer);
     const struct tensor k = tensor_slice(kv, 1, 0, c), v = tensor_slice(kv, 1, c, c);
 
-    if (!r->text_ready[f->side])
-        TRY(text_kv(f, b, k, kv));
     TRY(op_layer_norm(dev, f->h, f->x, b->norm_w, b->norm_b, eps));
     TRY(linear(dev, f->y, f->h, b->text_q, ACT_NONE));
     TRY(op_rms_norm(dev, f->y, f->y, b->text_norm_q, eps));

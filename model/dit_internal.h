@@ -10,19 +10,25 @@ struct linear {
 };
 
 struct block {
-    struct linear qkv, o;                   // self attention: [3C, C], [C, C]
-    struct tensor norm_q, norm_k;           // [C] f32
-    struct linear text_q, text_kv, text_o;  // cross attention: [C, C], [2C, C], [C, C]
-    struct tensor text_norm_q, text_norm_k; // [C] f32
-    struct tensor norm_w, norm_b;           // [C] f32: before cross attention
-    struct linear up, down;                 // feed forward: [F, C], [C, F]
+    struct linear qkv, o;         // self attention: [3C, C], [C, C]
+    struct tensor norm_q, norm_k; // [C] f32
+    struct linear text_q, text_o; // cross attention: [C, C]
+    struct tensor text_norm_q;    // [C] f32
+    struct tensor norm_w, norm_b; // [C] f32: before cross attention
+    struct linear up, down;       // feed forward: [F, C], [C, F]
 };
 
 void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_config *c,
                  enum dtype cdt);
+void text_specs(struct weight_spec specs[DIT_TEXT_TENSORS], const struct dit_config *c,
+                enum dtype cdt);
 
 /* The unit's tensors by name, those that lie behind each other as one. */
 void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS]);
+
+/* text_kv of one layer and side: norm(W_k context) beside W_v context. */
+status block_text_kv(struct dit_run *r, const struct tensor t[DIT_TEXT_TENSORS], int layer,
+                     int side);
 
 /* What a block works on, for one forward. */
 struct flow {

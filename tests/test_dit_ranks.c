@@ -60,6 +60,7 @@ struct outcome {
     int64_t first, count;
     size_t weights, run, step; // peaks
     double flops, sent, messages;
+    double gathered, wanted; // bytes sent for sharded weights, and what they should be
 };
 
 static void outcome_done(struct outcome *o)
@@ -94,6 +95,19 @@ static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, st
         }
     }
     free(host);
+}
+
+/* Bytes of this rank's shards that the others need: the text's matrices once, a block's in every
+ * forward, but for two blocks, which stay in the two buffers. */
+static double shards_wanted(const struct dit_run *r)
+{
+    const struct dit *m = r->m;
+    const int layers = m->config.layers, times = layers > 2 ? STEPS * r->sides : 1;
+
+    if (m->blocks.mode != WEIGHTS_SHARDED)
+        return 0;
+    return (double)((size_t)(m->mesh->all.size - 1) * (size_t)layers *
+                    (m->text.kept_bytes + (size_t)times * m->blocks.kept_bytes));
 }
 
 static struct outcome run_rank(struct world *w, const struct model *model,
@@ -131,6 +145,8 @@ static struct outcome run_rank(struct world *w, const struct model *model,
     o.flops = dev.flops;
     o.sent = mesh.all.sent + mesh.ring_group.sent + mesh.ulysses_group.sent;
     o.messages = mesh.all.messages + mesh.ring_group.messages + mesh.ulysses_group.messages;
+    o.gathered = mesh.all.sent;
+    o.wanted = shards_wanted(&r);
     dit_close(&m);
     arena_done(&weights);
     arena_done(&run);
@@ -185,6 +201,8 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     CHECK(got.sent == planned.sent && got.messages == planned.messages,
           "%s: %.0f bytes in %.0f messages, planned %.0f in %.0f", what, got.sent, got.messages,
           planned.sent, planned.messages);
+    CHECK(got.gathered == got.wanted, "%s: %.0f bytes of weights sent, %.0f wanted", what,
+          got.gathered, got.wanted);
     outcome_done(&got);
     outcome_done(&planned);
     world_close(&described);
