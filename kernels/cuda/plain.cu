@@ -280,12 +280,13 @@ status plain_relative_attention(struct device *dev, struct tensor out, struct te
 
 /* ---- norms: a block a row ---- */
 
-__device__ float row_sum(const struct tensor &x, int64_t at, int64_t c, float *part)
+/* sum of x - from */
+__device__ float row_sum(const struct tensor &x, int64_t at, int64_t c, float from, float *part)
 {
     float sum = 0;
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
-        sum += load(x, at + i);
+        sum += load(x, at + i) - from;
     return block_sum(sum, part);
 }
 
@@ -307,7 +308,9 @@ __global__ void layer_norm_kernel(struct tensor out, struct tensor x, const floa
 {
     __shared__ float part[32];
     const int64_t c = x.dim[1], at = row_at(x, blockIdx.x), to = row_at(out, blockIdx.x);
-    const float mean = row_sum(x, at, c, part) / (float)c;
+    const float about = row_sum(x, at, c, 0, part) / (float)c;
+    // what the rounding of a large sum took away
+    const float mean = about + row_sum(x, at, c, about, part) / (float)c;
     const float var = row_square(x, at, c, mean, part) / (float)c, rate = 1 / sqrtf(var + eps);
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
