@@ -86,25 +86,32 @@ status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mes
     struct weight_spec root[DIT_ROOT_TENSORS], block[DIT_BLOCK_TENSORS];
     struct weight_spec text[DIT_TEXT_TENSORS];
     const enum weights_mode mode = fsdp ? WEIGHTS_SHARDED : WEIGHTS_RESIDENT;
-    struct group *shared = fsdp ? &mesh->all : NULL;
+    struct group *all;
     status st;
 
     *m = (struct dit){ .config = *config, .cdt = cdt, .dev = dev, .mesh = mesh };
     TRY_OUT(check_config(config));
+    all = &mesh->all;
     root_specs(root, config, cdt);
     text_specs(text, config, cdt);
     block_specs(block, config, cdt);
-    TRY_OUT(weights_open(&m->root, a, WEIGHTS_RESIDENT, NULL, 1, root, DIT_ROOT_TENSORS, source));
+    TRY_OUT(weights_open(&m->root, a, WEIGHTS_RESIDENT, all, 1, root, DIT_ROOT_TENSORS, source));
     TRY_OUT(weights_open(&m->modulation, a, WEIGHTS_RESIDENT, NULL, config->layers, &modulation, 1,
                          source));
+    TRY_OUT(weights_open(&m->text, a, mode, all, config->layers, text, DIT_TEXT_TENSORS, source));
     TRY_OUT(
-        weights_open(&m->text, a, mode, shared, config->layers, text, DIT_TEXT_TENSORS, source));
-    TRY_OUT(weights_open(&m->blocks, a, mode, shared, config->layers, block, DIT_BLOCK_TENSORS,
-                         source));
+        weights_open(&m->blocks, a, mode, all, config->layers, block, DIT_BLOCK_TENSORS, source));
 out:
     if (st != ST_OK)
         dit_close(m);
     return st;
+}
+
+status dit_complete(struct dit *m)
+{
+    TRY(weights_complete(&m->root));
+    TRY(weights_complete(&m->text));
+    return weights_complete(&m->blocks);
 }
 
 void dit_close(struct dit *m)

@@ -37,6 +37,10 @@ status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mes
                 struct weight_source source);
 void dit_close(struct dit *m); // accepts half-open and zeroed values
 
+/* Behind dit_open and agree(): what every rank keeps was read in slices, and is exchanged now.
+ * Collective over the mesh. */
+status dit_complete(struct dit *m);
+
 /* One generation: everything that does not change from step to step. */
 struct dit_run {
     struct dit *m;

@@ -50,9 +50,22 @@ static status load_dit(struct pipeline *p)
     return ST_OK;
 }
 
+/* Collective: load_dit was done on every rank, with status st on this one. */
+static status complete_dit(struct pipeline *p, status st)
+{
+    TRY(agree(p->world, st));
+    if (p->dit_whole)
+        return ST_OK;
+    p->in_step = true;
+    TRY(dit_complete(&p->dit));
+    p->in_step = false;
+    p->dit_whole = true;
+    return ST_OK;
+}
+
 status pipeline_load(struct pipeline *p)
 {
-    return agree(p->world, load_dit(p));
+    return complete_dit(p, load_dit(p));
 }
 
 /* On rank 0: the prompts' rows. */
@@ -115,7 +128,7 @@ status pipeline_text(struct pipeline *p, int count, const char *const *prompts,
         st = encode(p, count, prompts, out);
     if (st == ST_OK)
         st = load_dit(p);
-    TRY(agree(w, st));
+    TRY(complete_dit(p, st));
     for (int i = 0; i < count; i++) {
         world_broadcast(w, &out[i].rows, sizeof(out[i].rows), 0);
         if (w->rank != 0) {
@@ -168,7 +181,7 @@ void pipeline_offload(struct pipeline *p)
         return;
     dit_close(&p->dit);
     arena_done(&p->dit_weights);
-    p->dit_ready = false;
+    p->dit_ready = p->dit_whole = false;
 }
 
 static status load_vae(struct pipeline *p)

@@ -20,7 +20,7 @@ struct pipeline {
     struct arena dit_weights, vae_weights;
     struct dit dit;
     struct vae vae;
-    bool dit_ready, vae_ready;
+    bool dit_ready, dit_whole, vae_ready; // whole: with what the other ranks read
     bool in_step; // a failure now is this rank's own: the others cannot agree, end the job
 };
 

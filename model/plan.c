@@ -80,6 +80,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     TRY_OUT(arena_init(&run, dev, "run", 0));
     TRY_OUT(arena_init(&scratch, dev, "step", 0));
     TRY_OUT(dit_open(&dit, &in->config.dit, m, dev, &weights, in->cdt, in->fsdp, no_source));
+    TRY_OUT(dit_complete(&dit));
     start(&out->load, dev, m);
     TRY_OUT(denoise_begin(&d, &dit, &run, &scratch, &input));
     tally(&out->load, dev, m);

@@ -83,33 +83,48 @@ static void elements_between(const struct weights *w, int i, size_t from, size_t
     *count = b > a ? (int64_t)((b - a) / size) : 0;
 }
 
-/* Reads bytes [from, to) of a unit to `dst`, device memory for byte `from`, through the staging
- * buffer. */
+/* Reads elements of a tensor to dst through the staging buffer. */
+static status read_staged(struct weights *w, const char *name, int64_t first, struct tensor dst)
+{
+    const int64_t step = (int64_t)(STAGING_BYTES / dtype_size(dst.dtype)), count = dst.dim[0];
+
+    for (int64_t done = 0; done < count; done += step) {
+        const int64_t now = count - done < step ? count - done : step;
+
+        TRY(w->source.read(w->source.payload, name, first + done, now, dst.dtype, w->staging));
+        TRY(device_upload(w->dev, tensor_slice(dst, 0, done, now), w->staging));
+    }
+    return ST_OK;
+}
+
+/* Reads bytes [from, to) of a unit to `dst`, device memory for byte `from`. With a loader they are
+ * only on their way until loader_finish. */
 static status read_unit(struct weights *w, int unit, size_t from, size_t to, struct tensor dst)
 {
     if (w->dev->kind == DEVICE_PLAN) // no memory to read into
         return ST_OK;
     for (int i = 0; i < w->count; i++) {
         const struct weight_spec *spec = &w->specs[i];
-        const size_t size = dtype_size(spec->dtype);
-        const int64_t step = (int64_t)(STAGING_BYTES / size);
-        char name[NAME_BYTES];
+        char name[NAME_BYTES], *at = dst.data;
         int64_t first, count;
 
         unit_name(name, spec->name, unit);
         elements_between(w, i, from, to, &first, &count);
-        for (int64_t done = 0; done < count; done += step) {
-            const int64_t now = count - done < step ? count - done : step;
-            const size_t at = w->offset[i] + (size_t)(first + done) * size - from;
-            const size_t bytes = (size_t)now * size;
-
-            TRY(w->source.read(w->source.payload, name, first + done, now, spec->dtype,
-                               w->staging));
-            TRY(device_upload(w->dev, tensor_slice(dst, 0, (int64_t)at, (int64_t)bytes),
-                              w->staging));
-        }
+        if (count == 0)
+            continue;
+        at += w->offset[i] + (size_t)first * dtype_size(spec->dtype) - from;
+        if (w->loader != NULL)
+            TRY(loader_add(w->loader, &w->source, name, first, tensor_of(at, spec->dtype, count)));
+        else
+            TRY(read_staged(w, name, first, tensor_of(at, spec->dtype, count)));
     }
     return ST_OK;
+}
+
+/* What was read is in its place for what the device does next. */
+static status finish_reading(struct weights *w)
+{
+    return w->loader != NULL ? loader_finish(w->loader) : ST_OK;
 }
 
 static void want_unit(struct weights *w, int unit)
@@ -161,20 +176,49 @@ static status take_tables(struct weights *w)
     w->tensors = calloc(places * (size_t)w->count, sizeof(*w->tensors));
     w->offset = calloc((size_t)w->count, sizeof(*w->offset));
     w->shard = calloc(ranks + 1, sizeof(*w->shard));
-    w->staging = malloc(STAGING_BYTES);
-    if (w->tensors == NULL || w->offset == NULL || w->shard == NULL || w->staging == NULL)
+    if (w->tensors == NULL || w->offset == NULL || w->shard == NULL)
         return fail(ST_MEMORY, "no host memory for %zu units of %d weights", places, w->count);
+    if (w->dev->kind == DEVICE_CUDA)
+        return loader_of(w->dev, &w->loader);
+    w->staging = malloc(STAGING_BYTES);
+    if (w->staging == NULL)
+        return fail(ST_MEMORY, "no host memory for weights to pass through");
     return ST_OK;
+}
+
+/* A unit's slice that this rank reads, in the unit's memory. */
+static struct tensor own_slice(const struct weights *w, struct tensor unit)
+{
+    const size_t from = w->shard[w->group->rank], to = w->shard[w->group->rank + 1];
+
+    return tensor_slice(unit, 0, (int64_t)from, (int64_t)(to - from));
 }
 
 static status open_resident(struct weights *w, struct arena *a)
 {
-    struct tensor all;
+    const size_t from = w->group != NULL ? w->shard[w->group->rank] : 0;
 
-    TRY(arena_take(a, &all, DT_U8, w->units, (int64_t)w->unit_bytes));
+    TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->unit_bytes));
     for (int u = 0; u < w->units; u++) {
-        place_tensors(w, &w->tensors[u * w->count], tensor_at(all, u));
-        TRY(read_unit(w, u, 0, w->unit_bytes, tensor_at(all, u)));
+        const struct tensor unit = tensor_at(w->kept, u);
+        const struct tensor own = w->group != NULL ? own_slice(w, unit) : unit;
+
+        place_tensors(w, &w->tensors[u * w->count], unit);
+        TRY(read_unit(w, u, from, from + tensor_bytes(own), own));
+    }
+    return finish_reading(w);
+}
+
+status weights_complete(struct weights *w)
+{
+    if (w->mode != WEIGHTS_RESIDENT || w->group == NULL)
+        return ST_OK;
+    for (int u = 0; u < w->units; u++) {
+        struct tensor unit = tensor_at(w->kept, u);
+        struct transfer t = { 0 };
+
+        TRY(group_all_gather(w->group, &t, unit.data, w->shard, own_slice(w, unit).data));
+        TRY(transfer_wait(&t));
     }
     return ST_OK;
 }
@@ -196,7 +240,7 @@ static status open_sharded(struct weights *w, struct arena *a)
     TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->kept_bytes));
     for (int u = 0; u < w->units; u++)
         TRY(read_unit(w, u, from, to, tensor_at(w->kept, u)));
-    return ST_OK;
+    return finish_reading(w);
 }
 
 status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
@@ -205,13 +249,13 @@ status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, 
 {
     status st;
 
-    assert((g != NULL) == (mode == WEIGHTS_SHARDED));
+    assert(mode == WEIGHTS_RESIDENT || (g != NULL) == (mode == WEIGHTS_SHARDED));
     *w = (struct weights){
         .mode = mode,
         .units = units,
         .count = count,
         .dev = a->dev,
-        .group = g,
+        .group = g != NULL && (mode == WEIGHTS_SHARDED || g->size > 1) ? g : NULL,
         .held = { -1, -1 },
         .source = source,
     };
@@ -219,13 +263,13 @@ status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, 
     TRY_OUT(take_tables(w));
     w->unit_bytes = unit_layout(specs, count, w->offset);
     w->kept_bytes = mode == WEIGHTS_RESIDENT ? w->unit_bytes : 0;
+    for (int i = 0; g != NULL && i <= g->size; i++)
+        w->shard[i] = slice_at(w->unit_bytes, g->size, i);
     if (mode == WEIGHTS_RESIDENT) {
         TRY_OUT(open_resident(w, a));
     } else if (mode == WEIGHTS_STREAMED) {
         TRY_OUT(open_buffers(w, a));
     } else {
-        for (int i = 0; i <= g->size; i++)
-            w->shard[i] = slice_at(w->unit_bytes, g->size, i);
         w->kept_bytes = w->shard[g->rank + 1] - w->shard[g->rank];
         TRY_OUT(open_sharded(w, a));
     }
@@ -241,6 +285,8 @@ out:
 
 void weights_close(struct weights *w)
 {
+    if (w->loader != NULL)
+        loader_finish(w->loader); // the source may go away
     transfer_wait(&w->gather[0]);
     transfer_wait(&w->gather[1]);
     free(w->specs);
@@ -288,8 +334,9 @@ status weights_acquire(struct weights *w, int unit, int next, struct tensor *out
         if (w->held[b] != unit)
             TRY(fetch(w, b, unit));
         TRY(transfer_wait(&w->gather[b]));
+        TRY(finish_reading(w));
         if (next >= 0 && next != unit && w->held[1 - b] != next) {
-            if (w->mode == WEIGHTS_STREAMED)
+            if (w->mode == WEIGHTS_STREAMED && w->loader == NULL)
                 want_unit(w, next);
             else
                 TRY(fetch(w, 1 - b, next));

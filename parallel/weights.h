@@ -1,7 +1,7 @@
 /* weights.h - the parameters of a stack of equal units (the blocks of a transformer), and where
  * they are while they are not used.
  *
- *   resident  every rank keeps every unit
+ *   resident  every rank keeps every unit; ranks of a group read a slice each and exchange them
  *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is gathered into
  *             one of two buffers when it is wanted, the next one while this one computes
  *   streamed  no group; a unit is read from its file when it is wanted, into one of two buffers
@@ -13,6 +13,7 @@
 #define PARALLEL_WEIGHTS_H
 
 #include "parallel/group.h"
+#include "parallel/loader.h"
 #include "runtime/arena.h"
 
 enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED };
@@ -25,20 +26,11 @@ struct weight_spec {
     int64_t dim[TENSOR_AXES];
 };
 
-/* Where parameters come from: elements [first, first + count) of the named tensor, in row-major
- * order of the spec's dims, as dtype dt, into host memory. */
-struct weight_source {
-    status (*read)(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
-                   void *dst);
-    void (*want)(void *payload, const char *name, int64_t first, int64_t count); // a hint, or NULL
-    void *payload;
-};
-
 struct weights {
     enum weights_mode mode;
     int units, count; // count: tensors of a unit
     struct device *dev;
-    struct group *group;       // NULL unless sharded
+    struct group *group;       // NULL when this rank reads everything
     struct weight_spec *specs; // own copy, names too
     char *names;
     size_t unit_bytes, kept_bytes; // of one unit; of it on this rank
@@ -51,15 +43,21 @@ struct weights {
     int last;                      // the buffer of the last acquire
     struct transfer gather[2];
     struct weight_source source; // streamed: read again on every use
-    void *staging;               // host memory that the source reads into
+    struct loader *loader;       // for a device with memory of its own, else NULL
+    void *staging;               // host memory that the source reads into, without a loader
 };
 
 /* Takes the memory from `a` (whose device is the weights'), and reads unless the device is a plan.
  * Local, no collective: reading errors are agreed on by the caller. `specs` is copied.
- * `source` outlives streamed weights. ST_IO, ST_FORMAT, ST_MEMORY. */
+ * `source` outlives streamed weights. Sharded weights need a group, streamed ones must have none.
+ * ST_IO, ST_FORMAT, ST_MEMORY. */
 status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
                     int units, const struct weight_spec *specs, int count,
                     struct weight_source source);
+/* Resident weights of a group are whole only after this, which brings in what the others read.
+ * Collective over the group; nothing to do for others, or for zeroed values. */
+status weights_complete(struct weights *w);
+
 /* The arena keeps the memory. Waits for a unit that is on its way; accepts zeroed values. */
 void weights_close(struct weights *w);
 

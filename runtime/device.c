@@ -44,8 +44,44 @@ static status cpu_wait(struct device *dev)
     return ST_OK;
 }
 
-static const struct device_api cpu_api = { cpu_alloc, cpu_free, cpu_copy,  cpu_copy,
-                                           cpu_zero,  cpu_wait, cpu_alloc, cpu_free };
+/* Marks of devices that do everything at once. */
+static status mark_nothing(struct device *dev, struct device_mark *m)
+{
+    (void)dev;
+    (void)m;
+    return ST_OK;
+}
+
+static void mark_done_nothing(struct device *dev, struct device_mark *m)
+{
+    (void)dev;
+    (void)m;
+}
+
+static status mark_no_queue(struct device *dev, struct device_mark *m, enum device_queue q)
+{
+    (void)dev;
+    (void)m;
+    (void)q;
+    return ST_OK;
+}
+
+#define MARKS_AT_ONCE                                                                              \
+    .mark_init = mark_nothing, .mark_done = mark_done_nothing, .mark_set = mark_no_queue,          \
+    .mark_follow = mark_no_queue, .mark_wait = mark_nothing
+
+static const struct device_api cpu_api = {
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .zero = cpu_zero,
+    .wait = cpu_wait,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_free,
+    .queue_upload = cpu_copy,
+    MARKS_AT_ONCE,
+};
 
 /* The plan's memory starts at an address that nothing may touch, so that views can be formed. */
 static status plan_alloc(struct device *dev, void **p, size_t bytes)
@@ -79,8 +115,18 @@ static status plan_zero(struct device *dev, void *dst, size_t bytes)
     return ST_OK;
 }
 
-static const struct device_api plan_api = { plan_alloc, plan_free, plan_copy,  plan_copy,
-                                            plan_zero,  cpu_wait,  plan_alloc, plan_free };
+static const struct device_api plan_api = {
+    .alloc = plan_alloc,
+    .free = plan_free,
+    .upload = plan_copy,
+    .download = plan_copy,
+    .zero = plan_zero,
+    .wait = cpu_wait,
+    .host_alloc = plan_alloc,
+    .host_free = plan_free,
+    .queue_upload = plan_copy,
+    MARKS_AT_ONCE,
+};
 
 static status open_kind(struct device *dev, struct device start, size_t workspace)
 {
@@ -105,6 +151,8 @@ status device_open_plan(struct device *dev, const struct table *table, size_t wo
 
 void device_close(struct device *dev)
 {
+    if (dev->loader_close != NULL)
+        dev->loader_close(dev);
     if (dev->backend_close != NULL)
         dev->backend_close(dev);
     if (dev->workspace != NULL)
@@ -163,4 +211,38 @@ void device_host_free(struct device *dev, void *p)
 status device_wait(struct device *dev)
 {
     return dev->api->wait(dev);
+}
+
+status device_queue_upload(struct device *dev, struct tensor dst, const void *src)
+{
+    assert(tensor_contiguous(dst));
+    return dev->api->queue_upload(dev, dst.data, src, tensor_bytes(dst));
+}
+
+status device_mark_init(struct device *dev, struct device_mark *m)
+{
+    *m = (struct device_mark){ 0 };
+    return dev->api->mark_init(dev, m);
+}
+
+void device_mark_done(struct device *dev, struct device_mark *m)
+{
+    if (m->event != NULL)
+        dev->api->mark_done(dev, m);
+    *m = (struct device_mark){ 0 };
+}
+
+status device_mark_set(struct device *dev, struct device_mark *m, enum device_queue q)
+{
+    return dev->api->mark_set(dev, m, q);
+}
+
+status device_mark_follow(struct device *dev, struct device_mark *m, enum device_queue q)
+{
+    return dev->api->mark_follow(dev, m, q);
+}
+
+status device_mark_wait(struct device *dev, struct device_mark *m)
+{
+    return dev->api->mark_wait(dev, m);
 }

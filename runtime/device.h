@@ -17,6 +17,14 @@ enum device_kind { DEVICE_CPU, DEVICE_CUDA, DEVICE_PLAN };
 
 struct device;
 
+/* What is queued on a device is done in order; a GPU has a second queue for what is brought in
+ * while it computes. On the other kinds everything is done at once. */
+enum device_queue { QUEUE_WORK, QUEUE_UPLOADS };
+
+struct device_mark {
+    void *event; // the kind's own handle; a cudaEvent_t
+};
+
 /* What a kind of device can do with memory. */
 struct device_api {
     status (*alloc)(struct device *dev, void **p, size_t bytes);
@@ -27,6 +35,12 @@ struct device_api {
     status (*wait)(struct device *dev);
     status (*host_alloc)(struct device *dev, void **p, size_t bytes);
     void (*host_free)(struct device *dev, void *p);
+    status (*queue_upload)(struct device *dev, void *dst, const void *src, size_t bytes);
+    status (*mark_init)(struct device *dev, struct device_mark *m);
+    void (*mark_done)(struct device *dev, struct device_mark *m);
+    status (*mark_set)(struct device *dev, struct device_mark *m, enum device_queue q);
+    status (*mark_follow)(struct device *dev, struct device_mark *m, enum device_queue q);
+    status (*mark_wait)(struct device *dev, struct device_mark *m);
 };
 
 struct device {
@@ -36,11 +50,13 @@ struct device {
     const struct device_api *api;
     const struct table *table;                 // the ops, kernels/table.h
     void *workspace;                           // scratch of the table, table->workspace bytes
-    void *stream;                              // the kind's own handle; a cudaStream_t
+    void *stream, *uploads;                    // the queues: the kind's own, cudaStream_t
     void *backend;                             // what the table keeps: library handles and plans
     void (*backend_close)(struct device *dev); // set with it
-    size_t held, held_peak;                    // bytes from device_alloc, now and at most
-    double flops;                              // counted by the ops: multiply and add are two
+    void *loader;                              // the same for parallel/loader.h
+    void (*loader_close)(struct device *dev);
+    size_t held, held_peak; // bytes from device_alloc, now and at most
+    double flops;           // counted by the ops: multiply and add are two
 };
 
 /* Opens the host as a device, or the device that only plans. `table` stays borrowed; its workspace
@@ -77,6 +93,19 @@ status device_upload(struct device *dev, struct tensor dst, const void *src);
 status device_download(struct device *dev, void *dst, struct tensor src);
 status device_zero(struct device *dev, struct tensor dst);
 status device_wait(struct device *dev);
+
+/* Queues a copy on QUEUE_UPLOADS. `src` is of device_host_alloc, and borrowed until a mark that is
+ * set behind the copy is reached. This, and the marks, from any thread. */
+status device_queue_upload(struct device *dev, struct tensor dst, const void *src);
+
+/* A place in a queue: behind everything that is queued there when the mark is set. What is queued
+ * later on the queue that follows it waits for it; mark_wait makes the host wait. A mark that was
+ * not set yet holds nobody up. */
+status device_mark_init(struct device *dev, struct device_mark *m);
+void device_mark_done(struct device *dev, struct device_mark *m); // accepts a zeroed mark
+status device_mark_set(struct device *dev, struct device_mark *m, enum device_queue q);
+status device_mark_follow(struct device *dev, struct device_mark *m, enum device_queue q);
+status device_mark_wait(struct device *dev, struct device_mark *m);
 
 #ifdef __cplusplus
 }

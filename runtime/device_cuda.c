@@ -1,4 +1,4 @@
-/* A GPU as a device: one stream, plain allocations. */
+/* A GPU as a device: a stream for work, one for uploads, plain allocations. */
 #include "runtime/device_internal.h"
 
 #include <cuda_runtime_api.h>
@@ -71,14 +71,79 @@ static void cuda_host_free(struct device *dev, void *p)
     cudaFreeHost(p);
 }
 
+static cudaStream_t stream_of(struct device *dev, enum device_queue q)
+{
+    return q == QUEUE_WORK ? dev->stream : dev->uploads;
+}
+
+/* A thread that has not said which GPU it means is on the first. */
+static status here(struct device *dev)
+{
+    return check(cudaSetDevice(dev->index), "cudaSetDevice");
+}
+
+static status cuda_queue_upload(struct device *dev, void *dst, const void *src, size_t bytes)
+{
+    TRY(here(dev));
+    return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->uploads), "upload");
+}
+
+/* Who waits for an event sleeps: loading has several threads that do. */
+static status cuda_mark_init(struct device *dev, struct device_mark *m)
+{
+    cudaEvent_t event = NULL;
+
+    TRY(here(dev));
+    TRY(check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
+              "cudaEventCreate"));
+    m->event = event;
+    return ST_OK;
+}
+
+static void cuda_mark_done(struct device *dev, struct device_mark *m)
+{
+    (void)dev;
+    cudaEventDestroy(m->event);
+}
+
+static status cuda_mark_set(struct device *dev, struct device_mark *m, enum device_queue q)
+{
+    TRY(here(dev));
+    return check(cudaEventRecord(m->event, stream_of(dev, q)), "cudaEventRecord");
+}
+
+static status cuda_mark_follow(struct device *dev, struct device_mark *m, enum device_queue q)
+{
+    TRY(here(dev));
+    return check(cudaStreamWaitEvent(stream_of(dev, q), m->event, 0), "cudaStreamWaitEvent");
+}
+
+static status cuda_mark_wait(struct device *dev, struct device_mark *m)
+{
+    TRY(here(dev));
+    return check(cudaEventSynchronize(m->event), "waiting for an upload");
+}
+
 static const struct device_api cuda_api = {
-    cuda_alloc, cuda_free, cuda_upload,     cuda_download,
-    cuda_zero,  cuda_wait, cuda_host_alloc, cuda_host_free
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .zero = cuda_zero,
+    .wait = cuda_wait,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .queue_upload = cuda_queue_upload,
+    .mark_init = cuda_mark_init,
+    .mark_done = cuda_mark_done,
+    .mark_set = cuda_mark_set,
+    .mark_follow = cuda_mark_follow,
+    .mark_wait = cuda_mark_wait,
 };
 
 status device_open_cuda(struct device *dev, int index, const struct table *table, size_t workspace)
 {
-    cudaStream_t stream = NULL;
+    cudaStream_t stream = NULL, uploads = NULL;
     status st;
 
     *dev = (struct device){
@@ -87,6 +152,8 @@ status device_open_cuda(struct device *dev, int index, const struct table *table
     TRY_OUT(check(cudaSetDevice(index), "cudaSetDevice"));
     TRY_OUT(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
     dev->stream = stream;
+    TRY_OUT(check(cudaStreamCreateWithFlags(&uploads, cudaStreamNonBlocking), "cudaStreamCreate"));
+    dev->uploads = uploads;
     if (workspace > 0)
         TRY_OUT(device_alloc(dev, &dev->workspace, workspace));
 out:
@@ -97,6 +164,8 @@ out:
 
 void device_cuda_done(struct device *dev)
 {
+    if (dev->uploads != NULL)
+        cudaStreamDestroy(dev->uploads);
     if (dev->stream != NULL)
         cudaStreamDestroy(dev->stream);
 }

@@ -16,7 +16,6 @@
 
 struct tensorfile_impl {
     struct tensor_source *sources; // [files]; path is owned
-    char *buffer;                  // BUFFER_BYTES
 };
 
 status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, uint64_t offset)
@@ -185,11 +184,9 @@ status tensorfile_open(struct tensorfile *f, const char *const *paths, int count
     assert(count > 0);
     *f = (struct tensorfile){ 0 };
     f->impl = calloc(1, sizeof(*f->impl));
-    if (f->impl != NULL) {
+    if (f->impl != NULL)
         f->impl->sources = calloc((size_t)count, sizeof(*f->impl->sources));
-        f->impl->buffer = malloc(BUFFER_BYTES);
-    }
-    if (f->impl == NULL || f->impl->sources == NULL || f->impl->buffer == NULL) {
+    if (f->impl == NULL || f->impl->sources == NULL) {
         st = fail(ST_MEMORY, "%s: no memory to read it", paths[0]);
         goto out;
     }
@@ -228,7 +225,6 @@ void tensorfile_close(struct tensorfile *f)
             free((char *)f->impl->sources[i].path);
         }
         free(f->impl->sources);
-        free(f->impl->buffer);
         free(f->impl);
     }
     *f = (struct tensorfile){ 0 };
@@ -371,6 +367,12 @@ static int64_t element_offset(const struct tensor *t, int64_t index)
     return offset;
 }
 
+/* Several threads may read at once. */
+static void count_read(struct tensorfile *f, uint64_t bytes)
+{
+    __atomic_fetch_add(&f->bytes_read, bytes, __ATOMIC_RELAXED);
+}
+
 /* A tensor that was saved as a view: the span in which the wanted elements lie is read whole, then
  * they are picked. Rare, and then small. */
 static status read_strided(struct tensorfile *f, const struct file_tensor *t, int64_t first,
@@ -394,7 +396,7 @@ static status read_strided(struct tensorfile *f, const struct file_tensor *t, in
                     src->path, (long long)(high - low + 1), t->name);
     TRY_OUT(
         read_exactly(src, span, (size_t)(high - low + 1) * size, t->offset + (uint64_t)low * size));
-    f->bytes_read += (uint64_t)(high - low + 1) * size;
+    count_read(f, (uint64_t)(high - low + 1) * size);
     for (int64_t i = 0; i < count; i++)
         convert((char *)dst + (size_t)i * dtype_size(dt), dt,
                 span + (size_t)(element_offset(&t->shape, first + i) - low) * size, from, 1);
@@ -411,7 +413,7 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
     const size_t size = dtype_size(from), piece = BUFFER_BYTES / size;
     size_t left = (size_t)count;
     uint64_t offset = t->offset + (uint64_t)first * size;
-    char *to = dst;
+    char *to = dst, buffer[BUFFER_BYTES] __attribute__((aligned(64)));
 
     assert(first >= 0 && count >= 0 && count <= tensor_count(t->shape) - first);
     if (!convertible(dt, from))
@@ -423,15 +425,15 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
         return read_strided(f, t, first, count, dt, dst);
     if (dt == from) {
         TRY(read_exactly(src, dst, left * size, offset));
-        f->bytes_read += left * size;
+        count_read(f, left * size);
         return ST_OK;
     }
     while (left > 0) {
         const size_t take = left < piece ? left : piece;
 
-        TRY(read_exactly(src, f->impl->buffer, take * size, offset));
-        convert(to, dt, f->impl->buffer, from, take);
-        f->bytes_read += take * size;
+        TRY(read_exactly(src, buffer, take * size, offset));
+        convert(to, dt, buffer, from, take);
+        count_read(f, take * size);
         offset += take * size;
         to += take * dtype_size(dt);
         left -= take;

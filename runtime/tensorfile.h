@@ -37,8 +37,8 @@ const struct file_tensor *tensorfile_find(const struct tensorfile *f, const char
 const char *tensorfile_path(const struct tensorfile *f, int file);
 
 /* Elements [first, first + count) in row-major order, converted to `dt` (F32, BF16; or the file's
- * own dtype unconverted). Reads only the bytes these elements need. Thread-safe per tensorfile only
- * from one thread. ST_IO when the file was cut meanwhile. */
+ * own dtype unconverted). Reads only the bytes these elements need. Several threads may read at
+ * once. ST_IO when the file was cut meanwhile. */
 status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                        int64_t count, enum dtype dt, void *dst);
 

@@ -132,6 +132,8 @@ static struct outcome run_rank(struct world *w, const struct model *model,
     need(arena_init(&run, &dev, "run", 4 << 20));
     need(arena_init(&step, &dev, "step", 4 << 20));
     need(dit_open(&m, &config, &mesh, &dev, &weights, cdt, fsdp, dit_source(&config)));
+    need(dit_complete(&m));
+    mesh.all.sent = mesh.all.messages = 0;
     for (int i = 0; i < 2; i++) {
         dit_fill(rows[i], text_rows * config.text_dim, sides[i], 4);
         text[i] = tensor_of(rows[i], DT_F32, text_rows, config.text_dim);

@@ -1,5 +1,8 @@
-/* Weights in their three modes: a sharded or streamed unit has the bits of the resident one, a rank
- * reads its share and nothing else, and the plan takes the same memory and sends the same bytes. */
+/* test_weights [--cuda]
+ *
+ * Weights in their three modes: a sharded or streamed unit has the bits of the resident one, a rank
+ * reads its share and nothing else, and the plan takes the same memory and sends the same bytes.
+ * With --cuda in the memory of GPUs, one a rank. */
 #include "kernels/table.h"
 #include "parallel/split.h"
 #include "parallel/weights.h"
@@ -24,8 +27,9 @@ static const struct weight_spec large[] = {
 };
 
 struct source {
-    double bytes;
-    int reads, wants, fail_at; // fail_at: the read that fails, -1 none
+    _Atomic int64_t bytes;
+    _Atomic int reads;
+    int wants, fail_at; // fail_at: the read that fails, -1 none
 };
 
 static uint32_t seed_of(const char *name)
@@ -62,7 +66,7 @@ static status read_pattern(void *payload, const char *name, int64_t first, int64
         return fail(ST_IO, "%s: cut", name);
     for (int64_t i = 0; i < count; i++)
         value_of(seed, first + i, dt, (char *)dst + (size_t)i * dtype_size(dt));
-    s->bytes += (double)count * (double)dtype_size(dt);
+    s->bytes += count * (int64_t)dtype_size(dt);
     return ST_OK;
 }
 
@@ -75,20 +79,24 @@ static void want_pattern(void *payload, const char *name, int64_t first, int64_t
           (long long)count);
 }
 
-static void check_unit(const struct weight_spec *spec, int count, int unit,
+static void check_unit(struct device *dev, const struct weight_spec *spec, int count, int unit,
                        const struct tensor *got)
 {
     for (int i = 0; i < count; i++) {
         const int64_t n = tensor_count(got[i]);
+        char *here = malloc(tensor_bytes(got[i]));
         const size_t size = dtype_size(got[i].dtype);
         int64_t bad = 0;
         char name[64], want[4];
         snprintf(name, sizeof(name), spec[i].name, unit);
         const uint32_t seed = seed_of(name);
+        CHECK(device_download(dev, here, got[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
+              status_line());
         for (int64_t j = 0; j < n; j++) {
             value_of(seed, j, got[i].dtype, want);
-            bad += memcmp(want, (char *)got[i].data + (size_t)j * size, size) != 0;
+            bad += memcmp(want, here + (size_t)j * size, size) != 0;
         }
+        free(here);
         CHECK(bad == 0, "%s: %lld of %lld elements", name, (long long)bad, (long long)n);
         if (spec[i].joined)
             CHECK((char *)got[i].data == (char *)got[i - 1].data + tensor_bytes(got[i - 1]),
@@ -108,7 +116,7 @@ static void use(struct weights *w, const struct weight_spec *spec, bool real)
         const int unit = turn % w->units;
         CHECK(weights_acquire(w, unit, (unit + 1) % w->units, got) == ST_OK, "%s", status_line());
         if (real)
-            check_unit(spec, w->count, unit, got);
+            check_unit(w->dev, spec, w->count, unit, got);
     }
     if (w->mode == WEIGHTS_SHARDED) { // one gather a turn and the first; or what there is, once
         const int gathers = w->units > 2 ? 2 * w->units + 1 : w->units;
@@ -119,15 +127,14 @@ static void use(struct weights *w, const struct weight_spec *spec, bool real)
         const int unit = odd[i][0] % w->units, next = odd[i][1] < 0 ? -1 : odd[i][1] % w->units;
         CHECK(weights_acquire(w, unit, next, got) == ST_OK, "%s", status_line());
         if (real)
-            check_unit(spec, w->count, unit, got);
+            check_unit(w->dev, spec, w->count, unit, got);
     }
 }
 
 /* A described world and a plan device give what a run takes and sends. */
-static void check_plan(struct world *w, enum weights_mode mode, const struct group *g, int units,
-                       const struct weight_spec *spec, int count, size_t taken)
+static void check_plan(struct world *w, enum weights_mode mode, bool grouped, const struct group *g,
+                       int units, const struct weight_spec *spec, int count, size_t taken)
 {
-    const bool sharded = mode == WEIGHTS_SHARDED;
     int *members = calloc((size_t)w->size, sizeof(*members));
     struct world described;
     struct device dev;
@@ -141,9 +148,10 @@ static void check_plan(struct world *w, enum weights_mode mode, const struct gro
     device_open_plan(&dev, &table_plan, 0);
     arena_init(&a, &dev, "plan", 0);
     CHECK(group_open(&planned, "all", &described, &dev, 0, members, w->size) == ST_OK, "open");
-    CHECK(weights_open(&ws, &a, mode, sharded ? &planned : NULL, units, spec, count,
+    CHECK(weights_open(&ws, &a, mode, grouped ? &planned : NULL, units, spec, count,
                        (struct weight_source){ 0 }) == ST_OK,
           "%s", status_line());
+    CHECK(weights_complete(&ws) == ST_OK, "%s", status_line());
     CHECK(a.used == taken, "planned %zu bytes, took %zu", a.used, taken);
     use(&ws, spec, false);
     CHECK(planned.sent == g->sent && planned.messages == g->messages,
@@ -156,52 +164,105 @@ static void check_plan(struct world *w, enum weights_mode mode, const struct gro
     free(members);
 }
 
-static void check_mode(struct world *w, struct device *dev, enum weights_mode mode, int units,
-                       const struct weight_spec *spec, int count)
+/* grouped: the ranks share the reading. */
+static void check_mode(struct world *w, struct device *dev, enum weights_mode mode, bool grouped,
+                       int units, const struct weight_spec *spec, int count)
 {
     const size_t bytes = weights_bytes(mode, w->size, w->rank, units, spec, count);
-    const bool sharded = mode == WEIGHTS_SHARDED;
+    const bool sharded = mode == WEIGHTS_SHARDED, resident = mode == WEIGHTS_RESIDENT;
     struct source from = { .fail_at = -1 };
     const struct weight_source source = { read_pattern, want_pattern, &from };
-    double all = 0;
+    int64_t all = 0;
     struct group g;
     struct arena a;
     struct weights ws;
 
     CHECK(group_open(&g, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
     CHECK(arena_init(&a, dev, "weights", bytes + 4096) == ST_OK, "%s", status_line());
-    CHECK(weights_open(&ws, &a, mode, sharded ? &g : NULL, units, spec, count, source) == ST_OK,
+    CHECK(weights_open(&ws, &a, mode, grouped ? &g : NULL, units, spec, count, source) == ST_OK,
           "%s", status_line());
     CHECK(a.used >= bytes && a.used <= bytes + 3 * 256, "took %zu bytes, said %zu", a.used, bytes);
     for (int i = 0; i < count; i++)
         all += units *
-               (double)tensor_bytes(tensor_dims(NULL, spec[i].dtype, spec[i].ndim, spec[i].dim));
-    if (mode == WEIGHTS_RESIDENT)
-        CHECK(from.bytes == all, "read %.0f of %.0f bytes", from.bytes, all);
+               (int64_t)tensor_bytes(tensor_dims(NULL, spec[i].dtype, spec[i].ndim, spec[i].dim));
+    if (resident && !grouped)
+        CHECK(from.bytes == all, "read %lld of %lld bytes", (long long)from.bytes, (long long)all);
     if (mode == WEIGHTS_STREAMED)
-        CHECK(from.bytes == 0, "read %.0f bytes ahead", from.bytes);
-    if (sharded) { // every byte once, by one rank; nobody more than a slice
-        const double total = world_sum(w, from.bytes);
-        CHECK(total == all, "all ranks read %.0f of %.0f bytes", total, all);
-        CHECK(from.bytes <= (double)units * (double)ws.kept_bytes &&
-                  ws.kept_bytes <= ws.unit_bytes / (size_t)w->size + 256,
-              "read %.0f, keeps %zu of %zu", from.bytes, ws.kept_bytes, ws.unit_bytes);
+        CHECK(from.bytes == 0, "read %lld bytes ahead", (long long)from.bytes);
+    if (grouped) { // every byte once, by one rank; nobody more than a slice
+        const double total = world_sum(w, (double)from.bytes);
+        CHECK(total == (double)all, "all ranks read %.0f of %lld bytes", total, (long long)all);
+        CHECK(from.bytes <= units * (int64_t)(ws.unit_bytes / (size_t)w->size + 256),
+              "read %lld of %d units of %zu", (long long)from.bytes, units, ws.unit_bytes);
+        CHECK(!sharded || ws.kept_bytes <= ws.unit_bytes / (size_t)w->size + 256,
+              "keeps %zu of %zu", ws.kept_bytes, ws.unit_bytes);
     }
+    CHECK(weights_complete(&ws) == ST_OK, "%s", status_line());
     use(&ws, spec, true);
     if (mode == WEIGHTS_STREAMED && units > 2)
-        CHECK(from.bytes > all && from.wants > 0, "%.0f bytes, %d hints", from.bytes, from.wants);
+        CHECK(from.bytes > all && (from.wants > 0 || ws.loader != NULL), "%lld bytes, %d hints",
+              (long long)from.bytes, from.wants);
     else // both buffers hold what there is
-        CHECK(sharded || from.bytes == all, "read %.0f of %.0f bytes", from.bytes, all);
-    check_plan(w, mode, &g, units, spec, count, a.used);
+        CHECK(grouped || from.bytes == all, "read %lld of %lld bytes", (long long)from.bytes,
+              (long long)all);
+    check_plan(w, mode, grouped, &g, units, spec, count, a.used);
     weights_close(&ws);
     group_close(&g);
 
     from = (struct source){ .fail_at = 0 };
     a.used = 0;
-    if (mode == WEIGHTS_RESIDENT)
+    if (resident && !grouped)
         CHECK(weights_open(&ws, &a, mode, NULL, units, spec, count, source) == ST_IO &&
-                  ws.specs == NULL,
-              "a failing source");
+                  ws.specs == NULL && strstr(status_line(), "cut") != NULL,
+              "a failing source: %s", status_line());
+    arena_done(&a);
+}
+
+/* The loader on a device that does everything at once: pieces of every size, a fault among them,
+ * and what comes after it. */
+static void check_loader(struct device *dev)
+{
+    struct source from = { .fail_at = -1 };
+    const struct weight_source source = { read_pattern, NULL, &from };
+    struct loader *l = NULL, *again = NULL;
+    struct arena a;
+
+    CHECK(loader_of(dev, &l) == ST_OK && loader_of(dev, &again) == ST_OK && l == again, "%s",
+          status_line());
+    CHECK(arena_init(&a, dev, "loaded", 40 << 20) == ST_OK, "%s", status_line());
+    for (int turn = 0; turn < 4; turn++) {
+        const int64_t sizes[] = { 1, 0, 1000, 2100000, 3000001, 17 };
+        struct tensor t[COUNT(sizes)];
+
+        a.used = 0;
+        from.reads = 0;
+        from.fail_at = turn == 2 ? 3 : -1;
+        for (size_t i = 0; i < COUNT(sizes); i++) {
+            CHECK(arena_take(&a, &t[i], i % 2 ? DT_BF16 : DT_F32, sizes[i]) == ST_OK, "%s",
+                  status_line());
+            CHECK(loader_add(l, &source, "loaded", (int64_t)i, t[i]) == ST_OK, "%s", status_line());
+        }
+        if (turn == 2) {
+            CHECK(loader_finish(l) == ST_IO && strstr(status_line(), "cut") != NULL, "%s",
+                  status_line());
+            continue;
+        }
+        CHECK(loader_finish(l) == ST_OK && loader_finish(l) == ST_OK, "%s", status_line());
+        for (size_t i = 0; i < COUNT(sizes); i++) {
+            char *here = malloc(tensor_bytes(t[i]) + 1), want[4];
+            const size_t size = dtype_size(t[i].dtype);
+            int64_t bad = 0;
+
+            CHECK(device_download(dev, here, t[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
+                  status_line());
+            for (int64_t j = 0; j < sizes[i]; j++) {
+                value_of(seed_of("loaded"), (int64_t)i + j, t[i].dtype, want);
+                bad += memcmp(want, here + (size_t)j * size, size) != 0;
+            }
+            CHECK(bad == 0, "piece %zu, turn %d: %lld wrong", i, turn, (long long)bad);
+            free(here);
+        }
+    }
     arena_done(&a);
 }
 
@@ -214,12 +275,23 @@ int main(int argc, char **argv)
 
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
-    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
-    for (size_t i = 0; i < COUNT(modes); i++) {
-        check_mode(&w, &dev, modes[i], 5, specs, COUNT(specs));
-        check_mode(&w, &dev, modes[i], 1, tiny, COUNT(tiny)); // fewer slices than ranks
-        check_mode(&w, &dev, modes[i], 2, large, COUNT(large));
+    if (argc > 1 && strcmp(argv[1], "--cuda") == 0) {
+        if (device_cuda_count() < w.local_size) {
+            printf("weights: needs %d GPUs\n", w.local_size);
+            return 77;
+        }
+        CHECK(device_open_cuda(&dev, w.local_rank, &table_ref, 0) == ST_OK, "%s", status_line());
+    } else {
+        CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
     }
+    check_loader(&dev);
+    for (size_t i = 0; i < COUNT(modes); i++)
+        for (int grouped = modes[i] == WEIGHTS_SHARDED; grouped <= (modes[i] != WEIGHTS_STREAMED);
+             grouped++) {
+            check_mode(&w, &dev, modes[i], grouped, 5, specs, COUNT(specs));
+            check_mode(&w, &dev, modes[i], grouped, 1, tiny, COUNT(tiny)); // more ranks than slices
+            check_mode(&w, &dev, modes[i], grouped, 2, large, COUNT(large));
+        }
     device_close(&dev);
     return ranks_end(&w, "weights");
 }
