@@ -1,8 +1,8 @@
-/* Two generators: Mersenne Twister with the vector Box-Muller of PyTorch's AVX2 kernel (float
- * polynomials, reproduced with their fused multiply-adds), and Philox 4x32-10 as cuRAND counts it.
+/* Mersenne Twister with the vector Box-Muller of PyTorch's AVX2 kernel (float polynomials,
+ * reproduced with their fused multiply-adds).
  *
- * Sources: Matsumoto and Nishimura 1998; Salmon et al. 2011; Cephes' single precision logf, sinf
- * and cosf by S. Moshier; the order of draws as described in wan-sampling, section 5. */
+ * Sources: Matsumoto and Nishimura 1998; Cephes' single precision logf, sinf and cosf by
+ * S. Moshier; the order of draws as described in wan-sampling, section 5. */
 #include "model/noise.h"
 
 #include "runtime/half.h"
@@ -162,57 +162,5 @@ void noise_cpu(float *out, int64_t n, uint64_t seed)
         for (int64_t i = n - 16; i < n; i++)
             out[i] = uniform_float(&t);
         normals16(out + n - 16);
-    }
-}
-
-/* ---- Philox ---- */
-
-/* Ten rounds over counter c, in place. */
-static void philox(uint32_t c[4], uint64_t key)
-{
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-
-    for (int round = 0; round < 10; round++) {
-        const uint64_t a = (uint64_t)0xd2511f53u * c[0], b = (uint64_t)0xcd9e8d57u * c[2];
-        const uint32_t next[4] = { (uint32_t)(b >> 32) ^ c[1] ^ k0, (uint32_t)b,
-                                   (uint32_t)(a >> 32) ^ c[3] ^ k1, (uint32_t)a };
-
-        for (int i = 0; i < 4; i++)
-            c[i] = next[i];
-        k0 += 0x9e3779b9u;
-        k1 += 0xbb67ae85u;
-    }
-}
-
-/* cuRAND's Box-Muller. The device's sine and cosine are its fast ones: 2^-21 off at most. */
-static void normals_pair(float out[2], uint32_t x, uint32_t y)
-{
-    const float turn = 2.3283064e-10f * 6.2831855f; // 2 pi / 2^32
-    const float u = fmaf((float)x, 2.3283064e-10f, 2.3283064e-10f / 2);
-    const float v = fmaf((float)y, turn, turn / 2);
-    const float radius = sqrtf(-2 * (float)log(u));
-
-    out[0] = radius * (float)sin(v);
-    out[1] = radius * (float)cos(v);
-}
-
-void noise_cuda(float *out, int64_t n, uint64_t seed, int sms)
-{
-    const int64_t blocks = (n + 255) / 256, most = (int64_t)sms * (2048 / 256);
-    const int64_t threads = 256 * (blocks < most ? blocks : most);
-
-    for (int64_t k = 0; k * 4 * threads < n; k++) {
-        for (int64_t j = 0; j < threads; j++) {
-            uint32_t c[4] = { (uint32_t)k, (uint32_t)(k >> 32), (uint32_t)j, (uint32_t)(j >> 32) };
-            float normal[4] = { 0 };
-
-            if (j + threads * 4 * k >= n)
-                break;
-            philox(c, seed);
-            normals_pair(normal, c[0], c[1]);
-            normals_pair(normal + 2, c[2], c[3]);
-            for (int64_t q = 0; q < 4 && j + threads * (4 * k + q) < n; q++)
-                out[j + threads * (4 * k + q)] = normal[q];
-        }
     }
 }
