@@ -134,25 +134,30 @@ static void print_time(const struct plan_rank *all, int ranks, int steps, const 
            m->link_gbs);
 }
 
-/* Whether the largest rank fits, and if not with --dit_fsdp whether it would. */
+/* Whether the largest rank fits, and if not with --dit_fsdp whether it would. Without GPUs the
+ * host's buffers come out of the same memory. */
 static void print_fit(const struct plan_input *in, const struct plan_rank *all, double memory,
-                      const char *of)
+                      bool gpus)
 {
     struct plan_input sharded = *in;
     struct plan_rank most = { 0 }, one;
+    double bytes;
 
     for (int i = 0; i < in->ranks; i++)
         plan_cover(&most, &all[i]);
-    printf("memory    %.2f GiB of the %.2f GiB of %s: %s\n", (double)most.device / GIB,
-           memory / GIB, of, (double)most.device <= memory ? "fits" : "does not fit");
-    if ((double)most.device <= memory || in->fsdp || in->ranks == 1)
+    bytes = (double)(most.device + (gpus ? 0 : most.host));
+    printf("memory    %.2f GiB of the %.2f GiB of %s: %s\n", bytes / GIB, memory / GIB,
+           gpus ? "a GPU" : "this node's share for a rank",
+           bytes <= memory ? "fits" : "does not fit");
+    if (bytes <= memory || in->fsdp || in->ranks == 1)
         return;
     sharded.fsdp = true;
     most = (struct plan_rank){ 0 };
     for (int i = 0; i < in->ranks && plan_rank(&sharded, i, &one) == ST_OK; i++)
         plan_cover(&most, &one);
-    printf("          with --dit_fsdp %.2f GiB: %s\n", (double)most.device / GIB,
-           (double)most.device <= memory ? "fits" : "does not fit either");
+    bytes = (double)(most.device + (gpus ? 0 : most.host));
+    printf("          with --dit_fsdp %.2f GiB: %s\n", bytes / GIB,
+           bytes <= memory ? "fits" : "does not fit either");
 }
 
 static status plan(const struct request *r, struct machine *m, const struct model_config *config,
@@ -191,7 +196,7 @@ static status plan(const struct request *r, struct machine *m, const struct mode
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s\n", ranks, in.mesh.cfg,
            in.mesh.ring, in.mesh.ulysses, in.fsdp ? "sharded" : "replicated");
     print_rows(all, ranks);
-    print_fit(&in, all, memory, described ? "a GPU" : "this node's share for a rank");
+    print_fit(&in, all, memory, described);
     print_time(all, ranks, in.steps, m);
 out:
     free(all);

@@ -119,7 +119,7 @@ make 4 dies "${long[@]}" > dies.log 2>&1 &
 job=$!
 sleep 1
 began=$SECONDS
-pkill -KILL -n -f "save_file dies.mp4"
+pkill -KILL -n -P "$(pgrep -P "$job" mpirun)"
 wait "$job"
 check "a dead rank: the job ends nonzero" test $? -ne 0
 check "a dead rank: within seconds" test $((SECONDS - began)) -le 10
@@ -144,7 +144,8 @@ check "batch again skips what is there" test "$(grep -c skipped again.log)" -eq 
 check "batch again makes what is missing" is_video b.mp4 64 64 9
 
 make 2 plan --dit_fsdp > plan.log 2>&1
-check "memory within the plan" within_plan plan.log
+grep -qE '__(asan|hwasan|msan|tsan)_init' "$wanmpi" || # whose own memory would count too
+    check "memory within the plan" within_plan plan.log
 
 echo "$done checks, $failed failed"
 [ "$failed" -eq 0 ]
