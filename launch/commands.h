@@ -14,6 +14,7 @@ status cmd_batch(struct world *w, int argc, char **argv);
 status cmd_plan(struct world *w, int argc, char **argv);
 status cmd_inspect(struct world *w, int argc, char **argv);
 status cmd_synth(struct world *w, int argc, char **argv);
+status cmd_bench(struct world *w, int argc, char **argv);
 
 /* What --help writes about the options of a command. */
 void help_generate(FILE *out);
@@ -21,6 +22,7 @@ void help_batch(FILE *out);
 void help_plan(FILE *out);
 void help_inspect(FILE *out);
 void help_synth(FILE *out);
+void help_bench(FILE *out);
 
 /* Prints this rank's line and ends all ranks; for a fault inside a step, where the others cannot
  * agree. A peer's failure (ST_PEER) waits two seconds, so that the cause speaks first. */

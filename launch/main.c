@@ -15,6 +15,7 @@ static const struct command {
     { "plan", "what a request takes: ranks, memory, time", cmd_plan, help_plan },
     { "inspect", "what a checkpoint holds, and what it lacks", cmd_inspect, help_inspect },
     { "synth", "a checkpoint of random weights", cmd_synth, help_synth },
+    { "bench", "how fast this machine is at what a video takes", cmd_bench, help_bench },
 };
 
 static void help(FILE *out)

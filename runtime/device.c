@@ -75,6 +75,7 @@ static const struct device_api cpu_api = {
     .free = cpu_free,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .copy = cpu_copy,
     .zero = cpu_zero,
     .wait = cpu_wait,
     .host_alloc = cpu_alloc,
@@ -120,6 +121,7 @@ static const struct device_api plan_api = {
     .free = plan_free,
     .upload = plan_copy,
     .download = plan_copy,
+    .copy = plan_copy,
     .zero = plan_zero,
     .wait = cpu_wait,
     .host_alloc = plan_alloc,
@@ -189,6 +191,13 @@ status device_download(struct device *dev, void *dst, struct tensor src)
 {
     assert(tensor_contiguous(src));
     return dev->api->download(dev, dst, src.data, tensor_bytes(src));
+}
+
+status device_copy(struct device *dev, struct tensor dst, struct tensor src)
+{
+    assert(tensor_contiguous(dst) && tensor_contiguous(src));
+    assert(tensor_bytes(dst) == tensor_bytes(src));
+    return dev->api->copy(dev, dst.data, src.data, tensor_bytes(src));
 }
 
 status device_zero(struct device *dev, struct tensor dst)

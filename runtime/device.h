@@ -31,6 +31,7 @@ struct device_api {
     void (*free)(struct device *dev, void *p);
     status (*upload)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*download)(struct device *dev, void *dst, const void *src, size_t bytes);
+    status (*copy)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*zero)(struct device *dev, void *dst, size_t bytes);
     status (*wait)(struct device *dev);
     status (*host_alloc)(struct device *dev, void **p, size_t bytes);
@@ -91,6 +92,7 @@ void device_host_free(struct device *dev, void *p);
  * has read `src`; download is queued, and `dst` is filled after device_wait. */
 status device_upload(struct device *dev, struct tensor dst, const void *src);
 status device_download(struct device *dev, void *dst, struct tensor src);
+status device_copy(struct device *dev, struct tensor dst, struct tensor src); // within the device
 status device_zero(struct device *dev, struct tensor dst);
 status device_wait(struct device *dev);
 

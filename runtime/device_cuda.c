@@ -49,6 +49,11 @@ static status cuda_download(struct device *dev, void *dst, const void *src, size
     return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "download");
 }
 
+static status cuda_copy(struct device *dev, void *dst, const void *src, size_t bytes)
+{
+    return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, dev->stream), "copy");
+}
+
 static status cuda_zero(struct device *dev, void *dst, size_t bytes)
 {
     return check(cudaMemsetAsync(dst, 0, bytes, dev->stream), "zeroing");
@@ -129,6 +134,7 @@ static const struct device_api cuda_api = {
     .free = cuda_free,
     .upload = cuda_upload,
     .download = cuda_download,
+    .copy = cuda_copy,
     .zero = cuda_zero,
     .wait = cuda_wait,
     .host_alloc = cuda_host_alloc,

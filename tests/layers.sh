@@ -16,6 +16,7 @@ check() { # ROOT: prints what is wrong there, and counts what was looked at
             home["mpi.h"] = "parallel"
             home["nccl"] = "parallel"
             home["cuda_runtime"] = "runtime kernels/cuda parallel"
+            home["nvtx3"] = "runtime"
             home["cublas"] = "kernels/cuda"
             home["cudnn"] = "kernels/cuda"
             home["dnnl"] = "kernels/cpu"
