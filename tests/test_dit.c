@@ -1,10 +1,13 @@
 /* The transformer on one rank against the official one: forwards, whole generations, bf16, and what
- * the plan device says of them. */
+ * the plan device says of them.
+ *
+ *     test_dit GOLDEN [cuda] */
 #include "kernels/table.h"
 #include "model/schedule.h"
 #include "tests/check.h"
 #include "tests/dit_model.h"
 #include "tests/golden.h"
+#include "tests/levels.h"
 
 /* As CASES in golden/make_dit.py. */
 static const struct dit_case {
@@ -85,7 +88,7 @@ static void bench_open(struct bench *b, const struct dit_case *c, const struct t
 
     *b = (struct bench){ .c = c, .config = c->config, .tokens = c->t * c->h / 2 * c->w / 2 };
     golden_need(plan ? device_open_plan(&b->dev, &table_plan, table->workspace)
-                     : device_open_cpu(&b->dev, 1, table, table->workspace));
+                     : levels_device(&b->dev, 0, table));
     world_describe(&b->world, 0, 1, 1);
     golden_need(mesh_open(&b->mesh, &b->world, &b->dev, (struct mesh_shape){ 1, 1, 1 }));
     golden_need(arena_init(&b->weights, &b->dev, "weights", MEMORY));
@@ -131,6 +134,17 @@ static float *start_tokens(const struct bench *b)
     return tokens;
 }
 
+/* All tokens' values as a latent. */
+static void read_latent(struct bench *b, float *latent, struct tensor x, int64_t channels)
+{
+    float *tokens = malloc(tensor_bytes(x));
+
+    golden_need(device_download(&b->dev, tokens, x));
+    golden_need(device_wait(&b->dev));
+    latent_from_tokens(latent, tokens, channels, b->c->t, b->c->h, b->c->w);
+    free(tokens);
+}
+
 /* Forwards at three times, all of one run: the text's keys and values are made in the first. */
 static void check_forward(struct golden *g, const struct dit_case *c, const struct table *table,
                           enum dtype cdt)
@@ -154,9 +168,9 @@ static void check_forward(struct golden *g, const struct dit_case *c, const stru
         snprintf(what, sizeof(what), "%s, %s, forward %s at %g", table->name, dtype_name(cdt),
                  c->name, times[i]);
         golden_need(dit_forward(&b.r, &b.step, i, 0, v, x));
-        latent_from_tokens(latent, v.data, b.config.out_dim, c->t, c->h, c->w);
+        read_latent(&b, latent, v, b.config.out_dim);
         if (cdt == DT_F32) {
-            check_near(what, latent, full, n, 2e-5);
+            check_near(what, latent, full, n, levels_tolerance(2e-5));
             printf("%s: %.2g from the official one\n", what, check_distance(latent, full, n));
         } else {
             const double ours = check_distance(latent, half, n);
@@ -203,7 +217,7 @@ static void check_generation(struct golden *g, const struct table *table, enum s
             golden_need(dit_forward(&b.r, &b.step, i, side, v[side], x));
         golden_need(solver_step(&solver, &b.dev, x, v[0], v[1], 5));
     }
-    latent_from_tokens(latent, x.data, b.config.in_dim, c->t, c->h, c->w);
+    read_latent(&b, latent, x, b.config.in_dim);
     snprintf(what, sizeof(what), "%s, 10 steps of %s", table->name, solver_name(kind));
     check_near(what, latent, want, n, 2e-4);
     printf("%s: final latent %.2g from the official one\n", what, check_distance(latent, want, n));
@@ -242,7 +256,7 @@ static void check_plan(const struct table *table, const struct dit_case *c, enum
     bench_close(&b[1]);
 }
 
-static void check_refusals(void)
+static void check_refusals(const struct table *table)
 {
     struct bench b;
     struct dit_run r;
@@ -259,7 +273,7 @@ static void check_refusals(void)
     config.heads = 7;
     CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) == ST_FORMAT,
           "7 heads of 72 channels");
-    bench_open(&b, &cases[2], &table_ref, DT_F32, false, 1, times);
+    bench_open(&b, &cases[2], table, DT_F32, false, 1, times);
     text[0] = text[1] = tensor_of(row, DT_F32, 1, b.config.text_dim + 1);
     CHECK(dit_begin(&r, &b.dit, &b.run, &b.step, 1, 1, 1, 1, times, 1, text) == ST_USAGE,
           "text of another width");
@@ -268,26 +282,25 @@ static void check_refusals(void)
 
 int main(int argc, char **argv)
 {
-    struct table cpu;
+    struct table tables[LEVELS];
     struct golden g;
 
+    levels_open(tables, &argc, argv);
     if (argc < 2)
         return 1;
-    table_cpu(&cpu);
     g = golden_open(argv[1], "dit.safetensors");
-    const struct table *tables[] = { &table_ref, &cpu };
     for (size_t t = 0; t < COUNT(tables); t++) {
         for (size_t i = 0; i < COUNT(cases); i++) {
-            check_forward(&g, &cases[i], tables[t], DT_F32);
-            check_forward(&g, &cases[i], tables[t], DT_BF16);
-            check_plan(tables[t], &cases[i], DT_F32);
-            check_plan(tables[t], &cases[i], DT_BF16);
+            check_forward(&g, &cases[i], &tables[t], DT_F32);
+            check_forward(&g, &cases[i], &tables[t], DT_BF16);
+            check_plan(&tables[t], &cases[i], DT_F32);
+            check_plan(&tables[t], &cases[i], DT_BF16);
         }
-        check_generation(&g, tables[t], SOLVER_UNIPC);
-        check_generation(&g, tables[t], SOLVER_DPMPP);
-        check_generation(&g, tables[t], SOLVER_EULER);
+        check_generation(&g, &tables[t], SOLVER_UNIPC);
+        check_generation(&g, &tables[t], SOLVER_DPMPP);
+        check_generation(&g, &tables[t], SOLVER_EULER);
     }
-    check_refusals();
+    check_refusals(&tables[0]);
     golden_close(&g);
     return check_end("dit");
 }

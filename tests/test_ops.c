@@ -1,8 +1,11 @@
-/* Every op, reference and CPU, against what PyTorch makes of the same small inputs
- * (golden/make_ops.py), so that the reference is not its own judge. */
+/* Every op, reference and CPU or a GPU's, against what PyTorch makes of the same small inputs
+ * (golden/make_ops.py), so that the reference is not its own judge.
+ *
+ *     test_ops GOLDEN [cuda] */
 #include "kernels/table.h"
 #include "tests/check.h"
 #include "tests/golden.h"
+#include "tests/levels.h"
 
 #include <string.h>
 
@@ -24,6 +27,15 @@ static struct tensor keep(struct tensor t)
     return t;
 }
 
+static struct tensor fresh(enum dtype dt, struct tensor like)
+{
+    struct tensor t = tensor_dims(NULL, dt, like.ndim, like.dim);
+
+    golden_need(device_host_alloc(&dev, &t.data, tensor_bytes(t))); // a GPU sees it, and we do
+    memset(t.data, 0xff, tensor_bytes(t));
+    return keep(t);
+}
+
 /* CASE.ARGUMENT as it was recorded. */
 static struct tensor recorded(const char *name, const char *argument)
 {
@@ -35,26 +47,16 @@ static struct tensor recorded(const char *name, const char *argument)
     f = tensorfile_find(&golden.file, full);
     if (f == NULL)
         golden_need(fail(ST_FORMAT, "no recorded tensor %s", full));
-    t = tensor_dims(NULL, f->shape.dtype, f->shape.ndim, f->shape.dim);
-    t.data = golden_read(&golden, f, f->shape.dtype, NULL);
-    return keep(t);
-}
-
-static struct tensor fresh(enum dtype dt, struct tensor like)
-{
-    struct tensor t = tensor_dims(NULL, dt, like.ndim, like.dim);
-
-    t.data = malloc(tensor_bytes(t));
-    if (t.data == NULL)
-        exit(1);
-    memset(t.data, 0xff, tensor_bytes(t));
-    return keep(t);
+    t = fresh(f->shape.dtype, f->shape);
+    golden_need(tensorfile_read(&golden.file, f, 0, tensor_count(t), t.dtype, t.data));
+    return t;
 }
 
 static struct tensor in_f32(struct tensor t)
 {
     const struct tensor f = fresh(DT_F32, t);
 
+    CHECK(device_wait(&dev) == ST_OK, "%s", status_line());
     CHECK(table_ref.copy(&dev, f, t) == ST_OK, "%s", status_line());
     return f;
 }
@@ -77,7 +79,7 @@ static void compare(const char *name, struct tensor got, struct tensor want, dou
         compare(name, out, want, tolerance);                                                       \
     } while (0)
 
-#define F32 2e-7   // sums of some dozen terms in another order
+#define F32 (levels_cuda ? 2e-6 : 2e-7) // sums of some dozen terms in another order
 #define FLIPS 2e-3 // bf16: a few values between two neighbours fall to the other side
 
 static void products(void)
@@ -189,28 +191,28 @@ static void elementwise(void)
     const struct tensor want = IN("want"), out = fresh(DT_U8, want);
 
     CHECK(op_to_u8(&dev, out, IN("x")) == ST_OK, "%s", status_line());
+    CHECK(device_wait(&dev) == ST_OK, "%s", status_line());
     CHECK(memcmp(out.data, want.data, tensor_bytes(want)) == 0, "%s to_u8 differs", level);
 }
 
 int main(int argc, char **argv)
 {
-    struct table cpu;
-    const struct table *tables[] = { &table_ref, &cpu };
+    struct table tables[LEVELS];
 
+    levels_open(tables, &argc, argv);
     if (argc < 2)
         return 2;
-    table_cpu(&cpu);
     golden = golden_open(argv[1], "ops.safetensors");
     for (size_t i = 0; i < COUNT(tables); i++) {
-        level = tables[i]->name;
-        golden_need(device_open_cpu(&dev, 2, tables[i], tables[i]->workspace));
+        level = tables[i].name;
+        golden_need(levels_device(&dev, 0, &tables[i]));
         products();
         norms();
         attentions();
         elementwise();
-        device_close(&dev);
         while (count > 0)
-            free(made[--count].data);
+            device_host_free(&dev, made[--count].data);
+        device_close(&dev);
     }
     golden_close(&golden);
     return check_end("ops");

@@ -1,10 +1,11 @@
 /* The VAE: against the official code's results (tests/golden/make_vae.py), on any number of ranks
  * against one, frames against pixels, and its memory against a run on the plan device.
  *
- *     test_vae GOLDEN ref|cpu */
+ *     test_vae GOLDEN ref|cpu|cuda */
 #include "kernels/table.h"
 #include "parallel/world.h"
 #include "runtime/tensorfile.h"
+#include "tests/levels.h"
 #include "tests/ranks.h"
 #include "tests/vae_random.h"
 
@@ -129,7 +130,7 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
 
         CHECK(sink.bytes == px, "%lld bytes of frames, not %lld", (long long)sink.bytes,
               (long long)px);
-        for (int64_t i = 0; i < sink.bytes && s->dev.kind == DEVICE_CPU; i++) {
+        for (int64_t i = 0; i < sink.bytes && s->dev.kind != DEVICE_PLAN; i++) {
             const float x = r->decoded[i] < -1 ? -1 : r->decoded[i] > 1 ? 1 : r->decoded[i];
             const double value = ((double)x + 1) / 2 * 255, off = value - sink.rgb[i];
 
@@ -161,7 +162,7 @@ static void check_golden(const struct tensorfile *file, struct tensorfile *read,
     CHECK(t != NULL && tensor_count(t->shape) >= count, "%s: not in the file", name);
     if (t != NULL)
         CHECK(tensorfile_read(read, t, 0, count, DT_F32, want) == ST_OK, "%s", status_line());
-    check_near(name, got, want, count, TOLERANCE);
+    check_near(name, got, want, count, levels_tolerance(TOLERANCE));
     free(want);
 }
 
@@ -208,8 +209,8 @@ static void check_case(struct world *w, struct tensorfile *file, const struct go
     struct side all = { .world = *w }, alone = { .world = *w };
     struct result got, want;
 
-    CHECK(device_open_cpu(&all.dev, 1, table, table->workspace) == ST_OK, "%s", status_line());
-    CHECK(device_open_cpu(&alone.dev, 1, table, table->workspace) == ST_OK, "%s", status_line());
+    CHECK(levels_device(&all.dev, w->local_rank, table) == ST_OK, "%s", status_line());
+    CHECK(levels_device(&alone.dev, w->local_rank, table) == ST_OK, "%s", status_line());
     CHECK(group_open(&all.group, "all", w, &all.dev, 0, NULL, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&alone.group, "alone", w, &alone.dev, w->rank, NULL, 0) == ST_OK, "%s",
           status_line());
@@ -241,19 +242,19 @@ static void check_case(struct world *w, struct tensorfile *file, const struct go
 int main(int argc, char **argv)
 {
     struct tensorfile file;
-    struct table table = table_ref;
+    struct table tables[LEVELS], *table;
     struct world w;
 
     if (world_open(&w, &argc, &argv) != ST_OK || argc != 3) {
-        printf("usage: test_vae GOLDEN ref|cpu\n");
+        printf("usage: test_vae GOLDEN ref|cpu|cuda\n");
         return 1;
     }
     CHECK(w.size <= RANKS_MAX, "%d ranks", w.size);
-    if (strcmp(argv[2], "cpu") == 0)
-        table_cpu(&table);
+    levels_open(tables, &argc, argv);
+    table = &tables[levels_cuda || strcmp(argv[2], "cpu") == 0];
     CHECK(tensorfile_open(&file, (const char *const *)&argv[1], 1) == ST_OK, "%s", status_line());
     for (size_t i = 0; i < COUNT(goldens); i++)
-        check_case(&w, &file, &goldens[i], &table, strcmp(argv[2], "ref") == 0);
+        check_case(&w, &file, &goldens[i], table, strcmp(argv[2], "cpu") != 0);
     tensorfile_close(&file);
     return ranks_end(&w, "vae");
 }
