@@ -84,7 +84,7 @@ static void compare(const char *name, struct tensor got, struct tensor want, dou
 
 static void products(void)
 {
-    static const struct {
+    const struct {
         const char *name;
         enum act act;
         double tolerance;

@@ -1,0 +1,140 @@
+#!/bin/sh
+# Everything that needs GPUs, from a built tree, on a machine with one or two of them:
+#     tests/gpu.sh [BUILD]
+# Says of each test how long it took and what it counted, what was left out and why; the last line is
+# "N passed, M failed". Two ranks need two GPUs. MPIRUN and its arguments can be set.
+here=$(cd "$(dirname "$0")" && pwd)
+build=$(cd "${1:-$here/../build}" && pwd) || exit 1
+golden=$here/golden
+mpirun=${MPIRUN:-mpirun -q --bind-to none}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+passed=0 failed=0 skipped=0
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
+
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+[ -z "$CUDA_VISIBLE_DEVICES" ] || gpus=$(echo "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c .)
+if [ "$gpus" = 0 ]; then
+    echo "gpu: skipped, no GPU here (nvidia-smi lists none)"
+    echo "0 passed, 0 failed"
+    exit 77
+fi
+
+skip() { # NAME WHY
+    skipped=$((skipped + 1))
+    printf '%-34s skipped: %s\n' "$1" "$2"
+}
+
+run() { # NAME SECONDS COMMAND...
+    title=$1 limit=$2
+    shift 2
+    began=$(date +%s)
+    case $1 in
+    generate | compare) "$@" ;; # which keep to the limit themselves
+    *) timeout -k 5 "$limit" "$@" ;;
+    esac >"$scratch/log" 2>&1
+    rc=$?
+    took=$(($(date +%s) - began))
+    case $rc in
+    0)
+        passed=$((passed + 1))
+        printf '%-34s ok     %3d s  %s\n' "$title" "$took" "$(tail -1 "$scratch/log")"
+        ;;
+    77) skip "$title" "$(tail -1 "$scratch/log")" ;;
+    *)
+        failed=$((failed + 1))
+        printf '%-34s FAILED %3d s  exit %d\n' "$title" "$took" "$rc"
+        tail -25 "$scratch/log" | sed 's/^/    /'
+        ;;
+    esac
+}
+
+# ---- ops, and the models against the recorded ones: fp32 within 1e-4, bf16 nearer to PyTorch's bf16
+# than that is to fp32
+run checkops 150 "$build/tests/checkops" --cuda
+run ops 60 "$build/tests/test_ops" "$golden" cuda
+run dit 60 "$build/tests/test_dit" "$golden" cuda
+run umt5 60 "$build/tests/test_umt5" "$golden" cuda
+run vae 90 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+[ ! -x "$build/tests/test_noise" ] || run noise 30 "$build/tests/test_noise" "$golden"
+
+# ---- whole runs of a small model: GPU against CPU, two GPUs against one, memory against the plan
+wanmpi=$build/wanmpi
+model=$scratch/model
+
+generate() { # NAME RANKS FLAGS...: leaves its latent in NAME.h5
+    out=$scratch/$1 ranks=$2
+    shift 2
+    start="$wanmpi"
+    [ "$ranks" = 1 ] || start="$mpirun -n $ranks $wanmpi"
+    # shellcheck disable=SC2086 # words of a command
+    timeout -k 5 "$limit" $start generate --task t2v-1.3B --ckpt_dir "$model" --size 128*96 --frame_num 9 --base_seed 5 \
+        --sample_steps 4 --prompt "A cat surfs" --save_file "$out.mp4" --run_file "$out.h5" "$@" \
+        >"$out.log" 2>&1 || {
+        cat "$out.log"
+        return 1
+    }
+}
+
+within_plan() { # NAME: every rank's peak on its GPU is at most what was planned
+    awk '/^memory  rank [0-9]*: GPU peak/ {
+        ranks++
+        over += $6 > $9 + 1
+        if ($6 > peak) { peak = $6; plan = $9 }
+    }
+    END {
+        printf "%d ranks; at most %d MB held, %d MB planned\n", ranks, peak, plan
+        exit over > 0 || ranks == 0
+    }' "$scratch/$1.log"
+}
+
+compare() { # NAME TOLERANCE AGAINST RANKS FLAGS...: a run that ends as another did, within its plan
+    name=$1 tolerance=$2 against=$3 ranks=$4
+    shift 4
+    generate "$name" "$ranks" "$@" && within_plan "$name" &&
+        "$build/tests/same_latents" "$scratch/$name.h5" "$scratch/$against.h5" "$tolerance"
+}
+
+run "checkpoint of random weights" 60 "$wanmpi" synth --preset tiny --out "$model"
+run "generate on the CPU, fp32" 90 generate cpu 1 --device cpu --precision fp32
+run "the same on a GPU" 60 compare fp32 1e-4 cpu 1 --device cuda --precision fp32
+run "in bf16" 60 compare bf16 5e-2 cpu 1 --device cuda --precision bf16
+run "a second time: the same bits" 60 compare again 0 bf16 1 --device cuda --precision bf16
+
+# ---- several ranks
+on_two() { # NAME SECONDS COMMAND...
+    if [ "$gpus" -lt 2 ]; then
+        skip "$1" "needs 2 GPUs, here is one"
+    else
+        run "$@"
+    fi
+}
+
+for axes in "cfg 2" "ulysses 2" "ring 2"; do
+    axis=${axes% *}
+    flag=--${axis}_size
+    one=
+    [ "$axis" = cfg ] || one="--cfg_size 1"
+    tolerance=0
+    [ "$axis" = ring ] && tolerance=2e-2
+    # shellcheck disable=SC2086
+    on_two "2 GPUs, $axis, as one" 60 compare "$axis" $tolerance bf16 2 --device cuda \
+        --precision bf16 $flag 2 $one
+done
+on_two "2 GPUs, sharded, as one" 60 compare sharded 0 bf16 2 --device cuda --precision bf16 \
+    --cfg_size 1 --ulysses_size 2 --dit_fsdp
+# shellcheck disable=SC2086
+for test in group attention halo weights dit_ranks; do
+    on_two "$test, 2 ranks" 90 $mpirun -n 2 "$build/tests/test_$test" cuda
+done
+# shellcheck disable=SC2086
+on_two "vae, 2 ranks" 90 $mpirun -n 2 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+
+# ---- the benchmark itself, small: that it runs, and that a forward stays within its plan
+run "bench" 60 "$wanmpi" bench gemm,attention,fused,conv,load,text,dit,vae,whole --model tiny \
+    --size 128*128 --frame_num 5 --repeats 2 --device cuda --json "$scratch/bench.json" \
+    --trace "$scratch/bench.trace"
+
+[ "$skipped" = 0 ] || echo "$skipped skipped: they say above what they lacked"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
