@@ -296,9 +296,16 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
     assert(conv.stride_t > 0 && conv.stride > 0 && conv.pad_left >= 0 && conv.pad_right >= 0);
     assert(conv.pad_left < w.dim[3] && conv.pad_right < w.dim[3]);
     assert(x.dim[0] >= w.dim[1] && out.dim[0] == (x.dim[0] - w.dim[1]) / conv.stride_t + 1);
-    assert(x.dim[1] >= w.dim[2] && out.dim[1] == (x.dim[1] - w.dim[2]) / conv.stride + 1);
-    assert(x.dim[2] + conv.pad_left + conv.pad_right >= w.dim[3] &&
-           out.dim[2] == (x.dim[2] + conv.pad_left + conv.pad_right - w.dim[3]) / conv.stride + 1);
+    if (conv.twice) {
+        assert(w.dim[2] == 3 && w.dim[3] == 3 && conv.stride == 1 && conv.pad_left == 1 &&
+               conv.pad_right == 1);
+        assert(x.dim[1] > 2 && out.dim[1] == 2 * (x.dim[1] - 2) && out.dim[2] == 2 * x.dim[2]);
+    } else {
+        const int64_t cols = x.dim[2] + conv.pad_left + conv.pad_right;
+
+        assert(x.dim[1] >= w.dim[2] && out.dim[1] == (x.dim[1] - w.dim[2]) / conv.stride + 1);
+        assert(cols >= w.dim[3] && out.dim[2] == (cols - w.dim[3]) / conv.stride + 1);
+    }
     assert(out.dim[3] == w.dim[0]);
     assert(is_none(bias) || is_vector(bias, DT_F32, w.dim[0]));
     assert(is_none(residual) ||
@@ -321,20 +328,6 @@ status op_channel_norm(struct device *dev, struct tensor out, struct tensor x, s
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->channel_norm(dev, out, x, gamma, act);
-}
-
-status op_upsample2x(struct device *dev, struct tensor out, struct tensor x)
-{
-    const int n = x.ndim;
-
-    assert(is_float(x) && out.dtype == x.dtype && (n == 4 || n == 5) && out.ndim == n);
-    assert(dense_last(x) && dense_last(out));
-    for (int i = 0; i < n; i++)
-        assert(out.dim[i] == (i == n - 3 || i == n - 2 ? 2 * x.dim[i] : x.dim[i]));
-    assert(apart(dev, out, x));
-    if (tensor_count(out) == 0)
-        return ST_OK;
-    return dev->table->upsample2x(dev, out, x);
 }
 
 status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,

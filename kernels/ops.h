@@ -127,15 +127,17 @@ struct conv {
     int stride;              // along H and W
     int pad_left, pad_right; // zero columns; there is no other padding: rows and frames that a
                              // window reaches must be there
+    bool twice;              // pixels count twice along H and W, as if upsampled before
 };
 
 /* out = conv(x, w) + bias + residual.
  *   x         [T, H, W, Cin]: along T and H out has (in - k) / stride + 1, along W
  *             (W + pad_left + pad_right - kw) / stride + 1; a padding is less than kw
- *   w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype
- *   bias      f32 [Cout] or none
- *   residual  out's shape and dtype, or none; may be out
- * out is f32 or bf16. Sums in f32. A pixel's result does not depend on T, H, W. */
+ *   twice     for 3x3 windows with stride 1 and paddings of 1: pixel (y, x) of the picture stands
+ * at (2y, 2x) and the three beside it; x's first and last row are those beyond the picture, so out
+ * is [T, 2 (H - 2), 2 W, Cout] w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype bias f32
+ * [Cout] or none residual  out's shape and dtype, or none; may be out out is f32 or bf16. Sums in
+ * f32. A pixel's result does not depend on T, H, W. */
 status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                  struct tensor bias, struct tensor residual, struct conv conv);
 
@@ -143,9 +145,6 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
  * gamma f32 [C]; act ACT_NONE or ACT_SILU. out may be x. */
 status op_channel_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor gamma,
                        enum act act);
-
-/* Each pixel twice along H and W. x [A, B, H, W, C] or [A, H, W, C], out with 2H and 2W. */
-status op_upsample2x(struct device *dev, struct tensor out, struct tensor x);
 
 /* out = x * scale + shift, by channel; f32 [C] each; x, out [..., C] f32 or bf16, rows strided. */
 status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,

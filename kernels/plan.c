@@ -96,11 +96,6 @@ static status plan_channel_norm(struct device *dev, struct tensor out, struct te
     return ST_OK;
 }
 
-static status plan_upsample2x(struct device *dev, struct tensor out, struct tensor x)
-{
-    return ST_OK;
-}
-
 static status plan_channel_affine(struct device *dev, struct tensor out, struct tensor x,
                                   struct tensor scale, struct tensor shift)
 {
@@ -130,7 +125,6 @@ const struct table table_plan = {
     .copy = plan_copy,
     .conv3d = plan_conv3d,
     .channel_norm = plan_channel_norm,
-    .upsample2x = plan_upsample2x,
     .channel_affine = plan_channel_affine,
     .to_u8 = plan_to_u8,
 };

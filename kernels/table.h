@@ -50,7 +50,6 @@ struct table {
                      struct tensor bias, struct tensor residual, struct conv conv);
     status (*channel_norm)(struct device *dev, struct tensor out, struct tensor x,
                            struct tensor gamma, enum act act);
-    status (*upsample2x)(struct device *dev, struct tensor out, struct tensor x);
     status (*channel_affine)(struct device *dev, struct tensor out, struct tensor x,
                              struct tensor scale, struct tensor shift);
     status (*to_u8)(struct device *dev, struct tensor out, struct tensor x);

@@ -71,7 +71,7 @@ static status stack_conv(struct vae_pass *p, struct tensor out, struct tensor st
 
     TRY(rows_halo(&p->rows, dev, p->a, tensor_slice(stack, 0, 2, stack.dim[0] - 2), true));
     TRY(keep_past(p, slot, stack));
-    return op_conv3d(dev, out, stack, w[0], w[1], residual, (struct conv){ 1, 1, 1, 1 });
+    return op_conv3d(dev, out, stack, w[0], w[1], residual, (struct conv){ 1, 1, 1, 1, false });
 }
 
 static status first_conv(struct vae_pass *p, const struct layer *l, struct tensor *x)
@@ -201,11 +201,11 @@ static status down(struct vae_pass *p, const struct layer *l, struct tensor *x)
     TRY_OUT(arena_take(p->a, &stack, p->v->dtype, t, h + 1, cols, l->in));
     TRY_OUT(op_copy(dev, tensor_slice(stack, 1, 0, h), *x));
     TRY_OUT(rows_halo(&p->rows, dev, p->a, stack, false));
-    TRY_OUT(op_conv3d(dev, spatial, stack, w[0], w[1], none, (struct conv){ 1, 2, 0, 1 }));
+    TRY_OUT(op_conv3d(dev, spatial, stack, w[0], w[1], none, (struct conv){ 1, 2, 0, 1, false }));
     if (time) {
         TRY_OUT(load_past(p, tensor_slice(frames, 0, 0, 1), l->slot, false));
         TRY_OUT(keep_past(p, l->slot, frames));
-        TRY_OUT(op_conv3d(dev, out, frames, w[2], w[3], none, (struct conv){ 2, 1, 0, 0 }));
+        TRY_OUT(op_conv3d(dev, out, frames, w[2], w[3], none, (struct conv){ 2, 1, 0, 0, false }));
     } else if (l->time) {
         TRY_OUT(keep_past(p, l->slot, out));
     }
@@ -217,26 +217,28 @@ out:
 }
 
 /* Twice the frames: a convolution along time makes 2C channels of C, the first half of which is
- * the earlier frame. *frames [T, 2, h, W, C] is a view of the other buffer. The first chunk does
- * not come here, and the second finds no past. */
-static status double_frames(struct vae_pass *p, const struct layer *l, struct tensor *frames,
+ * the earlier frame. frames [2T, h, W, C], rows may be strided. The first chunk does not come here,
+ * and the second finds no past. */
+static status double_frames(struct vae_pass *p, const struct layer *l, struct tensor frames,
                             struct tensor x)
 {
     struct device *dev = p->v->dev;
     const struct tensor *w = &p->v->tensors[l->tensor];
-    const int64_t t = x.dim[0], h = x.dim[1], cols = x.dim[2];
-    const struct tensor out = other(p, p->v->dtype, t, h, cols, 2 * l->in);
+    const struct tensor halves =
+        tensor_permute(tensor_split(frames, 0, 2), (const int[]){ 1, 0, 2, 3, 4 });
+    const int64_t t = x.dim[0], h = x.dim[1], cols = x.dim[2], c = l->in;
     const size_t mark = p->a->used;
     struct tensor stack;
     status st;
 
-    TRY_OUT(arena_take(p->a, &stack, p->v->dtype, 2 + t, h, cols, l->in));
+    TRY_OUT(arena_take(p->a, &stack, p->v->dtype, 2 + t, h, cols, c));
     TRY_OUT(load_past(p, tensor_slice(stack, 0, 0, 2), l->slot, p->chunk == 1));
     TRY_OUT(op_copy(dev, tensor_slice(stack, 0, 2, t), x));
     TRY_OUT(keep_past(p, l->slot, stack));
-    TRY_OUT(op_conv3d(dev, out, stack, w[2], w[3], none, (struct conv){ 1, 1, 0, 0 }));
-    p->at = !p->at;
-    *frames = tensor_permute(tensor_split(out, 3, l->in), (const int[]){ 0, 3, 1, 2, 4 });
+    for (int i = 0; i < 2; i++)
+        TRY_OUT(op_conv3d(dev, tensor_at(halves, i), stack, tensor_slice(w[2], 0, i * c, c),
+                          tensor_slice(w[3], 0, i * c, c), none,
+                          (struct conv){ 1, 1, 0, 0, false }));
 out:
     arena_release(p->a, mark);
     return st;
@@ -248,20 +250,22 @@ static status up(struct vae_pass *p, const struct layer *l, struct tensor *x)
     struct device *dev = p->v->dev;
     const struct tensor *w = &p->v->tensors[l->tensor];
     const bool time = l->time && p->chunk > 0;
-    const int64_t t = time ? 2 * x->dim[0] : x->dim[0], h = 2 * x->dim[1], cols = 2 * x->dim[2];
+    const int64_t t = time ? 2 * x->dim[0] : x->dim[0], h = x->dim[1], cols = x->dim[2];
+    const struct tensor out = other(p, p->v->dtype, t, 2 * h, 2 * cols, l->out);
     const size_t mark = p->a->used;
-    struct tensor frames = *x, stack, inside;
+    struct tensor stack, inside;
     status st;
 
-    if (time)
-        TRY_OUT(double_frames(p, l, &frames, *x));
     TRY_OUT(arena_take(p->a, &stack, p->v->dtype, t, h + 2, cols, l->in));
     inside = tensor_slice(stack, 1, 1, h);
-    TRY_OUT(op_upsample2x(dev, time ? tensor_split(inside, 0, 2) : inside, frames));
+    if (time)
+        TRY_OUT(double_frames(p, l, inside, *x));
+    else
+        TRY_OUT(op_copy(dev, inside, *x));
     TRY_OUT(rows_halo(&p->rows, dev, p->a, stack, true));
-    *x = other(p, p->v->dtype, t, h, cols, l->out);
-    TRY_OUT(op_conv3d(dev, *x, stack, w[0], w[1], none, (struct conv){ 1, 1, 1, 1 }));
+    TRY_OUT(op_conv3d(dev, out, stack, w[0], w[1], none, (struct conv){ 1, 1, 1, 1, true }));
     p->at = !p->at;
+    *x = out;
 out:
     arena_release(p->a, mark);
     return st;

@@ -189,18 +189,6 @@ static void check_frames(struct check *c)
         const struct tensor mul = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
         const struct tensor add = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
 
-        if (check_begin(c, upsample2x, "%lldx%lldx%lldx%lldx%lld %c", (long long)a, (long long)b,
-                        (long long)h, (long long)w, (long long)n, dtype_letter[dt])) {
-            const struct tensor want = check_output(dt, 0, DIMS(a, b, 2 * h, 2 * w, n));
-            const struct tensor got = check_output(dt, gap, DIMS(a, b, 2 * h, 2 * w, n));
-            const struct tensor one = check_output(dt, gap, DIMS(b, 2 * h, 2 * w, n));
-
-            check_status(c, op_upsample2x(&c->ref, want, x));
-            check_run(c, op_upsample2x(&c->got, got, x));
-            check_same(c, got, want);
-            check_status(c, op_upsample2x(&c->got, one, tensor_at(x, 0)));
-            check_same(c, one, tensor_at(want, 0));
-        }
         if (check_begin(c, channel_affine, "%lldx%lldx%lldx%lldx%lld %c", (long long)a,
                         (long long)b, (long long)h, (long long)w, (long long)n, dtype_letter[dt])) {
             const struct tensor want = check_output(DT_F32, 0, DIMS(a, b, h, w, n));

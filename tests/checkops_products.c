@@ -86,32 +86,37 @@ static void check_conv3d(struct check *c)
         enum dtype x, out;
         bool bias, residual;
     } cases[] = {
-        { 1, 1, 1, 3, 5, 1, 1, 0, { 1, 1, 0, 0 }, DT_F32, DT_F32, false, false },
-        { 3, 4, 5, 16, 8, 3, 3, 0, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, true },
-        { 4, 9, 7, 20, 33, 3, 3, 6, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, true },
-        { 3, 6, 19, 96, 3, 3, 3, 0, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, false },
-        { 3, 5, 12, 3, 96, 3, 3, 2, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, false },
-        { 2, 9, 10, 12, 24, 1, 3, 0, { 1, 2, 0, 1 }, DT_F32, DT_F32, true, false },
-        { 5, 3, 4, 40, 40, 3, 1, 4, { 2, 1, 0, 0 }, DT_F32, DT_F32, true, false },
-        { 3, 3, 4, 17, 34, 3, 1, 0, { 1, 1, 0, 0 }, DT_F32, DT_F32, false, false },
-        { 3, 5, 4, 500, 40, 3, 3, 0, { 1, 1, 1, 1 }, DT_F32, DT_F32, true, true },
-        { 1, 5, 3, 8, 8, 1, 3, 0, { 1, 1, 2, 2 }, DT_F32, DT_F32, true, false },
-        { 3, 7, 8, 32, 40, 3, 3, 2, { 1, 1, 1, 1 }, DT_BF16, DT_BF16, true, true },
-        { 3, 4, 6, 5, 7, 3, 3, 0, { 1, 1, 1, 1 }, DT_BF16, DT_BF16, true, false },
-        { 2, 9, 10, 16, 20, 1, 3, 0, { 1, 2, 0, 1 }, DT_BF16, DT_F32, true, false },
+        { 1, 1, 1, 3, 5, 1, 1, 0, { 1, 1, 0, 0, false }, DT_F32, DT_F32, false, false },
+        { 3, 4, 5, 16, 8, 3, 3, 0, { 1, 1, 1, 1, false }, DT_F32, DT_F32, true, true },
+        { 4, 9, 7, 20, 33, 3, 3, 6, { 1, 1, 1, 1, false }, DT_F32, DT_F32, true, true },
+        { 3, 6, 19, 96, 3, 3, 3, 0, { 1, 1, 1, 1, false }, DT_F32, DT_F32, true, false },
+        { 3, 5, 12, 3, 96, 3, 3, 2, { 1, 1, 1, 1, false }, DT_F32, DT_F32, true, false },
+        { 2, 9, 10, 12, 24, 1, 3, 0, { 1, 2, 0, 1, false }, DT_F32, DT_F32, true, false },
+        { 5, 3, 4, 40, 40, 3, 1, 4, { 2, 1, 0, 0, false }, DT_F32, DT_F32, true, false },
+        { 3, 3, 4, 17, 34, 3, 1, 0, { 1, 1, 0, 0, false }, DT_F32, DT_F32, false, false },
+        { 3, 5, 4, 500, 40, 3, 3, 0, { 1, 1, 1, 1, false }, DT_F32, DT_F32, true, true },
+        { 1, 5, 3, 8, 8, 1, 3, 0, { 1, 1, 2, 2, false }, DT_F32, DT_F32, true, false },
+        { 3, 7, 8, 32, 40, 3, 3, 2, { 1, 1, 1, 1, false }, DT_BF16, DT_BF16, true, true },
+        { 3, 4, 6, 5, 7, 3, 3, 0, { 1, 1, 1, 1, false }, DT_BF16, DT_BF16, true, false },
+        { 2, 9, 10, 16, 20, 1, 3, 0, { 1, 2, 0, 1, false }, DT_BF16, DT_F32, true, false },
+        { 2, 5, 7, 12, 9, 1, 3, 6, { 1, 1, 1, 1, true }, DT_F32, DT_F32, true, false },
+        { 3, 3, 1, 5, 8, 3, 3, 0, { 1, 1, 1, 1, true }, DT_F32, DT_F32, true, true },
+        { 2, 6, 9, 32, 24, 1, 3, 0, { 1, 1, 1, 1, true }, DT_BF16, DT_BF16, true, false },
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
         const int64_t t = cases[i].t, h = cases[i].h, w = cases[i].w, k = cases[i].k;
         const int64_t cin = cases[i].cin, cout = cases[i].cout, kt = cases[i].kt;
         const struct conv conv = cases[i].conv;
-        const int64_t to = (t - kt) / conv.stride_t + 1, ho = (h - k) / conv.stride + 1;
-        const int64_t wo = (w + conv.pad_left + conv.pad_right - k) / conv.stride + 1;
+        const int64_t to = (t - kt) / conv.stride_t + 1;
+        const int64_t ho = conv.twice ? 2 * (h - 2) : (h - k) / conv.stride + 1;
+        const int64_t wo =
+            conv.twice ? 2 * w : (w + conv.pad_left + conv.pad_right - k) / conv.stride + 1;
 
-        if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c",
+        if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c%s",
                          (long long)t, (long long)h, (long long)w, (long long)cin, (long long)cout,
                          (long long)kt, (long long)k, (long long)k, dtype_letter[cases[i].x],
-                         dtype_letter[cases[i].out]))
+                         dtype_letter[cases[i].out], conv.twice ? " twice" : ""))
             continue;
 
         const enum dtype dt = cases[i].x;
@@ -138,8 +143,9 @@ static void check_conv3d(struct check *c)
         if (ho > 2 && conv.stride == 1) { // the last two rows alone
             const struct tensor part =
                 check_output(cases[i].out, 0, DIMS(to, (int64_t)2, wo, cout));
+            const int64_t rows = conv.twice ? 3 : k + 1; // that they need
             check_status(c,
-                         op_conv3d(&c->got, part, tensor_slice(x, 1, ho - 2, k + 1), weight, bias,
+                         op_conv3d(&c->got, part, tensor_slice(x, 1, h - rows, rows), weight, bias,
                                    cases[i].residual ? tensor_slice(residual, 1, ho - 2, 2) : none,
                                    conv));
             check_same(c, part, tensor_slice(got, 1, ho - 2, 2));

@@ -102,11 +102,14 @@ static void products(void)
         OP(op_gemm, gemms[i].tolerance, IN("a"), IN("w"), IN("bias"), gemms[i].act);
     }
     name = "conv3d";
-    OP(op_conv3d, F32, IN("x"), IN("w"), IN("bias"), IN("residual"), (struct conv){ 1, 1, 1, 1 });
+    OP(op_conv3d, F32, IN("x"), IN("w"), IN("bias"), IN("residual"),
+       (struct conv){ 1, 1, 1, 1, false });
     name = "conv3d_down";
-    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 1, 2, 0, 1 });
+    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 1, 2, 0, 1, false });
     name = "conv3d_time";
-    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 2, 1, 0, 0 });
+    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 2, 1, 0, 0, false });
+    name = "conv3d_twice";
+    OP(op_conv3d, F32, IN("x"), IN("w"), IN("bias"), none, (struct conv){ 1, 1, 1, 1, true });
 }
 
 static void norms(void)
@@ -182,8 +185,6 @@ static void elementwise(void)
     OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_NONE);
     name = "channel_norm_silu";
     OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_SILU);
-    name = "upsample2x";
-    OP(op_upsample2x, 0, IN("x"));
     name = "channel_affine";
     OP(op_channel_affine, F32, IN("x"), IN("scale"), IN("shift"));
 

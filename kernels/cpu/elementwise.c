@@ -186,26 +186,6 @@ static status copy(struct device *dev, struct tensor out, struct tensor x)
     return ST_OK;
 }
 
-static status upsample2x(struct device *dev, struct tensor out, struct tensor x)
-{
-    const int n = x.ndim;
-    const int64_t w = x.dim[n - 2], rows = rows_of(x);
-    const size_t bytes = (size_t)x.dim[n - 1] * dtype_size(x.dtype);
-    const int threads = cpu_crew(dev, tensor_count(out), 0);
-
-#pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < rows; row++) {
-        const void *from = element(x, row_at(x, row));
-        const int64_t line = row / w * 4 * w + row % w * 2; // row number in out of the upper left
-
-        for (int i = 0; i < 4; i++)
-            memcpy((char *)out.data +
-                       row_at(out, line + i / 2 * 2 * w + i % 2) * (int64_t)dtype_size(out.dtype),
-                   from, bytes);
-    }
-    return ST_OK;
-}
-
 static status channel_affine(struct device *dev, struct tensor out, struct tensor x,
                              struct tensor scale, struct tensor shift)
 {
@@ -235,6 +215,5 @@ void CPU(table_elementwise)(struct table *t)
     t->gated_gelu = gated_gelu;
     t->lincomb = lincomb;
     t->copy = copy;
-    t->upsample2x = upsample2x;
     t->channel_affine = channel_affine;
 }

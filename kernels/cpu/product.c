@@ -20,8 +20,9 @@ struct slab {
     float sums[BLOCK_ROWS * BLOCK_COLS];
     float wide[TILE_ROWS * STEP]; // rows of bf16 as f32
     float add[BLOCK_COLS];
-    int64_t at[BLOCK_ROWS];  // element offset in x of a row's first segment
-    int64_t col[BLOCK_ROWS]; // column of x that it begins in, may be < 0
+    int64_t at[BLOCK_ROWS];   // element offset in x of a row, of a convolution the frame's
+    int64_t line[BLOCK_ROWS]; // row of x that a window begins in
+    int64_t col[BLOCK_ROWS];  // and column, may be < 0
 };
 
 struct product {
@@ -64,17 +65,41 @@ static void find_rows(const struct product *p, struct slab *slab, int64_t first,
     for (int64_t i = 0; i < count; i++) {
         const int64_t m = first + i;
 
-        slab->col[i] = 0;
         slab->at[i] = m * p->x.stride[0];
         if (p->window) {
             const int64_t w = p->out.dim[2], h = p->out.dim[1];
 
             slab->col[i] = m % w * p->conv.stride - p->conv.pad_left;
-            slab->at[i] = m / w / h * p->conv.stride_t * p->x.stride[0] +
-                          m / w % h * p->conv.stride * p->x.stride[1] +
-                          slab->col[i] * p->x.stride[2];
+            slab->line[i] = m / w % h * p->conv.stride;
+            slab->at[i] = m / w / h * p->conv.stride_t * p->x.stride[0];
         }
     }
+}
+
+/* A segment's place in the window. */
+struct tap {
+    int64_t frame, line, col;
+};
+
+static struct tap tap_of(const struct product *p, int64_t s)
+{
+    const int64_t kw = p->w.dim[3], kh = p->w.dim[2];
+
+    return (struct tap){ .frame = s / kw / kh, .line = s / kw % kh, .col = s % kw };
+}
+
+/* Moves *at to a tap of a row's window; false where that is beside the picture. */
+static bool move_to(const struct product *p, const struct slab *slab, int64_t row, struct tap tap,
+                    int64_t *at)
+{
+    int64_t line = slab->line[row] + tap.line, col = slab->col[row] + tap.col;
+
+    if (p->conv.twice) {
+        line = (line + 1) >> 1;
+        col >>= 1;
+    }
+    *at += tap.frame * p->x.stride[0] + line * p->x.stride[1] + col * p->x.stride[2];
+    return col >= 0 && col < p->x.dim[2];
 }
 
 /* The addresses of elements [from, from + len) of segments [s0, s0 + segments) of a tile's rows.
@@ -86,26 +111,19 @@ static void find_pieces(const struct product *p, struct slab *slab, const void *
     float *wide = slab->wide;
 
     for (int64_t s = s0; s < s0 + segments; s++, piece += TILE_ROWS) {
-        int64_t shift = from, tap = 0;
+        const struct tap tap = p->window ? tap_of(p, s) : (struct tap){ 0 };
 
-        if (p->window) {
-            const int64_t kw = p->w.dim[3], kh = p->w.dim[2];
-
-            tap = s % kw;
-            shift +=
-                s / kw / kh * p->x.stride[0] + s / kw % kh * p->x.stride[1] + tap * p->x.stride[2];
-        }
         for (int i = 0; i < rows; i++) {
-            const int64_t col = slab->col[row + i] + tap;
+            int64_t at = slab->at[row + i] + from;
 
-            if (p->window && (col < 0 || col >= p->x.dim[2])) {
+            if (p->window && !move_to(p, slab, row + i, tap, &at)) {
                 piece[i] = zeros;
             } else if (widen) {
-                load_row(wide, p->x, slab->at[row + i] + shift, len);
+                load_row(wide, p->x, at, len);
                 piece[i] = wide;
                 wide += len;
             } else {
-                piece[i] = element(p->x, slab->at[row + i] + shift);
+                piece[i] = element(p->x, at);
             }
         }
     }

@@ -92,9 +92,12 @@ __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor 
         for (int64_t dt = 0; dt < w.dim[1]; dt++)
             for (int64_t dy = 0; dy < w.dim[2]; dy++)
                 for (int64_t dx = 0; dx < w.dim[3]; dx++, at += cin) {
-                    const int64_t from = col * conv.stride + dx - conv.pad_left;
+                    const int64_t line = y * conv.stride + dy;
+                    const int64_t at_col = col * conv.stride + dx - conv.pad_left;
+                    const int64_t from = conv.twice ? at_col >> 1 : at_col;
                     const int64_t pixel = (t * conv.stride_t + dt) * x.stride[0] +
-                                          (y * conv.stride + dy) * x.stride[1] + from * x.stride[2];
+                                          (conv.twice ? (line + 1) >> 1 : line) * x.stride[1] +
+                                          from * x.stride[2];
                     float part = 0;
 
                     for (int64_t c = 0; c < cin && from >= 0 && from < x.dim[2]; c++)
@@ -576,28 +579,6 @@ status plain_copy(struct device *dev, struct tensor out, struct tensor x)
     else
         copy_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, count);
     LAUNCHED("copy");
-}
-
-__global__ void upsample_kernel(struct tensor out, struct tensor x, int64_t count)
-{
-    const int n = x.ndim;
-    const int64_t c = x.dim[n - 1], h = out.dim[n - 3], w = out.dim[n - 2];
-
-    EACH(i, count)
-    {
-        const int64_t row = i / c, col = row % w, y = row / w % h, outer = row / w / h;
-
-        store(out, row_at(out, row) + i % c,
-              load(x, row_at(x, (outer * x.dim[n - 3] + y / 2) * x.dim[n - 2] + col / 2) + i % c));
-    }
-}
-
-status plain_upsample2x(struct device *dev, struct tensor out, struct tensor x)
-{
-    const int64_t count = tensor_count(out);
-
-    upsample_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, count);
-    LAUNCHED("upsample2x");
 }
 
 __global__ void channel_affine_kernel(struct tensor out, struct tensor x, const float *scale,

@@ -38,7 +38,6 @@ status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, stru
                     struct tensor bias, struct tensor residual, struct conv conv);
 status plain_channel_norm(struct device *dev, struct tensor out, struct tensor x,
                           struct tensor gamma, enum act act);
-status plain_upsample2x(struct device *dev, struct tensor out, struct tensor x);
 status plain_channel_affine(struct device *dev, struct tensor out, struct tensor x,
                             struct tensor scale, struct tensor shift);
 status plain_to_u8(struct device *dev, struct tensor out, struct tensor x);

@@ -1,3 +1,5 @@
+#include "kernels/cuda/conv.h"
+#include "kernels/cuda/picture.h"
 #include "kernels/cuda/plain.h"
 
 #define MB ((size_t)1 << 20)
@@ -22,7 +24,6 @@ void table_cuda_plain(struct table *t)
         .copy = plain_copy,
         .conv3d = plain_conv3d,
         .channel_norm = plain_channel_norm,
-        .upsample2x = plain_upsample2x,
         .channel_affine = plain_channel_affine,
         .to_u8 = plain_to_u8,
     };
@@ -32,5 +33,7 @@ void table_cuda(struct table *t)
 {
     table_cuda_plain(t);
     t->name = "cuda";
+    t->conv3d = hopper_conv3d;
+    t->channel_norm = picture_channel_norm;
     t->workspace = 64 * MB; // cuBLASLt's and cuDNN's scratch
 }

@@ -114,23 +114,6 @@ status ref_copy(struct device *dev, struct tensor out, struct tensor x)
     return ST_OK;
 }
 
-status ref_upsample2x(struct device *dev, struct tensor out, struct tensor x)
-{
-    const int n = x.ndim;
-    const int64_t c = x.dim[n - 1];
-    double *v;
-
-    TRY(ref_scratch(dev, &v, c));
-    for (int64_t row = 0; row < ref_rows(out); row++) {
-        const int64_t col = row % out.dim[n - 2], y = row / out.dim[n - 2] % out.dim[n - 3];
-        const int64_t outer = row / out.dim[n - 2] / out.dim[n - 3];
-
-        ref_load(v, x, ref_row(x, (outer * x.dim[n - 3] + y / 2) * x.dim[n - 2] + col / 2), c);
-        ref_store(out, ref_row(out, row), v, c);
-    }
-    return ST_OK;
-}
-
 status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x,
                           struct tensor scale, struct tensor shift)
 {

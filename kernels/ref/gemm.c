@@ -59,14 +59,16 @@ static void load_window(double *dst, struct tensor x, struct tensor w, struct co
     for (int64_t i = 0; i < w.dim[1]; i++)
         for (int64_t j = 0; j < w.dim[2]; j++)
             for (int64_t l = 0; l < w.dim[3]; l++, dst += c) {
-                const int64_t from = col * conv.stride + l - conv.pad_left;
+                const int64_t row = y * conv.stride + j, at = col * conv.stride + l - conv.pad_left;
+                const int64_t up = conv.twice ? (row + 1) >> 1 : row;
+                const int64_t from = conv.twice ? at >> 1 : at;
                 if (from < 0 || from >= x.dim[2])
                     for (int64_t ch = 0; ch < c; ch++)
                         dst[ch] = 0;
                 else
                     ref_load(dst, x,
-                             (t * conv.stride_t + i) * x.stride[0] +
-                                 (y * conv.stride + j) * x.stride[1] + from * x.stride[2],
+                             (t * conv.stride_t + i) * x.stride[0] + up * x.stride[1] +
+                                 from * x.stride[2],
                              c);
             }
 }

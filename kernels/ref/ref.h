@@ -57,7 +57,6 @@ status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct
                   struct tensor bias, struct tensor residual, struct conv conv);
 status ref_channel_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor gamma,
                         enum act act);
-status ref_upsample2x(struct device *dev, struct tensor out, struct tensor x);
 status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x,
                           struct tensor scale, struct tensor shift);
 status ref_to_u8(struct device *dev, struct tensor out, struct tensor x);

@@ -23,7 +23,6 @@ const struct table table_ref = {
     .copy = ref_copy,
     .conv3d = ref_conv3d,
     .channel_norm = ref_channel_norm,
-    .upsample2x = ref_upsample2x,
     .channel_affine = ref_channel_affine,
     .to_u8 = ref_to_u8,
 };

@@ -143,10 +143,13 @@ x[0, 0, 0] = 0
 normed = F.normalize(x.double(), dim=-1, eps=1e-12) * math.sqrt(10) * gamma.double()
 record("channel_norm", x=x, gamma=gamma, want=normed)
 record("channel_norm_silu", x=x, gamma=gamma, want=F.silu(normed))
-record("upsample2x", x=x,
-       want=F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest-exact").permute(0, 2, 3, 1))
 record("channel_affine", x=x, scale=gamma, shift=shift, want=x.double() * gamma.double() + shift.double())
 x = torch.cat([torch.linspace(-1.1, 1.1, 997), torch.tensor([-1.0, 1.0, 0.0])]).view(10, 10, 10, 1)
 record("to_u8", x=x, want=((x.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8))
+x, w, bias = randn(2, 4, 3, 6), randn(5, 1, 3, 3, 6), randn(5)
+large = F.interpolate(x[:, 1:-1].double().permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest-exact")
+x[:, 0], x[:, -1] = 0, 0
+want = F.conv2d(large, w[:, 0].double().permute(0, 3, 1, 2), bias.double(), padding=1)
+record("conv3d_twice", x=x, w=w, bias=bias, want=want.permute(0, 2, 3, 1))
 
 save_file(tensors, sys.argv[1])

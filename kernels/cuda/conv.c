@@ -1,0 +1,106 @@
+#include "kernels/cuda/conv.h"
+
+#include "kernels/cuda/plain.h"
+
+#include <cudaTypedefs.h>
+
+/* How the copy engine sees bf16 in memory: axes from the innermost, strides in elements. */
+static status describe(CUtensorMap *map, const void *data, int rank, const int64_t *dim,
+                       const int64_t *stride, const int *box, int row_bytes)
+{
+    static PFN_cuTensorMapEncodeTiled_v12000 encode;
+    cuuint64_t dims[5], bytes[5];
+    cuuint32_t boxes[5], steps[5];
+    enum cudaDriverEntryPointQueryResult found;
+    CUresult e;
+
+    if (encode == NULL) {
+        void *entry = NULL;
+
+        TRY(cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                        cudaEnableDefault, &found),
+                       "conv3d"));
+        encode = (PFN_cuTensorMapEncodeTiled_v12000)entry;
+    }
+    for (int i = 0; i < rank; i++) {
+        dims[i] = (cuuint64_t)dim[i];
+        bytes[i] = (cuuint64_t)stride[i] * sizeof(uint16_t);
+        boxes[i] = (cuuint32_t)box[i];
+        steps[i] = 1;
+    }
+    e = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, (cuuint32_t)rank, (void *)data, dims,
+               bytes + 1, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+               row_bytes == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
+               : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
+                                 : CU_TENSOR_MAP_SWIZZLE_32B,
+               CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return e == CUDA_SUCCESS ? ST_OK : fail(ST_DEVICE, "conv3d: tensor map, CUDA error %d", (int)e);
+}
+
+/* Starts and strides of 16 bytes. */
+static bool aligned(struct tensor t)
+{
+    const int64_t unit = 16 / (int64_t)dtype_size(t.dtype);
+    bool fits = (uintptr_t)t.data % 16 == 0;
+
+    for (int i = 0; i < t.ndim - 1; i++)
+        fits = fits && t.stride[i] % unit == 0;
+    return fits;
+}
+
+/* Whether the kernel can do it. Rows of up to 8 output channels are written one by one. */
+static bool fits(struct tensor out, struct tensor x, struct tensor w, struct tensor residual,
+                 struct conv conv)
+{
+    return x.dtype == DT_BF16 && conv.stride == 1 && conv.stride_t == 1 && w.dim[2] <= 3 &&
+           w.dim[3] <= 3 && aligned(x) && aligned(w) && x.dim[3] % 8 == 0 &&
+           (w.dim[0] <= 8 || (w.dim[0] % 8 == 0 && aligned(out) && aligned(residual)));
+}
+
+status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                     struct tensor bias, struct tensor residual, struct conv conv)
+{
+    const int64_t cin = x.dim[3], cout = w.dim[0], kt = w.dim[1], kh = w.dim[2], kw = w.dim[3];
+    const struct conv_shape shape = {
+        .channels = cin % 64 == 0 ? 64 : 32,
+        .outputs = cout <= 8         ? 8
+                   : cout % 192 == 0 ? 192
+                                     : 96,
+        .twice = conv.twice,
+    };
+    const int cols = conv_columns(shape), scale = conv.twice ? 2 : 1;
+    const int box[] = { shape.channels, cols / scale + (int)kw - 1, CONV_ROWS / scale + (int)kh - 1,
+                        1 };
+    const int64_t dim[] = { cin, x.dim[2], x.dim[1], x.dim[0] };
+    const int64_t stride[] = { 1, x.stride[2], x.stride[1], x.stride[0] };
+    const int w_box[] = { shape.channels, shape.outputs, 1 };
+    const int64_t w_dim[] = { cin, cout, kt * kh * kw };
+    const int64_t w_stride[] = { 1, kt * kh * kw * cin, cin };
+    struct conv_job job = {
+        .out = out,
+        .residual = residual,
+        .bias = bias.data,
+        .kt = (int)kt,
+        .kh = (int)kh,
+        .kw = (int)kw,
+        .pad_left = conv.pad_left,
+        .slices = (int)((cin + shape.channels - 1) / shape.channels),
+        .across = (int)((out.dim[2] + cols - 1) / cols),
+        .down = (int)((out.dim[1] + CONV_ROWS - 1) / CONV_ROWS),
+        .n = (int)((cout + shape.outputs - 1) / shape.outputs),
+        .box_bytes = box[0] * box[1] * box[2] * 2,
+        .w_bytes = w_box[0] * w_box[1] * 2,
+    };
+    struct cuda_context *context;
+
+    if (!fits(out, x, w, residual, conv))
+        return plain_conv3d(dev, out, x, w, bias, residual, conv);
+    TRY(cuda_context(dev, &context));
+    TRY(describe(&job.x, x.data, 4, dim, stride, box, 2 * shape.channels));
+    TRY(describe(&job.w, w.data, 3, w_dim, w_stride, w_box, 2 * shape.channels));
+
+    const int64_t tiles = (int64_t)job.n * job.across * job.down * out.dim[0];
+
+    return conv_launch(dev, shape, &job,
+                       (int)(tiles < context->multiprocessors ? tiles : context->multiprocessors));
+}

@@ -1,0 +1,298 @@
+/* Convolution as a matrix product without a patch matrix.
+ *
+ * A block computes a tile of CONV_ROWS x COLS pixels of a frame and N output channels. For each tap
+ * along time and each slice of channels, the copy engine brings one box of x, the tile and the rim
+ * that the windows reach into (zeros where it leaves the picture), and all kh*kw taps of it are
+ * products out of that one box: a matrix of 64 pixels is 8 rows of 8 pixels, each a row of the
+ * swizzled box, and another tap is another first pixel. Weights come a tap at a time.
+ *
+ *     warpgroup 0    one thread asks for boxes of x, one for those of w, as places get free
+ *     warpgroup 1    the upper 8 rows of the tile, in 8 x 8 pixels
+ *     warpgroup 2    the lower 8
+ *
+ * Where pixels count twice, the box is that of a quarter of the tile, and 8 x 8 pixels are every
+ * second row and column of the tile: for these, too, a tap is a first pixel in the box. Warpgroup 1
+ * has the even rows then, 2 the odd ones.
+ *
+ * The sum runs over time, slices, rows and columns of the window, channels, in that order. */
+#include "kernels/cuda/conv.h"
+
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/vector.cuh"
+
+#define THREADS 384
+
+template <int CHANNELS, int N> struct layout {
+    static constexpr int COLS = N > 96 ? 16 : 32;
+    static constexpr int BLOCKS = COLS / 8;  // of 8 x 8 pixels, of a warpgroup
+    static constexpr int ROW = 2 * CHANNELS; // bytes
+    static constexpr int X = ((CONV_ROWS + 2) * (COLS + 2) * ROW + 1023) / 1024 * 1024;
+    static constexpr int W = (N * ROW + 1023) / 1024 * 1024;
+    static constexpr int X_PLACES = X > 64 << 10 ? 2 : X > 40 << 10 ? 2 : 3;
+    static constexpr int ROOM = (220 << 10) - X_PLACES * X;
+    static constexpr int W_PLACES = ROOM / W > 12 ? 12 : ROOM / W;
+    static constexpr int BYTES = X_PLACES * X + W_PLACES * W + 2048;
+};
+
+struct ring {
+    int place;
+    uint32_t parity;
+};
+
+template <int PLACES> __device__ inline void advance(struct ring &r)
+{
+    if (++r.place == PLACES) {
+        r.place = 0;
+        r.parity ^= 1;
+    }
+}
+
+/* Which tile. Output channels lie next to each other in time, then the frames, which share most of
+ * their input. */
+struct tile {
+    int n, t, row, col;
+};
+
+template <int COLS> __device__ inline struct tile tile_at(const struct conv_job &job, int i)
+{
+    struct tile tile;
+    const int frames = (int)job.out.dim[0];
+
+    tile.n = i % job.n;
+    i /= job.n;
+    tile.t = i % frames;
+    i /= frames;
+    tile.col = i % job.across * COLS;
+    tile.row = i / job.across * CONV_ROWS;
+    return tile;
+}
+
+/* Thread q of a quad has v[i] of column pair i of what the four hold, and gets all v[q]. */
+__device__ inline void transpose(float (&v)[4], int quad)
+{
+#pragma unroll
+    for (int i = 1; i <= 2; i *= 2) {
+        const int a = 0, b = i, c = 3 - i, d = 3; // pairs (a, b) and (c, d) differ in bit i
+        const bool upper = (quad & i) != 0;
+        const float x = __shfl_xor_sync(~0u, upper ? v[a] : v[b], i);
+        const float y = __shfl_xor_sync(~0u, upper ? v[c] : v[d], i);
+
+        v[a] = upper ? x : v[a];
+        v[b] = upper ? v[b] : x;
+        v[c] = upper ? y : v[c];
+        v[d] = upper ? v[d] : y;
+    }
+}
+
+/* Where the sums of 8 x 8 pixels go: from (row, col) on, every `step` rows and columns. */
+struct place {
+    int t, row, col, step, channel;
+};
+
+/* Sums go out, with bias and residual. */
+template <int N>
+__device__ inline void put(const struct conv_job &job, const struct place &place,
+                           const float (&sum)[N / 2])
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, quad = lane % 4;
+    const int channels = (int)job.out.dim[3], x = place.col + lane / 4 * place.step;
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int y = place.row + (2 * warp + half) * place.step;
+        const bool inside = y < job.out.dim[1] && x < job.out.dim[2];
+        const int64_t to = place.t * job.out.stride[0] + y * job.out.stride[1] +
+                           x * job.out.stride[2] + place.channel;
+        const int64_t from = place.t * job.residual.stride[0] + y * job.residual.stride[1] +
+                             x * job.residual.stride[2] + place.channel;
+
+        if (N % 32 == 0) {
+#pragma unroll
+            for (int j = 0; j < N / 32; j++) {
+                const int c = 8 * (4 * j + quad);
+                float a[4], b[4], v[8], r[8];
+
+                for (int i = 0; i < 4; i++) {
+                    a[i] = sum[(16 * j + 4 * i + 2 * half) % (N / 2)];
+                    b[i] = sum[(16 * j + 4 * i + 2 * half + 1) % (N / 2)];
+                }
+                transpose(a, quad);
+                transpose(b, quad);
+                if (!inside || place.channel + c >= channels)
+                    continue;
+                for (int i = 0; i < 4; i++)
+                    v[2 * i] = a[i], v[2 * i + 1] = b[i];
+                if (job.bias != NULL)
+                    for (int i = 0; i < 8; i++)
+                        v[i] += job.bias[place.channel + c + i];
+                if (job.residual.data != NULL) {
+                    load8(r, job.residual, from + c);
+                    for (int i = 0; i < 8; i++)
+                        v[i] += r[i];
+                }
+                store8(job.out, to + c, v);
+            }
+        } else {
+            for (int i = 0; i < N / 4; i++) {
+                const int c = i / 2 * 8 + 2 * quad + i % 2;
+                float v = sum[i / 2 * 4 + 2 * half + i % 2];
+
+                if (!inside || place.channel + c >= channels)
+                    continue;
+                if (job.bias != NULL)
+                    v += job.bias[place.channel + c];
+                if (job.residual.data != NULL)
+                    v += load(job.residual, from + c);
+                store(job.out, to + c, v);
+            }
+        }
+    }
+}
+
+template <int CHANNELS, int N, bool TWICE>
+__global__ void __launch_bounds__(THREADS, 1)
+    conv_kernel(const __grid_constant__ struct conv_job job)
+{
+    using L = layout<CHANNELS, N>;
+    constexpr int SCALE = TWICE ? 2 : 1;
+    extern __shared__ char shared[];
+    __shared__ uint64_t x_full[L::X_PLACES], x_free[L::X_PLACES];
+    __shared__ uint64_t w_full[L::W_PLACES], w_free[L::W_PLACES];
+    char *const x_box = shared + (1024 - shared_address(shared) % 1024) % 1024;
+    char *const w_box = x_box + L::X_PLACES * L::X;
+    const int tiles = job.n * (int)job.out.dim[0] * job.across * job.down;
+    const int group = threadIdx.x / 128, taps = job.kh * job.kw;
+
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < L::X_PLACES; i++) {
+            barrier_init(&x_full[i], 1);
+            barrier_init(&x_free[i], 2);
+        }
+        for (int i = 0; i < L::W_PLACES; i++) {
+            barrier_init(&w_full[i], 1);
+            barrier_init(&w_free[i], 2);
+        }
+        barriers_ready();
+    }
+    __syncthreads();
+
+    struct ring x = { 0, 0 }, w = { 0, 0 };
+
+    if (group == 0) {
+        registers_fewer<24>();
+        if (threadIdx.x == 0) {
+            for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
+                const struct tile tile = tile_at<L::COLS>(job, i);
+
+                for (int t = 0; t < job.kt; t++)
+                    for (int s = 0; s < job.slices; s++, advance<L::X_PLACES>(x)) {
+                        barrier_wait(&x_free[x.place], x.parity ^ 1);
+                        barrier_expect(&x_full[x.place], (uint32_t)job.box_bytes);
+                        copy_box(x_box + x.place * L::X, &job.x, &x_full[x.place], s * CHANNELS,
+                                 tile.col / SCALE - job.pad_left, tile.row / SCALE, tile.t + t);
+                    }
+            }
+        } else if (threadIdx.x == 32) {
+            for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
+                const struct tile tile = tile_at<L::COLS>(job, i);
+
+                for (int t = 0; t < job.kt; t++)
+                    for (int s = 0; s < job.slices; s++)
+                        for (int tap = 0; tap < taps; tap++, advance<L::W_PLACES>(w)) {
+                            barrier_wait(&w_free[w.place], w.parity ^ 1);
+                            barrier_expect(&w_full[w.place], (uint32_t)job.w_bytes);
+                            copy_box(w_box + w.place * L::W, &job.w, &w_full[w.place], s * CHANNELS,
+                                     tile.n * N, t * taps + tap);
+                        }
+            }
+        }
+    } else {
+        const int pitch = (L::COLS / SCALE + job.kw - 1) * L::ROW, lower = group - 1;
+        const uint32_t x_address = shared_address(x_box) + (TWICE ? 0 : 8 * lower * pitch);
+        const uint32_t w_address = shared_address(w_box);
+        float sum[L::BLOCKS][N / 2];
+
+        registers_more<240>();
+        for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
+            const struct tile tile = tile_at<L::COLS>(job, i);
+            int add = 0, x_done = -1, w_done = -1; // places that the products in flight read
+
+            for (int k = 0; k < job.kt * job.slices; k++, advance<L::X_PLACES>(x)) {
+                barrier_wait(&x_full[x.place], x.parity);
+                for (int r = 0; r < job.kh; r++)
+                    for (int c = 0; c < job.kw; c++, advance<L::W_PLACES>(w)) {
+                        const uint32_t a =
+                            x_address + x.place * L::X + (TWICE ? (lower + r + 1) / 2 : r) * pitch;
+                        const uint32_t b = w_address + w.place * L::W;
+
+                        barrier_wait(&w_full[w.place], w.parity);
+                        wgmma_fence();
+#pragma unroll
+                        for (int k16 = 0; k16 < CHANNELS / 16; k16++) {
+#pragma unroll
+                            for (int j = 0; j < L::BLOCKS; j++)
+                                wgmma(sum[j],
+                                      matrix_of(a + 32 * k16 +
+                                                    (TWICE ? 8 * (j / 2) + (j % 2 + c + 1) / 2
+                                                           : 8 * j + c) *
+                                                        L::ROW,
+                                                L::ROW, pitch),
+                                      matrix_of(b + 32 * k16, L::ROW, 8 * L::ROW), add);
+                            add = 1;
+                        }
+                        wgmma_commit();
+                        wgmma_wait<1>();
+                        if (threadIdx.x % 128 == 0) {
+                            if (w_done >= 0)
+                                barrier_arrive(&w_free[w_done]);
+                            if (x_done >= 0)
+                                barrier_arrive(&x_free[x_done]);
+                        }
+                        w_done = w.place;
+                        x_done = -1;
+                    }
+                x_done = x.place;
+            }
+            wgmma_wait<0>();
+            if (threadIdx.x % 128 == 0) {
+                barrier_arrive(&w_free[w_done]);
+                barrier_arrive(&x_free[x_done]);
+            }
+#pragma unroll
+            for (int j = 0; j < L::BLOCKS; j++)
+                put<N>(job,
+                       TWICE ? (struct place){ tile.t, tile.row + lower,
+                                               tile.col + 16 * (j / 2) + j % 2, 2, tile.n * N }
+                             : (struct place){ tile.t, tile.row + 8 * lower, tile.col + 8 * j, 1,
+                                               tile.n * N },
+                       sum[j]);
+        }
+    }
+}
+
+template <int CHANNELS, int N, bool TWICE>
+static status launch(struct device *dev, const struct conv_job *job, int blocks)
+{
+    const int bytes = layout<CHANNELS, N>::BYTES;
+
+    TRY(cuda_check(cudaFuncSetAttribute(conv_kernel<CHANNELS, N, TWICE>,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                   "conv3d"));
+    conv_kernel<CHANNELS, N, TWICE><<<blocks, THREADS, bytes, cuda_stream(dev)>>>(*job);
+    return cuda_check(cudaGetLastError(), "conv3d");
+}
+
+status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
+{
+    static status (*const kernels[2][3][2])(struct device *, const struct conv_job *, int) = {
+        { { launch<32, 8, false>, launch<32, 8, true> },
+          { launch<32, 96, false>, launch<32, 96, true> },
+          { launch<32, 192, false>, launch<32, 192, true> } },
+        { { launch<64, 8, false>, launch<64, 8, true> },
+          { launch<64, 96, false>, launch<64, 96, true> },
+          { launch<64, 192, false>, launch<64, 192, true> } },
+    };
+    const int n = s.outputs == 192 ? 2 : s.outputs == 96 ? 1 : 0;
+
+    return kernels[s.channels == 64][n][s.twice](dev, job, blocks);
+}

@@ -1,0 +1,50 @@
+/* conv.h - convolutions as matrix products of a Hopper warpgroup: kernels/cuda/conv.cu computes,
+ * kernels/cuda/conv.c decides and describes. */
+#ifndef KERNELS_CUDA_CONV_H
+#define KERNELS_CUDA_CONV_H
+
+#include "kernels/cuda/context.h"
+
+#include <cuda.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CONV_ROWS 16 // of a tile of the picture, 8 to each of two warpgroups
+
+/* How a shape is computed; chosen by the weights alone, so that a pixel's sum has one order. */
+struct conv_shape {
+    int channels; // of a slice: 64 or 32 bf16
+    int outputs;  // of a tile: 192, 96 or 8
+    bool twice;
+};
+
+/* Columns of a tile of the picture. */
+static inline int conv_columns(struct conv_shape s)
+{
+    return s.outputs > 96 ? 16 : 32;
+}
+
+struct conv_job {
+    CUtensorMap x; // (Cin, W, H, T), boxes of a slice of a tile and what its windows reach
+    CUtensorMap w; // (Cin, Cout, taps), boxes [outputs][channels]
+    struct tensor out, residual;
+    const float *bias;
+    int kt, kh, kw, pad_left;
+    int slices;             // of Cin
+    int across, down, n;    // tiles along W, H and Cout
+    int box_bytes, w_bytes; // of a box of x, and of w
+};
+
+/* Queues it. */
+status conv_launch(struct device *dev, struct conv_shape shape, const struct conv_job *job,
+                   int blocks);
+
+status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                     struct tensor bias, struct tensor residual, struct conv conv);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
