@@ -1,9 +1,11 @@
-/* bench_vae [threads [frames [height [width [runs]]]]]
+/* bench_vae [--device cpu|cuda] [--precision bf16|fp32] [--threads N] [--frames N] [--height N]
+ *           [--width N] [--runs N] [--only decode|encode] [--ops]
  *
- * Decoding and encoding with the real VAE's dimensions and random weights, on one rank: seconds on
- * the clock and of CPU time (what counts with one thread on a machine that others use), the best of
- * `runs`, and what peaks in the step arena. bench/peer_vae.py times the official code on the same
- * sizes, bench/vae.sh both in turn. */
+ * Decoding and encoding with the real VAE's dimensions and random weights, on the ranks of mpirun:
+ * seconds on the clock and of CPU time (what counts with one thread on a machine that others use),
+ * the best of `runs` after one to warm up on a GPU, and what peaks in the step arena and the whole
+ * device. --ops waits for each op and adds a table of where the time goes.
+ * bench/peer_vae.py times the official code on the same sizes, bench/vae.sh both in turn. */
 #include "kernels/table.h"
 #include "model/config.h"
 #include "parallel/world.h"
@@ -20,7 +22,138 @@ static double now(clockid_t clock)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* ---- where the time goes ---- */
+
+enum kind { CONV_333, CONV_311, CONV_133, NORM, COPY, GEMM, ATTENTION, REST, KINDS };
+
+static const char *const kind_name[KINDS] = {
+    "conv 3x3x3", "conv 3x1x1", "conv 1x3x3", "norm", "copy", "gemm", "attention", "others",
+};
+
+static struct {
+    struct table table; // what is timed
+    double start, flops;
+    struct {
+        double seconds, flops;
+        int calls;
+    } kind[KINDS];
+} ops;
+
+static status begin(struct device *dev)
+{
+    TRY(device_wait(dev));
+    ops.start = now(CLOCK_MONOTONIC);
+    return ST_OK;
+}
+
+/* An op counts its FLOPs before it begins: what has been added since the last one is its. */
+static status end(struct device *dev, enum kind kind)
+{
+    TRY(device_wait(dev));
+    ops.kind[kind].seconds += now(CLOCK_MONOTONIC) - ops.start;
+    ops.kind[kind].flops += dev->flops - ops.flops;
+    ops.kind[kind].calls++;
+    ops.flops = dev->flops;
+    return ST_OK;
+}
+
+#define TIMED(kind, call)                                                                          \
+    do {                                                                                           \
+        TRY(begin(dev));                                                                           \
+        TRY(ops.table.call);                                                                       \
+        return end(dev, kind);                                                                     \
+    } while (0)
+
+static status timed_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                         struct tensor bias, enum act act)
+{
+    TIMED(GEMM, gemm(dev, out, a, w, bias, act));
+}
+
+static status timed_attention(struct device *dev, struct tensor out, struct tensor lse,
+                              struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    TIMED(ATTENTION, attention(dev, out, lse, q, k, v, scale));
+}
+
+static status timed_gate_add(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor y, struct tensor gate)
+{
+    TIMED(REST, gate_add(dev, out, x, y, gate));
+}
+
+static status timed_copy(struct device *dev, struct tensor out, struct tensor x)
+{
+    TIMED(COPY, copy(dev, out, x));
+}
+
+static status timed_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                           struct tensor bias, struct tensor residual, struct conv conv)
+{
+    TIMED(w.dim[2] == 1   ? CONV_311
+          : w.dim[1] == 1 ? CONV_133
+                          : CONV_333,
+          conv3d(dev, out, x, w, bias, residual, conv));
+}
+
+static status timed_channel_norm(struct device *dev, struct tensor out, struct tensor x,
+                                 struct tensor gamma, enum act act)
+{
+    TIMED(NORM, channel_norm(dev, out, x, gamma, act));
+}
+
+static status timed_channel_affine(struct device *dev, struct tensor out, struct tensor x,
+                                   struct tensor scale, struct tensor shift)
+{
+    TIMED(REST, channel_affine(dev, out, x, scale, shift));
+}
+
+static status timed_to_u8(struct device *dev, struct tensor out, struct tensor x)
+{
+    TIMED(REST, to_u8(dev, out, x));
+}
+
+/* The table that times the one given. */
+static struct table time_table(const struct table *t)
+{
+    struct table timed = *t;
+
+    ops.table = *t;
+    timed.gemm = timed_gemm;
+    timed.attention = timed_attention;
+    timed.gate_add = timed_gate_add;
+    timed.copy = timed_copy;
+    timed.conv3d = timed_conv3d;
+    timed.channel_norm = timed_channel_norm;
+    timed.channel_affine = timed_channel_affine;
+    timed.to_u8 = timed_to_u8;
+    return timed;
+}
+
+static void print_ops(void)
+{
+    double sum = 0;
+
+    for (int i = 0; i < KINDS; i++)
+        sum += ops.kind[i].seconds;
+    for (int i = 0; i < KINDS; i++)
+        if (ops.kind[i].calls > 0)
+            printf("    %-12s %6d calls %8.3f s %5.1f %% %8.1f GFLOP/s\n", kind_name[i],
+                   ops.kind[i].calls, ops.kind[i].seconds, 100 * ops.kind[i].seconds / sum,
+                   1e-9 * ops.kind[i].flops / ops.kind[i].seconds);
+    printf("    %-12s              %8.3f s\n", "all", sum);
+    memset(ops.kind, 0, sizeof(ops.kind));
+}
+
+/* ---- runs ---- */
+
+struct settings {
+    bool cuda, bf16, ops, decode, encode;
+    int64_t threads, frames, height, width, runs;
+};
+
 struct bench {
+    struct settings set;
     struct world world;
     struct group group;
     struct device dev;
@@ -47,14 +180,19 @@ static status run(struct bench *b, bool decode)
                       whole);
 }
 
-/* Opens everything on b->dev. */
+/* Opens everything on b->dev; on `rank` of so many where the plan is made. */
 static status open_all(struct bench *b, struct world *w, size_t weights, size_t step)
 {
-    TRY(group_open(&b->group, "vae", w, &b->dev, 0, (const int[]){ 0 }, 1));
+    int members[64];
+
+    for (int i = 0; i < w->size && i < (int)COUNT(members); i++)
+        members[i] = i;
+    TRY(group_open(&b->group, "vae", w, &b->dev, 0, members, w->size));
     TRY(arena_init(&b->weights, &b->dev, "weights", weights));
     TRY(arena_init(&b->step, &b->dev, "step", step));
     return vae_open(&b->vae, &preset_find("t2v-1.3B")->config.vae, &b->group, &b->dev, &b->weights,
-                    DT_F32, true, true, vae_random_source(&b->random));
+                    b->set.bf16 ? DT_BF16 : DT_F32, b->set.encode, b->set.decode,
+                    vae_random_source(&b->random));
 }
 
 static void close_all(struct bench *b)
@@ -66,16 +204,20 @@ static void close_all(struct bench *b)
     device_close(&b->dev);
 }
 
-static status time_one(struct bench *b, bool decode, int runs)
+static status time_one(struct bench *b, bool decode)
 {
     double best = 0, busy = 0;
 
-    for (int i = 0; i < runs; i++) {
+    if (b->set.cuda)
+        TRY(run(b, decode));
+    for (int i = 0; i < b->set.runs; i++) {
         const double start = now(CLOCK_MONOTONIC), start_busy = now(CLOCK_PROCESS_CPUTIME_ID);
 
-        b->dev.flops = 0;
+        b->dev.flops = ops.flops = 0;
         b->step.peak = 0;
+        memset(ops.kind, 0, sizeof(ops.kind));
         TRY(run(b, decode));
+        TRY(device_wait(&b->dev));
 
         const double took = now(CLOCK_MONOTONIC) - start;
         const double used = now(CLOCK_PROCESS_CPUTIME_ID) - start_busy;
@@ -83,46 +225,104 @@ static status time_one(struct bench *b, bool decode, int runs)
         best = i == 0 || took < best ? took : best;
         busy = i == 0 || used < busy ? used : busy;
     }
-    printf(
-        "%s %lld frames of %lld x %lld, %d threads: %.2f s, CPU %.2f s, %.1f GFLOP/s, %.1f MiB\n",
-        decode ? "decode" : "encode", (long long)(4 * b->t - 3), (long long)(8 * b->w),
-        (long long)(8 * b->h), b->dev.threads, best, busy, b->dev.flops / best * 1e-9,
-        (double)b->step.peak / (1 << 20));
+    if (b->world.rank > 0)
+        return ST_OK;
+    printf("%s %lld frames of %lld x %lld, %s, %s, %d ranks: %.3f s, CPU %.2f s, %.1f GFLOP/s, "
+           "step %.1f MiB, device %.1f MiB\n",
+           decode ? "decode" : "encode", (long long)(4 * b->t - 3), (long long)(8 * b->w),
+           (long long)(8 * b->h), b->set.cuda ? "GPU" : "CPU", b->set.bf16 ? "bf16" : "fp32",
+           b->world.size, best, busy, b->dev.flops / best * 1e-9, (double)b->step.peak / (1 << 20),
+           (double)b->dev.held_peak / (1 << 20));
+    if (b->set.ops)
+        print_ops();
+    return ST_OK;
+}
+
+static status parse(struct settings *s, int argc, char **argv)
+{
+    const struct {
+        const char *name;
+        int64_t *value;
+    } numbers[] = {
+        { "--threads", &s->threads }, { "--frames", &s->frames }, { "--height", &s->height },
+        { "--width", &s->width },     { "--runs", &s->runs },
+    };
+
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        bool known = true;
+
+        if (strcmp(argv[i], "--ops") == 0) {
+            s->ops = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--device") == 0) {
+            s->cuda = strcmp(value, "cuda") == 0;
+        } else if (strcmp(argv[i], "--precision") == 0) {
+            s->bf16 = strcmp(value, "bf16") == 0;
+        } else if (strcmp(argv[i], "--only") == 0) {
+            s->decode = strcmp(value, "decode") == 0;
+            s->encode = !s->decode;
+        } else {
+            known = false;
+            for (size_t j = 0; j < COUNT(numbers); j++)
+                if (strcmp(argv[i], numbers[j].name) == 0) {
+                    *numbers[j].value = atoll(value);
+                    known = *numbers[j].value > 0;
+                }
+        }
+        if (!known)
+            return fail(ST_USAGE, "%s %s is not known", argv[i], value);
+        i++;
+    }
     return ST_OK;
 }
 
 int main(int argc, char **argv)
 {
-    int64_t number[] = { 2, 17, 128, 128, 1 };
+    struct bench b = {
+        .set = { .decode = true,
+                 .encode = true,
+                 .threads = 2,
+                 .frames = 17,
+                 .height = 128,
+                 .width = 128,
+                 .runs = 1 },
+    };
     struct world described;
-    struct table table;
-    struct bench b = { 0 };
+    struct table table, timed;
     size_t weights, step;
     status st;
 
     TRY_OUT(world_open(&b.world, &argc, &argv));
-    for (int i = 1; i < argc && i <= (int)COUNT(number); i++)
-        number[i - 1] = atoll(argv[i]);
-    b.t = (number[1] + 3) / 4, b.h = number[2] / 8, b.w = number[3] / 8;
-    if (number[0] < 1 || b.t < 1 || b.h < 1 || b.w < 1 || number[4] < 1)
-        TRY_OUT(fail(ST_USAGE, "bench_vae [threads [frames [height [width [runs]]]]]"));
+    TRY_OUT(parse(&b.set, argc, argv));
+    b.t = (b.set.frames + 3) / 4, b.h = b.set.height / 8, b.w = b.set.width / 8;
     TRY_OUT(vae_random_open(&b.random, &preset_find("t2v-1.3B")->config.vae));
     b.latent = random_input("latent", b.t * b.h * b.w * 16, 1.75f);
     b.pixels = random_input("pixels", (4 * b.t - 3) * b.h * b.w * 64 * 3, 1);
 
-    world_describe(&described, 0, 1, 1);
+    world_describe(&described, b.world.rank, b.world.size, 1);
     TRY_OUT(device_open_plan(&b.dev, &table_plan, 0));
     TRY_OUT(open_all(&b, &described, 0, 0));
-    TRY_OUT(run(&b, true));
-    TRY_OUT(run(&b, false));
+    if (b.set.decode)
+        TRY_OUT(run(&b, true));
+    if (b.set.encode)
+        TRY_OUT(run(&b, false));
     weights = b.weights.peak, step = b.step.peak;
     close_all(&b);
 
-    table_cpu(&table);
-    TRY_OUT(device_open_cpu(&b.dev, (int)number[0], &table, table.workspace));
+    if (b.set.cuda)
+        table_cuda(&table);
+    else
+        table_cpu(&table);
+    timed = b.set.ops ? time_table(&table) : table;
+    TRY_OUT(b.set.cuda ? device_open_cuda(&b.dev, b.world.rank, &timed, timed.workspace)
+                       : device_open_cpu(&b.dev, (int)b.set.threads, &timed, timed.workspace));
     TRY_OUT(open_all(&b, &b.world, weights, step));
-    TRY_OUT(time_one(&b, true, (int)number[4]));
-    TRY_OUT(time_one(&b, false, (int)number[4]));
+    if (b.set.decode)
+        TRY_OUT(time_one(&b, true));
+    if (b.set.encode)
+        TRY_OUT(time_one(&b, false));
 out:
     if (st != ST_OK)
         fprintf(stderr, "bench_vae: %s\n", status_line());
