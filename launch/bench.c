@@ -239,6 +239,8 @@ static status bench(struct bench *b, const struct preset *preset, unsigned parts
     b->in_step = false;
     if (o->json != NULL && b->world->rank == 0)
         st = bench_json(b, o->json);
+    if (st == ST_OK && o->hdf5 != NULL && b->world->rank == 0)
+        st = bench_hdf5(b, o->hdf5);
     return agree(b->world, st);
 }
 

@@ -22,7 +22,7 @@ enum ceiling {
 };
 
 struct bench_row {
-    char test[16], name[72];
+    char test[16], family[24], name[72]; // family: of a part of a traced run
     int runs;
     double median_s, least_s, most_s; // of the slowest rank
     double flops, bytes;              // of this rank
@@ -84,7 +84,9 @@ status bench_part(struct bench *b, const char *test, const struct trace_row *row
 status bench_once(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
 status bench_alone(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
 
+/* The results as a file. Local; rank 0 calls it. ST_IO. */
 status bench_json(const struct bench *b, const char *path);
+status bench_hdf5(const struct bench *b, const char *path);
 
 /* ---- bench_values.c ---- */
 

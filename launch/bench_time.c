@@ -1,5 +1,6 @@
 /* Timing, rows of results, and how they are told. */
 #include "launch/bench.h"
+#include "runtime/columnfile.h"
 #include "runtime/timeline.h"
 
 #include <cjson/cJSON.h>
@@ -115,7 +116,8 @@ status bench_part(struct bench *b, const char *test, const struct trace_row *par
                              .calls = part->calls };
 
     snprintf(row.test, sizeof(row.test), "%s part", test);
-    snprintf(row.name, sizeof(row.name), "%s %s", part->family, part->what);
+    snprintf(row.family, sizeof(row.family), "%s", part->family);
+    snprintf(row.name, sizeof(row.name), "%s", part->what);
     return add_row(b, &row);
 }
 
@@ -171,6 +173,8 @@ static cJSON *json_row(const struct bench_row *r)
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddStringToObject(o, "test", r->test);
+    if (r->family[0] != 0)
+        cJSON_AddStringToObject(o, "family", r->family);
     cJSON_AddStringToObject(o, "name", r->name);
     cJSON_AddNumberToObject(o, "runs", r->runs);
     cJSON_AddNumberToObject(o, "median_s", r->median_s);
@@ -189,14 +193,12 @@ static cJSON *json_row(const struct bench_row *r)
     return o;
 }
 
-status bench_json(const struct bench *b, const char *path)
+/* What was run, as JSON. */
+static cJSON *about(const struct bench *b)
 {
     const struct bench_options *o = b->options;
-    cJSON *root = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(root, "results");
-    cJSON *mesh = cJSON_AddObjectToObject(root, "mesh");
-    char size[32], *text;
-    FILE *f = fopen(path, "w");
-    status st = ST_OK;
+    cJSON *root = cJSON_CreateObject(), *mesh;
+    char size[32];
 
     snprintf(size, sizeof(size), "%d*%d", o->size[0], o->size[1]);
     cJSON_AddStringToObject(root, "version", WANMPI_VERSION);
@@ -206,21 +208,79 @@ status bench_json(const struct bench *b, const char *path)
     cJSON_AddStringToObject(root, "device", b->dev.kind == DEVICE_CUDA ? "cuda" : "cpu");
     cJSON_AddStringToObject(root, "precision", b->cdt == DT_BF16 ? "bf16" : "fp32");
     cJSON_AddNumberToObject(root, "ranks", b->world->size);
+    mesh = cJSON_AddObjectToObject(root, "mesh");
     cJSON_AddNumberToObject(mesh, "cfg", b->plan.mesh.cfg);
     cJSON_AddNumberToObject(mesh, "ring", b->plan.mesh.ring);
     cJSON_AddNumberToObject(mesh, "ulysses", b->plan.mesh.ulysses);
     cJSON_AddBoolToObject(mesh, "fsdp", b->plan.fsdp);
     cJSON_AddNumberToObject(root, "device_bytes_peak", (double)b->dev.held_peak);
+    return root;
+}
+
+static status write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    status st = ST_OK;
+
+    if (f == NULL || fprintf(f, "%s\n", text) < 0)
+        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+    if (f != NULL && fclose(f) != 0 && st == ST_OK)
+        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+    return st;
+}
+
+status bench_json(const struct bench *b, const char *path)
+{
+    cJSON *root = about(b), *list = cJSON_AddArrayToObject(root, "results");
+    char *text;
+    status st;
+
     for (int i = 0; i < b->count; i++)
         cJSON_AddItemToArray(list, json_row(&b->rows[i]));
     text = cJSON_Print(root);
     cJSON_Delete(root);
-    if (text == NULL)
-        st = fail(ST_MEMORY, "no host memory for the results");
-    else if (f == NULL || fprintf(f, "%s\n", text) < 0)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
-    if (f != NULL && fclose(f) != 0 && st == ST_OK)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+    st = text != NULL ? write_text(path, text) : fail(ST_MEMORY, "no host memory for the results");
     free(text);
+    return st;
+}
+
+status bench_hdf5(const struct bench *b, const char *path)
+{
+    static const char *const names[] = { "runs",  "median_s", "least_s",  "most_s", "flops",
+                                         "bytes", "calls",    "waited_s", "ceiling" };
+    enum { NUMBERS = COUNT(names), TEXTS = 4 };
+    const size_t n = (size_t)b->count;
+    double *numbers = calloc(NUMBERS * n + 1, sizeof(*numbers));
+    const char **texts = calloc(TEXTS * n + 1, sizeof(*texts));
+    struct column columns[TEXTS + NUMBERS] = {
+        { .name = "test" }, { .name = "family" }, { .name = "name" }, { .name = "against" }
+    };
+    cJSON *root = about(b);
+    char *text = cJSON_PrintUnformatted(root);
+    status st = ST_OK;
+
+    if (numbers == NULL || texts == NULL || text == NULL)
+        TRY_OUT(fail(ST_MEMORY, "no host memory for the results"));
+    for (size_t c = 0; c < TEXTS; c++)
+        columns[c].texts = texts + c * n;
+    for (size_t c = 0; c < NUMBERS; c++)
+        columns[TEXTS + c] = (struct column){ .name = names[c], .numbers = numbers + c * n };
+    for (size_t i = 0; i < n; i++) {
+        const struct bench_row *r = &b->rows[i];
+        const double values[NUMBERS] = { r->runs,  r->median_s, r->least_s,  r->most_s, r->flops,
+                                         r->bytes, r->calls,    r->waited_s, r->ceiling };
+        const char *const words[TEXTS] = { r->test, r->family, r->name, ceiling_names[r->against] };
+
+        for (size_t c = 0; c < NUMBERS; c++)
+            numbers[c * n + i] = values[c];
+        for (size_t c = 0; c < TEXTS; c++)
+            texts[c * n + i] = words[c];
+    }
+    TRY_OUT(columnfile_write(path, text, b->count, columns, TEXTS + NUMBERS));
+out:
+    cJSON_Delete(root);
+    free(text);
+    free(numbers);
+    free(texts);
     return st;
 }

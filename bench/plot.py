@@ -1,0 +1,163 @@
+"""Draws what `wanmpi bench --json` and the peers measured.
+
+    python3 plot.py roofline OUT.svg FILE.json...     ops: rate over intensity, under the measured ceilings
+    python3 plot.py scaling OUT.svg FILE.json...      a forward on 1, 2, ... GPUs, ours and the peers'
+    python3 plot.py breakdown OUT.svg FILE.json...    where a forward's time goes
+    python3 plot.py ratio FILE.json...                a table: ours beside the peers, no picture
+
+Files of `wanmpi bench` and of bench/peers may be mixed. OUT may end in .png. Needs matplotlib."""
+import json
+import sys
+
+OURS, THEIRS = "#c44e52", "#4c72b0"
+
+
+def load(paths):
+    """Ours: (file's header, row). Peers': rows."""
+    ours, peers = [], []
+    for path in paths:
+        with open(path) as f:
+            data = json.load(f)
+        if "version" in data:
+            ours += [(data, row) for row in data["results"]]
+        else:
+            peers += data["results"]
+    return ours, peers
+
+
+def size_of(header):
+    return {"832*480": "480", "1280*720": "720"}.get(header["size"], header["size"])
+
+
+def forwards(ours, peers):
+    """{(test, model, size): [(name, ranks, seconds)]}"""
+    found = {}
+    for header, row in ours:
+        if row["test"] not in ("dit", "vae"):
+            continue
+        model = header["model"] if row["test"] == "dit" else ""
+        test = "dit" if row["test"] == "dit" else "vae decode"
+        mesh = header["mesh"]
+        name = "wanmpi" + "".join(f" {axis} {mesh[axis]}" for axis in ("cfg", "ring", "ulysses")
+                                  if mesh[axis] > 1) + (" sharded" if mesh["fsdp"] else "")
+        if test == "vae decode":
+            name += " " + header["precision"]
+        found.setdefault((test, model, size_of(header)), []).append(
+            (name, header["ranks"], row["median_s"]))
+    for row in peers:
+        name = row["peer"].split(",")[0]
+        if "parallel" in row:
+            name += f" {row['how']}" + ("" if row["ranks"] == 1 else f" {row['parallel']}")
+        elif "dtype" in row:
+            name += " " + row["dtype"]
+        found.setdefault((row["test"], row.get("model", ""), row.get("size", "")), []).append(
+            (name, row["ranks"], row["median_s"]))
+    return found
+
+
+def ratio(paths):
+    for (test, model, size), rows in sorted(forwards(*load(paths)).items()):
+        for ranks in sorted({r for _, r, _ in rows}):
+            here = [r for r in rows if r[1] == ranks]
+            mine = [s for name, _, s in here if name.startswith("wanmpi")]
+            print(f"{test} {model} {size}P, {ranks} GPU{'s' if ranks > 1 else ''}")
+            for name, _, seconds in sorted(here, key=lambda r: r[2]):
+                beside = "" if name.startswith("wanmpi") or not mine else \
+                    f"   ours is {seconds / min(mine):.2f} times as fast"
+                print(f"    {name:44s} {seconds:8.3f} s{beside}")
+
+
+def plot_roofline(plt, paths):
+    ours, _ = load(paths)
+    fig, ax = plt.subplots(figsize=(8, 5))
+    peak = max((r["flops"] / r["median_s"] for _, r in ours if r["name"].startswith("ceiling")
+                and r["test"] == "gemm"), default=0)
+    copy = max((r["bytes"] / r["median_s"] for _, r in ours if r["test"] == "copy"), default=0)
+    if not peak or not copy:
+        sys.exit("no ceilings in these files")
+    xs = [10 ** (i / 20) for i in range(-40, 100)]
+    ax.loglog(xs, [min(peak, copy * x) / 1e12 for x in xs], color="black",
+              label=f"measured: {peak / 1e12:.0f} TFLOP/s, {copy / 1e12:.2f} TB/s")
+    for test, colour in (("gemm", OURS), ("attention", THEIRS), ("conv", "#55a868")):
+        points = [(r["flops"] / r["bytes"], r["flops"] / r["median_s"] / 1e12, r["name"])
+                  for _, r in ours if r["test"] == test and r["flops"] and r["bytes"]
+                  and not r["name"].startswith("ceiling")]
+        if points:
+            ax.scatter([p[0] for p in points], [p[1] for p in points], color=colour, label=test, zorder=3)
+    ax.set_xlabel("operations per byte moved at least")
+    ax.set_ylabel("TFLOP/s")
+    ax.set_xlim(1, 1e5)
+    ax.set_ylim(copy / 1e12 / 2, peak / 1e12 * 2)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return fig
+
+
+def plot_scaling(plt, paths):
+    found = {k: v for k, v in forwards(*load(paths)).items() if k[0] == "dit"}
+    fig, axes = plt.subplots(1, max(1, len(found)), figsize=(4.5 * max(1, len(found)), 4), squeeze=False)
+    for ax, ((_, model, size), rows) in zip(axes[0], sorted(found.items())):
+        ranks = sorted({r for _, r, _ in rows})
+        for side, colour in (("wanmpi", OURS), ("diffusers", THEIRS)):
+            best = [(n, min(s for name, r, s in rows if r == n and name.startswith(side)))
+                    for n in ranks if any(r == n and name.startswith(side) for name, r, _ in rows)]
+            if best:
+                ax.plot([n for n, _ in best], [s for _, s in best], "o-", color=colour, label=side)
+                ax.plot([n for n, _ in best], [best[0][1] * best[0][0] / n for n, _ in best], ":",
+                        color=colour)
+        ax.set_title(f"{model} {size}P, 81 frames")
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks(ranks, [str(n) for n in ranks])
+        ax.set_xlabel("GPUs (dotted: in proportion)")
+        ax.set_ylabel("seconds a forward")
+        ax.grid(alpha=0.3)
+        ax.legend()
+    fig.tight_layout()
+    return fig
+
+
+def plot_breakdown(plt, paths):
+    files = []
+    for path in paths:
+        ours, _ = load([path])
+        parts = {}
+        for header, row in ours:
+            if row["test"] == "dit part":
+                exchange = row["family"] in ("all-to-all", "all-gather", "exchange", "broadcast")
+                family = row["family"] + (" (not hidden)" if exchange else "")
+                seconds = row.get("waited_s", 0) if exchange else row["median_s"]
+                parts[family] = parts.get(family, 0) + seconds
+        if parts:
+            files.append((f"{header['model']} {size_of(header)}P x{header['ranks']}", parts))
+    names = sorted({n for _, parts in files for n in parts},
+                   key=lambda n: -sum(parts.get(n, 0) for _, parts in files))
+    fig, ax = plt.subplots(figsize=(9, 1.2 + 0.7 * len(files)))
+    colours = plt.get_cmap("tab20")
+    left = [0.0] * len(files)
+    for i, name in enumerate(names):
+        widths = [parts.get(name, 0) for _, parts in files]
+        ax.barh([f for f, _ in files], widths, left=left, color=colours(i % 20), label=name)
+        left = [a + b for a, b in zip(left, widths)]
+    ax.set_xlabel("seconds of a forward")
+    ax.legend(ncols=3, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    fig.tight_layout()
+    return fig
+
+
+def main():
+    if len(sys.argv) >= 3 and sys.argv[1] == "ratio":
+        return ratio(sys.argv[2:])
+    kinds = {"roofline": plot_roofline, "scaling": plot_scaling, "breakdown": plot_breakdown}
+    if len(sys.argv) < 4 or sys.argv[1] not in kinds:
+        sys.exit(__doc__)
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    plt.rcParams["svg.hashsalt"] = "wanmpi"
+    fig = kinds[sys.argv[1]](plt, sys.argv[3:])
+    fig.savefig(sys.argv[2], bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
