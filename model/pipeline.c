@@ -4,6 +4,7 @@
 #include "model/tokenizer.h"
 #include "model/umt5.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 status pipeline_open(struct pipeline *p, struct world *world, struct device *dev,
@@ -68,81 +69,169 @@ status pipeline_load(struct pipeline *p)
     return complete_dit(p, load_dit(p));
 }
 
-/* On rank 0: the prompts' rows. */
-static status encode(struct pipeline *p, int count, const char *const *prompts,
-                     struct text_rows *out)
-{
-    struct checkpoint *c = p->checkpoint;
-    const int max = (int)p->plan.config.dit.text_len;
-    struct tokenizer *tokenizer = NULL;
-    struct arena a = { 0 };
-    int *length = calloc((size_t)count, sizeof(*length));
-    int **ids = calloc((size_t)count, sizeof(*ids));
-    float **rows = calloc((size_t)count, sizeof(*rows));
-    status st;
+/* Prompts as tokens, and the rows that the encoder makes of them. */
+struct texts {
+    int count;
+    int *length, **ids;
+    float **rows;
+};
 
-    if (length == NULL || ids == NULL || rows == NULL) {
-        st = fail(ST_MEMORY, "no host memory for %d prompts", count);
-        goto out;
-    }
+static void texts_done(struct texts *t)
+{
+    for (int i = 0; t->ids != NULL && i < t->count; i++)
+        free(t->ids[i]);
+    free(t->ids);
+    free(t->length);
+    free(t->rows); // the rows themselves are the caller's
+    *t = (struct texts){ 0 };
+}
+
+/* Room for every prompt's tokens, and on rank 0 the tokens. */
+static status read_prompts(struct pipeline *p, struct texts *t, int count,
+                           const char *const *prompts)
+{
+    const int max = (int)p->plan.config.dit.text_len;
+    struct checkpoint *c = p->checkpoint;
+    struct tokenizer *tokenizer = NULL;
+    status st = ST_OK;
+
+    *t = (struct texts){ .count = count,
+                         .length = calloc((size_t)count, sizeof(int)),
+                         .ids = calloc((size_t)count, sizeof(int *)),
+                         .rows = calloc((size_t)count, sizeof(float *)) };
+    if (t->length == NULL || t->ids == NULL || t->rows == NULL)
+        return fail(ST_MEMORY, "no host memory for %d prompts", count);
     TRY_OUT(checkpoint_part(c, PART_T5));
-    TRY_OUT(tokenizer_open(&tokenizer, c->tokenizer));
+    if (p->world->rank == 0)
+        TRY_OUT(tokenizer_open(&tokenizer, c->tokenizer));
     for (int i = 0; i < count; i++) {
-        ids[i] = calloc((size_t)max, sizeof(int));
-        if (ids[i] == NULL) {
+        t->ids[i] = calloc((size_t)max, sizeof(int));
+        if (t->ids[i] == NULL) {
             st = fail(ST_MEMORY, "no host memory for %d tokens", max);
             goto out;
         }
-        TRY_OUT(tokenizer_encode(tokenizer, prompts[i], max, ids[i], &length[i]));
-        rows[i] = malloc((size_t)length[i] * (size_t)c->config.t5.dim * sizeof(float));
-        if (rows[i] == NULL) {
-            st = fail(ST_MEMORY, "no host memory for %d text rows", length[i]);
-            goto out;
-        }
-        out[i] = (struct text_rows){ length[i], rows[i] };
+        if (tokenizer != NULL)
+            TRY_OUT(tokenizer_encode(tokenizer, prompts[i], max, t->ids[i], &t->length[i]));
     }
-    TRY_OUT(arena_init(&a, p->dev, "text", p->sizes.text.scratch));
-    TRY_OUT(umt5_encode(&c->config.t5, p->dev, &a, p->plan.cdt, checkpoint_source(c, PART_T5),
-                        p->plan.t5_stored, count, (const int *const *)ids, length, rows));
-    TRY_OUT(device_wait(p->dev));
 out:
-    for (int i = 0; ids != NULL && i < count; i++)
-        free(ids[i]);
-    free(ids);
-    free(length);
-    free(rows);
-    arena_done(&a);
     tokenizer_close(tokenizer);
     return st;
 }
 
-status pipeline_text(struct pipeline *p, int count, const char *const *prompts,
-                     struct text_rows *out)
+/* Memory for the rows, whose lengths are known. */
+static status take_rows(struct pipeline *p, struct texts *t, struct text_rows *out)
 {
+    for (int i = 0; i < t->count; i++) {
+        t->rows[i] = malloc((size_t)t->length[i] * (size_t)p->plan.config.t5.dim * sizeof(float));
+        if (t->rows[i] == NULL)
+            return fail(ST_MEMORY, "no host memory for %d text rows", t->length[i]);
+        out[i] = (struct text_rows){ t->length[i], t->rows[i] };
+    }
+    return ST_OK;
+}
+
+/* The rows of tokens that are here, on the device or with --t5_cpu on the host's cores. */
+static status encode(struct pipeline *p, struct texts *t, struct group *g)
+{
+    struct checkpoint *c = p->checkpoint;
+    struct device host = { 0 }, *dev = p->dev;
+    struct table table;
+    struct arena a = { 0 };
+    status st;
+
+    if (p->plan.t5_cpu && dev->kind != DEVICE_CPU) {
+        table_cpu(&table);
+        dev = &host;
+        TRY_OUT(device_open_cpu(&host, p->plan.threads, &table, table.workspace));
+    }
+    TRY_OUT(arena_init(&a, dev, "text", p->sizes.text.scratch));
+    TRY_OUT(umt5_encode(&c->config.t5, dev, &a, p->plan.cdt, checkpoint_source(c, PART_T5),
+                        p->plan.t5_stored, g, t->count, (const int *const *)t->ids, t->length,
+                        t->rows));
+    TRY_OUT(device_wait(dev));
+out:
+    arena_done(&a);
+    device_close(&host);
+    return st;
+}
+
+/* Rank 0 encodes, the others get its rows later. */
+static status text_alone(struct pipeline *p, int count, const char *const *prompts,
+                         struct text_rows *out)
+{
+    struct texts t = { 0 };
+    status st = ST_OK;
+
+    if (p->world->rank == 0) {
+        st = read_prompts(p, &t, count, prompts);
+        if (st == ST_OK)
+            st = take_rows(p, &t, out);
+        if (st == ST_OK)
+            st = encode(p, &t, NULL);
+        texts_done(&t);
+    }
+    return st;
+}
+
+/* All ranks encode rank 0's tokens, with weights that are spread over them. */
+static status text_together(struct pipeline *p, int count, const char *const *prompts,
+                            struct text_rows *out)
+{
+    const size_t most = (size_t)p->plan.config.dit.text_len * sizeof(int);
+    struct texts t = { 0 };
+    status st;
+
+    TRY_OUT(agree(p->world, read_prompts(p, &t, count, prompts)));
+    world_broadcast(p->world, t.length, (size_t)count * sizeof(int), 0);
+    for (int i = 0; i < count; i++)
+        world_broadcast(p->world, t.ids[i], most, 0);
+    TRY_OUT(agree(p->world, take_rows(p, &t, out)));
+    p->in_step = true;
+    TRY_OUT(encode(p, &t, &p->mesh.all));
+    p->in_step = false;
+out:
+    texts_done(&t);
+    return st;
+}
+
+/* Rank 0's rows to everybody. */
+static status share_rows(struct pipeline *p, int count, struct text_rows *out)
+{
+    const size_t width = (size_t)p->plan.config.dit.text_dim * sizeof(float);
     struct world *w = p->world;
     status st = ST_OK;
 
-    for (int i = 0; i < count; i++)
-        out[i] = (struct text_rows){ 0 };
-    if (w->rank == 0)
-        st = encode(p, count, prompts, out);
-    if (st == ST_OK)
-        st = load_dit(p);
-    TRY(complete_dit(p, st));
     for (int i = 0; i < count; i++) {
         world_broadcast(w, &out[i].rows, sizeof(out[i].rows), 0);
         if (w->rank != 0) {
-            out[i].data =
-                malloc((size_t)(out[i].rows * p->plan.config.dit.text_dim) * sizeof(float));
+            out[i].data = malloc((size_t)out[i].rows * width);
             if (out[i].data == NULL)
                 st = fail(ST_MEMORY, "no host memory for %lld text rows", (long long)out[i].rows);
         }
     }
     TRY(agree(w, st));
     for (int i = 0; i < count; i++)
-        world_broadcast(w, out[i].data,
-                        (size_t)(out[i].rows * p->plan.config.dit.text_dim) * sizeof(float), 0);
+        world_broadcast(w, out[i].data, (size_t)out[i].rows * width, 0);
     return ST_OK;
+}
+
+status pipeline_text(struct pipeline *p, int count, const char *const *prompts,
+                     struct text_rows *out)
+{
+    const bool together = p->plan.t5_fsdp && p->world->size > 1;
+    status st;
+
+    for (int i = 0; i < count; i++)
+        out[i] = (struct text_rows){ 0 };
+    if (together) {
+        TRY(text_together(p, count, prompts, out));
+        return pipeline_load(p);
+    }
+    st = text_alone(p, count, prompts, out);
+    if (st == ST_OK)
+        st = load_dit(p);
+    TRY(complete_dit(p, st));
+    return share_rows(p, count, out);
 }
 
 status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
@@ -163,7 +252,10 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     TRY_OUT(agree(p->world, st));
     p->in_step = true;
     while (d.solver.step < in->schedule.steps) {
+        const int64_t stops = p->dev->stops;
+
         TRY_OUT(denoise_step(&d));
+        assert(p->dev->stops == stops); // a step only queues
         TRY_OUT(watch.step(watch.payload, &d, d.solver.step, in->schedule.steps));
     }
     TRY_OUT(denoise_latent(&d, latent));

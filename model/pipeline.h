@@ -31,7 +31,8 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
 void pipeline_close(struct pipeline *p);
 
 /* Prompts to text rows on every rank; out[i].data is malloc'ed. Rank 0 encodes; the others load the
- * transformer meanwhile, rank 0 behind it. prompts is looked at on rank 0 only. */
+ * transformer meanwhile, rank 0 behind it. With t5_fsdp all ranks encode. prompts is looked at on
+ * rank 0 only. */
 status pipeline_text(struct pipeline *p, int count, const char *const *prompts,
                      struct text_rows *out);
 

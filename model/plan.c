@@ -52,8 +52,8 @@ static status plan_text(const struct plan_input *in, struct device *dev, struct 
         length[i] = in->text_rows;
     start(stage, dev, m);
     TRY_OUT(arena_init(&a, dev, "text", 0));
-    TRY_OUT(umt5_encode(&in->config.t5, dev, &a, in->cdt, no_source, in->t5_stored, in->prompts,
-                        NULL, length, NULL));
+    TRY_OUT(umt5_encode(&in->config.t5, dev, &a, in->cdt, no_source, in->t5_stored,
+                        in->t5_fsdp ? &m->all : NULL, in->prompts, NULL, length, NULL));
     tally(stage, dev, m);
     stage->scratch = a.peak;
 out:
@@ -170,12 +170,12 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
-    if (rank == 0 && in->prompts > 0)
+    if ((rank == 0 || in->t5_fsdp) && in->prompts > 0)
         TRY_OUT(plan_text(in, &dev, &mesh, &out->text));
     TRY_OUT(plan_denoise(in, &dev, &mesh, out));
     if (in->decode)
         TRY_OUT(plan_decode(in, &dev, &mesh, &out->decode));
-    text = out->text.scratch;
+    text = in->t5_cpu ? 0 : out->text.scratch;
     step = out->step.weights + out->step.run + out->step.scratch;
     decode = out->decode.weights + out->decode.scratch;
     if (in->keep_models) // both models stay; the other stage's scratch does not
@@ -185,7 +185,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     else
         out->device = larger(text, larger(step, decode));
     out->device += out->workspace;
-    out->host = host_bytes(in, rank);
+    out->host = host_bytes(in, rank) + (in->t5_cpu ? out->text.scratch : 0);
 out:
     mesh_close(&mesh);
     device_close(&dev);

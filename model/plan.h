@@ -20,6 +20,9 @@ struct plan_input {
     enum dtype t5_stored; // of umT5's matrices in memory
     int prompts;          // that the text stage encodes at once; 0: text comes from a file
     int text_rows;        // longest prompt in tokens
+    bool t5_cpu;          // on rank 0's host, whatever the device is
+    bool t5_fsdp;         // on all ranks, a slice of the weights each
+    int threads;          // of the host, for t5_cpu
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays while the VAE decodes (batch)
     bool decode;               // false: the run ends with the latent

@@ -171,9 +171,12 @@ static status fill(void *payload, int index, int64_t first, int64_t count, void 
     const struct synth_tensor *t = &r->tensors[index];
 
     synth_values(t, first, count, dst);
-    r->s->done += (uint64_t)count * dtype_size(t->shape.dtype);
-    if (r->s->progress != NULL)
-        r->s->progress(r->s->payload, r->s->done, r->s->total);
+#pragma omp critical
+    {
+        r->s->done += (uint64_t)count * dtype_size(t->shape.dtype);
+        if (r->s->progress != NULL)
+            r->s->progress(r->s->payload, r->s->done, r->s->total);
+    }
     return ST_OK;
 }
 

@@ -201,8 +201,8 @@ static status check(const struct t5_config *c, int count, const int *const *ids,
 }
 
 status umt5_encode(const struct t5_config *config, struct device *dev, struct arena *a,
-                   enum dtype cdt, struct weight_source source, enum dtype stored, int count,
-                   const int *const *ids, const int *length, float *const *out)
+                   enum dtype cdt, struct weight_source source, enum dtype stored, struct group *g,
+                   int count, const int *const *ids, const int *length, float *const *out)
 {
     const enum dtype matrix = stored == DT_BF16 ? DT_BF16 : cdt;
     const struct weight_spec last = {
@@ -224,8 +224,8 @@ status umt5_encode(const struct t5_config *config, struct device *dev, struct ar
     TRY_OUT(check(config, count, ids, length));
     block_specs(specs, config, cdt, matrix);
     TRY_OUT(weights_open(&norm, a, WEIGHTS_RESIDENT, NULL, 1, &last, 1, source));
-    TRY_OUT(weights_open(&blocks, a, WEIGHTS_STREAMED, NULL, config->layers, specs, BLOCK_TENSORS,
-                         source));
+    TRY_OUT(weights_open(&blocks, a, g != NULL ? WEIGHTS_SHARDED : WEIGHTS_STREAMED, g,
+                         config->layers, specs, BLOCK_TENSORS, source));
     TRY_OUT(arena_take(a, &e.x, cdt, e.rows, config->dim));
     TRY_OUT(arena_take(a, &e.h, cdt, e.rows, config->dim));
     if (ids != NULL)

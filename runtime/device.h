@@ -57,6 +57,7 @@ struct device {
     void *loader;                              // the same for parallel/loader.h
     void (*loader_close)(struct device *dev);
     size_t held, held_peak; // bytes from device_alloc, now and at most
+    int64_t stops;          // of a GPU: times the host allocated, freed or waited; none in a step
     double flops;           // counted by the ops: multiply and add are two
 };
 

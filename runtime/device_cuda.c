@@ -15,6 +15,7 @@ static status cuda_alloc(struct device *dev, void **p, size_t bytes)
 {
     const cudaError_t e = cudaMalloc(p, bytes > 0 ? bytes : 1);
 
+    dev->stops++;
     if (e == cudaErrorMemoryAllocation) {
         size_t available = 0, total = 0;
 
@@ -29,7 +30,7 @@ static status cuda_alloc(struct device *dev, void **p, size_t bytes)
 
 static void cuda_free(struct device *dev, void *p)
 {
-    (void)dev;
+    dev->stops++;
     cudaFree(p);
 }
 
@@ -39,6 +40,7 @@ static status cuda_upload(struct device *dev, void *dst, const void *src, size_t
     struct cudaPointerAttributes at;
 
     TRY(check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->stream), "upload"));
+    dev->stops++; // a copy from pageable memory is half a wait
     if (cudaPointerGetAttributes(&at, src) == cudaSuccess && at.type == cudaMemoryTypeHost)
         return check(cudaStreamSynchronize(dev->stream), "upload");
     return ST_OK;
@@ -61,12 +63,13 @@ static status cuda_zero(struct device *dev, void *dst, size_t bytes)
 
 static status cuda_wait(struct device *dev)
 {
+    dev->stops++;
     return check(cudaStreamSynchronize(dev->stream), "waiting for the GPU");
 }
 
 static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
 {
-    (void)dev;
+    dev->stops++;
     return check(cudaHostAlloc(p, bytes > 0 ? bytes : 1, cudaHostAllocPortable), "pinned memory");
 }
 

@@ -1,17 +1,18 @@
 #include "runtime/tensorwriter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <minizip/zip.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define PIECE_BYTES ((int64_t)16 << 20) // filled, then written
+#define PIECE_BYTES ((int64_t)8 << 20) // filled, then written
 #define PTH_ROOT "archive"
 #define PTH_ALIGN 64 // of storages in the file, as torch.save does
 
 struct out_file {
     const char *path;
-    FILE *file;
     zipFile zip;
 };
 
@@ -21,7 +22,7 @@ struct content {
     int count;
     tensor_fill *fill;
     void *payload;
-    char *buffer; // PIECE_BYTES
+    char *buffer; // PIECE_BYTES, where one thread does it all
 };
 
 /* Calls `put` with a tensor's bytes, piece by piece. */
@@ -41,30 +42,6 @@ static status each_piece(const struct content *c, int index,
         done += take;
     }
     return ST_OK;
-}
-
-static status put_file(const struct out_file *f, const void *bytes, size_t size)
-{
-    if (fwrite(bytes, 1, size, f->file) != size)
-        return fail(ST_IO, "%s: %s", f->path, strerror(errno));
-    return ST_OK;
-}
-
-static status open_out(struct out_file *f, const char *path)
-{
-    *f = (struct out_file){ .path = path, .file = fopen(path, "wbe") };
-    if (f->file == NULL)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
-    return ST_OK;
-}
-
-/* Closes, which is where a full disk may show; keeps an earlier failure. */
-static status close_out(struct out_file *f, status st)
-{
-    if (f->file != NULL && fclose(f->file) != 0 && st == ST_OK)
-        st = fail(ST_IO, "%s: %s", f->path, strerror(errno));
-    f->file = NULL;
-    return st;
 }
 
 /* The JSON that stands before the data, padded so that the data begins at a multiple of 8. */
@@ -95,32 +72,129 @@ static status header_of(const struct tensor_entry *tensors, int count, char **te
     return ST_OK;
 }
 
+/* A piece of a tensor, and where it lies in the file. */
+struct stretch {
+    int index;
+    int64_t first, count;
+    uint64_t offset;
+};
+
+static status put_at(int fd, const char *path, const char *bytes, size_t size, uint64_t offset)
+{
+    while (size > 0) {
+        const ssize_t put = pwrite(fd, bytes, size, (off_t)offset);
+
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return fail(ST_IO, "%s: %s", path, strerror(errno));
+        bytes += put;
+        size -= (size_t)put;
+        offset += (uint64_t)put;
+    }
+    return ST_OK;
+}
+
+static int64_t piece_count(struct tensor t)
+{
+    const int64_t most = PIECE_BYTES / (int64_t)dtype_size(t.dtype);
+
+    return (tensor_count(t) + most - 1) / most;
+}
+
+/* All pieces of all tensors, in the order of the file, whose data begins at `offset`. */
+static status list_stretches(const struct content *c, uint64_t offset, struct stretch **list,
+                             int64_t *count)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < c->count; i++)
+        n += piece_count(c->tensors[i].shape);
+    *list = malloc(((size_t)n + 1) * sizeof(**list));
+    if (*list == NULL)
+        return fail(ST_MEMORY, "no memory for a list of %lld pieces", (long long)n);
+    *count = n;
+    n = 0;
+    for (int i = 0; i < c->count; i++) {
+        const struct tensor t = c->tensors[i].shape;
+        const int64_t size = (int64_t)dtype_size(t.dtype), most = PIECE_BYTES / size;
+
+        for (int64_t first = 0; first < tensor_count(t); first += most) {
+            const int64_t left = tensor_count(t) - first;
+            const int64_t take = left < most ? left : most;
+
+            (*list)[n++] = (struct stretch){ i, first, take, offset };
+            offset += (uint64_t)(take * size);
+        }
+    }
+    return ST_OK;
+}
+
+/* Several threads fill and write, each its own pieces: a new file takes longer to write than to
+ * make up. The first fault ends it; its line is brought to the calling thread. */
+static status put_stretches(const struct content *c, int fd, const char *path,
+                            const struct stretch *list, int64_t count)
+{
+    char line[512] = "";
+    status all = ST_OK;
+
+#pragma omp parallel
+    {
+        char *buffer = malloc((size_t)PIECE_BYTES);
+        status st = buffer != NULL ? ST_OK : fail(ST_MEMORY, "%s: no memory to write it", path);
+
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < count; i++) {
+            const struct stretch *s = &list[i];
+            const size_t size = (size_t)s->count * dtype_size(c->tensors[s->index].shape.dtype);
+
+            if (st == ST_OK)
+                st = c->fill(c->payload, s->index, s->first, s->count, buffer);
+            if (st == ST_OK)
+                st = put_at(fd, path, buffer, size, s->offset);
+        }
+        if (st != ST_OK) {
+#pragma omp critical
+            {
+                all = st;
+                snprintf(line, sizeof(line), "%s", status_line());
+            }
+        }
+        free(buffer);
+    }
+    return all == ST_OK ? ST_OK : fail(all, "%s", line);
+}
+
 status tensorwriter_safetensors(const char *path, const struct tensor_entry *tensors, int count,
                                 tensor_fill *fill, void *payload)
 {
-    struct content c = { tensors, count, fill, payload, malloc((size_t)PIECE_BYTES) };
-    struct out_file f = { 0 };
+    const struct content c = { tensors, count, fill, payload, NULL };
+    struct stretch *list = NULL;
+    int64_t pieces = 0;
     char *header = NULL;
     size_t header_size = 0;
-    uint8_t length[8];
+    char length[8];
+    int fd = -1;
     status st = ST_OK;
 
-    if (c.buffer == NULL) {
-        st = fail(ST_MEMORY, "%s: no memory to write it", path);
-        goto out;
-    }
     TRY_OUT(header_of(tensors, count, &header, &header_size));
     for (int i = 0; i < 8; i++)
-        length[i] = (uint8_t)((uint64_t)header_size >> 8 * i);
-    TRY_OUT(open_out(&f, path));
-    TRY_OUT(put_file(&f, length, sizeof(length)));
-    TRY_OUT(put_file(&f, header, header_size));
-    for (int i = 0; i < count; i++)
-        TRY_OUT(each_piece(&c, i, put_file, &f));
+        length[i] = (char)((uint64_t)header_size >> 8 * i);
+    TRY_OUT(list_stretches(&c, sizeof(length) + header_size, &list, &pieces));
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        goto out;
+    }
+    TRY_OUT(put_at(fd, path, length, sizeof(length), 0));
+    TRY_OUT(put_at(fd, path, header, header_size, sizeof(length)));
+    TRY_OUT(put_stretches(&c, fd, path, list, pieces));
 out:
     free(header);
-    free(c.buffer);
-    return close_out(&f, st);
+    free(list);
+    if (fd >= 0 && close(fd) != 0 && st == ST_OK) // which is where a full disk may show
+        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+    return st;
 }
 
 /* What follows writes the pickle of a dict of tensors, protocol 2; see pickle.c for the reading. */

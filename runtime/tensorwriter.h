@@ -11,7 +11,8 @@ struct tensor_entry {
     struct tensor shape; // contiguous; data is not looked at
 };
 
-/* Puts elements [first, first + count) of tensor `index` into dst. Called in order, once each. */
+/* Puts elements [first, first + count) of tensor `index` into dst. Called once for each, from
+ * several threads at once for a .safetensors. */
 typedef status tensor_fill(void *payload, int index, int64_t first, int64_t count, void *dst);
 
 /* Writes the file anew. An unfinished file stays behind when it fails. ST_IO, ST_MEMORY, what

@@ -106,7 +106,7 @@ static void bench_close(struct bench *b)
 /* Prompts first, first + 1, ..., `count` of them. */
 static status encode(struct bench *b, enum dtype cdt, enum dtype stored, int first, int count)
 {
-    TRY(umt5_encode(&config, &b->dev, &b->a, cdt, b->source, stored, count,
+    TRY(umt5_encode(&config, &b->dev, &b->a, cdt, b->source, stored, NULL, count,
                     (const int *const *)b->ids + first, lengths + first, b->out + first));
     return device_wait(&b->dev);
 }
@@ -198,7 +198,7 @@ static void check_plan(const struct table *table, enum dtype cdt, enum dtype sto
     bench_open(&plan, table, MEMORY, true);
     golden_need(encode(&b, cdt, stored, 0, PROMPTS));
     golden_need(umt5_encode(&config, &plan.dev, &plan.a, cdt, (struct weight_source){ 0 }, stored,
-                            PROMPTS, NULL, lengths, NULL));
+                            NULL, PROMPTS, NULL, lengths, NULL));
     CHECK(plan.a.peak == b.a.peak && plan.a.peak > 0, "planned %zu bytes, took %zu", plan.a.peak,
           b.a.peak);
     CHECK(plan.dev.flops == b.dev.flops && plan.dev.flops > 0, "planned %g FLOPs, took %g",
@@ -237,8 +237,8 @@ static void check_faults(const struct table *table)
     b.ids[1][3] = -1;
     CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_FORMAT, "token -1 was taken");
     other.buckets = 64;
-    CHECK(umt5_encode(&other, &b.dev, &b.a, DT_F32, b.source, DT_F32, 1, (const int *const *)b.ids,
-                      lengths, b.out) == ST_FORMAT,
+    CHECK(umt5_encode(&other, &b.dev, &b.a, DT_F32, b.source, DT_F32, NULL, 1,
+                      (const int *const *)b.ids, lengths, b.out) == ST_FORMAT,
           "64 buckets were taken");
     bench_close(&b);
 }

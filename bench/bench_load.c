@@ -1,0 +1,316 @@
+/* [mpirun -n P] bench_load DIR [REPEATS]
+ *
+ * A checkpoint's way onto the GPUs, one a rank, from the page cache (which the first turn fills):
+ *   link       pinned host memory to the device, by size of the copies: the ceiling
+ *   read       the files to host memory, by number of threads
+ *   loader     what making the threads and their pinned buffers takes, once a job
+ *   dit        the transformer in memory on every rank, each reading a slice, and sharded
+ *   text       all blocks of the text encoder streamed through two buffers, on rank 0
+ *   vae        the decoder, permuted on its way
+ * Rates are bytes of the files that a rank reads over the time until the last rank has them in
+ * place, also as a share of the link's. Parts that the folder lacks are left out. */
+#include "kernels/table.h"
+#include "model/checkpoint.h"
+#include "model/dit.h"
+#include "model/vae.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MIB ((size_t)1 << 20)
+#define RING (64 * MIB)
+#define LINK_BYTES (2048 * MIB)
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void need(status st)
+{
+    if (st != ST_OK) {
+        printf("bench_load: %s\n", status_line());
+        exit(1);
+    }
+}
+
+struct bench {
+    struct world world;
+    struct device dev;
+    struct mesh mesh;
+    struct checkpoint files;
+    int repeats;
+    double link; // GB/s
+};
+
+static void say(const struct bench *b, const char *what, double seconds, double bytes)
+{
+    if (b->world.rank == 0)
+        printf("%-28s %8.3f s %8.2f GB %8.2f GB/s  %3.0f %% of the link\n", what, seconds,
+               bytes * 1e-9, bytes / seconds * 1e-9,
+               b->link > 0 ? bytes / seconds * 1e-7 / b->link : 100.0);
+}
+
+/* All ranks at once, as when they load. */
+static void bench_link(struct bench *b)
+{
+    static const size_t sizes[] = { 1 * MIB, 4 * MIB, 64 * MIB };
+    struct device_mark end;
+    void *host, *device;
+
+    need(device_host_alloc(&b->dev, &host, RING));
+    need(device_alloc(&b->dev, &device, LINK_BYTES));
+    need(device_mark_init(&b->dev, &end));
+    memset(host, 1, RING);
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        double least = 1e30;
+        char name[40];
+
+        for (int r = 0; r < 3; r++) {
+            double from;
+
+            world_barrier(&b->world);
+            from = now();
+            for (size_t at = 0; at < LINK_BYTES; at += sizes[i])
+                need(device_queue_upload(&b->dev,
+                                         tensor_of((char *)device + at, DT_U8, (int64_t)sizes[i]),
+                                         (char *)host + at % RING));
+            need(device_mark_set(&b->dev, &end, QUEUE_UPLOADS));
+            need(device_mark_wait(&b->dev, &end));
+            from = now() - from;
+            least = from < least ? from : least;
+        }
+        if ((double)LINK_BYTES / least * 1e-9 > b->link)
+            b->link = (double)LINK_BYTES / least * 1e-9;
+        snprintf(name, sizeof(name), "link, copies of %zu MiB", sizes[i] / MIB);
+        say(b, name, least, (double)LINK_BYTES);
+    }
+    device_mark_done(&b->dev, &end);
+    device_free(&b->dev, device, LINK_BYTES);
+    device_host_free(&b->dev, host);
+}
+
+struct reader {
+    pthread_t thread;
+    struct tensorfile *file;
+    _Atomic int *next;
+    char *buffer;
+};
+
+/* Whole tensors of at least 1 MiB, as the file has them. */
+static void *read_some(void *payload)
+{
+    struct reader *r = payload;
+
+    for (int i = (*r->next)++; i < r->file->count; i = (*r->next)++) {
+        const struct file_tensor *t = &r->file->tensors[i];
+        const int64_t step = (int64_t)(4 * MIB / dtype_size(t->shape.dtype));
+        const int64_t count = tensor_count(t->shape);
+
+        for (int64_t at = 0; at < count; at += step)
+            need(tensorfile_read(r->file, t, at, count - at < step ? count - at : step,
+                                 t->shape.dtype, r->buffer));
+    }
+    return NULL;
+}
+
+static void bench_read(struct bench *b)
+{
+    struct tensorfile *f = &b->files.part[PART_DIT];
+
+    for (int threads = 4; threads <= 16 && b->world.rank == 0; threads += 4) {
+        struct reader *readers = calloc((size_t)threads, sizeof(*readers));
+        _Atomic int next = 0;
+        char name[40];
+        double from;
+
+        f->bytes_read = 0;
+        from = now();
+        for (int i = 0; i < threads; i++) {
+            readers[i] = (struct reader){ .file = f, .next = &next, .buffer = malloc(4 * MIB) };
+            pthread_create(&readers[i].thread, NULL, read_some, &readers[i]);
+        }
+        for (int i = 0; i < threads; i++) {
+            pthread_join(readers[i].thread, NULL);
+            free(readers[i].buffer);
+        }
+        free(readers);
+        snprintf(name, sizeof(name), "read by %d threads", threads);
+        say(b, name, now() - from, (double)f->bytes_read);
+    }
+    world_barrier(&b->world);
+}
+
+static void bench_loader(struct bench *b)
+{
+    const double from = now();
+    struct loader *l;
+
+    need(loader_of(&b->dev, &l));
+    if (b->world.rank == 0)
+        printf("%-28s %8.3f s\n", "loader, made", now() - from);
+}
+
+/* Bytes that the transformer takes, from a device that has none. */
+static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
+{
+    const struct weight_source none = { 0 };
+    struct arena a = { 0 };
+    struct world w;
+    struct device plan;
+    struct mesh mesh;
+    struct dit m;
+    size_t bytes;
+
+    world_describe(&w, b->world.rank, b->world.size, b->world.local_size);
+    need(device_open_plan(&plan, &table_plan, 0));
+    need(mesh_open(&mesh, &w, &plan, b->mesh.size));
+    need(arena_init(&a, &plan, "plan", 0));
+    need(dit_open(&m, &b->files.config.dit, &mesh, &plan, &a, cdt, fsdp, none));
+    bytes = a.peak;
+    dit_close(&m);
+    arena_done(&a);
+    mesh_close(&mesh);
+    device_close(&plan);
+    return bytes;
+}
+
+static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
+{
+    const struct weight_source source = checkpoint_source(&b->files, PART_DIT);
+    struct tensorfile *f = &b->files.part[PART_DIT];
+    char name[40];
+    struct arena a = { 0 };
+    struct dit m;
+
+    need(arena_init(&a, &b->dev, "transformer", dit_bytes(b, cdt, fsdp)));
+    for (int r = 0; r < b->repeats; r++) {
+        double from, took;
+
+        a.used = 0;
+        f->bytes_read = 0;
+        world_barrier(&b->world);
+        from = now();
+        need(dit_open(&m, &b->files.config.dit, &b->mesh, &b->dev, &a, cdt, fsdp, source));
+        need(device_wait(&b->dev));
+        took = now() - from;
+        need(dit_complete(&m));
+        need(device_wait(&b->dev));
+        world_barrier(&b->world);
+        snprintf(name, sizeof(name), "dit %s %s", dtype_name(cdt), fsdp ? "sharded" : "whole");
+        say(b, name, now() - from, (double)f->bytes_read);
+        if (b->world.rank == 0 && b->world.size > 1)
+            printf("%28s of which reading %.3f s\n", "", took);
+        dit_close(&m);
+    }
+    arena_done(&a);
+}
+
+/* The text encoder's blocks, of the sizes that umt5.c gives them. */
+static void bench_text(struct bench *b)
+{
+    const struct t5_config *c = &b->files.config.t5;
+    const int64_t d = c->dim, inner = c->attn_dim, f = c->ffn_dim;
+    const struct weight_spec specs[] = {
+        { "blocks.%d.attn.q.weight", DT_BF16, false, 2, { inner, d } },
+        { "blocks.%d.attn.k.weight", DT_BF16, false, 2, { inner, d } },
+        { "blocks.%d.attn.v.weight", DT_BF16, false, 2, { inner, d } },
+        { "blocks.%d.attn.o.weight", DT_BF16, false, 2, { d, inner } },
+        { "blocks.%d.ffn.gate.0.weight", DT_BF16, false, 2, { f, d } },
+        { "blocks.%d.ffn.fc1.weight", DT_BF16, false, 2, { f, d } },
+        { "blocks.%d.ffn.fc2.weight", DT_BF16, false, 2, { d, f } },
+    };
+    struct arena a = { 0 };
+
+    need(arena_init(&a, &b->dev, "text",
+                    weights_bytes(WEIGHTS_STREAMED, 1, 0, c->layers, specs, COUNT(specs)) + 4096));
+    for (int r = 0; r < b->repeats; r++) {
+        struct tensor got[COUNT(specs)];
+        struct weights w;
+        double from;
+
+        a.used = 0;
+        b->files.part[PART_T5].bytes_read = 0;
+        from = now();
+        need(weights_open(&w, &a, WEIGHTS_STREAMED, NULL, c->layers, specs, COUNT(specs),
+                          checkpoint_source(&b->files, PART_T5)));
+        for (int l = 0; l < c->layers; l++)
+            need(weights_acquire(&w, l, l + 1 < c->layers ? l + 1 : -1, got));
+        need(device_wait(&b->dev));
+        say(b, "text, streamed", now() - from, (double)b->files.part[PART_T5].bytes_read);
+        weights_close(&w);
+    }
+    arena_done(&a);
+}
+
+static void bench_vae(struct bench *b)
+{
+    struct arena a = { 0 };
+
+    need(arena_init(&a, &b->dev, "vae", 1024 * MIB));
+    for (int r = 0; r < b->repeats; r++) {
+        struct vae v;
+        double from;
+
+        a.used = 0;
+        b->files.part[PART_VAE].bytes_read = 0;
+        world_barrier(&b->world);
+        from = now();
+        need(vae_open(&v, &b->files.config.vae, &b->mesh.all, &b->dev, &a, DT_F32, false, true,
+                      checkpoint_source(&b->files, PART_VAE)));
+        need(device_wait(&b->dev));
+        world_barrier(&b->world);
+        say(b, "vae", now() - from, (double)b->files.part[PART_VAE].bytes_read);
+        vae_close(&v);
+    }
+    arena_done(&a);
+}
+
+/* Whether the folder has the part; what else may be wrong with it is said. */
+static bool has(struct bench *b, enum part part)
+{
+    const status st = checkpoint_part(&b->files, part);
+
+    if (st != ST_OK && b->world.rank == 0)
+        printf("left out: %s\n", status_line());
+    return st == ST_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = { .repeats = 3 };
+    struct mesh_shape shape = { 1, 1, 0 };
+
+    need(world_open(&b.world, &argc, &argv));
+    if (argc < 2 || (argc > 2 && (b.repeats = atoi(argv[2])) < 1)) {
+        printf("bench_load DIR [REPEATS]\n");
+        return 1;
+    }
+    shape.ulysses = b.world.size;
+    need(device_open_cuda(&b.dev, b.world.local_rank, &table_ref, 0));
+    need(mesh_open(&b.mesh, &b.world, &b.dev, shape));
+    need(checkpoint_open(&b.files, argv[1]));
+    bench_link(&b);
+    bench_loader(&b);
+    if (has(&b, PART_DIT)) {
+        bench_read(&b);
+        bench_dit(&b, DT_BF16, false);
+        if (b.world.size > 1)
+            bench_dit(&b, DT_BF16, true);
+    }
+    if (has(&b, PART_T5) && b.world.rank == 0)
+        bench_text(&b);
+    if (has(&b, PART_VAE))
+        bench_vae(&b);
+    checkpoint_close(&b.files);
+    mesh_close(&b.mesh);
+    device_close(&b.dev);
+    world_close(&b.world);
+    return 0;
+}
