@@ -272,7 +272,7 @@ static status call_encode(void *payload)
     float *const out[] = { e->out };
 
     return umt5_encode(&e->b->plan.config.t5, &e->b->dev, &e->a, e->b->cdt, bench_source(e->b),
-                       e->b->plan.t5_stored, 1, ids, &e->length, out);
+                       e->b->plan.t5_stored, NULL, 1, ids, &e->length, out);
 }
 
 /* On rank 0, as in a generation; the others wait. */

@@ -9,14 +9,15 @@
 #define BUFFER_BYTES ((size_t)4 << 20)
 #define BUFFERS 2      // of a thread: one is read into, one is on its way; more leave the caches
 #define THREADS_MAX 16 // 12 fill a link of 55 GB/s; 16 do so from files that need converting
-#define NAME_BYTES 256
 #define LINE_BYTES 512
 
-struct piece {
-    struct weight_source source;
-    char name[NAME_BYTES];
-    int64_t first;
-    struct tensor dst;
+/* Bytes of a unit and where they go. */
+struct run {
+    loader_fill *fill;
+    void *payload;
+    int unit;
+    size_t from, bytes;
+    char *dst;
 };
 
 struct reader {
@@ -36,11 +37,11 @@ struct loader {
 
     pthread_mutex_t lock; // of what follows
     pthread_cond_t added, idle;
-    struct piece *pieces;
+    struct run *runs;
     int count, room;
-    int at;       // the piece that is being handed out
-    int64_t done; // its elements that are
-    int busy;     // threads at work
+    int at;      // the run that is being handed out
+    size_t done; // its bytes that are
+    int busy;    // threads at work
     bool closing;
     status st; // the first fault
     char line[LINE_BYTES];
@@ -51,58 +52,55 @@ size_t loader_bytes(int threads)
     return (size_t)(threads < THREADS_MAX ? threads : THREADS_MAX) * BUFFERS * BUFFER_BYTES;
 }
 
-/* The next run of elements to read, under the lock. False when there is none. */
-static bool take(struct loader *l, struct piece *p, int64_t *count)
+/* The next piece to fill, under the lock. False when there is none. */
+static bool take(struct loader *l, struct run *piece)
 {
-    int64_t left, most;
+    size_t left;
 
-    while (l->at < l->count && l->done == tensor_count(l->pieces[l->at].dst)) {
+    if (l->at < l->count && l->done == l->runs[l->at].bytes) {
         l->at++;
         l->done = 0;
     }
     if (l->at == l->count || l->st != ST_OK)
         return false;
-    *p = l->pieces[l->at];
-    left = tensor_count(p->dst) - l->done;
-    most = (int64_t)(BUFFER_BYTES / dtype_size(p->dst.dtype));
-    *count = left < most ? left : most;
-    p->first += l->done;
-    p->dst.data = (char *)p->dst.data + (size_t)l->done * dtype_size(p->dst.dtype);
-    l->done += *count;
+    *piece = l->runs[l->at];
+    left = piece->bytes - l->done;
+    piece->from += l->done;
+    piece->dst += l->done;
+    piece->bytes = left < BUFFER_BYTES ? left : BUFFER_BYTES;
+    l->done += piece->bytes;
     return true;
 }
 
-static status bring(struct reader *r, const struct piece *p, int64_t count)
+static status bring(struct reader *r, const struct run *p)
 {
     struct device *dev = r->loader->dev;
     const int b = r->next;
-    const struct weight_source *s = &p->source;
 
     r->next = (b + 1) % BUFFERS;
     TRY(device_mark_wait(dev, &r->sent[b]));
-    TRY(s->read(s->payload, p->name, p->first, count, p->dst.dtype, r->buffer[b]));
-    TRY(device_queue_upload(dev, tensor_of(p->dst.data, p->dst.dtype, count), r->buffer[b]));
+    TRY(p->fill(p->payload, p->unit, p->from, p->from + p->bytes, r->buffer[b]));
+    TRY(device_queue_upload(dev, tensor_of(p->dst, DT_U8, (int64_t)p->bytes), r->buffer[b]));
     return device_mark_set(dev, &r->sent[b], QUEUE_UPLOADS);
 }
 
-static void *read_pieces(void *payload)
+static void *fill_pieces(void *payload)
 {
     struct reader *r = payload;
     struct loader *l = r->loader;
 
     pthread_mutex_lock(&l->lock);
     while (!l->closing) {
-        struct piece p;
-        int64_t count;
+        struct run piece;
         status st;
 
-        if (!take(l, &p, &count)) {
+        if (!take(l, &piece)) {
             pthread_cond_wait(&l->added, &l->lock);
             continue;
         }
         l->busy++;
         pthread_mutex_unlock(&l->lock);
-        st = bring(r, &p, count);
+        st = bring(r, &piece);
         pthread_mutex_lock(&l->lock);
         if (st != ST_OK && l->st == ST_OK) { // its line is this thread's alone
             l->st = st;
@@ -144,7 +142,7 @@ static void close_loader(struct device *dev)
     pthread_cond_destroy(&l->added);
     pthread_cond_destroy(&l->idle);
     free(l->readers);
-    free(l->pieces);
+    free(l->runs);
     free(l);
     dev->loader = NULL;
     dev->loader_close = NULL;
@@ -160,9 +158,9 @@ static status start_reader(struct loader *l, int i)
         r->buffer[b] = l->memory + ((size_t)i * BUFFERS + (size_t)b) * BUFFER_BYTES;
         TRY(device_mark_init(l->dev, &r->sent[b]));
     }
-    code = pthread_create(&r->thread, NULL, read_pieces, r);
+    code = pthread_create(&r->thread, NULL, fill_pieces, r);
     if (code != 0)
-        return fail(ST_MEMORY, "no thread to read weights with: %s", strerror(code));
+        return fail(ST_MEMORY, "no thread to load weights with: %s", strerror(code));
     l->threads = i + 1;
     return ST_OK;
 }
@@ -201,13 +199,13 @@ out:
     return st;
 }
 
-status loader_add(struct loader *l, const struct weight_source *source, const char *name,
-                  int64_t first, struct tensor dst)
+status loader_add(struct loader *l, loader_fill *fill, void *payload, int unit, size_t from,
+                  struct tensor dst)
 {
-    struct piece *p;
+    const size_t bytes = tensor_bytes(dst);
 
-    assert(strlen(name) < NAME_BYTES && tensor_contiguous(dst));
-    if (tensor_count(dst) == 0)
+    assert(tensor_contiguous(dst) && dst.dtype == DT_U8);
+    if (bytes == 0)
         return ST_OK;
     if (l->count == 0) { // nothing is on its way, so the lock is not needed for that
         TRY(device_mark_set(l->dev, &l->ordered, QUEUE_WORK));
@@ -215,19 +213,17 @@ status loader_add(struct loader *l, const struct weight_source *source, const ch
     }
     pthread_mutex_lock(&l->lock);
     if (l->count == l->room) {
-        const int room = l->room > 0 ? 2 * l->room : 256;
-        struct piece *more = realloc(l->pieces, (size_t)room * sizeof(*more));
+        const int room = l->room > 0 ? 2 * l->room : 64;
+        struct run *more = realloc(l->runs, (size_t)room * sizeof(*more));
 
         if (more == NULL) {
             pthread_mutex_unlock(&l->lock);
-            return fail(ST_MEMORY, "no host memory for %d pieces of weights", room);
+            return fail(ST_MEMORY, "no host memory for %d runs of weights", room);
         }
-        l->pieces = more;
+        l->runs = more;
         l->room = room;
     }
-    p = &l->pieces[l->count++];
-    *p = (struct piece){ .source = *source, .first = first, .dst = dst };
-    strcpy(p->name, name);
+    l->runs[l->count++] = (struct run){ fill, payload, unit, from, bytes, dst.data };
     pthread_cond_broadcast(&l->added);
     pthread_mutex_unlock(&l->lock);
     return ST_OK;

@@ -83,40 +83,42 @@ static void elements_between(const struct weights *w, int i, size_t from, size_t
     *count = b > a ? (int64_t)((b - a) / size) : 0;
 }
 
-/* Reads elements of a tensor to dst through the staging buffer. */
-static status read_staged(struct weights *w, const char *name, int64_t first, struct tensor dst)
+/* Reads bytes [from, to) of a unit into host memory; what lies between the tensors is left as it
+ * is. */
+static status read_bytes(void *payload, int unit, size_t from, size_t to, void *dst)
 {
-    const int64_t step = (int64_t)(STAGING_BYTES / dtype_size(dst.dtype)), count = dst.dim[0];
+    const struct weights *w = payload;
 
-    for (int64_t done = 0; done < count; done += step) {
-        const int64_t now = count - done < step ? count - done : step;
+    for (int i = 0; i < w->count; i++) {
+        const struct weight_spec *spec = &w->specs[i];
+        char name[NAME_BYTES], *at = dst;
+        int64_t first, count;
 
-        TRY(w->source.read(w->source.payload, name, first + done, now, dst.dtype, w->staging));
-        TRY(device_upload(w->dev, tensor_slice(dst, 0, done, now), w->staging));
+        elements_between(w, i, from, to, &first, &count);
+        if (count == 0)
+            continue;
+        unit_name(name, spec->name, unit);
+        at += w->offset[i] + (size_t)first * dtype_size(spec->dtype) - from;
+        TRY(w->source.read(w->source.payload, name, first, count, spec->dtype, at));
     }
     return ST_OK;
 }
 
-/* Reads bytes [from, to) of a unit to `dst`, device memory for byte `from`. With a loader they are
+/* Reads bytes from `from` on of a unit to `dst`, device memory for them. With a loader they are
  * only on their way until loader_finish. */
-static status read_unit(struct weights *w, int unit, size_t from, size_t to, struct tensor dst)
+static status read_unit(struct weights *w, int unit, size_t from, struct tensor dst)
 {
+    const size_t bytes = tensor_bytes(dst);
+
     if (w->dev->kind == DEVICE_PLAN) // no memory to read into
         return ST_OK;
-    for (int i = 0; i < w->count; i++) {
-        const struct weight_spec *spec = &w->specs[i];
-        char name[NAME_BYTES], *at = dst.data;
-        int64_t first, count;
+    if (w->loader != NULL)
+        return loader_add(w->loader, read_bytes, w, unit, from, dst);
+    for (size_t done = 0; done < bytes; done += STAGING_BYTES) {
+        const size_t now = bytes - done < STAGING_BYTES ? bytes - done : STAGING_BYTES;
 
-        unit_name(name, spec->name, unit);
-        elements_between(w, i, from, to, &first, &count);
-        if (count == 0)
-            continue;
-        at += w->offset[i] + (size_t)first * dtype_size(spec->dtype) - from;
-        if (w->loader != NULL)
-            TRY(loader_add(w->loader, &w->source, name, first, tensor_of(at, spec->dtype, count)));
-        else
-            TRY(read_staged(w, name, first, tensor_of(at, spec->dtype, count)));
+        TRY(read_bytes(w, unit, from + done, from + done + now, w->staging));
+        TRY(device_upload(w->dev, tensor_slice(dst, 0, (int64_t)done, (int64_t)now), w->staging));
     }
     return ST_OK;
 }
@@ -204,7 +206,7 @@ static status open_resident(struct weights *w, struct arena *a)
         const struct tensor own = w->group != NULL ? own_slice(w, unit) : unit;
 
         place_tensors(w, &w->tensors[u * w->count], unit);
-        TRY(read_unit(w, u, from, from + tensor_bytes(own), own));
+        TRY(read_unit(w, u, from, own));
     }
     return finish_reading(w);
 }
@@ -234,12 +236,12 @@ static status open_buffers(struct weights *w, struct arena *a)
 
 static status open_sharded(struct weights *w, struct arena *a)
 {
-    const size_t from = w->shard[w->group->rank], to = w->shard[w->group->rank + 1];
+    const size_t from = w->shard[w->group->rank];
 
     TRY(open_buffers(w, a));
     TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->kept_bytes));
     for (int u = 0; u < w->units; u++)
-        TRY(read_unit(w, u, from, to, tensor_at(w->kept, u)));
+        TRY(read_unit(w, u, from, tensor_at(w->kept, u)));
     return finish_reading(w);
 }
 
@@ -304,7 +306,7 @@ static status fetch(struct weights *w, int b, int unit)
     TRY(transfer_wait(&w->gather[b]));
     w->held[b] = -1;
     if (w->mode == WEIGHTS_STREAMED)
-        TRY(read_unit(w, unit, 0, w->unit_bytes, w->buffer[b]));
+        TRY(read_unit(w, unit, 0, w->buffer[b]));
     else
         TRY(group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard,
                              (char *)w->kept.data + (size_t)unit * w->kept_bytes));

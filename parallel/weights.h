@@ -26,6 +26,16 @@ struct weight_spec {
     int64_t dim[TENSOR_AXES];
 };
 
+/* Where parameters come from: elements [first, first + count) of the named tensor, in row-major
+ * order of the spec's dims, as dtype dt, into host memory. `read` is called by several threads at
+ * once where the device has memory of its own. */
+struct weight_source {
+    status (*read)(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
+                   void *dst);
+    void (*want)(void *payload, const char *name, int64_t first, int64_t count); // a hint, or NULL
+    void *payload;
+};
+
 struct weights {
     enum weights_mode mode;
     int units, count; // count: tensors of a unit

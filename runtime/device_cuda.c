@@ -2,6 +2,10 @@
 #include "runtime/device_internal.h"
 
 #include <cuda_runtime_api.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 static status check(cudaError_t e, const char *what)
 {
@@ -67,16 +71,38 @@ static status cuda_wait(struct device *dev)
     return check(cudaStreamSynchronize(dev->stream), "waiting for the GPU");
 }
 
+/* Large pages that the driver then pins: half the time of cudaHostAlloc, which takes small ones. */
 static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
 {
+    const size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    int same = 0; // whether the GPU knows registered memory by the host's address
+    status st;
+
     dev->stops++;
-    return check(cudaHostAlloc(p, bytes > 0 ? bytes : 1, cudaHostAllocPortable), "pinned memory");
+    cudaDeviceGetAttribute(&same, cudaDevAttrCanUseHostPointerForRegisteredMem, dev->index);
+    if (bytes < HUGE_PAGE || !same)
+        return check(cudaHostAlloc(p, bytes > 0 ? bytes : 1, cudaHostAllocPortable), "pinning");
+    *p = aligned_alloc(HUGE_PAGE, whole);
+    if (*p == NULL)
+        return fail(ST_MEMORY, "%.1f MiB of host memory are not to be had",
+                    (double)bytes / (1 << 20));
+    madvise(*p, whole, MADV_HUGEPAGE); // a hint
+    st = check(cudaHostRegister(*p, whole, cudaHostRegisterPortable), "pinning");
+    if (st != ST_OK)
+        free(*p);
+    return st;
 }
 
+/* What cudaHostAlloc gave cannot be unregistered. */
 static void cuda_host_free(struct device *dev, void *p)
 {
     (void)dev;
-    cudaFreeHost(p);
+    if (cudaHostUnregister(p) == cudaSuccess) {
+        free(p);
+    } else {
+        cudaGetLastError();
+        cudaFreeHost(p);
+    }
 }
 
 static cudaStream_t stream_of(struct device *dev, enum device_queue q)
