@@ -141,7 +141,7 @@ static status conv(struct bench *b, int64_t t, int64_t h, int64_t w, int64_t c_i
     TAKE(o.x, b->cdt, t + 2, h + 2, w, c_in);
     TAKE(o.w, b->cdt, c_out, 3, 3, 3, c_in);
     TAKE(o.bias, DT_F32, c_out);
-    o.conv = (struct conv){ 1, 1, 1, 1 };
+    o.conv = (struct conv){ 1, 1, 1, 1, false };
     TRY_OUT(bench_time(b, "conv", (struct bench_work){ call_conv, &o, flops, bytes, CEILING_GEMM },
                        "%lld x %lld x %lld, %lld to %lld", (long long)t, (long long)h, (long long)w,
                        (long long)c_in, (long long)c_out));

@@ -190,11 +190,6 @@ static status traced_channel_norm(struct device *dev, struct tensor out, struct 
     TRACED("channel norm", channel_norm(dev, out, x, gamma, act), bytes_of(out) + bytes_of(x), );
 }
 
-static status traced_upsample2x(struct device *dev, struct tensor out, struct tensor x)
-{
-    TRACED("upsample", upsample2x(dev, out, x), bytes_of(out) + bytes_of(x), );
-}
-
 static status traced_channel_affine(struct device *dev, struct tensor out, struct tensor x,
                                     struct tensor scale, struct tensor shift)
 {
@@ -224,7 +219,6 @@ static const struct table traced_ops = {
     .copy = traced_copy,
     .conv3d = traced_conv3d,
     .channel_norm = traced_channel_norm,
-    .upsample2x = traced_upsample2x,
     .channel_affine = traced_channel_affine,
     .to_u8 = traced_to_u8,
 };
