@@ -21,12 +21,12 @@ def load(paths):
         if "version" in data:
             ours += [(data, row) for row in data["results"]]
         else:
-            peers += data["results"]
+            peers += data.get("results", [])  # none in a trace
     return ours, peers
 
 
 def size_of(header):
-    return {"832*480": "480", "1280*720": "720"}.get(header["size"], header["size"])
+    return {"832*480": "480P", "1280*720": "720P"}.get(header["size"], header["size"])
 
 
 def forwards(ours, peers):
@@ -50,7 +50,7 @@ def forwards(ours, peers):
             name += f" {row['how']}" + ("" if row["ranks"] == 1 else f" {row['parallel']}")
         elif "dtype" in row:
             name += " " + row["dtype"]
-        found.setdefault((row["test"], row.get("model", ""), row.get("size", "")), []).append(
+        found.setdefault((row["test"], row.get("model", ""), row["size"] + "P" if row.get("size") else ""), []).append(
             (name, row["ranks"], row["median_s"]))
     return found
 
@@ -60,7 +60,7 @@ def ratio(paths):
         for ranks in sorted({r for _, r, _ in rows}):
             here = [r for r in rows if r[1] == ranks]
             mine = [s for name, _, s in here if name.startswith("wanmpi")]
-            print(f"{test} {model} {size}P, {ranks} GPU{'s' if ranks > 1 else ''}")
+            print(f"{test} {model} {size}, {ranks} GPU{'s' if ranks > 1 else ''}")
             for name, _, seconds in sorted(here, key=lambda r: r[2]):
                 beside = "" if name.startswith("wanmpi") or not mine else \
                     f"   ours is {seconds / min(mine):.2f} times as fast"
@@ -87,7 +87,7 @@ def plot_roofline(plt, paths):
     ax.set_xlabel("operations per byte moved at least")
     ax.set_ylabel("TFLOP/s")
     ax.set_xlim(1, 1e5)
-    ax.set_ylim(copy / 1e12 / 2, peak / 1e12 * 2)
+    ax.set_ylim(peak / 1e12 / 30, peak / 1e12 * 1.5)
     ax.grid(alpha=0.3)
     ax.legend()
     return fig
@@ -105,7 +105,7 @@ def plot_scaling(plt, paths):
                 ax.plot([n for n, _ in best], [s for _, s in best], "o-", color=colour, label=side)
                 ax.plot([n for n, _ in best], [best[0][1] * best[0][0] / n for n, _ in best], ":",
                         color=colour)
-        ax.set_title(f"{model} {size}P, 81 frames")
+        ax.set_title(f"{model} {size}")
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(ranks, [str(n) for n in ranks])
@@ -123,13 +123,13 @@ def plot_breakdown(plt, paths):
         ours, _ = load([path])
         parts = {}
         for header, row in ours:
-            if row["test"] == "dit part":
+            if row["test"] == "dit part" and "family" in row:
                 exchange = row["family"] in ("all-to-all", "all-gather", "exchange", "broadcast")
                 family = row["family"] + (" (not hidden)" if exchange else "")
                 seconds = row.get("waited_s", 0) if exchange else row["median_s"]
                 parts[family] = parts.get(family, 0) + seconds
         if parts:
-            files.append((f"{header['model']} {size_of(header)}P x{header['ranks']}", parts))
+            files.append((f"{header['model']} {size_of(header)} x{header['ranks']}", parts))
     names = sorted({n for _, parts in files for n in parts},
                    key=lambda n: -sum(parts.get(n, 0) for _, parts in files))
     fig, ax = plt.subplots(figsize=(9, 1.2 + 0.7 * len(files)))
@@ -140,7 +140,7 @@ def plot_breakdown(plt, paths):
         ax.barh([f for f, _ in files], widths, left=left, color=colours(i % 20), label=name)
         left = [a + b for a, b in zip(left, widths)]
     ax.set_xlabel("seconds of a forward")
-    ax.legend(ncols=3, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    ax.legend(ncols=3, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.6 / (1 + 0.5 * len(files))))
     fig.tight_layout()
     return fig
 
