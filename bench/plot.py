@@ -132,7 +132,7 @@ def plot_breakdown(plt, paths):
             files.append((f"{header['model']} {size_of(header)} x{header['ranks']}", parts))
     names = sorted({n for _, parts in files for n in parts},
                    key=lambda n: -sum(parts.get(n, 0) for _, parts in files))
-    fig, ax = plt.subplots(figsize=(9, 1.2 + 0.7 * len(files)))
+    fig, ax = plt.subplots(figsize=(9, 2 + 0.5 * len(files)), layout="constrained")
     colours = plt.get_cmap("tab20")
     left = [0.0] * len(files)
     for i, name in enumerate(names):
@@ -140,8 +140,7 @@ def plot_breakdown(plt, paths):
         ax.barh([f for f, _ in files], widths, left=left, color=colours(i % 20), label=name)
         left = [a + b for a, b in zip(left, widths)]
     ax.set_xlabel("seconds of a forward")
-    ax.legend(ncols=3, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.6 / (1 + 0.5 * len(files))))
-    fig.tight_layout()
+    fig.legend(ncols=4, fontsize=7, loc="outside lower center")
     return fig
 
 
