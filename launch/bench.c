@@ -26,7 +26,7 @@ static const struct part_row {
     { "text", bench_text, "the text encoder, 512 tokens" },
     { "dit", bench_dit, "a forward of the transformer, and where its time goes" },
     { "vae", bench_vae, "decoding" },
-    { "whole", bench_whole, "steps of a guided generation" },
+    { "whole", bench_whole, "a guided step, and what a video takes with it" },
 };
 
 #define AT(f) offsetof(struct bench_options, f)
