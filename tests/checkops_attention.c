@@ -24,9 +24,23 @@ static void check_attention(struct check *c)
         { 33, 200, 2, 64, 0, DT_F32, 0, 1e-6f },
         { 17, 140, 2, 128, 2, DT_BF16, 0, 1 },
         { 65, 31, 4, 33, 0, DT_BF16, 0, 1 },
+        { 1, 1, 1, 128, 0, DT_BF16, 0, 1 },
+        { 37, 150, 2, 80, 0, DT_BF16, 0, 1 },
+        { 130, 257, 3, 128, 8, DT_BF16, 0, 1 },
+        { 150, 129, 2, 128, 0, DT_BF16, 0, 6 },
+        { 40, 200, 2, 128, 0, DT_BF16, 30, 1e-3f },
+        { 300, 1, 2, 128, 0, DT_BF16, 0, 1 },
+        // from here on for a GPU alone
+        { 1025, 1300, 2, 128, 256, DT_BF16, 0, 1 },
+        { 513, 2048, 3, 64, 64, DT_BF16, 0, 3 },
+        { 129, 4099, 5, 128, 0, DT_BF16, 0, 1 },
+        { 150, 333, 2, 200, 4, DT_F32, 0, 1 },
+        { 150, 133, 1, 384, 0, DT_BF16, 0, 1 },
+        { 200, 1000, 2, 128, 12, DT_F32, 0, 4 },
     };
+    const size_t small = COUNT(cases) - 6;
 
-    for (size_t i = 0; i < COUNT(cases); i++) {
+    for (size_t i = 0; i < (c->got.kind == DEVICE_CUDA ? COUNT(cases) : small); i++) {
         const int64_t sq = cases[i].sq, sk = cases[i].sk, n = cases[i].n, d = cases[i].d;
         const enum dtype dt = cases[i].dt;
         const float scale = 1 / sqrtf((float)d);

@@ -55,6 +55,7 @@ static void context_close(struct device *dev)
 status cuda_context(struct device *dev, struct cuda_context **context)
 {
     struct cuda_context *c = dev->backend;
+    enum cudaDriverEntryPointQueryResult found;
     status st = ST_OK;
 
     *context = c;
@@ -71,6 +72,9 @@ status cuda_context(struct device *dev, struct cuda_context **context)
     TRY_OUT(cuda_check(
         cudaDeviceGetAttribute(&c->multiprocessors, cudaDevAttrMultiProcessorCount, dev->index),
         "opening"));
+    TRY_OUT(cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &c->encode_tiled,
+                                                        12000, cudaEnableDefault, &found),
+                       "opening"));
     *context = c;
 out:
     if (st != ST_OK)

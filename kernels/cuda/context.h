@@ -18,7 +18,8 @@ struct plan_cache;
 
 struct cuda_context {
     cublasLtHandle_t lt;
-    cudnnHandle_t dnn; // on the device's stream
+    cudnnHandle_t dnn;  // on the device's stream
+    void *encode_tiled; // the driver's cuTensorMapEncodeTiled
     int multiprocessors;
     struct plan_cache *gemms, *attentions, *convs;
 };

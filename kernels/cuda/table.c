@@ -1,3 +1,4 @@
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/picture.h"
 #include "kernels/cuda/plain.h"
@@ -36,4 +37,5 @@ void table_cuda(struct table *t)
     t->conv3d = hopper_conv3d;
     t->channel_norm = picture_channel_norm;
     t->workspace = 64 * MB; // cuBLASLt's and cuDNN's scratch
+    t->attention = attention_sm90;
 }

@@ -1,0 +1,217 @@
+/* bench_attention - the GPU's attention at the sizes of Wan's transformers: TFLOP/s of each kernel
+ * when it runs for a second or more, and whether the rows of a part of the queries have the bits
+ * that they have among all.
+ *
+ *     bench_attention [seconds a reading] */
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/plain.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    enum dtype dt;
+    status (*attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
+                        struct tensor k, struct tensor v, float scale);
+} kernels[] = {
+    { "sm90", DT_BF16, attention_sm90 },
+    { "cudnn", DT_BF16, attention_cudnn },
+    { "f32", DT_F32, attention_f32 },
+};
+
+#define NOISE 1048573 // a prime, so that no two heads see the same numbers
+
+static status check(cudaError_t e)
+{
+    return cuda_check(e, "timing");
+}
+
+/* Normal numbers that bf16 holds, as that and as f32. */
+struct noise {
+    uint16_t narrow[NOISE];
+    float wide[NOISE];
+};
+
+static void draw(struct noise *noise)
+{
+    uint64_t state = 1;
+
+    for (int i = 0; i < NOISE; i++) {
+        double u[2];
+        float f;
+        uint32_t bits;
+
+        for (int j = 0; j < 2; j++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            u[j] = ((double)(state >> 11) + 0.5) / 9007199254740992.0;
+        }
+        f = (float)(sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]));
+        memcpy(&bits, &f, sizeof(bits));
+        noise->narrow[i] = (uint16_t)((bits + 0x8000) >> 16);
+        bits = (uint32_t)noise->narrow[i] << 16;
+        memcpy(&noise->wide[i], &bits, sizeof(bits));
+    }
+}
+
+static status fill(struct device *dev, struct tensor t, const struct noise *noise)
+{
+    const int64_t count = tensor_count(t);
+    const size_t size = dtype_size(t.dtype);
+
+    for (int64_t i = 0; i < count; i += NOISE) {
+        const int64_t n = count - i < NOISE ? count - i : NOISE;
+
+        TRY(device_upload(dev, tensor_of((char *)t.data + (size_t)i * size, t.dtype, n),
+                          t.dtype == DT_BF16 ? (const void *)noise->narrow : noise->wide));
+    }
+    return ST_OK;
+}
+
+static double element(enum dtype dt, const char *p, int64_t i)
+{
+    uint32_t bits;
+    float f;
+
+    if (dt == DT_F32)
+        return (double)((const float *)p)[i];
+    bits = (uint32_t)((const uint16_t *)p)[i] << 16;
+    memcpy(&f, &bits, sizeof(f));
+    return (double)f;
+}
+
+/* |a - b| / |b| */
+static double distance(enum dtype dt, const char *a, const char *b, int64_t count)
+{
+    double off = 0, whole = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        const double want = element(dt, b, i), d = element(dt, a, i) - want;
+
+        off += d * d;
+        whole += want * want;
+    }
+    return sqrt(off / whole);
+}
+
+#define PART 37 // rows looked at in each of three places
+
+struct sizes {
+    int64_t sq, sk, heads;
+};
+
+/* One kernel at one size. */
+static status measure(struct device *dev, size_t which, struct sizes s, const struct noise *noise,
+                      double seconds)
+{
+    const enum dtype dt = kernels[which].dt;
+    const int64_t d = 128, c = s.heads * d, rows = s.sq > s.sk ? s.sq : s.sk;
+    const size_t size = dtype_size(dt), bytes = (size_t)(rows * 3 * c) * size;
+    const size_t out_bytes = (size_t)(s.sq * c) * size, part_bytes = (size_t)(PART * c) * size;
+    const float scale = 1 / sqrtf((float)d);
+    const struct tensor none = { 0 };
+    void *qkv = NULL, *result = NULL, *parts = NULL;
+    char *host = malloc(3 * part_bytes);
+    cudaEvent_t from = NULL, to = NULL;
+    double off = 0, took = 0;
+    int runs = 2, different = 0;
+    status st = ST_OK;
+
+    TRY_OUT(check(cudaEventCreate(&from)));
+    TRY_OUT(check(cudaEventCreate(&to)));
+    TRY_OUT(device_alloc(dev, &qkv, bytes));
+    TRY_OUT(device_alloc(dev, &result, out_bytes));
+    TRY_OUT(device_alloc(dev, &parts, part_bytes));
+    TRY_OUT(fill(dev, tensor_of(qkv, dt, rows * 3 * c), noise));
+
+    const struct tensor all = tensor_split(tensor_of(qkv, dt, rows, 3 * c), 1, d);
+    const struct tensor q = tensor_slice(tensor_slice(all, 1, 0, s.heads), 0, 0, s.sq);
+    const struct tensor k = tensor_slice(tensor_slice(all, 1, s.heads, s.heads), 0, 0, s.sk);
+    const struct tensor v = tensor_slice(tensor_slice(all, 1, 2 * s.heads, s.heads), 0, 0, s.sk);
+    const struct tensor out = tensor_of(result, dt, s.sq, s.heads, d);
+    const struct tensor part = tensor_of(parts, dt, PART, s.heads, d);
+
+    TRY_OUT(kernels[which].attention(dev, out, none, q, k, v, scale)); // makes the plan
+    TRY_OUT(device_wait(dev));
+    for (int twice = 0; twice < 2; twice++) { // once to learn how many runs fill the time
+        float ms;
+
+        TRY_OUT(check(cudaEventRecord(from, dev->stream)));
+        for (int i = 0; i < runs; i++)
+            TRY_OUT(kernels[which].attention(dev, out, none, q, k, v, scale));
+        TRY_OUT(check(cudaEventRecord(to, dev->stream)));
+        TRY_OUT(device_wait(dev));
+        TRY_OUT(check(cudaEventElapsedTime(&ms, from, to)));
+        took = 1e-3 * (double)ms / runs;
+        if (twice == 0)
+            runs = 1 + (int)(seconds / took);
+    }
+    for (int place = 0; place < 3 && s.sq >= PART; place++) {
+        const int64_t first = place == 0 ? 0 : place == 1 ? (s.sq - PART) / 2 : s.sq - PART;
+        const struct tensor some = tensor_slice(q, 0, first, PART);
+
+        TRY_OUT(device_download(dev, host, tensor_slice(out, 0, first, PART)));
+        TRY_OUT(kernels[which].attention(dev, part, none, some, k, v, scale));
+        TRY_OUT(device_download(dev, host + part_bytes, part));
+        TRY_OUT(plain_attention(dev, part, none, some, k, v, scale));
+        TRY_OUT(device_download(dev, host + 2 * part_bytes, part));
+        TRY_OUT(device_wait(dev));
+        different += memcmp(host, host + part_bytes, part_bytes) != 0;
+        off = fmax(off, distance(dt, host, host + 2 * part_bytes, PART * c));
+    }
+
+    const double flop = 4.0 * (double)s.sq * (double)s.sk * (double)c;
+
+    printf("%6lld of %6lld tokens, %2lld heads  %-6s %8.3f ms  %5.0f TFLOP/s, %4d runs; off %.1e; "
+           "parts %s\n",
+           (long long)s.sq, (long long)s.sk, (long long)s.heads, kernels[which].name, 1e3 * took,
+           flop / took * 1e-12, runs, off, different == 0 ? "same" : "DIFFERENT");
+    fflush(stdout);
+out:
+    if (from != NULL)
+        cudaEventDestroy(from);
+    if (to != NULL)
+        cudaEventDestroy(to);
+    device_free(dev, qkv, bytes);
+    device_free(dev, result, out_bytes);
+    device_free(dev, parts, part_bytes);
+    free(host);
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct sizes sizes[] = {
+        { 32760, 32760, 40 }, { 75600, 75600, 40 }, { 32760, 32760, 12 }, { 32760, 32760, 5 },
+        { 75600, 75600, 5 },  { 16380, 32760, 40 }, { 8190, 16380, 10 },  { 32760, 512, 40 },
+        { 4095, 512, 40 },    { 1000, 1000, 5 },
+    };
+    const double seconds = argc > 1 ? atof(argv[1]) : 1;
+    struct noise *noise = malloc(sizeof(*noise));
+    struct device dev = { 0 };
+    struct table table;
+    status st = ST_OK;
+
+    if (noise == NULL)
+        return 1;
+    if (device_cuda_count() == 0) {
+        printf("bench_attention: skipped, no GPU here\n");
+        return 77;
+    }
+    draw(noise);
+    table_cuda(&table);
+    TRY_OUT(device_open_cuda(&dev, 0, &table, table.workspace));
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (size_t which = 0; which < COUNT(kernels); which++)
+            if (kernels[which].dt != DT_F32 || sizes[i].heads <= 12)
+                TRY_OUT(measure(&dev, which, sizes[i], noise, seconds));
+out:
+    if (st != ST_OK)
+        printf("bench_attention: %s\n", status_line());
+    device_close(&dev);
+    free(noise);
+    return st != ST_OK;
+}
