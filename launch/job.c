@@ -98,6 +98,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r,
         .t5_stored = DT_BF16,
         .prompts = prompts,
         .text_rows = (int)config->dit.text_len,
+        .t5_fsdp = r->t5_fsdp && ranks > 1,
         .decode = true,
         .table = table,
     };

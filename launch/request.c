@@ -84,7 +84,8 @@ static const struct option rows[] = {
     { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .commands = ALL, .marks = JOB,
       .help = "spread the transformer's weights over the ranks (default: when they do not fit)" },
     { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
-      .help = "official flag; the text encoder is streamed from the file and needs no sharding" },
+      .help = "spread the text encoder's weights over the ranks, which all encode (default: rank 0 "
+              "encodes and streams them from the file)" },
     { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
       .marks = JOB, .help = "per rank (default: the node's cores over its ranks)" },
     { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,

@@ -34,7 +34,11 @@ static status cuda_alloc(struct device *dev, void **p, size_t bytes)
 
 static void cuda_free(struct device *dev, void *p)
 {
+    size_t available = 0, total = 0;
+
     dev->stops++;
+    if (cudaMemGetInfo(&available, &total) == cudaSuccess && total - available > dev->used_peak)
+        dev->used_peak = total - available;
     cudaFree(p);
 }
 

@@ -52,7 +52,7 @@ check "inspect" "$wanmpi" inspect model
 # P ranks = 1 rank: the same bits but for ring.
 check "one rank" make 1 one --ops ref --contact_sheet one.png
 check "the video" is_video one.mp4 128 96 9
-for axes in "2 cfg2 --cfg_size 2" "3 ulysses3 --ulysses_size 3 --cfg_size 1" "2 fsdp2 --dit_fsdp" \
+for axes in "2 cfg2 --cfg_size 2" "3 ulysses3 --ulysses_size 3 --cfg_size 1" "2 fsdp2 --dit_fsdp" "3 t5-fsdp3 --t5_fsdp" \
     "4 cfg2-ulysses2-fsdp --cfg_size 2 --ulysses_size 2 --dit_fsdp" \
     "8 ulysses8 --cfg_size 1 --ulysses_size 8" "5 uneven5 --cfg_size 1 --ulysses_size 5 --dit_fsdp" \
     "16 cfg2-ulysses8 --cfg_size 2 --ulysses_size 8"; do
