@@ -141,7 +141,7 @@ static size_t host_bytes(const struct plan_input *in, int rank)
 
     bytes += (size_t)in->prompts * (size_t)in->text_rows * (size_t)in->config.dit.text_dim *
              sizeof(float);
-    bytes += 4 << 20; // weights on their way in
+    bytes += in->gpu ? loader_bytes(in->threads) : 4 << 20; // weights on their way in
     if (rank == 0)
         bytes += 16 * frame; // on their way into the file
     return bytes;
@@ -185,6 +185,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     else
         out->device = larger(text, larger(step, decode));
     out->device += out->workspace;
+    out->beside = in->gpu ? DEVICE_CUDA_BESIDE : 0;
     out->host = host_bytes(in, rank) + (in->t5_cpu ? out->text.scratch : 0);
 out:
     mesh_close(&mesh);
@@ -210,5 +211,6 @@ void plan_cover(struct plan_rank *all, const struct plan_rank *one)
     cover_stage(&all->decode, &one->decode);
     all->workspace = larger(all->workspace, one->workspace);
     all->device = larger(all->device, one->device);
+    all->beside = larger(all->beside, one->beside);
     all->host = larger(all->host, one->host);
 }

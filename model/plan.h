@@ -22,7 +22,8 @@ struct plan_input {
     int text_rows;        // longest prompt in tokens
     bool t5_cpu;          // on rank 0's host, whatever the device is
     bool t5_fsdp;         // on all ranks, a slice of the weights each
-    int threads;          // of the host, for t5_cpu
+    int threads;          // of the host, for t5_cpu and for reading weights
+    bool gpu;             // what CUDA and the loader take counts
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays while the VAE decodes (batch)
     bool decode;               // false: the run ends with the latent
@@ -39,6 +40,7 @@ struct plan_rank {
     struct plan_stage text, load, step, decode; // load: dit_begin; step: one step
     size_t workspace;                           // of the device, always
     size_t device;                              // the largest sum that is alive at once
+    size_t beside;                              // what CUDA and its libraries hold on a GPU besides
     size_t host; // host buffers besides: latents, tokens, texts, frames
 };
 
