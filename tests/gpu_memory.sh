@@ -18,12 +18,12 @@ fi
     { cat synth.log; exit 1; }
 flags=
 [ "$ranks" -gt 1 ] && flags=--dit_fsdp
-began=$(date +%s.%N)
+began=$(date +%s%N)
 # shellcheck disable=SC2086
 mpirun -q --oversubscribe --bind-to none -n "$ranks" "$wanmpi" generate --device cuda --task "$task" \
     --ckpt_dir model --size "$size" --frame_num "$frames" --sample_steps 2 --base_seed 7 \
     --prompt "Two cats boxing" --save_file out.mp4 $flags > run.log 2>&1 || { cat run.log; exit 1; }
-echo "$task at $size x $frames, $ranks ranks: $(echo "$(date +%s.%N) - $began" | bc) s with two steps"
+echo "$task at $size x $frames, $ranks ranks: $((($(date +%s%N) - began) / 1000000)) ms with two steps"
 grep '^memory  rank\|^wrote' run.log
 awk -v ranks="$ranks" -v task="$task" -v size="$size" '
     /^memory  rank .* GPU peak/ {
