@@ -235,8 +235,8 @@ status bench_vae(struct bench *b)
         d.latent[i] = b->values[i % BENCH_VALUES];
     TRY_OUT(arena_init(&d.weights, &b->dev, "vae", b->sizes.decode.weights));
     TRY_OUT(arena_init(&d.scratch, &b->dev, "decode", b->sizes.decode.scratch));
-    TRY_OUT(vae_open(&d.vae, &b->plan.config.vae, &b->mesh.all, &b->dev, &d.weights, DT_F32, false,
-                     true, bench_source(b)));
+    TRY_OUT(vae_open(&d.vae, &b->plan.config.vae, &b->mesh.all, &b->dev, &d.weights,
+                     b->plan.vae_dtype, false, true, bench_source(b)));
     flops = b->dev.flops;
     TRY_OUT(call_decode(&d));
     flops = b->dev.flops - flops;

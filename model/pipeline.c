@@ -284,8 +284,8 @@ static status load_vae(struct pipeline *p)
         return ST_OK;
     TRY(checkpoint_part(c, PART_VAE));
     TRY(arena_init(&p->vae_weights, p->dev, "vae", p->sizes.decode.weights));
-    TRY(vae_open(&p->vae, &c->config.vae, &p->mesh.all, p->dev, &p->vae_weights, DT_F32, false,
-                 true, checkpoint_source(c, PART_VAE)));
+    TRY(vae_open(&p->vae, &c->config.vae, &p->mesh.all, p->dev, &p->vae_weights, p->plan.vae_dtype,
+                 false, true, checkpoint_source(c, PART_VAE)));
     p->vae_ready = true;
     return ST_OK;
 }

@@ -116,8 +116,8 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
 
     TRY_OUT(arena_init(&weights, dev, "vae", 0));
     TRY_OUT(arena_init(&scratch, dev, "decode", 0));
-    TRY_OUT(
-        vae_open(&vae, &in->config.vae, &m->all, dev, &weights, DT_F32, false, true, no_source));
+    TRY_OUT(vae_open(&vae, &in->config.vae, &m->all, dev, &weights, in->vae_dtype, false, true,
+                     no_source));
     start(stage, dev, m);
     TRY_OUT(vae_decode(&vae, &scratch, NULL, s.t, s.h, s.w, in->tiling,
                        (struct frame_sink){ no_frames, NULL }, NULL));

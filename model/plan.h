@@ -16,6 +16,7 @@ struct plan_input {
     int ranks, ranks_per_node;
     struct mesh_shape mesh; // complete
     enum dtype cdt;
+    enum dtype vae_dtype; // of the VAE's matrices and pictures
     bool fsdp;
     enum dtype t5_stored; // of umT5's matrices in memory
     int prompts;          // that the text stage encodes at once; 0: text comes from a file
