@@ -61,13 +61,15 @@ struct bench {
 
 /* ---- bench_time.c ---- */
 
-/* Times `call`, which queues work, after one run that is not counted; the ranks start together.
- * Adds a row, and prints it on rank 0. `flops` and `bytes` of one run. Collective. */
+/* Times `call`, which queues work, after one run that is not counted unless it is `warm`; the ranks
+ * start together. Adds a row, and prints it on rank 0. `flops` and `bytes` are of one run; flops
+ * below 0: those that the ops count. Collective. */
 struct bench_work {
     status (*call)(void *payload);
     void *payload;
     double flops, bytes;
     enum ceiling against;
+    bool warm;
 };
 status bench_time(struct bench *b, const char *test, struct bench_work work, const char *format,
                   ...) __attribute__((format(printf, 4, 5)));

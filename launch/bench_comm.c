@@ -59,7 +59,7 @@ static status exchange(struct bench *b, struct group *g, status (*call)(void *pa
     TRY_OUT(arena_take(&a, &e.send, DT_U8,
                        (int64_t)(call == call_all_to_all ? (size_t)g->size * part : part)));
     TRY_OUT(device_zero(&b->dev, e.send));
-    TRY_OUT(bench_time(b, "comm", (struct bench_work){ call, &e, 0, sent, CEILING_LINK },
+    TRY_OUT(bench_time(b, "comm", (struct bench_work){ call, &e, 0, sent, CEILING_LINK, false },
                        "%s, %d ranks, %.1f MB sent", what, g->size, sent / 1e6));
 out:
     arena_done(&a);

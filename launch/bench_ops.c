@@ -58,7 +58,8 @@ static status gemm(struct bench *b, int64_t m, int64_t n, int64_t k, enum act ac
     TAKE(o.w, b->cdt, n, k);
     TAKE(o.bias, b->cdt, n);
     o.act = act;
-    TRY_OUT(bench_time(b, "gemm", (struct bench_work){ call_gemm, &o, flops, bytes, CEILING_GEMM },
+    TRY_OUT(bench_time(b, "gemm",
+                       (struct bench_work){ call_gemm, &o, flops, bytes, CEILING_GEMM, false },
                        "%s: %lld x %lld x %lld", what, (long long)m, (long long)n, (long long)k));
 out:
     operands_close(&o);
@@ -98,9 +99,10 @@ static status attention(struct bench *b, int64_t sq, int64_t sk, int64_t n, int6
     TAKE(o.x, b->cdt, sq, n, d);
     TAKE(o.k, b->cdt, sk, n, d);
     TAKE(o.v, b->cdt, sk, n, d);
-    TRY_OUT(bench_time(
-        b, "attention", (struct bench_work){ call_attention, &o, flops, bytes, CEILING_GEMM },
-        "%s: %lld x %lld, %lld heads", what, (long long)sq, (long long)sk, (long long)n));
+    TRY_OUT(bench_time(b, "attention",
+                       (struct bench_work){ call_attention, &o, flops, bytes, CEILING_GEMM, false },
+                       "%s: %lld x %lld, %lld heads", what, (long long)sq, (long long)sk,
+                       (long long)n));
 out:
     operands_close(&o);
     return st;
@@ -142,7 +144,8 @@ static status conv(struct bench *b, int64_t t, int64_t h, int64_t w, int64_t c_i
     TAKE(o.w, b->cdt, c_out, 3, 3, 3, c_in);
     TAKE(o.bias, DT_F32, c_out);
     o.conv = (struct conv){ 1, 1, 1, 1, false };
-    TRY_OUT(bench_time(b, "conv", (struct bench_work){ call_conv, &o, flops, bytes, CEILING_GEMM },
+    TRY_OUT(bench_time(b, "conv",
+                       (struct bench_work){ call_conv, &o, flops, bytes, CEILING_GEMM, false },
                        "%lld x %lld x %lld, %lld to %lld", (long long)t, (long long)h, (long long)w,
                        (long long)c_in, (long long)c_out));
 out:
@@ -244,7 +247,8 @@ status bench_fused(struct bench *b)
 
     for (size_t i = 0; i < COUNT(cases); i++)
         TRY_OUT(bench_time(
-            b, "fused", (struct bench_work){ cases[i].call, &o, 0, cases[i].bytes, CEILING_COPY },
+            b, "fused",
+            (struct bench_work){ cases[i].call, &o, 0, cases[i].bytes, CEILING_COPY, false },
             "%s: %lld x %lld", cases[i].name, (long long)s, (long long)dim));
 out:
     operands_close(&o);
@@ -302,9 +306,10 @@ status bench_load(struct bench *b)
 
     for (size_t i = 0; i < COUNT(cases); i++) {
         o.host = cases[i].host;
-        TRY_OUT(bench_time(b, "load",
-                           (struct bench_work){ cases[i].call, &o, 0, (double)bytes, CEILING_HOST },
-                           "%s, %lld MB", cases[i].name, (long long)(bytes / 1000000)));
+        TRY_OUT(bench_time(
+            b, "load",
+            (struct bench_work){ cases[i].call, &o, 0, (double)bytes, CEILING_HOST, false },
+            "%s, %lld MB", cases[i].name, (long long)(bytes / 1000000)));
     }
 out:
     device_host_free(&b->dev, pinned);
@@ -341,7 +346,8 @@ static status ceiling_copy(struct bench *b)
     TAKE(o.out, DT_F32, bytes / 4);
     TAKE(o.x, DT_F32, bytes / 4);
     TRY_OUT(bench_time(
-        b, "copy", (struct bench_work){ call_device_copy, &o, 0, 2 * (double)bytes, CEILING_NONE },
+        b, "copy",
+        (struct bench_work){ call_device_copy, &o, 0, 2 * (double)bytes, CEILING_NONE, false },
         "ceiling: within the device, read and written"));
     learn(b, CEILING_COPY);
 out:
@@ -358,9 +364,10 @@ static status ceiling_host(struct bench *b)
     TRY_OUT(operands_open(&o, b, (double)bytes));
     TRY_OUT(arena_take(&o.a, &o.out, DT_U8, bytes));
     TRY_OUT(device_host_alloc(&b->dev, &o.host, (size_t)bytes));
-    TRY_OUT(bench_time(b, "host copy",
-                       (struct bench_work){ call_upload, &o, 0, (double)bytes, CEILING_NONE },
-                       "ceiling: from pinned memory"));
+    TRY_OUT(
+        bench_time(b, "host copy",
+                   (struct bench_work){ call_upload, &o, 0, (double)bytes, CEILING_NONE, false },
+                   "ceiling: from pinned memory"));
     learn(b, CEILING_HOST);
 out:
     device_host_free(&b->dev, o.host);

@@ -149,7 +149,7 @@ status bench_time(struct bench *b, const char *test, struct bench_work work, con
                   ...)
 {
     const int runs = b->options->repeats;
-    double *seconds = calloc((size_t)runs, sizeof(*seconds)), first;
+    double *seconds = calloc((size_t)runs, sizeof(*seconds)), first, flops = 0;
     char name[72];
     va_list args;
     status st;
@@ -159,10 +159,15 @@ status bench_time(struct bench *b, const char *test, struct bench_work work, con
     va_end(args);
     if (seconds == NULL)
         return fail(ST_MEMORY, "no host memory for %d times", runs);
-    TRY_OUT(bench_once(b, work.call, work.payload, &first));
-    for (int i = 0; i < runs; i++)
+    if (!work.warm)
+        TRY_OUT(bench_once(b, work.call, work.payload, &first));
+    for (int i = 0; i < runs; i++) {
+        flops = b->dev.flops;
         TRY_OUT(bench_once(b, work.call, work.payload, &seconds[i]));
-    TRY_OUT(bench_add(b, test, name, runs, seconds, work.flops, work.bytes, work.against));
+        flops = b->dev.flops - flops;
+    }
+    TRY_OUT(bench_add(b, test, name, runs, seconds, work.flops < 0 ? flops : work.flops, work.bytes,
+                      work.against));
 out:
     free(seconds);
     return st;

@@ -202,26 +202,28 @@ static status traced_to_u8(struct device *dev, struct tensor out, struct tensor 
     TRACED("pixels", to_u8(dev, out, x), bytes_of(out) + bytes_of(x), );
 }
 
-static const struct table traced_ops = {
-    .gemm = traced_gemm,
-    .norm_modulate = traced_norm_modulate,
-    .layer_norm = traced_layer_norm,
-    .rms_norm = traced_rms_norm,
-    .qk_norm_rope = traced_qk_norm_rope,
-    .attention = traced_attention,
-    .attention_merge = traced_attention_merge,
-    .relative_attention = traced_relative_attention,
-    .gate_add = traced_gate_add,
-    .add_rows = traced_add_rows,
-    .silu = traced_silu,
-    .gated_gelu = traced_gated_gelu,
-    .lincomb = traced_lincomb,
-    .copy = traced_copy,
-    .conv3d = traced_conv3d,
-    .channel_norm = traced_channel_norm,
-    .channel_affine = traced_channel_affine,
-    .to_u8 = traced_to_u8,
-};
+/* What is not named here goes to the real op unseen. */
+static void trace_ops(struct table *t)
+{
+    t->gemm = traced_gemm;
+    t->norm_modulate = traced_norm_modulate;
+    t->layer_norm = traced_layer_norm;
+    t->rms_norm = traced_rms_norm;
+    t->qk_norm_rope = traced_qk_norm_rope;
+    t->attention = traced_attention;
+    t->attention_merge = traced_attention_merge;
+    t->relative_attention = traced_relative_attention;
+    t->gate_add = traced_gate_add;
+    t->add_rows = traced_add_rows;
+    t->silu = traced_silu;
+    t->gated_gelu = traced_gated_gelu;
+    t->lincomb = traced_lincomb;
+    t->copy = traced_copy;
+    t->conv3d = traced_conv3d;
+    t->channel_norm = traced_channel_norm;
+    t->channel_affine = traced_channel_affine;
+    t->to_u8 = traced_to_u8;
+}
 
 /* ---- exchanges ---- */
 
@@ -333,14 +335,13 @@ status trace_open(struct trace *t, struct device *dev, int room, int64_t text_le
 {
     status st = ST_OK;
 
-    *t = (struct trace){ .table = traced_ops, .room = room, .text_len = text_len };
+    *t = (struct trace){ .table = *dev->table, .room = room, .text_len = text_len };
+    trace_ops(&t->table);
     t->spans = calloc((size_t)room, sizeof(*t->spans));
     t->comm = calloc(1, sizeof(*t->comm));
     if (t->spans == NULL || t->comm == NULL)
         TRY_OUT(fail(ST_MEMORY, "no host memory for a trace of %d ops", room));
     TRY_OUT(timeline_open(&t->timeline, dev, 3 * room + 2));
-    t->table.name = dev->table->name;
-    t->table.workspace = dev->table->workspace;
     t->real = dev->table;
     t->dev = dev;
     dev->table = &t->table;
