@@ -1,21 +1,29 @@
 /* bench_block THREADS REPEATS
+ * bench_block cuda 14B|1.3B TOKENS [SECONDS]
  *
- * A transformer block of the 1.3B model on 2,048 tokens, op by op: the least time of each op over
- * the repeats, and the least of the whole, by the clock and of the processors. bench/peer_block.py
- * runs it in turns with PyTorch. */
+ * A transformer block, op by op. On the CPU: the 1.3B model's on 2,048 tokens in f32, the least
+ * time of each op over the repeats, and the least of the whole, by the clock and of the processors;
+ * bench/peer_block.py runs it in turns with PyTorch. On a GPU: in bf16, each op queued again and
+ * again for SECONDS (0.5), then the block as a whole, which runs at the clock that the mixture of
+ * ops leaves the card. */
 #include "kernels/table.h"
 #include "runtime/arena.h"
+#include "runtime/half.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-#define TOKENS 2048
 #define TEXT 512
-#define DIM 1536
-#define FFN 8960
-#define HEADS 12
+#define HEAD 128
+
+struct shape {
+    const char *name;
+    int64_t tokens, dim, ffn;
+    enum dtype cdt;
+};
 
 static double clock_s(clockid_t clock)
 {
@@ -44,119 +52,270 @@ static void need(status st)
     }
 }
 
-static struct tensor random_tensor(struct arena *a, float size, int ndim, const int64_t *dim)
+/* Random numbers, laid one behind the other until `t` is full. */
+static void fill(struct device *dev, struct tensor t, float size)
+{
+    static float random[1 << 20];
+    static uint16_t narrow[COUNT(random)];
+    const int64_t count = tensor_count(t), step = COUNT(random);
+    const struct tensor flat = tensor_reshape(t, count);
+
+    for (int64_t i = 0; i < step && i < count; i++) {
+        random[i] = ((float)rand() / (float)RAND_MAX * 2 - 1) * size;
+        narrow[i] = bf16_from_f32(random[i]);
+    }
+    for (int64_t i = 0; i < count; i += step)
+        need(device_upload(dev, tensor_slice(flat, 0, i, count - i < step ? count - i : step),
+                           t.dtype == DT_BF16 ? (void *)narrow : random));
+}
+
+static struct tensor random_tensor(struct device *dev, struct arena *a, enum dtype dt, float size,
+                                   int ndim, const int64_t *dim)
 {
     struct tensor t;
 
-    need(arena_take_dims(a, &t, DT_F32, ndim, dim));
-    for (int64_t i = 0; i < tensor_count(t); i++)
-        ((float *)t.data)[i] = ((float)rand() / (float)RAND_MAX * 2 - 1) * size;
+    need(arena_take_dims(a, &t, dt, ndim, dim));
+    fill(dev, t, size);
     return t;
 }
 
-#define RANDOM(size, ...)                                                                          \
-    random_tensor(a, size, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)),            \
+#define RANDOM(dt, size, ...)                                                                      \
+    random_tensor(dev, a, dt, size, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)),   \
                   (int64_t[]){ __VA_ARGS__ })
-
-struct timing {
-    const char *name;
-    double least, flops;
-};
-
-static struct timing timings[64];
-static int timed;
-
-/* One op: its time, and its FLOPs, under its place in the block. */
-#define STEP(label, call)                                                                          \
-    do {                                                                                           \
-        const double flops_ = dev->flops, start_ = now();                                          \
-        need(call);                                                                                \
-        const double took_ = now() - start_;                                                       \
-        struct timing *t_ = &timings[timed++];                                                     \
-        t_->name = label;                                                                          \
-        t_->flops = dev->flops - flops_;                                                           \
-        t_->least = t_->least == 0 || took_ < t_->least ? took_ : t_->least;                       \
-    } while (0)
 
 struct linear {
     struct tensor w, b;
 };
 
-static struct linear linear(struct arena *a, int64_t out, int64_t in)
+/* What a block works on. */
+struct block {
+    struct shape shape;
+    struct tensor x, h, y, att, qkv, q, k, v, text, kv, tk, tv, wide, vec, rope;
+    struct linear self, o, text_q, text_kv, text_o, up, down;
+    struct token_grid grid;
+};
+
+static struct linear linear(struct device *dev, struct arena *a, enum dtype dt, int64_t out,
+                            int64_t in)
 {
-    return (struct linear){ RANDOM(0.04f, out, in), RANDOM(0.1f, out) };
+    return (struct linear){ RANDOM(dt, 0.04f, out, in), RANDOM(dt, 0.1f, out) };
 }
 
-static void bench_block(struct device *dev, struct arena *a, int repeats)
+static struct block make_block(struct device *dev, struct arena *a, const struct shape *shape)
 {
-    const struct tensor x = RANDOM(1, TOKENS, DIM), text = RANDOM(1, TEXT, DIM);
-    const struct tensor h = RANDOM(1, TOKENS, DIM), att = RANDOM(1, TOKENS, DIM);
-    const struct tensor qkv = RANDOM(1, TOKENS, 3 * DIM);
-    const struct tensor kv = RANDOM(1, TEXT, 2 * DIM);
-    const struct tensor wide = RANDOM(1, TOKENS, FFN);
-    const struct linear self = linear(a, 3 * DIM, DIM), o = linear(a, DIM, DIM);
-    const struct linear cross_q = linear(a, DIM, DIM);
-    const struct linear cross_kv = linear(a, 2 * DIM, DIM);
-    const struct linear cross_o = linear(a, DIM, DIM);
-    const struct linear up = linear(a, FFN, DIM), down = linear(a, DIM, FFN);
-    const struct tensor vec = RANDOM(1, DIM), rope = RANDOM(1, 32, 64, 2);
-    const struct tensor q = tensor_slice(qkv, 1, 0, DIM), k = tensor_slice(qkv, 1, DIM, DIM);
-    const struct tensor v = tensor_slice(qkv, 1, 2 * DIM, DIM);
-    const struct tensor tk = tensor_slice(kv, 1, 0, DIM), tv = tensor_slice(kv, 1, DIM, DIM);
-    const struct tensor none = { 0 };
-    const struct token_grid grid = { 8, 16, 16, 0 };
-    const float scale = 0.08838835f;
-    double least = 1e30, least_used = 1e30;
+    const int64_t s = shape->tokens, c = shape->dim, f = shape->ffn;
+    const enum dtype dt = shape->cdt;
+    struct block b = {
+        .shape = *shape,
+        .x = RANDOM(DT_F32, 1, s, c),
+        .h = RANDOM(dt, 1, s, c),
+        .y = RANDOM(dt, 1, s, c),
+        .att = RANDOM(dt, 1, s, c),
+        .qkv = RANDOM(dt, 1, s, 3 * c),
+        .text = RANDOM(dt, 1, TEXT, c),
+        .kv = RANDOM(dt, 1, TEXT, 2 * c),
+        .wide = RANDOM(dt, 1, s, f),
+        .vec = RANDOM(DT_F32, 0.1f, c),
+        .rope = RANDOM(DT_F32, 1, 128, HEAD / 2, 2),
+        .self = linear(dev, a, dt, 3 * c, c),
+        .o = linear(dev, a, dt, c, c),
+        .text_q = linear(dev, a, dt, c, c),
+        .text_kv = linear(dev, a, dt, 2 * c, c),
+        .text_o = { RANDOM(dt, 0.04f, c, c), RANDOM(DT_F32, 0.1f, c) },
+        .up = linear(dev, a, dt, f, c),
+        .down = linear(dev, a, dt, c, f),
+        .grid = { 32, 48, 80, 0 },
+    };
 
-#define HEADS_OF(t) tensor_split(t, 1, DIM / HEADS)
+    b.q = tensor_slice(b.qkv, 1, 0, c);
+    b.k = tensor_slice(b.qkv, 1, c, c);
+    b.v = tensor_slice(b.qkv, 1, 2 * c, c);
+    b.tk = tensor_slice(b.kv, 1, 0, c);
+    b.tv = tensor_slice(b.kv, 1, c, c);
+    return b;
+}
+
+#define HEADS_OF(t) tensor_split(t, 1, HEAD)
+#define STEPS 13     // of a block
+#define ALL_STEPS 15 // and what is made once a run, but by PyTorch each time
+#define SELF_ATTENTION 2
+#define CROSS_ATTENTION 7
+
+static const char *const step_names[ALL_STEPS] = {
+    "q, k, v",         "qk norm, rope",  "self attention", "o",
+    "gate, add, norm", "cross q",        "q norm",         "cross attention",
+    "cross o, add",    "norm, modulate", "ffn up, gelu",   "ffn down",
+    "gate, add, norm", "text k, v",      "text k norm",
+};
+
+/* Queues one op, in the model's order. */
+static status run_step(struct device *dev, const struct block *b, int step)
+{
+    const struct tensor none = { 0 }, vec = b->vec;
+    const float scale = 0.08838835f, eps = 1e-6f;
+
+    switch (step) {
+    case 0:
+        return op_gemm(dev, b->qkv, b->h, b->self.w, b->self.b, ACT_NONE);
+    case 1:
+        return op_qk_norm_rope(dev, b->q, b->k, vec, vec, eps, b->rope, b->grid);
+    case SELF_ATTENTION:
+        return op_attention(dev, HEADS_OF(b->att), none, HEADS_OF(b->q), HEADS_OF(b->k),
+                            HEADS_OF(b->v), scale);
+    case 3:
+        return op_gemm(dev, b->y, b->att, b->o.w, b->o.b, ACT_NONE);
+    case 4:
+        return op_add_layer_norm(dev, b->h, b->x, b->x, b->y, vec, vec, vec, eps);
+    case 5:
+        return op_gemm(dev, b->y, b->h, b->text_q.w, b->text_q.b, ACT_NONE);
+    case 6:
+        return op_rms_norm(dev, b->y, b->y, vec, eps);
+    case CROSS_ATTENTION:
+        return op_attention(dev, HEADS_OF(b->att), none, HEADS_OF(b->y), HEADS_OF(b->tk),
+                            HEADS_OF(b->tv), scale);
+    case 8:
+        return op_gemm_add(dev, b->x, b->att, b->text_o.w, b->text_o.b);
+    case 9:
+        return op_norm_modulate(dev, b->h, b->x, vec, vec, eps);
+    case 10:
+        return op_gemm(dev, b->wide, b->h, b->up.w, b->up.b, ACT_GELU_TANH);
+    case 11:
+        return op_gemm(dev, b->y, b->wide, b->down.w, b->down.b, ACT_NONE);
+    case 12:
+        return op_add_norm_modulate(dev, b->h, b->x, b->x, b->y, vec, vec, vec, eps);
+    case 13:
+        return op_gemm(dev, b->kv, b->text, b->text_kv.w, b->text_kv.b, ACT_NONE);
+    default:
+        return op_rms_norm(dev, b->tk, b->tk, vec, eps);
+    }
+}
+
+struct timing {
+    double seconds, flops;
+};
+
+static void print_steps(const struct timing *t, int steps, double scale)
+{
+    for (int i = 0; i < steps; i++)
+        printf("  %-20s %9.3f ms %8.1f %s\n", step_names[i], t[i].seconds * 1e3,
+               t[i].flops / t[i].seconds / scale, scale > 1e11 ? "TFLOP/s" : "GFLOP/s");
+}
+
+/* The least time of each op and of the block. */
+static void bench_cpu(struct device *dev, const struct block *b, int repeats)
+{
+    struct timing least[ALL_STEPS];
+    double whole = 1e30, whole_used = 1e30;
+
+    for (int i = 0; i < ALL_STEPS; i++)
+        least[i].seconds = 1e30;
     for (int r = 0; r < repeats; r++) {
         const double start = now(), start_used = used();
 
-        timed = 0;
-        STEP("norm, modulate", op_norm_modulate(dev, h, x, vec, vec, 1e-6f));
-        STEP("q, k, v", op_gemm(dev, qkv, h, self.w, self.b, ACT_NONE));
-        STEP("qk norm, rope", op_qk_norm_rope(dev, q, k, vec, vec, 1e-6f, rope, grid));
-        STEP("self attention",
-             op_attention(dev, HEADS_OF(att), none, HEADS_OF(q), HEADS_OF(k), HEADS_OF(v), scale));
-        STEP("o", op_gemm(dev, h, att, o.w, o.b, ACT_NONE));
-        STEP("gate, add", op_gate_add(dev, x, x, h, vec));
-        STEP("norm", op_layer_norm(dev, h, x, vec, vec, 1e-6f));
-        STEP("cross q", op_gemm(dev, q, h, cross_q.w, cross_q.b, ACT_NONE));
-        STEP("cross k, v", op_gemm(dev, kv, text, cross_kv.w, cross_kv.b, ACT_NONE));
-        STEP("q norm", op_rms_norm(dev, q, q, vec, 1e-6f));
-        STEP("k norm", op_rms_norm(dev, tk, tk, vec, 1e-6f));
-        STEP("cross attention", op_attention(dev, HEADS_OF(att), none, HEADS_OF(q), HEADS_OF(tk),
-                                             HEADS_OF(tv), scale));
-        STEP("cross o", op_gemm(dev, h, att, cross_o.w, cross_o.b, ACT_NONE));
-        STEP("add", op_gate_add(dev, x, x, h, none));
-        STEP("norm, modulate", op_norm_modulate(dev, h, x, vec, vec, 1e-6f));
-        STEP("ffn up, gelu", op_gemm(dev, wide, h, up.w, up.b, ACT_GELU_TANH));
-        STEP("ffn down", op_gemm(dev, h, wide, down.w, down.b, ACT_NONE));
-        STEP("gate, add", op_gate_add(dev, x, x, h, vec));
-        least = fmin(least, now() - start);
-        least_used = fmin(least_used, used() - start_used);
+        for (int i = 0; i < ALL_STEPS; i++) {
+            const double flops = dev->flops, begun = now();
+
+            need(run_step(dev, b, i));
+            least[i].seconds = fmin(least[i].seconds, now() - begun);
+            least[i].flops = dev->flops - flops;
+        }
+        whole = fmin(whole, now() - start);
+        whole_used = fmin(whole_used, used() - start_used);
     }
-    for (int i = 0; i < timed; i++)
-        printf("  %-18s %9.2f ms %8.1f GFLOP/s\n", timings[i].name, timings[i].least * 1e3,
-               timings[i].flops / timings[i].least * 1e-9);
-    printf("block %.4f s, %.4f s of processor time\n", least, least_used);
+    print_steps(least, ALL_STEPS, 1e9);
+    printf("block %.4f s, %.4f s of processor time\n", whole, whole_used);
+}
+
+/* Seconds of one step, or with step < 0 of the block, when it is queued for `seconds`. */
+static double sustained(struct device *dev, const struct block *b, int step, double seconds)
+{
+    int count = 1;
+
+    for (;;) {
+        double start, spent;
+
+        need(device_wait(dev));
+        start = now();
+        for (int i = 0; i < count; i++) {
+            if (step >= 0)
+                need(run_step(dev, b, step));
+            for (int all = 0; step < 0 && all < STEPS; all++)
+                need(run_step(dev, b, all));
+        }
+        need(device_wait(dev));
+        spent = now() - start;
+        if (spent >= seconds)
+            return spent / count;
+        count = spent * 4 < seconds ? count * 4 : (int)(count * 1.2 * seconds / spent) + 1;
+    }
+}
+
+static void bench_gpu(struct device *dev, const struct block *b, double seconds)
+{
+    struct timing t[STEPS];
+    double sum = 0, flops = 0, attention = 0, whole;
+
+    for (int i = 0; i < STEPS; i++) {
+        const double before = dev->flops;
+
+        fill(dev, b->x, 1); // ops in place would wander off
+        fill(dev, b->qkv, 1);
+        need(run_step(dev, b, i));
+        t[i].flops = dev->flops - before;
+        t[i].seconds = sustained(dev, b, i, seconds);
+        sum += t[i].seconds;
+        flops += t[i].flops;
+        attention += i == SELF_ATTENTION || i == CROSS_ATTENTION ? t[i].seconds : 0;
+    }
+    whole = sustained(dev, b, -1, 4 * seconds);
+    print_steps(t, STEPS, 1e12);
+    printf("%s, %lld tokens: block %.3f ms, %.1f TFLOP/s; the ops one by one %.3f ms, of which "
+           "attention %.3f, the rest %.3f\n",
+           b->shape.name, (long long)b->shape.tokens, whole * 1e3, flops / whole * 1e-12, sum * 1e3,
+           attention * 1e3, (sum - attention) * 1e3);
+}
+
+static int bench(struct device *dev, const struct shape *shape, int repeats, double seconds)
+{
+    const double bytes = (double)shape->tokens * (double)(8 * shape->dim + shape->ffn) * 4 +
+                         (double)(8 * shape->dim + 2 * shape->ffn) * (double)shape->dim * 4;
+    struct arena a;
+    struct block b;
+
+    need(arena_init(&a, dev, "bench", (size_t)(bytes * 1.2) + ((size_t)64 << 20)));
+    b = make_block(dev, &a, shape);
+    if (repeats > 0)
+        bench_cpu(dev, &b, repeats);
+    else
+        bench_gpu(dev, &b, seconds);
+    arena_done(&a);
+    device_close(dev);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
+    const bool cuda = argc >= 4 && strcmp(argv[1], "cuda") == 0;
+    const bool large = cuda && strcmp(argv[2], "14B") == 0;
+    const struct shape shape = { .name = large ? "14B" : "1.3B",
+                                 .tokens = cuda ? atoi(argv[3]) : 2048,
+                                 .dim = large ? 5120 : 1536,
+                                 .ffn = large ? 13824 : 8960,
+                                 .cdt = cuda ? DT_BF16 : DT_F32 };
     struct table table;
     struct device dev;
-    struct arena a;
 
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (cuda && shape.tokens > 0) {
+        table_cuda(&table);
+        need(device_open_cuda(&dev, 0, &table, table.workspace));
+        return bench(&dev, &shape, 0, argc > 4 ? atof(argv[4]) : 0.5);
+    }
     if (argc != 3 || atoi(argv[1]) < 1 || atoi(argv[2]) < 1) {
-        printf("usage: bench_block THREADS REPEATS\n");
+        printf("usage: bench_block THREADS REPEATS | cuda 14B|1.3B TOKENS [SECONDS]\n");
         return 2;
     }
     table_cpu(&table);
     need(device_open_cpu(&dev, atoi(argv[1]), &table, table.workspace));
-    need(arena_init(&a, &dev, "bench", (size_t)1 << 30));
-    bench_block(&dev, &a, atoi(argv[2]));
-    arena_done(&a);
-    device_close(&dev);
-    return 0;
+    return bench(&dev, &shape, atoi(argv[2]), 0);
 }

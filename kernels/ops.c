@@ -106,8 +106,8 @@ static bool apart_or_same(struct device *dev, struct tensor out, struct tensor i
     return same(out, in) || !overlap(dev, out, in);
 }
 
-status op_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
-               struct tensor bias, enum act act)
+static void check_product(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                          struct tensor bias)
 {
     assert(a.ndim == 2 && w.ndim == 2);
     assert(is_rows(a, a.dim[0], w.dim[1]) && is_rows(out, a.dim[0], w.dim[0]));
@@ -116,10 +116,27 @@ status op_gemm(struct device *dev, struct tensor out, struct tensor a, struct te
     assert(is_none(bias) || is_vector(bias, w.dtype, w.dim[0]) ||
            is_vector(bias, DT_F32, w.dim[0]));
     assert(apart(dev, out, a) && apart(dev, out, w) && apart(dev, out, bias));
+}
+
+status op_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+               struct tensor bias, enum act act)
+{
+    check_product(dev, out, a, w, bias);
     dev->flops += 2.0 * (double)a.dim[0] * (double)w.dim[0] * (double)w.dim[1];
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->gemm(dev, out, a, w, bias, act);
+}
+
+status op_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                   struct tensor bias)
+{
+    check_product(dev, sum, a, w, bias);
+    assert(sum.dtype == DT_F32);
+    dev->flops += 2.0 * (double)a.dim[0] * (double)w.dim[0] * (double)w.dim[1];
+    if (tensor_count(sum) == 0)
+        return ST_OK;
+    return dev->table->gemm_add(dev, sum, a, w, bias);
 }
 
 status op_norm_modulate(struct device *dev, struct tensor out, struct tensor x, struct tensor scale,
@@ -142,6 +159,41 @@ status op_layer_norm(struct device *dev, struct tensor out, struct tensor x, str
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->layer_norm(dev, out, x, w, b, eps);
+}
+
+/* Of both ops that add and then take a norm: mul and add are the norm's. */
+static void check_add_norm(struct device *dev, struct tensor out, struct tensor sum,
+                           struct tensor x, struct tensor y, struct tensor gate, struct tensor mul,
+                           struct tensor add)
+{
+    assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_rows(y, x.dim[0], x.dim[1]));
+    assert(is_rows(out, x.dim[0], x.dim[1]) && is_rows(sum, x.dim[0], x.dim[1]));
+    assert(sum.dtype == DT_F32 && (is_none(gate) || is_vector(gate, DT_F32, x.dim[1])));
+    assert(is_vector(mul, DT_F32, x.dim[1]) && is_vector(add, DT_F32, x.dim[1]));
+    assert(apart_or_same(dev, sum, x) && apart(dev, sum, y) && apart(dev, sum, gate) &&
+           apart(dev, sum, mul) && apart(dev, sum, add) && apart(dev, sum, out));
+    assert(apart(dev, out, x) && apart(dev, out, y) && apart(dev, out, gate) &&
+           apart(dev, out, mul) && apart(dev, out, add));
+}
+
+status op_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                            struct tensor x, struct tensor y, struct tensor gate,
+                            struct tensor scale, struct tensor shift, float eps)
+{
+    check_add_norm(dev, out, sum, x, y, gate, scale, shift);
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->add_norm_modulate(dev, out, sum, x, y, gate, scale, shift, eps);
+}
+
+status op_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum, struct tensor x,
+                         struct tensor y, struct tensor gate, struct tensor w, struct tensor b,
+                         float eps)
+{
+    check_add_norm(dev, out, sum, x, y, gate, w, b);
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->add_layer_norm(dev, out, sum, x, y, gate, w, b, eps);
 }
 
 status op_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,

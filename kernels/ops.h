@@ -31,9 +31,15 @@ enum act { ACT_NONE, ACT_GELU_TANH, ACT_SILU };
  *   w     a's dtype, or bf16 under an f32 a (weights kept narrow, products in f32); contiguous
  *   bias  w's dtype or f32, or none
  *   out   f32 or bf16, rows may be strided
- * Sums in f32. Every row of out is computed in an order that depends on K and N alone, not on M. */
+ * The rounding before a GELU may be left out, which is nearer to the exact value. Sums in f32.
+ * Every row of out is computed in an order that depends on K and N alone, not on M. */
 status op_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                struct tensor bias, enum act act);
+
+/* sum += a w^T + bias, with nothing rounded on the way. sum f32 [M,N], rows may be strided; the
+ * rest as for op_gemm. */
+status op_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                   struct tensor bias);
 
 /* ---- norms: x [S,C], out [S,C], f32 or bf16 each, rows may be strided ---- */
 
@@ -45,6 +51,16 @@ status op_norm_modulate(struct device *dev, struct tensor out, struct tensor x, 
 /* out = LN(x) * w + b, with w, b f32 [C]. */
 status op_layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                      struct tensor b, float eps);
+
+/* sum = x + rounded(y) * gate, which is op_gate_add, then op_norm_modulate or op_layer_norm of it,
+ * with one look at each row and the same bits as from the two. sum f32; gate f32 [C] or none for 1.
+ * sum may be x. */
+status op_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                            struct tensor x, struct tensor y, struct tensor gate,
+                            struct tensor scale, struct tensor shift, float eps);
+status op_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum, struct tensor x,
+                         struct tensor y, struct tensor gate, struct tensor w, struct tensor b,
+                         float eps);
 
 /* out = rounded(x * rsqrt(mean(x^2) + eps)) * w, "rounded" to x's dtype. w: f32 or bf16 [C].
  * out may be x. */

@@ -8,6 +8,12 @@ static status plan_gemm(struct device *dev, struct tensor out, struct tensor a, 
     return ST_OK;
 }
 
+static status plan_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                            struct tensor bias)
+{
+    return ST_OK;
+}
+
 static status plan_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                                  struct tensor scale, struct tensor shift, float eps)
 {
@@ -16,6 +22,20 @@ static status plan_norm_modulate(struct device *dev, struct tensor out, struct t
 
 static status plan_layer_norm(struct device *dev, struct tensor out, struct tensor x,
                               struct tensor w, struct tensor b, float eps)
+{
+    return ST_OK;
+}
+
+static status plan_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                                     struct tensor x, struct tensor y, struct tensor gate,
+                                     struct tensor scale, struct tensor shift, float eps)
+{
+    return ST_OK;
+}
+
+static status plan_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                                  struct tensor x, struct tensor y, struct tensor gate,
+                                  struct tensor w, struct tensor b, float eps)
 {
     return ST_OK;
 }
@@ -110,8 +130,11 @@ static status plan_to_u8(struct device *dev, struct tensor out, struct tensor x)
 const struct table table_plan = {
     .name = "plan",
     .gemm = plan_gemm,
+    .gemm_add = plan_gemm_add,
     .norm_modulate = plan_norm_modulate,
     .layer_norm = plan_layer_norm,
+    .add_norm_modulate = plan_add_norm_modulate,
+    .add_layer_norm = plan_add_layer_norm,
     .rms_norm = plan_rms_norm,
     .qk_norm_rope = plan_qk_norm_rope,
     .attention = plan_attention,

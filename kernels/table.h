@@ -22,10 +22,18 @@ struct table {
     size_t workspace; // bytes that dev->workspace must have
     status (*gemm)(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                    struct tensor bias, enum act act);
+    status (*gemm_add)(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                       struct tensor bias);
     status (*norm_modulate)(struct device *dev, struct tensor out, struct tensor x,
                             struct tensor scale, struct tensor shift, float eps);
     status (*layer_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                          struct tensor b, float eps);
+    status (*add_norm_modulate)(struct device *dev, struct tensor out, struct tensor sum,
+                                struct tensor x, struct tensor y, struct tensor gate,
+                                struct tensor scale, struct tensor shift, float eps);
+    status (*add_layer_norm)(struct device *dev, struct tensor out, struct tensor sum,
+                             struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
+                             struct tensor b, float eps);
     status (*rms_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                        float eps);
     status (*qk_norm_rope)(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,

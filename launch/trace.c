@@ -90,6 +90,13 @@ static status traced_gemm(struct device *dev, struct tensor out, struct tensor a
            note_gemm(span, a, w, act));
 }
 
+static status traced_gemm_add(struct device *dev, struct tensor sum, struct tensor a,
+                              struct tensor w, struct tensor bias)
+{
+    TRACED("gemm, add", gemm_add(dev, sum, a, w, bias),
+           2 * bytes_of(sum) + bytes_of(a) + bytes_of(w), note_gemm(span, a, w, ACT_NONE));
+}
+
 static status traced_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                                    struct tensor scale, struct tensor shift, float eps)
 {
@@ -101,6 +108,22 @@ static status traced_layer_norm(struct device *dev, struct tensor out, struct te
                                 struct tensor w, struct tensor b, float eps)
 {
     TRACED("layer norm", layer_norm(dev, out, x, w, b, eps), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                                       struct tensor x, struct tensor y, struct tensor gate,
+                                       struct tensor scale, struct tensor shift, float eps)
+{
+    TRACED("add, norm, modulate", add_norm_modulate(dev, out, sum, x, y, gate, scale, shift, eps),
+           bytes_of(out) + bytes_of(sum) + bytes_of(x) + bytes_of(y), );
+}
+
+static status traced_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                                    struct tensor x, struct tensor y, struct tensor gate,
+                                    struct tensor w, struct tensor b, float eps)
+{
+    TRACED("add, layer norm", add_layer_norm(dev, out, sum, x, y, gate, w, b, eps),
+           bytes_of(out) + bytes_of(sum) + bytes_of(x) + bytes_of(y), );
 }
 
 static status traced_rms_norm(struct device *dev, struct tensor out, struct tensor x,
@@ -206,8 +229,11 @@ static status traced_to_u8(struct device *dev, struct tensor out, struct tensor 
 static void trace_ops(struct table *t)
 {
     t->gemm = traced_gemm;
+    t->gemm_add = traced_gemm_add;
     t->norm_modulate = traced_norm_modulate;
     t->layer_norm = traced_layer_norm;
+    t->add_norm_modulate = traced_add_norm_modulate;
+    t->add_layer_norm = traced_add_layer_norm;
     t->rms_norm = traced_rms_norm;
     t->qk_norm_rope = traced_qk_norm_rope;
     t->attention = traced_attention;

@@ -347,6 +347,7 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int side, struc
     TRY_OUT(op_add_rows(m->dev, f.mod, r->block_mod, tensor_at(r->time_mod, step)));
     blocks = a->used;
     TRY_OUT(embed(&f, root, &from, x));
+    TRY_OUT(block_enter(&f, from));
     for (int l = 0; l < m->config.layers; l++) {
         struct block b;
 

@@ -1,4 +1,5 @@
-/* A block: self attention, attention to the text, feed forward.
+/* A block: self attention, attention to the text, feed forward. Each ends with the norm that the
+ * next begins with, so that x is read once between two products.
  * Source: Wan2.1 wan/modules/model.py, WanAttentionBlock. */
 #include "model/dit_internal.h"
 
@@ -49,7 +50,7 @@ void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_c
         VECTOR("cross_attn.q.bias", cdt, c),
         VECTOR("cross_attn.norm_q.weight", DT_F32, c),
         MATRIX("cross_attn.o", c, c),
-        VECTOR("cross_attn.o.bias", cdt, c),
+        VECTOR("cross_attn.o.bias", DT_F32, c), // added in f32, see block_cross_attention
         MATRIX("ffn.0", f, c),
         VECTOR("ffn.0.bias", cdt, f),
         MATRIX("ffn.2", c, f),
@@ -128,6 +129,12 @@ static struct tensor heads(const struct flow *f, struct tensor t)
     return tensor_split(t, 1, f->r->m->config.dim / f->r->m->config.heads);
 }
 
+status block_enter(struct flow *f, struct tensor from)
+{
+    return op_norm_modulate(f->r->m->dev, f->h, from, mod_row(f, 0, SCALE_ATTENTION),
+                            mod_row(f, 0, SHIFT_ATTENTION), f->r->m->config.eps);
+}
+
 status block_self_attention(struct flow *f, const struct block *b, int layer, struct tensor from)
 {
     const struct dit_run *r = f->r;
@@ -142,14 +149,13 @@ status block_self_attention(struct flow *f, const struct block *b, int layer, st
     q = tensor_slice(qkv, 1, 0, c);
     k = tensor_slice(qkv, 1, c, c);
     v = tensor_slice(qkv, 1, 2 * c, c);
-    TRY_OUT(op_norm_modulate(dev, f->h, from, mod_row(f, layer, SCALE_ATTENTION),
-                             mod_row(f, layer, SHIFT_ATTENTION), eps));
     TRY_OUT(linear(dev, qkv, f->h, b->qkv, ACT_NONE));
     TRY_OUT(op_qk_norm_rope(dev, q, k, b->norm_q, b->norm_k, eps, r->rope, r->grid));
     TRY_OUT(sequence_attention(r->m->mesh, dev, f->a, heads(f, f->h), heads(f, q), heads(f, k),
                                heads(f, v), r->tokens));
     TRY_OUT(linear(dev, f->y, f->h, b->o, ACT_NONE));
-    TRY_OUT(op_gate_add(dev, f->x, from, f->y, mod_row(f, layer, GATE_ATTENTION)));
+    TRY_OUT(op_add_layer_norm(dev, f->h, f->x, from, f->y, mod_row(f, layer, GATE_ATTENTION),
+                              b->norm_w, b->norm_b, eps));
 out:
     arena_release(f->a, mark);
     return st;
@@ -175,13 +181,13 @@ status block_cross_attention(struct flow *f, const struct block *b, int layer)
     const struct tensor kv = tensor_at(r->text_kv[f->side], layer);
     const struct tensor k = tensor_slice(kv, 1, 0, c), v = tensor_slice(kv, 1, c, c);
 
-    TRY(op_layer_norm(dev, f->h, f->x, b->norm_w, b->norm_b, eps));
     TRY(linear(dev, f->y, f->h, b->text_q, ACT_NONE));
     TRY(op_rms_norm(dev, f->y, f->y, b->text_norm_q, eps));
     TRY(op_attention(dev, heads(f, f->h), (struct tensor){ 0 }, heads(f, f->y), heads(f, k),
                      heads(f, v), scale));
-    TRY(linear(dev, f->y, f->h, b->text_o, ACT_NONE));
-    return op_gate_add(dev, f->x, f->x, f->y, (struct tensor){ 0 });
+    TRY(op_gemm_add(dev, f->x, f->h, b->text_o.w, b->text_o.b)); // there is no gate
+    return op_norm_modulate(dev, f->h, f->x, mod_row(f, layer, SCALE_FFN),
+                            mod_row(f, layer, SHIFT_FFN), eps);
 }
 
 status block_feed_forward(struct flow *f, const struct block *b, int layer)
@@ -193,11 +199,14 @@ status block_feed_forward(struct flow *f, const struct block *b, int layer)
     status st;
 
     TRY_OUT(arena_take(f->a, &wide, r->m->cdt, r->s_loc, r->m->config.ffn_dim));
-    TRY_OUT(op_norm_modulate(dev, f->h, f->x, mod_row(f, layer, SCALE_FFN),
-                             mod_row(f, layer, SHIFT_FFN), r->m->config.eps));
     TRY_OUT(linear(dev, wide, f->h, b->up, ACT_GELU_TANH));
     TRY_OUT(linear(dev, f->y, wide, b->down, ACT_NONE));
-    TRY_OUT(op_gate_add(dev, f->x, f->x, f->y, mod_row(f, layer, GATE_FFN)));
+    if (layer + 1 == r->m->config.layers)
+        TRY_OUT(op_gate_add(dev, f->x, f->x, f->y, mod_row(f, layer, GATE_FFN)));
+    else
+        TRY_OUT(op_add_norm_modulate(dev, f->h, f->x, f->x, f->y, mod_row(f, layer, GATE_FFN),
+                                     mod_row(f, layer + 1, SCALE_ATTENTION),
+                                     mod_row(f, layer + 1, SHIFT_ATTENTION), r->m->config.eps));
 out:
     arena_release(f->a, mark);
     return st;

@@ -40,14 +40,18 @@ struct flow {
     struct tensor mod;  // [L, 6C] f32: shift, scale, gate of self attention, of the feed forward
 };
 
-/* x = from + gate * W_o attention(q, k, v), with q, k, v from norm(from) * (1 + scale) + shift.
+/* What goes into the first block's self attention: h = norm(from) * (1 + scale) + shift. */
+status block_enter(struct flow *f, struct tensor from);
+
+/* x = from + gate * W_o attention(q, k, v), with q, k, v from h; then h = norm(x) * w + b.
  * from: [s_loc, C], x itself, or in block 0 the embedded patches in cdt. */
 status block_self_attention(struct flow *f, const struct block *b, int layer, struct tensor from);
 
-/* x += W_o attention(q, k, v), with q from norm(x), k and v from the text. */
+/* x += W_o attention(q, k, v), with q from h, k and v from the text; then h = norm(x) * (1 + scale)
+ * + shift for the feed forward. */
 status block_cross_attention(struct flow *f, const struct block *b, int layer);
 
-/* x += gate * W_down gelu(W_up (norm(x) * (1 + scale) + shift)). */
+/* x += gate * W_down gelu(W_up h); then h for the next block, if there is one. */
 status block_feed_forward(struct flow *f, const struct block *b, int layer);
 
 #endif

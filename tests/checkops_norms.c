@@ -12,6 +12,9 @@ static const struct {
     { 3, 5120, 0, DT_F32, DT_F32, 0, 1e-3f },   { 5, 100, 28, DT_F32, DT_F32, 1000, 1 },
     { 33, 1000, 0, DT_F32, DT_BF16, 0, 1 },     { 19, 1536, 4, DT_BF16, DT_BF16, 0, 1 },
     { 7, 77, 0, DT_BF16, DT_F32, 0.5f, 1e-3f }, { 2, 40, 0, DT_F32, DT_F32, 0, 1e15f },
+    { 40, 5120, 8, DT_F32, DT_BF16, 3, 1 },     { 9, 5120, 16, DT_BF16, DT_BF16, 0, 1 },
+    { 3, 1544, 0, DT_BF16, DT_BF16, 0, 1 },     { 5, 384, 0, DT_BF16, DT_F32, 0, 1 },
+    { 2, 16388, 0, DT_F32, DT_F32, 0, 1 },
 };
 
 static struct tol norm_tol(enum dtype x, enum dtype out, float mean, float sigma)
@@ -61,6 +64,66 @@ static void check_row_norms(struct check *c)
     }
 }
 
+/* The sum and the norm of it, as the reference has them and as the two ops have them. */
+static void check_add_norms(struct check *c)
+{
+    static const struct {
+        int64_t rows, cols, gap;
+        enum dtype x, y, out;
+        bool gated;
+    } sums[] = {
+        { 1, 1, 0, DT_F32, DT_F32, DT_F32, true },
+        { 0, 8, 0, DT_F32, DT_F32, DT_F32, true },
+        { 37, 1536, 3, DT_F32, DT_F32, DT_F32, true },
+        { 40, 5120, 8, DT_F32, DT_BF16, DT_BF16, true },
+        { 3, 5120, 0, DT_BF16, DT_BF16, DT_BF16, true },
+        { 19, 384, 4, DT_F32, DT_BF16, DT_BF16, false },
+        { 5, 100, 0, DT_F32, DT_BF16, DT_F32, false },
+    };
+
+    for (size_t i = 0; i < COUNT(sums); i++) {
+        const int64_t r = sums[i].rows, n = sums[i].cols, gap = sums[i].gap;
+        const enum dtype to = sums[i].out;
+        const struct tol tol = norm_tol(DT_F32, to, 0, 1);
+        const struct tensor x = check_normal(c, sums[i].x, 0, 1, gap, DIMS(r, n));
+        const struct tensor y = check_normal(c, sums[i].y, 0, 1, gap, DIMS(r, n));
+        const struct tensor mul = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor add = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor gate =
+            sums[i].gated ? check_normal(c, DT_F32, 0, 1, 0, DIMS(n)) : (struct tensor){ 0 };
+
+#define ADD_NORM(op, norm)                                                                         \
+    if (check_begin(c, op, "%lldx%lld %c%c%c%s", (long long)r, (long long)n,                       \
+                    dtype_letter[sums[i].x], dtype_letter[sums[i].y], dtype_letter[to],            \
+                    sums[i].gated ? " gated" : "")) {                                              \
+        const struct tensor want = check_output(DT_F32, 0, DIMS(r, n));                            \
+        const struct tensor want_sum = check_output(DT_F32, 0, DIMS(r, n));                        \
+        const struct tensor got = check_output(to, gap, DIMS(r, n));                               \
+        const struct tensor got_sum = check_output(DT_F32, gap, DIMS(r, n));                       \
+        const struct tensor two = check_output(to, gap, DIMS(r, n));                               \
+        const struct tensor both = check_again(x, DT_F32);                                         \
+        check_status(c, op_##op(&c->ref, want, want_sum, x, y, gate, mul, add, 1e-6f));            \
+        check_run(c, op_##op(&c->got, got, got_sum, x, y, gate, mul, add, 1e-6f));                 \
+        check_close(c, got, want, tol);                                                            \
+        check_close(c, got_sum, want_sum, (struct tol){ 2e-7, 1e-6, "two f32 roundings" });        \
+        check_status(c, op_gate_add(&c->got, both, both, y, gate));                                \
+        check_status(c, op_##norm(&c->got, two, both, mul, add, 1e-6f));                           \
+        check_same(c, both, got_sum);                                                              \
+        check_same(c, two, got);                                                                   \
+        if (sums[i].x == DT_F32) {                                                                 \
+            const struct tensor in = check_again(x, DT_F32);                                       \
+            const struct tensor out = check_output(to, gap, DIMS(r, n));                           \
+            check_status(c, op_##op(&c->got, out, in, in, y, gate, mul, add, 1e-6f));              \
+            check_same(c, in, got_sum);                                                            \
+            check_same(c, out, got);                                                               \
+        }                                                                                          \
+    }
+        ADD_NORM(add_norm_modulate, norm_modulate)
+        ADD_NORM(add_layer_norm, layer_norm)
+        check_end_case(c);
+    }
+}
+
 static void check_qk_norm_rope(struct check *c)
 {
     static const struct {
@@ -75,6 +138,8 @@ static void check_qk_norm_rope(struct check *c)
         { { 3, 5, 7, 31 }, 47, 3, 128, 128, DT_F32, 1e-3f },
         { { 3, 5, 7, 100 }, 5, 2, 20, 3, DT_F32, 30 },
         { { 3, 5, 7, 2 }, 40, 2, 128, 4, DT_BF16, 1 },
+        { { 3, 5, 7, 9 }, 33, 40, 128, 5120, DT_BF16, 1 },
+        { { 3, 5, 7, 80 }, 25, 5, 40, 8, DT_BF16, 1 },
     };
 
     for (size_t i = 0; i < COUNT(ropes); i++) {
@@ -155,6 +220,7 @@ static void check_channel_norm(struct check *c)
 void check_norms(struct check *c)
 {
     check_row_norms(c);
+    check_add_norms(c);
     check_qk_norm_rope(c);
     check_channel_norm(c);
 }

@@ -57,6 +57,10 @@ bool CPU(has_pairs)(void);
 
 status CPU(gemm)(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                  struct tensor bias, enum act act);
+status CPU(gemm_add)(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                     struct tensor bias);
+status CPU(gate_add)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                     struct tensor gate);
 status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                    struct tensor bias, struct tensor residual, struct conv conv);
 status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,

@@ -4,8 +4,8 @@
 
 #define CHUNK 2048 // elements that a thread has on its stack at a time
 
-static status gate_add(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
-                       struct tensor gate)
+status CPU(gate_add)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                     struct tensor gate)
 {
     const int64_t c = x.dim[1];
     const int threads = cpu_crew(dev, x.dim[0] * c, 0);
@@ -209,7 +209,7 @@ static status channel_affine(struct device *dev, struct tensor out, struct tenso
 
 void CPU(table_elementwise)(struct table *t)
 {
-    t->gate_add = gate_add;
+    t->gate_add = CPU(gate_add);
     t->add_rows = add_rows;
     t->silu = silu;
     t->gated_gelu = gated_gelu;

@@ -83,6 +83,22 @@ static status layer_norm(struct device *dev, struct tensor out, struct tensor x,
     return ST_OK;
 }
 
+static status add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                                struct tensor x, struct tensor y, struct tensor gate,
+                                struct tensor scale, struct tensor shift, float eps)
+{
+    TRY(CPU(gate_add)(dev, sum, x, y, gate));
+    return norm_modulate(dev, out, sum, scale, shift, eps);
+}
+
+static status add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                             struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
+                             struct tensor b, float eps)
+{
+    TRY(CPU(gate_add)(dev, sum, x, y, gate));
+    return layer_norm(dev, out, sum, w, b, eps);
+}
+
 /* v = rounded(x / sqrt(mean of x^2 + eps)) */
 static void root_mean_square(float *restrict v, const float *x, int64_t n, float eps, enum dtype dt)
 {
@@ -187,6 +203,8 @@ void CPU(table_norm)(struct table *t)
 {
     t->norm_modulate = norm_modulate;
     t->layer_norm = layer_norm;
+    t->add_norm_modulate = add_norm_modulate;
+    t->add_layer_norm = add_layer_norm;
     t->rms_norm = rms_norm;
     t->qk_norm_rope = qk_norm_rope;
     t->channel_norm = channel_norm;

@@ -248,6 +248,23 @@ status CPU(gemm)(struct device *dev, struct tensor out, struct tensor a, struct 
     return run(dev, &p);
 }
 
+status CPU(gemm_add)(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                     struct tensor bias)
+{
+    struct product p = { .out = sum,
+                         .x = a,
+                         .w = w,
+                         .bias = bias,
+                         .residual = sum,
+                         .m = a.dim[0],
+                         .n = w.dim[0],
+                         .segments = 1,
+                         .len = w.dim[1],
+                         .unit = unit_of(a, w, w.dim[1]) };
+
+    return run(dev, &p);
+}
+
 status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                    struct tensor bias, struct tensor residual, struct conv conv)
 {

@@ -6,6 +6,7 @@ void CPU(table)(struct table *t)
     t->name = "cpu";
     t->workspace = CPU_WORKSPACE;
     t->gemm = CPU(gemm);
+    t->gemm_add = CPU(gemm_add);
     t->conv3d = CPU(conv3d);
     t->attention = CPU(attention);
     t->attention_merge = CPU(attention_merge);

@@ -28,7 +28,7 @@ static unsigned blocks_for(int64_t n)
 
 /* A thread an output, a block a tile of TILE x TILE; K in tiles through shared memory. */
 __global__ void gemm_kernel(struct tensor out, struct tensor a, struct tensor w, struct tensor bias,
-                            enum act act)
+                            enum act act, bool add)
 {
     __shared__ float ta[TILE][TILE + 1], tw[TILE][TILE + 1];
     const int x = threadIdx.x % TILE, y = threadIdx.x / TILE;
@@ -55,11 +55,13 @@ __global__ void gemm_kernel(struct tensor out, struct tensor a, struct tensor w,
     sum += part;
     if (bias.data != NULL)
         sum += load(bias, n);
+    if (add)
+        sum += load(out, m * out.stride[0] + n);
     store(out, m * out.stride[0] + n, activated(act, rounded(out.dtype, sum)));
 }
 
-status plain_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
-                  struct tensor bias, enum act act)
+static status product(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                      struct tensor bias, enum act act, bool add)
 {
     const int64_t rows = (int64_t)TILE * 65535; // of a grid
 
@@ -69,9 +71,21 @@ status plain_gemm(struct device *dev, struct tensor out, struct tensor a, struct
                         (unsigned)((count + TILE - 1) / TILE));
 
         gemm_kernel<<<grid, TILE * TILE, 0, cuda_stream(dev)>>>(
-            tensor_slice(out, 0, m, count), tensor_slice(a, 0, m, count), w, bias, act);
+            tensor_slice(out, 0, m, count), tensor_slice(a, 0, m, count), w, bias, act, add);
     }
     LAUNCHED("gemm");
+}
+
+status plain_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                  struct tensor bias, enum act act)
+{
+    return product(dev, out, a, w, bias, act, false);
+}
+
+status plain_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                      struct tensor bias)
+{
+    return product(dev, sum, a, w, bias, ACT_NONE, true);
 }
 
 /* A thread an output value. */
@@ -337,6 +351,23 @@ status plain_layer_norm(struct device *dev, struct tensor out, struct tensor x, 
         layer_norm_kernel<<<(unsigned)x.dim[0], ROW_THREADS, 0, cuda_stream(dev)>>>(
             out, x, (const float *)w.data, (const float *)b.data, 0, DT_F32, eps);
     LAUNCHED("layer_norm");
+}
+
+/* One after the other. */
+status plain_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                               struct tensor x, struct tensor y, struct tensor gate,
+                               struct tensor scale, struct tensor shift, float eps)
+{
+    TRY(plain_gate_add(dev, sum, x, y, gate));
+    return plain_norm_modulate(dev, out, sum, scale, shift, eps);
+}
+
+status plain_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                            struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
+                            struct tensor b, float eps)
+{
+    TRY(plain_gate_add(dev, sum, x, y, gate));
+    return plain_layer_norm(dev, out, sum, w, b, eps);
 }
 
 __global__ void rms_norm_kernel(struct tensor out, struct tensor x, struct tensor w, float eps)

@@ -11,10 +11,18 @@ extern "C" {
 
 status plain_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                   struct tensor bias, enum act act);
+status plain_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                      struct tensor bias);
 status plain_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                            struct tensor scale, struct tensor shift, float eps);
 status plain_layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                         struct tensor b, float eps);
+status plain_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                               struct tensor x, struct tensor y, struct tensor gate,
+                               struct tensor scale, struct tensor shift, float eps);
+status plain_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                            struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
+                            struct tensor b, float eps);
 status plain_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                       float eps);
 status plain_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,

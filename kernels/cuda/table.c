@@ -10,8 +10,11 @@ void table_cuda_plain(struct table *t)
     *t = (struct table){
         .name = "cuda-plain",
         .gemm = plain_gemm,
+        .gemm_add = plain_gemm_add,
         .norm_modulate = plain_norm_modulate,
         .layer_norm = plain_layer_norm,
+        .add_norm_modulate = plain_add_norm_modulate,
+        .add_layer_norm = plain_add_layer_norm,
         .rms_norm = plain_rms_norm,
         .qk_norm_rope = plain_qk_norm_rope,
         .attention = plain_attention,

@@ -28,6 +28,21 @@ static double dot(const double *a, struct tensor w, int64_t at, int64_t n)
                               : dot_f32(a, (const float *)w.data + at, n);
 }
 
+/* sums[n] = a[m] w^T + bias. row: scratch [K]. */
+static void product_row(double *sums, double *row, struct tensor a, struct tensor w,
+                        struct tensor bias, int64_t m)
+{
+    const int64_t n = w.dim[0], k = w.dim[1];
+
+    ref_load(row, a, ref_row(a, m), k);
+    for (int64_t j = 0; j < n; j++) {
+        double b = 0;
+        if (bias.data != NULL)
+            ref_load(&b, bias, j, 1);
+        sums[j] = dot(row, w, j * k, k) + b;
+    }
+}
+
 status ref_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                 struct tensor bias, enum act act)
 {
@@ -37,14 +52,29 @@ status ref_gemm(struct device *dev, struct tensor out, struct tensor a, struct t
     TRY(ref_scratch(dev, &row, k + n));
     sums = row + k;
     for (int64_t m = 0; m < a.dim[0]; m++) {
-        ref_load(row, a, ref_row(a, m), k);
-        for (int64_t j = 0; j < n; j++) {
-            double b = 0;
-            if (bias.data != NULL)
-                ref_load(&b, bias, j, 1);
-            sums[j] = ref_act(act, ref_round(out.dtype, dot(row, w, j * k, k) + b));
-        }
+        product_row(sums, row, a, w, bias, m);
+        for (int64_t j = 0; j < n; j++)
+            sums[j] = ref_act(act, ref_round(out.dtype, sums[j]));
         ref_store(out, ref_row(out, m), sums, n);
+    }
+    return ST_OK;
+}
+
+status ref_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                    struct tensor bias)
+{
+    const int64_t n = w.dim[0], k = w.dim[1];
+    double *row, *sums, *old;
+
+    TRY(ref_scratch(dev, &row, k + 2 * n));
+    sums = row + k;
+    old = sums + n;
+    for (int64_t m = 0; m < a.dim[0]; m++) {
+        product_row(sums, row, a, w, bias, m);
+        ref_load(old, sum, ref_row(sum, m), n);
+        for (int64_t j = 0; j < n; j++)
+            sums[j] += old[j];
+        ref_store(sum, ref_row(sum, m), sums, n);
     }
     return ST_OK;
 }

@@ -64,6 +64,22 @@ status ref_layer_norm(struct device *dev, struct tensor out, struct tensor x, st
     return ST_OK;
 }
 
+status ref_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                             struct tensor x, struct tensor y, struct tensor gate,
+                             struct tensor scale, struct tensor shift, float eps)
+{
+    TRY(ref_gate_add(dev, sum, x, y, gate));
+    return ref_norm_modulate(dev, out, sum, scale, shift, eps);
+}
+
+status ref_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum, struct tensor x,
+                          struct tensor y, struct tensor gate, struct tensor w, struct tensor b,
+                          float eps)
+{
+    TRY(ref_gate_add(dev, sum, x, y, gate));
+    return ref_layer_norm(dev, out, sum, w, b, eps);
+}
+
 status ref_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                     float eps)
 {

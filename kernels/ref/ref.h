@@ -31,10 +31,18 @@ double ref_act(enum act act, double v);
 
 status ref_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                 struct tensor bias, enum act act);
+status ref_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
+                    struct tensor bias);
 status ref_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                          struct tensor scale, struct tensor shift, float eps);
 status ref_layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                       struct tensor b, float eps);
+status ref_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                             struct tensor x, struct tensor y, struct tensor gate,
+                             struct tensor scale, struct tensor shift, float eps);
+status ref_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum, struct tensor x,
+                          struct tensor y, struct tensor gate, struct tensor w, struct tensor b,
+                          float eps);
 status ref_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                     float eps);
 status ref_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
