@@ -1,7 +1,9 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/conv.h"
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/picture.h"
 #include "kernels/cuda/plain.h"
+#include "kernels/cuda/wide.h"
 
 #define MB ((size_t)1 << 20)
 
@@ -37,8 +39,19 @@ void table_cuda(struct table *t)
 {
     table_cuda_plain(t);
     t->name = "cuda";
+    t->workspace = 64 * MB; // cuBLASLt's and cuDNN's scratch
+    t->gemm = gemm_cublaslt;
+    t->gemm_add = gemm_add_cublaslt;
+    t->norm_modulate = wide_norm_modulate;
+    t->layer_norm = wide_layer_norm;
+    t->add_norm_modulate = wide_add_norm_modulate;
+    t->add_layer_norm = wide_add_layer_norm;
+    t->rms_norm = wide_rms_norm;
+    t->qk_norm_rope = wide_qk_norm_rope;
+    t->attention = attention_sm90;
+    t->attention_merge = wide_attention_merge;
+    t->gate_add = wide_gate_add;
+    t->copy = wide_copy;
     t->conv3d = hopper_conv3d;
     t->channel_norm = picture_channel_norm;
-    t->workspace = 64 * MB; // cuBLASLt's and cuDNN's scratch
-    t->attention = attention_sm90;
 }

@@ -1,0 +1,333 @@
+/* Norms over rows: a block a row, which is read once, held in registers and written once. */
+#include "kernels/cuda/plain.h"
+#include "kernels/cuda/wide.cuh"
+#include "kernels/cuda/wide.h"
+
+#define LAUNCHED(op) return cuda_check(cudaGetLastError(), op)
+
+/* The sum over the block, for every thread. `part` is shared, 32, and used for no other sum. */
+__device__ inline float row_sum(float v, float *part)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    v = warp_sum(v);
+    if (lane == 0)
+        part[warp] = v;
+    __syncthreads();
+    return warp_sum(lane < (int)blockDim.x / 32 ? part[lane] : 0);
+}
+
+__device__ inline float2 row_sums(float2 v, float2 *part)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    v = make_float2(warp_sum(v.x), warp_sum(v.y));
+    if (lane == 0)
+        part[warp] = v;
+    __syncthreads();
+    v = lane < (int)blockDim.x / 32 ? part[lane] : make_float2(0, 0);
+    return make_float2(warp_sum(v.x), warp_sum(v.y));
+}
+
+/* r = LN(r). The mean is taken twice, the second time of what the first left: a row far from zero
+ * would lose its spread to the rounding of one f32 sum. */
+__device__ inline void standardize(struct wide_row &r, int c, float eps, float *first,
+                                   float2 *second)
+{
+    float sum = 0;
+    float2 left = make_float2(0, 0); // sums of x - mean, and of its square
+
+    EACH_PART(j)
+    if (column<wide_row>(j) < c) {
+        EACH_OF(i, 4)
+        sum += r.v[j][i];
+    }
+
+    const float mean = row_sum(sum, first) / (float)c;
+
+    EACH_PART(j)
+    if (column<wide_row>(j) < c) {
+        EACH_OF(i, 4)
+        {
+            r.v[j][i] -= mean;
+            left.x += r.v[j][i];
+            left.y = fmaf(r.v[j][i], r.v[j][i], left.y);
+        }
+    }
+    left = row_sums(left, second);
+
+    const float more = left.x / (float)c;
+    const float rate = 1 / sqrtf(fmaxf(left.y / (float)c - more * more, 0) + eps);
+
+    EACH_PART(j)
+    {
+        EACH_OF(i, 4)
+        r.v[j][i] = (r.v[j][i] - more) * rate;
+    }
+}
+
+/* What a layer norm is told: out = rounded(LN(x)) * (plus + mul) + add. */
+struct affine {
+    const float *mul, *add;
+    float plus, eps;
+    enum dtype round;
+};
+
+/* ADD: sum = x + y * gate goes before, and is what the norm is of. */
+template <bool ADD>
+static __global__ void ROW_BOUNDS layer_norm_kernel(struct tensor out, struct tensor sum,
+                                                    struct tensor x, struct tensor y,
+                                                    const float *gate, struct affine a)
+{
+    __shared__ float first[32];
+    __shared__ float2 second[32];
+    const int c = (int)x.dim[1];
+    const int64_t row = blockIdx.x;
+    struct wide_row r;
+
+    read_row(r, x, row * x.stride[0], c);
+    if (ADD) {
+        struct wide_row more;
+
+        read_row(more, y, row * y.stride[0], c);
+        EACH_PART(j)
+        if (column<wide_row>(j) < c) {
+            float g[4] = { 1, 1, 1, 1 };
+
+            if (gate != NULL)
+                read_f32(g, gate + column<wide_row>(j));
+            EACH_OF(i, 4)
+            r.v[j][i] = fmaf(more.v[j][i], g[i], r.v[j][i]);
+        }
+        write_row(sum, row * sum.stride[0], r, c);
+    }
+    standardize(r, c, a.eps, first, second);
+    EACH_PART(j)
+    if (column<wide_row>(j) < c) {
+        float mul[4], add[4];
+
+        read_f32(mul, a.mul + column<wide_row>(j));
+        read_f32(add, a.add + column<wide_row>(j));
+        EACH_OF(i, 4)
+        r.v[j][i] = fmaf(rounded(a.round, r.v[j][i]), a.plus + mul[i], add[i]);
+    }
+    write_row(out, row * out.stride[0], r, c);
+}
+
+/* Whether all, of one width, can be read e at a time by a block that holds a row. */
+static bool fits(struct tensor a, struct tensor b, struct tensor c, int e)
+{
+    const unsigned threads = e == 8 ? row_threads<narrow_row>(a.dim[a.ndim - 1])
+                                    : row_threads<wide_row>(a.dim[a.ndim - 1]);
+
+    return threads <= ROW_THREADS && lies_wide(a, e) && lies_wide(b, e) && lies_wide(c, e);
+}
+
+static status norm_rows(struct device *dev, struct tensor out, struct tensor x, struct affine a,
+                        const char *op)
+{
+    const unsigned rows = (unsigned)x.dim[0], threads = row_threads<wide_row>(x.dim[1]);
+    const struct tensor none = { 0 };
+
+    layer_norm_kernel<false><<<rows, threads, 0, cuda_stream(dev)>>>(out, none, x, none, NULL, a);
+    LAUNCHED(op);
+}
+
+status wide_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
+                          struct tensor scale, struct tensor shift, float eps)
+{
+    const struct affine a = { (const float *)scale.data, (const float *)shift.data, 1, eps,
+                              x.dtype };
+
+    if (!fits(out, x, x, 4) || !fits(scale, shift, shift, 4))
+        return plain_norm_modulate(dev, out, x, scale, shift, eps);
+    return norm_rows(dev, out, x, a, "norm_modulate");
+}
+
+status wide_layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                       struct tensor b, float eps)
+{
+    const struct affine a = { (const float *)w.data, (const float *)b.data, 0, eps, DT_F32 };
+
+    if (!fits(out, x, x, 4) || !fits(w, b, b, 4))
+        return plain_layer_norm(dev, out, x, w, b, eps);
+    return norm_rows(dev, out, x, a, "layer_norm");
+}
+
+static status add_norm_rows(struct device *dev, struct tensor out, struct tensor sum,
+                            struct tensor x, struct tensor y, struct tensor gate, struct affine a,
+                            const char *op)
+{
+    const unsigned rows = (unsigned)x.dim[0], threads = row_threads<wide_row>(x.dim[1]);
+
+    layer_norm_kernel<true>
+        <<<rows, threads, 0, cuda_stream(dev)>>>(out, sum, x, y, (const float *)gate.data, a);
+    LAUNCHED(op);
+}
+
+status wide_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                              struct tensor x, struct tensor y, struct tensor gate,
+                              struct tensor scale, struct tensor shift, float eps)
+{
+    const struct affine a = { (const float *)scale.data, (const float *)shift.data, 1, eps,
+                              DT_F32 };
+
+    if (!fits(out, sum, x, 4) || !fits(y, gate, scale, 4) || !fits(shift, y, y, 4))
+        return plain_add_norm_modulate(dev, out, sum, x, y, gate, scale, shift, eps);
+    return add_norm_rows(dev, out, sum, x, y, gate, a, "add_norm_modulate");
+}
+
+status wide_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                           struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
+                           struct tensor b, float eps)
+{
+    const struct affine a = { (const float *)w.data, (const float *)b.data, 0, eps, DT_F32 };
+
+    if (!fits(out, sum, x, 4) || !fits(y, gate, w, 4) || !fits(b, y, y, 4))
+        return plain_add_layer_norm(dev, out, sum, x, y, gate, w, b, eps);
+    return add_norm_rows(dev, out, sum, x, y, gate, a, "add_layer_norm");
+}
+
+/* rsqrt(mean(r^2) + eps) */
+template <class Row>
+__device__ inline float root_mean_square(const Row &r, int c, float eps, float *part)
+{
+    float sum = 0;
+
+    EACH_PART(j)
+    if (column<Row>(j) < c) {
+        float v[Row::E];
+
+        r.get(j, v);
+        EACH_OF(i, Row::E)
+        sum = fmaf(v[i], v[i], sum);
+    }
+    return 1 / sqrtf(row_sum(sum, part) / (float)c + eps);
+}
+
+template <class Row>
+static __global__ void ROW_BOUNDS rms_norm_kernel(struct tensor out, struct tensor x,
+                                                  struct tensor w, float eps)
+{
+    __shared__ float sums[32];
+    const int c = (int)x.dim[1];
+    const int64_t row = blockIdx.x;
+    Row r;
+
+    read_row(r, x, row * x.stride[0], c);
+
+    const float rate = root_mean_square(r, c, eps, sums);
+
+    EACH_PART(j)
+    if (column<Row>(j) < c) {
+        float v[Row::E], mul[Row::E];
+
+        r.get(j, v);
+        for (int i = 0; i < Row::E; i += 4) {
+            if (w.dtype == DT_BF16)
+                read_bf16(mul + i, (const __nv_bfloat16 *)w.data + column<Row>(j) + i);
+            else
+                read_f32(mul + i, (const float *)w.data + column<Row>(j) + i);
+        }
+        EACH_OF(i, Row::E)
+        v[i] = rounded(x.dtype, v[i] * rate) * mul[i];
+        r.put(j, v);
+    }
+    write_row(out, row * out.stride[0], r, c);
+}
+
+static bool all_bf16(struct tensor a, struct tensor b)
+{
+    return a.dtype == DT_BF16 && b.dtype == DT_BF16;
+}
+
+status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                     float eps)
+{
+    const unsigned rows = (unsigned)x.dim[0];
+
+    if (all_bf16(out, x) && fits(out, x, w, 8))
+        rms_norm_kernel<narrow_row>
+            <<<rows, row_threads<narrow_row>(x.dim[1]), 0, cuda_stream(dev)>>>(out, x, w, eps);
+    else if (fits(out, x, w, 4))
+        rms_norm_kernel<wide_row>
+            <<<rows, row_threads<wide_row>(x.dim[1]), 0, cuda_stream(dev)>>>(out, x, w, eps);
+    else
+        return plain_rms_norm(dev, out, x, w, eps);
+    LAUNCHED("rms_norm");
+}
+
+/* blockIdx.y chooses between q and k. Dynamic shared memory: (cos, sin) of the token's pairs. */
+template <class Row>
+static __global__ void ROW_BOUNDS qk_norm_rope_kernel(struct tensor q, struct tensor k,
+                                                      const float *wq, const float *wk, float eps,
+                                                      struct tensor table, struct token_grid grid)
+{
+    extern __shared__ float4 shared[];
+    __shared__ float sums[32];
+    float *angle = (float *)shared;
+    const struct tensor x = blockIdx.y == 0 ? q : k;
+    const float *mul = blockIdx.y == 0 ? wq : wk;
+    const int c = (int)x.dim[1], pairs = (int)table.dim[1], third = pairs / 3;
+    const int64_t at = blockIdx.x * x.stride[0];
+    Row r;
+
+    read_row(r, x, at, c);
+    if ((int)threadIdx.x < pairs) {
+        const int64_t token = grid.first + blockIdx.x, line = token / grid.w;
+        const int64_t col = token - line * grid.w, frame = line / grid.h;
+        const int64_t row = line - frame * grid.h;
+
+        for (int i = (int)threadIdx.x; i < pairs; i += (int)blockDim.x) {
+            const int64_t g = i < pairs - 2 * third ? frame : i < pairs - third ? row : col;
+
+            ((float2 *)angle)[i] = ((const float2 *)table.data)[g * pairs + i];
+        }
+    }
+
+    const float rate = root_mean_square(r, c, eps, sums); // its barrier is the angles' too
+
+    EACH_PART(j)
+    if (column<Row>(j) < c) {
+        const float *turn = angle + column<Row>(j) % (2 * pairs);
+        float v[Row::E];
+
+        r.get(j, v);
+        for (int i = 0; i < Row::E; i += 4) {
+            float w[4], a[4];
+
+            read_f32(w, mul + column<Row>(j) + i);
+            read_f32(a, turn + i);
+            EACH_OF(l, 4)
+            w[l] *= rounded(x.dtype, v[i + l] * rate);
+            v[i] = w[0] * a[0] - w[1] * a[1];
+            v[i + 1] = w[0] * a[1] + w[1] * a[0];
+            v[i + 2] = w[2] * a[2] - w[3] * a[3];
+            v[i + 3] = w[2] * a[3] + w[3] * a[2];
+        }
+        r.put(j, v);
+    }
+    write_row(x, at, r, c);
+}
+
+status wide_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
+                         struct tensor wk, float eps, struct tensor table, struct token_grid grid)
+{
+    const dim3 rows((unsigned)q.dim[0], 2);
+    const size_t angles = (size_t)table.dim[1] * 2 * sizeof(float);
+    const float *mul_q = (const float *)wq.data, *mul_k = (const float *)wk.data;
+    const bool small = angles <= 40000 && (uintptr_t)table.data % 8 == 0;
+
+    if (small && all_bf16(q, k) && fits(q, k, k, 8) && fits(wq, wk, wk, 4) &&
+        2 * table.dim[1] % 8 == 0)
+        qk_norm_rope_kernel<narrow_row>
+            <<<rows, row_threads<narrow_row>(q.dim[1]), angles, cuda_stream(dev)>>>(
+                q, k, mul_q, mul_k, eps, table, grid);
+    else if (small && fits(q, k, wq, 4) && fits(wk, wk, wk, 4) && 2 * table.dim[1] % 4 == 0)
+        qk_norm_rope_kernel<wide_row>
+            <<<rows, row_threads<wide_row>(q.dim[1]), angles, cuda_stream(dev)>>>(
+                q, k, mul_q, mul_k, eps, table, grid);
+    else
+        return plain_qk_norm_rope(dev, q, k, wq, wk, eps, table, grid);
+    LAUNCHED("qk_norm_rope");
+}
