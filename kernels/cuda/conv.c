@@ -37,10 +37,10 @@ static status describe(CUtensorMap *map, const void *data, int rank, const int64
     return e == CUDA_SUCCESS ? ST_OK : fail(ST_DEVICE, "conv3d: tensor map, CUDA error %d", (int)e);
 }
 
-/* Starts and strides of 16 bytes. */
+/* Starts and strides of 16 bytes; none is aligned. */
 static bool aligned(struct tensor t)
 {
-    const int64_t unit = 16 / (int64_t)dtype_size(t.dtype);
+    const int64_t unit = t.data != NULL ? 16 / (int64_t)dtype_size(t.dtype) : 1;
     bool fits = (uintptr_t)t.data % 16 == 0;
 
     for (int i = 0; i < t.ndim - 1; i++)
