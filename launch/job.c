@@ -7,6 +7,7 @@
 
 #define MB 1e6
 #define GB 1e9
+#define LIBRARIES (2.0 * GB) // what cuBLASLt, cuDNN and NCCL take on a GPU beside our arenas
 
 /* Bytes of this process that are in memory now. */
 static size_t resident_now(void)
@@ -29,9 +30,11 @@ static size_t resident_peak(void)
     return getrusage(RUSAGE_SELF, &use) == 0 ? (size_t)use.ru_maxrss * 1024 : 0;
 }
 
-void job_table(struct table *t, int ops)
+void job_table(struct table *t, const struct request *r)
 {
-    if (ops == OPS_REF)
+    if (r->device == USE_CUDA)
+        table_cuda(t);
+    else if (r->ops == OPS_REF)
         *t = table_ref;
     else
         table_cpu(t);
@@ -47,23 +50,48 @@ static status open_parts(struct job *j, const struct request *r)
     return ST_OK;
 }
 
-static status open_local(struct job *j, const struct request *r, const struct placement_node *node)
+/* This rank's GPU on its node, and where it sits: ranks of a node take them in turn. A scheduler
+ * may show each rank its own one only. */
+static status find_gpu(const struct job *j, int *index, char *bus, size_t size)
+{
+    const int count = device_cuda_count();
+
+    *index = count > 0 ? j->world->local_rank % count : 0;
+    return device_cuda_bus(*index, bus, size);
+}
+
+static status open_device(struct job *j, const struct request *r, int gpu)
+{
+    size_t total;
+
+    job_table(&j->table, r);
+    if (r->device == USE_CPU)
+        return device_open_cpu(&j->dev, j->place.threads, &j->table, j->table.workspace);
+    TRY(device_open_cuda(&j->dev, gpu, &j->table, j->table.workspace));
+    return device_cuda_memory(gpu, &total, &j->available);
+}
+
+static status open_local(struct job *j, const struct request *r, const struct placement_node *node,
+                         int gpu)
 {
     TRY(placement_choose(&j->place, node, r->threads));
     TRY(placement_bind(&j->place));
-    job_table(&j->table, r->ops);
-    TRY(device_open_cpu(&j->dev, j->place.threads, &j->table, j->table.workspace));
+    TRY(open_device(j, r, gpu));
     return open_parts(j, r);
 }
 
 status job_open(struct job *j, struct world *w, const struct request *r)
 {
     struct placement_node node;
+    char bus[32] = "";
+    int gpu = 0;
 
     *j = (struct job){ .world = w };
     progress_init(&j->progress, stderr, w->rank == 0);
-    TRY(placement_here(w, &node));
-    TRY(agree(w, open_local(j, r, &node)));
+    if (r->device == USE_CUDA)
+        TRY(agree(w, find_gpu(j, &gpu, bus, sizeof(bus))));
+    TRY(placement_here(w, bus[0] != 0 ? bus : NULL, &node));
+    TRY(agree(w, open_local(j, r, &node, gpu)));
     j->resident = resident_now();
     return ST_OK;
 }
@@ -129,8 +157,14 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
     return ST_OK;
 }
 
+/* Bytes on the device and on the host; a CPU has one memory for both. */
+struct room {
+    double device, host;
+};
+
 /* What the rank will take at most beyond what it has, for all requests in turn. */
-static status need(const struct plan_input *plans, int count, int rank, size_t *bytes)
+static status need(const struct job *j, const struct plan_input *plans, int count, int rank,
+                   struct room *bytes)
 {
     struct plan_rank all = { 0 }, one;
 
@@ -138,8 +172,22 @@ static status need(const struct plan_input *plans, int count, int rank, size_t *
         TRY(plan_rank(&plans[i], rank, &one));
         plan_cover(&all, &one);
     }
-    *bytes = all.device - all.workspace + all.host; // the workspace is there already
+    // the workspace is there already
+    *bytes = (struct room){ (double)(all.device - all.workspace), (double)all.host };
+    if (j->dev.kind != DEVICE_CUDA)
+        *bytes = (struct room){ 0, bytes->device + bytes->host };
     return ST_OK;
+}
+
+static struct room room_of(const struct job *j)
+{
+    return (struct room){ .device = (double)j->available - LIBRARIES,
+                          .host = (double)placement_memory() / j->world->local_size };
+}
+
+static bool fits(struct room need, struct room has)
+{
+    return need.host <= has.host && (need.device == 0 || need.device <= has.device);
 }
 
 static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
@@ -151,32 +199,53 @@ static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count)
 {
     struct world *w = j->world;
-    const double share = (double)placement_memory() / w->local_size;
-    size_t bytes = 0, sharded;
+    const struct room has = room_of(j);
+    struct room bytes = { 0 }, sharded;
     int fsdp = plans[0].fsdp;
     status st = ST_OK;
 
     if (w->rank == 0 && r->dit_fsdp < 0 && w->size > 1) {
-        st = need(plans, count, 0, &bytes);
-        fsdp = (double)bytes > share;
+        st = need(j, plans, count, 0, &bytes);
+        fsdp = !fits(bytes, has);
     }
     TRY(agree(w, st));
     world_broadcast(w, &fsdp, sizeof(fsdp), 0);
     set_fsdp(plans, count, fsdp);
-    st = need(plans, count, w->rank, &bytes);
-    if (st == ST_OK && (double)bytes > share) {
+    st = need(j, plans, count, w->rank, &bytes);
+    if (st == ST_OK && !fits(bytes, has)) {
         const char *hint = "take a smaller --size, fewer frames or a machine with more memory";
 
         if (!fsdp && w->size > 1) {
             set_fsdp(plans, count, true);
-            if (need(plans, count, w->rank, &sharded) == ST_OK && (double)sharded <= share)
+            if (need(j, plans, count, w->rank, &sharded) == ST_OK && fits(sharded, has))
                 hint = "--dit_fsdp would fit";
         }
-        st = fail(ST_MEMORY,
-                  "rank %d would take %.2f GB and has %.2f GB (%d ranks share this node): %s",
-                  w->rank, (double)bytes / GB, share / GB, w->local_size, hint);
+        if (bytes.host > has.host)
+            st = fail(ST_MEMORY,
+                      "rank %d would take %.2f GB and has %.2f GB (%d ranks share this node): %s",
+                      w->rank, bytes.host / GB, has.host / GB, w->local_size, hint);
+        else
+            st = fail(ST_MEMORY, "rank %d would take %.2f GB of GPU %d and has %.2f GB: %s",
+                      w->rank, bytes.device / GB, j->dev.index, has.device / GB, hint);
     }
     return agree(w, st);
+}
+
+static void announce_memory(struct job *j, const struct plan_rank *all)
+{
+    const bool gpu = j->dev.kind == DEVICE_CUDA;
+    char beside[64] = "";
+
+    if (gpu)
+        snprintf(beside, sizeof(beside), " of its GPU (%.1f GB free) and %.0f of the host",
+                 (double)j->available / GB, (double)(j->resident + all->host) / MB);
+    progress_line(&j->progress,
+                  "memory  at most %.0f MB a rank%s (weights %.0f, step %.0f, decode %.0f); "
+                  "%.1f GB available on this node",
+                  (double)(gpu ? all->device : j->resident + all->device + all->host) / MB, beside,
+                  (double)all->step.weights / MB, (double)(all->step.run + all->step.scratch) / MB,
+                  (double)(all->decode.weights + all->decode.scratch) / MB,
+                  (double)placement_memory() / GB);
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
@@ -199,31 +268,46 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
                   (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
                   r->sample_steps, r->sample_shift, r->sample_guide_scale, (long long)r->base_seed);
     progress_line(
-        p, "ranks   %d: cfg %d x ring %d x ulysses %d, %d thread%s each; transformer %s, %s",
-        plan->ranks, m.cfg, m.ring, m.ulysses, j->place.threads, j->place.threads == 1 ? "" : "s",
-        plan->fsdp ? "sharded" : "replicated", plan->cdt == DT_BF16 ? "bf16" : "fp32");
-    progress_line(p,
-                  "memory  at most %.0f MB a rank (weights %.0f, step %.0f, decode %.0f); "
-                  "%.1f GB available on this node",
-                  (double)(j->resident + all.device + all.host) / MB, (double)all.step.weights / MB,
-                  (double)(all.step.run + all.step.scratch) / MB,
-                  (double)(all.decode.weights + all.decode.scratch) / MB,
-                  (double)placement_memory() / GB);
+        p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
+        plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
+        j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
+        plan->cdt == DT_BF16 ? "bf16" : "fp32");
+    announce_memory(j, &all);
+}
+
+/* What the driver and the libraries hold on this rank's GPU, and whoever shares it. */
+static size_t beside_arenas(const struct job *j)
+{
+    size_t total, available;
+
+    if (j->dev.kind != DEVICE_CUDA || device_cuda_memory(j->dev.index, &total, &available) != ST_OK)
+        return 0;
+    return total - available - j->dev.held;
 }
 
 void job_memory(struct job *j, const struct pipeline *p)
 {
     struct tensorfile *part = j->checkpoint.part;
-    const size_t mine[3] = {
+    const bool gpu = j->dev.kind == DEVICE_CUDA;
+    const size_t own = j->resident + p->sizes.host;
+    const size_t mine[6] = {
         resident_peak(),
-        j->resident + p->sizes.device - p->sizes.workspace + p->sizes.host,
+        gpu ? own : own + p->sizes.device - p->sizes.workspace,
         part[PART_DIT].bytes_read + part[PART_T5].bytes_read + part[PART_VAE].bytes_read,
+        j->dev.held_peak,
+        p->sizes.device,
+        beside_arenas(j),
     };
-    size_t(*all)[3] = calloc((size_t)j->world->size, sizeof(*all));
+    size_t(*all)[6] = calloc((size_t)j->world->size, sizeof(*all));
 
     if (agree(j->world, all != NULL ? ST_OK : fail(ST_MEMORY, "no host memory")) != ST_OK)
         goto out; // only a remark is lost
     world_gather(j->world, mine, sizeof(mine), all);
+    for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
+        progress_line(&j->progress,
+                      "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; CUDA and its libraries "
+                      "%.0f MB",
+                      i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
     for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
         progress_line(&j->progress,
                       "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,

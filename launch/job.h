@@ -16,15 +16,16 @@ struct job {
     struct device dev;
     struct checkpoint checkpoint;
     struct progress progress;
-    size_t resident; // bytes this process holds before any model
+    size_t resident;  // bytes this process holds before any model
+    size_t available; // on a GPU: bytes that were free when it was opened
 };
 
 /* Collective. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
 status job_open(struct job *j, struct world *w, const struct request *r);
 void job_close(struct job *j); // accepts a half-open or zeroed job
 
-/* The ops that --ops names. */
-void job_table(struct table *t, int ops);
+/* The ops of the device that is asked for; on a CPU those that --ops names. */
+void job_table(struct table *t, const struct request *r);
 
 /* The request in the terms of plan.h, on `ranks` ranks; the mesh is chosen as far as the request
  * leaves it open, fsdp stays false unless asked for. `prompts`: how many the text stage encodes. */

@@ -19,7 +19,10 @@ static status load(hwloc_topology_t *topology, const char *described)
 {
     if (hwloc_topology_init(topology) != 0)
         return fail(ST_MEMORY, "no memory for hwloc");
-    if (described != NULL && hwloc_topology_set_synthetic(*topology, described) != 0) {
+    hwloc_topology_set_io_types_filter(*topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT); // GPUs
+    if (described != NULL && described[0] == '<'
+            ? hwloc_topology_set_xmlbuffer(*topology, described, (int)strlen(described) + 1) != 0
+            : described != NULL && hwloc_topology_set_synthetic(*topology, described) != 0) {
         hwloc_topology_destroy(*topology);
         return fail(ST_USAGE, "'%s' describes no machine; write it like \"pack:2 core:8 pu:2\"",
                     described);
@@ -62,6 +65,33 @@ out:
     return st;
 }
 
+status placement_beside(struct placement_node *node, const char *gpu)
+{
+    status st;
+    hwloc_topology_t topology;
+    hwloc_bitmap_t usable = hwloc_bitmap_alloc();
+    hwloc_obj_t at;
+
+    st = load(&topology, node->topology);
+    if (st != ST_OK) {
+        hwloc_bitmap_free(usable);
+        return st;
+    }
+    if (node->given[0] == 0)
+        hwloc_bitmap_copy(usable, hwloc_topology_get_allowed_cpuset(topology));
+    else if (hwloc_bitmap_list_sscanf(usable, node->given) != 0)
+        st = fail(ST_USAGE, "'%s' is no list of cores like \"0-7,16\"", node->given);
+    at = hwloc_get_pcidev_by_busidstring(topology, gpu);
+    at = at != NULL ? hwloc_get_non_io_ancestor_obj(topology, at) : NULL;
+    if (st == ST_OK && at != NULL && hwloc_bitmap_intersects(usable, at->cpuset)) {
+        hwloc_bitmap_and(usable, usable, at->cpuset);
+        st = set_to_text(usable, node->given, sizeof(node->given));
+    }
+    hwloc_bitmap_free(usable);
+    hwloc_topology_destroy(topology);
+    return st;
+}
+
 /* What rank 0 needs to know of every rank, and what it answers. */
 struct sharer {
     char host[64], given[512];
@@ -80,7 +110,7 @@ static void count_sharers(struct sharer *all, int ranks)
     }
 }
 
-status placement_here(struct world *w, struct placement_node *node)
+status placement_here(struct world *w, const char *gpu, struct placement_node *node)
 {
     status st;
     // mpirun passes a policy on only when somebody set one (--bind-to, or the same as a variable).
@@ -91,7 +121,11 @@ status placement_here(struct world *w, struct placement_node *node)
 
     gethostname(mine.host, sizeof(mine.host) - 1);
     // Our parent is mpirun, or its daemon on this node: it has all that the job was given here.
-    st = affinity(by_mpirun && !asked ? getppid() : 0, mine.given, sizeof(mine.given));
+    *node = (struct placement_node){ .threads = 0 };
+    st = affinity(by_mpirun && !asked ? getppid() : 0, node->given, sizeof(node->given));
+    if (st == ST_OK && gpu != NULL)
+        st = placement_beside(node, gpu);
+    memcpy(mine.given, node->given, sizeof(mine.given));
     if (all == NULL)
         st = fail(ST_MEMORY, "no memory for %d ranks", w->size);
     TRY_OUT(agree(w, st));
@@ -99,12 +133,9 @@ status placement_here(struct world *w, struct placement_node *node)
     if (w->rank == 0)
         count_sharers(all, w->size);
     world_broadcast(w, all, (size_t)w->size * sizeof(*all), 0);
-    *node = (struct placement_node){
-        .rank = all[w->rank].rank,
-        .size = all[w->rank].size,
-        .threads = threads != NULL && atoi(threads) > 0 ? atoi(threads) : 0,
-    };
-    memcpy(node->given, mine.given, sizeof(node->given));
+    node->rank = all[w->rank].rank;
+    node->size = all[w->rank].size;
+    node->threads = threads != NULL && atoi(threads) > 0 ? atoi(threads) : 0;
 out:
     free(all);
     return st;

@@ -54,24 +54,48 @@ void help_plan(FILE *out)
     request_done(&r);
 }
 
-/* TFLOP/s of this rank's matrix product, over about a quarter of a second. */
-static status measure(struct device *dev, double *tflops)
+/* Numbers without a pattern in [-1, 1): a GPU is faster on zeros. */
+static status scramble(struct device *dev, struct tensor t, struct tensor room)
 {
-    const int64_t m = 512, n = 1536, k = 1536;
+    uint32_t state = 1;
+    float *host = malloc(tensor_bytes(room));
+    status st;
+
+    if (host == NULL)
+        return fail(ST_MEMORY, "no host memory for measuring");
+    for (int64_t i = 0; i < tensor_count(room); i++) {
+        state = state * 1664525 + 1013904223;
+        host[i] = (float)(int32_t)state / 2147483648.0f;
+    }
+    TRY_OUT(device_upload(dev, room, host));
+    TRY_OUT(op_copy(dev, t, tensor_reshape(room, t.dim[0], t.dim[1])));
+    TRY_OUT(device_wait(dev));
+out:
+    free(host);
+    return st;
+}
+
+/* TFLOP/s of this rank's matrix product, over about a quarter of a second. */
+static status measure(struct device *dev, enum dtype dt, double *tflops)
+{
+    const bool gpu = dev->kind == DEVICE_CUDA;
+    const int64_t m = gpu ? 8192 : 512, n = gpu ? 8192 : 1536, k = gpu ? 4096 : 1536;
     struct arena a = { 0 };
-    struct tensor out, x, w, none = { 0 };
+    struct tensor out, x, w, room, none = { 0 };
     struct timespec from, to;
     double s = 0;
     int times = 0;
     status st;
 
-    TRY(arena_init(&a, dev, "measure", (size_t)(m * n + m * k + n * k) * 4 + 4096));
-    TRY_OUT(arena_take(&a, &out, DT_F32, m, n));
-    TRY_OUT(arena_take(&a, &x, DT_F32, m, k));
-    TRY_OUT(arena_take(&a, &w, DT_F32, n, k));
-    TRY_OUT(device_zero(dev, x));
-    TRY_OUT(device_zero(dev, w));
+    TRY(arena_init(&a, dev, "measure", (size_t)(m * n + m * k + 2 * n * k) * 4 + 4096));
+    TRY_OUT(arena_take(&a, &out, dt, m, n));
+    TRY_OUT(arena_take(&a, &x, dt, m, k));
+    TRY_OUT(arena_take(&a, &w, dt, n, k));
+    TRY_OUT(arena_take(&a, &room, DT_F32, n * k));
+    TRY_OUT(scramble(dev, w, room));
+    TRY_OUT(scramble(dev, x, tensor_slice(room, 0, 0, m * k)));
     TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
+    TRY_OUT(device_wait(dev));
     clock_gettime(CLOCK_MONOTONIC, &from);
     for (; s < 0.25; times++) {
         TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
@@ -160,6 +184,15 @@ static void print_fit(const struct plan_input *in, const struct plan_rank *all, 
            bytes <= memory ? "fits" : "does not fit either");
 }
 
+static status gpu_memory(const struct device *dev, double *bytes)
+{
+    size_t total, available;
+
+    TRY(device_cuda_memory(dev->index, &total, &available));
+    *bytes = (double)available;
+    return ST_OK;
+}
+
 static status plan(const struct request *r, struct machine *m, const struct model_config *config,
                    struct device *dev, int world_size)
 {
@@ -178,10 +211,14 @@ static status plan(const struct request *r, struct machine *m, const struct mode
     if (m->tflops == 0 && described)
         m->tflops = 600;
     else if (m->tflops == 0)
-        TRY(measure(dev, &m->tflops));
-    m->link_gbs = m->link_gbs > 0 ? m->link_gbs : described ? 200 : 2;
-    memory = described ? (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9
-                       : (double)placement_memory() / ranks;
+        TRY(measure(dev, in.cdt, &m->tflops));
+    m->link_gbs = m->link_gbs > 0 ? m->link_gbs : r->device == USE_CUDA ? 200 : 2;
+    if (described)
+        memory = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
+    else if (r->device == USE_CUDA)
+        TRY(gpu_memory(dev, &memory));
+    else
+        memory = (double)placement_memory() / ranks;
     all = calloc((size_t)ranks, sizeof(*all));
     if (all == NULL)
         return fail(ST_MEMORY, "no host memory for %d ranks", ranks);
@@ -196,7 +233,7 @@ static status plan(const struct request *r, struct machine *m, const struct mode
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s\n", ranks, in.mesh.cfg,
            in.mesh.ring, in.mesh.ulysses, in.fsdp ? "sharded" : "replicated");
     print_rows(all, ranks);
-    print_fit(&in, all, memory, described);
+    print_fit(&in, all, memory, r->device == USE_CUDA);
     print_time(all, ranks, in.steps, m);
 out:
     free(all);
@@ -211,8 +248,13 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
     struct device dev = { 0 };
     status st;
 
-    job_table(&table, r->ops);
-    TRY_OUT(device_open_cpu(&dev, r->threads > 0 ? r->threads : 1, &table, table.workspace));
+    job_table(&table, r);
+    if (m->nodes > 0 || m->gpus > 0)
+        TRY_OUT(device_open_plan(&dev, &table, 0));
+    else if (r->device == USE_CUDA)
+        TRY_OUT(device_open_cuda(&dev, 0, &table, table.workspace));
+    else
+        TRY_OUT(device_open_cpu(&dev, r->threads > 0 ? r->threads : 1, &table, table.workspace));
     if (r->ckpt_dir != NULL) {
         TRY_OUT(checkpoint_open(&c, r->ckpt_dir));
         for (int part = 0; part < PART_COUNT; part++)
@@ -236,8 +278,8 @@ status cmd_plan(struct world *w, int argc, char **argv)
     request_init(&r);
     if (w->rank == 0) {
         TRY_OUT(request_parse(&r, CMD_PLAN, &set, 1, argc, argv));
-        if (r.precision < 0 && (m.nodes > 0 || m.gpus > 0))
-            r.precision = PRECISION_BF16; // what GPUs run by default
+        if (r.device < 0 && (m.nodes > 0 || m.gpus > 0))
+            r.device = USE_CUDA;
         TRY_OUT(request_complete(&r, CMD_PLAN));
         TRY_OUT(run_plan(&r, &m, w->size));
     }

@@ -1,6 +1,7 @@
 #include "launch/request.h"
 
 #include "launch/video.h"
+#include "runtime/device.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -66,7 +67,8 @@ static const struct option rows[] = {
     { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
       .marks = JOB, .help = "checkpoint: the official folder, a -Diffusers folder, or one file" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
-      .marks = NUMBERS | JOB, .help = "bf16 rounds as the official program does (default fp32)" },
+      .marks = NUMBERS | JOB,
+      .help = "bf16 rounds as the official program does (default bf16 on GPUs, else fp32)" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB, .help = "official flag; without a GPU there is nothing to move" },
     { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
@@ -86,10 +88,14 @@ static const struct option rows[] = {
     { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
       .help = "spread the text encoder's weights over the ranks, which all encode (default: rank 0 "
               "encodes and streams them from the file)" },
+    { "device", OPT_CHOICE, AT(device), .choices = "auto|cpu|cuda", .commands = ALL, .marks = JOB,
+      .help =
+          "where to compute: auto takes GPUs, one a rank, where there are some (default auto)" },
     { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
       .marks = JOB, .help = "per rank (default: the node's cores over its ranks)" },
     { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,
-      .help = "cpu is fast; ref is the plain specification, for comparison (default cpu)" },
+      .help =
+          "of the CPU: cpu is fast, ref the plain specification, for comparison (default cpu)" },
 
     { "tiled", OPT_SWITCH, AT(tiled), .group = "Decoding", .commands = ALL,
       .help = "decode in overlapping tiles: less memory, slightly different pixels" },
@@ -156,6 +162,7 @@ void request_init(struct request *r)
         .precision = -1,
         .offload_model = -1,
         .dit_fsdp = -1,
+        .device = -1,
         .ops = -1,
         .tile_size = { -1, -1 },
         .tile_stride = { -1, -1 },
@@ -251,7 +258,10 @@ static status fill_defaults(struct request *r)
     default_double(&r->sample_guide_scale, task->guidance);
     default_int(&r->rand_device, RAND_CPU);
     default_int(&r->cuda_sms, 132);
-    default_int(&r->precision, PRECISION_FP32);
+    default_int(&r->device, USE_AUTO);
+    if (r->device == USE_AUTO) // rank 0 chooses for all; --ops asks for a CPU
+        r->device = !given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
+    default_int(&r->precision, r->device == USE_CUDA ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
     default_int(&r->tile_size[1], 52);
@@ -282,6 +292,8 @@ static status check_shape(const struct request *r)
 /* Flags that say nothing without another one, or nothing for this task. */
 static status check_needs(const struct request *r)
 {
+    if (given(r, AT(ops)) && r->device == USE_CUDA)
+        return fail(ST_USAGE, "--ops is for --device cpu");
     if (given(r, AT(cuda_sms)) && r->rand_device != RAND_CUDA)
         return fail(ST_USAGE, "--cuda_sms is for --rand_device cuda");
     if ((given(r, AT(tile_size)) || given(r, AT(tile_stride))) && !r->tiled)
@@ -429,7 +441,8 @@ status request_resume(struct request *r, const char *text, const char *run_file)
     for (size_t i = 0; i < COUNT(rows); i++) {
         const size_t at = rows[i].offset;
         const bool anew = at == AT(cfg_size) || at == AT(ring_size) || at == AT(ulysses_size) ||
-                          at == AT(threads) || at == AT(dit_fsdp) || at == AT(resume);
+                          at == AT(threads) || at == AT(dit_fsdp) || at == AT(resume) ||
+                          at == AT(device);
         if (rows[i].type != OPT_REFUSED && (anew || ((asked & ~fixed) >> i & 1) != 0))
             TRY_OUT(options_copy(&to, &from, UINT64_C(1) << i));
     }

@@ -23,6 +23,7 @@ enum { CMD_GENERATE = 1, CMD_BATCH = 2, CMD_PLAN = 4 };
 enum { PRECISION_FP32, PRECISION_BF16 };
 enum { RAND_CPU, RAND_CUDA };
 enum { OPS_REF, OPS_CPU };
+enum { USE_AUTO, USE_CPU, USE_CUDA };
 
 /* Between request_init and request_complete, -1 (0 for fps, NULL for strings) means "not given".
  * Afterwards all are set, but: mesh sizes, threads and dit_fsdp may still be 0, 0 and -1 for "the
@@ -50,8 +51,9 @@ struct request {
     int cfg_size, ring_size, ulysses_size;
     int dit_fsdp; // 0, 1, -1: the plan chooses
     int t5_fsdp;
+    int device;  // USE_*; complete: not USE_AUTO
     int threads; // per rank; 0: this rank's share of the cores
-    int ops;     // OPS_*
+    int ops;     // OPS_*, of a CPU
 
     int tiled;
     int tile_size[2], tile_stride[2]; // rows, columns of the latent

@@ -180,6 +180,16 @@ static const struct device_api cuda_api = {
     .mark_wait = cuda_mark_wait,
 };
 
+static status use(int index)
+{
+    const cudaError_t e = cudaSetDevice(index);
+
+    if (e == cudaSuccess)
+        return ST_OK;
+    return fail(ST_DEVICE, "GPU %d cannot be used (%s); --device cpu does without", index,
+                cudaGetErrorString(e));
+}
+
 status device_open_cuda(struct device *dev, int index, const struct table *table, size_t workspace)
 {
     cudaStream_t stream = NULL, uploads = NULL;
@@ -188,7 +198,7 @@ status device_open_cuda(struct device *dev, int index, const struct table *table
     *dev = (struct device){
         .kind = DEVICE_CUDA, .index = index, .threads = 1, .api = &cuda_api, .table = table
     };
-    TRY_OUT(check(cudaSetDevice(index), "cudaSetDevice"));
+    TRY_OUT(use(index));
     TRY_OUT(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
     dev->stream = stream;
     TRY_OUT(check(cudaStreamCreateWithFlags(&uploads, cudaStreamNonBlocking), "cudaStreamCreate"));
@@ -218,11 +228,12 @@ int device_cuda_count(void)
 
 status device_cuda_memory(int index, size_t *total, size_t *available)
 {
-    TRY(check(cudaSetDevice(index), "cudaSetDevice"));
+    TRY(use(index));
     return check(cudaMemGetInfo(available, total), "cudaMemGetInfo");
 }
 
 status device_cuda_bus(int index, char *text, size_t size)
 {
+    TRY(use(index));
     return check(cudaDeviceGetPCIBusId(text, (int)size, index), "cudaDeviceGetPCIBusId");
 }

@@ -61,6 +61,62 @@ static void test_described(void)
     CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "none of its cores");
 }
 
+/* A described machine with a GPU beside each socket, 0000:1b:00.0 and 0000:2b:00.0, as XML. */
+static char *with_gpus(const char *synthetic)
+{
+    static char text[65536];
+    hwloc_topology_t t;
+    char *xml, *from;
+    int length, socket = 0;
+    size_t n = 0;
+
+    hwloc_topology_init(&t);
+    hwloc_topology_set_synthetic(t, synthetic);
+    hwloc_topology_load(t);
+    CHECK(hwloc_topology_export_xmlbuffer(t, &xml, &length, 0) == 0, "no XML");
+    from = xml;
+    for (char *at; (at = strstr(from, "<object type=\"Package\"")) != NULL; socket++) {
+        char *const end = strchr(at, '>') + 1;
+
+        n += (size_t)snprintf(text + n, sizeof(text) - n,
+                              "%.*s<object type=\"Bridge\" gp_index=\"%d\" bridge_type=\"0-1\" "
+                              "depth=\"0\" bridge_pci=\"0000:[%d0-%df]\">"
+                              "<object type=\"PCIDev\" gp_index=\"%d\" pci_busid=\"0000:%db:00.0\" "
+                              "pci_type=\"0302 [10de:2335] [10de:18be] a1\" "
+                              "pci_link_speed=\"0.0\"/></object>",
+                              (int)(end - from), from, 900 + socket, socket + 1, socket + 1,
+                              950 + socket, socket + 1);
+        from = end;
+    }
+    snprintf(text + n, sizeof(text) - n, "%s", from);
+    hwloc_free_xmlbuffer(t, xml);
+    hwloc_topology_destroy(t);
+    return text;
+}
+
+static void expect_beside(const char *topology, const char *given, const char *gpu, const char *pus)
+{
+    struct placement_node node = { .topology = topology };
+
+    snprintf(node.given, sizeof(node.given), "%s", given);
+    CHECK(placement_beside(&node, gpu) == ST_OK, "%s", status_line());
+    CHECK(strcmp(node.given, pus) == 0, "beside %s of '%s': '%s', not '%s'", gpu, given, node.given,
+          pus);
+}
+
+static void test_beside(void)
+{
+    const char *const dual = "pack:2 core:8 pu:2", *const gpus = with_gpus(dual);
+
+    expect_beside(gpus, "", "0000:1b:00.0", "0-15");
+    expect_beside(gpus, "", "0000:2b:00.0", "16-31");
+    expect_beside(gpus, "0-3,20-23", "0000:2b:00.0", "20-23");
+    expect_beside(gpus, "0-3", "0000:2b:00.0", "0-3"); // what was asked for is kept
+    expect_beside(gpus, "0-3", "0000:3b:00.0", "0-3"); // not there
+    expect_beside(dual, "0-3", "0000:1b:00.0", "0-3"); // no PCI in sight
+    expect_beside(dual, "", "0000:1b:00.0", "");
+}
+
 /* Together the ranks of this node have every core that the job may use, however mpirun bound them;
  * no two have the same one, unless there are more ranks than cores. */
 static void test_here(struct world *w)
@@ -71,7 +127,7 @@ static void test_here(struct world *w)
     hwloc_bitmap_t sum = hwloc_bitmap_alloc(), one = hwloc_bitmap_alloc();
     int cores = 0;
 
-    CHECK(placement_here(w, &node) == ST_OK, "%s", status_line());
+    CHECK(placement_here(w, NULL, &node) == ST_OK, "%s", status_line());
     node.threads = 0;
     CHECK(node.size == w->local_size && node.rank == w->local_rank, "%d of %d", node.rank,
           node.size);
@@ -98,6 +154,7 @@ int main(int argc, char **argv)
 
     if (argc == 1) {
         test_described();
+        test_beside();
         return check_end("placement");
     }
     if (world_open(&w, &argc, &argv) != ST_OK)

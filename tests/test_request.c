@@ -1,5 +1,6 @@
 /* Flags, JSON and batch lines into requests: what is filled in, what is refused, in which words. */
 #include "launch/request.h"
+#include "runtime/device.h"
 #include "tests/check.h"
 
 #include <stdlib.h>
@@ -49,7 +50,8 @@ static void test_defaults(void)
     CHECK(r.frame_num == 81 && r.sample_steps == 50 && r.sample_shift == 5 &&
               r.sample_guide_scale == 5 && r.sample_solver == SOLVER_UNIPC,
           "sampling");
-    CHECK(r.base_seed >= 0 && r.fps == 16 && r.quality == 8 && r.precision == PRECISION_FP32,
+    CHECK(r.base_seed >= 0 && r.fps == 16 && r.quality == 8 &&
+              r.precision == (device_cuda_count() > 0 ? PRECISION_BF16 : PRECISION_FP32),
           "output");
     CHECK(strncmp(r.prompt, "Two anthropomorphic cats", 24) == 0, "%s", r.prompt);
     CHECK(strncmp(r.negative_prompt, "色调艳丽，", 15) == 0, "%s", r.negative_prompt);
@@ -63,6 +65,27 @@ static void test_defaults(void)
           status_line());
     CHECK(r.frame_num == 1 && r.task->image && request_note(&r) == NULL, "picture");
     request_done(&r);
+}
+
+/* Which device, and what follows from it; `auto` depends on the machine. */
+static void test_device(void)
+{
+    struct request r;
+
+    CHECK(complete(&r, "--ckpt_dir|X|--device|cpu") == ST_OK, "%s", status_line());
+    CHECK(r.device == USE_CPU && r.precision == PRECISION_FP32, "cpu");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--device|cuda") == ST_OK, "%s", status_line());
+    CHECK(r.device == USE_CUDA && r.precision == PRECISION_BF16, "cuda");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--ops|ref") == ST_OK, "%s", status_line());
+    CHECK(r.device == USE_CPU && r.precision == PRECISION_FP32, "--ops is of the CPU");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X") == ST_OK, "%s", status_line());
+    CHECK(r.device == (device_cuda_count() > 0 ? USE_CUDA : USE_CPU), "auto");
+    request_done(&r);
+    refuse("--ckpt_dir|X|--device|cuda|--ops|ref", "--ops is for --device cpu");
+    refuse("--ckpt_dir|X|--device|tpu", "auto, cpu");
 }
 
 static void test_flags(void)
@@ -308,6 +331,7 @@ static void test_help(void)
 int main(void)
 {
     test_defaults();
+    test_device();
     test_flags();
     test_refused();
     test_file_prompt();
