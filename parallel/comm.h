@@ -1,6 +1,7 @@
 /* comm.h - what stands behind a group: one table per way of moving bytes. Internal to parallel/.
  *
  *   comm_mpi   host memory, over MPI; a group of one needs no MPI at all
+ *   comm_cuda  device memory of GPUs, by copy engines within a node and NCCL beyond
  *   comm_plan  nothing is moved
  *
  * group.c has checked the arguments, counts what is sent and hands out the slots 0 ..
@@ -35,6 +36,7 @@ struct comm_table {
 };
 
 extern const struct comm_table comm_mpi;
+extern const struct comm_table comm_cuda;
 extern const struct comm_table comm_plan;
 
 #endif

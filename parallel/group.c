@@ -16,6 +16,11 @@ static status open_parts(struct group *g, struct world *w, int color)
     return ST_OK;
 }
 
+static const struct comm_table *table_of(enum device_kind kind)
+{
+    return kind == DEVICE_PLAN ? &comm_plan : kind == DEVICE_CUDA ? &comm_cuda : &comm_mpi;
+}
+
 status group_open(struct group *g, const char *name, struct world *w, struct device *dev, int color,
                   const int *members, int count)
 {
@@ -23,7 +28,7 @@ status group_open(struct group *g, const char *name, struct world *w, struct dev
         .name = name,
         .dev = dev,
         .deadline_s = w->deadline_s,
-        .comm = dev->kind == DEVICE_PLAN ? &comm_plan : &comm_mpi,
+        .comm = table_of(dev->kind),
     };
     if (w->described && color >= 0) {
         g->size = count;

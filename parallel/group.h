@@ -1,7 +1,7 @@
 /* group.h - ranks that exchange tensors, and the exchanges.
  *
- * A group sits on a comm table: `mpi` moves host memory, `plan` moves nothing. (`nccl` moves device
- * memory on a stream.) Every exchange is started and later waited for, so that ops can be queued in
+ * A group sits on a comm table: `mpi` moves host memory, `cuda` device memory on a stream, `plan`
+ * moves nothing. Every exchange is started and later waited for, so that ops can be queued in
  * between: the data is read after what was queued on the device before the start, and may be used
  * by what is queued after transfer_wait. Buffers are borrowed until then, offsets only during the
  * start. At most GROUP_IN_FLIGHT transfers of one group are open.

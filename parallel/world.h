@@ -14,6 +14,7 @@ struct world {
     int rank, size;
     int local_rank, local_size; // among the ranks of this node
     bool described;             // no MPI behind it
+    bool nccl;                  // GPUs of a node exchange through NCCL too
     double deadline_s;          // how long the groups opened on it wait for a silent peer
     void *impl;
 };

@@ -151,6 +151,21 @@ status device_open_plan(struct device *dev, const struct table *table, size_t wo
         workspace);
 }
 
+void device_watch_add(struct device *dev, struct device_watch *watch)
+{
+    watch->next = dev->watch;
+    dev->watch = watch;
+}
+
+void device_watch_remove(struct device *dev, struct device_watch *watch)
+{
+    for (struct device_watch **at = &dev->watch; *at != NULL; at = &(*at)->next)
+        if (*at == watch) {
+            *at = watch->next;
+            return;
+        }
+}
+
 void device_close(struct device *dev)
 {
     if (dev->loader_close != NULL)
@@ -177,6 +192,8 @@ void device_free(struct device *dev, void *p, size_t bytes)
 {
     if (p == NULL)
         return;
+    for (struct device_watch *w = dev->watch; w != NULL; w = w->next)
+        w->freeing(w->payload, p);
     dev->api->free(dev, p);
     dev->held -= bytes;
 }

@@ -44,6 +44,14 @@ struct device_api {
     status (*mark_wait)(struct device *dev, struct device_mark *m);
 };
 
+/* Who wants to know what the host does with a device: groups of ranks (parallel/comm.h). */
+struct device_watch {
+    status (*waiting)(void *payload); // it waits for the device; other than ST_OK ends the waiting
+    void (*freeing)(void *payload, void *p); // it is about to give memory back
+    void *payload;
+    struct device_watch *next;
+};
+
 struct device {
     enum device_kind kind;
     int index;   // GPU number on this node, 0 else
@@ -56,10 +64,11 @@ struct device {
     void (*backend_close)(struct device *dev); // set with it
     void *loader;                              // the same for parallel/loader.h
     void (*loader_close)(struct device *dev);
-    size_t held, held_peak; // bytes from device_alloc, now and at most
-    size_t used_peak;       // of a GPU: most that was in use at all when memory was given back
-    int64_t stops;          // of a GPU: times the host allocated, freed or waited; none in a step
-    double flops;           // counted by the ops: multiply and add are two
+    struct device_watch *watch; // asked in turn
+    size_t held, held_peak;     // bytes from device_alloc, now and at most
+    size_t used_peak;           // of a GPU: most that was in use at all when memory was given back
+    int64_t stops; // of a GPU: times the host allocated, freed or waited; none in a step
+    double flops;  // counted by the ops: multiply and add are two
 };
 
 /* Opens the host as a device, or the device that only plans. `table` stays borrowed; its workspace
@@ -83,6 +92,10 @@ status device_cuda_memory(int index, size_t *total, size_t *available);
 
 /* Where GPU `index` sits, as hwloc names it: "0000:3b:00.0". */
 status device_cuda_bus(int index, char *text, size_t size);
+
+/* `watch` stays the caller's. */
+void device_watch_add(struct device *dev, struct device_watch *watch);
+void device_watch_remove(struct device *dev, struct device_watch *watch);
 
 void device_close(struct device *dev); // accepts a zeroed device
 

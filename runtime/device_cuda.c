@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -42,6 +43,35 @@ static void cuda_free(struct device *dev, void *p)
     cudaFree(p);
 }
 
+static double seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Looks rather than blocks, so that a rank whose peer is gone finds out: the GPU alone would wait
+ * for ever. After an idle stretch it sleeps for a sixteenth of it. */
+static status cuda_wait(struct device *dev)
+{
+    const double spin_s = 20e-6, sleep_max_s = 0.5e-3, start = seconds();
+
+    dev->stops++;
+    for (;;) {
+        const cudaError_t e = cudaStreamQuery(dev->stream);
+        const double idle = seconds() - start;
+        const double sleep_s = idle / 16 < sleep_max_s ? idle / 16 : sleep_max_s;
+
+        if (e != cudaErrorNotReady)
+            return check(e, "waiting for the GPU");
+        for (struct device_watch *w = dev->watch; w != NULL; w = w->next)
+            TRY(w->waiting(w->payload));
+        if (idle > spin_s)
+            nanosleep(&(struct timespec){ .tv_nsec = (long)(sleep_s * 1e9) }, NULL);
+    }
+}
+
 /* From pageable memory the runtime returns when `src` is read; pinned memory is waited for. */
 static status cuda_upload(struct device *dev, void *dst, const void *src, size_t bytes)
 {
@@ -50,7 +80,7 @@ static status cuda_upload(struct device *dev, void *dst, const void *src, size_t
     TRY(check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->stream), "upload"));
     dev->stops++; // a copy from pageable memory is half a wait
     if (cudaPointerGetAttributes(&at, src) == cudaSuccess && at.type == cudaMemoryTypeHost)
-        return check(cudaStreamSynchronize(dev->stream), "upload");
+        return cuda_wait(dev);
     return ST_OK;
 }
 
@@ -67,12 +97,6 @@ static status cuda_copy(struct device *dev, void *dst, const void *src, size_t b
 static status cuda_zero(struct device *dev, void *dst, size_t bytes)
 {
     return check(cudaMemsetAsync(dst, 0, bytes, dev->stream), "zeroing");
-}
-
-static status cuda_wait(struct device *dev)
-{
-    dev->stops++;
-    return check(cudaStreamSynchronize(dev->stream), "waiting for the GPU");
 }
 
 /* Large pages that the driver then pins: half the time of cudaHostAlloc, which takes small ones. */

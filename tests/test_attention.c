@@ -3,14 +3,10 @@
  * heads and tokens that do not divide, fewer tokens than ranks, fewer heads than ranks. The plan's
  * peak, FLOPs and messages against the real ones. */
 #include "kernels/ops.h"
-#include "kernels/table.h"
 #include "parallel/attention.h"
 #include "parallel/split.h"
 #include "runtime/half.h"
-#include "tests/ranks.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "tests/ranks_device.h"
 
 static const struct {
     int64_t tokens, heads, depth;
@@ -28,17 +24,21 @@ static float value(int64_t token, int64_t i)
     return (float)((h ^ (h >> 13)) & 0xffff) / 16384.0f - 2; // flat in [-2, 2): some logits are big
 }
 
-static void fill_rows(struct tensor x, int64_t first)
+static void fill_rows(struct device *dev, struct tensor x, int64_t first)
 {
+    void *host = mirror(dev, x);
+
     for (int64_t s = 0; s < x.dim[0]; s++)
         for (int64_t i = 0; i < x.dim[1]; i++) {
             const float f = value(first + s, i);
             const int64_t at = s * x.dim[1] + i;
             if (x.dtype == DT_F32)
-                ((float *)x.data)[at] = f;
+                ((float *)host)[at] = f;
             else
-                ((uint16_t *)x.data)[at] = bf16_from_f32(f);
+                ((uint16_t *)host)[at] = bf16_from_f32(f);
         }
+    mirror_up(dev, x, host);
+    mirror_free(dev, host);
 }
 
 /* Third `i` of rows [S, 3 N D] as [S, N, D]. */
@@ -57,8 +57,8 @@ static status spread(struct mesh *m, struct device *dev, struct arena *a, struct
 
     TRY(arena_take(a, &x, dt, count, 3 * heads * depth));
     TRY(arena_take(a, out, dt, count, heads, depth));
-    if (dev->kind == DEVICE_CPU)
-        fill_rows(x, first);
+    if (dev->kind != DEVICE_PLAN)
+        fill_rows(dev, x, first);
     const size_t mark = a->used;
     TRY(sequence_attention(m, dev, a, *out, third(x, 0, heads, depth), third(x, 1, heads, depth),
                            third(x, 2, heads, depth), tokens));
@@ -73,35 +73,41 @@ static status whole(struct device *dev, struct arena *a, struct tensor *out, enu
 
     TRY(arena_take(a, &x, dt, tokens, 3 * heads * depth));
     TRY(arena_take(a, out, dt, tokens, heads, depth));
-    fill_rows(x, 0);
+    fill_rows(dev, x, 0);
     return op_attention(dev, *out, (struct tensor){ 0 }, third(x, 0, heads, depth),
                         third(x, 1, heads, depth), third(x, 2, heads, depth),
                         1 / sqrtf((float)depth));
 }
 
-static void compare(const struct mesh *m, struct tensor got, struct tensor want, bool same_bits)
+static void compare(const struct mesh *m, struct device *dev, struct tensor got, struct tensor want,
+                    bool same_bits)
 {
+    void *const mine = mirror(dev, got), *const all = mirror(dev, want);
     const int64_t n = tensor_count(got), row = want.dim[1] * want.dim[2];
     const int64_t first = split_at(want.dim[0], mesh_seq_size(m), mesh_seq_rank(m)) * row;
     const size_t size = dtype_size(want.dtype);
-    const char *expected = (const char *)want.data + (size_t)first * size;
+    const char *expected = (const char *)all + (size_t)first * size;
 
+    mirror_down(dev, mine, got);
+    mirror_down(dev, all, want);
     if (same_bits) {
-        CHECK(memcmp(got.data, expected, (size_t)n * size) == 0,
+        CHECK(memcmp(mine, expected, (size_t)n * size) == 0,
               "cfg %d, ring %d, ulysses %d, %s: bits differ from %s alone", m->size.cfg,
               m->size.ring, m->size.ulysses, tensor_text(got), tensor_text(want));
     } else if (want.dtype == DT_F32) {
-        check_near("ring", got.data, (const float *)expected, n, 1e-5);
+        check_near("ring", mine, (const float *)expected, n, 1e-5);
     } else { // each piece's part is rounded to bf16, then the sum: 1.7e-3 each, and some cancel
         float *a = malloc(((size_t)n + 1) * sizeof(*a)), *b = malloc(((size_t)n + 1) * sizeof(*b));
         for (int64_t i = 0; i < n; i++) {
-            a[i] = f32_from_bf16(((const uint16_t *)got.data)[i]);
+            a[i] = f32_from_bf16(((const uint16_t *)mine)[i]);
             b[i] = f32_from_bf16(((const uint16_t *)expected)[i]);
         }
         check_near("ring in bf16", a, b, n, 8e-3);
         free(a);
         free(b);
     }
+    mirror_free(dev, mine);
+    mirror_free(dev, all);
 }
 
 static void same_traffic(const char *name, const struct group *planned, const struct group *g)
@@ -128,7 +134,8 @@ static void needed(const struct mesh *m, int64_t tokens, int64_t heads, int64_t 
     *ring += m->size.ring > 1 ? (double)(2 * (tokens - others) * n_loc * row_bytes) : 0;
 }
 
-static void check_mesh(struct world *w, const struct table *table, struct mesh_shape shape)
+static void check_mesh(struct world *w, bool gpu, const struct table *table,
+                       struct mesh_shape shape)
 {
     struct world described;
     struct device dev, plan;
@@ -137,7 +144,7 @@ static void check_mesh(struct world *w, const struct table *table, struct mesh_s
     double ulysses = 0, ring = 0;
 
     world_describe(&described, w->rank, w->size, w->size);
-    CHECK(device_open_cpu(&dev, 1, table, table->workspace) == ST_OK, "%s", status_line());
+    CHECK(ranks_device(&dev, w, gpu, table) == ST_OK, "%s", status_line());
     CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
     CHECK(mesh_open(&m, w, &dev, shape) == ST_OK, "%s", status_line());
     CHECK(mesh_open(&planned, &described, &plan, shape) == ST_OK, "%s", status_line());
@@ -153,7 +160,7 @@ static void check_mesh(struct world *w, const struct table *table, struct mesh_s
         CHECK(a.peak == counted.peak, "peak %zu, planned %zu", a.peak, counted.peak);
         CHECK(dev.flops == plan.flops, "%.0f FLOPs, planned %.0f", dev.flops, plan.flops);
         CHECK(whole(&dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
-        compare(&m, got, want, shape.ring == 1 && table == &table_ref);
+        compare(&m, &dev, got, want, shape.ring == 1 && (gpu || table == &table_ref));
         needed(&m, s, n, d * (int64_t)dtype_size(dt), &ulysses, &ring);
         arena_done(&counted);
         arena_done(&a);
@@ -172,19 +179,25 @@ static void check_mesh(struct world *w, const struct table *table, struct mesh_s
 
 int main(int argc, char **argv)
 {
-    struct table fast;
+    struct table plain, fast;
     struct world w;
+    bool gpu;
 
-    table_cpu(&fast);
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
+    gpu = ranks_on_gpus(&w, &argc, argv);
+    table_cpu(&fast);
+    if (gpu) {
+        table_cuda_plain(&plain);
+        table_cuda(&fast);
+    }
     for (int cfg = 1; cfg <= 2; cfg++)
         for (int ring = 1; ring <= w.size; ring++) {
             const struct mesh_shape shape = { cfg, ring, w.size / cfg / ring };
             if (w.size % (cfg * ring) != 0)
                 continue;
-            check_mesh(&w, &table_ref, shape);
-            check_mesh(&w, &fast, shape);
+            check_mesh(&w, gpu, gpu ? &plain : &table_ref, shape);
+            check_mesh(&w, gpu, &fast, shape);
         }
     return ranks_end(&w, "attention");
 }

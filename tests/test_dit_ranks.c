@@ -2,12 +2,9 @@
  * and with sharded weights: the same bits on the reference table where nothing goes round a ring,
  * 1e-5 elsewhere. Heads and tokens that do not divide, fewer tokens than ranks. What the plan
  * device says of each rank against what the rank then does. */
-#include "kernels/table.h"
 #include "parallel/split.h"
 #include "tests/dit_model.h"
-#include "tests/ranks.h"
-
-#include <stdlib.h>
+#include "tests/ranks_device.h"
 
 #define STEPS 2
 
@@ -43,6 +40,22 @@ static const struct model {
       7 },
 };
 
+/* Large enough for the fast kernels of a GPU. */
+static const struct model large = { { .heads = 8,
+                                      .dim = 1024,
+                                      .ffn_dim = 2048,
+                                      .layers = 3,
+                                      .in_dim = 16,
+                                      .out_dim = 16,
+                                      .text_len = 64,
+                                      .text_dim = 16,
+                                      .freq_dim = 256,
+                                      .eps = 1e-6f },
+                                    5,
+                                    8,
+                                    13 };
+
+static bool on_gpus;
 static const float times[STEPS] = { 937, 208 };
 static const char *const sides[2] = { "text.cond", "text.uncond" };
 
@@ -91,6 +104,7 @@ static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, st
 
             need(dit_forward(r, step, i, side, v, x));
             need(device_download(dev, out, v));
+            need(device_wait(dev));
             o->v[i][first_side + side] = out;
         }
     }
@@ -124,13 +138,13 @@ static struct outcome run_rank(struct world *w, const struct model *model,
     float rows[2][8 * 16];
     struct tensor text[2];
     const int64_t text_rows = 3;
+    const size_t bytes = on_gpus ? (size_t)256 << 20 : (size_t)4 << 20;
 
-    need(plan ? device_open_plan(&dev, &table_plan, 0)
-              : device_open_cpu(&dev, 1, table, table->workspace));
+    need(plan ? device_open_plan(&dev, &table_plan, 0) : ranks_device(&dev, w, on_gpus, table));
     need(mesh_open(&mesh, w, &dev, shape));
-    need(arena_init(&weights, &dev, "weights", 4 << 20));
-    need(arena_init(&run, &dev, "run", 4 << 20));
-    need(arena_init(&step, &dev, "step", 4 << 20));
+    need(arena_init(&weights, &dev, "weights", bytes));
+    need(arena_init(&run, &dev, "run", bytes));
+    need(arena_init(&step, &dev, "step", bytes));
     need(dit_open(&m, &config, &mesh, &dev, &weights, cdt, fsdp, dit_source(&config)));
     need(dit_complete(&m));
     mesh.all.sent = mesh.all.messages = 0;
@@ -193,8 +207,8 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     got = run_rank(w, model, table, false, cdt, shape, fsdp);
     planned = run_rank(&described, model, table, true, cdt, shape, fsdp);
     // In bf16 a ring's parts are rounded before they are joined.
-    compare(&got, alone, 4 * model->config.out_dim, shape.ring == 1 && table == &table_ref,
-            cdt == DT_F32 ? 1e-5 : 1e-2, what);
+    compare(&got, alone, 4 * model->config.out_dim,
+            shape.ring == 1 && (on_gpus || table == &table_ref), cdt == DT_F32 ? 1e-5 : 1e-2, what);
     CHECK(got.weights == planned.weights && got.run == planned.run && got.step == planned.step,
           "%s: peaks %zu, %zu, %zu; planned %zu, %zu, %zu", what, got.weights, got.run, got.step,
           planned.weights, planned.run, planned.step);
@@ -236,10 +250,22 @@ static void check_model(struct world *w, const struct model *model, const struct
 
 int main(int argc, char **argv)
 {
-    struct table cpu;
+    struct table cpu, cuda, plain;
     struct world w;
 
     need(world_open(&w, &argc, &argv));
+    on_gpus = ranks_on_gpus(&w, &argc, argv);
+    if (on_gpus) {
+        table_cuda_plain(&plain);
+        table_cuda(&cuda);
+        for (size_t i = 0; i < COUNT(models); i++)
+            check_model(&w, &models[i], &plain, DT_F32);
+        check_model(&w, &models[0], &plain, DT_BF16);
+        check_model(&w, &models[0], &cuda, DT_F32);
+        check_model(&w, &large, &cuda, DT_BF16);
+        check_model(&w, &large, &cuda, DT_F32);
+        return ranks_end(&w, "dit on GPUs");
+    }
     table_cpu(&cpu);
     for (size_t i = 0; i < COUNT(models); i++)
         check_model(&w, &models[i], &table_ref, DT_F32);

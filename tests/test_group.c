@@ -1,15 +1,13 @@
 /* World and groups: failing together, every exchange with even, uneven and empty parts, and the
  * plan's message counts against the real ones. */
-#include "kernels/table.h"
 #include "parallel/group.h"
 #include "parallel/split.h"
-#include "tests/ranks.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "tests/ranks_device.h"
 
 #define TOTAL 1003 // bytes in an exchange; no multiple of any rank count
 #define MAX_BYTES (1 << 16)
+
+static struct table on_gpu;
 
 static unsigned char pattern(int from, int to, size_t i)
 {
@@ -37,107 +35,187 @@ static void fill(unsigned char *p, int from, int to, size_t n)
         p[i] = pattern(from, to, i);
 }
 
-/* On a plan device nothing is looked at, but everything is called. */
-static void all_gather(struct group *g, unsigned char *recv, unsigned char *send, bool real,
-                       bool in_place)
+/* What a group exchanges, and as much host memory that the test fills and looks at: the same on a
+ * CPU. On a plan device nothing is looked at, but everything is called. */
+struct side {
+    struct group *g;
+    bool real;
+    struct tensor send, recv; // [MAX_BYTES]
+    unsigned char *out, *in;  // the same on the host
+};
+
+static unsigned char *send_at(const struct side *s, size_t at)
 {
+    return (unsigned char *)s->send.data + at;
+}
+
+static unsigned char *recv_at(const struct side *s, size_t at)
+{
+    return (unsigned char *)s->recv.data + at;
+}
+
+static void up(struct side *s)
+{
+    mirror_up(s->g->dev, s->send, s->out);
+    mirror_up(s->g->dev, s->recv, s->in);
+}
+
+static void down(struct side *s)
+{
+    mirror_down(s->g->dev, s->in, s->recv);
+}
+
+static void all_gather(struct side *s, bool in_place)
+{
+    struct group *g = s->g;
     struct transfer t = { 0 };
     size_t *at = g->recv_at;
 
     for (int i = 0; i <= g->size; i++)
         at[i] = (size_t)split_at(TOTAL, g->size, i);
-    if (in_place)
-        send = recv + at[g->rank];
-    if (real) {
-        memset(recv, 0, TOTAL);
-        fill(send, g->rank, 0, at[g->rank + 1] - at[g->rank]);
-    }
-    CHECK(group_all_gather(g, &t, recv, at, send) == ST_OK, "%s", status_line());
+    const size_t own = at[g->rank];
+    memset(s->in, 0, TOTAL);
+    fill(in_place ? s->in + own : s->out, g->rank, 0, at[g->rank + 1] - own);
+    up(s);
+    CHECK(group_all_gather(g, &t, recv_at(s, 0), at, in_place ? recv_at(s, own) : send_at(s, 0)) ==
+              ST_OK,
+          "%s", status_line());
     CHECK(transfer_wait(&t) == ST_OK && t.group == NULL, "%s", status_line());
-    for (int i = 0; real && i < g->size; i++)
-        check_bytes("all-gather", recv + at[i], i, 0, at[i + 1] - at[i]);
+    down(s);
+    for (int i = 0; s->real && i < g->size; i++)
+        check_bytes("all-gather", s->in + at[i], i, 0, at[i + 1] - at[i]);
 }
 
-static void all_to_all(struct group *g, unsigned char *recv, unsigned char *send, bool real,
-                       bool own)
+static void all_to_all(struct side *s, bool own)
 {
+    struct group *g = s->g;
     struct transfer t = { 0 };
 
     for (int i = 0; i < g->size; i++) {
         const bool skip = i == g->rank && !own;
         g->send_at[i + 1] = g->send_at[i] + (skip ? 0 : pair_bytes(g->rank, i));
         g->recv_at[i + 1] = g->recv_at[i] + pair_bytes(i, g->rank);
-        if (real)
-            fill(send + g->send_at[i], g->rank, i, g->send_at[i + 1] - g->send_at[i]);
+        fill(s->out + g->send_at[i], g->rank, i, g->send_at[i + 1] - g->send_at[i]);
     }
-    if (real)
-        memset(recv, 0, g->recv_at[g->size]);
-    if (real && !own) // already in its place
-        fill(recv + g->recv_at[g->rank], g->rank, g->rank, pair_bytes(g->rank, g->rank));
-    CHECK(group_all_to_all(g, &t, recv, g->recv_at, send, g->send_at) == ST_OK, "%s",
-          status_line());
+    memset(s->in, 0, g->recv_at[g->size]);
+    if (!own) // already in its place
+        fill(s->in + g->recv_at[g->rank], g->rank, g->rank, pair_bytes(g->rank, g->rank));
+    up(s);
+    CHECK(group_all_to_all(g, &t, recv_at(s, 0), g->recv_at, send_at(s, 0), g->send_at) == ST_OK,
+          "%s", status_line());
     CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
-    for (int i = 0; real && i < g->size; i++)
-        check_bytes("all-to-all", recv + g->recv_at[i], i, g->rank, pair_bytes(i, g->rank));
+    down(s);
+    for (int i = 0; s->real && i < g->size; i++)
+        check_bytes("all-to-all", s->in + g->recv_at[i], i, g->rank, pair_bytes(i, g->rank));
 }
 
 /* Round the group, as many at a time as may be; then along a line, where the last does not call. */
-static void exchange(struct group *g, unsigned char *recv, unsigned char *send, bool real)
+static void exchange(struct side *s)
 {
+    struct group *g = s->g;
     struct transfer t[GROUP_IN_FLIGHT] = { { 0 } };
     const int to = (g->rank + 1) % g->size, from = (g->rank + g->size - 1) % g->size;
 
-    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
-        if (real)
-            fill(send + i * 512, g->rank, i, 512);
-        CHECK(group_exchange(g, &t[i], to, send + i * 512, 512, from, recv + i * 512, 512) == ST_OK,
+    for (int i = 0; i < GROUP_IN_FLIGHT; i++)
+        fill(s->out + i * 512, g->rank, i, 512);
+    up(s);
+    for (size_t i = 0; i < GROUP_IN_FLIGHT; i++)
+        CHECK(group_exchange(g, &t[i], to, send_at(s, i * 512), 512, from, recv_at(s, i * 512),
+                             512) == ST_OK,
               "%s", status_line());
-    }
     for (int i = GROUP_IN_FLIGHT - 1; i >= 0; i--)
         CHECK(transfer_wait(&t[i]) == ST_OK, "%s", status_line());
-    for (int i = 0; real && i < GROUP_IN_FLIGHT; i++)
-        check_bytes("exchange", recv + i * 512, from, i, 512);
+    down(s);
+    for (int i = 0; s->real && i < GROUP_IN_FLIGHT; i++)
+        check_bytes("exchange", s->in + i * 512, from, i, 512);
 
     const int line = g->size - 1;
     if (g->rank >= line)
         return;
-    const int up = g->rank > 0 ? g->rank - 1 : -1, down = g->rank + 1 < line ? g->rank + 1 : -1;
-    if (real)
-        fill(send, g->rank, 99, 512);
-    CHECK(group_exchange(g, &t[0], up, send, 512, down, recv, 512) == ST_OK, "%s", status_line());
+    const int above = g->rank > 0 ? g->rank - 1 : -1, below = g->rank + 1 < line ? g->rank + 1 : -1;
+    fill(s->out, g->rank, 99, 512);
+    up(s);
+    CHECK(group_exchange(g, &t[0], above, send_at(s, 0), 512, below, recv_at(s, 0), 512) == ST_OK,
+          "%s", status_line());
     CHECK(transfer_wait(&t[0]) == ST_OK, "%s", status_line());
-    if (real && down >= 0)
-        check_bytes("line", recv, down, 99, 512);
+    down(s);
+    if (s->real && below >= 0)
+        check_bytes("line", s->in, below, 99, 512);
 }
 
-static void broadcast(struct group *g, unsigned char *data, bool real)
+static void broadcast(struct side *s)
 {
+    struct group *g = s->g;
+
     for (int root = 0; root < g->size; root++) {
         struct transfer t = { 0 };
-        if (real && g->rank == root)
-            fill(data, root, 3, TOTAL);
-        else if (real)
-            memset(data, 0, TOTAL);
-        CHECK(group_broadcast(g, &t, data, TOTAL, root) == ST_OK, "%s", status_line());
+        if (g->rank == root)
+            fill(s->in, root, 3, TOTAL);
+        else
+            memset(s->in, 0, TOTAL);
+        up(s);
+        CHECK(group_broadcast(g, &t, recv_at(s, 0), TOTAL, root) == ST_OK, "%s", status_line());
         CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
-        if (real)
-            check_bytes("broadcast", data, root, 3, TOTAL);
+        down(s);
+        if (s->real)
+            check_bytes("broadcast", s->in, root, 3, TOTAL);
     }
 }
 
-static void everything(struct group *g, bool real)
+/* Many, none of which the host waits for: more than a pair of ranks has places for. */
+static void many(struct side *s)
 {
-    static unsigned char send[MAX_BYTES], recv[MAX_BYTES];
+    struct group *g = s->g;
+    const int to = (g->rank + 1) % g->size, from = (g->rank + g->size - 1) % g->size;
 
-    all_gather(g, recv, send, real, false);
-    all_gather(g, recv, send, real, true);
-    all_to_all(g, recv, send, real, true);
-    all_to_all(g, recv, send, real, false);
-    exchange(g, recv, send, real);
-    broadcast(g, recv, real);
+    fill(s->out, g->rank, 5, 256);
+    memset(s->in, 0, 256);
+    up(s);
+    for (int i = 0; i < 300; i++) { // byte i of the last 256 comes in message i
+        struct transfer t = { 0 };
+        const size_t at = (size_t)i % 256;
+        CHECK(group_exchange(g, &t, to, send_at(s, at), 1, from, recv_at(s, at), 1) == ST_OK, "%s",
+              status_line());
+        CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+    }
+    down(s);
+    if (s->real)
+        check_bytes("many", s->in, from, 5, 256);
 }
 
-static void check_groups(struct world *w, int parts)
+/* Twice, as memory that was freed and taken again may be at the same place. */
+static void everything(struct group *g, bool real)
+{
+    for (int time = 0; time < 2; time++) {
+        struct side s = { .g = g, .real = real };
+        void *send = NULL, *recv = NULL;
+
+        CHECK(device_alloc(g->dev, &send, MAX_BYTES) == ST_OK, "%s", status_line());
+        CHECK(device_alloc(g->dev, &recv, MAX_BYTES) == ST_OK, "%s", status_line());
+        s.send = tensor_of(send, DT_U8, MAX_BYTES);
+        s.recv = tensor_of(recv, DT_U8, MAX_BYTES);
+        s.out = real ? mirror(g->dev, s.send) : calloc(MAX_BYTES, 1);
+        s.in = real ? mirror(g->dev, s.recv) : calloc(MAX_BYTES, 1);
+        all_gather(&s, false);
+        all_gather(&s, true);
+        all_to_all(&s, true);
+        all_to_all(&s, false);
+        exchange(&s);
+        broadcast(&s);
+        many(&s);
+        if (real) {
+            mirror_free(g->dev, s.out);
+            mirror_free(g->dev, s.in);
+        } else {
+            free(s.out);
+            free(s.in);
+        }
+        device_free(g->dev, recv, MAX_BYTES);
+        device_free(g->dev, send, MAX_BYTES);
+    }
+}
+
+static void check_groups(struct world *w, bool gpu, int parts)
 {
     struct device dev, plan;
     struct world described;
@@ -147,7 +225,7 @@ static void check_groups(struct world *w, int parts)
 
     for (int i = color; i < w->size; i += parts)
         members[count++] = i;
-    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    CHECK(ranks_device(&dev, w, gpu, gpu ? &on_gpu : &table_ref) == ST_OK, "%s", status_line());
     CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&g, "test", w, &dev, color, NULL, 0) == ST_OK, "%s", status_line());
     CHECK(g.size == count && members[g.rank] == w->rank, "rank %d of %d", g.rank, g.size);
@@ -179,14 +257,14 @@ static void check_groups(struct world *w, int parts)
 }
 
 /* A single rank needs no MPI: a described world of one, with a real device. */
-static void check_alone(void)
+static void check_alone(bool gpu)
 {
     struct world w;
     struct device dev;
     struct group g;
 
     world_describe(&w, 0, 1, 1);
-    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    CHECK(ranks_device(&dev, &w, gpu, gpu ? &on_gpu : &table_ref) == ST_OK, "%s", status_line());
     CHECK(group_open(&g, "alone", &w, &dev, 0, (const int[]){ 0 }, 1) == ST_OK, "%s",
           status_line());
     everything(&g, true);
@@ -243,13 +321,19 @@ static void check_described(void)
 int main(int argc, char **argv)
 {
     struct world w;
+    bool gpu;
 
-    check_alone();
+    if (argc == 1) // before MPI is there
+        check_alone(false);
     check_described();
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
+    gpu = ranks_on_gpus(&w, &argc, argv);
+    table_cuda(&on_gpu);
+    if (gpu)
+        check_alone(true);
     check_world(&w);
     for (int parts = 1; parts <= 3; parts++)
-        check_groups(&w, parts);
+        check_groups(&w, gpu, parts);
     return ranks_end(&w, "group");
 }

@@ -1,11 +1,7 @@
 /* Rows of a picture over ranks: seams and gathering against the whole picture. */
-#include "kernels/table.h"
 #include "parallel/halo.h"
 #include "parallel/split.h"
-#include "tests/ranks.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "tests/ranks_device.h"
 
 /* The picture: any pixel of any frame, zeros above and below. */
 static float pixel(int64_t t, int64_t row, int64_t rows, int64_t i)
@@ -26,8 +22,8 @@ static void check_seams(const struct rows *r, struct device *dev, struct arena *
     int64_t bad = 0;
 
     CHECK(arena_take(step, &x, DT_F32, s.t, lead + h + 1, s.w, s.c) == ST_OK, "%s", status_line());
-    float *p = x.data;
-    if (dev->kind == DEVICE_CPU) {
+    float *p = mirror(dev, x);
+    if (dev->kind != DEVICE_PLAN) {
         for (int64_t i = 0; i < tensor_count(x); i++)
             p[i] = -7;
         for (int64_t t = 0; t < s.t; t++)
@@ -35,10 +31,12 @@ static void check_seams(const struct rows *r, struct device *dev, struct arena *
                 for (int64_t i = 0; i < line; i++)
                     p[(t * x.dim[1] + lead + y) * line + i] = pixel(t, first + y, rows, i);
     }
+    mirror_up(dev, x, p);
     const size_t mark = step->used;
     CHECK(rows_halo(r, dev, step, x, above) == ST_OK, "%s", status_line());
     CHECK(step->used == mark, "scratch kept");
-    if (dev->kind == DEVICE_CPU) {
+    mirror_down(dev, p, x);
+    if (dev->kind != DEVICE_PLAN) {
         for (int64_t t = 0; t < s.t; t++)
             for (int64_t y = 0; y < x.dim[1]; y++)
                 for (int64_t i = 0; i < line; i++)
@@ -46,6 +44,7 @@ static void check_seams(const struct rows *r, struct device *dev, struct arena *
         CHECK(bad == 0, "rank %d: %lld values of [%lld, %lld, %lld, %lld]", r->group->rank,
               (long long)bad, (long long)s.t, (long long)x.dim[1], (long long)s.w, (long long)s.c);
     }
+    mirror_free(dev, p);
     arena_release(step, 0);
 }
 
@@ -61,13 +60,19 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
     CHECK(arena_take(step, &x, DT_F32, s.t, h, s.w, s.c) == ST_OK, "%s", status_line());
     if (gets)
         CHECK(arena_take(step, &out, DT_F32, s.t, rows, s.w, s.c) == ST_OK, "%s", status_line());
-    float *p = x.data;
-    for (int64_t n = 0; dev->kind == DEVICE_CPU && n < tensor_count(x); n++)
+    float *p = mirror(dev, x);
+    for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(x); n++)
         p[n] = pixel(n / line / h, first + n / line % h, rows, n % line);
+    mirror_up(dev, x, p);
+    mirror_free(dev, p);
     CHECK(rows_gather(r, out, x, s.scale, root) == ST_OK, "%s", status_line());
-    p = out.data;
-    for (int64_t n = 0; gets && dev->kind == DEVICE_CPU && n < tensor_count(out); n++)
+    p = gets ? mirror(dev, out) : NULL;
+    if (gets)
+        mirror_down(dev, p, out);
+    for (int64_t n = 0; gets && dev->kind != DEVICE_PLAN && n < tensor_count(out); n++)
         bad += p[n] != pixel(n / line / rows, n / line % rows, rows, n % line);
+    if (gets)
+        mirror_free(dev, p);
     CHECK(bad == 0, "rank %d, root %d: %lld values", r->group->rank, root, (long long)bad);
     arena_release(step, 0);
 }
@@ -103,11 +108,15 @@ int main(int argc, char **argv)
     struct device dev, plan;
     struct group g, planned;
     struct arena a, counted;
+    struct table on_gpu;
     int *members;
+    bool gpu;
 
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
-    CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
+    gpu = ranks_on_gpus(&w, &argc, argv);
+    table_cuda(&on_gpu);
+    CHECK(ranks_device(&dev, &w, gpu, gpu ? &on_gpu : &table_ref) == ST_OK, "%s", status_line());
     CHECK(group_open(&g, "all", &w, &dev, 0, NULL, 0) == ST_OK, "%s", status_line());
     CHECK(arena_init(&a, &dev, "step", 1 << 20) == ST_OK, "%s", status_line());
 

@@ -1,0 +1,95 @@
+/* Messages between GPUs through NCCL. */
+#include "parallel/comm_cuda.h"
+
+#include <nccl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static status nccl_st(ncclComm_t comm, ncclResult_t e, const char *what)
+{
+    if (e == ncclSuccess)
+        return ST_OK;
+    return fail(e == ncclRemoteError ? ST_PEER : ST_DEVICE, "NCCL, %s: %s: %s", what,
+                ncclGetErrorString(e), ncclGetLastError(comm));
+}
+
+/* Where a rank's GPU is: no two ranks may say the same. */
+struct seat {
+    char host[64], bus[32];
+};
+
+static status seats_differ(struct cuda_comm *c)
+{
+    const struct group *g = c->g;
+    struct seat mine = { .host = "" }, *all = calloc((size_t)g->size, sizeof(*all));
+    status st = device_cuda_bus(g->dev->index, mine.bus, sizeof(mine.bus));
+
+    gethostname(mine.host, sizeof(mine.host) - 1);
+    if (all == NULL)
+        st = fail(ST_MEMORY, "no host memory for %d ranks", g->size);
+    TRY_OUT(all_of(c->comm, st));
+    MPI_Allgather(&mine, (int)sizeof(mine), MPI_BYTE, all, (int)sizeof(mine), MPI_BYTE, c->comm);
+    for (int i = 0; i < g->size && st == ST_OK; i++)
+        for (int j = 0; j < i && st == ST_OK; j++)
+            if (memcmp(&all[i], &all[j], sizeof(mine)) == 0)
+                st = fail(ST_USAGE,
+                          "ranks %d and %d of group %s share GPU %s of %s, which NCCL does not "
+                          "allow: start one rank a GPU",
+                          j, i, g->name, all[i].bus, all[i].host);
+out:
+    free(all);
+    return st;
+}
+
+static status nccl_open(struct cuda_comm *c)
+{
+    const struct group *g = c->g;
+    ncclUniqueId id = { 0 };
+    ncclComm_t comm = NULL;
+    status st = ST_OK;
+
+    TRY(seats_differ(c));
+    if (g->rank == 0)
+        st = nccl_st(NULL, ncclGetUniqueId(&id), "opening");
+    TRY(all_of(c->comm, st));
+    MPI_Bcast(&id, (int)sizeof(id), MPI_BYTE, 0, c->comm);
+    st = nccl_st(NULL, ncclCommInitRank(&comm, g->size, id, g->rank), "opening");
+    c->impl = comm;
+    return all_of(c->comm, st);
+}
+
+static void nccl_close(struct cuda_comm *c)
+{
+    if (c->impl != NULL)
+        ncclCommDestroy(c->impl);
+    c->impl = NULL;
+}
+
+static status nccl_move(struct cuda_comm *c, const struct message *send, int sends,
+                        const struct message *recv, int recvs)
+{
+    ncclComm_t comm = c->impl;
+    ncclResult_t e = ncclGroupStart();
+
+    for (int i = 0; i < sends && e == ncclSuccess; i++)
+        e = ncclSend(send[i].data, send[i].bytes, ncclUint8, send[i].peer, comm, c->stream);
+    for (int i = 0; i < recvs && e == ncclSuccess; i++)
+        e = ncclRecv(recv[i].data, recv[i].bytes, ncclUint8, recv[i].peer, comm, c->stream);
+    if (e == ncclSuccess)
+        e = ncclGroupEnd();
+    return nccl_st(comm, e, "sending");
+}
+
+static status nccl_ask(struct cuda_comm *c)
+{
+    ncclResult_t e = ncclSuccess;
+
+    TRY(nccl_st(c->impl, ncclCommGetAsyncError(c->impl, &e), "asking"));
+    return nccl_st(c->impl, e == ncclInProgress ? ncclSuccess : e, "sending");
+}
+
+const struct mover mover_nccl = {
+    .name = "nccl", .open = nccl_open, .close = nccl_close, .move = nccl_move, .ask = nccl_ask
+};
