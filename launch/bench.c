@@ -147,9 +147,13 @@ static status open_device(struct bench *b)
 {
     const struct bench_options *o = b->options;
     const int gpus = o->device == ON_CPU ? 0 : device_cuda_count();
+    const int index = gpus > 0 ? b->world->local_rank % gpus : 0;
     struct placement_node node;
+    char bus[32] = "";
 
-    TRY(placement_here(b->world, &node));
+    if (gpus > 0)
+        TRY(device_cuda_bus(index, bus, sizeof(bus)));
+    TRY(placement_here(b->world, gpus > 0 ? bus : NULL, &node));
     TRY(placement_choose(&b->place, &node, o->threads));
     TRY(placement_bind(&b->place));
     if (gpus == 0 && o->device == ON_CUDA)
@@ -157,8 +161,7 @@ static status open_device(struct bench *b)
     b->cdt = o->precision == IN_BF16 || (o->precision < 0 && gpus > 0) ? DT_BF16 : DT_F32;
     if (gpus > 0) {
         table_cuda(&b->table);
-        return device_open_cuda(&b->dev, b->world->local_rank % gpus, &b->table,
-                                b->table.workspace);
+        return device_open_cuda(&b->dev, index, &b->table, b->table.workspace);
     }
     table_cpu(&b->table);
     return device_open_cpu(&b->dev, b->place.threads, &b->table, b->table.workspace);

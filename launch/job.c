@@ -7,7 +7,6 @@
 
 #define MB 1e6
 #define GB 1e9
-#define LIBRARIES (2.0 * GB) // what cuBLASLt, cuDNN and NCCL take on a GPU beside our arenas
 
 /* Bytes of this process that are in memory now. */
 static size_t resident_now(void)
@@ -123,6 +122,9 @@ status job_plan_input(struct plan_input *plan, const struct request *r,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
         .vae_dtype = DT_F32,
+        .gpu = r->device == USE_CUDA,
+        .t5_cpu = r->t5_cpu && r->device == USE_CUDA,
+        .threads = r->threads > 0 ? r->threads : 1,
         .fsdp = r->dit_fsdp == 1,
         .t5_stored = DT_BF16,
         .prompts = prompts,
@@ -154,6 +156,7 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
     TRY(job_plan_input(plan, r, &j->checkpoint.config, &j->table, j->world->size,
                        j->world->local_size, prompts));
     plan->t5_stored = t5_stored(&j->checkpoint, plan->cdt);
+    plan->threads = j->place.threads;
     return ST_OK;
 }
 
@@ -181,7 +184,9 @@ static status need(const struct job *j, const struct plan_input *plans, int coun
 
 static struct room room_of(const struct job *j)
 {
-    return (struct room){ .device = (double)j->available - LIBRARIES,
+    const size_t libraries = DEVICE_CUDA_BESIDE - DEVICE_CUDA_CONTEXT; // the context is there
+
+    return (struct room){ .device = (double)j->available - (double)libraries,
                           .host = (double)placement_memory() / j->world->local_size };
 }
 
