@@ -122,14 +122,14 @@ status job_plan_input(struct plan_input *plan, const struct request *r,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
         .vae_dtype = DT_F32,
-        .gpu = r->device == USE_CUDA,
-        .t5_cpu = r->t5_cpu && r->device == USE_CUDA,
-        .threads = r->threads > 0 ? r->threads : 1,
         .fsdp = r->dit_fsdp == 1,
         .t5_stored = DT_BF16,
         .prompts = prompts,
         .text_rows = (int)config->dit.text_len,
+        .t5_cpu = r->t5_cpu && r->device == USE_CUDA,
         .t5_fsdp = r->t5_fsdp && ranks > 1,
+        .threads = r->threads > 0 ? r->threads : 16,
+        .gpu = r->device == USE_CUDA,
         .decode = true,
         .table = table,
     };
@@ -244,13 +244,13 @@ static void announce_memory(struct job *j, const struct plan_rank *all)
     if (gpu)
         snprintf(beside, sizeof(beside), " of its GPU (%.1f GB free) and %.0f of the host",
                  (double)j->available / GB, (double)(j->resident + all->host) / MB);
-    progress_line(&j->progress,
-                  "memory  at most %.0f MB a rank%s (weights %.0f, step %.0f, decode %.0f); "
-                  "%.1f GB available on this node",
-                  (double)(gpu ? all->device : j->resident + all->device + all->host) / MB, beside,
-                  (double)all->step.weights / MB, (double)(all->step.run + all->step.scratch) / MB,
-                  (double)(all->decode.weights + all->decode.scratch) / MB,
-                  (double)placement_memory() / GB);
+    progress_line(
+        &j->progress,
+        "memory  at most %.0f MB a rank%s (weights %.0f, step %.0f, decode %.0f); "
+        "%.1f GB available on this node",
+        (double)(gpu ? all->device + all->beside : j->resident + all->device + all->host) / MB,
+        beside, (double)all->step.weights / MB, (double)(all->step.run + all->step.scratch) / MB,
+        (double)(all->decode.weights + all->decode.scratch) / MB, (double)placement_memory() / GB);
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
@@ -280,14 +280,17 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     announce_memory(j, &all);
 }
 
-/* What the driver and the libraries hold on this rank's GPU, and whoever shares it. */
-static size_t beside_arenas(const struct job *j)
+/* Most that was in use on this rank's GPU, by whoever, and what of it is not ours to allocate: the
+ * driver, the libraries, and others who share it. */
+static void gpu_use(const struct job *j, size_t *peak, size_t *beside)
 {
     size_t total, available;
 
+    *peak = *beside = 0;
     if (j->dev.kind != DEVICE_CUDA || device_cuda_memory(j->dev.index, &total, &available) != ST_OK)
-        return 0;
-    return total - available - j->dev.held;
+        return;
+    *peak = total - available > j->dev.used_peak ? total - available : j->dev.used_peak;
+    *beside = total - available - j->dev.held;
 }
 
 void job_memory(struct job *j, const struct pipeline *p)
@@ -295,13 +298,15 @@ void job_memory(struct job *j, const struct pipeline *p)
     struct tensorfile *part = j->checkpoint.part;
     const bool gpu = j->dev.kind == DEVICE_CUDA;
     const size_t own = j->resident + p->sizes.host;
+    size_t peak, beside;
+    gpu_use(j, &peak, &beside);
     const size_t mine[6] = {
         resident_peak(),
         gpu ? own : own + p->sizes.device - p->sizes.workspace,
         part[PART_DIT].bytes_read + part[PART_T5].bytes_read + part[PART_VAE].bytes_read,
-        j->dev.held_peak,
-        p->sizes.device,
-        beside_arenas(j),
+        peak,
+        p->sizes.device + p->sizes.beside,
+        beside,
     };
     size_t(*all)[6] = calloc((size_t)j->world->size, sizeof(*all));
 
@@ -310,8 +315,8 @@ void job_memory(struct job *j, const struct pipeline *p)
     world_gather(j->world, mine, sizeof(mine), all);
     for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
         progress_line(&j->progress,
-                      "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; CUDA and its libraries "
-                      "%.0f MB",
+                      "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; of which CUDA and its "
+                      "libraries %.0f MB",
                       i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
     for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
         progress_line(&j->progress,

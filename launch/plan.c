@@ -169,7 +169,7 @@ static void print_fit(const struct plan_input *in, const struct plan_rank *all, 
 
     for (int i = 0; i < in->ranks; i++)
         plan_cover(&most, &all[i]);
-    bytes = (double)(most.device + (gpus ? 0 : most.host));
+    bytes = (double)(most.device + (gpus ? most.beside : most.host));
     printf("memory    %.2f GiB of the %.2f GiB of %s: %s\n", bytes / GIB, memory / GIB,
            gpus ? "a GPU" : "this node's share for a rank",
            bytes <= memory ? "fits" : "does not fit");
@@ -179,7 +179,7 @@ static void print_fit(const struct plan_input *in, const struct plan_rank *all, 
     most = (struct plan_rank){ 0 };
     for (int i = 0; i < in->ranks && plan_rank(&sharded, i, &one) == ST_OK; i++)
         plan_cover(&most, &one);
-    bytes = (double)(most.device + (gpus ? 0 : most.host));
+    bytes = (double)(most.device + (gpus ? most.beside : most.host));
     printf("          with --dit_fsdp %.2f GiB: %s\n", bytes / GIB,
            bytes <= memory ? "fits" : "does not fit either");
 }
@@ -189,7 +189,7 @@ static status gpu_memory(const struct device *dev, double *bytes)
     size_t total, available;
 
     TRY(device_cuda_memory(dev->index, &total, &available));
-    *bytes = (double)available;
+    *bytes = (double)(available + DEVICE_CUDA_CONTEXT);
     return ST_OK;
 }
 

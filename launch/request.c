@@ -70,9 +70,12 @@ static const struct option rows[] = {
       .marks = NUMBERS | JOB,
       .help = "bf16 rounds as the official program does (default bf16 on GPUs, else fp32)" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
-      .marks = JOB, .help = "official flag; without a GPU there is nothing to move" },
+      .marks = JOB,
+      .help =
+          "True frees the transformer while pictures are decoded, and reads it again for the next "
+          "request; a batch keeps it by default" },
     { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
-      .help = "official flag: the text encoder on the CPU, where it is anyway without a GPU" },
+      .help = "encode texts on rank 0's cores, not on its GPU" },
 
     { "cfg_size", OPT_INT, AT(cfg_size),
       .group = "Ranks (cfg * ring * ulysses = ranks; those not "
