@@ -247,6 +247,11 @@ int main(int argc, char **argv)
         o = forwards(&j, &w, &dev, shape, fsdp != 0, true);
         report(&j, &w, &alone, &o, shape, fsdp != 0);
     }
+    o = forwards(&j, &one, &dev, (struct mesh_shape){ 1, 1, 1 }, false, false);
+    if (w.rank == 0)
+        printf("alone: %8.2f ms least, %8.2f median, %6.3f a layer; bits %s\n", o.least_ms,
+               o.median_ms, o.median_ms / j.config.layers,
+               o.bits == alone.bits ? "equal" : "differ");
     device_close(&dev);
     world_close(&w);
     return 0;
