@@ -3,6 +3,7 @@
  * that they have among all.
  *
  *     bench_attention [seconds a reading] */
+#include "bench/attention_cudnn.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/plain.h"
@@ -100,7 +101,7 @@ static double distance(enum dtype dt, const char *a, const char *b, int64_t coun
 #define PART 37 // rows looked at in each of three places
 
 struct sizes {
-    int64_t sq, sk, heads;
+    int64_t sq, sk, heads, d;
 };
 
 /* One kernel at one size. */
@@ -108,7 +109,7 @@ static status measure(struct device *dev, size_t which, struct sizes s, const st
                       double seconds)
 {
     const enum dtype dt = kernels[which].dt;
-    const int64_t d = 128, c = s.heads * d, rows = s.sq > s.sk ? s.sq : s.sk;
+    const int64_t d = s.d, c = s.heads * d, rows = s.sq > s.sk ? s.sq : s.sk;
     const size_t size = dtype_size(dt), bytes = (size_t)(rows * 3 * c) * size;
     const size_t out_bytes = (size_t)(s.sq * c) * size, part_bytes = (size_t)(PART * c) * size;
     const float scale = 1 / sqrtf((float)d);
@@ -165,10 +166,11 @@ static status measure(struct device *dev, size_t which, struct sizes s, const st
 
     const double flop = 4.0 * (double)s.sq * (double)s.sk * (double)c;
 
-    printf("%6lld of %6lld tokens, %2lld heads  %-6s %8.3f ms  %5.0f TFLOP/s, %4d runs; off %.1e; "
+    printf("%6lld of %6lld tokens, %2lld heads of %lld  %-6s %8.3f ms  %5.0f TFLOP/s, %4d runs; "
+           "off %.1e; "
            "parts %s\n",
-           (long long)s.sq, (long long)s.sk, (long long)s.heads, kernels[which].name, 1e3 * took,
-           flop / took * 1e-12, runs, off, different == 0 ? "same" : "DIFFERENT");
+           (long long)s.sq, (long long)s.sk, (long long)s.heads, (long long)d, kernels[which].name,
+           1e3 * took, flop / took * 1e-12, runs, off, different == 0 ? "same" : "DIFFERENT");
     fflush(stdout);
 out:
     if (from != NULL)
@@ -185,9 +187,10 @@ out:
 int main(int argc, char **argv)
 {
     static const struct sizes sizes[] = {
-        { 32760, 32760, 40 }, { 75600, 75600, 40 }, { 32760, 32760, 12 }, { 32760, 32760, 5 },
-        { 75600, 75600, 5 },  { 16380, 32760, 40 }, { 8190, 16380, 10 },  { 32760, 512, 40 },
-        { 4095, 512, 40 },    { 1000, 1000, 5 },
+        { 32760, 32760, 40, 128 }, { 75600, 75600, 40, 128 }, { 32760, 32760, 12, 128 },
+        { 32760, 32760, 5, 128 },  { 75600, 75600, 5, 128 },  { 16380, 32760, 40, 128 },
+        { 8190, 16380, 10, 128 },  { 32760, 512, 40, 128 },   { 4095, 512, 40, 128 },
+        { 1000, 1000, 5, 128 },    { 14400, 14400, 1, 384 }, // the last is the VAE's
     };
     const double seconds = argc > 1 ? atof(argv[1]) : 1;
     struct noise *noise = malloc(sizeof(*noise));
@@ -206,11 +209,14 @@ int main(int argc, char **argv)
     TRY_OUT(device_open_cuda(&dev, 0, &table, table.workspace));
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (size_t which = 0; which < COUNT(kernels); which++)
-            if (kernels[which].dt != DT_F32 || sizes[i].heads <= 12)
+            if (kernels[which].dt == DT_F32
+                    ? sizes[i].heads <= 12
+                    : kernels[which].attention != attention_cudnn || sizes[i].d <= 256)
                 TRY_OUT(measure(&dev, which, sizes[i], noise, seconds));
 out:
     if (st != ST_OK)
         printf("bench_attention: %s\n", status_line());
+    attention_cudnn_close();
     device_close(&dev);
     free(noise);
     return st != ST_OK;

@@ -26,25 +26,12 @@ status lt_check(cublasStatus_t e, const char *op)
     return fail(ST_DEVICE, "%s: cuBLASLt %s", op, cublasLtGetStatusString(e));
 }
 
-status dnn_check(cudnnStatus_t e, const char *op)
-{
-    char more[256] = "";
-
-    if (e == CUDNN_STATUS_SUCCESS)
-        return ST_OK;
-    cudnnGetLastErrorString(more, sizeof(more));
-    return fail(ST_DEVICE, "%s: cuDNN %s %s", op, cudnnGetErrorString(e), more);
-}
-
 static void context_close(struct device *dev)
 {
     struct cuda_context *c = dev->backend;
 
     plan_close(&c->gemms);
-    plan_close(&c->attentions);
     plan_close(&c->convs);
-    if (c->dnn != NULL)
-        cudnnDestroy(c->dnn);
     if (c->lt != NULL)
         cublasLtDestroy(c->lt);
     free(c);
@@ -67,8 +54,6 @@ status cuda_context(struct device *dev, struct cuda_context **context)
     dev->backend = c;
     dev->backend_close = context_close;
     TRY_OUT(lt_check(cublasLtCreate(&c->lt), "opening"));
-    TRY_OUT(dnn_check(cudnnCreate(&c->dnn), "opening"));
-    TRY_OUT(dnn_check(cudnnSetStream(c->dnn, cuda_stream(dev)), "opening"));
     TRY_OUT(cuda_check(
         cudaDeviceGetAttribute(&c->multiprocessors, cudaDevAttrMultiProcessorCount, dev->index),
         "opening"));

@@ -7,7 +7,6 @@
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
-#include <cudnn.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -18,10 +17,9 @@ struct plan_cache;
 
 struct cuda_context {
     cublasLtHandle_t lt;
-    cudnnHandle_t dnn;  // on the device's stream
     void *encode_tiled; // the driver's cuTensorMapEncodeTiled
     int multiprocessors;
-    struct plan_cache *gemms, *attentions, *convs;
+    struct plan_cache *gemms, *convs;
 };
 
 /* ST_DEVICE when a library cannot be opened. */
@@ -37,7 +35,6 @@ void plan_close(struct plan_cache **cache);
 /* Codes of the libraries as ours, with the op that met them. */
 status cuda_check(cudaError_t e, const char *op);
 status lt_check(cublasStatus_t e, const char *op);
-status dnn_check(cudnnStatus_t e, const char *op);
 
 static inline cudaStream_t cuda_stream(struct device *dev)
 {

@@ -39,7 +39,7 @@ void table_cuda(struct table *t)
 {
     table_cuda_plain(t);
     t->name = "cuda";
-    t->workspace = 64 * MB; // cuBLASLt's and cuDNN's scratch
+    t->workspace = 64 * MB; // cuBLASLt's scratch, attention's marks
     t->gemm = gemm_cublaslt;
     t->gemm_add = gemm_add_cublaslt;
     t->norm_modulate = wide_norm_modulate;

@@ -5,10 +5,11 @@
  *
  * cuDNN wants [batch, heads, tokens, head size] and takes strides. Source: the cuDNN backend API,
  * and the pattern that its documentation gives for scaled dot product attention. */
-#include "kernels/cuda/attention.h"
+#include "bench/attention_cudnn.h"
 
 #include "kernels/cuda/context.h"
 
+#include <cudnn.h>
 #include <string.h>
 
 enum {
@@ -41,10 +42,20 @@ struct graph {
     status st; // of the first call that failed; later calls do nothing
 };
 
+static status dnn_check(cudnnStatus_t e)
+{
+    char more[256] = "";
+
+    if (e == CUDNN_STATUS_SUCCESS)
+        return ST_OK;
+    cudnnGetLastErrorString(more, sizeof(more));
+    return fail(ST_DEVICE, "attention: cuDNN %s %s", cudnnGetErrorString(e), more);
+}
+
 static void note(struct graph *g, cudnnStatus_t e)
 {
     if (g->st == ST_OK)
-        g->st = dnn_check(e, "attention");
+        g->st = dnn_check(e);
 }
 
 static cudnnBackendDescriptor_t make(struct graph *g, cudnnBackendDescriptorType_t type)
@@ -254,14 +265,14 @@ static status choose(struct graph *g, cudnnHandle_t handle, struct attention_pla
     return st;
 }
 
-static status plan_attention(struct cuda_context *c, struct attention_plan *plan,
+static status plan_attention(cudnnHandle_t handle, struct attention_plan *plan,
                              const struct attention_key *key, size_t workspace)
 {
     struct graph g = { .st = ST_OK, .next_id = ID_INSIDE };
     status st;
 
     describe(&g, key);
-    st = g.st == ST_OK ? choose(&g, c->dnn, plan, workspace) : g.st;
+    st = g.st == ST_OK ? choose(&g, handle, plan, workspace) : g.st;
     while (g.count > 0)
         cudnnBackendDestroyDescriptor(g.made[--g.count]);
     return st;
@@ -275,10 +286,15 @@ static void plan_done(void *entry)
         cudnnBackendDestroyDescriptor(plan->plan);
 }
 
-/* cuDNN reads 16 bytes at a time. */
-static bool aligned(struct tensor t)
+static cudnnHandle_t handle;
+static struct plan_cache *plans;
+
+void attention_cudnn_close(void)
 {
-    return (uintptr_t)t.data % 16 == 0 && t.stride[0] % 8 == 0 && t.stride[1] % 8 == 0;
+    plan_close(&plans);
+    if (handle != NULL)
+        cudnnDestroy(handle);
+    handle = NULL;
 }
 
 status attention_cudnn(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
@@ -287,13 +303,12 @@ status attention_cudnn(struct device *dev, struct tensor out, struct tensor lse,
     const struct tensor *each[] = { &q, &k, &v, &out };
     struct attention_key key;
     struct attention_plan *plan;
-    struct cuda_context *c;
     bool made;
 
-    if (q.dtype != DT_BF16 || q.dim[2] % 8 != 0 || q.dim[2] > 256 || !aligned(q) || !aligned(k) ||
-        !aligned(v) || !aligned(out))
-        return attention_f32(dev, out, lse, q, k, v, scale);
-    TRY(cuda_context(dev, &c));
+    if (handle == NULL) {
+        TRY(dnn_check(cudnnCreate(&handle)));
+        TRY(dnn_check(cudnnSetStream(handle, cuda_stream(dev))));
+    }
     memset(&key, 0, sizeof(key));
     key = (struct attention_key){
         .sq = q.dim[0], .sk = k.dim[0], .n = q.dim[1], .d = q.dim[2], .lse = lse.data != NULL
@@ -302,13 +317,12 @@ status attention_cudnn(struct device *dev, struct tensor out, struct tensor lse,
         key.stride[i][0] = each[i]->stride[0];
         key.stride[i][1] = each[i]->stride[1];
     }
-    TRY(plan_find(&c->attentions, &key, sizeof(key), sizeof(*plan), plan_done, (void **)&plan,
-                  &made));
+    TRY(plan_find(&plans, &key, sizeof(key), sizeof(*plan), plan_done, (void **)&plan, &made));
     if (made) {
-        const status st = plan_attention(c, plan, &key, dev->table->workspace);
+        const status st = plan_attention(handle, plan, &key, dev->table->workspace);
 
         if (st != ST_OK) {
-            plan_forget(&c->attentions, plan);
+            plan_forget(&plans, plan);
             return st;
         }
     }
@@ -325,7 +339,7 @@ status attention_cudnn(struct device *dev, struct tensor out, struct tensor lse,
     set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &dev->workspace);
     finish(&g, pack);
     if (g.st == ST_OK)
-        note(&g, cudnnBackendExecute(c->dnn, plan->plan, pack));
+        note(&g, cudnnBackendExecute(handle, plan->plan, pack));
     if (pack != NULL)
         cudnnBackendDestroyDescriptor(pack);
     return g.st;
