@@ -119,7 +119,7 @@ status vae_decode_window(struct vae *v, struct arena *a, const float *latent, in
     if (rows.count == 0)
         return ST_OK;
     TRY_OUT(arena_take(a, &given, DT_F32, 1, rows.count, w, z));
-    TRY_OUT(arena_take(a, &scaled, v->dtype, 1, rows.count, window.cols, z));
+    TRY_OUT(arena_take(a, &scaled, DT_F32, 1, rows.count, window.cols, z));
     TRY_OUT(arena_take(a, &x, v->dtype, 1, rows.count, window.cols, z));
     TRY_OUT(vae_pass_open(&pass, v, v->decoder, a, rows, 1, 1, window.cols, t));
     for (int64_t i = 0; i < t; i++) {
@@ -192,27 +192,6 @@ status vae_gather(struct tensor *whole, const struct rows *rows, struct device *
     return rows_gather(rows, *whole, x, scale, 0);
 }
 
-status vae_deliver(struct vae *v, struct arena *a, struct tensor x, struct frame_sink sink,
-                   uint8_t *host, float *pixels)
-{
-    const size_t mark = a->used;
-    struct tensor rgb;
-    status st;
-
-    TRY_OUT(arena_take(a, &rgb, DT_U8, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
-    TRY_OUT(op_to_u8(v->dev, rgb, x));
-    if (pixels != NULL)
-        TRY_OUT(device_download(v->dev, pixels, x));
-    if (sink.put != NULL)
-        TRY_OUT(device_download(v->dev, host, rgb));
-    TRY_OUT(device_wait(v->dev));
-    if (sink.put != NULL)
-        TRY_OUT(sink.put(sink.payload, host, x.dim[0], x.dim[1], x.dim[2]));
-out:
-    arena_release(a, mark);
-    return st;
-}
-
 /* ---- whole pictures ---- */
 
 static bool covers(struct vae_tiling tiling, int64_t h, int64_t w)
@@ -239,9 +218,7 @@ static status check_size(int64_t frames, int64_t h, int64_t w, struct vae_tiling
 struct decoding {
     struct vae *v;
     struct arena *a;
-    struct frame_sink sink;
-    uint8_t *host; // rank 0
-    float *pixels;
+    struct delivery delivery; // rank 0
 };
 
 static status decoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
@@ -253,9 +230,7 @@ static status decoded(void *payload, const struct rows *rows, int64_t first, str
 
     TRY_OUT(vae_gather(&whole, rows, d->v->dev, d->a, x, d->v->config.stride));
     if (d->v->group->rank == 0)
-        TRY_OUT(vae_deliver(
-            d->v, d->a, whole, d->sink, d->host,
-            d->pixels ? d->pixels + first * whole.dim[1] * whole.dim[2] * whole.dim[3] : NULL));
+        TRY_OUT(delivery_put(&d->delivery, d->a, whole, first));
 out:
     arena_release(d->a, mark);
     return st;
@@ -264,7 +239,7 @@ out:
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
 {
-    struct decoding d = { .v = v, .a = a, .sink = sink, .pixels = pixels };
+    struct decoding d = { .v = v, .a = a };
     const int64_t px = v->config.stride;
     status st;
 
@@ -272,15 +247,13 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
     TRY(check_size(t, h, w, tiling));
     if (!covers(tiling, h, w))
         return vae_decode_tiles(v, a, latent, t, h, w, tiling, sink, pixels);
-    if (v->group->rank == 0 && sink.put != NULL) {
-        d.host = malloc((size_t)(CHUNK * h * px * w * px * 3));
-        if (d.host == NULL)
-            return fail(ST_MEMORY, "no host memory for %d frames of %lld x %lld", CHUNK,
-                        (long long)(w * px), (long long)(h * px));
-    }
-    st = vae_decode_window(v, a, latent, t, h, w, (struct vae_window){ 0, 0, h, w },
-                           (struct vae_output){ decoded, &d });
-    free(d.host);
+    if (v->group->rank == 0)
+        TRY_OUT(delivery_open(&d.delivery, v->dev, sink, pixels, CHUNK, h * px, w * px));
+    TRY_OUT(vae_decode_window(v, a, latent, t, h, w, (struct vae_window){ 0, 0, h, w },
+                              (struct vae_output){ decoded, &d }));
+    st = delivery_finish(&d.delivery);
+out:
+    delivery_close(&d.delivery);
     return st;
 }
 

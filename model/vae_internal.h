@@ -2,6 +2,7 @@
  * the chunks of a video.
  *
  *   vae.c         open, close, whole pictures in and out
+ *   vae_frames.c  finished pictures to whom they are for
  *   vae_net.c     the lists, and the parameters that they need
  *   vae_layers.c  what each layer computes, with its memory of the frames before
  *   vae_tiles.c   tiles and how they are blended */
@@ -87,10 +88,28 @@ status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, in
 status vae_gather(struct tensor *whole, const struct rows *rows, struct device *dev,
                   struct arena *a, struct tensor x, int64_t scale);
 
-/* Rank 0: frames x [T, H, W, 3] f32 go to the sink, `host` having room for them, and to pixels
- * unless NULL. */
-status vae_deliver(struct vae *v, struct arena *a, struct tensor x, struct frame_sink sink,
-                   uint8_t *host, float *pixels);
+/* Finished pictures on their way to the sink, on rank 0: while it has those of one chunk, the next
+ * ones are computed. */
+struct delivery {
+    struct device *dev;
+    struct frame_sink sink;
+    float *pixels;         // all frames, or NULL
+    int64_t h, w;          // pixels
+    uint8_t *host[2];      // frames in turn
+    struct device_mark here[2]; // they have arrived
+    int64_t count[2];      // and wait for the sink
+    int turn;              // where the next ones go
+};
+
+/* For at most `frames` at once. ST_MEMORY. */
+status delivery_open(struct delivery *d, struct device *dev, struct frame_sink sink, float *pixels,
+                     int64_t frames, int64_t h, int64_t w);
+void delivery_close(struct delivery *d); // accepts a zeroed one
+
+/* Queues frames x [T, H, W, 3] f32, of which the first is number `first`, and gives the sink those
+ * of the call before; `a` has scratch, given back. */
+status delivery_put(struct delivery *d, struct arena *a, struct tensor x, int64_t first);
+status delivery_finish(struct delivery *d); // the last ones
 
 /* Tiled: vae_tiles.c. Arguments as in vae.h. */
 status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,

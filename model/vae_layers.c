@@ -30,6 +30,14 @@ static struct tensor flat(struct tensor x)
     return tensor_reshape(x, tensor_count(x) / x.dim[x.ndim - 1], x.dim[x.ndim - 1]);
 }
 
+/* out = x w^T + bias + residual, pixel by pixel; w: a matrix [out, in], bias. */
+static status mix(struct vae_pass *p, struct tensor out, struct tensor x, struct tensor w,
+                  struct tensor bias, struct tensor residual)
+{
+    return op_conv3d(p->v->dev, out, x, tensor_reshape(w, w.dim[0], 1, 1, 1, w.dim[1]), bias,
+                     residual, (struct conv){ 1, 1, 0, 0, false });
+}
+
 /* The frames before this chunk into the front of a stack. `none_yet`: there were none. */
 static status load_past(struct vae_pass *p, struct tensor front, int slot, bool none_yet)
 {
@@ -111,7 +119,7 @@ static status residual_block(struct vae_pass *p, const struct layer *l, struct t
     TRY_OUT(stack_open(p, &stack, &inside, l->slot + 1, hidden, l->out));
     TRY_OUT(op_channel_norm(dev, inside, hidden, w[3], ACT_SILU));
     if (l->in != l->out) { // hidden has gone into the stack: its place takes the shortcut
-        TRY_OUT(op_gemm(dev, flat(hidden), flat(*x), w[6], w[7], ACT_NONE));
+        TRY_OUT(mix(p, hidden, *x, w[6], w[7], none));
         p->at = !p->at;
         *x = hidden;
     }
@@ -148,19 +156,18 @@ static status attention_block(struct vae_pass *p, const struct layer *l, struct 
     struct device *dev = p->v->dev;
     const struct tensor *w = &p->v->tensors[l->tensor];
     const int64_t h = x->dim[1], cols = x->dim[2], c = l->in, scale = h / p->rows.count;
-    const struct tensor normed = flat(other(p, p->v->dtype, 1, h, cols, c)), rows = flat(*x);
+    const struct tensor normed = other(p, p->v->dtype, 1, h, cols, c);
     const size_t mark = p->a->used;
     struct tensor q, kv, all;
     status st;
 
     assert(x->dim[0] == 1); // of the coarsest scale a chunk has one frame
-    TRY_OUT(op_channel_norm(dev, normed, rows, w[0], ACT_NONE));
-    TRY_OUT(arena_take(p->a, &q, p->v->dtype, h * cols, c));
+    TRY_OUT(op_channel_norm(dev, normed, *x, w[0], ACT_NONE));
+    TRY_OUT(arena_take(p->a, &q, p->v->dtype, 1, h, cols, c));
     TRY_OUT(arena_take(p->a, &kv, p->v->dtype, 1, h, cols, 2 * c));
-    TRY_OUT(op_gemm(dev, q, normed, tensor_slice(w[1], 0, 0, c), tensor_slice(w[2], 0, 0, c),
-                    ACT_NONE));
-    TRY_OUT(op_gemm(dev, flat(kv), normed, tensor_slice(w[1], 0, c, 2 * c),
-                    tensor_slice(w[2], 0, c, 2 * c), ACT_NONE));
+    TRY_OUT(mix(p, q, normed, tensor_slice(w[1], 0, 0, c), tensor_slice(w[2], 0, 0, c), none));
+    TRY_OUT(mix(p, kv, normed, tensor_slice(w[1], 0, c, 2 * c), tensor_slice(w[2], 0, c, 2 * c),
+                none));
     all = kv;
     if (p->rows.ranks > 1) {
         TRY_OUT(arena_take(p->a, &all, p->v->dtype, 1, p->rows.total * scale, cols, 2 * c));
@@ -168,12 +175,11 @@ static status attention_block(struct vae_pass *p, const struct layer *l, struct 
     }
 
     const struct tensor heads = tensor_split(flat(all), 1, c); // [S, 2, C]
-    const struct tensor q1 = tensor_split(q, 1, c);            // [S, 1, C]
+    const struct tensor q1 = tensor_split(flat(q), 1, c);      // [S, 1, C]
 
     TRY_OUT(op_attention(dev, q1, none, q1, tensor_slice(heads, 1, 0, 1),
                          tensor_slice(heads, 1, 1, 1), (float)(1 / sqrt((double)c))));
-    TRY_OUT(op_gemm(dev, normed, q, w[3], w[4], ACT_NONE));
-    TRY_OUT(op_gate_add(dev, rows, rows, normed, none));
+    TRY_OUT(mix(p, *x, q, w[3], w[4], *x));
 out:
     arena_release(p->a, mark);
     return st;

@@ -176,7 +176,7 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
         .v = v, .a = a, .tiling = tiling, .h = h, .w = w, .scale = v->config.stride
     };
     const size_t mark = a->used;
-    uint8_t *host = NULL;
+    struct delivery delivery = { 0 };
     status st;
 
     TRY_OUT(blend_open(&b, frames, 3, false));
@@ -188,19 +188,15 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
     if (v->group->rank != 0)
         goto out;
 
-    const int64_t frame = b.sum.dim[1] * b.sum.dim[2] * b.sum.dim[3];
-
-    host = sink.put != NULL ? malloc((size_t)(most * frame)) : NULL;
-    if (host == NULL && sink.put != NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for %lld frames of %lld x %lld", (long long)most,
-                     (long long)b.sum.dim[2], (long long)b.sum.dim[1]));
+    TRY_OUT(
+        delivery_open(&delivery, v->dev, sink, pixels, most, b.sum.dim[1], b.sum.dim[2]));
     for (int64_t i = 0, n; i < frames; i += n) {
         n = i == 0 ? 1 : most;
-        TRY_OUT(vae_deliver(v, a, tensor_slice(b.sum, 0, i, n), sink, host,
-                            pixels ? pixels + i * frame : NULL));
+        TRY_OUT(delivery_put(&delivery, a, tensor_slice(b.sum, 0, i, n), i));
     }
+    st = delivery_finish(&delivery);
 out:
-    free(host);
+    delivery_close(&delivery);
     blend_close(&b);
     arena_release(a, mark);
     return st;

@@ -4,6 +4,7 @@
 #define TESTS_VAE_RANDOM_H
 
 #include "model/vae_internal.h"
+#include "runtime/half.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -58,11 +59,10 @@ static inline status vae_random_read(void *payload, const char *name, int64_t fi
     const struct weight_spec *s = r->specs;
     const char *plain = strncmp(name, "conv:", 5) == 0 ? name + 5 : name;
     const uint64_t seed = random_seed(plain);
-    float *out = dst;
 
     while (s < r->specs + r->count && strcmp(s->name, name) != 0)
         s++;
-    if (s == r->specs + r->count || dt != DT_F32)
+    if (s == r->specs + r->count || (dt != DT_F32 && dt != DT_BF16))
         return fail(ST_FORMAT, "no tensor %s", name);
 
     int64_t fan = 1, inner = 1; // of an output; frames, rows and columns of a kernel
@@ -78,9 +78,14 @@ static inline status vae_random_read(void *payload, const char *name, int64_t fi
         const int64_t o = i / fan, at = i % fan / channels, c = i % channels;
         const float u = random_at(seed, o * fan + c * inner + at);
 
-        *out++ = ends_in(name, "gamma")  ? 1 + u * 0.25f
-                 : ends_in(name, "bias") ? u * 0.125f
-                                         : u * bound;
+        const float v = ends_in(name, "gamma")  ? 1 + u * 0.25f
+                        : ends_in(name, "bias") ? u * 0.125f
+                                                : u * bound;
+
+        if (dt == DT_F32)
+            ((float *)dst)[i - first] = v;
+        else
+            ((uint16_t *)dst)[i - first] = bf16_from_f32(v);
     }
     return ST_OK;
 }
