@@ -213,7 +213,5 @@ status attention_f32(struct device *dev, struct tensor out, struct tensor lse, s
         return launch<128, 8, 4>(dev, out, lse, q, k, v, scale);
     if (q.dim[2] <= 256)
         return launch<256, 4, 4>(dev, out, lse, q, k, v, scale);
-    if (q.dim[2] <= 384)
-        return launch<384, 4, 2>(dev, out, lse, q, k, v, scale);
     return attention_wide(dev, out, lse, q, k, v, scale);
 }
