@@ -49,9 +49,10 @@ struct frame_sink {
 
 /* latent [T, h, w, z] f32 normalized, whole, in host memory of every rank. 4(T-1)+1 frames go to
  * the sink as they are ready. Collective over the group; ranks that get no row return at once. All
- * memory from `a`, given back; only rank 0 takes one chunk of pictures of host memory beside it.
+ * memory from `a`, given back; only rank 0 takes two chunks of pictures of host memory beside it.
  * pixels, when not NULL, gets them as f32 [4(T-1)+1, 8h, 8w, 3] too, on rank 0, not clamped. On the
- * plan device latent and pixels are not looked at, only whether pixels is NULL. */
+ * plan device latent and pixels are not looked at, only whether pixels is NULL, and the sink is
+ * told of pictures that are not there. */
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels);
 

@@ -70,6 +70,7 @@ static void side_close(struct side *s)
 struct frames {
     uint8_t *rgb;
     int64_t bytes, room;
+    bool planned; // there are none to look at
 };
 
 static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
@@ -79,7 +80,8 @@ static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int6
 
     if (f->bytes + bytes > f->room)
         return fail(ST_USAGE, "more frames than the video has");
-    memcpy(f->rgb + f->bytes, rgb, (size_t)bytes);
+    if (!f->planned)
+        memcpy(f->rgb + f->bytes, rgb, (size_t)bytes);
     f->bytes += bytes;
     return ST_OK;
 }
@@ -103,7 +105,9 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
     float *latent = random_input(name, latents, 1.75f);
     snprintf(name, sizeof(name), "%s.pixels", g->name);
     float *pixels = random_input(name, px, 1);
-    struct frames sink = { .rgb = malloc((size_t)px), .room = px };
+    struct frames sink = { .rgb = malloc((size_t)px),
+                           .room = px,
+                           .planned = s->dev.kind == DEVICE_PLAN };
 
     *r = (struct result){ .decoded = calloc((size_t)px, sizeof(float)),
                           .encoded = calloc((size_t)latents, sizeof(float)),
