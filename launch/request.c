@@ -69,6 +69,10 @@ static const struct option rows[] = {
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
       .marks = NUMBERS | JOB,
       .help = "bf16 rounds as the official program does (default bf16 on GPUs, else fp32)" },
+    { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = "fp32|bf16", .commands = ALL,
+      .marks = NUMBERS | JOB,
+      .help = "of the VAE alone (default that of the transformer on GPUs, else fp32; the official "
+              "program's is fp32)" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB,
       .help =
@@ -163,6 +167,7 @@ void request_init(struct request *r)
         .rand_device = -1,
         .cuda_sms = -1,
         .precision = -1,
+        .vae_precision = -1,
         .offload_model = -1,
         .dit_fsdp = -1,
         .device = -1,
@@ -265,6 +270,7 @@ static status fill_defaults(struct request *r)
     if (r->device == USE_AUTO) // rank 0 chooses for all; --ops asks for a CPU
         r->device = !given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
     default_int(&r->precision, r->device == USE_CUDA ? PRECISION_BF16 : PRECISION_FP32);
+    default_int(&r->vae_precision, r->device == USE_CUDA ? r->precision : PRECISION_FP32);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
     default_int(&r->tile_size[1], 52);

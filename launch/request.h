@@ -45,6 +45,7 @@ struct request {
 
     char *ckpt_dir;
     int precision;     // PRECISION_*
+    int vae_precision; // of the VAE alone, PRECISION_*
     int offload_model; // 0, 1, -1
     int t5_cpu;
 

@@ -93,12 +93,12 @@ status vae_gather(struct tensor *whole, const struct rows *rows, struct device *
 struct delivery {
     struct device *dev;
     struct frame_sink sink;
-    float *pixels;         // all frames, or NULL
-    int64_t h, w;          // pixels
-    uint8_t *host[2];      // frames in turn
+    float *pixels;              // all frames, or NULL
+    int64_t h, w;               // pixels
+    uint8_t *host[2];           // frames in turn
     struct device_mark here[2]; // they have arrived
-    int64_t count[2];      // and wait for the sink
-    int turn;              // where the next ones go
+    int64_t count[2];           // and wait for the sink
+    int turn;                   // where the next ones go
 };
 
 /* For at most `frames` at once. ST_MEMORY. */

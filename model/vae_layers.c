@@ -166,8 +166,8 @@ static status attention_block(struct vae_pass *p, const struct layer *l, struct 
     TRY_OUT(arena_take(p->a, &q, p->v->dtype, 1, h, cols, c));
     TRY_OUT(arena_take(p->a, &kv, p->v->dtype, 1, h, cols, 2 * c));
     TRY_OUT(mix(p, q, normed, tensor_slice(w[1], 0, 0, c), tensor_slice(w[2], 0, 0, c), none));
-    TRY_OUT(mix(p, kv, normed, tensor_slice(w[1], 0, c, 2 * c), tensor_slice(w[2], 0, c, 2 * c),
-                none));
+    TRY_OUT(
+        mix(p, kv, normed, tensor_slice(w[1], 0, c, 2 * c), tensor_slice(w[2], 0, c, 2 * c), none));
     all = kv;
     if (p->rows.ranks > 1) {
         TRY_OUT(arena_take(p->a, &all, p->v->dtype, 1, p->rows.total * scale, cols, 2 * c));

@@ -14,7 +14,7 @@
 
 #define STRETCH 1024 // keys of a partial sum
 #define ROWS_MOST 512
-#define NARROW 256 // channels of a head that other kernels do
+#define NARROW 256                // channels of a head that other kernels do
 #define ALIGN 16                  // bytes that rows lie on
 #define SCRATCH ((size_t)8 << 20) // of the workspace for cuBLASLt
 
@@ -184,7 +184,8 @@ static status attend(struct device *dev, const struct scratch *s, struct tensor 
     TRY(multiply(dev, s->logits, k.data, q.data,
                  (struct key){ q.dtype, DT_F32, true, keys, rows, d, k.stride[0], q.stride[0],
                                s->pitch, 1, 0, 0, 0 }));
-    TRY(attention_wide_softmax(dev, s->p, q.dtype, s->sums, s->logits, rows, keys, s->pitch, scale));
+    TRY(attention_wide_softmax(dev, s->p, q.dtype, s->sums, s->logits, rows, keys, s->pitch,
+                               scale));
     TRY(add_values(dev, s, v, rows, 0, whole, STRETCH));
     TRY(add_values(dev, s, v, rows, whole, 1, keys % STRETCH));
     return attention_wide_join(dev, flat, lse, lse_stride, s->sums, s->part, s->parts);
@@ -203,7 +204,8 @@ status attention_wide(struct device *dev, struct tensor out, struct tensor lse, 
 {
     struct scratch s;
 
-    if (q.dim[2] <= NARROW || !lies_well(q) || !lies_well(k) || !lies_well(v) || !plan_scratch(&s, dev, q, k))
+    if (q.dim[2] <= NARROW || !lies_well(q) || !lies_well(k) || !lies_well(v) ||
+        !plan_scratch(&s, dev, q, k))
         return plain_attention(dev, out, lse, q, k, v, scale);
     for (int64_t head = 0; head < q.dim[1]; head++)
         for (int64_t first = 0; first < q.dim[0]; first += s.rows) {

@@ -33,8 +33,9 @@ __global__ void softmax_kernel(void *p, enum dtype dt, float *sums, const float 
     }
 }
 
-status attention_wide_softmax(struct device *dev, void *p, enum dtype dt, float *sums, const float *logits,
-                    int64_t rows, int64_t keys, int64_t pitch, float scale)
+status attention_wide_softmax(struct device *dev, void *p, enum dtype dt, float *sums,
+                              const float *logits, int64_t rows, int64_t keys, int64_t pitch,
+                              float scale)
 {
     softmax_kernel<<<(unsigned)rows, THREADS, 0, cuda_stream(dev)>>>(p, dt, sums, logits, keys,
                                                                      pitch, scale);
@@ -59,7 +60,7 @@ __global__ void join_kernel(struct tensor out, float *lse, int64_t lse_stride, c
 }
 
 status attention_wide_join(struct device *dev, struct tensor out, float *lse, int64_t lse_stride,
-                 const float *sums, const float *part, int64_t parts)
+                           const float *sums, const float *part, int64_t parts)
 {
     join_kernel<<<(unsigned)out.dim[0], 128, 0, cuda_stream(dev)>>>(out, lse, lse_stride, sums,
                                                                     part, parts);

@@ -17,10 +17,11 @@ status attention_wide(struct device *dev, struct tensor out, struct tensor lse, 
  *   logits  f32 [rows, pitch], become p, f32 or bf16 [rows, pitch], zero behind `keys`
  *   sums    f32 [2, rows]: the largest logit, and the sum of exp(logit - largest)
  *   part    f32 [parts, rows, D]: partial sums of p v, which out [rows, D] is made from */
-status attention_wide_softmax(struct device *dev, void *p, enum dtype dt, float *sums, const float *logits,
-                    int64_t rows, int64_t keys, int64_t pitch, float scale);
+status attention_wide_softmax(struct device *dev, void *p, enum dtype dt, float *sums,
+                              const float *logits, int64_t rows, int64_t keys, int64_t pitch,
+                              float scale);
 status attention_wide_join(struct device *dev, struct tensor out, float *lse, int64_t lse_stride,
-                 const float *sums, const float *part, int64_t parts);
+                           const float *sums, const float *part, int64_t parts);
 
 #ifdef __cplusplus
 }

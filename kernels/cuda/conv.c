@@ -6,7 +6,7 @@
 
 /* How the copy engine sees bf16 in memory: axes from the innermost, strides in elements. */
 static status describe(CUtensorMap *map, const void *data, int rank, const int64_t *dim,
-                       const int64_t *stride, const int *box, int row_bytes)
+                       const int64_t *stride, const int *box, const int *step, int row_bytes)
 {
     static PFN_cuTensorMapEncodeTiled_v12000 encode;
     cuuint64_t dims[5], bytes[5];
@@ -26,7 +26,7 @@ static status describe(CUtensorMap *map, const void *data, int rank, const int64
         dims[i] = (cuuint64_t)dim[i];
         bytes[i] = (cuuint64_t)stride[i] * sizeof(uint16_t);
         boxes[i] = (cuuint32_t)box[i];
-        steps[i] = 1;
+        steps[i] = (cuuint32_t)step[i];
     }
     e = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, (cuuint32_t)rank, (void *)data, dims,
                bytes + 1, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
@@ -52,8 +52,8 @@ static bool aligned(struct tensor t)
 static bool fits(struct tensor out, struct tensor x, struct tensor w, struct tensor residual,
                  struct conv conv)
 {
-    return x.dtype == DT_BF16 && conv.stride == 1 && conv.stride_t == 1 && w.dim[2] <= 3 &&
-           w.dim[3] <= 3 && aligned(x) && aligned(w) && x.dim[3] % 8 == 0 &&
+    return x.dtype == DT_BF16 && conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && aligned(x) &&
+           aligned(w) && x.dim[3] % 8 == 0 &&
            (w.dim[0] <= 8 || (w.dim[0] % 8 == 0 && aligned(out) && aligned(residual)));
 }
 
@@ -69,11 +69,14 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .twice = conv.twice,
     };
     const int cols = conv_columns(shape), scale = conv.twice ? 2 : 1;
-    const int box[] = { shape.channels, cols / scale + (int)kw - 1, CONV_ROWS / scale + (int)kh - 1,
-                        1 };
+    const bool apart = conv.stride > 1;
+    const int step[] = { 1, conv.stride, conv.stride, 1 };
+    const int place[] = { shape.channels, cols / scale + (apart ? 0 : (int)kw - 1),
+                          CONV_ROWS / scale + (apart ? 0 : (int)kh - 1) };
+    const int box[] = { place[0], place[1] * conv.stride, place[2] * conv.stride, 1 };
     const int64_t dim[] = { cin, x.dim[2], x.dim[1], x.dim[0] };
     const int64_t stride[] = { 1, x.stride[2], x.stride[1], x.stride[0] };
-    const int w_box[] = { shape.channels, shape.outputs, 1 };
+    const int w_box[] = { shape.channels, shape.outputs, 1 }, w_step[] = { 1, 1, 1 };
     const int64_t w_dim[] = { cin, cout, kt * kh * kw };
     const int64_t w_stride[] = { 1, kt * kh * kw * cin, cin };
     struct conv_job job = {
@@ -84,11 +87,14 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .kh = (int)kh,
         .kw = (int)kw,
         .pad_left = conv.pad_left,
+        .step = conv.stride,
+        .step_t = conv.stride_t,
+        .apart = apart ? (int)(kh * kw) : 1,
         .slices = (int)((cin + shape.channels - 1) / shape.channels),
         .across = (int)((out.dim[2] + cols - 1) / cols),
         .down = (int)((out.dim[1] + CONV_ROWS - 1) / CONV_ROWS),
         .n = (int)((cout + shape.outputs - 1) / shape.outputs),
-        .box_bytes = box[0] * box[1] * box[2] * 2,
+        .box_bytes = place[0] * place[1] * place[2] * 2,
         .w_bytes = w_box[0] * w_box[1] * 2,
     };
     struct cuda_context *context;
@@ -96,8 +102,8 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
     if (!fits(out, x, w, residual, conv))
         return plain_conv3d(dev, out, x, w, bias, residual, conv);
     TRY(cuda_context(dev, &context));
-    TRY(describe(&job.x, x.data, 4, dim, stride, box, 2 * shape.channels));
-    TRY(describe(&job.w, w.data, 3, w_dim, w_stride, w_box, 2 * shape.channels));
+    TRY(describe(&job.x, x.data, 4, dim, stride, box, step, 2 * shape.channels));
+    TRY(describe(&job.w, w.data, 3, w_dim, w_stride, w_box, w_step, 2 * shape.channels));
 
     const int64_t tiles = (int64_t)job.n * job.across * job.down * out.dim[0];
 

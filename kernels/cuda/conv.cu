@@ -14,7 +14,8 @@
  * second row and column of the tile: for these, too, a tap is a first pixel in the box. Warpgroup 1
  * has the even rows then, 2 the odd ones.
  *
- * The sum runs over time, slices, rows and columns of the window, channels, in that order. */
+ * With strides a tap has a box of its own, of every second row and column. The sum runs over time,
+ * the taps that have boxes, slices, the others, channels, in that order. */
 #include "kernels/cuda/conv.h"
 
 #include "kernels/cuda/hopper.cuh"
@@ -161,7 +162,9 @@ __global__ void __launch_bounds__(THREADS, 1)
     char *const x_box = shared + (1024 - shared_address(shared) % 1024) % 1024;
     char *const w_box = x_box + L::X_PLACES * L::X;
     const int tiles = job.n * (int)job.out.dim[0] * job.across * job.down;
-    const int group = threadIdx.x / 128, taps = job.kh * job.kw;
+    const int group = threadIdx.x / 128;
+    const int kh = job.apart > 1 ? 1 : job.kh, kw = job.apart > 1 ? 1 : job.kw; // in a box
+    const int taps = kh * kw;
 
     if (threadIdx.x == 0) {
         for (int i = 0; i < L::X_PLACES; i++) {
@@ -184,30 +187,34 @@ __global__ void __launch_bounds__(THREADS, 1)
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
                 const struct tile tile = tile_at<L::COLS>(job, i);
 
-                for (int t = 0; t < job.kt; t++)
+                for (int k = 0; k < job.kt * job.apart; k++)
                     for (int s = 0; s < job.slices; s++, advance<L::X_PLACES>(x)) {
+                        const int tap = k % job.apart;
+
                         barrier_wait(&x_free[x.place], x.parity ^ 1);
                         barrier_expect(&x_full[x.place], (uint32_t)job.box_bytes);
                         copy_box(x_box + x.place * L::X, &job.x, &x_full[x.place], s * CHANNELS,
-                                 tile.col / SCALE - job.pad_left, tile.row / SCALE, tile.t + t);
+                                 tile.col / SCALE * job.step - job.pad_left + tap % job.kw,
+                                 tile.row / SCALE * job.step + tap / job.kw,
+                                 tile.t * job.step_t + k / job.apart);
                     }
             }
         } else if (threadIdx.x == 32) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
                 const struct tile tile = tile_at<L::COLS>(job, i);
 
-                for (int t = 0; t < job.kt; t++)
+                for (int k = 0; k < job.kt * job.apart; k++)
                     for (int s = 0; s < job.slices; s++)
                         for (int tap = 0; tap < taps; tap++, advance<L::W_PLACES>(w)) {
                             barrier_wait(&w_free[w.place], w.parity ^ 1);
                             barrier_expect(&w_full[w.place], (uint32_t)job.w_bytes);
                             copy_box(w_box + w.place * L::W, &job.w, &w_full[w.place], s * CHANNELS,
-                                     tile.n * N, t * taps + tap);
+                                     tile.n * N, k * taps + tap);
                         }
             }
         }
     } else {
-        const int pitch = (L::COLS / SCALE + job.kw - 1) * L::ROW, lower = group - 1;
+        const int pitch = (L::COLS / SCALE + kw - 1) * L::ROW, lower = group - 1;
         const uint32_t x_address = shared_address(x_box) + (TWICE ? 0 : 8 * lower * pitch);
         const uint32_t w_address = shared_address(w_box);
         float sum[L::BLOCKS][N / 2];
@@ -217,10 +224,10 @@ __global__ void __launch_bounds__(THREADS, 1)
             const struct tile tile = tile_at<L::COLS>(job, i);
             int add = 0, x_done = -1, w_done = -1; // places that the products in flight read
 
-            for (int k = 0; k < job.kt * job.slices; k++, advance<L::X_PLACES>(x)) {
+            for (int k = 0; k < job.kt * job.apart * job.slices; k++, advance<L::X_PLACES>(x)) {
                 barrier_wait(&x_full[x.place], x.parity);
-                for (int r = 0; r < job.kh; r++)
-                    for (int c = 0; c < job.kw; c++, advance<L::W_PLACES>(w)) {
+                for (int r = 0; r < kh; r++)
+                    for (int c = 0; c < kw; c++, advance<L::W_PLACES>(w)) {
                         const uint32_t a =
                             x_address + x.place * L::X + (TWICE ? (lower + r + 1) / 2 : r) * pitch;
                         const uint32_t b = w_address + w.place * L::W;

@@ -31,7 +31,8 @@ struct conv_job {
     CUtensorMap w; // (Cin, Cout, taps), boxes [outputs][channels]
     struct tensor out, residual;
     const float *bias;
-    int kt, kh, kw, pad_left;
+    int kt, kh, kw, pad_left, step, step_t; // the window and its strides
+    int apart;              // a box for each tap of kh * kw, which strides ask for, else 1 for all
     int slices;             // of Cin
     int across, down, n;    // tiles along W, H and Cout
     int box_bytes, w_bytes; // of a box of x, and of w
