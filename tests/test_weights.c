@@ -1,16 +1,12 @@
-/* test_weights [--cuda]
+/* test_weights [cuda|nccl]
  *
  * Weights in their three modes: a sharded or streamed unit has the bits of the resident one, a rank
  * reads its share and nothing else, and the plan takes the same memory and sends the same bytes.
- * With --cuda in the memory of GPUs, one a rank. */
-#include "kernels/table.h"
+ * With "cuda" in the memory of GPUs, one a rank. */
 #include "parallel/split.h"
 #include "parallel/weights.h"
 #include "runtime/half.h"
-#include "tests/ranks.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "tests/ranks_device.h"
 
 static const struct weight_spec specs[] = {
     { "blocks.%d.q", DT_BF16, false, 2, { 40, 33 } },
@@ -288,18 +284,14 @@ int main(int argc, char **argv)
                                                WEIGHTS_STREAMED };
     struct world w;
     struct device dev;
+    struct table on_gpu;
+    bool gpu;
 
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
-    if (argc > 1 && strcmp(argv[1], "--cuda") == 0) {
-        if (device_cuda_count() < w.local_size) {
-            printf("weights: needs %d GPUs\n", w.local_size);
-            return 77;
-        }
-        CHECK(device_open_cuda(&dev, w.local_rank, &table_ref, 0) == ST_OK, "%s", status_line());
-    } else {
-        CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
-    }
+    gpu = ranks_on_gpus(&w, &argc, argv);
+    table_cuda(&on_gpu);
+    CHECK(ranks_device(&dev, &w, gpu, gpu ? &on_gpu : &table_ref) == ST_OK, "%s", status_line());
     check_loader(&dev);
     for (size_t i = 0; i < COUNT(modes); i++)
         for (int grouped = modes[i] == WEIGHTS_SHARDED; grouped <= (modes[i] != WEIGHTS_STREAMED);
