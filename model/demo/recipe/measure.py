@@ -2,13 +2,14 @@
 
     measure.py requests FILE.jsonl [--seed 0]     the 64 held-out captions, one request per line
     measure.py clips FOLDER                       FOLDER/000.mp4 ... or FOLDER/000/*.png: agreement with them
-    measure.py vae FOLDER                         FOLDER/a-000.npy (before) and b-000.npy (after): PSNR
+    measure.py truth                              the drawings of these captions' scenes, and of trained ones
 
-The object is what differs from the background, the background the median colour of the picture's border.
+The background of a frame is the median colour of its border, the object what lies at least half way from
+there to the object's own colour: soft edges and faint trails fall on the side where they mostly belong.
   colour     the name whose colour is nearest to most of the object's pixels
   direction  from the centroid of the first frames to that of the last
-  shape      the object's area over its bounding box's: star 0.36, triangle 0.5, ring 0.63, circle 0.79,
-             square 1; the median over the frames
+  shape      the object's area over its bounding box's, the median over the frames: the nearest of RATIOS,
+             which are what render.py's drawings of trained scenes have (`measure.py truth` prints them)
 """
 
 import argparse
@@ -21,13 +22,13 @@ import numpy
 
 import render
 
-RATIOS = {"star": 0.36, "triangle": 0.50, "ring": 0.63, "circle": 0.785, "square": 1.0}
-DIFFERENT = 60  # a pixel is object when its colour is so far from the background's
+RATIOS = {"star": 0.42, "triangle": 0.555, "ring": 0.67, "circle": 0.795, "square": 1.0}
+DIFFERENT = 60  # a pixel so far from the background's colour is looked at for the object's
 
 
 def masks(clip):
     """clip [T, H, W, 3] u8 -> [T, H, W] bool."""
-    out = []
+    away = []
     for frame in clip.astype(numpy.float32):
         border = numpy.concatenate(
             [
@@ -37,8 +38,10 @@ def masks(clip):
                 frame[:, -3:].reshape(-1, 3),
             ]
         )
-        out.append(numpy.linalg.norm(frame - numpy.median(border, 0), axis=-1) > DIFFERENT)
-    return numpy.stack(out)
+        away.append(numpy.linalg.norm(frame - numpy.median(border, 0), axis=-1))
+    away = numpy.stack(away)
+    some = away > DIFFERENT
+    return away > numpy.median(away[some]) / 2 if some.any() else some
 
 
 def colour_of(clip, mask):
@@ -148,8 +151,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["requests", "clips", "vae"])
-    parser.add_argument("path")
+    parser.add_argument("what", choices=["requests", "clips", "truth"])
+    parser.add_argument("path", nargs="?")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the first request; the next ones count up"
     )
@@ -175,13 +178,22 @@ def main():
         print(f"{len(found)} of {len(cases)} clips found")
         report(found)
     else:
-        values = []
-        for before in sorted(glob.glob(os.path.join(a.path, "a-*.npy"))):
-            x, y = numpy.load(before), numpy.load(before.replace("a-", "b-"))
-            values.append(-10 * numpy.log10(numpy.mean(((x - y) / 2) ** 2)))
-        print(
-            f"{len(values)} clips: PSNR mean {numpy.mean(values):.2f} min {numpy.min(values):.2f}"
-        )
+        import torch
+
+        for name, known in (("trained", True), ("held out", False)):
+            drawn = render.test_scenes(128 if known else 64, known=known)
+            p = torch.tensor([render.params(scene) for scene, _ in drawn])
+            clips = render.render(p, render.clip_times(len(p), 17), 128, 128)
+            clips = ((clips + 1) * 127.5).to(torch.uint8).permute(0, 2, 3, 4, 1).numpy()
+            print(name, end=": ")
+            report([(case, clip) for (_, case), clip in zip(drawn, clips)])
+            for shape in RATIOS:
+                found = [
+                    shape_of(masks(c))[1] for (_, case), c in zip(drawn, clips) if case[2] == shape
+                ]
+                print(
+                    f"  {shape}: {min(found):.3f} to {max(found):.3f}, median {numpy.median(found):.3f}"
+                )
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ SHAPES = {  # name: (number in render(), English words, Chinese words)
 }
 
 SIZES = {  # name: (radius, English words, Chinese words)
-    "small": (0.095, ["small", "little", "tiny"], ["小", "小小的"]),
-    "medium": (0.145, ["", "", "", "medium-sized"], ["", "", "", "中等大小的"]),
-    "large": (0.21, ["large", "big", "huge"], ["大", "巨大的"]),
+    "small": (0.115, ["small", "little", "tiny"], ["小", "小小的"]),
+    "medium": (0.16, ["", "", "", "medium-sized"], ["", "", "", "中等大小的"]),
+    "large": (0.215, ["large", "big", "huge"], ["大", "巨大的"]),
 }
 
 MOTIONS = {  # name: (English as (finite, participle), Chinese)
@@ -177,6 +177,8 @@ NIGHT_OBJECT = (0.55, 0.58, 0.72)
 
 EDGE, BACK_EDGE = 2.2, 4.0  # widths of the soft edges of objects and backgrounds, in pixels
 
+CLEAN = 0.4  # share of the training clips that are a single object on a plain background
+
 OBJECTS = 3
 BACK_PARAMS = 14
 OBJECT_PARAMS = 19
@@ -187,6 +189,16 @@ def held_out(colour, shape, motion):
     """About one triple in nine is never trained on; every pair of its members is."""
     c, s, m = list(COLOURS).index(colour), list(SHAPES).index(shape), list(MOTIONS).index(motion)
     return (c + 2 * s + m) % 9 == 4
+
+
+def familiar(rng):
+    """A triple that is trained on."""
+    while True:
+        colour, shape = rng.choice(list(COLOURS)), rng.choice(list(SHAPES))
+        motion = draw(rng, MOTION_ODDS)
+        round_spin = motion == "spin" and shape in ("circle", "ring")
+        if not round_spin and not held_out(colour, shape, motion):
+            return colour, shape, motion
 
 
 # ---------------------------------------------------------------------------------- what happens
@@ -250,11 +262,11 @@ def path(rng, motion, radius, aspect):
     lo_x, hi_x, lo_y, hi_y = reach, aspect - reach, reach, 1 - reach
     dx = dy = 0.0
     if motion in ("left", "right"):
-        dx = rng.uniform(0.65, 1.0) * (hi_x - lo_x) * (1 if motion == "right" else -1)
+        dx = rng.uniform(0.45, 0.75) * (hi_x - lo_x) * (1 if motion == "right" else -1)
     if motion in ("up", "down"):
-        dy = rng.uniform(0.65, 1.0) * (hi_y - lo_y) * (1 if motion == "down" else -1)
+        dy = rng.uniform(0.45, 0.75) * (hi_y - lo_y) * (1 if motion == "down" else -1)
     if motion == "circle":
-        p["rho"] = rng.uniform(0.16, 0.26)
+        p["rho"] = rng.uniform(0.13, 0.19)
         p["phi"] = rng.uniform(0, 2 * math.pi)
         p["turns"] = rng.choice([-1.0, 1.0])
         p["rho"] = min(p["rho"], 0.49 - reach)
@@ -265,8 +277,8 @@ def path(rng, motion, radius, aspect):
             hi_y - p["rho"],
         )
     if motion == "bounce":
-        p["hop"] = rng.uniform(0.22, 0.40)
-        p["hops"] = rng.choice([2.0, 3.0])
+        p["hop"] = rng.uniform(0.20, 0.34)
+        p["hops"] = rng.choice([1.0, 2.0])
         p["hop"] = min(p["hop"], hi_y - lo_y)
         lo_y = max(lo_y + p["hop"], 0.5)
     if motion == "grow":
@@ -551,24 +563,31 @@ def caption(s, rng):
 def clip(seed, aspect=1.0, captions=1):
     """(params, captions) of training clip number `seed`."""
     rng = random.Random(seed)
-    s = scene(rng, aspect)
+    s = scene(rng, aspect, familiar(rng) if rng.random() < CLEAN else None)
     return params(s), [caption(s, rng) for _ in range(captions)]
 
 
-def test_cases(count=64, seed=20260):
-    """Held-out single-object captions with what they ask for: [(caption, colour, shape, motion)].
-    Three of four move in a direction."""
+def test_scenes(count=64, seed=20260, known=False):
+    """Single objects on plain backgrounds with captions and what these ask for: [(scene, (caption, colour,
+    shape, motion))]. Three of four move in a direction. Held-out triples, or with `known` trained ones, to
+    choose settings by."""
     rng = random.Random(seed)
-    triples = [(c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS if held_out(c, s, m)]
+    triples = [
+        (c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS if held_out(c, s, m) != known
+    ]
     moving = [t for t in triples if t[2] in DIRECTIONS]
     other = [t for t in triples if t[2] in ("circle", "bounce", "grow")]
     cases = []
     for i in range(count):
-        colour, shape, motion = rng.choice(other if i % 4 == 3 else moving)
-        s = scene(rng, only=(colour, shape, motion))
+        triple = rng.choice(other if i % 4 == 3 else moving)
+        s = scene(rng, only=triple)
         text = english(s, rng) if i % 2 == 0 else chinese(s, rng)
-        cases.append((text, colour, shape, motion))
+        cases.append((s, (text, *triple)))
     return cases
+
+
+def test_cases(count=64, known=False):
+    return [case for _, case in test_scenes(count, known=known)]
 
 
 # ---------------------------------------------------------------------------------- the pixels
@@ -591,7 +610,7 @@ def object_distance(shape, px, py, radius):
     """Signed distance in pixels; negative inside. shape [B, 1, 1, 1]."""
     dist = torch.sqrt(px * px + py * py)
     d = dist - radius
-    ring = torch.maximum(dist - 1.05 * radius, 0.45 * 1.05 * radius - dist)
+    ring = torch.maximum(dist - 1.05 * radius, 0.4 * 1.05 * radius - dist)
     d = torch.where(shape == 1, ring, d)
     outer = 1.25 * radius
     d = torch.where(

@@ -78,9 +78,8 @@ def pad(rows):
 
 
 @torch.no_grad()
-def sample(
+def denoise(
     model,
-    vae,
     tokenizer,
     prompts,
     negative=text.NEGATIVE,
@@ -94,7 +93,7 @@ def sample(
     device="cpu",
     autocast=False,
 ):
-    """-> [B, 3, frames, height, width] in -1..1."""
+    """-> latents [B, C, 1 + (frames - 1) / 4, height / 8, width / 8]."""
     limit = model.dit.config["text_len"]
     cond = model.text(pad([tokenizer(p, limit) for p in prompts]).to(device))
     uncond = model.text(pad([tokenizer(negative, limit)]).to(device)).expand(len(prompts), -1, -1)
@@ -113,6 +112,13 @@ def sample(
                 u = model.dit(x, at, uncond)
                 v = u + guidance * (v - u)
             x = solver.step(x, v)
+    return x
+
+
+@torch.no_grad()
+def sample(model, vae, tokenizer, prompts, *settings, **named):
+    """denoise()'s arguments -> [B, 3, frames, height, width] in -1..1."""
+    x = denoise(model, tokenizer, prompts, *settings, **named)
     return torch.cat([vae.decode(part) for part in x.split(8)])
 
 

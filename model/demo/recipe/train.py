@@ -2,10 +2,10 @@
 
     train.py tokenizer --out DIR
     train.py vae --out DIR --minutes 6
-    train.py vae --refine --out DIR --minutes 7      beside the next one, on another GPU
+    train.py vae --refine --out DIR --minutes 6      goes on, for PSNR alone
     train.py dit --out DIR --minutes 13
 
-Weights go to DIR (vae.pt, vae-refined.pt, dit.pt) about once a minute; DIR is what sample.py and export.py
+Weights go to DIR (vae.pt, dit.pt) about once a minute and on SIGTERM; DIR is what sample.py and export.py
 read. A killed `dit` goes on where it was. Learning rates follow the share of the minutes that is over.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import math
 import os
 import random
+import signal
 import time
 from multiprocessing import Pool
 
@@ -23,6 +24,7 @@ import render
 import text
 import vae as vae_module
 from dit import DiT
+from muon import Muon
 from text import TextEncoder, Tokenizer
 from vae import VAE
 
@@ -32,19 +34,18 @@ CAPTIONS = 4  # wordings kept per clip
 TEST_SEED = 2 * 10**9  # scenes from here on are never trained on
 
 # (frames, height, width, share of the clips)
-BUCKETS = [(17, 128, 128, 0.50), (33, 128, 128, 0.24), (17, 128, 192, 0.13), (49, 128, 128, 0.13)]
+BUCKETS = [(17, 128, 128, 0.56), (33, 128, 128, 0.20), (17, 128, 192, 0.12), (49, 128, 128, 0.12)]
+
+stopping = []  # something in it: SIGTERM came, so save and end
 
 
 def log(*words):
     print(*words, flush=True)
 
 
-def lr_at(progress, step, peak, warmup=300):
-    return (
-        peak
-        * min(1.0, (step + 1) / warmup)
-        * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
-    )
+def lr_at(progress, step, peak, end, warmup=300):
+    fall = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return min(1.0, (step + 1) / warmup) * (end + (peak - end) * fall)
 
 
 class Average:
@@ -107,9 +108,14 @@ def save(path, state):
 # ---------------------------------------------------------------------------------- scenes
 
 
-def scene_params(job):
-    seed, aspect = job
-    return render.params(render.scene(random.Random(seed), aspect))
+def test_params(count, device):
+    """Scenes that are never trained on."""
+    scenes = [render.scene(random.Random(TEST_SEED + i)) for i in range(count)]
+    return torch.tensor([render.params(s) for s in scenes], device=device)
+
+
+def scene_params(seed):
+    return render.clip(seed, captions=0)[0]
 
 
 def captioned(job):
@@ -142,7 +148,15 @@ def prepare(vae, device):
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch._dynamo.config.recompile_limit = 64
-    vae_module.norm_rows = torch.compile(vae_module._norm)
+    compiled = torch.compile(vae_module._norm)
+
+    def norm_rows(x, gamma, silu):
+        torch._dynamo.mark_static(x, 1)  # a kernel for each width, not for each number of rows
+        torch._dynamo.mark_static(gamma, 0)
+        torch._dynamo.maybe_mark_dynamic(x, 0)
+        return compiled(x, gamma, silu)
+
+    vae_module.norm_rows = norm_rows
     for p in vae.parameters():
         if p.ndim >= 4:
             p.data = p.data.contiguous(
@@ -152,41 +166,55 @@ def prepare(vae, device):
 
 @torch.no_grad()
 def evaluate_vae(model, device, frames=17, size=128, count=32):
-    rows = torch.tensor([scene_params((TEST_SEED + i, 1.0)) for i in range(count)], device=device)
     values = []
-    for part in rows.split(8):
+    for part in test_params(count, device).split(8):
         clips = render.render(part, render.clip_times(len(part), frames, device), size, size)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             values.append(psnr(model.decode(model.encode(clips)), clips))
     return torch.cat(values)
 
 
+def some_clips(rows, frames, size, count):
+    """Random windows in space and time of random scenes. Short clips are the fast ones: of three, two take all
+    their scene's way in 17 frames. Windows smaller than the picture lie round the first object."""
+    device = rows.device
+    p = rows[torch.randint(0, len(rows), (count,), device=device)]
+    total = torch.tensor([17, 17, 33, 49], device=device)[
+        torch.randint(0, 4, (count,), device=device)
+    ].clamp(min=frames)
+    begin = (torch.rand(count, device=device) * (total - frames + 1)).floor()
+    times = (begin[:, None] + torch.arange(frames, device=device)) / (total[:, None] - 1)
+    middle, first = times[:, frames // 2], render.BACK_PARAMS
+    from_, to = p[:, first + 6 : first + 8], p[:, first + 8 : first + 10]
+    centre = 128 * (from_ + (to - from_) * middle[:, None]).T
+    corner = centre - size / 2 + (torch.rand(2, count, device=device) - 0.5) * size * 0.8
+    corner = corner.floor().clamp(0, 128 - size)
+    with torch.no_grad():
+        return render.render(p, times, size, size, corner[0], corner[1], 128)
+
+
 def train_vae(a):
-    """With a.refine an autoencoder that is there already gets better while its latents stay what they are,
-    so that it can go on while a transformer learns those latents."""
+    """With a.refine an autoencoder that is there already goes on, for PSNR alone."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(a.seed)
-    model, first = VAE(a.base).to(device), None
     if a.refine:
-        model, first = load_vae(a.out, device), load_vae(a.out, device)
-        model.requires_grad_(True)
-        prepare(first, device)
-    with torch.no_grad():
-        if not a.refine:
+        model = load_vae(a.out, device).requires_grad_(True)
+    else:
+        model = VAE(a.base).to(device)
+        with torch.no_grad():
             model.conv1.bias[vae_module.Z :] = -5.0  # little noise at first
     prepare(model, device)
     average = Average(model, 0.999)
     rate = torch.tensor(a.lr, device=device)  # a tensor, so that a captured step sees it change
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=rate,
-        betas=(0.9, 0.99),
-        weight_decay=0.0,
-        fused=device == "cuda",
-        capturable=device == "cuda",
-    )
+    inner = {
+        n: p
+        for n, p in model.named_parameters()
+        if a.muon and n.endswith(".weight") and ("samples." in n or "middle." in n)
+    }
+    others = [p for n, p in model.named_parameters() if n not in inner]
+    optimizer = Muon(list(inner.values()), others, rate, betas=(0.9, 0.99), decay=0.0)
     with Pool(a.workers) as pool:
-        rows = pool.map(scene_params, [(s, 1.0) for s in range(a.scenes)], chunksize=256)
+        rows = pool.map(scene_params, range(a.first, a.first + a.scenes), chunksize=256)
     rows = torch.tensor(rows, device=device)
     log(f"{len(rows)} scenes, {sum(p.numel() for p in model.parameters())} parameters")
 
@@ -194,80 +222,55 @@ def train_vae(a):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
             mean, logvar = model.moments(clips)
             mean, logvar = mean.float(), logvar.float().clamp(-20, 10)
-            moved = 0.0
-            if first:  # the variance is no longer trained; a little noise stays
-                with torch.no_grad():
-                    before = first.moments(clips)[0].float()
-                moved = ((mean - before) / model.std).square().mean()
-                logvar = torch.full_like(mean, 2 * math.log(0.04)) + 2 * model.std.log()
+            if a.refine:  # the variance is no longer trained; a little noise stays
+                logvar = torch.full_like(mean, 2 * math.log(0.03)) + 2 * model.std.log()
             out = model.decode_raw(mean + torch.randn_like(mean) * (0.5 * logvar).exp()).float()
         diff = out - clips
-        edges = torch.diff(diff, dim=-1).abs().mean() + torch.diff(diff, dim=-2).abs().mean()
-        square = diff.square().mean()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loss = (
-            diff.abs().mean()
-            + 4 * square
-            + 0.5 * edges
-            + (a.anchor * moved if first else a.kl * kl)
-        )
+        square = diff.square().flatten(1).mean(1)
+        if a.refine:
+            side = ((mean - model.mean) / model.std).square().mean()
+            loss = (square + 2e-4).log().mean() + 0.01 * side
+        else:
+            side = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+            edges = torch.diff(diff, dim=-1).abs().mean() + torch.diff(diff, dim=-2).abs().mean()
+            loss = diff.abs().mean() + 4 * square.mean() + 0.5 * edges + a.kl * side
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5 if not a.refine else 5.0)
         optimizer.step()
         average.update()
-        return torch.stack([square.detach(), (moved if first else kl).detach()])
+        return torch.stack([square.detach().log().mean().exp(), side.detach()])
 
-    def some_clips(frames, size, count):
-        """Random windows in space and time of random scenes."""
-        total = torch.tensor([17, 33, 49], device=device)[
-            torch.randint(0, 3, (count,), device=device)
-        ].clamp(min=frames)
-        begin = (torch.rand(count, device=device) * (total - frames + 1)).floor()
-        times = (begin[:, None] + torch.arange(frames, device=device)) / (total[:, None] - 1)
-        corner = (torch.rand(2, count, device=device) * (128 - size)).floor()
-        with torch.no_grad():
-            return render.render(
-                rows[torch.randint(0, len(rows), (count,), device=device)],
-                times,
-                size,
-                size,
-                corner[0],
-                corner[1],
-                128,
-            )
-
-    path, step = os.path.join(a.out, "vae-refined.pt" if a.refine else "vae.pt"), 0
+    path, step = os.path.join(a.out, "vae.pt"), 0
     start = saved = time.time()
     window, steps = [], {}
     while True:
         progress = (time.time() - start) / (60 * a.minutes)
-        if progress >= 1 or step == a.steps:
+        if progress >= 1 or step == a.steps or stopping:
             break
         # small windows first; whole pictures, long clips and larger batches later
-        late = progress > 0.6
+        late = a.refine or progress > 0.6
         frames, size = [(17, 64), (17, 128), (33, 64), (17, 128)][step % 4] if late else (17, 64)
         count = max(1, (2 * a.pixels if late else a.pixels) // (frames * size * size))
         shape = (frames, size, count)
         if shape not in steps:
             steps[shape] = Captured(
-                train_step, optimizer, device, channels_last(some_clips(*shape))
+                train_step, optimizer, device, channels_last(some_clips(rows, *shape))
             )
-        rate.fill_(lr_at(progress, step, a.lr))
-        window.append(steps[shape](some_clips(*shape)))
+        rate.fill_(lr_at(progress, step, a.lr, 0.02 * a.lr))
+        window.append(steps[shape](some_clips(rows, *shape)))
         step += 1
         if step in (5, 20, 60) or step % a.log == 0:
             s, k = torch.stack(window).mean(0).tolist()
             window = []
             log(
-                f"step {step} {time.time() - start:.0f} s  psnr {10 * math.log10(4 / s):.2f}  {'moved' if first else 'kl'} {k:.4f}  {frames}x{size} b{count}"
+                f"step {step} {time.time() - start:.0f} s  psnr {10 * math.log10(4 / s):.2f}  side {k:.4f}"
             )
         if time.time() - saved > 60:
             save(path, {"model": average.state(model), "base": a.base})
             saved = time.time()
 
     model.load_state_dict(average.state(model), strict=False)
-    if not a.refine:
-        fold(a, model, rows, device)
+    fold(a, model, rows, device)
     save(path, {"model": model.state_dict(), "base": a.base})
     for frames in (17, 33):
         values = evaluate_vae(model, device, frames, count=a.test_clips)
@@ -314,18 +317,17 @@ class Bucket:
 
 
 @torch.no_grad()
-def encode_clips(vae, device, seconds, limit, workers, tokenizer_file):
+def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file):
     """Renders and encodes clips for some time, in the shares of BUCKETS."""
     buckets = [Bucket((f, h, w), w / h) for f, h, w, _ in BUCKETS]
-    chunk = 64 if device == "cuda" else 1
-    jobs, seed = [], 0
-    while seed < limit:
+    chunk = 32 if device == "cuda" else 1
+    jobs, seed = [], first
+    while seed < first + limit:
         for i, (_, _, _, share) in enumerate(BUCKETS):
             count = max(1, round(16 * share)) * chunk
             jobs.append((i, (seed, count, buckets[i].aspect, tokenizer_file)))
             seed += count
     start, total = time.time(), 0
-    torch.backends.cudnn.benchmark = False  # trying all its kernels on large batches takes too long
     with Pool(workers) as pool:
         results = pool.imap(captioned, [job for _, job in jobs])
         for (i, _), (rows, ids) in zip(jobs, results):
@@ -381,15 +383,13 @@ def train_dit(a):
     model = Both(vocab).to(device)
     average = Average(model, a.ema)
     rate = torch.tensor(a.lr, device=device)
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
-        lr=rate,
-        betas=(0.9, 0.98),
-        fused=device == "cuda",
-        capturable=device == "cuda",
-    )
+    inner = {
+        n: p
+        for n, p in model.named_parameters()
+        if ".blocks." in n and p.ndim == 2 and "pos_embedding" not in n
+    }
+    others = [p for n, p in model.named_parameters() if n not in inner]
+    optimizer = Muon(list(inner.values()), others, rate)
     path, step, before = os.path.join(a.out, "dit.pt"), 0, 0.0
     if os.path.exists(path):
         state = torch.load(path, map_location=device, weights_only=True)
@@ -406,7 +406,7 @@ def train_dit(a):
     start = saved = time.time()
     vae = load_vae(a.out, device)
     prepare(vae, device)
-    buckets = encode_clips(vae, device, a.encode_seconds, a.clips, a.workers, tokenizer_file)
+    buckets = encode_clips(vae, device, a.encode_seconds, a.first, a.clips, a.workers, tokenizer_file)
     del vae
     if a.compile:
         for block in list(model.dit.blocks) + list(model.text.blocks):
@@ -444,7 +444,7 @@ def train_dit(a):
     while True:
         spent = before + time.time() - start
         progress = spent / (60 * a.minutes)
-        if progress >= 1 or step == a.steps:
+        if progress >= 1 or step == a.steps or stopping:
             break
         bucket = buckets[torch.multinomial(odds, 1).item()]
         picture = bucket is buckets[0] and random.random() < 0.08  # a clip of one frame
@@ -454,7 +454,7 @@ def train_dit(a):
         pick = torch.randint(0, len(bucket.latents), (count,), device=device)
         x0 = bucket.latents[pick][:, :, :t].float()
         ids = bucket.ids[pick, torch.randint(0, CAPTIONS, (count,), device=device)]
-        rate.fill_(lr_at(progress, step - warm, a.lr))
+        rate.fill_(lr_at(progress, step - warm, a.lr, a.lr_end))
         if x0.shape not in steps:
             steps[x0.shape] = Captured(train_step, optimizer, device, x0, ids)
         window.append(steps[x0.shape](x0, ids))
@@ -496,14 +496,12 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--log", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=min(14, os.cpu_count()))
+    parser.add_argument("--workers", type=int, default=min(28, os.cpu_count()))
     parser.add_argument("--base", type=int, default=16, help="vae: width of the first level")
-    parser.add_argument(
-        "--refine", action="store_true", help="vae: improve DIR/vae.pt into DIR/vae-refined.pt"
-    )
-    parser.add_argument(
-        "--anchor", type=float, default=0.5, help="vae --refine: how strongly latents stay"
-    )
+    parser.add_argument("--lr_end", type=float, default=1e-5, help="dit: at the end")
+    parser.add_argument("--first", type=int, default=0, help="the first scene's number")
+    parser.add_argument("--refine", action="store_true", help="vae: go on with DIR/vae.pt")
+    parser.add_argument("--muon", type=int, default=1, help="vae")
     parser.add_argument("--kl", type=float, default=1e-4)
     parser.add_argument("--pixels", type=int, default=350_000, help="vae: per step")
     parser.add_argument("--scenes", type=int, default=60_000, help="vae: how many different ones")
@@ -520,6 +518,7 @@ def main():
     a = parser.parse_args()
     Captured.enabled = bool(a.capture)
     os.makedirs(a.out, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
     if a.what == "tokenizer":
         text.train_tokenizer(os.path.join(a.out, "spiece.model"))
     elif a.what == "vae":

@@ -1,0 +1,30 @@
+#!/bin/sh
+# The figures of model/demo/README.md, by the C program: what 64 held-out captions give, how much the
+# autoencoder keeps, and the contact sheet of guidance, negative prompt and seed.
+#
+#     figures.sh BUILD PYTHON [FOLDER [flags of wanmpi, such as --threads 4 --sample_steps 20]]
+#
+# Videos go to FOLDER (default: BUILD/figures), where a second start finds them.
+set -eu
+build=$(realpath "$1") python=$2
+shift 2
+folder=${1:-$build/figures}
+[ $# -eq 0 ] || shift
+recipe=$(dirname "$(realpath "$0")")
+mkdir -p "$folder"
+cd "$folder"
+
+"$python" "$recipe/measure.py" requests held-out.jsonl
+"$build/wanmpi" batch held-out.jsonl --task t2v-1.3B --ckpt_dir "$recipe/.." --size "128*128" \
+    --frame_num 17 --sample_steps 20 "$@"
+"$python" "$recipe/measure.py" clips .
+
+for frames in 17 33; do
+    "$python" "$recipe/vae_psnr.py" --ckpt_dir "$recipe/.." --program "$build/bench/vae_psnr" \
+        --frames "$frames" --count 16
+done
+
+"$python" "$recipe/contact.py" requests contact.jsonl
+"$build/wanmpi" batch contact.jsonl --task t2v-1.3B --ckpt_dir "$recipe/.." --size "128*128" \
+    --frame_num 17 --sample_steps 20 "$@"
+"$python" "$recipe/contact.py" sheet contact.jpg

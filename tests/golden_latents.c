@@ -1,0 +1,30 @@
+/* golden_latents FOLDER NAME.safetensors RUN.h5 TOLERANCE: whether a run file ends in the latents
+ * that were recorded. */
+#include "runtime/runfile.h"
+#include "tests/check.h"
+#include "tests/golden.h"
+
+int main(int argc, char **argv)
+{
+    struct runfile run = { 0 };
+    struct golden golden;
+    int64_t n, got = 1;
+
+    if (argc < 5 || runfile_read(argv[3], &run) != ST_OK) {
+        fprintf(stderr, "golden_latents: %s\n", argc < 5 ? "four arguments" : status_line());
+        return 2;
+    }
+    golden = golden_open(argv[1], argv[2]);
+    float *want = golden_f32(&golden, &n, "latents");
+    for (int i = 0; i < run.latents.ndim; i++)
+        got *= run.latents.dim[i];
+    CHECK(got == n, "%lld values, recorded %lld", (long long)got, (long long)n);
+    if (got == n) {
+        printf("relative error %.3g\n", check_distance(run.latents.data, want, n));
+        check_near("latents", run.latents.data, want, n, atof(argv[4]));
+    }
+    free(want);
+    golden_close(&golden);
+    runfile_done(&run);
+    return check_end("golden_latents");
+}
