@@ -71,7 +71,9 @@ static void check_attention(struct check *c)
         check_status(c, op_attention(&c->ref, want, want_lse, q, k, v, scale));
         check_run(c, op_attention(&c->got, got, lse, q, k, v, scale));
         check_close(c, got, want, tol);
-        check_close(c, lse, want_lse, (struct tol){ 1e-6, 1e-5, "f32 logits and sums" });
+        check_close(
+            c, lse, want_lse,
+            (struct tol){ 5e-6, 1e-5, "f32 logits in base 2, and sums; few keys' are near 0" });
         check_status(c, op_attention(&c->got, both, none, both, k, v, scale));
         check_same(c, both, got);
         if (sq > 20) {

@@ -6,7 +6,6 @@
  *
  * The next keys are on their way while the values are summed, the values while s is computed. */
 #include "kernels/cuda/attention.h"
-#include "kernels/cuda/attention_wide.h"
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plain.h"
@@ -213,5 +212,7 @@ status attention_f32(struct device *dev, struct tensor out, struct tensor lse, s
         return launch<128, 8, 4>(dev, out, lse, q, k, v, scale);
     if (q.dim[2] <= 256)
         return launch<256, 4, 4>(dev, out, lse, q, k, v, scale);
-    return attention_wide(dev, out, lse, q, k, v, scale);
+    if (q.dim[2] <= 384)
+        return launch<384, 4, 2>(dev, out, lse, q, k, v, scale);
+    return plain_attention(dev, out, lse, q, k, v, scale);
 }

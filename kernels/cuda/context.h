@@ -19,7 +19,7 @@ struct cuda_context {
     cublasLtHandle_t lt;
     void *encode_tiled; // the driver's cuTensorMapEncodeTiled
     int multiprocessors;
-    struct plan_cache *gemms, *wide_attentions, *convs;
+    struct plan_cache *gemms, *convs;
 };
 
 /* ST_DEVICE when a library cannot be opened. */

@@ -307,13 +307,14 @@ __device__ float row_sum(const struct tensor &x, int64_t at, int64_t c, float fr
     return block_sum(sum, part);
 }
 
-/* sum of (x - mean)^2 */
-__device__ float row_square(const struct tensor &x, int64_t at, int64_t c, float mean, float *part)
+/* sum of (x - about - rest)^2: a mean of two parts, as one f32 is too coarse beside a large mean */
+__device__ float row_square(const struct tensor &x, int64_t at, int64_t c, float about, float rest,
+                            float *part)
 {
     float sum = 0;
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x) {
-        const float v = load(x, at + i) - mean;
+        const float v = load(x, at + i) - about - rest;
         sum = fmaf(v, v, sum);
     }
     return block_sum(sum, part);
@@ -326,13 +327,13 @@ __global__ void layer_norm_kernel(struct tensor out, struct tensor x, const floa
     __shared__ float part[32];
     const int64_t c = x.dim[1], at = row_at(x, blockIdx.x), to = row_at(out, blockIdx.x);
     const float about = row_sum(x, at, c, 0, part) / (float)c;
-    // what the rounding of a large sum took away
-    const float mean = about + row_sum(x, at, c, about, part) / (float)c;
-    const float var = row_square(x, at, c, mean, part) / (float)c, rate = 1 / sqrtf(var + eps);
+    const float rest = row_sum(x, at, c, about, part) / (float)c;
+    const float var = row_square(x, at, c, about, rest, part) / (float)c,
+                rate = 1 / sqrtf(var + eps);
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
         store(out, to + i,
-              fmaf(rounded(round, (load(x, at + i) - mean) * rate), plus + mul[i], add[i]));
+              fmaf(rounded(round, (load(x, at + i) - about - rest) * rate), plus + mul[i], add[i]));
 }
 
 status plain_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
@@ -374,7 +375,7 @@ __global__ void rms_norm_kernel(struct tensor out, struct tensor x, struct tenso
 {
     __shared__ float part[32];
     const int64_t c = x.dim[1], at = row_at(x, blockIdx.x), to = row_at(out, blockIdx.x);
-    const float rate = 1 / sqrtf(row_square(x, at, c, 0, part) / (float)c + eps);
+    const float rate = 1 / sqrtf(row_square(x, at, c, 0, 0, part) / (float)c + eps);
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
         store(out, to + i, rounded(x.dtype, load(x, at + i) * rate) * load(w, i));
@@ -401,7 +402,7 @@ __global__ void qk_norm_rope_kernel(struct tensor q, struct tensor k, struct ten
     const int64_t at = row_at(x, blockIdx.x), token = grid.first + blockIdx.x;
     const int64_t col = token % grid.w, row = token / grid.w % grid.h;
     const int64_t frame = token / grid.w / grid.h;
-    const float rate = 1 / sqrtf(row_square(x, at, c, 0, part) / (float)c + eps);
+    const float rate = 1 / sqrtf(row_square(x, at, c, 0, 0, part) / (float)c + eps);
 
     for (int64_t p = threadIdx.x; p < c / 2; p += blockDim.x) {
         const int64_t i = p % pairs;
