@@ -149,11 +149,14 @@ struct conv {
 /* out = conv(x, w) + bias + residual.
  *   x         [T, H, W, Cin]: along T and H out has (in - k) / stride + 1, along W
  *             (W + pad_left + pad_right - kw) / stride + 1; a padding is less than kw
+ *   w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype
+ *   bias      f32 [Cout] or none
+ *   residual  out's shape and dtype, or none; may be out
  *   twice     for 3x3 windows with stride 1 and paddings of 1: pixel (y, x) of the picture stands
- * at (2y, 2x) and the three beside it; x's first and last row are those beyond the picture, so out
- * is [T, 2 (H - 2), 2 W, Cout] w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype bias f32
- * [Cout] or none residual  out's shape and dtype, or none; may be out out is f32 or bf16. Sums in
- * f32. A pixel's result does not depend on T, H, W. */
+ *             at (2y, 2x) and the three beside it; x's first and last row are those beyond the
+ *             picture, so out is [T, 2 (H - 2), 2 W, Cout]
+ *
+ * out is f32 or bf16. Sums in f32. A pixel's result does not depend on T, H, W. */
 status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                  struct tensor bias, struct tensor residual, struct conv conv);
 
