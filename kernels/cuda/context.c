@@ -31,7 +31,6 @@ static void context_close(struct device *dev)
     struct cuda_context *c = dev->backend;
 
     plan_close(&c->gemms);
-    plan_close(&c->convs);
     if (c->lt != NULL)
         cublasLtDestroy(c->lt);
     free(c);

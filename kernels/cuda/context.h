@@ -19,7 +19,7 @@ struct cuda_context {
     cublasLtHandle_t lt;
     void *encode_tiled; // the driver's cuTensorMapEncodeTiled
     int multiprocessors;
-    struct plan_cache *gemms, *convs;
+    struct plan_cache *gemms;
 };
 
 /* ST_DEVICE when a library cannot be opened. */

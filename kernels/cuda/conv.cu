@@ -15,7 +15,14 @@
  * has the even rows then, 2 the odd ones.
  *
  * With strides a tap has a box of its own, of every second row and column. The sum runs over time,
- * the taps that have boxes, slices, the others, channels, in that order. */
+ * the taps that have boxes, slices, the others, channels, in that order.
+ *
+ * f32 goes the same way: a number is the sum of two bf16, high and low, and a product is high *
+ * high
+ * + low * high + high * low, off by 2^-17. Boxes of x come as they are, and two warps turn them
+ * into bf16 where they lie: 16 channels of f32 become their 16 highs and, behind them, their 16
+ * lows. So a row of a box is 32 channels, in the bytes of 64 of bf16. As the tensor cores cut their
+ * sums off, those of a box are added to the tile's in f32. */
 #include "kernels/cuda/conv.h"
 
 #include "kernels/cuda/hopper.cuh"
@@ -23,16 +30,27 @@
 
 #define THREADS 384
 
-template <int CHANNELS, int N> struct layout {
-    static constexpr int COLS = N > 96 ? 16 : 32;
-    static constexpr int BLOCKS = COLS / 8;  // of 8 x 8 pixels, of a warpgroup
-    static constexpr int ROW = 2 * CHANNELS; // bytes
+template <int CHANNELS, int N, bool SPLIT> struct layout {
+    static constexpr int COLS = N > 96 || SPLIT ? 16 : 32;
+    static constexpr int BLOCKS = COLS / 8;                 // of 8 x 8 pixels, of a warpgroup
+    static constexpr int STEPS = SPLIT ? 6 : CHANNELS / 16; // products of a tap
+    static constexpr int ROW = 2 * CHANNELS;                // bytes
     static constexpr int X = ((CONV_ROWS + 2) * (COLS + 2) * ROW + 1023) / 1024 * 1024;
     static constexpr int W = (N * ROW + 1023) / 1024 * 1024;
-    static constexpr int X_PLACES = X > 64 << 10 ? 2 : X > 40 << 10 ? 2 : 3;
+    static constexpr int X_PLACES = X > 40 << 10 && !SPLIT ? 2 : 3;
     static constexpr int ROOM = (220 << 10) - X_PLACES * X;
     static constexpr int W_PLACES = ROOM / W > 12 ? 12 : ROOM / W;
     static constexpr int BYTES = X_PLACES * X + W_PLACES * W + 2048;
+
+    /* Where the 16 channels of product i begin, in a row of x and of w. */
+    static __device__ constexpr int x_step(int i)
+    {
+        return SPLIT ? i / 3 * 64 + (i % 3 == 1 ? 32 : 0) : 32 * i;
+    }
+    static __device__ constexpr int w_step(int i)
+    {
+        return SPLIT ? i / 3 * 64 + (i % 3 == 2 ? 32 : 0) : 32 * i;
+    }
 };
 
 struct ring {
@@ -150,14 +168,68 @@ __device__ inline void put(const struct conv_job &job, const struct place &place
     }
 }
 
-template <int CHANNELS, int N, bool TWICE>
+/* Two of f32 as two of bf16, and what those leave. */
+__device__ inline void split(uint32_t &high, uint32_t &low, float a, float b)
+{
+    const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+
+    high = *(const uint32_t *)&h;
+
+    const __nv_bfloat162 l = __floats2bfloat162_rn(a - __uint_as_float(high << 16),
+                                                   b - __uint_as_float(high & 0xffff0000u));
+    low = *(const uint32_t *)&l;
+}
+
+/* 16 channels of a row of a box, f32 with the 128-byte swizzle, become their highs and lows. */
+__device__ inline void split_half(char *box, int row, int half)
+{
+    uint4 *const chunk = (uint4 *)(box + row * 128);
+    uint32_t high[8], low[8];
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float4 f = *(const float4 *)&chunk[(4 * half + i) ^ (row & 7)];
+
+        split(high[2 * i], low[2 * i], f.x, f.y);
+        split(high[2 * i + 1], low[2 * i + 1], f.z, f.w);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        chunk[(4 * half + i) ^ (row & 7)] =
+            make_uint4(high[4 * i], high[4 * i + 1], high[4 * i + 2], high[4 * i + 3]);
+        chunk[(4 * half + 2 + i) ^ (row & 7)] =
+            make_uint4(low[4 * i], low[4 * i + 1], low[4 * i + 2], low[4 * i + 3]);
+    }
+}
+
+/* out [rows, groups of 16 highs and 16 lows] of w [rows, channels]; zeros where a group is not
+ * full. */
+__global__ void split_weights_kernel(__nv_bfloat16 *out, const float *w, int64_t rows, int channels,
+                                     int groups)
+{
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; // a channel of a row
+    const int64_t row = i / (16 * groups);
+    const int c = (int)(i % (16 * groups));
+
+    if (row >= rows)
+        return;
+
+    const float v = c < channels ? w[row * channels + c] : 0;
+    const __nv_bfloat16 high = __float2bfloat16_rn(v);
+    __nv_bfloat16 *const to = out + (row * groups + c / 16) * 32 + c % 16;
+
+    to[0] = high;
+    to[16] = __float2bfloat16_rn(v - __bfloat162float(high));
+}
+
+template <int CHANNELS, int N, bool TWICE, bool SPLIT>
 __global__ void __launch_bounds__(THREADS, 1)
     conv_kernel(const __grid_constant__ struct conv_job job)
 {
-    using L = layout<CHANNELS, N>;
+    using L = layout<CHANNELS, N, SPLIT>;
     constexpr int SCALE = TWICE ? 2 : 1;
     extern __shared__ char shared[];
-    __shared__ uint64_t x_full[L::X_PLACES], x_free[L::X_PLACES];
+    __shared__ uint64_t x_full[L::X_PLACES], x_split[L::X_PLACES], x_free[L::X_PLACES];
     __shared__ uint64_t w_full[L::W_PLACES], w_free[L::W_PLACES];
     char *const x_box = shared + (1024 - shared_address(shared) % 1024) % 1024;
     char *const w_box = x_box + L::X_PLACES * L::X;
@@ -169,6 +241,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < L::X_PLACES; i++) {
             barrier_init(&x_full[i], 1);
+            barrier_init(&x_split[i], 2);
             barrier_init(&x_free[i], 2);
         }
         for (int i = 0; i < L::W_PLACES; i++) {
@@ -182,7 +255,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     struct ring x = { 0, 0 }, w = { 0, 0 };
 
     if (group == 0) {
-        registers_fewer<24>();
+        registers_fewer<SPLIT ? 40 : 24>();
         if (threadIdx.x == 0) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
                 const struct tile tile = tile_at<L::COLS>(job, i);
@@ -193,7 +266,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
                         barrier_wait(&x_free[x.place], x.parity ^ 1);
                         barrier_expect(&x_full[x.place], (uint32_t)job.box_bytes);
-                        copy_box(x_box + x.place * L::X, &job.x, &x_full[x.place], s * CHANNELS,
+                        copy_box(x_box + x.place * L::X, &job.x, &x_full[x.place],
+                                 s * (SPLIT ? CHANNELS / 2 : CHANNELS),
                                  tile.col / SCALE * job.step - job.pad_left + tap % job.kw,
                                  tile.row / SCALE * job.step + tap / job.kw,
                                  tile.t * job.step_t + k / job.apart);
@@ -212,20 +286,42 @@ __global__ void __launch_bounds__(THREADS, 1)
                                      tile.n * N, k * taps + tap);
                         }
             }
+        } else if (SPLIT && threadIdx.x >= 64) {
+            const int halves = job.box_bytes / 64;
+
+            for (int i = blockIdx.x; i < tiles; i += gridDim.x)
+                for (int k = 0; k < job.kt * job.apart * job.slices; k++, advance<L::X_PLACES>(x)) {
+                    barrier_wait(&x_full[x.place], x.parity);
+                    for (int j = threadIdx.x - 64; j < halves; j += 64)
+                        split_half(x_box + x.place * L::X, j / 2, j % 2);
+                    copies_see_writes();
+                    __syncwarp();
+                    if (threadIdx.x % 32 == 0)
+                        barrier_arrive(&x_split[x.place]);
+                }
         }
     } else {
         const int pitch = (L::COLS / SCALE + kw - 1) * L::ROW, lower = group - 1;
         const uint32_t x_address = shared_address(x_box) + (TWICE ? 0 : 8 * lower * pitch);
         const uint32_t w_address = shared_address(w_box);
-        float sum[L::BLOCKS][N / 2];
+        float sum[L::BLOCKS][N / 2], total[L::BLOCKS][SPLIT ? N / 2 : 1];
 
-        registers_more<240>();
+        registers_more<SPLIT ? 232 : 240>();
         for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
             const struct tile tile = tile_at<L::COLS>(job, i);
             int add = 0, x_done = -1, w_done = -1; // places that the products in flight read
+            auto release = [&]() {
+                if (threadIdx.x % 128 == 0) {
+                    if (w_done >= 0)
+                        barrier_arrive(&w_free[w_done]);
+                    if (x_done >= 0)
+                        barrier_arrive(&x_free[x_done]);
+                }
+                x_done = w_done = -1;
+            };
 
             for (int k = 0; k < job.kt * job.apart * job.slices; k++, advance<L::X_PLACES>(x)) {
-                barrier_wait(&x_full[x.place], x.parity);
+                barrier_wait(SPLIT ? &x_split[x.place] : &x_full[x.place], x.parity);
                 for (int r = 0; r < kh; r++)
                     for (int c = 0; c < kw; c++, advance<L::W_PLACES>(w)) {
                         const uint32_t a =
@@ -235,71 +331,93 @@ __global__ void __launch_bounds__(THREADS, 1)
                         barrier_wait(&w_full[w.place], w.parity);
                         wgmma_fence();
 #pragma unroll
-                        for (int k16 = 0; k16 < CHANNELS / 16; k16++) {
+                        for (int step = 0; step < L::STEPS; step++) {
 #pragma unroll
                             for (int j = 0; j < L::BLOCKS; j++)
                                 wgmma(sum[j],
-                                      matrix_of(a + 32 * k16 +
+                                      matrix_of(a + L::x_step(step) +
                                                     (TWICE ? 8 * (j / 2) + (j % 2 + c + 1) / 2
                                                            : 8 * j + c) *
                                                         L::ROW,
                                                 L::ROW, pitch),
-                                      matrix_of(b + 32 * k16, L::ROW, 8 * L::ROW), add);
+                                      matrix_of(b + L::w_step(step), L::ROW, 8 * L::ROW), add);
                             add = 1;
                         }
                         wgmma_commit();
                         wgmma_wait<1>();
-                        if (threadIdx.x % 128 == 0) {
-                            if (w_done >= 0)
-                                barrier_arrive(&w_free[w_done]);
-                            if (x_done >= 0)
-                                barrier_arrive(&x_free[x_done]);
-                        }
+                        release();
                         w_done = w.place;
-                        x_done = -1;
                     }
                 x_done = x.place;
+                if constexpr (SPLIT) {
+                    wgmma_wait<0>();
+                    release();
+                    add = 0;
+#pragma unroll
+                    for (int j = 0; j < L::BLOCKS; j++) {
+                        wgmma_hold(sum[j]);
+#pragma unroll
+                        for (int e = 0; e < N / 2; e++)
+                            total[j][e] = k == 0 ? sum[j][e] : total[j][e] + sum[j][e];
+                    }
+                }
             }
-            wgmma_wait<0>();
-            if (threadIdx.x % 128 == 0) {
-                barrier_arrive(&w_free[w_done]);
-                barrier_arrive(&x_free[x_done]);
+            if constexpr (!SPLIT) {
+                wgmma_wait<0>();
+                release();
             }
 #pragma unroll
-            for (int j = 0; j < L::BLOCKS; j++)
-                put<N>(job,
-                       TWICE ? (struct place){ tile.t, tile.row + lower,
-                                               tile.col + 16 * (j / 2) + j % 2, 2, tile.n * N }
-                             : (struct place){ tile.t, tile.row + 8 * lower, tile.col + 8 * j, 1,
-                                               tile.n * N },
-                       sum[j]);
+            for (int j = 0; j < L::BLOCKS; j++) {
+                const struct place to =
+                    TWICE ? (struct place){ tile.t, tile.row + lower,
+                                            tile.col + 16 * (j / 2) + j % 2, 2, tile.n * N }
+                          : (struct place){ tile.t, tile.row + 8 * lower, tile.col + 8 * j, 1,
+                                            tile.n * N };
+
+                if constexpr (SPLIT)
+                    put<N>(job, to, total[j]);
+                else
+                    put<N>(job, to, sum[j]);
+            }
         }
     }
 }
 
-template <int CHANNELS, int N, bool TWICE>
+template <int CHANNELS, int N, bool TWICE, bool SPLIT>
 static status launch(struct device *dev, const struct conv_job *job, int blocks)
 {
-    const int bytes = layout<CHANNELS, N>::BYTES;
+    const int bytes = layout<CHANNELS, N, SPLIT>::BYTES;
 
-    TRY(cuda_check(cudaFuncSetAttribute(conv_kernel<CHANNELS, N, TWICE>,
+    TRY(cuda_check(cudaFuncSetAttribute(conv_kernel<CHANNELS, N, TWICE, SPLIT>,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                    "conv3d"));
-    conv_kernel<CHANNELS, N, TWICE><<<blocks, THREADS, bytes, cuda_stream(dev)>>>(*job);
+    conv_kernel<CHANNELS, N, TWICE, SPLIT><<<blocks, THREADS, bytes, cuda_stream(dev)>>>(*job);
     return cuda_check(cudaGetLastError(), "conv3d");
 }
 
 status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
 {
-    static status (*const kernels[2][3][2])(struct device *, const struct conv_job *, int) = {
-        { { launch<32, 8, false>, launch<32, 8, true> },
-          { launch<32, 96, false>, launch<32, 96, true> },
-          { launch<32, 192, false>, launch<32, 192, true> } },
-        { { launch<64, 8, false>, launch<64, 8, true> },
-          { launch<64, 96, false>, launch<64, 96, true> },
-          { launch<64, 192, false>, launch<64, 192, true> } },
+    static status (*const kernels[3][3][2])(struct device *, const struct conv_job *, int) = {
+        { { launch<32, 8, false, false>, launch<32, 8, true, false> },
+          { launch<32, 96, false, false>, launch<32, 96, true, false> },
+          { launch<32, 192, false, false>, launch<32, 192, true, false> } },
+        { { launch<64, 8, false, false>, launch<64, 8, true, false> },
+          { launch<64, 96, false, false>, launch<64, 96, true, false> },
+          { launch<64, 192, false, false>, launch<64, 192, true, false> } },
+        { { launch<64, 8, false, true>, launch<64, 8, true, true> },
+          { launch<64, 96, false, true>, launch<64, 96, true, true> } },
     };
     const int n = s.outputs == 192 ? 2 : s.outputs == 96 ? 1 : 0;
 
-    return kernels[s.channels == 64][n][s.twice](dev, job, blocks);
+    return kernels[s.split ? 2 : s.channels == 64][n][s.twice](dev, job, blocks);
+}
+
+status conv_split_weights(struct device *dev, void *out, const float *w, int64_t rows, int channels)
+{
+    const int groups = (channels + 15) / 16;
+    const int64_t threads = rows * groups * 16;
+
+    split_weights_kernel<<<(unsigned)((threads + 255) / 256), 256, 0, cuda_stream(dev)>>>(
+        (__nv_bfloat16 *)out, w, rows, channels, groups);
+    return cuda_check(cudaGetLastError(), "conv3d");
 }

@@ -18,17 +18,18 @@ struct conv_shape {
     int channels; // of a slice: 64 or 32 bf16
     int outputs;  // of a tile: 192, 96 or 8
     bool twice;
+    bool split; // f32 as two bf16: 64 channels of a slice, up to 96 outputs
 };
 
 /* Columns of a tile of the picture. */
 static inline int conv_columns(struct conv_shape s)
 {
-    return s.outputs > 96 ? 16 : 32;
+    return s.outputs > 96 || s.split ? 16 : 32;
 }
 
 struct conv_job {
     CUtensorMap x; // (Cin, W, H, T), boxes of a slice of a tile and what its windows reach
-    CUtensorMap w; // (Cin, Cout, taps), boxes [outputs][channels]
+    CUtensorMap w; // (Cin, Cout, taps) bf16, split or not, boxes [outputs][channels]
     struct tensor out, residual;
     const float *bias;
     int kt, kh, kw, pad_left, step, step_t; // the window and its strides
@@ -41,6 +42,11 @@ struct conv_job {
 /* Queues it. */
 status conv_launch(struct device *dev, struct conv_shape shape, const struct conv_job *job,
                    int blocks);
+
+/* Queues the weights of a split shape: out bf16 [rows, G, 2, 16], G = channels / 16 rounded up, of
+ * w [rows, channels]: 16 highs, then their 16 lows. */
+status conv_split_weights(struct device *dev, void *out, const float *w, int64_t rows,
+                          int channels);
 
 status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                      struct tensor bias, struct tensor residual, struct conv conv);

@@ -71,6 +71,13 @@ __device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *bar,
                  : "memory");
 }
 
+/* What this thread has written to shared memory is there for the tensor cores and the copy engine,
+ * once a barrier has told them. */
+__device__ inline void copies_see_writes(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /* ---- warpgroups ---- */
 
 template <int N> __device__ inline void registers_more(void)
@@ -97,6 +104,14 @@ __device__ inline void wgmma_commit(void)
 template <int N> __device__ inline void wgmma_wait(void)
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+
+/* Sums of finished products: nobody reads them before this, in the compiler's eyes. */
+template <int R> __device__ inline void wgmma_hold(float (&d)[R])
+{
+#pragma unroll
+    for (int i = 0; i < R; i++)
+        asm volatile("" : "+f"(d[i])::"memory");
 }
 
 /* A matrix in shared memory whose rows are `row_bytes` (32, 64 or 128) of the inner axis, swizzled
