@@ -469,8 +469,7 @@ int trace_rows(const struct trace *t, struct trace_row *rows, int room)
 {
     int count = 0;
 
-    for (int i = 0; i < t->count; i++) {
-        const struct trace_span *s = &t->spans[i];
+    for (const struct trace_span *s = t->spans; s < t->spans + t->count; s++) {
         int r = 0;
 
         if (s->lane == LANE_COUNT)
