@@ -90,8 +90,8 @@ struct linear {
 /* What a block works on. */
 struct block {
     struct shape shape;
-    struct tensor x, h, y, att, qkv, q, k, v, text, kv, tk, tv, wide, vec, rope;
-    struct linear self, o, text_q, text_kv, text_o, up, down;
+    struct tensor x, h, y, att, q, k, v, text, kv, tk, tv, wide, vec, rope;
+    struct linear self_q, self_k, self_v, o, text_q, text_kv, text_o, up, down;
     struct token_grid grid;
 };
 
@@ -111,13 +111,17 @@ static struct block make_block(struct device *dev, struct arena *a, const struct
         .h = RANDOM(dt, 1, s, c),
         .y = RANDOM(dt, 1, s, c),
         .att = RANDOM(dt, 1, s, c),
-        .qkv = RANDOM(dt, 1, s, 3 * c),
+        .q = RANDOM(dt, 1, s, c),
+        .k = RANDOM(dt, 1, s, c),
+        .v = RANDOM(dt, 1, s, c),
         .text = RANDOM(dt, 1, TEXT, c),
         .kv = RANDOM(dt, 1, TEXT, 2 * c),
         .wide = RANDOM(dt, 1, s, f),
         .vec = RANDOM(DT_F32, 0.1f, c),
         .rope = RANDOM(DT_F32, 1, 128, HEAD / 2, 2),
-        .self = linear(dev, a, dt, 3 * c, c),
+        .self_q = linear(dev, a, dt, c, c),
+        .self_k = linear(dev, a, dt, c, c),
+        .self_v = linear(dev, a, dt, c, c),
         .o = linear(dev, a, dt, c, c),
         .text_q = linear(dev, a, dt, c, c),
         .text_kv = linear(dev, a, dt, 2 * c, c),
@@ -127,25 +131,36 @@ static struct block make_block(struct device *dev, struct arena *a, const struct
         .grid = { 32, 48, 80, 0 },
     };
 
-    b.q = tensor_slice(b.qkv, 1, 0, c);
-    b.k = tensor_slice(b.qkv, 1, c, c);
-    b.v = tensor_slice(b.qkv, 1, 2 * c, c);
     b.tk = tensor_slice(b.kv, 1, 0, c);
     b.tv = tensor_slice(b.kv, 1, c, c);
     return b;
 }
 
 #define HEADS_OF(t) tensor_split(t, 1, HEAD)
-#define STEPS 13     // of a block
-#define ALL_STEPS 15 // and what is made once a run, but by PyTorch each time
-#define SELF_ATTENTION 2
-#define CROSS_ATTENTION 7
+#define STEPS 16     // of a block
+#define ALL_STEPS 18 // and what is made once a run, but by PyTorch each time
+#define SELF_ATTENTION 5
+#define CROSS_ATTENTION 10
 
 static const char *const step_names[ALL_STEPS] = {
-    "q, k, v",         "qk norm, rope",  "self attention", "o",
-    "gate, add, norm", "cross q",        "q norm",         "cross attention",
-    "cross o, add",    "norm, modulate", "ffn up, gelu",   "ffn down",
-    "gate, add, norm", "text k, v",      "text k norm",
+    "v",
+    "k",
+    "k norm, rope",
+    "q",
+    "q norm, rope",
+    "self attention",
+    "o",
+    "gate, add, norm",
+    "cross q",
+    "q norm",
+    "cross attention",
+    "cross o, add",
+    "norm, modulate",
+    "ffn up, gelu",
+    "ffn down",
+    "gate, add, norm",
+    "text k, v",
+    "text k norm",
 };
 
 /* Queues one op, in the model's order. */
@@ -156,34 +171,40 @@ static status run_step(struct device *dev, const struct block *b, int step)
 
     switch (step) {
     case 0:
-        return op_gemm(dev, b->qkv, b->h, b->self.w, b->self.b, ACT_NONE);
+        return op_gemm(dev, b->v, b->h, b->self_v.w, b->self_v.b, ACT_NONE);
     case 1:
-        return op_qk_norm_rope(dev, b->q, b->k, vec, vec, eps, b->rope, b->grid);
+        return op_gemm(dev, b->k, b->h, b->self_k.w, b->self_k.b, ACT_NONE);
+    case 2:
+        return op_norm_rope(dev, b->k, vec, eps, b->rope, b->grid);
+    case 3:
+        return op_gemm(dev, b->q, b->h, b->self_q.w, b->self_q.b, ACT_NONE);
+    case 4:
+        return op_norm_rope(dev, b->q, vec, eps, b->rope, b->grid);
     case SELF_ATTENTION:
         return op_attention(dev, HEADS_OF(b->att), none, HEADS_OF(b->q), HEADS_OF(b->k),
                             HEADS_OF(b->v), scale);
-    case 3:
-        return op_gemm(dev, b->y, b->att, b->o.w, b->o.b, ACT_NONE);
-    case 4:
-        return op_add_layer_norm(dev, b->h, b->x, b->x, b->y, vec, vec, vec, eps);
-    case 5:
-        return op_gemm(dev, b->y, b->h, b->text_q.w, b->text_q.b, ACT_NONE);
     case 6:
+        return op_gemm(dev, b->y, b->att, b->o.w, b->o.b, ACT_NONE);
+    case 7:
+        return op_add_layer_norm(dev, b->h, b->x, b->x, b->y, vec, vec, vec, eps);
+    case 8:
+        return op_gemm(dev, b->y, b->h, b->text_q.w, b->text_q.b, ACT_NONE);
+    case 9:
         return op_rms_norm(dev, b->y, b->y, vec, eps);
     case CROSS_ATTENTION:
         return op_attention(dev, HEADS_OF(b->att), none, HEADS_OF(b->y), HEADS_OF(b->tk),
                             HEADS_OF(b->tv), scale);
-    case 8:
-        return op_gemm_add(dev, b->x, b->att, b->text_o.w, b->text_o.b);
-    case 9:
-        return op_norm_modulate(dev, b->h, b->x, vec, vec, eps);
-    case 10:
-        return op_gemm(dev, b->wide, b->h, b->up.w, b->up.b, ACT_GELU_TANH);
     case 11:
-        return op_gemm(dev, b->y, b->wide, b->down.w, b->down.b, ACT_NONE);
+        return op_gemm_add(dev, b->x, b->att, b->text_o.w, b->text_o.b);
     case 12:
-        return op_add_norm_modulate(dev, b->h, b->x, b->x, b->y, vec, vec, vec, eps);
+        return op_norm_modulate(dev, b->h, b->x, vec, vec, eps);
     case 13:
+        return op_gemm(dev, b->wide, b->h, b->up.w, b->up.b, ACT_GELU_TANH);
+    case 14:
+        return op_gemm(dev, b->y, b->wide, b->down.w, b->down.b, ACT_NONE);
+    case 15:
+        return op_add_norm_modulate(dev, b->h, b->x, b->x, b->y, vec, vec, vec, eps);
+    case 16:
         return op_gemm(dev, b->kv, b->text, b->text_kv.w, b->text_kv.b, ACT_NONE);
     default:
         return op_rms_norm(dev, b->tk, b->tk, vec, eps);
@@ -259,7 +280,8 @@ static void bench_gpu(struct device *dev, const struct block *b, double seconds)
         const double before = dev->flops;
 
         fill(dev, b->x, 1); // ops in place would wander off
-        fill(dev, b->qkv, 1);
+        fill(dev, b->q, 1);
+        fill(dev, b->k, 1);
         need(run_step(dev, b, i));
         t[i].flops = dev->flops - before;
         t[i].seconds = sustained(dev, b, i, seconds);

@@ -189,7 +189,7 @@ static void bench_rows(struct device *dev, struct arena *a, int64_t s, int64_t c
     const struct tensor rope =
         tensor_reshape(random_tensor(dev, a, DT_F32, 1, 128, 128), 128, 64, 2);
     const struct token_grid grid = { 32, 48, 80, 0 };
-    const struct tensor q = tensor_slice(qkv, 1, 0, c), k = tensor_slice(qkv, 1, c, c);
+    const struct tensor q = tensor_slice(qkv, 1, 0, c);
     const double n = (double)(s * c);
     const int64_t heads = c / 128, part = heads / 4;
     struct tensor h, to;
@@ -204,7 +204,7 @@ static void bench_rows(struct device *dev, struct arena *a, int64_t s, int64_t c
            op_add_norm_modulate(dev, h, x, x, y, vec, vec, vec, 1e-6f));
     ROW_OP("add_layer_norm", 12 * n, op_add_layer_norm(dev, h, x, x, y, none, vec, vec, 1e-6f));
     ROW_OP("rms_norm", 4 * n, op_rms_norm(dev, y, y, vec, 1e-6f));
-    ROW_OP("qk_norm_rope", 8 * n, op_qk_norm_rope(dev, q, k, vec, vec, 1e-6f, rope, grid));
+    ROW_OP("norm_rope", 4 * n, op_norm_rope(dev, q, vec, 1e-6f, rope, grid));
     ROW_OP("copy f32 to bf16", 6 * n, op_copy(dev, h, x));
     ROW_OP("copy bf16 to f32", 6 * n, op_copy(dev, to, y));
     ROW_OP("copy bf16 rows of 3C", 4 * n, op_copy(dev, h, q));

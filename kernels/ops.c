@@ -207,20 +207,18 @@ status op_rms_norm(struct device *dev, struct tensor out, struct tensor x, struc
     return dev->table->rms_norm(dev, out, x, w, eps);
 }
 
-status op_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                       struct tensor wk, float eps, struct tensor table, struct token_grid grid)
+status op_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                    struct tensor table, struct token_grid grid)
 {
-    assert(q.ndim == 2 && is_rows(q, q.dim[0], q.dim[1]) && is_rows(k, q.dim[0], q.dim[1]));
-    assert(q.dtype == k.dtype);
-    assert(is_vector(wq, DT_F32, q.dim[1]) && is_vector(wk, DT_F32, q.dim[1]));
+    assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_vector(w, DT_F32, x.dim[1]));
     assert(table.dtype == DT_F32 && table.ndim == 3 && table.dim[2] == 2 &&
-           tensor_contiguous(table) && table.dim[1] > 0 && q.dim[1] % (2 * table.dim[1]) == 0);
+           tensor_contiguous(table) && table.dim[1] > 0 && x.dim[1] % (2 * table.dim[1]) == 0);
     assert(grid.f <= table.dim[0] && grid.h <= table.dim[0] && grid.w <= table.dim[0]);
-    assert(grid.first >= 0 && grid.first + q.dim[0] <= grid.f * grid.h * grid.w);
-    assert(apart(dev, q, k) && apart(dev, q, table) && apart(dev, k, table));
-    if (tensor_count(q) == 0)
+    assert(grid.first >= 0 && grid.first + x.dim[0] <= grid.f * grid.h * grid.w);
+    assert(apart(dev, x, table));
+    if (tensor_count(x) == 0)
         return ST_OK;
-    return dev->table->qk_norm_rope(dev, q, k, wq, wk, eps, table, grid);
+    return dev->table->norm_rope(dev, x, w, eps, table, grid);
 }
 
 status op_attention(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,

@@ -73,14 +73,14 @@ struct token_grid {
     int64_t first; // row 0 is this token
 };
 
-/* In place on q and k: op_rms_norm over all of C with wq, wk f32 [C], not rounded after the weight,
- * then the rotary embedding of each head, then rounded.
- *   q, k   [S, C] of one dtype, rows may be strided, C = heads * D
+/* In place: op_rms_norm over all of C with w f32 [C], not rounded after the weight, then the rotary
+ * embedding of each head, then rounded.
+ *   x      [S, C], rows may be strided, C = heads * D
  *   table  f32 [G, D/2, 2]: (cos, sin) of pair i at position g; pair i belongs to the frame axis
  * for i < D/2 - 2*(D/2/3), then D/2/3 pairs each to rows and columns; G covers every axis. Elements
  * (2i, 2i+1) of a head are rotated as one complex number. */
-status op_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                       struct tensor wk, float eps, struct tensor table, struct token_grid grid);
+status op_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                    struct tensor table, struct token_grid grid);
 
 /* ---- attention ---- */
 

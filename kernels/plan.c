@@ -46,9 +46,8 @@ static status plan_rms_norm(struct device *dev, struct tensor out, struct tensor
     return ST_OK;
 }
 
-static status plan_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k,
-                                struct tensor wq, struct tensor wk, float eps, struct tensor table,
-                                struct token_grid grid)
+static status plan_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                             struct tensor table, struct token_grid grid)
 {
     return ST_OK;
 }
@@ -136,7 +135,7 @@ const struct table table_plan = {
     .add_norm_modulate = plan_add_norm_modulate,
     .add_layer_norm = plan_add_layer_norm,
     .rms_norm = plan_rms_norm,
-    .qk_norm_rope = plan_qk_norm_rope,
+    .norm_rope = plan_norm_rope,
     .attention = plan_attention,
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,

@@ -36,9 +36,8 @@ struct table {
                              struct tensor b, float eps);
     status (*rms_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                        float eps);
-    status (*qk_norm_rope)(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                           struct tensor wk, float eps, struct tensor table,
-                           struct token_grid grid);
+    status (*norm_rope)(struct device *dev, struct tensor x, struct tensor w, float eps,
+                        struct tensor table, struct token_grid grid);
     status (*attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
                         struct tensor k, struct tensor v, float scale);
     status (*attention_merge)(struct device *dev, struct tensor acc, struct tensor lse,

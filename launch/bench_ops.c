@@ -188,11 +188,11 @@ static status call_rms_norm(void *payload)
     return op_rms_norm(&o->b->dev, o->out, o->out, o->w, 1e-6f);
 }
 
-static status call_qk_norm_rope(void *payload)
+static status call_norm_rope(void *payload)
 {
     const struct operands *o = payload;
 
-    return op_qk_norm_rope(&o->b->dev, o->k, o->v, o->w, o->bias, 1e-6f, o->table, o->grid);
+    return op_norm_rope(&o->b->dev, o->k, o->w, 1e-6f, o->table, o->grid);
 }
 
 static status call_gate_add(void *payload)
@@ -240,7 +240,7 @@ status bench_fused(struct bench *b)
         { "norm, modulate", call_norm_modulate, wide + narrow },
         { "layer norm", call_layer_norm, wide + narrow },
         { "rms norm", call_rms_norm, 2 * narrow },
-        { "q k norm, rope", call_qk_norm_rope, 4 * narrow },
+        { "norm, rope", call_norm_rope, 2 * narrow },
         { "gate, add", call_gate_add, 2 * wide + narrow },
         { "copy out of q k v", call_copy, 2 * narrow },
     };

@@ -132,12 +132,10 @@ static status traced_rms_norm(struct device *dev, struct tensor out, struct tens
     TRACED("rms norm", rms_norm(dev, out, x, w, eps), bytes_of(out) + bytes_of(x), );
 }
 
-static status traced_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k,
-                                  struct tensor wq, struct tensor wk, float eps,
-                                  struct tensor table, struct token_grid grid)
+static status traced_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                               struct tensor table, struct token_grid grid)
 {
-    TRACED("q k norm, rope", qk_norm_rope(dev, q, k, wq, wk, eps, table, grid),
-           2 * (bytes_of(q) + bytes_of(k)), );
+    TRACED("norm, rope", norm_rope(dev, x, w, eps, table, grid), 2 * bytes_of(x), );
 }
 
 static status traced_attention(struct device *dev, struct tensor out, struct tensor lse,
@@ -235,7 +233,7 @@ static void trace_ops(struct table *t)
     t->add_norm_modulate = traced_add_norm_modulate;
     t->add_layer_norm = traced_add_layer_norm;
     t->rms_norm = traced_rms_norm;
-    t->qk_norm_rope = traced_qk_norm_rope;
+    t->norm_rope = traced_norm_rope;
     t->attention = traced_attention;
     t->attention_merge = traced_attention_merge;
     t->relative_attention = traced_relative_attention;

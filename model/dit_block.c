@@ -35,11 +35,11 @@ void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_c
     const int64_t c = config->dim, f = config->ffn_dim;
     const struct weight_spec all[] = {
         MATRIX("self_attn.q", c, c),
-        JOINED_MATRIX("self_attn.k", c, c),
-        JOINED_MATRIX("self_attn.v", c, c),
         VECTOR("self_attn.q.bias", cdt, c),
-        JOINED_VECTOR("self_attn.k.bias", cdt, c),
-        JOINED_VECTOR("self_attn.v.bias", cdt, c),
+        MATRIX("self_attn.k", c, c),
+        VECTOR("self_attn.k.bias", cdt, c),
+        MATRIX("self_attn.v", c, c),
+        VECTOR("self_attn.v.bias", cdt, c),
         VECTOR("self_attn.norm_q.weight", DT_F32, c),
         VECTOR("self_attn.norm_k.weight", DT_F32, c),
         MATRIX("self_attn.o", c, c),
@@ -77,23 +77,24 @@ void text_specs(struct weight_spec specs[DIT_TEXT_TENSORS], const struct dit_con
     memcpy(specs, all, sizeof(all));
 }
 
-/* `count` tensors of one shape that lie behind each other: their outer axes are one. */
-static struct tensor joined(const struct tensor *t, int count)
+/* Two tensors of one shape that lie behind each other: their outer axes are one. */
+static struct tensor joined(const struct tensor t[2])
 {
     int64_t dim[TENSOR_AXES] = { 0 };
 
     for (int i = 0; i < t->ndim; i++)
         dim[i] = t->dim[i];
-    dim[0] *= count;
-    assert((const char *)t[count - 1].data ==
-           (const char *)t[0].data + (size_t)(count - 1) * tensor_bytes(t[0]));
+    dim[0] *= 2;
+    assert((const char *)t[1].data == (const char *)t[0].data + tensor_bytes(t[0]));
     return tensor_dims(t->data, t->dtype, t->ndim, dim);
 }
 
 void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS])
 {
     *b = (struct block){
-        .qkv = { joined(t, 3), joined(t + 3, 3) },
+        .q = { t[0], t[1] },
+        .k = { t[2], t[3] },
+        .v = { t[4], t[5] },
         .norm_q = t[6],
         .norm_k = t[7],
         .o = { t[8], t[9] },
@@ -142,17 +143,24 @@ status block_self_attention(struct flow *f, const struct block *b, int layer, st
     const int64_t c = r->m->config.dim;
     const float eps = r->m->config.eps;
     const size_t mark = f->a->used;
-    struct tensor qkv = { 0 }, q, k, v;
+    struct sequence seq;
+    struct tensor q = { 0 }, k = { 0 }, v = { 0 };
     status st;
 
-    TRY_OUT(arena_take(f->a, &qkv, r->m->cdt, r->s_loc, 3 * c));
-    q = tensor_slice(qkv, 1, 0, c);
-    k = tensor_slice(qkv, 1, c, c);
-    v = tensor_slice(qkv, 1, 2 * c, c);
-    TRY_OUT(linear(dev, qkv, f->h, b->qkv, ACT_NONE));
-    TRY_OUT(op_qk_norm_rope(dev, q, k, b->norm_q, b->norm_k, eps, r->rope, r->grid));
-    TRY_OUT(sequence_attention(r->m->mesh, dev, f->a, heads(f, f->h), heads(f, q), heads(f, k),
-                               heads(f, v), r->tokens));
+    TRY_OUT(arena_take(f->a, &q, r->m->cdt, r->s_loc, c));
+    TRY_OUT(arena_take(f->a, &k, r->m->cdt, r->s_loc, c));
+    TRY_OUT(arena_take(f->a, &v, r->m->cdt, r->s_loc, c));
+    TRY_OUT(sequence_open(&seq, r->m->mesh, dev, f->a, r->m->cdt, r->tokens, r->m->config.heads,
+                          c / r->m->config.heads));
+    TRY_OUT(linear(dev, v, f->h, b->v, ACT_NONE));
+    TRY_OUT(sequence_bring(&seq, SEQUENCE_V, heads(f, v)));
+    TRY_OUT(linear(dev, k, f->h, b->k, ACT_NONE));
+    TRY_OUT(op_norm_rope(dev, k, b->norm_k, eps, r->rope, r->grid));
+    TRY_OUT(sequence_bring(&seq, SEQUENCE_K, heads(f, k)));
+    TRY_OUT(linear(dev, q, f->h, b->q, ACT_NONE));
+    TRY_OUT(op_norm_rope(dev, q, b->norm_q, eps, r->rope, r->grid));
+    TRY_OUT(sequence_bring(&seq, SEQUENCE_Q, heads(f, q)));
+    TRY_OUT(sequence_attention(&seq, heads(f, f->h)));
     TRY_OUT(linear(dev, f->y, f->h, b->o, ACT_NONE));
     TRY_OUT(op_add_layer_norm(dev, f->h, f->x, from, f->y, mod_row(f, layer, GATE_ATTENTION),
                               b->norm_w, b->norm_b, eps));
@@ -164,7 +172,7 @@ out:
 status block_text_kv(struct dit_run *r, const struct tensor t[DIT_TEXT_TENSORS], int layer,
                      int side)
 {
-    const struct linear both = { joined(t, 2), joined(t + 2, 2) };
+    const struct linear both = { joined(t), joined(t + 2) };
     const struct tensor kv = tensor_at(r->text_kv[side], layer);
     const struct tensor k = tensor_slice(kv, 1, 0, r->m->config.dim);
 

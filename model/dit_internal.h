@@ -10,7 +10,7 @@ struct linear {
 };
 
 struct block {
-    struct linear qkv, o;         // self attention: [3C, C], [C, C]
+    struct linear q, k, v, o;     // self attention: [C, C]
     struct tensor norm_q, norm_k; // [C] f32
     struct linear text_q, text_o; // cross attention: [C, C]
     struct tensor text_norm_q;    // [C] f32

@@ -106,54 +106,85 @@ out:
     return st;
 }
 
-/* Keys, values and queries are brought inside in the order in which they are needed, each on its
- * way while the next is packed; the ring starts before the queries are there. */
-status sequence_attention(struct mesh *m, struct device *dev, struct arena *step, struct tensor out,
-                          struct tensor q, struct tensor k, struct tensor v, int64_t tokens)
+/* Whether anything moves between ranks. */
+static bool swaps(const struct sequence *q)
 {
-    const struct sharing s = sharing_of(m, dev, tokens, q.dim[1], q.dim[2]);
-    const float scale = 1 / sqrtf((float)s.depth);
-    const bool swap = m->size.ulysses > 1, ring = m->size.ring > 1;
-    const struct tensor none = { 0 };
-    const size_t mark = step->used;
-    struct transfer coming[3] = { { 0 } }, passing = { 0 }; // k, v, q; what goes round
-    struct tensor buffer[2], inside = q;
-    struct pair own;
-    status st;
+    return q->share.m->size.ulysses > 1;
+}
 
-    assert(q.ndim == 3 && q.dim[0] == s.s_loc && tensor_contiguous(out));
-    if (!swap && !ring)
-        return s.s_loc > 0 ? op_attention(dev, out, none, q, k, v, scale) : ST_OK;
+static bool rings(const struct sequence *q)
+{
+    return q->share.m->size.ring > 1;
+}
 
-    TRY_OUT(take_pair(&s, step, &buffer[0], q.dtype));
-    own = pair_in(&s, buffer[0], s.s_piece);
-    if (ring)
-        TRY_OUT(take_pair(&s, step, &buffer[1], q.dtype));
-    if (swap)
-        TRY_OUT(arena_take(step, &inside, q.dtype, s.s_piece, s.n_loc, s.depth));
-    const size_t packing = step->used;
+status sequence_open(struct sequence *q, struct mesh *m, struct device *dev, struct arena *step,
+                     enum dtype dt, int64_t tokens, int64_t heads, int64_t depth)
+{
+    status st = ST_OK;
 
-    if (swap) {
-        TRY_OUT(ulysses_in(&s, &coming[0], step, own.k, k));
-        TRY_OUT(ulysses_in(&s, &coming[1], step, own.v, v));
-        TRY_OUT(ulysses_in(&s, &coming[2], step, inside, q));
-    } else {
-        TRY_OUT(op_copy(dev, own.k, k));
-        TRY_OUT(op_copy(dev, own.v, v));
-    }
-    TRY_OUT(transfer_wait(&coming[0]));
-    TRY_OUT(transfer_wait(&coming[1]));
-    if (ring)
-        TRY_OUT(pass_on(&s, &passing, buffer, 0));
-    TRY_OUT(transfer_wait(&coming[2]));
-    arena_release(step, packing);
-    if (ring)
-        TRY_OUT(ring_attention(&s, step, swap ? inside : out, inside, buffer, &passing, scale));
-    else if (s.s_piece > 0)
-        TRY_OUT(op_attention(dev, inside, none, inside, own.k, own.v, scale));
-    if (swap)
-        TRY_OUT(ulysses_out(&s, step, out, inside));
+    *q = (struct sequence){
+        .share = sharing_of(m, dev, tokens, heads, depth),
+        .step = step,
+        .mark = step->used,
+    };
+    q->packing = q->mark;
+    if (!swaps(q) && !rings(q))
+        return ST_OK;
+    TRY_OUT(take_pair(&q->share, step, &q->buffer[0], dt));
+    if (rings(q))
+        TRY_OUT(take_pair(&q->share, step, &q->buffer[1], dt));
+
+    const struct pair own = pair_in(&q->share, q->buffer[0], q->share.s_piece);
+
+    q->part[SEQUENCE_K] = own.k;
+    q->part[SEQUENCE_V] = own.v;
+    if (swaps(q))
+        TRY_OUT(arena_take(step, &q->part[SEQUENCE_Q], dt, q->share.s_piece, q->share.n_loc,
+                           q->share.depth));
+    q->packing = step->used;
 out:
-    arena_release(step, mark);
+    if (st != ST_OK)
+        arena_release(step, q->mark);
+    return st;
+}
+
+status sequence_bring(struct sequence *q, int part, struct tensor x)
+{
+    assert(x.ndim == 3 && x.dim[0] == q->share.s_loc);
+    if (swaps(q))
+        return ulysses_in(&q->share, &q->coming[part], q->step, q->part[part], x);
+    if (rings(q) && part != SEQUENCE_Q)
+        return op_copy(q->share.dev, q->part[part], x);
+    q->part[part] = x;
+    return ST_OK;
+}
+
+/* The ring starts before the queries are there. */
+status sequence_attention(struct sequence *q, struct tensor out)
+{
+    const struct sharing *s = &q->share;
+    const float scale = 1 / sqrtf((float)s->depth);
+    const struct tensor none = { 0 };
+    const struct tensor inside = swaps(q) ? q->part[SEQUENCE_Q] : out;
+    struct transfer passing = { 0 };
+    status st = ST_OK;
+
+    assert(out.ndim == 3 && out.dim[0] == s->s_loc && tensor_contiguous(out));
+    TRY_OUT(transfer_wait(&q->coming[SEQUENCE_K]));
+    TRY_OUT(transfer_wait(&q->coming[SEQUENCE_V]));
+    if (rings(q))
+        TRY_OUT(pass_on(s, &passing, q->buffer, 0));
+    TRY_OUT(transfer_wait(&q->coming[SEQUENCE_Q]));
+    arena_release(q->step, q->packing);
+    if (rings(q))
+        TRY_OUT(
+            ring_attention(s, q->step, inside, q->part[SEQUENCE_Q], q->buffer, &passing, scale));
+    else if (s->s_piece > 0)
+        TRY_OUT(op_attention(s->dev, inside, none, q->part[SEQUENCE_Q], q->part[SEQUENCE_K],
+                             q->part[SEQUENCE_V], scale));
+    if (swaps(q))
+        TRY_OUT(ulysses_out(s, q->step, out, inside));
+out:
+    arena_release(q->step, q->mark);
     return st;
 }

@@ -9,18 +9,31 @@
 #ifndef PARALLEL_ATTENTION_H
 #define PARALLEL_ATTENTION_H
 
-#include "parallel/mesh.h"
-#include "runtime/arena.h"
+#include "parallel/ulysses.h"
 
-/* out = softmax(q k^T / sqrt(D)) v over all S tokens of the mesh's sequence.
- *
- * Collective over the mesh's ring and ulysses groups; queued on dev.
- *   q, k, v  [S/P, N, D] f32 or bf16; rows may be strided (views of one [S/P, 3C] matrix)
- *   out      [S/P, N, D], contiguous; may not overlap them
- *   tokens   S
- *   step     scratch, given back on return
- * With ring size 1 the result of a row has the same bits whatever the ulysses size. */
-status sequence_attention(struct mesh *m, struct device *dev, struct arena *step, struct tensor out,
-                          struct tensor q, struct tensor k, struct tensor v, int64_t tokens);
+enum { SEQUENCE_Q, SEQUENCE_K, SEQUENCE_V, SEQUENCE_PARTS };
+
+struct sequence {
+    struct sharing share;
+    struct arena *step;
+    size_t mark, packing; // of the step: all of it, and what is for the way inside alone
+    struct tensor part[SEQUENCE_PARTS]; // as brought; with Ulysses or a ring, inside
+    struct tensor buffer[2]; // keys, then values of a piece: the own, and what goes round
+    struct transfer coming[SEQUENCE_PARTS];
+};
+
+/* Attention over all S tokens of the mesh's sequence, of heads [N, D] in `dt`, f32 or bf16. Takes
+ * scratch, which sequence_attention gives back; where this fails, it has. Collective over the
+ * mesh's ring and ulysses groups, as are the two below. */
+status sequence_open(struct sequence *q, struct mesh *m, struct device *dev, struct arena *step,
+                     enum dtype dt, int64_t tokens, int64_t heads, int64_t depth);
+
+/* This rank's rows of q, k or v, [S/P, N, D], which may be strided. Each is brought once; it is on
+ * its way while the next is computed. Borrowed until sequence_attention. */
+status sequence_bring(struct sequence *q, int part, struct tensor x);
+
+/* out = softmax(q k^T / sqrt(D)) v; [S/P, N, D], contiguous, may not overlap what was brought.
+ * Queued. With ring size 1 the result of a row has the same bits whatever the ulysses size. */
+status sequence_attention(struct sequence *q, struct tensor out);
 
 #endif

@@ -94,12 +94,11 @@ static status attention_last_key(struct device *dev, struct tensor out, struct t
                                tensor_slice(v, 0, 0, keys), scale);
 }
 
-static status qk_norm_rope_first(struct device *dev, struct tensor q, struct tensor k,
-                                 struct tensor wq, struct tensor wk, float eps, struct tensor table,
-                                 struct token_grid grid)
+static status norm_rope_first(struct device *dev, struct tensor x, struct tensor w, float eps,
+                              struct tensor table, struct token_grid grid)
 {
-    grid.first = 0; // every rank thinks that it is the first
-    return table_ref.qk_norm_rope(dev, q, k, wq, wk, eps, table, grid);
+    grid.first = 0;
+    return table_ref.norm_rope(dev, x, w, eps, table, grid);
 }
 
 static status conv3d_padding(struct device *dev, struct tensor out, struct tensor x,
@@ -162,7 +161,7 @@ static int self_test(uint64_t seed)
         { "one element off", check_norms, { .norm_modulate = norm_modulate_one_off } },
         { "overflowing sum", check_attentions, { .attention = attention_no_maximum } },
         { "forgets the last key", check_attentions, { .attention = attention_last_key } },
-        { "forgets the first token", check_norms, { .qk_norm_rope = qk_norm_rope_first } },
+        { "forgets the first token", check_norms, { .norm_rope = norm_rope_first } },
         { "padding on the wrong side", check_products, { .conv3d = conv3d_padding } },
         { "divides by zero", check_norms, { .channel_norm = channel_norm_no_floor } },
         { "reads what it must not", check_elementwise, { .lincomb = lincomb_reads_all } },
@@ -190,7 +189,7 @@ static int self_test(uint64_t seed)
         WRONG(norm_modulate)
         WRONG(layer_norm)
         WRONG(rms_norm)
-        WRONG(qk_norm_rope)
+        WRONG(norm_rope)
         WRONG(attention)
         WRONG(silu)
         WRONG(lincomb)

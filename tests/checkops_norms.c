@@ -124,7 +124,7 @@ static void check_add_norms(struct check *c)
     }
 }
 
-static void check_qk_norm_rope(struct check *c)
+static void check_norm_rope(struct check *c)
 {
     static const struct {
         struct token_grid grid;
@@ -146,26 +146,19 @@ static void check_qk_norm_rope(struct check *c)
         const int64_t r = ropes[i].rows, d = ropes[i].d, n = ropes[i].heads * d;
         const enum dtype dt = ropes[i].dt;
 
-        if (!check_begin(c, qk_norm_rope, "%lldx%lldx%lld from %lld %c sigma %g", (long long)r,
+        if (!check_begin(c, norm_rope, "%lldx%lldx%lld from %lld %c sigma %g", (long long)r,
                          (long long)ropes[i].heads, (long long)d, (long long)ropes[i].grid.first,
                          dtype_letter[dt], (double)ropes[i].sigma))
             continue;
 
-        const struct tensor q = check_normal(c, dt, 0, ropes[i].sigma, ropes[i].gap, DIMS(r, n));
-        const struct tensor k = check_normal(c, dt, 0, ropes[i].sigma, ropes[i].gap, DIMS(r, n));
-        const struct tensor wq = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
-        const struct tensor wk = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
+        const struct tensor x = check_normal(c, dt, 0, ropes[i].sigma, ropes[i].gap, DIMS(r, n));
+        const struct tensor w = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
         const struct tensor table = check_normal(c, DT_F32, 0, 1, 0, DIMS((int64_t)8, d / 2, 2));
-        const struct tensor want_q = check_again(q, dt), want_k = check_again(k, dt);
-        const struct tensor got_q = check_again(q, dt), got_k = check_again(k, dt);
-        const struct tol tol = norm_tol(dt, dt, 0, 1);
+        const struct tensor want = check_again(x, dt), got = check_again(x, dt);
 
-        check_status(c,
-                     op_qk_norm_rope(&c->ref, want_q, want_k, wq, wk, 1e-6f, table, ropes[i].grid));
-        check_status(c,
-                     op_qk_norm_rope(&c->got, got_q, got_k, wq, wk, 1e-6f, table, ropes[i].grid));
-        check_close(c, got_q, want_q, tol);
-        check_close(c, got_k, want_k, tol);
+        check_status(c, op_norm_rope(&c->ref, want, w, 1e-6f, table, ropes[i].grid));
+        check_status(c, op_norm_rope(&c->got, got, w, 1e-6f, table, ropes[i].grid));
+        check_close(c, got, want, norm_tol(dt, dt, 0, 1));
         check_end_case(c);
     }
 }
@@ -221,6 +214,6 @@ void check_norms(struct check *c)
 {
     check_row_norms(c);
     check_add_norms(c);
-    check_qk_norm_rope(c);
+    check_norm_rope(c);
     check_channel_norm(c);
 }

@@ -53,6 +53,7 @@ static status spread(struct mesh *m, struct device *dev, struct arena *a, struct
 {
     const int parts = mesh_seq_size(m), rank = mesh_seq_rank(m);
     const int64_t first = split_at(tokens, parts, rank), count = split_count(tokens, parts, rank);
+    struct sequence seq;
     struct tensor x;
 
     TRY(arena_take(a, &x, dt, count, 3 * heads * depth));
@@ -60,8 +61,11 @@ static status spread(struct mesh *m, struct device *dev, struct arena *a, struct
     if (dev->kind != DEVICE_PLAN)
         fill_rows(dev, x, first);
     const size_t mark = a->used;
-    TRY(sequence_attention(m, dev, a, *out, third(x, 0, heads, depth), third(x, 1, heads, depth),
-                           third(x, 2, heads, depth), tokens));
+    TRY(sequence_open(&seq, m, dev, a, dt, tokens, heads, depth));
+    TRY(sequence_bring(&seq, SEQUENCE_V, third(x, 2, heads, depth)));
+    TRY(sequence_bring(&seq, SEQUENCE_K, third(x, 1, heads, depth)));
+    TRY(sequence_bring(&seq, SEQUENCE_Q, third(x, 0, heads, depth)));
+    TRY(sequence_attention(&seq, *out));
     CHECK(a->used == mark, "scratch kept");
     return ST_OK;
 }

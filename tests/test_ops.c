@@ -127,10 +127,11 @@ static void norms(void)
     }
 
     const char *name = "qk_norm_rope";
+    const struct token_grid grid = { 2, 3, 4, 5 };
     const struct tensor q = IN("q"), k = IN("k");
 
-    CHECK(op_qk_norm_rope(&dev, q, k, IN("wq"), IN("wk"), eps, IN("table"),
-                          (struct token_grid){ 2, 3, 4, 5 }) == ST_OK,
+    CHECK(op_norm_rope(&dev, q, IN("wq"), eps, IN("table"), grid) == ST_OK &&
+              op_norm_rope(&dev, k, IN("wk"), eps, IN("table"), grid) == ST_OK,
           "%s", status_line());
     compare("qk_norm_rope q", q, IN("want_q"), F32);
     compare("qk_norm_rope k", k, IN("want_k"), F32);

@@ -153,26 +153,21 @@ static void rotate(float *restrict v, const float *restrict w, const float *rest
     }
 }
 
-static status qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                           struct tensor wk, float eps, struct tensor table, struct token_grid grid)
+static status norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                        struct tensor table, struct token_grid grid)
 {
-    const int64_t c = q.dim[1], pairs = table.dim[1];
-    const int threads = cpu_crew(dev, 2 * q.dim[0] * c, (size_t)c * 3 * sizeof(float));
+    const int64_t c = x.dim[1], pairs = table.dim[1];
+    const int threads = cpu_crew(dev, x.dim[0] * c, (size_t)c * 3 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
-    for (int64_t s = 0; s < q.dim[0]; s++) {
-        const struct tensor both[2] = { q, k }, weight[2] = { wq, wk };
+    for (int64_t s = 0; s < x.dim[0]; s++) {
         float *v = scratch(dev, 3 * c), *wide = v + c, *angle = wide + c;
 
         find_angles(angle, table, grid, grid.first + s);
-        for (int i = 0; i < 2; i++) {
-            const struct tensor x = both[i];
-
-            root_mean_square(v, read_row(wide, x, s * x.stride[0], c), c, eps, x.dtype);
-            for (int64_t head = 0; head < c; head += 2 * pairs)
-                rotate(v + head, (const float *)weight[i].data + head, angle, pairs);
-            store_row(x, s * x.stride[0], v, c);
-        }
+        root_mean_square(v, read_row(wide, x, s * x.stride[0], c), c, eps, x.dtype);
+        for (int64_t head = 0; head < c; head += 2 * pairs)
+            rotate(v + head, (const float *)w.data + head, angle, pairs);
+        store_row(x, s * x.stride[0], v, c);
     }
     return ST_OK;
 }
@@ -206,6 +201,6 @@ void CPU(table_norm)(struct table *t)
     t->add_norm_modulate = add_norm_modulate;
     t->add_layer_norm = add_layer_norm;
     t->rms_norm = rms_norm;
-    t->qk_norm_rope = qk_norm_rope;
+    t->norm_rope = norm_rope;
     t->channel_norm = channel_norm;
 }

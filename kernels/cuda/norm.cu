@@ -259,15 +259,12 @@ status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, str
 
 /* blockIdx.y chooses between q and k. Dynamic shared memory: (cos, sin) of the token's pairs. */
 template <class Row>
-static __global__ void ROW_BOUNDS qk_norm_rope_kernel(struct tensor q, struct tensor k,
-                                                      const float *wq, const float *wk, float eps,
-                                                      struct tensor table, struct token_grid grid)
+static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float *mul, float eps,
+                                                   struct tensor table, struct token_grid grid)
 {
     extern __shared__ float4 shared[];
     __shared__ float sums[32];
     float *angle = (float *)shared;
-    const struct tensor x = blockIdx.y == 0 ? q : k;
-    const float *mul = blockIdx.y == 0 ? wq : wk;
     const int c = (int)x.dim[1], pairs = (int)table.dim[1], third = pairs / 3;
     const int64_t at = blockIdx.x * x.stride[0];
     Row r;
@@ -310,24 +307,24 @@ static __global__ void ROW_BOUNDS qk_norm_rope_kernel(struct tensor q, struct te
     write_row(x, at, r, c);
 }
 
-status wide_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                         struct tensor wk, float eps, struct tensor table, struct token_grid grid)
+status wide_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                      struct tensor table, struct token_grid grid)
 {
-    const dim3 rows((unsigned)q.dim[0], 2);
+    const unsigned rows = (unsigned)x.dim[0];
     const size_t angles = (size_t)table.dim[1] * 2 * sizeof(float);
-    const float *mul_q = (const float *)wq.data, *mul_k = (const float *)wk.data;
+    const float *mul = (const float *)w.data;
     const bool small = angles <= 40000 && (uintptr_t)table.data % 8 == 0;
 
-    if (small && all_bf16(q, k) && fits(q, k, k, 8) && fits(wq, wk, wk, 4) &&
+    if (small && all_bf16(x, x) && fits(x, x, x, 8) && fits(w, w, w, 4) &&
         2 * table.dim[1] % 8 == 0)
-        qk_norm_rope_kernel<narrow_row>
-            <<<rows, row_threads<narrow_row>(q.dim[1]), angles, cuda_stream(dev)>>>(
-                q, k, mul_q, mul_k, eps, table, grid);
-    else if (small && fits(q, k, wq, 4) && fits(wk, wk, wk, 4) && 2 * table.dim[1] % 4 == 0)
-        qk_norm_rope_kernel<wide_row>
-            <<<rows, row_threads<wide_row>(q.dim[1]), angles, cuda_stream(dev)>>>(
-                q, k, mul_q, mul_k, eps, table, grid);
+        norm_rope_kernel<narrow_row>
+            <<<rows, row_threads<narrow_row>(x.dim[1]), angles, cuda_stream(dev)>>>(x, mul, eps,
+                                                                                    table, grid);
+    else if (small && fits(x, w, w, 4) && 2 * table.dim[1] % 4 == 0)
+        norm_rope_kernel<wide_row>
+            <<<rows, row_threads<wide_row>(x.dim[1]), angles, cuda_stream(dev)>>>(x, mul, eps,
+                                                                                  table, grid);
     else
-        return plain_qk_norm_rope(dev, q, k, wq, wk, eps, table, grid);
-    LAUNCHED("qk_norm_rope");
+        return plain_norm_rope(dev, x, w, eps, table, grid);
+    LAUNCHED("norm_rope");
 }

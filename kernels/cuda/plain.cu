@@ -389,14 +389,11 @@ status plain_rms_norm(struct device *dev, struct tensor out, struct tensor x, st
     LAUNCHED("rms_norm");
 }
 
-/* blockIdx.y chooses between q and k. */
-__global__ void qk_norm_rope_kernel(struct tensor q, struct tensor k, struct tensor wq,
-                                    struct tensor wk, float eps, struct tensor table,
-                                    struct token_grid grid)
+__global__ void norm_rope_kernel(struct tensor x, struct tensor w, float eps, struct tensor table,
+                                 struct token_grid grid)
 {
     __shared__ float part[32];
-    const struct tensor x = blockIdx.y == 0 ? q : k;
-    const float *mul = (const float *)(blockIdx.y == 0 ? wq : wk).data;
+    const float *mul = (const float *)w.data;
     const float *angle = (const float *)table.data;
     const int64_t c = x.dim[1], pairs = table.dim[1], third = pairs / 3;
     const int64_t at = row_at(x, blockIdx.x), token = grid.first + blockIdx.x;
@@ -416,13 +413,13 @@ __global__ void qk_norm_rope_kernel(struct tensor q, struct tensor k, struct ten
     }
 }
 
-status plain_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                          struct tensor wk, float eps, struct tensor table, struct token_grid grid)
+status plain_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                       struct tensor table, struct token_grid grid)
 {
-    if (q.dim[0] > 0)
-        qk_norm_rope_kernel<<<dim3((unsigned)q.dim[0], 2), ROW_THREADS, 0, cuda_stream(dev)>>>(
-            q, k, wq, wk, eps, table, grid);
-    LAUNCHED("qk_norm_rope");
+    if (x.dim[0] > 0)
+        norm_rope_kernel<<<(unsigned)x.dim[0], ROW_THREADS, 0, cuda_stream(dev)>>>(x, w, eps, table,
+                                                                                   grid);
+    LAUNCHED("norm_rope");
 }
 
 /* A warp a pixel. */

@@ -25,8 +25,8 @@ status plain_add_layer_norm(struct device *dev, struct tensor out, struct tensor
                             struct tensor b, float eps);
 status plain_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                       float eps);
-status plain_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                          struct tensor wk, float eps, struct tensor table, struct token_grid grid);
+status plain_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                       struct tensor table, struct token_grid grid);
 status plain_attention(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
                        struct tensor k, struct tensor v, float scale);
 status plain_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,

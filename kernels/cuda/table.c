@@ -18,7 +18,7 @@ void table_cuda_plain(struct table *t)
         .add_norm_modulate = plain_add_norm_modulate,
         .add_layer_norm = plain_add_layer_norm,
         .rms_norm = plain_rms_norm,
-        .qk_norm_rope = plain_qk_norm_rope,
+        .norm_rope = plain_norm_rope,
         .attention = plain_attention,
         .attention_merge = plain_attention_merge,
         .relative_attention = plain_relative_attention,
@@ -47,7 +47,7 @@ void table_cuda(struct table *t)
     t->add_norm_modulate = wide_add_norm_modulate;
     t->add_layer_norm = wide_add_layer_norm;
     t->rms_norm = wide_rms_norm;
-    t->qk_norm_rope = wide_qk_norm_rope;
+    t->norm_rope = wide_norm_rope;
     t->attention = attention_sm90;
     t->attention_merge = wide_attention_merge;
     t->gate_add = wide_gate_add;

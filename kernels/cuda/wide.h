@@ -22,8 +22,8 @@ status wide_add_layer_norm(struct device *dev, struct tensor out, struct tensor 
                            struct tensor b, float eps);
 status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                      float eps);
-status wide_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                         struct tensor wk, float eps, struct tensor table, struct token_grid grid);
+status wide_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                      struct tensor table, struct token_grid grid);
 status wide_gate_add(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
                      struct tensor gate);
 status wide_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,

@@ -99,13 +99,14 @@ status ref_rms_norm(struct device *dev, struct tensor out, struct tensor x, stru
     return ST_OK;
 }
 
-/* One of q and k. v: scratch [C]. */
-static void norm_rope(struct tensor x, struct tensor w, double eps, struct tensor table,
-                      struct token_grid grid, double *v)
+status ref_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                     struct tensor table, struct token_grid grid)
 {
     const int64_t c = x.dim[1], pairs = table.dim[1], third = pairs / 3;
     const float *mul = w.data, *angle = table.data;
+    double *v;
 
+    TRY(ref_scratch(dev, &v, c));
     for (int64_t s = 0; s < x.dim[0]; s++) {
         const int64_t token = grid.first + s;
         const int64_t col = token % grid.w, row = token / grid.w % grid.h;
@@ -124,16 +125,6 @@ static void norm_rope(struct tensor x, struct tensor w, double eps, struct tenso
         }
         ref_store(x, ref_row(x, s), v, c);
     }
-}
-
-status ref_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                        struct tensor wk, float eps, struct tensor table, struct token_grid grid)
-{
-    double *v;
-
-    TRY(ref_scratch(dev, &v, q.dim[1]));
-    norm_rope(q, wq, eps, table, grid, v);
-    norm_rope(k, wk, eps, table, grid, v);
     return ST_OK;
 }
 

@@ -45,8 +45,8 @@ status ref_add_layer_norm(struct device *dev, struct tensor out, struct tensor s
                           float eps);
 status ref_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                     float eps);
-status ref_qk_norm_rope(struct device *dev, struct tensor q, struct tensor k, struct tensor wq,
-                        struct tensor wk, float eps, struct tensor table, struct token_grid grid);
+status ref_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                     struct tensor table, struct token_grid grid);
 status ref_attention(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
                      struct tensor k, struct tensor v, float scale);
 status ref_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
