@@ -59,7 +59,7 @@ static status open_codec(struct h264 *h, int width_px, int height_px, double fps
     h->codec->color_range = AVCOL_RANGE_MPEG;
     h->codec->colorspace = AVCOL_SPC_SMPTE170M; // what swscale makes of RGB unless told otherwise
     h->codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-    h->codec->thread_count = 2; // the stream depends on it, and shall not on the machine
+    h->codec->thread_count = 8; // the stream depends on it, and shall not on the machine
     snprintf(crf, sizeof(crf), "%d", h264_crf(quality));
     av_opt_set(h->codec->priv_data, "crf", crf, 0);
     code = avcodec_open2(h->codec, x264, NULL);

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#define SMALL_PAGE ((size_t)4 << 10)
 #define HUGE_PAGE ((size_t)2 << 20)
 
 static status check(cudaError_t e, const char *what)
@@ -99,38 +100,31 @@ static status cuda_zero(struct device *dev, void *dst, size_t bytes)
     return check(cudaMemsetAsync(dst, 0, bytes, dev->stream), "zeroing");
 }
 
-/* Large pages that the driver then pins: half the time of cudaHostAlloc, which takes small ones. */
+/* Pages that the driver then pins; large ones take half the time of cudaHostAlloc's. */
 static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
 {
-    const size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    int same = 0; // whether the GPU knows registered memory by the host's address
+    const size_t page = bytes < HUGE_PAGE ? SMALL_PAGE : HUGE_PAGE;
+    const size_t whole = ((bytes > 0 ? bytes : 1) + page - 1) / page * page;
     status st;
 
     dev->stops++;
-    cudaDeviceGetAttribute(&same, cudaDevAttrCanUseHostPointerForRegisteredMem, dev->index);
-    if (bytes < HUGE_PAGE || !same)
-        return check(cudaHostAlloc(p, bytes > 0 ? bytes : 1, cudaHostAllocPortable), "pinning");
-    *p = aligned_alloc(HUGE_PAGE, whole);
+    *p = aligned_alloc(page, whole);
     if (*p == NULL)
         return fail(ST_MEMORY, "%.1f MiB of host memory are not to be had",
                     (double)bytes / (1 << 20));
-    madvise(*p, whole, MADV_HUGEPAGE); // a hint
+    if (page == HUGE_PAGE)
+        madvise(*p, whole, MADV_HUGEPAGE); // a hint
     st = check(cudaHostRegister(*p, whole, cudaHostRegisterPortable), "pinning");
     if (st != ST_OK)
         free(*p);
     return st;
 }
 
-/* What cudaHostAlloc gave cannot be unregistered. */
 static void cuda_host_free(struct device *dev, void *p)
 {
     (void)dev;
-    if (cudaHostUnregister(p) == cudaSuccess) {
-        free(p);
-    } else {
-        cudaGetLastError();
-        cudaFreeHost(p);
-    }
+    cudaHostUnregister(p);
+    free(p);
 }
 
 static cudaStream_t stream_of(struct device *dev, enum device_queue q)

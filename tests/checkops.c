@@ -245,7 +245,7 @@ static int check_cpu(bool bench, uint64_t seed, int *cases)
 }
 
 /* The GPU's kernels work on pinned host memory, where guards and results can be looked at. */
-static int check_cuda(uint64_t seed, int *cases)
+static int check_cuda(uint64_t seed, const char *only, int *cases)
 {
     static void (*const fill[])(struct table * t) = { table_cuda_plain, table_cuda };
     struct table below = { .name = "nothing" };
@@ -253,7 +253,7 @@ static int check_cuda(uint64_t seed, int *cases)
 
     for (size_t i = 0; i < COUNT(fill); i++) {
         struct table t;
-        struct check c = { .seed = seed, .below = &below };
+        struct check c = { .seed = seed, .below = &below, .only = only };
 
         fill[i](&t);
         c.level = t.name;
@@ -274,7 +274,7 @@ static int check_cuda(uint64_t seed, int *cases)
     return failed;
 }
 
-/* checkops [--bench | --cuda] */
+/* checkops [--bench | --cuda [OP]] */
 int main(int argc, char **argv)
 {
     const bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
@@ -287,7 +287,8 @@ int main(int argc, char **argv)
         return 77;
     }
     printf("checkops: seed %llu\n", (unsigned long long)seed);
-    failed = cuda ? check_cuda(seed, &cases) : check_cpu(bench, seed, &cases);
+    failed =
+        cuda ? check_cuda(seed, argc > 2 ? argv[2] : NULL, &cases) : check_cpu(bench, seed, &cases);
     if (!bench && !cuda)
         failed += self_test(seed);
     printf("checkops: %d cases, %d failed\n", cases, failed);

@@ -10,12 +10,14 @@
 #include "kernels/table.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* The table under test beside the reference, and what came of it. */
 struct check {
     struct device ref, got;
     const char *level;
     const struct table *below; // entries equal to its are known to be right
+    const char *only;          // the op that is looked at; NULL: all
     bool bench;                // time what is run
     bool quiet;                // a self-test: failures are expected, and counted only
     uint64_t seed;             // of the next input
@@ -32,7 +34,8 @@ struct tol {
 
 /* Starts a case. False when `op` (a table entry) was checked at a level below. */
 #define check_begin(c, op, ...)                                                                    \
-    ((c)->got.table->op != (c)->below->op && (check_name(c, #op " " __VA_ARGS__), true))
+    ((c)->got.table->op != (c)->below->op && ((c)->only == NULL || strcmp((c)->only, #op) == 0) && \
+     (check_name(c, #op " " __VA_ARGS__), true))
 void check_name(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A tensor of dims[ndim], rows and every outer axis `gap` elements further apart than need be. */

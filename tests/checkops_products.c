@@ -9,9 +9,7 @@ static struct tol product_tol(enum dtype a, enum dtype out, enum act act)
     if (a == DT_BF16 && out == DT_F32)
         return (struct tol){ 1e-5, 4e-5, "tensor cores keep fewer bits of a sum than f32 has" };
     if (out == DT_F32)
-        return (struct tol){ 3e-6, 4e-5,
-                             "f32 sums of up to 14,000 terms in another order, or "
-                             "of numbers split into two bf16" };
+        return (struct tol){ 3e-6, 4e-5, "f32 sums of up to 14,000 terms in another order" };
     if (act == ACT_NONE)
         return (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16; the sum is f32" };
     return (struct tol){ 4e-3, 1e-2, "rounded to bf16 before and after the activation" };
@@ -230,7 +228,10 @@ static void check_conv3d(struct check *c)
         }
         check_status(c, op_conv3d(&c->ref, want, x, weight, bias, wide, conv));
         check_run(c, op_conv3d(&c->got, got, x, weight, bias, residual, conv));
-        check_close(c, got, want, product_tol(cases[i].x, cases[i].out, ACT_NONE));
+        check_close(c, got, want,
+                    dt == DT_F32 && c->got.kind == DEVICE_CUDA
+                        ? (struct tol){ 6e-6, 4e-5, "f32 as two bf16 each, 2^-17 off" }
+                        : product_tol(dt, cases[i].out, ACT_NONE));
         if (cases[i].residual) { // in place
             const struct tensor both = check_again(residual, cases[i].out);
             check_status(c, op_conv3d(&c->got, both, x, weight, bias, both, conv));

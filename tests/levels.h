@@ -1,5 +1,6 @@
 /* levels.h - the op tables that a golden test goes through: the reference and the CPU's or, where
- * the word "cuda" stands behind its other arguments, a GPU's plain kernels and its fast ones. */
+ * the word "cuda" stands behind its other arguments, a GPU's plain kernels and its fast ones; with
+ * "plain" the plain ones alone. */
 #ifndef TESTS_LEVELS_H
 #define TESTS_LEVELS_H
 
@@ -13,10 +14,14 @@
 
 static bool levels_cuda; // whether the tables are a GPU's
 
-/* Takes "cuda" off the end of the arguments. Ends the program as skipped where there is no GPU. */
+/* Takes "cuda" or "plain" off the end of the arguments. Ends the program as skipped where there is
+ * no GPU. */
 static inline void levels_open(struct table tables[LEVELS], int *argc, char **argv)
 {
-    levels_cuda = *argc > 1 && strcmp(argv[*argc - 1], "cuda") == 0;
+    const char *last = *argc > 1 ? argv[*argc - 1] : "";
+    const bool plain = strcmp(last, "plain") == 0;
+
+    levels_cuda = plain || strcmp(last, "cuda") == 0;
     if (!levels_cuda) {
         tables[0] = table_ref;
         table_cpu(&tables[1]);
@@ -28,7 +33,7 @@ static inline void levels_open(struct table tables[LEVELS], int *argc, char **ar
         exit(77);
     }
     table_cuda_plain(&tables[0]);
-    table_cuda(&tables[1]);
+    (plain ? table_cuda_plain : table_cuda)(&tables[1]);
 }
 
 /* The device of such a table; `index` chooses among GPUs. */

@@ -1,7 +1,7 @@
 /* The VAE: against the official code's results (tests/golden/make_vae.py), on any number of ranks
  * against one, frames against pixels, and its memory against a run on the plan device.
  *
- *     test_vae GOLDEN ref|cpu|cuda */
+ *     test_vae GOLDEN ref|cpu|cuda|plain */
 #include "kernels/table.h"
 #include "parallel/world.h"
 #include "runtime/tensorfile.h"
@@ -250,7 +250,7 @@ int main(int argc, char **argv)
     struct world w;
 
     if (world_open(&w, &argc, &argv) != ST_OK || argc != 3) {
-        printf("usage: test_vae GOLDEN ref|cpu|cuda\n");
+        printf("usage: test_vae GOLDEN ref|cpu|cuda|plain\n");
         return 1;
     }
     CHECK(w.size <= RANKS_MAX, "%d ranks", w.size);
