@@ -1,14 +1,14 @@
 #!/bin/sh
-# Our VAE and the official one in turn, so that both see the same machine; the best of each counts.
+# Our VAE and the official one in turn on the CPU, so that both see the same machine; the best of each
+# counts.
 #
 #     bench/vae.sh BUILD PYTHON WAN21 [rounds [threads [frames [height [width]]]]]
 set -eu
 build=$1 python=$2 wan=$3
 here=$(dirname "$0")
-rounds=${4:-3}
-shift 3
-[ $# -eq 0 ] || shift
+rounds=${4:-3} threads=${5:-2} frames=${6:-17} height=${7:-128} width=${8:-128}
 for round in $(seq "$rounds"); do
-    "$build/bench/bench_vae" "$@" | sed 's/^/ours:   /'
-    "$python" "$here/peer_vae.py" "$wan" "$@" | sed 's/^/theirs: /'
+    "$build/bench/bench_vae" --device cpu --threads "$threads" --frames "$frames" --height "$height" \
+        --width "$width" --runs 1 | sed 's/^/ours:   /'
+    "$python" "$here/peer_vae.py" "$wan" "$threads" "$frames" "$height" "$width" | sed 's/^/theirs: /'
 done

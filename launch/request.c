@@ -71,8 +71,9 @@ static const struct option rows[] = {
       .help = "bf16 rounds as the official program does (default bf16 on GPUs, else fp32)" },
     { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = "fp32|bf16", .commands = ALL,
       .marks = NUMBERS | JOB,
-      .help = "of the VAE alone (default that of the transformer on GPUs, else fp32; the official "
-              "program's is fp32)" },
+      .help =
+          "of the VAE alone (default fp32, as the official program has it; bf16 takes a third of "
+          "the time and half the memory on GPUs)" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB,
       .help =
@@ -270,7 +271,7 @@ static status fill_defaults(struct request *r)
     if (r->device == USE_AUTO) // rank 0 chooses for all; --ops asks for a CPU
         r->device = !given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
     default_int(&r->precision, r->device == USE_CUDA ? PRECISION_BF16 : PRECISION_FP32);
-    default_int(&r->vae_precision, r->device == USE_CUDA ? r->precision : PRECISION_FP32);
+    default_int(&r->vae_precision, PRECISION_FP32);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
     default_int(&r->tile_size[1], 52);

@@ -242,12 +242,14 @@ static status write_state(struct run *run, struct job *j)
     return st;
 }
 
-/* After a step: the bar, and the run file when it is its turn. */
+/* After a step: the bar, and the run file when it is its turn. A GPU has only been told what to do,
+ * and is waited for: what is said of the time is so, and what went wrong comes out here. */
 static status after_step(void *payload, struct denoise *d, int done, int steps)
 {
     struct watcher *w = payload;
     const struct request *r = w->run->request;
 
+    TRY(device_wait(&w->job->dev));
     progress_done(&w->job->progress, done);
     if (r->run_file == NULL || (done % r->save_every != 0 && done != steps))
         return ST_OK;

@@ -245,13 +245,13 @@ static int check_cpu(bool bench, uint64_t seed, int *cases)
 }
 
 /* The GPU's kernels work on pinned host memory, where guards and results can be looked at. */
-static int check_cuda(uint64_t seed, const char *only, int *cases)
+static int check_cuda(uint64_t seed, int levels, const char *only, int *cases)
 {
     static void (*const fill[])(struct table * t) = { table_cuda_plain, table_cuda };
     struct table below = { .name = "nothing" };
     int failed = 0;
 
-    for (size_t i = 0; i < COUNT(fill); i++) {
+    for (int i = 0; i < levels; i++) {
         struct table t;
         struct check c = { .seed = seed, .below = &below, .only = only };
 
@@ -274,11 +274,12 @@ static int check_cuda(uint64_t seed, const char *only, int *cases)
     return failed;
 }
 
-/* checkops [--bench | --cuda [OP]] */
+/* checkops [--bench | --cuda [OP] | --plain [OP]]: --plain stops at the GPU's plain kernels */
 int main(int argc, char **argv)
 {
     const bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
-    const bool cuda = argc > 1 && strcmp(argv[1], "--cuda") == 0;
+    const bool plain = argc > 1 && strcmp(argv[1], "--plain") == 0;
+    const bool cuda = plain || (argc > 1 && strcmp(argv[1], "--cuda") == 0);
     const uint64_t seed = 2025;
     int cases = 0, failed;
 
@@ -287,8 +288,8 @@ int main(int argc, char **argv)
         return 77;
     }
     printf("checkops: seed %llu\n", (unsigned long long)seed);
-    failed =
-        cuda ? check_cuda(seed, argc > 2 ? argv[2] : NULL, &cases) : check_cpu(bench, seed, &cases);
+    failed = cuda ? check_cuda(seed, plain ? 1 : 2, argc > 2 ? argv[2] : NULL, &cases)
+                  : check_cpu(bench, seed, &cases);
     if (!bench && !cuda)
         failed += self_test(seed);
     printf("checkops: %d cases, %d failed\n", cases, failed);

@@ -17,7 +17,7 @@ static const struct {
     { 2, 16388, 0, DT_F32, DT_F32, 0, 1 },
 };
 
-static struct tol norm_tol(enum dtype x, enum dtype out, float mean, float sigma)
+static struct tol norm_tol(enum dtype x, enum dtype out, float mean, float sigma, int64_t n)
 {
     if (x == DT_BF16)
         return (struct tol){ 3e-3, 1e-2,
@@ -27,6 +27,9 @@ static struct tol norm_tol(enum dtype x, enum dtype out, float mean, float sigma
         return (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16" };
     if (mean > 100 * sigma)
         return (struct tol){ 1e-6, 1e-5, "f32 differences from a large mean" };
+    if (n > 10000)
+        return (struct tol){ 2e-6, 5e-6,
+                             "f32 sums over so long a row, in an order of the compiler's" };
     return (struct tol){ 1e-6, 5e-6, "f32 sums over a row" };
 }
 
@@ -34,7 +37,7 @@ static void check_row_norms(struct check *c)
 {
     for (size_t i = 0; i < COUNT(cases); i++) {
         const int64_t r = cases[i].rows, n = cases[i].cols, gap = cases[i].gap;
-        const struct tol tol = norm_tol(cases[i].x, cases[i].out, cases[i].mean, cases[i].sigma);
+        const struct tol tol = norm_tol(cases[i].x, cases[i].out, cases[i].mean, cases[i].sigma, n);
         const struct tensor x =
             check_normal(c, cases[i].x, cases[i].mean, cases[i].sigma, gap, DIMS(r, n));
         const struct tensor mul = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
@@ -84,7 +87,7 @@ static void check_add_norms(struct check *c)
     for (size_t i = 0; i < COUNT(sums); i++) {
         const int64_t r = sums[i].rows, n = sums[i].cols, gap = sums[i].gap;
         const enum dtype to = sums[i].out;
-        const struct tol tol = norm_tol(DT_F32, to, 0, 1);
+        const struct tol tol = norm_tol(DT_F32, to, 0, 1, n);
         const struct tensor x = check_normal(c, sums[i].x, 0, 1, gap, DIMS(r, n));
         const struct tensor y = check_normal(c, sums[i].y, 0, 1, gap, DIMS(r, n));
         const struct tensor mul = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
@@ -158,7 +161,7 @@ static void check_norm_rope(struct check *c)
 
         check_status(c, op_norm_rope(&c->ref, want, w, 1e-6f, table, ropes[i].grid));
         check_status(c, op_norm_rope(&c->got, got, w, 1e-6f, table, ropes[i].grid));
-        check_close(c, got, want, norm_tol(dt, dt, 0, 1));
+        check_close(c, got, want, norm_tol(dt, dt, 0, 1, n));
         check_end_case(c);
     }
 }

@@ -43,28 +43,36 @@ check() { # NAME TOOL COMMAND...
 "$build/wanmpi" synth --preset tiny --out "$scratch/model" >/dev/null || exit 1
 for tool in $tools; do
     under="compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 50 --target-processes all"
-    # Our own code looks at every status.
-    [ "$tool" = memcheck ] && under="$under --report-api-errors no"
-    [ "$tool" = racecheck ] && under="$under --racecheck-report all"
+    ops=${OPS:-gemm gemm_add norm_modulate layer_norm add_norm_modulate add_layer_norm rms_norm
+        norm_rope attention attention_merge relative_attention gate_add add_rows silu gated_gelu
+        lincomb copy conv3d channel_norm channel_affine to_u8}
+    how=cuda
+    case $tool in
+    memcheck) under="$under --report-api-errors no" ;; # our own code looks at every status
+    racecheck) under="$under --racecheck-report all" ;;
+    initcheck) how=plain ;; # it does not see what the copy engine writes, as fast kernels have it do
+    esac
+    for op in $ops; do
+        fast=cuda filter=
+        case $tool-$op in
+        racecheck-gemm) continue ;;       # whose own kernel is gemm_add's; the fast ones are cuBLASLt's
+        racecheck-gemm_add) fast=plain ;;
+        racecheck-attention) filter="--kernel-regex kns=attention_kernelI" ;; # the fast ones
+        initcheck-attention) fast=plain ;;
+        esac
+        # shellcheck disable=SC2086 # words of a command
+        check "$op" "$tool" $under $filter "$build/tests/checkops" --$fast "$op"
+    done
+    [ "$tool" = racecheck ] && continue # the models run the same kernels, in many more blocks
     # shellcheck disable=SC2086
     {
-        for op in ${OPS:-gemm gemm_add norm_modulate layer_norm add_norm_modulate add_layer_norm \
-            rms_norm norm_rope attention attention_merge relative_attention gate_add add_rows silu \
-            gated_gelu lincomb copy conv3d channel_norm channel_affine to_u8}; do
-            check "$op" "$tool" $under "$build/tests/checkops" --cuda "$op"
-        done
-        [ "$tool" = racecheck ] && continue # the same kernels, in many more blocks
-        # initcheck does not see what the copy engine writes, as our and cuBLASLt's fast kernels do
-        how=cuda
-        [ "$tool" = initcheck ] && how=plain
         check dit "$tool" $under "$build/tests/test_dit" "$golden" $how
         check umt5 "$tool" $under "$build/tests/test_umt5" "$golden" $how
         check vae "$tool" $under "$build/tests/test_vae" "$golden/vae.safetensors" $how
-        [ "$tool" = initcheck ] && continue
-        check "2 ranks" "$tool" mpirun -q --bind-to none -n 2 $under "$build/wanmpi" generate \
-            --task t2v-1.3B --ckpt_dir "$scratch/model" --size 64*64 --frame_num 5 --sample_steps 2 \
-            --base_seed 5 --prompt "A cat surfs" --device cuda --cfg_size 1 --ulysses_size 2 \
-            --dit_fsdp --save_file "$scratch/out.mp4"
+        [ "$tool" = initcheck ] || check "2 ranks" "$tool" mpirun -q --bind-to none -n 2 $under \
+            "$build/wanmpi" generate --task t2v-1.3B --ckpt_dir "$scratch/model" --size 64*64 \
+            --frame_num 5 --sample_steps 2 --base_seed 5 --prompt "A cat surfs" --device cuda \
+            --cfg_size 1 --ulysses_size 2 --dit_fsdp --save_file "$scratch/out.mp4"
     }
 done
 echo "$passed passed, $failed failed"

@@ -191,10 +191,10 @@ status plain_attention(struct device *dev, struct tensor out, struct tensor lse,
                        struct tensor k, struct tensor v, float scale)
 {
     const dim3 grid((unsigned)q.dim[0], (unsigned)q.dim[1]);
+    const size_t bytes = (2 * (size_t)q.dim[2] + 3) * sizeof(float); // it is read four at a time
 
     if (q.dim[0] > 0)
-        attention_kernel<<<grid, LOGITS, 2 * (size_t)q.dim[2] * sizeof(float), cuda_stream(dev)>>>(
-            out, lse, q, k, v, scale);
+        attention_kernel<<<grid, LOGITS, bytes, cuda_stream(dev)>>>(out, lse, q, k, v, scale);
     LAUNCHED("attention");
 }
 
