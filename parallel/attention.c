@@ -127,7 +127,6 @@ status sequence_open(struct sequence *q, struct mesh *m, struct device *dev, str
         .step = step,
         .mark = step->used,
     };
-    q->packing = q->mark;
     if (!swaps(q) && !rings(q))
         return ST_OK;
     TRY_OUT(take_pair(&q->share, step, &q->buffer[0], dt));
@@ -138,34 +137,67 @@ status sequence_open(struct sequence *q, struct mesh *m, struct device *dev, str
 
     q->part[SEQUENCE_K] = own.k;
     q->part[SEQUENCE_V] = own.v;
-    if (swaps(q))
-        TRY_OUT(arena_take(step, &q->part[SEQUENCE_Q], dt, q->share.s_piece, q->share.n_loc,
-                           q->share.depth));
-    q->packing = step->used;
+    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++)
+        TRY_OUT(arena_take(step, &q->q[g], dt, q->share.s_piece,
+                           sharing_heads(&q->share, m->ulysses, g).count, depth));
+    for (int i = 0; i < SEQUENCE_PARTS && swaps(q); i++)
+        TRY_OUT(arena_take(step, &q->outside[i], DT_U8,
+                           (int64_t)ulysses_outside(&q->share, HEADS_ALL, dt)));
 out:
     if (st != ST_OK)
         arena_release(step, q->mark);
     return st;
 }
 
+/* A group's share of what lies outside. */
+static struct tensor outside(const struct sequence *q, int part, int group)
+{
+    const enum dtype dt = q->q[0].dtype;
+    size_t at = 0;
+
+    for (int g = 0; g < group; g++)
+        at += ulysses_outside(&q->share, g, dt);
+    return tensor_slice(q->outside[part], 0, (int64_t)at,
+                        (int64_t)ulysses_outside(&q->share, group, dt));
+}
+
 status sequence_bring(struct sequence *q, int part, struct tensor x)
 {
-    assert(x.ndim == 3 && x.dim[0] == q->share.s_loc);
-    if (swaps(q))
-        return ulysses_in(&q->share, &q->coming[part], q->step, q->part[part], x);
+    const struct sharing *s = &q->share;
+
+    assert(x.ndim == 3 && x.dim[0] == s->s_loc);
+    if (swaps(q) && part != SEQUENCE_Q)
+        return ulysses_in(s, HEADS_ALL, &q->coming[part], q->part[part], q->outside[part], x);
+    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++)
+        TRY(ulysses_in(s, g, &q->moving[g], q->q[g], outside(q, part, g), x));
     if (rings(q) && part != SEQUENCE_Q)
-        return op_copy(q->share.dev, q->part[part], x);
+        return op_copy(s->dev, q->part[part], x);
     q->part[part] = x;
     return ST_OK;
 }
 
-/* The ring starts before the queries are there. */
+/* out = attention of a group's queries. */
+static status attend(struct sequence *q, int group, struct tensor out, struct tensor queries,
+                     struct transfer *passing)
+{
+    const struct sharing *s = &q->share;
+    const struct heads h = sharing_heads(s, s->m->ulysses, group);
+    const float scale = 1 / sqrtf((float)s->depth);
+    const struct tensor none = { 0 };
+
+    if (rings(q))
+        return ring_attention(s, q->step, out, queries, q->buffer, passing, scale);
+    if (s->s_piece == 0 || h.count == 0)
+        return ST_OK;
+    return op_attention(s->dev, out, none, queries,
+                        tensor_slice(q->part[SEQUENCE_K], 1, h.first - s->n_first, h.count),
+                        tensor_slice(q->part[SEQUENCE_V], 1, h.first - s->n_first, h.count), scale);
+}
+
+/* The ring starts before the queries are there; where there is one, all heads are in the middle. */
 status sequence_attention(struct sequence *q, struct tensor out)
 {
     const struct sharing *s = &q->share;
-    const float scale = 1 / sqrtf((float)s->depth);
-    const struct tensor none = { 0 };
-    const struct tensor inside = swaps(q) ? q->part[SEQUENCE_Q] : out;
     struct transfer passing = { 0 };
     status st = ST_OK;
 
@@ -174,16 +206,17 @@ status sequence_attention(struct sequence *q, struct tensor out)
     TRY_OUT(transfer_wait(&q->coming[SEQUENCE_V]));
     if (rings(q))
         TRY_OUT(pass_on(s, &passing, q->buffer, 0));
-    TRY_OUT(transfer_wait(&q->coming[SEQUENCE_Q]));
-    arena_release(q->step, q->packing);
-    if (rings(q))
-        TRY_OUT(
-            ring_attention(s, q->step, inside, q->part[SEQUENCE_Q], q->buffer, &passing, scale));
-    else if (s->s_piece > 0)
-        TRY_OUT(op_attention(s->dev, inside, none, q->part[SEQUENCE_Q], q->part[SEQUENCE_K],
-                             q->part[SEQUENCE_V], scale));
-    if (swaps(q))
-        TRY_OUT(ulysses_out(s, q->step, out, inside));
+    if (!swaps(q))
+        TRY_OUT(attend(q, HEADS_ALL, out, q->part[SEQUENCE_Q], &passing));
+    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++) {
+        TRY_OUT(transfer_wait(&q->moving[g]));
+        if (rings(q) && g != HEADS_MIDDLE)
+            continue;
+        TRY_OUT(attend(q, g, q->q[g], q->q[g], &passing));
+        TRY_OUT(ulysses_out(s, g, &q->moving[g], outside(q, SEQUENCE_K, g), out, q->q[g]));
+    }
+    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++)
+        TRY_OUT(ulysses_landed(s, g, &q->moving[g], outside(q, SEQUENCE_K, g), out));
 out:
     arena_release(q->step, q->mark);
     return st;

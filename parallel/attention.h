@@ -11,15 +11,18 @@
 
 #include "parallel/ulysses.h"
 
-enum { SEQUENCE_Q, SEQUENCE_K, SEQUENCE_V, SEQUENCE_PARTS };
+enum { SEQUENCE_K, SEQUENCE_V, SEQUENCE_Q, SEQUENCE_PARTS };
 
 struct sequence {
     struct sharing share;
     struct arena *step;
-    size_t mark, packing; // of the step: all of it, and what is for the way inside alone
-    struct tensor part[SEQUENCE_PARTS]; // as brought; with Ulysses or a ring, inside
-    struct tensor buffer[2]; // keys, then values of a piece: the own, and what goes round
-    struct transfer coming[SEQUENCE_PARTS];
+    size_t mark;                           // of the step
+    struct tensor part[SEQUENCE_PARTS];    // as brought; with Ulysses or a ring k and v inside
+    struct tensor buffer[2];               // keys, then values: the own piece, and what goes round
+    struct tensor q[HEADS_GROUPS];         // with Ulysses: q inside, and what becomes of it
+    struct tensor outside[SEQUENCE_PARTS]; // what leaves; where keys were, answers land
+    struct transfer coming[2];             // k and v,
+    struct transfer moving[HEADS_GROUPS];  // q, and the answers
 };
 
 /* Attention over all S tokens of the mesh's sequence, of heads [N, D] in `dt`, f32 or bf16. Takes

@@ -31,40 +31,92 @@ struct sharing sharing_of(struct mesh *m, struct device *dev, int64_t tokens, in
     return s;
 }
 
+/* What an H100 or H200 computes at once of an attention: tiles of 128 queries of a head, one on
+ * each of 132 multiprocessors. */
+#define TILE_QUERIES 128
+#define TILES_AT_ONCE 132
+
+static int64_t turns(int64_t tokens, int64_t heads)
+{
+    const int64_t tiles = (tokens + TILE_QUERIES - 1) / TILE_QUERIES * heads;
+
+    return (tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE;
+}
+
+/* How many of n heads are first, and how many last: as few as possible, but some, where that takes
+ * no more turns than all at once. */
+static void cut_heads(int64_t tokens, int64_t n, int64_t *first, int64_t *last)
+{
+    int best = 0;
+
+    *first = *last = 0;
+    for (int64_t a = 0; a <= n / 3; a++)
+        for (int64_t b = 0; b <= n / 3; b++) {
+            const int hides = (a > 0) + (b > 0);
+
+            if (hides < best || (hides == best && a + b >= *first + *last) ||
+                turns(tokens, a) + turns(tokens, n - a - b) + turns(tokens, b) > turns(tokens, n))
+                continue;
+            best = hides;
+            *first = a;
+            *last = b;
+        }
+}
+
+struct heads sharing_heads(const struct sharing *s, int rank, int group)
+{
+    const int ulysses = s->m->size.ulysses;
+    const struct heads all = { split_at(s->heads, ulysses, rank),
+                               split_count(s->heads, ulysses, rank) };
+    int64_t first = 0, last = 0;
+
+    if (group == HEADS_ALL)
+        return all;
+    if (s->m->size.ring == 1) // else keys and values that go round hide them
+        cut_heads(s->s_piece, all.count, &first, &last);
+    switch (group) {
+    case HEADS_FIRST:
+        return (struct heads){ all.first, first };
+    case HEADS_LAST:
+        return (struct heads){ all.first + all.count - last, last };
+    default:
+        return (struct heads){ all.first + first, all.count - first - last };
+    }
+}
+
 /* Offsets of the two sides of the exchange. Inside, parts are by tokens: those of rank i, with the
  * heads of this rank. Outside, by heads: those of rank i, of the tokens of this rank. The own part
  * never passes through the outside's buffer. */
-static void inside_offsets(const struct sharing *s, size_t element, size_t *at)
+static void inside_offsets(const struct sharing *s, int group, size_t element, size_t *at)
 {
     const int ulysses = s->m->size.ulysses, first = s->m->ring * ulysses;
+    const int64_t heads = sharing_heads(s, s->m->ulysses, group).count;
 
     for (int i = 0; i <= ulysses; i++) {
         const int64_t tokens =
             split_at(s->tokens, mesh_seq_size(s->m), first + i) - piece_at(s, s->m->ring);
-        at[i] = (size_t)(tokens * s->n_loc * s->depth) * element;
+        at[i] = (size_t)(tokens * heads * s->depth) * element;
     }
 }
 
-static void outside_offsets(const struct sharing *s, size_t element, size_t *at)
+static void outside_offsets(const struct sharing *s, int group, size_t element, size_t *at)
 {
-    const int ulysses = s->m->size.ulysses;
-
     at[0] = 0;
-    for (int i = 0; i < ulysses; i++) {
-        const int64_t heads = i == s->m->ulysses ? 0 : split_count(s->heads, ulysses, i);
+    for (int i = 0; i < s->m->size.ulysses; i++) {
+        const int64_t heads = i == s->m->ulysses ? 0 : sharing_heads(s, i, group).count;
         at[i + 1] = at[i] + (size_t)(s->s_loc * heads * s->depth) * element;
     }
 }
 
 /* The heads of rank i in x [s_loc, N, D]. */
-static struct tensor heads_of(const struct sharing *s, struct tensor x, int i)
+static struct tensor heads_of(const struct sharing *s, int group, struct tensor x, int i)
 {
-    const int ulysses = s->m->size.ulysses;
+    const struct heads h = sharing_heads(s, i, group);
 
-    return tensor_slice(x, 1, split_at(s->heads, ulysses, i), split_count(s->heads, ulysses, i));
+    return tensor_slice(x, 1, h.first, h.count);
 }
 
-/* The tokens of this rank in x [s_piece, n_loc, D]. */
+/* The tokens of this rank in x [s_piece, count, D]. */
 static struct tensor own_tokens(const struct sharing *s, struct tensor x)
 {
     const int64_t first = split_at(s->tokens, mesh_seq_size(s->m), mesh_seq_rank(s->m));
@@ -73,54 +125,60 @@ static struct tensor own_tokens(const struct sharing *s, struct tensor x)
 }
 
 /* Where rank i's heads lie in the outside's buffer, [s_loc, heads, D]. */
-static struct tensor block_of(const struct sharing *s, struct tensor buffer, size_t at, int i)
+static struct tensor block_of(const struct sharing *s, int group, enum dtype dt,
+                              struct tensor buffer, size_t at, int i)
 {
-    return tensor_of((char *)buffer.data + at, buffer.dtype, s->s_loc,
-                     split_count(s->heads, s->m->size.ulysses, i), s->depth);
+    return tensor_of((char *)buffer.data + at, dt, s->s_loc, sharing_heads(s, i, group).count,
+                     s->depth);
 }
 
-static status take_outside(const struct sharing *s, struct arena *step, struct tensor *buffer,
-                           enum dtype dt)
+size_t ulysses_outside(const struct sharing *s, int group, enum dtype dt)
 {
-    return arena_take(step, buffer, dt, s->s_loc, s->heads - s->n_loc, s->depth);
+    int64_t heads = 0;
+
+    for (int i = 0; i < s->m->size.ulysses; i++)
+        heads += i == s->m->ulysses ? 0 : sharing_heads(s, i, group).count;
+    return (size_t)(s->s_loc * heads * s->depth) * dtype_size(dt);
 }
 
-status ulysses_in(const struct sharing *s, struct transfer *t, struct arena *step, struct tensor in,
-                  struct tensor x)
+status ulysses_in(const struct sharing *s, int group, struct transfer *t, struct tensor in,
+                  struct tensor outside, struct tensor x)
 {
     struct group *g = &s->m->ulysses_group;
     const size_t element = dtype_size(x.dtype);
-    struct tensor packed;
 
-    outside_offsets(s, element, g->send_at);
-    inside_offsets(s, element, g->recv_at);
-    TRY(take_outside(s, step, &packed, x.dtype));
+    outside_offsets(s, group, element, g->send_at);
+    inside_offsets(s, group, element, g->recv_at);
     for (int i = 0; i < g->size; i++)
         TRY(op_copy(s->dev,
-                    i == g->rank ? own_tokens(s, in) : block_of(s, packed, g->send_at[i], i),
-                    heads_of(s, x, i)));
-    return group_all_to_all(g, t, in.data, g->recv_at, packed.data, g->send_at);
+                    i == g->rank ? own_tokens(s, in)
+                                 : block_of(s, group, x.dtype, outside, g->send_at[i], i),
+                    heads_of(s, group, x, i)));
+    return group_all_to_all(g, t, in.data, g->recv_at, outside.data, g->send_at);
 }
 
-status ulysses_out(const struct sharing *s, struct arena *step, struct tensor out, struct tensor a)
+status ulysses_out(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
+                   struct tensor out, struct tensor a)
 {
     struct group *g = &s->m->ulysses_group;
-    const size_t mark = step->used, element = dtype_size(a.dtype);
-    struct transfer t = { 0 };
-    struct tensor landed;
-    status st;
+    const size_t element = dtype_size(a.dtype);
 
-    inside_offsets(s, element, g->send_at);
-    outside_offsets(s, element, g->recv_at);
-    TRY_OUT(take_outside(s, step, &landed, a.dtype));
-    TRY_OUT(group_all_to_all(g, &t, landed.data, g->recv_at, a.data, g->send_at));
-    TRY_OUT(op_copy(s->dev, heads_of(s, out, g->rank), own_tokens(s, a)));
-    TRY_OUT(transfer_wait(&t));
-    outside_offsets(s, element, g->recv_at);
+    inside_offsets(s, group, element, g->send_at);
+    outside_offsets(s, group, element, g->recv_at);
+    TRY(group_all_to_all(g, t, outside.data, g->recv_at, a.data, g->send_at));
+    return op_copy(s->dev, heads_of(s, group, out, g->rank), own_tokens(s, a));
+}
+
+status ulysses_landed(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
+                      struct tensor out)
+{
+    struct group *g = &s->m->ulysses_group;
+
+    TRY(transfer_wait(t));
+    outside_offsets(s, group, dtype_size(out.dtype), g->recv_at);
     for (int i = 0; i < g->size; i++)
         if (i != g->rank)
-            TRY_OUT(op_copy(s->dev, heads_of(s, out, i), block_of(s, landed, g->recv_at[i], i)));
-out:
-    arena_release(step, mark);
-    return st;
+            TRY(op_copy(s->dev, heads_of(s, group, out, i),
+                        block_of(s, group, out.dtype, outside, g->recv_at[i], i)));
+    return ST_OK;
 }

@@ -26,11 +26,32 @@ struct sharing sharing_of(struct mesh *m, struct device *dev, int64_t tokens, in
 /* Tokens of ring piece r. */
 int64_t sharing_piece(const struct sharing *s, int r);
 
-/* in [s_piece, n_loc, D] from x [s_loc, N, D]. Takes the scratch that the transfer borrows. */
-status ulysses_in(const struct sharing *s, struct transfer *t, struct arena *step, struct tensor in,
-                  struct tensor x);
+/* A rank's heads in three groups, whose attention comes one after the other: while the first is
+ * computed the queries of the others arrive, while the last is the answers of the others leave.
+ * Groups may be empty. */
+enum { HEADS_FIRST, HEADS_MIDDLE, HEADS_LAST, HEADS_GROUPS, HEADS_ALL = HEADS_GROUPS };
 
-/* out [s_loc, N, D] from a [s_piece, n_loc, D]; waits. */
-status ulysses_out(const struct sharing *s, struct arena *step, struct tensor out, struct tensor a);
+struct heads {
+    int64_t first, count; // of all N
+};
+
+struct heads sharing_heads(const struct sharing *s, int rank, int group);
+
+/* Bytes of a group of the other ranks' heads, [s_loc, heads of rank i, D] for each: what leaves on
+ * the way in and lands on the way out. */
+size_t ulysses_outside(const struct sharing *s, int group, enum dtype dt);
+
+/* in [s_piece, count, D], the heads of one group, from x [s_loc, N, D]. The transfer borrows `in`
+ * and `outside`, where what leaves is packed. */
+status ulysses_in(const struct sharing *s, int group, struct transfer *t, struct tensor in,
+                  struct tensor outside, struct tensor x);
+
+/* The way back of a group's answers a [s_piece, count, D], to out [s_loc, N, D]: they leave, and
+ * those of the others land in `outside`; then, in ulysses_landed, they are waited for and put into
+ * place. */
+status ulysses_out(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
+                   struct tensor out, struct tensor a);
+status ulysses_landed(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
+                      struct tensor out);
 
 #endif

@@ -12,7 +12,7 @@ static const struct {
     int64_t tokens, heads, depth;
 } cases[] = {
     { 61, 12, 8 }, { 64, 6, 4 }, { 37, 5, 16 }, { 3, 6, 8 },
-    { 1, 2, 4 },   { 17, 1, 4 }, { 96, 8, 2 },
+    { 1, 2, 4 },   { 17, 1, 4 }, { 96, 8, 2 },  { 5, 800, 2 }, // the last in three groups of heads
 };
 
 /* q, k and v of a token, as one row [3, N, D] of a matrix: any rank can make any row. */
