@@ -59,25 +59,29 @@ static status keep_past(struct vae_pass *p, int slot, struct tensor stack)
 
 /* ---- causal convolutions 3x3x3 ---- */
 
-/* A stack for a chunk of x's size and c channels, the past in front; *inside is where the chunk
- * goes. */
-static status stack_open(struct vae_pass *p, struct tensor *stack, struct tensor *inside, int slot,
+/* A stack for a chunk of x's size and c channels; *inside is where the chunk goes. */
+static status stack_open(struct vae_pass *p, struct tensor *stack, struct tensor *inside,
                          struct tensor x, int64_t c)
 {
     const int64_t t = x.dim[0], h = x.dim[1];
 
     TRY(arena_take(p->a, stack, p->v->dtype, t + 2, h + 2, x.dim[2], c));
     *inside = tensor_slice(tensor_slice(*stack, 0, 2, t), 1, 1, h);
-    return load_past(p, tensor_slice(*stack, 0, 0, 2), slot, p->chunk == 0);
+    return ST_OK;
 }
 
-/* out = conv(stack) + residual once the seams are filled; w: kernel, bias. */
+/* out = conv(stack) + residual, once the chunk's seams have come and meanwhile the past; w: kernel,
+ * bias. */
 static status stack_conv(struct vae_pass *p, struct tensor out, struct tensor stack, int slot,
                          const struct tensor *w, struct tensor residual)
 {
     struct device *dev = p->v->dev;
+    const struct tensor chunk = tensor_slice(stack, 0, 2, stack.dim[0] - 2);
+    struct halo halo;
 
-    TRY(rows_halo(&p->rows, dev, p->a, tensor_slice(stack, 0, 2, stack.dim[0] - 2), true));
+    TRY(rows_halo_start(&p->rows, &halo, dev, p->a, chunk, true));
+    TRY(load_past(p, tensor_slice(stack, 0, 0, 2), slot, p->chunk == 0));
+    TRY(rows_halo_finish(&p->rows, &halo, dev, p->a, chunk, true));
     TRY(keep_past(p, slot, stack));
     return op_conv3d(dev, out, stack, w[0], w[1], residual, (struct conv){ 1, 1, 1, 1, false });
 }
@@ -90,7 +94,7 @@ static status first_conv(struct vae_pass *p, const struct layer *l, struct tenso
     struct tensor stack, inside;
     status st;
 
-    TRY_OUT(stack_open(p, &stack, &inside, l->slot, *x, l->in));
+    TRY_OUT(stack_open(p, &stack, &inside, *x, l->in));
     TRY_OUT(op_copy(p->v->dev, inside, *x));
     TRY_OUT(stack_conv(p, out, stack, l->slot, w, none));
     p->at = !p->at;
@@ -111,12 +115,12 @@ static status residual_block(struct vae_pass *p, const struct layer *l, struct t
     struct tensor stack, inside;
     status st;
 
-    TRY_OUT(stack_open(p, &stack, &inside, l->slot, *x, l->in));
+    TRY_OUT(stack_open(p, &stack, &inside, *x, l->in));
     TRY_OUT(op_channel_norm(dev, inside, *x, w[0], ACT_SILU));
     TRY_OUT(stack_conv(p, hidden, stack, l->slot, &w[1], none));
     arena_release(p->a, mark);
 
-    TRY_OUT(stack_open(p, &stack, &inside, l->slot + 1, hidden, l->out));
+    TRY_OUT(stack_open(p, &stack, &inside, hidden, l->out));
     TRY_OUT(op_channel_norm(dev, inside, hidden, w[3], ACT_SILU));
     if (l->in != l->out) { // hidden has gone into the stack: its place takes the shortcut
         TRY_OUT(mix(p, hidden, *x, w[6], w[7], none));
@@ -138,7 +142,7 @@ static status head(struct vae_pass *p, const struct layer *l, struct tensor *x)
     struct tensor stack, inside;
     status st;
 
-    TRY_OUT(stack_open(p, &stack, &inside, l->slot, *x, l->in));
+    TRY_OUT(stack_open(p, &stack, &inside, *x, l->in));
     TRY_OUT(op_channel_norm(p->v->dev, inside, *x, w[0], ACT_SILU));
     TRY_OUT(stack_conv(p, out, stack, l->slot, &w[1], none));
     p->at = !p->at;

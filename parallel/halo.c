@@ -31,17 +31,13 @@ static status zero_row(struct device *dev, struct tensor row)
     return ST_OK;
 }
 
-/* A seam on its way: my row to one neighbour, and the row of the other one to me. */
-struct seam {
-    struct tensor sent, got; // [T, 1, W, C], contiguous
-    struct transfer transfer;
-};
-
 static status seam_start(struct seam *s, struct group *g, struct device *dev, struct arena *step,
                          int to, struct tensor row, int from)
 {
     const size_t bytes = tensor_bytes(row);
 
+    if (to < 0 && from < 0)
+        return ST_OK;
     TRY(arena_take_dims(step, &s->sent, row.dtype, row.ndim, row.dim));
     TRY(arena_take_dims(step, &s->got, row.dtype, row.ndim, row.dim));
     if (to >= 0)
@@ -55,26 +51,55 @@ static status seam_finish(struct seam *s, struct device *dev, int from, struct t
     return from >= 0 ? op_copy(dev, row, s->got) : zero_row(dev, row);
 }
 
+/* The rank above, or below; -1 at the picture's edge. */
+static int upper(const struct rows *r)
+{
+    return r->group->rank > 0 ? r->group->rank - 1 : -1;
+}
+
+static int lower(const struct rows *r)
+{
+    return r->group->rank + 1 < r->ranks ? r->group->rank + 1 : -1;
+}
+
+status rows_halo_start(const struct rows *r, struct halo *halo, struct device *dev,
+                       struct arena *step, struct tensor x, bool above)
+{
+    const int64_t first = above ? 1 : 0, below = x.dim[1] - 1;
+    status st;
+
+    assert(r->group->rank < r->ranks && x.ndim == 4 && below > first);
+    *halo = (struct halo){ .mark = step->used };
+    TRY_OUT(seam_start(&halo->up, r->group, dev, step, upper(r), row_of(x, first), lower(r)));
+    if (above)
+        TRY_OUT(
+            seam_start(&halo->down, r->group, dev, step, lower(r), row_of(x, below - 1), upper(r)));
+out:
+    if (st != ST_OK)
+        arena_release(step, halo->mark);
+    return st;
+}
+
+status rows_halo_finish(const struct rows *r, struct halo *halo, struct device *dev,
+                        struct arena *step, struct tensor x, bool above)
+{
+    status st;
+
+    TRY_OUT(seam_finish(&halo->up, dev, lower(r), row_of(x, x.dim[1] - 1)));
+    if (above)
+        TRY_OUT(seam_finish(&halo->down, dev, upper(r), row_of(x, 0)));
+out:
+    arena_release(step, halo->mark);
+    return st;
+}
+
 status rows_halo(const struct rows *r, struct device *dev, struct arena *step, struct tensor x,
                  bool above)
 {
-    const int rank = r->group->rank;
-    const int upper = rank > 0 ? rank - 1 : -1, lower = rank + 1 < r->ranks ? rank + 1 : -1;
-    const int64_t first = above ? 1 : 0, below = x.dim[1] - 1;
-    const size_t mark = step->used;
-    struct seam up = { 0 }, down = { 0 };
-    status st;
+    struct halo halo;
 
-    assert(rank < r->ranks && x.ndim == 4 && below > first);
-    TRY_OUT(seam_start(&up, r->group, dev, step, upper, row_of(x, first), lower));
-    if (above)
-        TRY_OUT(seam_start(&down, r->group, dev, step, lower, row_of(x, below - 1), upper));
-    TRY_OUT(seam_finish(&up, dev, lower, row_of(x, below)));
-    if (above)
-        TRY_OUT(seam_finish(&down, dev, upper, row_of(x, 0)));
-out:
-    arena_release(step, mark);
-    return st;
+    TRY(rows_halo_start(r, &halo, dev, step, x, above));
+    return rows_halo_finish(r, &halo, dev, step, x, above);
 }
 
 /* Rows of rank i in frame t of the whole. */

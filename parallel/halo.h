@@ -26,6 +26,23 @@ void rows_split(struct rows *r, struct group *g, int64_t total);
 status rows_halo(const struct rows *r, struct device *dev, struct arena *step, struct tensor x,
                  bool above);
 
+/* The same in two halves, between which x may be filled elsewhere than in rows 0 to 1 and h to h+1.
+ * Where the first one fails the second is not called. */
+struct seam {
+    struct tensor sent, got; // [T, 1, W, C], contiguous
+    struct transfer transfer;
+};
+
+struct halo {
+    struct seam up, down; // my row to that neighbour, the row of the other one to me
+    size_t mark;          // of the step
+};
+
+status rows_halo_start(const struct rows *r, struct halo *halo, struct device *dev,
+                       struct arena *step, struct tensor x, bool above);
+status rows_halo_finish(const struct rows *r, struct halo *halo, struct device *dev,
+                        struct arena *step, struct tensor x, bool above);
+
 /* Own rows x [T, h, W, C], contiguous, of every rank to `out` [T, H, W, C], contiguous, on every
  * rank that holds rows (or only on rank `root` when root >= 0; out is not looked at elsewhere).
  * scale: rows of x per row of the split. One dtype, any. Collective over the ranks that hold rows;
