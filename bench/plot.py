@@ -95,24 +95,27 @@ def plot_roofline(plt, paths):
 
 def plot_scaling(plt, paths):
     found = {k: v for k, v in forwards(*load(paths)).items() if k[0] == "dit"}
-    fig, axes = plt.subplots(1, max(1, len(found)), figsize=(4.5 * max(1, len(found)), 4), squeeze=False)
+    fig, axes = plt.subplots(1, max(1, len(found)), figsize=(3.2 * max(1, len(found)), 3.6), squeeze=False)
     for ax, ((_, model, size), rows) in zip(axes[0], sorted(found.items())):
         ranks = sorted({r for _, r, _ in rows})
-        for side, colour in (("wanmpi", OURS), ("diffusers", THEIRS)):
-            best = [(n, min(s for name, r, s in rows if r == n and name.startswith(side)))
-                    for n in ranks if any(r == n and name.startswith(side) for name, r, _ in rows)]
-            if best:
-                ax.plot([n for n, _ in best], [s for _, s in best], "o-", color=colour, label=side)
-                ax.plot([n for n, _ in best], [best[0][1] * best[0][0] / n for n, _ in best], ":",
-                        color=colour)
+        for side, colour, shift in (("wanmpi", OURS, -0.2), ("diffusers", THEIRS, 0.2)):
+            best = [(i, n, min(s for name, r, s in rows if r == n and name.startswith(side)))
+                    for i, n in enumerate(ranks)
+                    if any(r == n and name.startswith(side) for name, r, _ in rows)]
+            bars = ax.bar([i + shift for i, _, _ in best], [s for _, _, s in best], 0.38, color=colour,
+                          label=side)
+            ax.bar_label(bars, [f"{s:.3g}" for _, _, s in best], fontsize=8)
+            for i, n, _ in best[1:]:  # in proportion to the fewest GPUs
+                ideal = best[0][2] * best[0][1] / n
+                ax.plot([i + shift - 0.19, i + shift + 0.19], [ideal, ideal], ":", color="black")
         ax.set_title(f"{model} {size}")
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
-        ax.set_xticks(ranks, [str(n) for n in ranks])
+        ax.set_xticks(range(len(ranks)), [str(n) for n in ranks])
+        ax.set_xlim(-0.8, len(ranks) - 0.2)
+        ax.margins(y=0.12)
         ax.set_xlabel("GPUs (dotted: in proportion)")
-        ax.set_ylabel("seconds a forward")
-        ax.grid(alpha=0.3)
-        ax.legend()
+        ax.grid(axis="y", alpha=0.3)
+    axes[0][0].set_ylabel("seconds a forward")
+    axes[0][-1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
     fig.tight_layout()
     return fig
 
