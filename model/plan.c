@@ -137,13 +137,15 @@ static size_t host_bytes(const struct plan_input *in, int rank)
     const size_t latent = (size_t)latent_count(in->latent) * sizeof(float);
     const size_t frame =
         (size_t)(in->latent.h * in->config.vae.stride * in->latent.w * in->config.vae.stride * 3);
+    const int64_t frames = 1 + (in->latent.t - 1) * in->config.vae.stride_t;
     size_t bytes = 7 * latent; // noise, latent, its tokens, and the state for the run file
 
     bytes += (size_t)in->prompts * (size_t)in->text_rows * (size_t)in->config.dit.text_dim *
              sizeof(float);
     bytes += in->gpu ? loader_bytes(in->threads) : 4 << 20; // weights on their way in
-    if (rank == 0)
-        bytes += 16 * frame; // on their way into the file
+    bytes += in->gpu ? DEVICE_CUDA_HOST : 0;
+    if (rank == 0) // on their way into the file, and what x264 keeps of the last 80
+        bytes += (16 + (size_t)(frames < 80 ? frames : 80) * 5 / 4) * frame;
     return bytes;
 }
 
