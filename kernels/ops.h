@@ -156,7 +156,8 @@ struct conv {
  *             at (2y, 2x) and the three beside it; x's first and last row are those beyond the
  *             picture, so out is [T, 2 (H - 2), 2 W, Cout]
  *
- * out is f32 or bf16. Sums in f32. A pixel's result does not depend on T, H, W. */
+ * out is f32 or bf16. Sums in f32; a GPU takes an f32 factor as the sum of two bf16, 2^-17 off.
+ * A pixel's result does not depend on T, H, W. */
 status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                  struct tensor bias, struct tensor residual, struct conv conv);
 

@@ -2,8 +2,8 @@
  * copy of a slower, complete one and replaces what is worth replacing, so it has no NULL entries.
  *
  *   table_ref   every op in plain loops, sums in double: the specification
- *   table_cpu   oneDNN, OpenBLAS and OpenMP
- *   table_cuda  own kernels, cuBLASLt and cuDNN (where the program is built with CUDA)
+ *   table_cpu   own tiles for each instruction set, and OpenMP
+ *   table_cuda  own kernels and cuBLASLt (where the program is built with CUDA)
  *   table_plan  computes nothing
  *
  * Arguments have been checked by ops.c. `workspace` bytes belong to the device, one op at a time.
