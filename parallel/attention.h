@@ -1,9 +1,15 @@
 /* attention.h - attention over a sequence that is spread over ring x ulysses ranks.
  *
- * Outside, a rank holds all heads of its own tokens. Ulysses: one all-to-all per q, k, v leads to
- * all tokens of a ring piece for some heads (split_at(N, U, u): uneven where U does not divide N),
- * one leads back. Ring: k and v of the pieces go round; each rank's queries meet every piece, and
- * the parts are joined by their log-sum-exp (op_attention_merge).
+ * Outside, a rank holds all heads of its own tokens. Ulysses: all-to-alls lead to all tokens of a
+ * ring piece for some heads (split_at(N, U, u): uneven where U does not divide N), and back. Ring:
+ * k and v of the pieces go round; each rank's queries meet every piece, and the parts are joined by
+ * their log-sum-exp (op_attention_merge).
+ *
+ * What can be on its way is, while something else is computed:
+ *
+ *     compute   | v | k | q | attention of the first heads | of most heads    | of the last heads |
+ *     exchange      | v | k | q of these | q of the rest   | the first's out  | most heads' out   |
+ * ...
  *
  * Source: Jacobs et al. 2023, DeepSpeed Ulysses; Liu et al. 2023, Ring Attention. */
 #ifndef PARALLEL_ATTENTION_H

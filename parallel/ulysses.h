@@ -3,7 +3,9 @@
  * Ulysses rank u of U. Outside it holds its own tokens with all heads; inside, all tokens of the
  * ring piece with its own heads, [split_at(N, U, u), split_at(N, U, u + 1)):
  *
- *     outside  [s_loc, N, D], rows strided      inside  [s_piece, n_loc, D], contiguous */
+ *     outside  [s_loc, N, D], rows strided      inside  [s_piece, n_loc, D], contiguous
+ *
+ * Keys and values go inside as one, queries and answers in groups of heads. */
 #ifndef PARALLEL_ULYSSES_H
 #define PARALLEL_ULYSSES_H
 
