@@ -7,9 +7,8 @@
  *
  * What can be on its way is, while something else is computed:
  *
- *     compute   | v | k | q | attention of the first heads | of most heads    | of the last heads |
- *     exchange      | v | k | q of these | q of the rest   | the first's out  | most heads' out   |
- * ...
+ *     compute   v | k | q | attention: first heads | most heads   | last heads
+ *     exchange      v | k | first q, then the rest | first's out  | most's out  | last's
  *
  * Source: Jacobs et al. 2023, DeepSpeed Ulysses; Liu et al. 2023, Ring Attention. */
 #ifndef PARALLEL_ATTENTION_H
