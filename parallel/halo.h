@@ -26,8 +26,7 @@ void rows_split(struct rows *r, struct group *g, int64_t total);
 status rows_halo(const struct rows *r, struct device *dev, struct arena *step, struct tensor x,
                  bool above);
 
-/* The same in two halves, between which x may be filled elsewhere than in rows 0 to 1 and h to h+1.
- * Where the first one fails the second is not called. */
+/* A seam on its way. */
 struct seam {
     struct tensor sent, got; // [T, 1, W, C], contiguous
     struct transfer transfer;
@@ -38,6 +37,8 @@ struct halo {
     size_t mark;          // of the step
 };
 
+/* rows_halo in two halves, between which other frames may be filled and other work queued. Where
+ * the first one fails the second is not called. */
 status rows_halo_start(const struct rows *r, struct halo *halo, struct device *dev,
                        struct arena *step, struct tensor x, bool above);
 status rows_halo_finish(const struct rows *r, struct halo *halo, struct device *dev,

@@ -17,12 +17,11 @@
  * With strides a tap has a box of its own, of every second row and column. The sum runs over time,
  * the taps that have boxes, slices, the others, channels, in that order.
  *
- * f32 goes the same way: a number is the sum of two bf16, high and low, and a product is high *
- * high
- * + low * high + high * low, off by 2^-17. Boxes of x come as they are, and two warps turn them
- * into bf16 where they lie: 16 channels of f32 become their 16 highs and, behind them, their 16
- * lows. So a row of a box is 32 channels, in the bytes of 64 of bf16. As the tensor cores cut their
- * sums off, those of a box are added to the tile's in f32. */
+ * f32 goes the same way: a number is the sum of two bf16, high and low, and a product of two is
+ * that of their highs, of low and high, and of high and low, off by 2^-17. Boxes of x come as they
+ * are, and two warps turn them into bf16 where they lie: 16 channels of f32 become their 16 highs
+ * and, behind them, their 16 lows. So a row of a box is 32 channels, in the bytes of 64 of bf16. As
+ * the tensor cores cut their sums off, those of a box are added to the tile's in f32. */
 #include "kernels/cuda/conv.h"
 
 #include "kernels/cuda/hopper.cuh"

@@ -257,7 +257,7 @@ status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, str
     LAUNCHED("rms_norm");
 }
 
-/* blockIdx.y chooses between q and k. Dynamic shared memory: (cos, sin) of the token's pairs. */
+/* Dynamic shared memory: (cos, sin) of the token's pairs. */
 template <class Row>
 static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float *mul, float eps,
                                                    struct tensor table, struct token_grid grid)
