@@ -47,6 +47,8 @@ static void start(struct bench *b, struct transfer *t, int kind, size_t bytes)
 {
     struct group *g = &b->g;
     const size_t part = bytes / (size_t)(g->size - 1);
+    const struct message to = message_of((g->rank + 1) % g->size, b->send.data, bytes);
+    const struct message from = message_of((g->rank + g->size - 1) % g->size, b->recv.data, bytes);
 
     for (int i = 0; i <= g->size; i++)
         g->recv_at[i] = g->send_at[i] = (size_t)i * part;
@@ -59,8 +61,7 @@ static void start(struct bench *b, struct transfer *t, int kind, size_t bytes)
     if (kind == ALL_TO_ALL)
         need(group_all_to_all(g, t, b->recv.data, g->recv_at, b->send.data, g->send_at));
     if (kind == EXCHANGE)
-        need(group_exchange(g, t, (g->rank + 1) % g->size, b->send.data, bytes,
-                            (g->rank + g->size - 1) % g->size, b->recv.data, bytes));
+        need(group_exchange(g, t, &to, 1, &from, 1));
     if (kind == BROADCAST)
         need(group_broadcast(g, t, b->recv.data, part, 0));
 }

@@ -81,7 +81,7 @@ static void bench_link(struct bench *b)
                 need(device_queue_upload(&b->dev,
                                          tensor_of((char *)device + at, DT_U8, (int64_t)sizes[i]),
                                          (char *)host + at % RING));
-            need(device_mark_set(&b->dev, &end, QUEUE_UPLOADS));
+            need(device_mark_set(&b->dev, &end, QUEUE_COPIES));
             need(device_mark_wait(&b->dev, &end));
             from = now() - from;
             least = from < least ? from : least;

@@ -87,13 +87,14 @@ static status timed_copy(struct device *dev, struct tensor out, struct tensor x)
     TIMED(COPY, copy(dev, out, x));
 }
 
-static status timed_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                           struct tensor bias, struct tensor residual, struct conv conv)
+static status timed_conv3d(struct device *dev, struct tensor out, struct tensor x,
+                           struct tensor past, struct tensor w, struct tensor bias,
+                           struct tensor residual, struct conv conv)
 {
     TIMED(w.dim[2] == 1   ? CONV_311
           : w.dim[1] == 1 ? CONV_133
                           : CONV_333,
-          conv3d(dev, out, x, w, bias, residual, conv));
+          conv3d(dev, out, x, past, w, bias, residual, conv));
 }
 
 static status timed_channel_norm(struct device *dev, struct tensor out, struct tensor x,

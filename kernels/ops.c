@@ -337,35 +337,44 @@ status op_copy(struct device *dev, struct tensor out, struct tensor x)
     return dev->table->copy(dev, out, x);
 }
 
-status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                 struct tensor bias, struct tensor residual, struct conv conv)
+/* Whether n of an axis, with what is around it, gives `out` places for a window of k. */
+static bool windows(int64_t out, int64_t n, int before, int behind, int64_t k, int stride)
 {
+    return before >= 0 && behind >= 0 && before < k && behind < k && stride > 0 &&
+           before + n + behind >= k && out == (before + n + behind - k) / stride + 1;
+}
+
+status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                 struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
+{
+    const int64_t rows = conv.top + x.dim[1] + conv.bottom;
+
     assert(is_float(x) && x.ndim == 4 && dense_last(x) && is_float(out) && out.ndim == 4 &&
            dense_last(out));
     assert(w.ndim == 5 && w.dtype == x.dtype && tensor_contiguous(w) && w.dim[4] == x.dim[3]);
-    assert(conv.stride_t > 0 && conv.stride > 0 && conv.pad_left >= 0 && conv.pad_right >= 0);
-    assert(conv.pad_left < w.dim[3] && conv.pad_right < w.dim[3]);
-    assert(x.dim[0] >= w.dim[1] && out.dim[0] == (x.dim[0] - w.dim[1]) / conv.stride_t + 1);
+    assert(windows(out.dim[0], x.dim[0], conv.front, 0, w.dim[1], conv.stride_t));
     if (conv.twice) {
-        assert(w.dim[2] == 3 && w.dim[3] == 3 && conv.stride == 1 && conv.pad_left == 1 &&
-               conv.pad_right == 1);
-        assert(x.dim[1] > 2 && out.dim[1] == 2 * (x.dim[1] - 2) && out.dim[2] == 2 * x.dim[2]);
+        assert(w.dim[2] == 3 && w.dim[3] == 3 && conv.stride == 1 && conv.left == 1 &&
+               conv.right == 1 && conv.top >= 0 && conv.top < 2 && conv.bottom >= 0 &&
+               conv.bottom < 2);
+        assert(rows > 2 && out.dim[1] == 2 * (rows - 2) && out.dim[2] == 2 * x.dim[2]);
     } else {
-        const int64_t cols = x.dim[2] + conv.pad_left + conv.pad_right;
-
-        assert(x.dim[1] >= w.dim[2] && out.dim[1] == (x.dim[1] - w.dim[2]) / conv.stride + 1);
-        assert(cols >= w.dim[3] && out.dim[2] == (cols - w.dim[3]) / conv.stride + 1);
+        assert(windows(out.dim[1], x.dim[1], conv.top, conv.bottom, w.dim[2], conv.stride) &&
+               windows(out.dim[2], x.dim[2], conv.left, conv.right, w.dim[3], conv.stride));
     }
+    assert(is_none(past) || (past.dtype == x.dtype && past.ndim == 4 && dense_last(past) &&
+                             past.dim[0] == conv.front && past.dim[1] == x.dim[1] &&
+                             past.dim[2] == x.dim[2] && past.dim[3] == x.dim[3]));
     assert(out.dim[3] == w.dim[0]);
     assert(is_none(bias) || is_vector(bias, DT_F32, w.dim[0]));
     assert(is_none(residual) ||
            (residual.dtype == out.dtype && same_dims(residual, out) && dense_last(residual)));
-    assert(apart(dev, out, x) && apart(dev, out, w) && apart(dev, out, bias) &&
-           apart_or_same(dev, out, residual));
+    assert(apart(dev, out, x) && apart(dev, out, past) && apart(dev, out, w) &&
+           apart(dev, out, bias) && apart_or_same(dev, out, residual));
     dev->flops += 2.0 * (double)tensor_count(out) * (double)(tensor_count(w) / w.dim[0]);
     if (tensor_count(out) == 0)
         return ST_OK;
-    return dev->table->conv3d(dev, out, x, w, bias, residual, conv);
+    return dev->table->conv3d(dev, out, x, past, w, bias, residual, conv);
 }
 
 status op_channel_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor gamma,

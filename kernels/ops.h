@@ -139,27 +139,30 @@ status op_copy(struct device *dev, struct tensor out, struct tensor x);
  */
 
 struct conv {
-    int stride_t;            // along T
-    int stride;              // along H and W
-    int pad_left, pad_right; // zero columns; there is no other padding: rows and frames that a
-                             // window reaches must be there
-    bool twice;              // pixels count twice along H and W, as if upsampled before
+    int stride_t;    // along T
+    int stride;      // along H and W
+    int front;       // frames before x's first: those of `past`, else zeros; less than kt
+    int top, bottom; // zero rows beside x's, less than kh
+    int left, right; // zero columns, less than kw
+    bool twice;      // pixels count twice along H and W, as if upsampled before
 };
 
-/* out = conv(x, w) + bias + residual.
- *   x         [T, H, W, Cin]: along T and H out has (in - k) / stride + 1, along W
- *             (W + pad_left + pad_right - kw) / stride + 1; a padding is less than kw
+/* out = conv(x, w) + bias + residual. With what is around it x is [front + T, top + H + bottom,
+ * left + W + right], and along each of these out has (in - k) / stride + 1.
+ *   x         [T, H, W, Cin]
+ *   past      [front, H, W, Cin], x's dtype, or none
  *   w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype
  *   bias      f32 [Cout] or none
  *   residual  out's shape and dtype, or none; may be out
- *   twice     for 3x3 windows with stride 1 and paddings of 1: pixel (y, x) of the picture stands
- *             at (2y, 2x) and the three beside it; x's first and last row are those beyond the
- *             picture, so out is [T, 2 (H - 2), 2 W, Cout]
+ *   twice     for 3x3 windows with stride 1 and a column of zeros each side: pixel (y, x) of the
+ *             picture stands at (2y, 2x) and the three beside it; the first and last of the top + H
+ *             + bottom rows are those beyond the picture, so that out has 2 (top + H + bottom - 2)
+ *             rows and 2 W columns
  *
  * out is f32 or bf16. Sums in f32; a GPU takes an f32 factor as the sum of two bf16, 2^-17 off.
  * A pixel's result does not depend on T, H, W. */
-status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                 struct tensor bias, struct tensor residual, struct conv conv);
+status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                 struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
 
 /* out = act(x / max(|x|_2, 1e-12) * sqrt(C) * gamma), the norm over the C channels of a pixel;
  * gamma f32 [C]; act ACT_NONE or ACT_SILU. out may be x. */

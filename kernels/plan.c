@@ -103,8 +103,9 @@ static status plan_copy(struct device *dev, struct tensor out, struct tensor x)
     return ST_OK;
 }
 
-static status plan_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                          struct tensor bias, struct tensor residual, struct conv conv)
+static status plan_conv3d(struct device *dev, struct tensor out, struct tensor x,
+                          struct tensor past, struct tensor w, struct tensor bias,
+                          struct tensor residual, struct conv conv)
 {
     return ST_OK;
 }

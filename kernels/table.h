@@ -53,8 +53,8 @@ struct table {
     status (*lincomb)(struct device *dev, struct tensor out, int count, const float *coef,
                       const struct tensor *x);
     status (*copy)(struct device *dev, struct tensor out, struct tensor x);
-    status (*conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                     struct tensor bias, struct tensor residual, struct conv conv);
+    status (*conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
     status (*channel_norm)(struct device *dev, struct tensor out, struct tensor x,
                            struct tensor gamma, enum act act);
     status (*channel_affine)(struct device *dev, struct tensor out, struct tensor x,

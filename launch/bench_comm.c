@@ -33,10 +33,12 @@ static status call_ring(void *payload)
 {
     const struct exchanging *e = payload;
     const struct group *g = e->group;
+    const size_t bytes = tensor_bytes(e->send);
+    const struct message to = message_of((g->rank + 1) % g->size, e->send.data, bytes);
+    const struct message from = message_of((g->rank + g->size - 1) % g->size, e->recv.data, bytes);
     struct transfer t = { 0 };
 
-    TRY(group_exchange(e->group, &t, (g->rank + 1) % g->size, e->send.data, tensor_bytes(e->send),
-                       (g->rank + g->size - 1) % g->size, e->recv.data, tensor_bytes(e->send)));
+    TRY(group_exchange(e->group, &t, &to, 1, &from, 1));
     return transfer_wait(&t);
 }
 

@@ -125,13 +125,13 @@ static status call_conv(void *payload)
 {
     const struct operands *o = payload;
 
-    return op_conv3d(&o->b->dev, o->out, o->x, o->w, o->bias, none, o->conv);
+    return op_conv3d(&o->b->dev, o->out, o->x, none, o->w, o->bias, none, o->conv);
 }
 
 static status conv(struct bench *b, int64_t t, int64_t h, int64_t w, int64_t c_in, int64_t c_out)
 {
     const double pixels = (double)t * (double)h * (double)w;
-    const double in = (double)(t + 2) * (double)(h + 2) * (double)w * (double)c_in;
+    const double in = (double)(t + 2) * (double)h * (double)w * (double)c_in;
     const double bytes = (double)dtype_size(b->cdt) *
                          (pixels * (double)c_out + in + 27 * (double)c_in * (double)c_out);
     const double flops = 2 * 27 * pixels * (double)c_in * (double)c_out;
@@ -140,10 +140,10 @@ static status conv(struct bench *b, int64_t t, int64_t h, int64_t w, int64_t c_i
 
     TRY_OUT(operands_open(&o, b, bytes + 4 * (double)c_out));
     TAKE(o.out, b->cdt, t, h, w, c_out);
-    TAKE(o.x, b->cdt, t + 2, h + 2, w, c_in);
+    TAKE(o.x, b->cdt, t + 2, h, w, c_in);
     TAKE(o.w, b->cdt, c_out, 3, 3, 3, c_in);
     TAKE(o.bias, DT_F32, c_out);
-    o.conv = (struct conv){ 1, 1, 1, 1, false };
+    o.conv = (struct conv){ 1, 1, 0, 1, 1, 1, 1, false };
     TRY_OUT(bench_time(b, "conv",
                        (struct bench_work){ call_conv, &o, flops, bytes, CEILING_GEMM, false },
                        "%lld x %lld x %lld, %lld to %lld", (long long)t, (long long)h, (long long)w,

@@ -197,11 +197,12 @@ static status traced_copy(struct device *dev, struct tensor out, struct tensor x
     TRACED("copy", copy(dev, out, x), bytes_of(out) + bytes_of(x), );
 }
 
-static status traced_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                            struct tensor bias, struct tensor residual, struct conv conv)
+static status traced_conv3d(struct device *dev, struct tensor out, struct tensor x,
+                            struct tensor past, struct tensor w, struct tensor bias,
+                            struct tensor residual, struct conv conv)
 {
-    TRACED("conv", conv3d(dev, out, x, w, bias, residual, conv),
-           bytes_of(out) + bytes_of(x) + bytes_of(w) + bytes_of(residual),
+    TRACED("conv", conv3d(dev, out, x, past, w, bias, residual, conv),
+           bytes_of(out) + bytes_of(x) + bytes_of(past) + bytes_of(w) + bytes_of(residual),
            note_conv(span, out, x, w));
 }
 
@@ -280,52 +281,21 @@ static struct trace_span **in_flight(const struct group *g, int slot)
     return &c->groups[i].slot[slot];
 }
 
-static double sent_bytes(const struct group *g, const size_t *offset)
+static status traced_start(struct group *g, int slot, const struct exchange *e)
 {
-    return (double)(offset[g->size] - offset[0] - (offset[g->rank + 1] - offset[g->rank]));
-}
+    struct trace_comm *c = comm_of(g);
+    struct trace_span *span;
 
-#define TRACED_START(family, call, sent)                                                           \
-    do {                                                                                           \
-        struct trace_comm *c = comm_of(g);                                                         \
-        struct trace_span *span;                                                                   \
-                                                                                                   \
-        TRY(span_begin(c->trace, &span, LANE_EXCHANGES, family));                                  \
-        if (span != NULL) {                                                                        \
-            span->bytes = (sent);                                                                  \
-            snprintf(span->what, sizeof(span->what), "%s", g->name);                               \
-            span->wait_from = -1;                                                                  \
-            timeline_range_end();                                                                  \
-        }                                                                                          \
-        *in_flight(g, slot) = span;                                                                \
-        return c->real->call;                                                                      \
-    } while (0)
-
-static status traced_all_gather(struct group *g, int slot, void *recv, const size_t *offset,
-                                const void *send)
-{
-    TRACED_START("all-gather", all_gather(g, slot, recv, offset, send),
-                 (double)(offset[g->rank + 1] - offset[g->rank]) * (g->size - 1));
-}
-
-static status traced_all_to_all(struct group *g, int slot, void *recv, const size_t *recv_offset,
-                                const void *send, const size_t *send_offset)
-{
-    TRACED_START("all-to-all", all_to_all(g, slot, recv, recv_offset, send, send_offset),
-                 sent_bytes(g, send_offset));
-}
-
-static status traced_exchange(struct group *g, int slot, int to, const void *send,
-                              size_t send_bytes, int from, void *recv, size_t recv_bytes)
-{
-    TRACED_START("exchange", exchange(g, slot, to, send, send_bytes, from, recv, recv_bytes),
-                 to >= 0 && to != g->rank ? (double)send_bytes : 0);
-}
-
-static status traced_broadcast(struct group *g, int slot, void *data, size_t bytes, int root)
-{
-    TRACED_START("broadcast", broadcast(g, slot, data, bytes, root),
-                 g->rank == root ? (double)bytes * (g->size - 1) : 0);
+    TRY(span_begin(c->trace, &span, LANE_EXCHANGES, exchange_name[e->kind]));
+    if (span != NULL) {
+        for (int i = 0; i < e->sends; i++)
+            span->bytes += (double)e->send[i].bytes * (double)e->send[i].count;
+        snprintf(span->what, sizeof(span->what), "%s", g->name);
+        span->wait_from = -1;
+        timeline_range_end();
+    }
+    *in_flight(g, slot) = span;
+    return c->real->start(g, slot, e);
 }
 
 struct waiting {
@@ -400,10 +370,7 @@ void trace_groups(struct trace *t, struct mesh *m)
             c->real = groups[i]->comm;
             c->trace = t;
             c->table = *c->real;
-            c->table.all_gather = traced_all_gather;
-            c->table.all_to_all = traced_all_to_all;
-            c->table.exchange = traced_exchange;
-            c->table.broadcast = traced_broadcast;
+            c->table.start = traced_start;
             c->table.wait = traced_wait;
         }
         assert(groups[i]->comm == c->real);

@@ -120,7 +120,7 @@ status vae_decode_window(struct vae *v, struct arena *a, const float *latent, in
         return ST_OK;
     TRY_OUT(arena_take(a, &given, DT_F32, 1, rows.count, w, z));
     TRY_OUT(arena_take(a, &scaled, DT_F32, 1, rows.count, window.cols, z));
-    TRY_OUT(arena_take(a, &x, v->dtype, 1, rows.count, window.cols, z));
+    TRY_OUT(rows_take(&rows, a, &x, v->dtype, 1, rows.count, window.cols, z));
     TRY_OUT(vae_pass_open(&pass, v, v->decoder, a, rows, 1, 1, window.cols, t));
     for (int64_t i = 0; i < t; i++) {
         TRY_OUT(upload_rows(v->dev, given, latent, h, i, window.row + rows.first));
@@ -154,7 +154,7 @@ status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, in
     if (rows.count == 0)
         return ST_OK;
     TRY_OUT(arena_take(a, &given, DT_F32, chunk, rows.count * px, w * px, 3));
-    TRY_OUT(arena_take(a, &x, v->dtype, chunk, rows.count * px, window.cols * px, 3));
+    TRY_OUT(rows_take(&rows, a, &x, v->dtype, chunk, rows.count * px, window.cols * px, 3));
     TRY_OUT(arena_take(a, &mu, DT_F32, 1, rows.count, window.cols, z));
     TRY_OUT(vae_pass_open(&pass, v, v->encoder, a, rows, chunk, px, window.cols * px, t));
     for (int64_t i = 0; i < t; i++) {
@@ -230,7 +230,7 @@ static status decoded(void *payload, const struct rows *rows, int64_t first, str
 
     TRY_OUT(vae_gather(&whole, rows, d->v->dev, d->a, x, d->v->config.stride));
     if (d->v->group->rank == 0)
-        TRY_OUT(delivery_put(&d->delivery, d->a, whole, first));
+        TRY_OUT(delivery_put(&d->delivery, whole, first));
 out:
     arena_release(d->a, mark);
     return st;
@@ -241,6 +241,7 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
 {
     struct decoding d = { .v = v, .a = a };
     const int64_t px = v->config.stride;
+    const size_t mark = a->used;
     status st;
 
     assert(v->decoder != NULL);
@@ -248,12 +249,13 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
     if (!covers(tiling, h, w))
         return vae_decode_tiles(v, a, latent, t, h, w, tiling, sink, pixels);
     if (v->group->rank == 0)
-        TRY_OUT(delivery_open(&d.delivery, v->dev, sink, pixels, CHUNK, h * px, w * px));
+        TRY_OUT(delivery_open(&d.delivery, v->dev, a, sink, pixels, CHUNK, h * px, w * px));
     TRY_OUT(vae_decode_window(v, a, latent, t, h, w, (struct vae_window){ 0, 0, h, w },
                               (struct vae_output){ decoded, &d }));
     st = delivery_finish(&d.delivery);
 out:
     delivery_close(&d.delivery);
+    arena_release(a, mark);
     return st;
 }
 

@@ -72,7 +72,7 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
                      struct rows rows, int64_t frames, int64_t scale, int64_t cols, int64_t chunks);
 void vae_pass_close(struct vae_pass *p, size_t mark);
 
-/* All layers on the next chunk. x [T, h, W, C] f32 or v->dtype, contiguous, in; *out f32, good
+/* All layers on the next chunk. x [T, h, W, C] v->dtype, of rows_take; *out f32, as that, good
  * until the next call. */
 status vae_pass_run(struct vae_pass *p, struct tensor *out, struct tensor x);
 
@@ -83,8 +83,9 @@ status vae_decode_window(struct vae *v, struct arena *a, const float *latent, in
 status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, int64_t t, int64_t h,
                          int64_t w, struct vae_window window, struct vae_output output);
 
-/* Own rows x [T, h, W, C] of all ranks on rank 0: *whole is x itself where one rank has them all,
- * taken from `a` on rank 0 else, none on the others. Collective over the ranks that hold rows. */
+/* Own rows x [T, h, W, C], frames contiguous, of all ranks on rank 0: *whole is x itself where one
+ * rank has them all, taken from `a` on rank 0 else, none on the others. Collective over the ranks
+ * that hold rows. */
 status vae_gather(struct tensor *whole, const struct rows *rows, struct device *dev,
                   struct arena *a, struct tensor x, int64_t scale);
 
@@ -95,20 +96,22 @@ struct delivery {
     struct frame_sink sink;
     float *pixels;              // all frames, or NULL
     int64_t h, w;               // pixels
-    uint8_t *host[2];           // frames in turn
+    struct tensor rgb[2];       // frames in turn, as bytes on the device
+    uint8_t *host[2];           // and on the host
     struct device_mark here[2]; // they have arrived
     int64_t count[2];           // and wait for the sink
     int turn;                   // where the next ones go
 };
 
-/* For at most `frames` at once. ST_MEMORY. */
-status delivery_open(struct delivery *d, struct device *dev, struct frame_sink sink, float *pixels,
-                     int64_t frames, int64_t h, int64_t w);
+/* For at most `frames` at once, with memory of `a`, which the caller gives back after the closing.
+ * ST_MEMORY. */
+status delivery_open(struct delivery *d, struct device *dev, struct arena *a,
+                     struct frame_sink sink, float *pixels, int64_t frames, int64_t h, int64_t w);
 void delivery_close(struct delivery *d); // accepts a zeroed one
 
 /* Queues frames x [T, H, W, 3] f32, of which the first is number `first`, and gives the sink those
- * of the call before; `a` has scratch, given back. */
-status delivery_put(struct delivery *d, struct arena *a, struct tensor x, int64_t first);
+ * of the call before. */
+status delivery_put(struct delivery *d, struct tensor x, int64_t first);
 status delivery_finish(struct delivery *d); // the last ones
 
 /* Tiled: vae_tiles.c. Arguments as in vae.h. */

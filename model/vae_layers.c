@@ -1,9 +1,9 @@
 /* What the layers compute. Source: Wan2.1 wan/modules/vae.py, the classes of the same names, with
  * the caches that their forward passes keep between chunks.
  *
- * A causal convolution's input is a stack [2 + T, 1 + h + 1, W, C]: in front the two frames that
- * its layer saw last (zeros before the first chunk), above and below the neighbours' rows. The
- * cache is the last two frames of the stack as they stand, seam rows included. */
+ * Every picture [T, h, W, C] lies in memory with room for a row of each neighbour above and below
+ * (parallel/halo.h). Before a causal convolution's chunk come the two frames that its layer saw
+ * last, zeros before the first chunk: they are kept in a slot of the cache, seam rows included. */
 #include "model/vae_internal.h"
 
 #include <assert.h>
@@ -18,10 +18,10 @@ static const struct tensor none;
 static struct tensor other(const struct vae_pass *p, enum dtype dt, int64_t t, int64_t h, int64_t w,
                            int64_t c)
 {
-    const struct tensor x = tensor_of(p->buffer[!p->at].data, dt, t, h, w, c);
+    const struct tensor buffer = p->buffer[!p->at];
 
-    assert(tensor_bytes(x) <= tensor_bytes(p->buffer[!p->at]));
-    return x;
+    assert(rows_bytes(&p->rows, dt, t, h, w, c) <= tensor_bytes(buffer));
+    return rows_in(&p->rows, buffer.data, dt, t, h, w, c);
 }
 
 /* Pixels as rows of a matrix. */
@@ -34,74 +34,89 @@ static struct tensor flat(struct tensor x)
 static status mix(struct vae_pass *p, struct tensor out, struct tensor x, struct tensor w,
                   struct tensor bias, struct tensor residual)
 {
-    return op_conv3d(p->v->dev, out, x, tensor_reshape(w, w.dim[0], 1, 1, 1, w.dim[1]), bias,
-                     residual, (struct conv){ 1, 1, 0, 0, false });
+    return op_conv3d(p->v->dev, out, x, none, tensor_reshape(w, w.dim[0], 1, 1, 1, w.dim[1]), bias,
+                     residual, (struct conv){ .stride_t = 1, .stride = 1 });
 }
 
-/* The frames before this chunk into the front of a stack. `none_yet`: there were none. */
-static status load_past(struct vae_pass *p, struct tensor front, int slot, bool none_yet)
+/* Keeps the last frames for the next chunk, of `past`, as many as the slot has or none, and x. */
+static status keep_past(struct vae_pass *p, int slot, struct tensor past, struct tensor x)
 {
-    if (none_yet)
-        return device_zero(p->v->dev, front);
-    return op_copy(p->v->dev, front, p->slot[slot]);
-}
+    const struct tensor kept = p->slot[slot];
+    const int64_t n = kept.dim[0], t = x.dim[0] < n ? x.dim[0] : n;
 
-/* Keeps the last frames of a stack for the next chunk. */
-static status keep_past(struct vae_pass *p, int slot, struct tensor stack)
-{
     if (p->chunk + 1 == p->chunks)
         return ST_OK;
+    assert(n <= 2);
+    if (t < n && past.data == NULL)
+        TRY(device_zero(p->v->dev, tensor_slice(kept, 0, 0, n - t)));
+    else if (t < n)
+        TRY(op_copy(p->v->dev, tensor_slice(kept, 0, 0, n - t), tensor_slice(past, 0, t, n - t)));
+    return op_copy(p->v->dev, tensor_slice(kept, 0, n - t, t), tensor_slice(x, 0, x.dim[0] - t, t));
+}
 
-    const int64_t n = p->slot[slot].dim[0];
+/* ---- rows of the neighbours ---- */
 
-    return op_copy(p->v->dev, p->slot[slot], tensor_slice(stack, 0, stack.dim[0] - n, n));
+/* Brings the seam rows of x. */
+static status bring_seams(struct vae_pass *p, struct tensor x, bool above)
+{
+    struct transfer t = { 0 };
+
+    TRY(rows_halo(&p->rows, &t, x, above));
+    return transfer_wait(&t);
+}
+
+/* A window of 3x3 over rows and their seams, with zeros where the picture ends. */
+static struct conv over_seams(const struct vae_pass *p)
+{
+    return (struct conv){ .stride_t = 1,
+                          .stride = 1,
+                          .top = 1 - rows_above(&p->rows),
+                          .bottom = 1 - rows_below(&p->rows),
+                          .left = 1,
+                          .right = 1 };
 }
 
 /* ---- causal convolutions 3x3x3 ---- */
 
-/* A stack for a chunk of x's size and c channels; *inside is where the chunk goes. */
-static status stack_open(struct vae_pass *p, struct tensor *stack, struct tensor *inside,
-                         struct tensor x, int64_t c)
+/* out = conv(past and x) + residual, once x's seams have come; w: kernel, bias. */
+static status causal_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
+                          const struct tensor *w, struct tensor residual)
 {
-    const int64_t t = x.dim[0], h = x.dim[1];
+    const struct tensor past = p->chunk > 0 ? p->slot[slot] : none;
+    const struct tensor around = rows_around(&p->rows, x, true);
+    struct conv conv = over_seams(p);
 
-    TRY(arena_take(p->a, stack, p->v->dtype, t + 2, h + 2, x.dim[2], c));
-    *inside = tensor_slice(tensor_slice(*stack, 0, 2, t), 1, 1, h);
-    return ST_OK;
+    conv.front = 2;
+    TRY(bring_seams(p, x, true));
+    TRY(op_conv3d(p->v->dev, out, around, past, w[0], w[1], residual, conv));
+    return keep_past(p, slot, past, around);
 }
 
-/* out = conv(stack) + residual, once the chunk's seams have come and meanwhile the past; w: kernel,
- * bias. */
-static status stack_conv(struct vae_pass *p, struct tensor out, struct tensor stack, int slot,
-                         const struct tensor *w, struct tensor residual)
+/* out = conv(silu(norm(x))) + residual; w: gamma, kernel, bias. out may be x. */
+static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
+                          const struct tensor *w, struct tensor residual)
 {
-    struct device *dev = p->v->dev;
-    const struct tensor chunk = tensor_slice(stack, 0, 2, stack.dim[0] - 2);
-    struct halo halo;
+    const size_t mark = p->a->used;
+    struct tensor normed;
+    status st;
 
-    TRY(rows_halo_start(&p->rows, &halo, dev, p->a, chunk, true));
-    TRY(load_past(p, tensor_slice(stack, 0, 0, 2), slot, p->chunk == 0));
-    TRY(rows_halo_finish(&p->rows, &halo, dev, p->a, chunk, true));
-    TRY(keep_past(p, slot, stack));
-    return op_conv3d(dev, out, stack, w[0], w[1], residual, (struct conv){ 1, 1, 1, 1, false });
+    TRY_OUT(
+        rows_take(&p->rows, p->a, &normed, p->v->dtype, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
+    TRY_OUT(op_channel_norm(p->v->dev, normed, x, w[0], ACT_SILU));
+    TRY_OUT(causal_conv(p, out, normed, slot, &w[1], residual));
+out:
+    arena_release(p->a, mark);
+    return st;
 }
 
 static status first_conv(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
-    const struct tensor *w = &p->v->tensors[l->tensor];
     const struct tensor out = other(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
-    const size_t mark = p->a->used;
-    struct tensor stack, inside;
-    status st;
 
-    TRY_OUT(stack_open(p, &stack, &inside, *x, l->in));
-    TRY_OUT(op_copy(p->v->dev, inside, *x));
-    TRY_OUT(stack_conv(p, out, stack, l->slot, w, none));
+    TRY(causal_conv(p, out, *x, l->slot, &p->v->tensors[l->tensor], none));
     p->at = !p->at;
     *x = out;
-out:
-    arena_release(p->a, mark);
-    return st;
+    return ST_OK;
 }
 
 /* x + conv(silu(norm(conv(silu(norm(x)))))), the x in front through the shortcut where the widths
@@ -112,22 +127,19 @@ static status residual_block(struct vae_pass *p, const struct layer *l, struct t
     const struct tensor *w = &p->v->tensors[l->tensor];
     const struct tensor hidden = other(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
     const size_t mark = p->a->used;
-    struct tensor stack, inside;
+    struct tensor normed;
     status st;
 
-    TRY_OUT(stack_open(p, &stack, &inside, *x, l->in));
-    TRY_OUT(op_channel_norm(dev, inside, *x, w[0], ACT_SILU));
-    TRY_OUT(stack_conv(p, hidden, stack, l->slot, &w[1], none));
-    arena_release(p->a, mark);
-
-    TRY_OUT(stack_open(p, &stack, &inside, hidden, l->out));
-    TRY_OUT(op_channel_norm(dev, inside, hidden, w[3], ACT_SILU));
-    if (l->in != l->out) { // hidden has gone into the stack: its place takes the shortcut
+    TRY_OUT(normed_conv(p, hidden, *x, l->slot, w, none));
+    TRY_OUT(
+        rows_take(&p->rows, p->a, &normed, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out));
+    TRY_OUT(op_channel_norm(dev, normed, hidden, w[3], ACT_SILU));
+    if (l->in != l->out) { // hidden is done with: its place takes the shortcut
         TRY_OUT(mix(p, hidden, *x, w[6], w[7], none));
         p->at = !p->at;
         *x = hidden;
     }
-    TRY_OUT(stack_conv(p, *x, stack, l->slot + 1, &w[4], *x));
+    TRY_OUT(causal_conv(p, *x, normed, l->slot + 1, &w[4], *x));
 out:
     arena_release(p->a, mark);
     return st;
@@ -136,20 +148,12 @@ out:
 /* f32 whatever the pass computes in: what follows is at most a few channels wide. */
 static status head(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
-    const struct tensor *w = &p->v->tensors[l->tensor];
     const struct tensor out = other(p, DT_F32, x->dim[0], x->dim[1], x->dim[2], l->out);
-    const size_t mark = p->a->used;
-    struct tensor stack, inside;
-    status st;
 
-    TRY_OUT(stack_open(p, &stack, &inside, *x, l->in));
-    TRY_OUT(op_channel_norm(p->v->dev, inside, *x, w[0], ACT_SILU));
-    TRY_OUT(stack_conv(p, out, stack, l->slot, &w[1], none));
+    TRY(normed_conv(p, out, *x, l->slot, &p->v->tensors[l->tensor], none));
     p->at = !p->at;
     *x = out;
-out:
-    arena_release(p->a, mark);
-    return st;
+    return ST_OK;
 }
 
 /* ---- attention over the whole picture ---- */
@@ -201,24 +205,23 @@ static status down(struct vae_pass *p, const struct layer *l, struct tensor *x)
     const bool time = l->time && p->chunk > 0;
     const size_t mark = p->a->used;
     struct tensor out = other(p, p->v->dtype, time ? t / 2 : t, h / 2, cols / 2, l->out);
-    struct tensor frames, spatial = out, stack;
+    const struct tensor past = time ? p->slot[l->slot] : none;
+    struct conv conv = over_seams(p);
+    struct tensor spatial = out;
     status st;
 
-    if (time) {
-        TRY_OUT(arena_take(p->a, &frames, p->v->dtype, 1 + t, h / 2, cols / 2, l->out));
-        spatial = tensor_slice(frames, 0, 1, t);
-    }
-    TRY_OUT(arena_take(p->a, &stack, p->v->dtype, t, h + 1, cols, l->in));
-    TRY_OUT(op_copy(dev, tensor_slice(stack, 1, 0, h), *x));
-    TRY_OUT(rows_halo(&p->rows, dev, p->a, stack, false));
-    TRY_OUT(op_conv3d(dev, spatial, stack, w[0], w[1], none, (struct conv){ 1, 2, 0, 1, false }));
-    if (time) {
-        TRY_OUT(load_past(p, tensor_slice(frames, 0, 0, 1), l->slot, false));
-        TRY_OUT(keep_past(p, l->slot, frames));
-        TRY_OUT(op_conv3d(dev, out, frames, w[2], w[3], none, (struct conv){ 2, 1, 0, 0, false }));
-    } else if (l->time) {
-        TRY_OUT(keep_past(p, l->slot, out));
-    }
+    conv.stride = 2;
+    conv.top = conv.left = 0;
+    if (time)
+        TRY_OUT(arena_take(p->a, &spatial, p->v->dtype, t, h / 2, cols / 2, l->out));
+    TRY_OUT(bring_seams(p, *x, false));
+    TRY_OUT(
+        op_conv3d(dev, spatial, rows_around(&p->rows, *x, false), none, w[0], w[1], none, conv));
+    if (time)
+        TRY_OUT(op_conv3d(dev, out, spatial, past, w[2], w[3], none,
+                          (struct conv){ .stride_t = 2, .stride = 1, .front = 1 }));
+    if (l->time)
+        TRY_OUT(keep_past(p, l->slot, past, spatial));
     p->at = !p->at;
     *x = out;
 out:
@@ -236,22 +239,14 @@ static status double_frames(struct vae_pass *p, const struct layer *l, struct te
     const struct tensor *w = &p->v->tensors[l->tensor];
     const struct tensor halves =
         tensor_permute(tensor_split(frames, 0, 2), (const int[]){ 1, 0, 2, 3, 4 });
-    const int64_t t = x.dim[0], h = x.dim[1], cols = x.dim[2], c = l->in;
-    const size_t mark = p->a->used;
-    struct tensor stack;
-    status st;
+    const struct tensor past = p->chunk > 1 ? p->slot[l->slot] : none;
+    const int64_t c = l->in;
 
-    TRY_OUT(arena_take(p->a, &stack, p->v->dtype, 2 + t, h, cols, c));
-    TRY_OUT(load_past(p, tensor_slice(stack, 0, 0, 2), l->slot, p->chunk == 1));
-    TRY_OUT(op_copy(dev, tensor_slice(stack, 0, 2, t), x));
-    TRY_OUT(keep_past(p, l->slot, stack));
     for (int i = 0; i < 2; i++)
-        TRY_OUT(op_conv3d(dev, tensor_at(halves, i), stack, tensor_slice(w[2], 0, i * c, c),
-                          tensor_slice(w[3], 0, i * c, c), none,
-                          (struct conv){ 1, 1, 0, 0, false }));
-out:
-    arena_release(p->a, mark);
-    return st;
+        TRY(op_conv3d(dev, tensor_at(halves, i), x, past, tensor_slice(w[2], 0, i * c, c),
+                      tensor_slice(w[3], 0, i * c, c), none,
+                      (struct conv){ .stride_t = 1, .stride = 1, .front = 2 }));
+    return keep_past(p, l->slot, past, x);
 }
 
 /* Twice the rows and columns, nearest, then a convolution. */
@@ -263,17 +258,17 @@ static status up(struct vae_pass *p, const struct layer *l, struct tensor *x)
     const int64_t t = time ? 2 * x->dim[0] : x->dim[0], h = x->dim[1], cols = x->dim[2];
     const struct tensor out = other(p, p->v->dtype, t, 2 * h, 2 * cols, l->out);
     const size_t mark = p->a->used;
-    struct tensor stack, inside;
+    struct conv conv = over_seams(p);
+    struct tensor frames = *x;
     status st;
 
-    TRY_OUT(arena_take(p->a, &stack, p->v->dtype, t, h + 2, cols, l->in));
-    inside = tensor_slice(stack, 1, 1, h);
-    if (time)
-        TRY_OUT(double_frames(p, l, inside, *x));
-    else
-        TRY_OUT(op_copy(dev, inside, *x));
-    TRY_OUT(rows_halo(&p->rows, dev, p->a, stack, true));
-    TRY_OUT(op_conv3d(dev, out, stack, w[0], w[1], none, (struct conv){ 1, 1, 1, 1, true }));
+    conv.twice = true;
+    if (time) {
+        TRY_OUT(rows_take(&p->rows, p->a, &frames, p->v->dtype, t, h, cols, l->in));
+        TRY_OUT(double_frames(p, l, frames, *x));
+    }
+    TRY_OUT(bring_seams(p, frames, true));
+    TRY_OUT(op_conv3d(dev, out, rows_around(&p->rows, frames, true), none, w[0], w[1], none, conv));
     p->at = !p->at;
     *x = out;
 out:
@@ -301,13 +296,14 @@ static void layer_dims(const struct layer *l, bool first, int64_t *dim)
 static status take_slots(struct vae_pass *p, const struct layer *l, const int64_t *in,
                          const int64_t *out)
 {
+    const int64_t rows = rows_above(&p->rows) + in[1] + rows_below(&p->rows);
     const enum dtype dt = p->v->dtype;
     struct tensor *slot = &p->slot[l->slot];
 
     if (l->kind == LAYER_CONV || l->kind == LAYER_HEAD || l->kind == LAYER_RESIDUAL)
-        TRY(arena_take(p->a, &slot[0], dt, 2, in[1] + 2, in[2], l->in));
+        TRY(arena_take(p->a, &slot[0], dt, 2, rows, in[2], l->in));
     if (l->kind == LAYER_RESIDUAL)
-        TRY(arena_take(p->a, &slot[1], dt, 2, in[1] + 2, in[2], l->out));
+        TRY(arena_take(p->a, &slot[1], dt, 2, rows, in[2], l->out));
     if (l->kind == LAYER_UP && l->time)
         TRY(arena_take(p->a, &slot[0], dt, 2, in[1], in[2], l->in));
     if (l->kind == LAYER_DOWN && l->time)
@@ -319,7 +315,7 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
                      struct rows rows, int64_t frames, int64_t scale, int64_t cols, int64_t chunks)
 {
     int64_t dim[4] = { frames, rows.count * scale, cols, net->layer[0].in };
-    int64_t bytes = 0;
+    size_t bytes = 0;
 
     *p = (struct vae_pass){ .v = v, .net = net, .a = a, .rows = rows, .chunks = chunks };
     p->slot = calloc((size_t)net->slots, sizeof(p->slot[0]));
@@ -328,16 +324,17 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
     for (int i = 0; i < net->layers; i++) {
         const struct layer *l = &net->layer[i];
         const int64_t in[4] = { dim[0], dim[1], dim[2], dim[3] };
-        const size_t size = dtype_size(l->kind == LAYER_HEAD ? DT_F32 : v->dtype);
+        const enum dtype dt = l->kind == LAYER_HEAD ? DT_F32 : v->dtype;
+        size_t need;
 
         layer_dims(l, chunks == 1, dim);
         if (chunks > 1) // a single chunk has no future
             TRY(take_slots(p, l, in, dim));
-        const int64_t need = dim[0] * dim[1] * dim[2] * dim[3] * (int64_t)size;
+        need = rows_bytes(&p->rows, dt, dim[0], dim[1], dim[2], dim[3]);
         bytes = need > bytes ? need : bytes;
     }
-    TRY(arena_take(a, &p->buffer[0], DT_U8, bytes));
-    return arena_take(a, &p->buffer[1], DT_U8, bytes);
+    TRY(arena_take(a, &p->buffer[0], DT_U8, (int64_t)bytes));
+    return arena_take(a, &p->buffer[1], DT_U8, (int64_t)bytes);
 }
 
 void vae_pass_close(struct vae_pass *p, size_t mark)

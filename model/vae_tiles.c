@@ -188,10 +188,10 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
     if (v->group->rank != 0)
         goto out;
 
-    TRY_OUT(delivery_open(&delivery, v->dev, sink, pixels, most, b.sum.dim[1], b.sum.dim[2]));
+    TRY_OUT(delivery_open(&delivery, v->dev, a, sink, pixels, most, b.sum.dim[1], b.sum.dim[2]));
     for (int64_t i = 0, n; i < frames; i += n) {
         n = i == 0 ? 1 : most;
-        TRY_OUT(delivery_put(&delivery, a, tensor_slice(b.sum, 0, i, n), i));
+        TRY_OUT(delivery_put(&delivery, tensor_slice(b.sum, 0, i, n), i));
     }
     st = delivery_finish(&delivery);
 out:

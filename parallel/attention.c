@@ -80,8 +80,12 @@ static status pass_on(const struct sharing *s, struct transfer *t, struct tensor
 
     if (turn + 1 >= g->size)
         return ST_OK;
-    return group_exchange(g, t, (g->rank + 1) % g->size, at.k.data, pair_bytes(at),
-                          (g->rank + g->size - 1) % g->size, next.k.data, pair_bytes(next));
+
+    const struct message to = message_of((g->rank + 1) % g->size, at.k.data, pair_bytes(at));
+    const struct message from =
+        message_of((g->rank + g->size - 1) % g->size, next.k.data, pair_bytes(next));
+
+    return group_exchange(g, t, &to, 1, &from, 1);
 }
 
 /* out = attention of q over all pieces, of which this rank's own is in buffer[0] and the first

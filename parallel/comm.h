@@ -4,10 +4,9 @@
  *   comm_cuda  device memory of GPUs, by copy engines within a node and NCCL beyond
  *   comm_plan  nothing is moved
  *
- * group.c has checked the arguments, counts what is sent and hands out the slots 0 ..
- * GROUP_IN_FLIGHT - 1; a table keeps what belongs to a transfer under its slot until `wait`. Parts
- * of 0 bytes are no messages, and the part of a rank for itself is a copy (the table's, as only it
- * knows the memory) where both sides have it.
+ * group.c turns every exchange into lists of messages, counts what is sent and hands out the slots
+ * 0 .. GROUP_IN_FLIGHT - 1; a table keeps what belongs to a transfer under its slot until `wait`.
+ * What a rank has for itself is a copy, the table's, as only it knows the memory.
  *
  * A table whose device has queues of its own (a stream) orders instead of waiting: a start lets the
  * exchange wait for what is queued on the device, `wait` lets what is queued later wait for the
@@ -19,19 +18,23 @@
 
 #include "parallel/group.h"
 
+enum exchange_kind { ALL_GATHER, ALL_TO_ALL, EXCHANGE, BROADCAST, EXCHANGE_KINDS };
+extern const char *const exchange_name[EXCHANGE_KINDS];
+
+struct exchange {
+    enum exchange_kind kind;
+    const struct message *send, *recv; // to and from others; borrowed during the start
+    int sends, recvs;
+    struct message own_from, own_to; // the copy; of no bytes where there is none
+};
+
 struct comm_table {
     const char *name;
     /* Collective over the world; g->rank and g->size are to be filled in where members are asked
      * and not given. */
     status (*open)(struct group *g, struct world *w, int color);
     void (*close)(struct group *g);
-    status (*all_gather)(struct group *g, int slot, void *recv, const size_t *offset,
-                         const void *send);
-    status (*all_to_all)(struct group *g, int slot, void *recv, const size_t *recv_offset,
-                         const void *send, const size_t *send_offset);
-    status (*exchange)(struct group *g, int slot, int to, const void *send, size_t send_bytes,
-                       int from, void *recv, size_t recv_bytes);
-    status (*broadcast)(struct group *g, int slot, void *data, size_t bytes, int root);
+    status (*start)(struct group *g, int slot, const struct exchange *e);
     status (*wait)(struct group *g, int slot);
 };
 

@@ -46,6 +46,18 @@ status stream_wait(struct cuda_comm *c, volatile uint32_t *at, uint32_t value)
                      "waiting for a flag");
 }
 
+status stream_copy(struct cuda_comm *c, void *at, const struct message *to,
+                   const struct message *from)
+{
+    if (from->count == 1)
+        return cuda_st(
+            cudaMemcpyAsync(at, from->data, from->bytes, cudaMemcpyDeviceToDevice, c->stream),
+            "copying between GPUs");
+    return cuda_st(cudaMemcpy2DAsync(at, to->pitch, from->data, from->pitch, from->bytes,
+                                     (size_t)from->count, cudaMemcpyDeviceToDevice, c->stream),
+                   "copying between GPUs");
+}
+
 status all_of(MPI_Comm comm, status st)
 {
     int mine = st == ST_OK, all = mine;
@@ -97,9 +109,6 @@ static status open_local(struct cuda_comm *c, struct group *g)
     int least, most;
     void *pinned;
 
-    c->list = calloc(2 * (size_t)g->size, sizeof(*c->list));
-    if (c->list == NULL)
-        return fail(ST_MEMORY, "no host memory for group %s of %d ranks", g->name, g->size);
     TRY(driver_find(&c->driver));
     TRY(cuda_st(cudaDeviceGetStreamPriorityRange(&least, &most), "streams"));
     TRY(cuda_st(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, most), "streams"));
@@ -190,122 +199,38 @@ static void cuda_close(struct group *g)
     device_host_free(g->dev, (void *)c->begun);
     if (c->comm != MPI_COMM_NULL)
         MPI_Comm_free(&c->comm);
-    free(c->list);
     free(c);
     g->impl = NULL;
 }
 
 /* ---- exchanges ---- */
 
-struct lists {
-    struct message *send, *recv;
-    int sends, recvs;
-};
-
-static struct lists lists(struct cuda_comm *c)
+static struct tensor pieces_of(const struct message *m)
 {
-    return (struct lists){ .send = c->list, .recv = c->list + c->g->size };
+    struct tensor t = tensor_of(m->data, DT_U8, m->count, (int64_t)m->bytes);
+
+    t.stride[0] = (int64_t)m->pitch;
+    return t;
 }
 
-static void add_send(struct lists *l, int peer, const void *data, size_t bytes)
+static status cuda_start(struct group *g, int slot, const struct exchange *e)
 {
-    if (bytes > 0)
-        l->send[l->sends++] = (struct message){ peer, (void *)data, bytes };
-}
+    struct cuda_comm *c = g->impl;
+    const bool others = e->sends + e->recvs > 0;
 
-static void add_recv(struct lists *l, int peer, void *data, size_t bytes)
-{
-    if (bytes > 0)
-        l->recv[l->recvs++] = (struct message){ peer, data, bytes };
-}
-
-/* Queues an exchange: the messages, and a copy of what is this rank's own. */
-static status queue(struct cuda_comm *c, int slot, const struct lists *l, void *own_to,
-                    const void *own_from, size_t own)
-{
-    const cudaStream_t device = c->g->dev->stream;
-
-    TRY(cuda_st(cudaEventRecord(c->start, device), "event"));
+    TRY(cuda_st(cudaEventRecord(c->start, g->dev->stream), "event"));
     TRY(cuda_st(cudaStreamWaitEvent(c->stream, c->start, 0), "event"));
-    if (l->sends + l->recvs > 0) {
+    if (others) {
         c->started++;
         TRY(stream_write(c, c->begun, c->started));
-        TRY(c->mover->move(c, l->send, l->sends, l->recv, l->recvs));
-        TRY(stream_write(c, c->ended, c->started));
+        TRY(c->mover->move(c, e));
     }
-    if (own > 0 && own_to != own_from)
-        TRY(cuda_st(cudaMemcpyAsync(own_to, own_from, own, cudaMemcpyDeviceToDevice, c->stream),
-                    "copy"));
-    return cuda_st(cudaEventRecord(c->done[slot], c->stream), "event");
-}
-
-/* The i-th peer: everybody begins with another one. */
-static int peer_of(const struct group *g, int i)
-{
-    return (g->rank + i) % g->size;
-}
-
-static status cuda_all_gather(struct group *g, int slot, void *recv, const size_t *offset,
-                              const void *send)
-{
-    struct cuda_comm *c = g->impl;
-    const size_t own = offset[g->rank + 1] - offset[g->rank];
-    struct lists l = lists(c);
-
-    for (int i = 1; i < g->size; i++) {
-        const int to = peer_of(g, i), from = peer_of(g, g->size - i);
-
-        add_send(&l, to, send, own);
-        add_recv(&l, from, (char *)recv + offset[from], offset[from + 1] - offset[from]);
-    }
-    return queue(c, slot, &l, (char *)recv + offset[g->rank], send, own);
-}
-
-static status cuda_all_to_all(struct group *g, int slot, void *recv, const size_t *recv_offset,
-                              const void *send, const size_t *send_offset)
-{
-    struct cuda_comm *c = g->impl;
-    const size_t own = recv_offset[g->rank + 1] - recv_offset[g->rank];
-    const size_t given = send_offset[g->rank + 1] - send_offset[g->rank];
-    struct lists l = lists(c);
-
-    for (int i = 1; i < g->size; i++) {
-        const int to = peer_of(g, i), from = peer_of(g, g->size - i);
-
-        add_send(&l, to, (const char *)send + send_offset[to],
-                 send_offset[to + 1] - send_offset[to]);
-        add_recv(&l, from, (char *)recv + recv_offset[from],
-                 recv_offset[from + 1] - recv_offset[from]);
-    }
-    return queue(c, slot, &l, (char *)recv + recv_offset[g->rank],
-                 (const char *)send + send_offset[g->rank], own < given ? own : given);
-}
-
-static status cuda_exchange(struct group *g, int slot, int to, const void *send, size_t send_bytes,
-                            int from, void *recv, size_t recv_bytes)
-{
-    struct cuda_comm *c = g->impl;
-    struct lists l = lists(c);
-
-    if (to == g->rank)
-        return queue(c, slot, &l, recv, send, send_bytes);
-    if (to >= 0)
-        add_send(&l, to, send, send_bytes);
-    if (from >= 0)
-        add_recv(&l, from, recv, recv_bytes);
-    return queue(c, slot, &l, NULL, NULL, 0);
-}
-
-static status cuda_broadcast(struct group *g, int slot, void *data, size_t bytes, int root)
-{
-    struct cuda_comm *c = g->impl;
-    struct lists l = lists(c);
-
-    if (g->rank != root)
-        add_recv(&l, root, data, bytes);
-    for (int i = 1; i < g->size && g->rank == root; i++)
-        add_send(&l, peer_of(g, i), data, bytes);
-    return queue(c, slot, &l, NULL, NULL, 0);
+    for (int i = 0; i < e->recvs; i++)
+        device_cuda_written(c->stream, pieces_of(&e->recv[i]));
+    if (e->own_from.bytes > 0)
+        TRY(stream_copy(c, e->own_to.data, &e->own_to, &e->own_from));
+    TRY(cuda_st(cudaEventRecord(c->done[slot], c->stream), "event"));
+    return others ? stream_write(c, c->ended, c->started) : ST_OK;
 }
 
 static status cuda_wait(struct group *g, int slot)
@@ -319,9 +244,6 @@ const struct comm_table comm_cuda = {
     .name = "cuda",
     .open = cuda_open,
     .close = cuda_close,
-    .all_gather = cuda_all_gather,
-    .all_to_all = cuda_all_to_all,
-    .exchange = cuda_exchange,
-    .broadcast = cuda_broadcast,
+    .start = cuda_start,
     .wait = cuda_wait,
 };

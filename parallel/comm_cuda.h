@@ -6,8 +6,8 @@
  *   nccl  everywhere else
  *
  * comm_cuda.c orders: a group has a stream of its own, which waits for the device's stream where an
- * exchange starts; the device's stream waits for it in transfer_wait. Every exchange becomes two
- * lists of messages. A mover queues them on the group's stream. */
+ * exchange starts; the device's stream waits for it in transfer_wait. A mover queues the messages
+ * on the group's stream. */
 #ifndef PARALLEL_COMM_CUDA_H
 #define PARALLEL_COMM_CUDA_H
 
@@ -16,12 +16,6 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <mpi.h>
-
-struct message {
-    int peer; // rank in the group
-    void *data;
-    size_t bytes; // not 0
-};
 
 /* Stream memory operations and the extent of an allocation: of the driver, found at run time, as a
  * program built with CUDA also runs where there is no driver. */
@@ -40,8 +34,7 @@ struct mover {
     void (*close)(struct cuda_comm *c); // collective; of a half-open one too
     /* Queues the messages on c->stream. Those between two ranks, in one direction, arrive in the
      * order in which they were sent. */
-    status (*move)(struct cuda_comm *c, const struct message *send, int sends,
-                   const struct message *recv, int recvs);
+    status (*move)(struct cuda_comm *c, const struct exchange *e);
     /* The host waits for the device: has something gone wrong meanwhile? NULL: nothing to ask. */
     status (*ask)(struct cuda_comm *c);
     /* Device memory is about to be given back. NULL: nothing is kept about it. */
@@ -57,7 +50,6 @@ struct cuda_comm {
     cudaStream_t stream;               // the group's own
     cudaEvent_t start;                 // the device's stream where an exchange starts
     cudaEvent_t done[GROUP_IN_FLIGHT]; // the group's where it ends
-    struct message *list;              // [2 * size]
     struct device_watch watch;
     uint32_t started;                 // exchanges queued
     volatile uint32_t *begun, *ended; // pinned memory: exchanges that the stream has come to
@@ -74,6 +66,10 @@ status cuda_st(cudaError_t e, const char *what);
 /* *at = value, once the stream is there; the stream goes on once *at has come to value. */
 status stream_write(struct cuda_comm *c, volatile uint32_t *at, uint32_t value);
 status stream_wait(struct cuda_comm *c, volatile uint32_t *at, uint32_t value);
+
+/* Queues the copy of what `from` says to `at`, in the pitch of `to`. */
+status stream_copy(struct cuda_comm *c, void *at, const struct message *to,
+                   const struct message *from);
 
 /* All ranks of `comm` pass their own status; ST_OK when all did, else the own one or ST_DEVICE. */
 status all_of(MPI_Comm comm, status st);

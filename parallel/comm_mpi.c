@@ -9,16 +9,12 @@
 
 /* Point-to-point messages only, so that ranks without a part need not take part, and a silent peer
  * has a name. Messages between two ranks of one kind arrive in the order of their starts. */
-enum kind { ALL_GATHER, ALL_TO_ALL, EXCHANGE, BROADCAST };
-
-static const char *const kind_name[] = { "all-gather", "all-to-all", "exchange", "broadcast" };
-
 struct slot {
-    enum kind kind;
+    enum exchange_kind kind;
     int64_t number;       // of exchanges started on the group before
     int count;            // requests; those for receiving come first
-    MPI_Request *request; // [2 * size]
-    int *peer;            // [2 * size] rank in the group
+    MPI_Request *request; // [4 * size]
+    int *peer;            // [4 * size] rank in the group
 };
 
 struct comm_impl {
@@ -83,8 +79,8 @@ static status mpi_open(struct group *g, struct world *w, int color)
         have = c->world_rank != NULL;
     }
     for (int i = 0; have && i < GROUP_IN_FLIGHT; i++) {
-        c->slot[i].request = calloc(2 * (size_t)g->size, sizeof(*c->slot[i].request));
-        c->slot[i].peer = calloc(2 * (size_t)g->size, sizeof(*c->slot[i].peer));
+        c->slot[i].request = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].request));
+        c->slot[i].peer = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].peer));
         have = c->slot[i].request != NULL && c->slot[i].peer != NULL;
     }
     if (!have)
@@ -94,17 +90,7 @@ static status mpi_open(struct group *g, struct world *w, int color)
     return ST_OK;
 }
 
-static struct slot *slot_begin(struct group *g, int slot, enum kind kind)
-{
-    struct comm_impl *c = g->impl;
-
-    c->slot[slot].kind = kind;
-    c->slot[slot].count = 0;
-    c->slot[slot].number = c->started++;
-    return &c->slot[slot];
-}
-
-/* MPI counts in int: a longer message is one element of a type made for it. */
+/* MPI counts in int: a long piece is one element of a type made for it. */
 static MPI_Datatype long_type(size_t bytes)
 {
     const size_t block = (size_t)1 << 30;
@@ -114,108 +100,56 @@ static MPI_Datatype long_type(size_t bytes)
 
     MPI_Type_contiguous((int)block, MPI_BYTE, &type[0]);
     MPI_Type_create_struct(2, length, at, type, &whole);
-    MPI_Type_commit(&whole);
     MPI_Type_free(&type[0]);
     return whole;
 }
 
-static void post(struct group *g, struct slot *s, bool receive, int peer, void *data, size_t bytes)
+/* The message as one element. */
+static MPI_Datatype type_of(const struct message *m)
 {
-    const struct comm_impl *c = g->impl;
+    MPI_Datatype piece, whole;
+
+    if (m->bytes > INT_MAX)
+        piece = long_type(m->bytes);
+    else
+        MPI_Type_contiguous((int)m->bytes, MPI_BYTE, &piece);
+    MPI_Type_create_hvector((int)m->count, 1, (MPI_Aint)m->pitch, piece, &whole);
+    MPI_Type_commit(&whole);
+    MPI_Type_free(&piece);
+    return whole;
+}
+
+static void post(const struct comm_impl *c, struct slot *s, bool receive, const struct message *m)
+{
     MPI_Request *request = &s->request[s->count];
-    MPI_Datatype type = bytes > INT_MAX ? long_type(bytes) : MPI_BYTE;
-    const int count = bytes > INT_MAX ? 1 : (int)bytes;
+    MPI_Datatype type = type_of(m);
 
-    if (bytes == 0)
-        return;
+    assert(m->count <= INT_MAX);
     if (receive)
-        MPI_Irecv(data, count, type, peer, (int)s->kind, c->comm, request);
+        MPI_Irecv(m->data, 1, type, m->peer, (int)s->kind, c->comm, request);
     else
-        MPI_Isend(data, count, type, peer, (int)s->kind, c->comm, request);
-    if (type != MPI_BYTE)
-        MPI_Type_free(&type);
-    s->peer[s->count++] = peer;
+        MPI_Isend(m->data, 1, type, m->peer, (int)s->kind, c->comm, request);
+    MPI_Type_free(&type);
+    s->peer[s->count++] = m->peer;
 }
 
-static void post_recv(struct group *g, struct slot *s, int from, void *data, size_t bytes)
+static status mpi_start(struct group *g, int slot, const struct exchange *e)
 {
-    post(g, s, true, from, data, bytes);
-}
-
-static void post_send(struct group *g, struct slot *s, int to, const void *data, size_t bytes)
-{
-    post(g, s, false, to, (void *)data, bytes);
-}
-
-static void copy_own(void *to, const void *from, size_t bytes)
-{
-    if (to != from && bytes > 0)
-        memcpy(to, from, bytes);
-}
-
-static status mpi_all_gather(struct group *g, int slot, void *recv, const size_t *offset,
-                             const void *send)
-{
-    const size_t own = offset[g->rank + 1] - offset[g->rank];
-    struct slot *s = slot_begin(g, slot, ALL_GATHER);
+    const struct message *from = &e->own_from, *to = &e->own_to;
+    struct comm_impl *c = g->impl;
+    struct slot *s = &c->slot[slot];
 
     TRY(device_wait(g->dev));
-    for (int i = 0; i < g->size; i++)
-        if (i != g->rank)
-            post_recv(g, s, i, (char *)recv + offset[i], offset[i + 1] - offset[i]);
-    for (int i = 0; i < g->size; i++)
-        if (i != g->rank)
-            post_send(g, s, i, send, own);
-    copy_own((char *)recv + offset[g->rank], send, own);
-    return ST_OK;
-}
-
-static status mpi_all_to_all(struct group *g, int slot, void *recv, const size_t *recv_offset,
-                             const void *send, const size_t *send_offset)
-{
-    const int r = g->rank;
-    struct slot *s = slot_begin(g, slot, ALL_TO_ALL);
-
-    TRY(device_wait(g->dev));
-    for (int i = 0; i < g->size; i++)
-        if (i != r)
-            post_recv(g, s, i, (char *)recv + recv_offset[i], recv_offset[i + 1] - recv_offset[i]);
-    for (int i = 0; i < g->size; i++)
-        if (i != r)
-            post_send(g, s, i, (const char *)send + send_offset[i],
-                      send_offset[i + 1] - send_offset[i]);
-    if (recv_offset[r + 1] > recv_offset[r])
-        copy_own((char *)recv + recv_offset[r], (const char *)send + send_offset[r],
-                 send_offset[r + 1] - send_offset[r]);
-    return ST_OK;
-}
-
-static status mpi_exchange(struct group *g, int slot, int to, const void *send, size_t send_bytes,
-                           int from, void *recv, size_t recv_bytes)
-{
-    struct slot *s = slot_begin(g, slot, EXCHANGE);
-
-    TRY(device_wait(g->dev));
-    if (from >= 0 && from != g->rank)
-        post_recv(g, s, from, recv, recv_bytes);
-    if (to >= 0 && to != g->rank)
-        post_send(g, s, to, send, send_bytes);
-    else if (to == g->rank)
-        copy_own(recv, send, send_bytes);
-    return ST_OK;
-}
-
-static status mpi_broadcast(struct group *g, int slot, void *data, size_t bytes, int root)
-{
-    struct slot *s = slot_begin(g, slot, BROADCAST);
-
-    TRY(device_wait(g->dev));
-    if (g->rank != root)
-        post_recv(g, s, root, data, bytes);
-    else
-        for (int i = 0; i < g->size; i++)
-            if (i != root)
-                post_send(g, s, i, data, bytes);
+    s->kind = e->kind;
+    s->count = 0;
+    s->number = c->started++;
+    for (int i = 0; i < e->recvs; i++)
+        post(c, s, true, &e->recv[i]);
+    for (int i = 0; i < e->sends; i++)
+        post(c, s, false, &e->send[i]);
+    for (int64_t i = 0; i < from->count && from->bytes > 0; i++)
+        memcpy((char *)to->data + (size_t)i * to->pitch,
+               (const char *)from->data + (size_t)i * from->pitch, from->bytes);
     return ST_OK;
 }
 
@@ -239,7 +173,7 @@ static status silent(struct group *g, struct slot *s)
     return fail(ST_PEER,
                 "rank %d waited %.0f s for rank%s in %s %lld of group %s (%d ranks): see what "
                 "became of it, or allow more time",
-                c->world_rank[g->rank], g->deadline_s, who, kind_name[s->kind],
+                c->world_rank[g->rank], g->deadline_s, who, exchange_name[s->kind],
                 (long long)s->number, g->name, g->size);
 }
 
@@ -255,9 +189,6 @@ const struct comm_table comm_mpi = {
     .name = "mpi",
     .open = mpi_open,
     .close = mpi_close,
-    .all_gather = mpi_all_gather,
-    .all_to_all = mpi_all_to_all,
-    .exchange = mpi_exchange,
-    .broadcast = mpi_broadcast,
+    .start = mpi_start,
     .wait = mpi_wait_slot,
 };

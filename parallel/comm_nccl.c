@@ -67,16 +67,19 @@ static void nccl_close(struct cuda_comm *c)
     c->impl = NULL;
 }
 
-static status nccl_move(struct cuda_comm *c, const struct message *send, int sends,
-                        const struct message *recv, int recvs)
+static status nccl_move(struct cuda_comm *c, const struct exchange *x)
 {
     ncclComm_t comm = c->impl;
     ncclResult_t e = ncclGroupStart();
 
-    for (int i = 0; i < sends && e == ncclSuccess; i++)
-        e = ncclSend(send[i].data, send[i].bytes, ncclUint8, send[i].peer, comm, c->stream);
-    for (int i = 0; i < recvs && e == ncclSuccess; i++)
-        e = ncclRecv(recv[i].data, recv[i].bytes, ncclUint8, recv[i].peer, comm, c->stream);
+    for (int i = 0; i < x->sends; i++)
+        for (int64_t j = 0; j < x->send[i].count && e == ncclSuccess; j++)
+            e = ncclSend((char *)x->send[i].data + (size_t)j * x->send[i].pitch, x->send[i].bytes,
+                         ncclUint8, x->send[i].peer, comm, c->stream);
+    for (int i = 0; i < x->recvs; i++)
+        for (int64_t j = 0; j < x->recv[i].count && e == ncclSuccess; j++)
+            e = ncclRecv((char *)x->recv[i].data + (size_t)j * x->recv[i].pitch, x->recv[i].bytes,
+                         ncclUint8, x->recv[i].peer, comm, c->stream);
     if (e == ncclSuccess)
         e = ncclGroupEnd();
     return nccl_st(comm, e, "sending");

@@ -31,7 +31,7 @@
 struct place {
     _Atomic uint32_t number; // n, when the rest is there
     int shown;
-    size_t offset;
+    size_t offset, pitch;
 };
 
 /* An allocation that peers may write into. */
@@ -330,6 +330,7 @@ static status invite(struct cuda_comm *c, const struct message *m)
     TRY(wait_host(c, m->peer, &pair->taken, n - DEPTH));
     TRY(find_mine(c, m->data, &place->shown));
     place->offset = (size_t)((char *)m->data - p->mine[place->shown].base);
+    place->pitch = m->pitch;
     atomic_store_explicit(&place->number, n, memory_order_release);
     return stream_write(c, ready_flag(c, m->peer, c->g->rank), n);
 }
@@ -340,30 +341,31 @@ static status deliver(struct cuda_comm *c, const struct message *m)
     struct pair *pair = &p->board[m->peer]->from[c->g->rank];
     const uint32_t n = ++p->sent[m->peer];
     struct place *place = &pair->place[n % DEPTH];
+    struct message to = *m;
     char *base;
 
     TRY(wait_host(c, m->peer, &place->number, n));
     TRY(find_theirs(c, m->peer, place->shown, &base));
     base += place->offset;
+    to.pitch = place->pitch;
     atomic_store_explicit(&pair->taken, n, memory_order_release);
     TRY(stream_wait(c, ready_flag(c, c->g->rank, m->peer), n));
-    TRY(cuda_st(cudaMemcpyAsync(base, m->data, m->bytes, cudaMemcpyDeviceToDevice, c->stream),
-                "copying to a peer"));
+    TRY(stream_copy(c, base, &to, m));
     return stream_write(c, arrived_flag(c, m->peer, c->g->rank), n);
 }
 
-static status peer_move(struct cuda_comm *c, const struct message *send, int sends,
-                        const struct message *recv, int recvs)
+static status peer_move(struct cuda_comm *c, const struct exchange *e)
 {
     const struct peer_comm *p = c->impl;
 
     let_go_closing(c);
-    for (int i = 0; i < recvs; i++)
-        TRY(invite(c, &recv[i]));
-    for (int i = 0; i < sends; i++)
-        TRY(deliver(c, &send[i]));
-    for (int i = 0; i < recvs; i++)
-        TRY(stream_wait(c, arrived_flag(c, c->g->rank, recv[i].peer), p->received[recv[i].peer]));
+    for (int i = 0; i < e->recvs; i++)
+        TRY(invite(c, &e->recv[i]));
+    for (int i = 0; i < e->sends; i++)
+        TRY(deliver(c, &e->send[i]));
+    for (int i = 0; i < e->recvs; i++)
+        TRY(stream_wait(c, arrived_flag(c, c->g->rank, e->recv[i].peer),
+                        p->received[e->recv[i].peer]));
     return ST_OK;
 }
 

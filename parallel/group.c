@@ -5,13 +5,17 @@
 #include <assert.h>
 #include <stdlib.h>
 
+const char *const exchange_name[EXCHANGE_KINDS] = { "all-gather", "all-to-all", "exchange",
+                                                    "broadcast" };
+
 /* The part of the table, and room for offsets; members may still be unknown. */
 static status open_parts(struct group *g, struct world *w, int color)
 {
     TRY(g->comm->open(g, w, color));
     g->send_at = calloc((size_t)g->size + 1, sizeof(*g->send_at));
     g->recv_at = calloc((size_t)g->size + 1, sizeof(*g->recv_at));
-    if (g->send_at == NULL || g->recv_at == NULL)
+    g->list = calloc(4 * (size_t)g->size + 1, sizeof(*g->list));
+    if (g->send_at == NULL || g->recv_at == NULL || g->list == NULL)
         return fail(ST_MEMORY, "no host memory for group %s of %d ranks", g->name, g->size);
     return ST_OK;
 }
@@ -46,7 +50,39 @@ void group_close(struct group *g)
         g->comm->close(g);
     free(g->send_at);
     free(g->recv_at);
+    free(g->list);
     *g = (struct group){ 0 };
+}
+
+/* ---- an exchange as messages ---- */
+
+static struct exchange begin(struct group *g, enum exchange_kind kind)
+{
+    return (struct exchange){ .kind = kind, .send = g->list, .recv = g->list + 2 * g->size };
+}
+
+/* Adds a message to others, or the part for this rank itself. */
+static void add(const struct group *g, struct message *list, int *count, struct message *own,
+                struct message m)
+{
+    if (m.peer < 0 || m.bytes == 0)
+        return;
+    assert(m.peer < g->size && m.count > 0 && *count < 2 * g->size);
+    assert(m.peer != g->rank || own->bytes == 0);
+    if (m.peer == g->rank)
+        *own = m;
+    else
+        list[(*count)++] = m;
+}
+
+static void add_send(struct group *g, struct exchange *e, struct message m)
+{
+    add(g, g->list, &e->sends, &e->own_from, m);
+}
+
+static void add_recv(struct group *g, struct exchange *e, struct message m)
+{
+    add(g, g->list + 2 * g->size, &e->recvs, &e->own_to, m);
 }
 
 static size_t part(const size_t *offset, int i)
@@ -54,79 +90,89 @@ static size_t part(const size_t *offset, int i)
     return offset[i + 1] - offset[i];
 }
 
-static void count_message(struct group *g, int to, size_t bytes)
+static struct message part_of(int peer, const void *data, const size_t *offset)
 {
-    if (to != g->rank && bytes > 0) {
-        g->sent += (double)bytes;
-        g->messages++;
-    }
+    return message_of(peer, (const char *)data + offset[peer], part(offset, peer));
 }
 
-static int take_slot(const struct group *g)
+static status start(struct group *g, struct transfer *t, struct exchange *e)
 {
     int slot = 0;
 
+    assert(t->group == NULL);
     while (g->open >> slot & 1)
         slot++;
     assert(slot < GROUP_IN_FLIGHT);
-    return slot;
-}
-
-static status started(struct group *g, struct transfer *t, int slot)
-{
+    if (e->own_from.bytes == 0 || e->own_to.bytes == 0 || e->own_from.data == e->own_to.data)
+        e->own_from = e->own_to = (struct message){ 0 };
+    assert(e->own_from.bytes == e->own_to.bytes && e->own_from.count == e->own_to.count);
+    for (int i = 0; i < e->sends; i++)
+        g->sent += (double)e->send[i].bytes * (double)e->send[i].count;
+    g->messages += e->sends;
+    TRY(g->comm->start(g, slot, e));
     g->open |= 1u << slot;
     *t = (struct transfer){ .group = g, .slot = slot };
     return ST_OK;
 }
 
+/* The k-th rank to send to after this one, and to receive from before it: everybody begins with
+ * another one. */
+static int after(const struct group *g, int k)
+{
+    return (g->rank + k) % g->size;
+}
+
+static int before(const struct group *g, int k)
+{
+    return (g->rank + g->size - k) % g->size;
+}
+
 status group_all_gather(struct group *g, struct transfer *t, void *recv, const size_t *offset,
                         const void *send)
 {
-    const int slot = take_slot(g);
+    struct exchange e = begin(g, ALL_GATHER);
 
-    assert(t->group == NULL);
-    for (int i = 0; i < g->size; i++)
-        count_message(g, i, part(offset, g->rank));
-    TRY(g->comm->all_gather(g, slot, recv, offset, send));
-    return started(g, t, slot);
+    for (int k = 0; k < g->size; k++) {
+        add_send(g, &e, message_of(after(g, k), send, part(offset, g->rank)));
+        add_recv(g, &e, part_of(before(g, k), recv, offset));
+    }
+    return start(g, t, &e);
 }
 
 status group_all_to_all(struct group *g, struct transfer *t, void *recv, const size_t *recv_offset,
                         const void *send, const size_t *send_offset)
 {
-    const size_t own_sent = part(send_offset, g->rank), own_got = part(recv_offset, g->rank);
-    const int slot = take_slot(g);
+    struct exchange e = begin(g, ALL_TO_ALL);
 
-    assert(t->group == NULL);
-    assert(own_sent == own_got || own_sent == 0 || own_got == 0);
-    for (int i = 0; i < g->size; i++)
-        count_message(g, i, part(send_offset, i));
-    TRY(g->comm->all_to_all(g, slot, recv, recv_offset, send, send_offset));
-    return started(g, t, slot);
+    for (int k = 0; k < g->size; k++) {
+        add_send(g, &e, part_of(after(g, k), send, send_offset));
+        add_recv(g, &e, part_of(before(g, k), recv, recv_offset));
+    }
+    return start(g, t, &e);
 }
 
-status group_exchange(struct group *g, struct transfer *t, int to, const void *send,
-                      size_t send_bytes, int from, void *recv, size_t recv_bytes)
+status group_exchange(struct group *g, struct transfer *t, const struct message *send, int sends,
+                      const struct message *recv, int recvs)
 {
-    const int slot = take_slot(g);
+    struct exchange e = begin(g, EXCHANGE);
 
-    assert(t->group == NULL && to >= -1 && to < g->size && from >= -1 && from < g->size);
-    assert(to != g->rank || (from == to && send_bytes == recv_bytes));
-    if (to >= 0)
-        count_message(g, to, send_bytes);
-    TRY(g->comm->exchange(g, slot, to, send, send_bytes, from, recv, recv_bytes));
-    return started(g, t, slot);
+    for (int i = 0; i < sends; i++)
+        add_send(g, &e, send[i]);
+    for (int i = 0; i < recvs; i++)
+        add_recv(g, &e, recv[i]);
+    return start(g, t, &e);
 }
 
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root)
 {
-    const int slot = take_slot(g);
+    struct exchange e = begin(g, BROADCAST);
 
-    assert(t->group == NULL && root >= 0 && root < g->size);
-    for (int i = 0; i < g->size && g->rank == root; i++)
-        count_message(g, i, bytes);
-    TRY(g->comm->broadcast(g, slot, data, bytes, root));
-    return started(g, t, slot);
+    assert(root >= 0 && root < g->size);
+    if (g->rank != root)
+        add_recv(g, &e, message_of(root, data, bytes));
+    for (int k = 1; k < g->size && g->rank == root; k++)
+        add_send(g, &e, message_of(after(g, k), data, bytes));
+    return start(g, t, &e);
 }
 
 status transfer_wait(struct transfer *t)

@@ -26,6 +26,7 @@ struct group {
     struct device *dev;
     double deadline_s;         // from the world; may be changed
     size_t *send_at, *recv_at; // [size + 1] each: room for the offsets of the exchange at hand
+    struct message *list;      // [4 * size]: its messages
     double sent, messages;     // bytes this rank sent to others, and in how many messages
     const struct comm_table *comm;
     void *impl;
@@ -36,6 +37,22 @@ struct transfer {
     struct group *group; // NULL: nothing in flight
     int slot;
 };
+
+/* What goes to a rank or comes from one: pieces of memory of one size. Both ends see the same
+ * number and size of them, each with a pitch of its own. */
+struct message {
+    int peer; // rank in the group; -1: no message
+    void *data;
+    size_t bytes;  // of a piece; 0: no message
+    int64_t count; // of pieces,
+    size_t pitch;  // so many bytes apart
+};
+
+/* One piece. */
+static inline struct message message_of(int peer, const void *data, size_t bytes)
+{
+    return (struct message){ peer, (void *)data, bytes, 1, bytes };
+}
 
 /* Splits the world: ranks with equal color form a group, in order of world rank; color < 0 stays
  * out and gets a group of size 0. Collective over the world, also where it fails (ST_MEMORY): agree
@@ -55,10 +72,11 @@ status group_all_gather(struct group *g, struct transfer *t, void *recv, const s
 status group_all_to_all(struct group *g, struct transfer *t, void *recv, const size_t *recv_offset,
                         const void *send, const size_t *send_offset);
 
-/* One message to `to` and one from `from`; a rank of -1, or 0 bytes, leaves that side out. Only the
- * ranks at both ends take part. */
-status group_exchange(struct group *g, struct transfer *t, int to, const void *send,
-                      size_t send_bytes, int from, void *recv, size_t recv_bytes);
+/* Any messages, all at once; those between two ranks arrive in the order in which they were sent.
+ * Only the ranks at their ends take part. What a rank sends itself is one message. At most 2 * size
+ * either way; the lists are the caller's. */
+status group_exchange(struct group *g, struct transfer *t, const struct message *send, int sends,
+                      const struct message *recv, int recvs);
 
 /* Root's bytes to everybody, in place. */
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root);

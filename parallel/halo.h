@@ -2,7 +2,7 @@
  *
  * Rank i of the first min(P, H) ranks of a group holds rows [split_at(H, n, i), ...) of a picture
  * of H latent rows, times the scale of the layer at hand. A convolution of height 3 needs one row
- * of each neighbour. */
+ * of each neighbour: its input has room for it where there is one. */
 #ifndef PARALLEL_HALO_H
 #define PARALLEL_HALO_H
 
@@ -18,36 +18,38 @@ struct rows {
 
 void rows_split(struct rows *r, struct group *g, int64_t total);
 
-/* Fills the seam rows of a padded frame stack x [T, 1 + h + 1, W, C], whose own rows are 1..h: row
- * 0 with the last own row of the rank above, row h+1 with the first of the rank below, zeros at the
- * picture's edges. `above` false leaves row 0 alone (it is not there for the asymmetric
- * convolution: x is then [T, h + 1, W, C] with own rows 0..h-1). Collective over the ranks that
- * hold rows. step: scratch for the packed rows, given back on return. */
-status rows_halo(const struct rows *r, struct device *dev, struct arena *step, struct tensor x,
-                 bool above);
+/* Rows that the neighbours above and below give: 1, or 0 where there is none. */
+static inline int rows_above(const struct rows *r)
+{
+    return r->group->rank > 0;
+}
 
-/* A seam on its way. */
-struct seam {
-    struct tensor sent, got; // [T, 1, W, C], contiguous
-    struct transfer transfer;
-};
+static inline int rows_below(const struct rows *r)
+{
+    return r->group->rank + 1 < r->ranks;
+}
 
-struct halo {
-    struct seam up, down; // my row to that neighbour, the row of the other one to me
-    size_t mark;          // of the step
-};
+/* Own rows *x [t, h, w, c] in memory that has room for the seam rows around them: frames of
+ * rows_above + h + rows_below rows. rows_bytes: of that memory. */
+status rows_take(const struct rows *r, struct arena *a, struct tensor *x, enum dtype dt, int64_t t,
+                 int64_t h, int64_t w, int64_t c);
+struct tensor rows_in(const struct rows *r, void *data, enum dtype dt, int64_t t, int64_t h,
+                      int64_t w, int64_t c);
+size_t rows_bytes(const struct rows *r, enum dtype dt, int64_t t, int64_t h, int64_t w, int64_t c);
 
-/* rows_halo in two halves, between which other frames may be filled and other work queued. Where
- * the first one fails the second is not called. */
-status rows_halo_start(const struct rows *r, struct halo *halo, struct device *dev,
-                       struct arena *step, struct tensor x, bool above);
-status rows_halo_finish(const struct rows *r, struct halo *halo, struct device *dev,
-                        struct arena *step, struct tensor x, bool above);
+/* The same rows of such an x with the seam rows; `above` false: without the one above. */
+struct tensor rows_around(const struct rows *r, struct tensor x, bool above);
 
-/* Own rows x [T, h, W, C], contiguous, of every rank to `out` [T, H, W, C], contiguous, on every
- * rank that holds rows (or only on rank `root` when root >= 0; out is not looked at elsewhere).
- * scale: rows of x per row of the split. One dtype, any. Collective over the ranks that hold rows;
- * root is one of them. */
+/* Starts to fill the seam rows of such an x: the first with the last own row of the rank above, the
+ * last with the first own row of the rank below. `above` false: only the latter, for windows that
+ * look down only. They have come after transfer_wait; own rows may be read meanwhile. Collective
+ * over the ranks that hold rows. */
+status rows_halo(const struct rows *r, struct transfer *t, struct tensor x, bool above);
+
+/* Own rows x [T, h, W, C], frames contiguous, of every rank to `out` [T, H, W, C], contiguous, on
+ * every rank that holds rows (or only on rank `root` when root >= 0; out is not looked at
+ * elsewhere). scale: rows of x per row of the split. One dtype, any. Collective over the ranks that
+ * hold rows; root is one of them. */
 status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int64_t scale,
                    int root);
 

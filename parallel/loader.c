@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUFFER_BYTES ((size_t)4 << 20)
+#define BUFFER_BYTES ((size_t)2 << 20)
 #define BUFFERS 2      // of a thread: one is read into, one is on its way; more leave the caches
 #define THREADS_MAX 16 // 12 fill a link of 55 GB/s; 16 do so from files that need converting
 #define LINE_BYTES 512
@@ -81,7 +81,7 @@ static status bring(struct reader *r, const struct run *p)
     TRY(device_mark_wait(dev, &r->sent[b]));
     TRY(p->fill(p->payload, p->unit, p->from, p->from + p->bytes, r->buffer[b]));
     TRY(device_queue_upload(dev, tensor_of(p->dst, DT_U8, (int64_t)p->bytes), r->buffer[b]));
-    return device_mark_set(dev, &r->sent[b], QUEUE_UPLOADS);
+    return device_mark_set(dev, &r->sent[b], QUEUE_COPIES);
 }
 
 static void *fill_pieces(void *payload)
@@ -209,7 +209,7 @@ status loader_add(struct loader *l, loader_fill *fill, void *payload, int unit, 
         return ST_OK;
     if (l->count == 0) { // nothing is on its way, so the lock is not needed for that
         TRY(device_mark_set(l->dev, &l->ordered, QUEUE_WORK));
-        TRY(device_mark_follow(l->dev, &l->ordered, QUEUE_UPLOADS));
+        TRY(device_mark_follow(l->dev, &l->ordered, QUEUE_COPIES));
     }
     pthread_mutex_lock(&l->lock);
     if (l->count == l->room) {
@@ -245,6 +245,6 @@ status loader_finish(struct loader *l)
     pthread_mutex_unlock(&l->lock);
     if (st != ST_OK)
         return fail(st, "%s", l->line);
-    TRY(device_mark_set(l->dev, &l->ordered, QUEUE_UPLOADS));
+    TRY(device_mark_set(l->dev, &l->ordered, QUEUE_COPIES));
     return device_mark_follow(l->dev, &l->ordered, QUEUE_WORK);
 }

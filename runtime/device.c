@@ -81,6 +81,7 @@ static const struct device_api cpu_api = {
     .host_alloc = cpu_alloc,
     .host_free = cpu_free,
     .queue_upload = cpu_copy,
+    .queue_download = cpu_copy,
     MARKS_AT_ONCE,
 };
 
@@ -127,6 +128,7 @@ static const struct device_api plan_api = {
     .host_alloc = plan_alloc,
     .host_free = plan_free,
     .queue_upload = plan_copy,
+    .queue_download = plan_copy,
     MARKS_AT_ONCE,
 };
 
@@ -243,6 +245,12 @@ status device_queue_upload(struct device *dev, struct tensor dst, const void *sr
 {
     assert(tensor_contiguous(dst));
     return dev->api->queue_upload(dev, dst.data, src, tensor_bytes(dst));
+}
+
+status device_queue_download(struct device *dev, void *dst, struct tensor src)
+{
+    assert(tensor_contiguous(src));
+    return dev->api->queue_download(dev, dst, src.data, tensor_bytes(src));
 }
 
 status device_mark_init(struct device *dev, struct device_mark *m)

@@ -17,9 +17,9 @@ enum device_kind { DEVICE_CPU, DEVICE_CUDA, DEVICE_PLAN };
 
 struct device;
 
-/* What is queued on a device is done in order; a GPU has a second queue for what is brought in
- * while it computes. On the other kinds everything is done at once. */
-enum device_queue { QUEUE_WORK, QUEUE_UPLOADS };
+/* What is queued on a device is done in order; a GPU has a second queue for copies from and to the
+ * host while it computes. On the other kinds everything is done at once. */
+enum device_queue { QUEUE_WORK, QUEUE_COPIES };
 
 struct device_mark {
     void *event; // the kind's own handle; a cudaEvent_t
@@ -37,6 +37,7 @@ struct device_api {
     status (*host_alloc)(struct device *dev, void **p, size_t bytes);
     void (*host_free)(struct device *dev, void *p);
     status (*queue_upload)(struct device *dev, void *dst, const void *src, size_t bytes);
+    status (*queue_download)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*mark_init)(struct device *dev, struct device_mark *m);
     void (*mark_done)(struct device *dev, struct device_mark *m);
     status (*mark_set)(struct device *dev, struct device_mark *m, enum device_queue q);
@@ -59,7 +60,7 @@ struct device {
     const struct device_api *api;
     const struct table *table;                 // the ops, kernels/table.h
     void *workspace;                           // scratch of the table, table->workspace bytes
-    void *stream, *uploads;                    // the queues: the kind's own, cudaStream_t
+    void *stream, *copies;                     // the queues: the kind's own, cudaStream_t
     void *backend;                             // what the table keeps: library handles and plans
     void (*backend_close)(struct device *dev); // set with it
     void *loader;                              // the same for parallel/loader.h
@@ -97,6 +98,11 @@ status device_cuda_memory(int index, size_t *total, size_t *available);
 /* Where GPU `index` sits, as hwloc names it: "0000:3b:00.0". */
 status device_cuda_bus(int index, char *text, size_t size);
 
+/* Tells compute-sanitizer's initcheck what was written where it does not look, behind what is
+ * queued on `stream`: by copies that kernels ask the copy engine for, or by another GPU. Nothing
+ * without that tool. */
+void device_cuda_written(void *stream, struct tensor t);
+
 /* `watch` stays the caller's. */
 void device_watch_add(struct device *dev, struct device_watch *watch);
 void device_watch_remove(struct device *dev, struct device_watch *watch);
@@ -120,9 +126,10 @@ status device_copy(struct device *dev, struct tensor dst, struct tensor src); //
 status device_zero(struct device *dev, struct tensor dst);
 status device_wait(struct device *dev);
 
-/* Queues a copy on QUEUE_UPLOADS. `src` is of device_host_alloc, and borrowed until a mark that is
- * set behind the copy is reached. This, and the marks, from any thread. */
+/* Queues a copy on QUEUE_COPIES. The host's memory is of device_host_alloc, and borrowed until a
+ * mark that is set behind the copy is reached. These, and the marks, from any thread. */
 status device_queue_upload(struct device *dev, struct tensor dst, const void *src);
+status device_queue_download(struct device *dev, void *dst, struct tensor src);
 
 /* A place in a queue: behind everything that is queued there when the mark is set. What is queued
  * later on the queue that follows it waits for it; mark_wait makes the host wait. A mark that was

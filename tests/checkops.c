@@ -102,14 +102,32 @@ static status norm_rope_first(struct device *dev, struct tensor x, struct tensor
 }
 
 static status conv3d_padding(struct device *dev, struct tensor out, struct tensor x,
-                             struct tensor w, struct tensor bias, struct tensor residual,
-                             struct conv conv)
+                             struct tensor past, struct tensor w, struct tensor bias,
+                             struct tensor residual, struct conv conv)
 {
-    const int left = conv.pad_left; // on the wrong side
+    const int left = conv.left; // on the wrong side
 
-    conv.pad_left = conv.pad_right;
-    conv.pad_right = left;
-    return table_ref.conv3d(dev, out, x, w, bias, residual, conv);
+    conv.left = conv.right;
+    conv.right = left;
+    return table_ref.conv3d(dev, out, x, past, w, bias, residual, conv);
+}
+
+static status conv3d_no_past(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor past, struct tensor w, struct tensor bias,
+                             struct tensor residual, struct conv conv)
+{
+    return table_ref.conv3d(dev, out, x, (struct tensor){ 0 }, w, bias, residual, conv);
+}
+
+static status conv3d_rows(struct device *dev, struct tensor out, struct tensor x,
+                          struct tensor past, struct tensor w, struct tensor bias,
+                          struct tensor residual, struct conv conv)
+{
+    const int top = conv.top; // on the wrong side
+
+    conv.top = conv.bottom;
+    conv.bottom = top;
+    return table_ref.conv3d(dev, out, x, past, w, bias, residual, conv);
 }
 
 static status channel_norm_no_floor(struct device *dev, struct tensor out, struct tensor x,
@@ -163,6 +181,8 @@ static int self_test(uint64_t seed)
         { "forgets the last key", check_attentions, { .attention = attention_last_key } },
         { "forgets the first token", check_norms, { .norm_rope = norm_rope_first } },
         { "padding on the wrong side", check_products, { .conv3d = conv3d_padding } },
+        { "rows on the wrong side", check_products, { .conv3d = conv3d_rows } },
+        { "no frames before", check_products, { .conv3d = conv3d_no_past } },
         { "divides by zero", check_norms, { .channel_norm = channel_norm_no_floor } },
         { "reads what it must not", check_elementwise, { .lincomb = lincomb_reads_all } },
         { "rounds wrongly", check_elementwise, { .copy = copy_truncates } },

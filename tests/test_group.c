@@ -109,6 +109,15 @@ static void all_to_all(struct side *s, bool own)
         check_bytes("all-to-all", s->in + g->recv_at[i], i, g->rank, pair_bytes(i, g->rank));
 }
 
+/* One message there and one from here. */
+static void pass_on(struct side *s, struct transfer *t, int to, const void *send, int from,
+                    void *recv, size_t bytes)
+{
+    const struct message out = message_of(to, send, bytes), in = message_of(from, recv, bytes);
+
+    CHECK(group_exchange(s->g, t, &out, 1, &in, 1) == ST_OK, "%s", status_line());
+}
+
 /* Round the group, as many at a time as may be; then along a line, where the last does not call. */
 static void exchange(struct side *s)
 {
@@ -120,9 +129,7 @@ static void exchange(struct side *s)
         fill(s->out + i * 512, g->rank, i, 512);
     up(s);
     for (size_t i = 0; i < GROUP_IN_FLIGHT; i++)
-        CHECK(group_exchange(g, &t[i], to, send_at(s, i * 512), 512, from, recv_at(s, i * 512),
-                             512) == ST_OK,
-              "%s", status_line());
+        pass_on(s, &t[i], to, send_at(s, i * 512), from, recv_at(s, i * 512), 512);
     for (int i = GROUP_IN_FLIGHT - 1; i >= 0; i--)
         CHECK(transfer_wait(&t[i]) == ST_OK, "%s", status_line());
     down(s);
@@ -135,12 +142,46 @@ static void exchange(struct side *s)
     const int above = g->rank > 0 ? g->rank - 1 : -1, below = g->rank + 1 < line ? g->rank + 1 : -1;
     fill(s->out, g->rank, 99, 512);
     up(s);
-    CHECK(group_exchange(g, &t[0], above, send_at(s, 0), 512, below, recv_at(s, 0), 512) == ST_OK,
-          "%s", status_line());
+    pass_on(s, &t[0], above, send_at(s, 0), below, recv_at(s, 0), 512);
     CHECK(transfer_wait(&t[0]) == ST_OK, "%s", status_line());
     down(s);
     if (s->real && below >= 0)
         check_bytes("line", s->in, below, 99, 512);
+}
+
+/* Pieces of 40 bytes to everybody, 64 apart here and 48 there; twice to the next. */
+static void pieces(struct side *s)
+{
+    struct group *g = s->g;
+    struct transfer t = { 0 };
+    struct message *out = calloc(2 * ((size_t)g->size + 1), sizeof(*out));
+    struct message *in = out + g->size + 1;
+    const int more = g->size > 1, next = (g->rank + 1) % g->size;
+    const int last = (g->rank + g->size - 1) % g->size;
+
+    memset(s->in, 0, MAX_BYTES);
+    for (int i = 0; i < g->size + more; i++) {
+        const int to = i < g->size ? i : next, from = i < g->size ? i : last;
+
+        for (int j = 0; j < 3; j++)
+            fill(s->out + i * 256 + j * 64, g->rank, to + 3 * i + j, 40);
+        out[i] = (struct message){ to, send_at(s, (size_t)i * 256), 40, 3, 64 };
+        in[i] = (struct message){ from, recv_at(s, (size_t)i * 256), 40, 3, 48 };
+    }
+    up(s);
+    CHECK(group_exchange(g, &t, out, g->size + more, in, g->size + more) == ST_OK, "%s",
+          status_line());
+    CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+    down(s);
+    for (int i = 0; s->real && i < g->size + more; i++)
+        for (int j = 0; j < 3; j++) {
+            const int from = i < g->size ? i : last;
+            const int sent = i < g->size ? 3 * g->rank : 3 * g->size;
+
+            check_bytes("pieces", s->in + i * 256 + j * 48, from, g->rank + sent + j, 40);
+            CHECK(s->in[i * 256 + j * 48 + 40] == 0, "behind piece %d of message %d", j, i);
+        }
+    free(out);
 }
 
 static void broadcast(struct side *s)
@@ -174,8 +215,7 @@ static void many(struct side *s)
     for (int i = 0; i < 300; i++) { // byte i of the last 256 comes in message i
         struct transfer t = { 0 };
         const size_t at = (size_t)i % 256;
-        CHECK(group_exchange(g, &t, to, send_at(s, at), 1, from, recv_at(s, at), 1) == ST_OK, "%s",
-              status_line());
+        pass_on(s, &t, to, send_at(s, at), from, recv_at(s, at), 1);
         CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
     }
     down(s);
@@ -201,6 +241,7 @@ static void everything(struct group *g, bool real)
         all_to_all(&s, true);
         all_to_all(&s, false);
         exchange(&s);
+        pieces(&s);
         broadcast(&s);
         many(&s);
         if (real) {

@@ -3,10 +3,10 @@
 #include "parallel/split.h"
 #include "tests/ranks_device.h"
 
-/* The picture: any pixel of any frame, zeros above and below. */
-static float pixel(int64_t t, int64_t row, int64_t rows, int64_t i)
+/* The picture: any pixel of any frame. */
+static float pixel(int64_t t, int64_t row, int64_t i)
 {
-    return row < 0 || row >= rows ? 0 : (float)(1 + t * 100000 + row * 1000 + i);
+    return (float)(1 + t * 100000 + row * 1000 + i);
 }
 
 struct shape {
@@ -16,34 +16,33 @@ struct shape {
 static void check_seams(const struct rows *r, struct device *dev, struct arena *step,
                         struct shape s, bool above)
 {
-    const int64_t rows = s.total * s.scale, h = r->count * s.scale, first = r->first * s.scale;
-    const int64_t line = s.w * s.c, lead = above ? 1 : 0;
+    const int64_t h = r->count * s.scale, first = r->first * s.scale, line = s.w * s.c;
+    const int64_t own = rows_above(r), end = own + h; // rows of the memory
+    struct transfer seams = { 0 };
     struct tensor x;
     int64_t bad = 0;
 
-    CHECK(arena_take(step, &x, DT_F32, s.t, lead + h + 1, s.w, s.c) == ST_OK, "%s", status_line());
-    float *p = mirror(dev, x);
-    if (dev->kind != DEVICE_PLAN) {
-        for (int64_t i = 0; i < tensor_count(x); i++)
-            p[i] = -7;
-        for (int64_t t = 0; t < s.t; t++)
-            for (int64_t y = 0; y < h; y++)
-                for (int64_t i = 0; i < line; i++)
-                    p[(t * x.dim[1] + lead + y) * line + i] = pixel(t, first + y, rows, i);
+    CHECK(rows_take(r, step, &x, DT_F32, s.t, h, s.w, s.c) == ST_OK, "%s", status_line());
+    const struct tensor memory = rows_around(r, x, true);
+    const int64_t rows = memory.dim[1];
+    CHECK(rows == end + rows_below(r) && tensor_contiguous(memory), "%lld rows", (long long)rows);
+    CHECK(tensor_bytes(memory) == rows_bytes(r, DT_F32, s.t, h, s.w, s.c), "bytes");
+    CHECK(rows_around(r, x, false).dim[1] == h + rows_below(r), "rows without the one above");
+    float *p = mirror(dev, memory);
+    for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(memory); n++) {
+        const int64_t t = n / line / rows, row = n / line % rows;
+        p[n] = row >= own && row < end ? pixel(t, first - own + row, n % line) : -7;
     }
-    mirror_up(dev, x, p);
-    const size_t mark = step->used;
-    CHECK(rows_halo(r, dev, step, x, above) == ST_OK, "%s", status_line());
-    CHECK(step->used == mark, "scratch kept");
-    mirror_down(dev, p, x);
-    if (dev->kind != DEVICE_PLAN) {
-        for (int64_t t = 0; t < s.t; t++)
-            for (int64_t y = 0; y < x.dim[1]; y++)
-                for (int64_t i = 0; i < line; i++)
-                    bad += p[(t * x.dim[1] + y) * line + i] != pixel(t, first - lead + y, rows, i);
-        CHECK(bad == 0, "rank %d: %lld values of [%lld, %lld, %lld, %lld]", r->group->rank,
-              (long long)bad, (long long)s.t, (long long)x.dim[1], (long long)s.w, (long long)s.c);
+    mirror_up(dev, memory, p);
+    CHECK(rows_halo(r, &seams, x, above) == ST_OK, "%s", status_line());
+    CHECK(transfer_wait(&seams) == ST_OK, "%s", status_line());
+    mirror_down(dev, p, memory);
+    for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(memory); n++) {
+        const int64_t t = n / line / rows, row = n / line % rows;
+        bad += p[n] != (row < own && !above ? -7 : pixel(t, first - own + row, n % line));
     }
+    CHECK(bad == 0, "rank %d: %lld values of [%lld, %lld, %lld, %lld]", r->group->rank,
+          (long long)bad, (long long)s.t, (long long)rows, (long long)s.w, (long long)s.c);
     mirror_free(dev, p);
     arena_release(step, 0);
 }
@@ -62,7 +61,7 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
         CHECK(arena_take(step, &out, DT_F32, s.t, rows, s.w, s.c) == ST_OK, "%s", status_line());
     float *p = mirror(dev, x);
     for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(x); n++)
-        p[n] = pixel(n / line / h, first + n / line % h, rows, n % line);
+        p[n] = pixel(n / line / h, first + n / line % h, n % line);
     mirror_up(dev, x, p);
     mirror_free(dev, p);
     CHECK(rows_gather(r, out, x, s.scale, root) == ST_OK, "%s", status_line());
@@ -70,7 +69,7 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
     if (gets)
         mirror_down(dev, p, out);
     for (int64_t n = 0; gets && dev->kind != DEVICE_PLAN && n < tensor_count(out); n++)
-        bad += p[n] != pixel(n / line / rows, n / line % rows, rows, n % line);
+        bad += p[n] != pixel(n / line / rows, n / line % rows, n % line);
     if (gets)
         mirror_free(dev, p);
     CHECK(bad == 0, "rank %d, root %d: %lld values", r->group->rank, root, (long long)bad);

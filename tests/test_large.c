@@ -50,9 +50,9 @@ int main(int argc, char **argv)
     for (size_t i = 0; w.rank == 0 && i < COUNT(marks); i++)
         p[marks[i]] = (unsigned char)(i + 1);
     if (w.rank < 2) {
-        CHECK(group_exchange(&g, &t, w.rank == 0 ? 1 : -1, p, BYTES, w.rank == 1 ? 0 : -1, p,
-                             BYTES) == ST_OK,
-              "%s", status_line());
+        const struct message m = message_of(1 - w.rank, p, BYTES);
+
+        CHECK(group_exchange(&g, &t, &m, 1 - w.rank, &m, w.rank) == ST_OK, "%s", status_line());
         CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
     }
     CHECK(g.sent == (w.rank == 0 ? (double)BYTES : 0), "sent %.0f", g.sent);

@@ -102,14 +102,17 @@ static void products(void)
         OP(op_gemm, gemms[i].tolerance, IN("a"), IN("w"), IN("bias"), gemms[i].act);
     }
     name = "conv3d";
-    OP(op_conv3d, F32, IN("x"), IN("w"), IN("bias"), IN("residual"),
-       (struct conv){ 1, 1, 1, 1, false });
+    OP(op_conv3d, F32, IN("x"), none, IN("w"), IN("bias"), IN("residual"),
+       (struct conv){ 1, 1, 0, 0, 0, 1, 1, false });
     name = "conv3d_down";
-    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 1, 2, 0, 1, false });
+    OP(op_conv3d, F32, IN("x"), none, IN("w"), none, none,
+       (struct conv){ 1, 2, 0, 0, 0, 0, 1, false });
     name = "conv3d_time";
-    OP(op_conv3d, F32, IN("x"), IN("w"), none, none, (struct conv){ 2, 1, 0, 0, false });
+    OP(op_conv3d, F32, IN("x"), none, IN("w"), none, none,
+       (struct conv){ 2, 1, 0, 0, 0, 0, 0, false });
     name = "conv3d_twice";
-    OP(op_conv3d, F32, IN("x"), IN("w"), IN("bias"), none, (struct conv){ 1, 1, 1, 1, true });
+    OP(op_conv3d, F32, IN("x"), none, IN("w"), IN("bias"), none,
+       (struct conv){ 1, 1, 0, 0, 0, 1, 1, true });
 }
 
 static void norms(void)

@@ -61,8 +61,8 @@ status CPU(gemm_add)(struct device *dev, struct tensor sum, struct tensor a, str
                      struct tensor bias);
 status CPU(gate_add)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
                      struct tensor gate);
-status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                   struct tensor bias, struct tensor residual, struct conv conv);
+status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                   struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
 status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
                       struct tensor k, struct tensor v, float scale);
 status CPU(attention_merge)(struct device *dev, struct tensor acc, struct tensor lse,

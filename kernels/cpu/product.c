@@ -20,13 +20,14 @@ struct slab {
     float sums[BLOCK_ROWS * BLOCK_COLS];
     float wide[TILE_ROWS * STEP]; // rows of bf16 as f32
     float add[BLOCK_COLS];
-    int64_t at[BLOCK_ROWS];   // element offset in x of a row, of a convolution the frame's
-    int64_t line[BLOCK_ROWS]; // row of x that a window begins in
-    int64_t col[BLOCK_ROWS];  // and column, may be < 0
+    int64_t at[BLOCK_ROWS];    // element offset in x of a row of a matrix
+    int64_t frame[BLOCK_ROWS]; // frame, row and column that a window begins in, past and what is
+    int64_t line[BLOCK_ROWS];  // around x counted
+    int64_t col[BLOCK_ROWS];
 };
 
 struct product {
-    struct tensor out, x, w, bias, residual; // none or as in ops.h
+    struct tensor out, x, past, w, bias, residual; // none or as in ops.h
     enum act act;
     struct conv conv;
     bool window; // a convolution, else rows of a matrix
@@ -69,9 +70,9 @@ static void find_rows(const struct product *p, struct slab *slab, int64_t first,
         if (p->window) {
             const int64_t w = p->out.dim[2], h = p->out.dim[1];
 
-            slab->col[i] = m % w * p->conv.stride - p->conv.pad_left;
+            slab->col[i] = m % w * p->conv.stride;
             slab->line[i] = m / w % h * p->conv.stride;
-            slab->at[i] = m / w / h * p->conv.stride_t * p->x.stride[0];
+            slab->frame[i] = m / w / h * p->conv.stride_t;
         }
     }
 }
@@ -88,18 +89,25 @@ static struct tap tap_of(const struct product *p, int64_t s)
     return (struct tap){ .frame = s / kw / kh, .line = s / kw % kh, .col = s % kw };
 }
 
-/* Moves *at to a tap of a row's window; false where that is beside the picture. */
-static bool move_to(const struct product *p, const struct slab *slab, int64_t row, struct tap tap,
-                    int64_t *at)
+/* The pixel at a tap of a row's window: the frames it is of and its element offset there; NULL
+ * where it is a zero. */
+static const struct tensor *pixel_of(const struct product *p, const struct slab *slab, int64_t row,
+                                     struct tap tap, int64_t *at)
 {
-    int64_t line = slab->line[row] + tap.line, col = slab->col[row] + tap.col;
+    const int64_t frame = slab->frame[row] + tap.frame - p->conv.front;
+    const struct tensor *x = frame < 0 ? &p->past : &p->x;
+    int64_t line = slab->line[row] + tap.line, col = slab->col[row] + tap.col - p->conv.left;
 
     if (p->conv.twice) {
         line = (line + 1) >> 1;
         col >>= 1;
     }
-    *at += tap.frame * p->x.stride[0] + line * p->x.stride[1] + col * p->x.stride[2];
-    return col >= 0 && col < p->x.dim[2];
+    line -= p->conv.top;
+    if (x->data == NULL || line < 0 || line >= x->dim[1] || col < 0 || col >= x->dim[2])
+        return NULL;
+    *at = (frame < 0 ? frame + p->conv.front : frame) * x->stride[0] + line * x->stride[1] +
+          col * x->stride[2];
+    return x;
 }
 
 /* The addresses of elements [from, from + len) of segments [s0, s0 + segments) of a tile's rows.
@@ -114,16 +122,19 @@ static void find_pieces(const struct product *p, struct slab *slab, const void *
         const struct tap tap = p->window ? tap_of(p, s) : (struct tap){ 0 };
 
         for (int i = 0; i < rows; i++) {
-            int64_t at = slab->at[row + i] + from;
+            const struct tensor *x = &p->x;
+            int64_t at = slab->at[row + i];
 
-            if (p->window && !move_to(p, slab, row + i, tap, &at)) {
+            if (p->window)
+                x = pixel_of(p, slab, row + i, tap, &at);
+            if (x == NULL) {
                 piece[i] = zeros;
             } else if (widen) {
-                load_row(wide, p->x, at, len);
+                load_row(wide, *x, at + from, len);
                 piece[i] = wide;
                 wide += len;
             } else {
-                piece[i] = element(p->x, at);
+                piece[i] = element(*x, at + from);
             }
         }
     }
@@ -265,11 +276,12 @@ status CPU(gemm_add)(struct device *dev, struct tensor sum, struct tensor a, str
     return run(dev, &p);
 }
 
-status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                   struct tensor bias, struct tensor residual, struct conv conv)
+status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                   struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
     struct product p = { .out = out,
                          .x = x,
+                         .past = past,
                          .w = w,
                          .bias = bias,
                          .residual = residual,

@@ -602,6 +602,7 @@ static status launch(struct device *dev, struct tensor out, struct tensor lse, s
                  cuda_stream(dev)>>>(q_map, k_map, v_map, out_map, z);
         TRY(cuda_check(cudaGetLastError(), "attention"));
     }
+    device_cuda_written(dev->stream, out);
     return ST_OK;
 }
 

@@ -49,28 +49,56 @@ static size_t split_bytes(struct tensor w)
 }
 
 /* Whether the kernel can do it. Rows of up to 8 output channels are written one by one. */
-static bool fits(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                 struct tensor residual, struct conv conv)
+static bool fits(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                 struct tensor w, struct tensor residual, struct conv conv)
 {
-    return conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && aligned(x) && aligned(w) &&
-           x.dim[3] % 8 == 0 && (x.dtype == DT_BF16 || split_bytes(w) <= dev->table->workspace) &&
+    return conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && aligned(x) && aligned(past) &&
+           aligned(w) && x.dim[3] % 8 == 0 &&
+           (x.dtype == DT_BF16 || split_bytes(w) <= dev->table->workspace) &&
            (w.dim[0] <= 8 || (w.dim[0] % 8 == 0 && aligned(out) && aligned(residual)));
 }
 
-status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                     struct tensor bias, struct tensor residual, struct conv conv)
+static int64_t tiles_of(struct conv_shape s, struct tensor out)
 {
-    const int64_t cin = x.dim[3], cout = w.dim[0], kt = w.dim[1], kh = w.dim[2], kw = w.dim[3];
+    return (out.dim[3] + s.outputs - 1) / s.outputs * out.dim[0] *
+           ((out.dim[1] + CONV_ROWS - 1) / CONV_ROWS) * ((out.dim[2] + s.columns - 1) / s.columns);
+}
+
+/* Of 192 outputs as large tiles as leave more than half of the multiprocessors at work. */
+static struct conv_shape shape_of(struct tensor out, struct tensor x, struct conv conv,
+                                  int multiprocessors)
+{
     const bool split = x.dtype == DT_F32;
-    const struct conv_shape shape = {
-        .channels = split || cin % 64 == 0 ? 64 : 32,
-        .outputs = cout <= 8                   ? 8
-                   : cout % 192 == 0 && !split ? 192
-                                               : 96,
+    struct conv_shape s = {
+        .channels = split || x.dim[3] % 64 == 0 ? 64 : 32,
+        .outputs = out.dim[3] <= 8 ? 8 : 96,
+        .columns = split ? 16 : 32,
         .twice = conv.twice,
         .split = split,
     };
-    const int cols = conv_columns(shape), scale = conv.twice ? 2 : 1;
+
+    if (!split && out.dim[3] % 192 == 0) {
+        s.outputs = 192;
+        s.columns = 16;
+        if (2 * tiles_of(s, out) <= multiprocessors)
+            s.outputs = 96;
+    }
+    return s;
+}
+
+status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
+{
+    const int64_t cin = x.dim[3], cout = w.dim[0], kt = w.dim[1], kh = w.dim[2], kw = w.dim[3];
+    struct cuda_context *context;
+
+    if (!fits(dev, out, x, past, w, residual, conv))
+        return plain_conv3d(dev, out, x, past, w, bias, residual, conv);
+    TRY(cuda_context(dev, &context));
+
+    const struct conv_shape shape = shape_of(out, x, conv, context->multiprocessors);
+    const bool split = shape.split;
+    const int cols = shape.columns, scale = conv.twice ? 2 : 1;
     const int slice = split ? 32 : shape.channels; // channels of x
     const bool apart = conv.stride > 1;
     const int step[] = { 1, conv.stride, conv.stride, 1 };
@@ -79,6 +107,8 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
     const int box[] = { place[0], place[1] * conv.stride, place[2] * conv.stride, 1 };
     const int64_t dim[] = { cin, x.dim[2], x.dim[1], x.dim[0] };
     const int64_t stride[] = { 1, x.stride[2], x.stride[1], x.stride[0] };
+    const int64_t past_dim[] = { cin, x.dim[2], x.dim[1], past.dim[0] };
+    const int64_t past_stride[] = { 1, past.stride[2], past.stride[1], past.stride[0] };
     const int64_t w_cols = split ? (cin + 15) / 16 * 32 : cin;
     const int w_box[] = { shape.channels, shape.outputs, 1 }, w_step[] = { 1, 1, 1 };
     const int64_t w_dim[] = { w_cols, cout, kt * kh * kw };
@@ -90,9 +120,12 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .kt = (int)kt,
         .kh = (int)kh,
         .kw = (int)kw,
-        .pad_left = conv.pad_left,
         .step = conv.stride,
         .step_t = conv.stride_t,
+        .front = conv.front,
+        .top = conv.top,
+        .left = conv.left,
+        .has_past = past.data != NULL,
         .apart = apart ? (int)(kh * kw) : 1,
         .slices = (int)((cin + slice - 1) / slice),
         .across = (int)((out.dim[2] + cols - 1) / cols),
@@ -101,18 +134,16 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .box_bytes = place[0] * place[1] * place[2] * (int)dtype_size(x.dtype),
         .w_bytes = w_box[0] * w_box[1] * 2,
     };
-    struct cuda_context *context;
 
-    if (!fits(dev, out, x, w, residual, conv))
-        return plain_conv3d(dev, out, x, w, bias, residual, conv);
-    TRY(cuda_context(dev, &context));
     if (split)
         TRY(conv_split_weights(dev, dev->workspace, w.data, cout * kt * kh * kw, (int)cin));
     TRY(describe(context, &job.x, x.dtype, x.data, 4, dim, stride, box, step));
+    if (job.has_past)
+        TRY(describe(context, &job.past, x.dtype, past.data, 4, past_dim, past_stride, box, step));
     TRY(describe(context, &job.w, DT_BF16, split ? dev->workspace : w.data, 3, w_dim, w_stride,
                  w_box, w_step));
 
-    const int64_t tiles = (int64_t)job.n * job.across * job.down * out.dim[0];
+    const int64_t tiles = tiles_of(shape, out);
 
     return conv_launch(dev, shape, &job,
                        (int)(tiles < context->multiprocessors ? tiles : context->multiprocessors));

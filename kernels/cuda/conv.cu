@@ -29,8 +29,7 @@
 
 #define THREADS 384
 
-template <int CHANNELS, int N, bool SPLIT> struct layout {
-    static constexpr int COLS = N > 96 || SPLIT ? 16 : 32;
+template <int CHANNELS, int N, int COLS, bool SPLIT> struct layout {
     static constexpr int BLOCKS = COLS / 8;                 // of 8 x 8 pixels, of a warpgroup
     static constexpr int STEPS = SPLIT ? 6 : CHANNELS / 16; // products of a tap
     static constexpr int ROW = 2 * CHANNELS;                // bytes
@@ -221,11 +220,11 @@ __global__ void split_weights_kernel(__nv_bfloat16 *out, const float *w, int64_t
     to[16] = __float2bfloat16_rn(v - __bfloat162float(high));
 }
 
-template <int CHANNELS, int N, bool TWICE, bool SPLIT>
+template <int CHANNELS, int N, int COLS, bool TWICE, bool SPLIT>
 __global__ void __launch_bounds__(THREADS, 1)
     conv_kernel(const __grid_constant__ struct conv_job job)
 {
-    using L = layout<CHANNELS, N, SPLIT>;
+    using L = layout<CHANNELS, N, COLS, SPLIT>;
     constexpr int SCALE = TWICE ? 2 : 1;
     extern __shared__ char shared[];
     __shared__ uint64_t x_full[L::X_PLACES], x_split[L::X_PLACES], x_free[L::X_PLACES];
@@ -257,24 +256,26 @@ __global__ void __launch_bounds__(THREADS, 1)
         registers_fewer<SPLIT ? 40 : 24>();
         if (threadIdx.x == 0) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
-                const struct tile tile = tile_at<L::COLS>(job, i);
+                const struct tile tile = tile_at<COLS>(job, i);
 
                 for (int k = 0; k < job.kt * job.apart; k++)
                     for (int s = 0; s < job.slices; s++, advance<L::X_PLACES>(x)) {
                         const int tap = k % job.apart;
+                        const int frame = tile.t * job.step_t + k / job.apart;
+                        const bool before = frame < job.front && job.has_past;
 
                         barrier_wait(&x_free[x.place], x.parity ^ 1);
                         barrier_expect(&x_full[x.place], (uint32_t)job.box_bytes);
-                        copy_box(x_box + x.place * L::X, &job.x, &x_full[x.place],
-                                 s * (SPLIT ? CHANNELS / 2 : CHANNELS),
-                                 tile.col / SCALE * job.step - job.pad_left + tap % job.kw,
-                                 tile.row / SCALE * job.step + tap / job.kw,
-                                 tile.t * job.step_t + k / job.apart);
+                        copy_box(x_box + x.place * L::X, before ? &job.past : &job.x,
+                                 &x_full[x.place], s * (SPLIT ? CHANNELS / 2 : CHANNELS),
+                                 tile.col / SCALE * job.step - job.left + tap % job.kw,
+                                 tile.row / SCALE * job.step - job.top + tap / job.kw,
+                                 before ? frame : frame - job.front);
                     }
             }
         } else if (threadIdx.x == 32) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
-                const struct tile tile = tile_at<L::COLS>(job, i);
+                const struct tile tile = tile_at<COLS>(job, i);
 
                 for (int k = 0; k < job.kt * job.apart; k++)
                     for (int s = 0; s < job.slices; s++)
@@ -300,14 +301,14 @@ __global__ void __launch_bounds__(THREADS, 1)
                 }
         }
     } else {
-        const int pitch = (L::COLS / SCALE + kw - 1) * L::ROW, lower = group - 1;
+        const int pitch = (COLS / SCALE + kw - 1) * L::ROW, lower = group - 1;
         const uint32_t x_address = shared_address(x_box) + (TWICE ? 0 : 8 * lower * pitch);
         const uint32_t w_address = shared_address(w_box);
         float sum[L::BLOCKS][N / 2], total[L::BLOCKS][SPLIT ? N / 2 : 1];
 
         registers_more<SPLIT ? 232 : 240>();
         for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
-            const struct tile tile = tile_at<L::COLS>(job, i);
+            const struct tile tile = tile_at<COLS>(job, i);
             int add = 0, x_done = -1, w_done = -1; // places that the products in flight read
             auto release = [&]() {
                 if (threadIdx.x % 128 == 0) {
@@ -382,33 +383,45 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-template <int CHANNELS, int N, bool TWICE, bool SPLIT>
+template <int CHANNELS, int N, int COLS, bool TWICE, bool SPLIT>
 static status launch(struct device *dev, const struct conv_job *job, int blocks)
 {
-    const int bytes = layout<CHANNELS, N, SPLIT>::BYTES;
+    const auto kernel = conv_kernel<CHANNELS, N, COLS, TWICE, SPLIT>;
+    const int bytes = layout<CHANNELS, N, COLS, SPLIT>::BYTES;
 
-    TRY(cuda_check(cudaFuncSetAttribute(conv_kernel<CHANNELS, N, TWICE, SPLIT>,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+    TRY(cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                    "conv3d"));
-    conv_kernel<CHANNELS, N, TWICE, SPLIT><<<blocks, THREADS, bytes, cuda_stream(dev)>>>(*job);
+    kernel<<<blocks, THREADS, bytes, cuda_stream(dev)>>>(*job);
     return cuda_check(cudaGetLastError(), "conv3d");
+}
+
+template <int CHANNELS, int N, int COLS, bool SPLIT>
+static status launch_for(struct device *dev, const struct conv_job *job, int blocks, bool twice)
+{
+    return twice ? launch<CHANNELS, N, COLS, true, SPLIT>(dev, job, blocks)
+                 : launch<CHANNELS, N, COLS, false, SPLIT>(dev, job, blocks);
+}
+
+template <int CHANNELS>
+static status launch_bf16(struct device *dev, const struct conv_job *job, int blocks,
+                          struct conv_shape s)
+{
+    if (s.outputs == 8)
+        return launch_for<CHANNELS, 8, 32, false>(dev, job, blocks, s.twice);
+    if (s.outputs == 192)
+        return launch_for<CHANNELS, 192, 16, false>(dev, job, blocks, s.twice);
+    if (s.columns == 16)
+        return launch_for<CHANNELS, 96, 16, false>(dev, job, blocks, s.twice);
+    return launch_for<CHANNELS, 96, 32, false>(dev, job, blocks, s.twice);
 }
 
 status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
 {
-    static status (*const kernels[3][3][2])(struct device *, const struct conv_job *, int) = {
-        { { launch<32, 8, false, false>, launch<32, 8, true, false> },
-          { launch<32, 96, false, false>, launch<32, 96, true, false> },
-          { launch<32, 192, false, false>, launch<32, 192, true, false> } },
-        { { launch<64, 8, false, false>, launch<64, 8, true, false> },
-          { launch<64, 96, false, false>, launch<64, 96, true, false> },
-          { launch<64, 192, false, false>, launch<64, 192, true, false> } },
-        { { launch<64, 8, false, true>, launch<64, 8, true, true> },
-          { launch<64, 96, false, true>, launch<64, 96, true, true> } },
-    };
-    const int n = s.outputs == 192 ? 2 : s.outputs == 96 ? 1 : 0;
-
-    return kernels[s.split ? 2 : s.channels == 64][n][s.twice](dev, job, blocks);
+    if (s.split)
+        return s.outputs == 8 ? launch_for<64, 8, 16, true>(dev, job, blocks, s.twice)
+                              : launch_for<64, 96, 16, true>(dev, job, blocks, s.twice);
+    return s.channels == 64 ? launch_bf16<64>(dev, job, blocks, s)
+                            : launch_bf16<32>(dev, job, blocks, s);
 }
 
 status conv_split_weights(struct device *dev, void *out, const float *w, int64_t rows, int channels)

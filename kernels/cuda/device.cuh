@@ -26,6 +26,14 @@ __device__ inline float rounded(enum dtype dt, float v)
     return dt == DT_BF16 ? __bfloat162float(__float2bfloat16_rn(v)) : v;
 }
 
+/* A colour of [-1, 1] as a byte, step by step as the official writer does it. */
+__device__ inline uint8_t as_u8(float v)
+{
+    const float f = fminf(fmaxf(v, -1), 1);
+
+    return (uint8_t)__fmul_rn(__fmul_rn(__fadd_rn(f, 1), 0.5f), 255);
+}
+
 __device__ inline float activated(enum act act, float v)
 {
     switch (act) {

@@ -211,6 +211,7 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
                                     out.data, p->out, out.data, p->out, &p->algo, dev->workspace,
                                     dev->table->workspace, cuda_stream(dev)),
                      "gemm"));
+    device_cuda_written(dev->stream, out);
 out:
     if (st != ST_OK && made)
         plan_forget(&c->gemms, p);

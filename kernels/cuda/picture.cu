@@ -108,3 +108,29 @@ status picture_channel_norm(struct device *dev, struct tensor out, struct tensor
         norm<32, 4>(stream, to, from, g, act);
     return cuda_check(cudaGetLastError(), "channel_norm");
 }
+
+/* ---- bytes ---- */
+
+/* A thread four neighbours. */
+__global__ void to_u8_kernel(uchar4 *out, const float4 *x, int64_t count)
+{
+    const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x;
+
+    if (i < count) {
+        const float4 f = x[i];
+
+        out[i] = make_uchar4(as_u8(f.x), as_u8(f.y), as_u8(f.z), as_u8(f.w));
+    }
+}
+
+status picture_to_u8(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int64_t count = tensor_count(x) / 4;
+
+    if (x.dtype != DT_F32 || tensor_count(x) % 4 != 0 || !tensor_contiguous(x) ||
+        !tensor_contiguous(out) || (uintptr_t)x.data % 16 != 0 || (uintptr_t)out.data % 4 != 0)
+        return plain_to_u8(dev, out, x);
+    to_u8_kernel<<<(unsigned)((count + THREADS - 1) / THREADS), THREADS, 0, cuda_stream(dev)>>>(
+        (uchar4 *)out.data, (const float4 *)x.data, count);
+    return cuda_check(cudaGetLastError(), "to_u8");
+}

@@ -11,6 +11,8 @@ extern "C" {
 status picture_channel_norm(struct device *dev, struct tensor out, struct tensor x,
                             struct tensor gamma, enum act act);
 
+status picture_to_u8(struct device *dev, struct tensor out, struct tensor x);
+
 #ifdef __cplusplus
 }
 #endif

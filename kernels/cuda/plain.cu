@@ -89,9 +89,9 @@ status plain_gemm_add(struct device *dev, struct tensor sum, struct tensor a, st
 }
 
 /* A thread an output value. */
-__global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor w,
-                              struct tensor bias, struct tensor residual, struct conv conv,
-                              int64_t count)
+__global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor past,
+                              struct tensor w, struct tensor bias, struct tensor residual,
+                              struct conv conv, int64_t count)
 {
     const int64_t cin = x.dim[3], cout = w.dim[0];
 
@@ -106,16 +106,21 @@ __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor 
         for (int64_t dt = 0; dt < w.dim[1]; dt++)
             for (int64_t dy = 0; dy < w.dim[2]; dy++)
                 for (int64_t dx = 0; dx < w.dim[3]; dx++, at += cin) {
-                    const int64_t line = y * conv.stride + dy;
-                    const int64_t at_col = col * conv.stride + dx - conv.pad_left;
+                    const int64_t frame = t * conv.stride_t + dt - conv.front;
+                    const struct tensor &in = frame < 0 ? past : x;
+                    const int64_t padded = y * conv.stride + dy;
+                    const int64_t line = (conv.twice ? (padded + 1) >> 1 : padded) - conv.top;
+                    const int64_t at_col = col * conv.stride + dx - conv.left;
                     const int64_t from = conv.twice ? at_col >> 1 : at_col;
-                    const int64_t pixel = (t * conv.stride_t + dt) * x.stride[0] +
-                                          (conv.twice ? (line + 1) >> 1 : line) * x.stride[1] +
-                                          from * x.stride[2];
+                    const int64_t pixel = (frame < 0 ? frame + conv.front : frame) * in.stride[0] +
+                                          line * in.stride[1] + from * in.stride[2];
                     float part = 0;
 
-                    for (int64_t c = 0; c < cin && from >= 0 && from < x.dim[2]; c++)
-                        part = fmaf(load(x, pixel + c), load(w, at + c), part);
+                    if (in.data == NULL || line < 0 || line >= x.dim[1] || from < 0 ||
+                        from >= x.dim[2])
+                        continue;
+                    for (int64_t c = 0; c < cin; c++)
+                        part = fmaf(load(in, pixel + c), load(w, at + c), part);
                     sum += part;
                 }
         if (bias.data != NULL)
@@ -126,13 +131,13 @@ __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor 
     }
 }
 
-status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                    struct tensor bias, struct tensor residual, struct conv conv)
+status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                    struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
     const int64_t count = tensor_count(out);
 
-    conv3d_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, w, bias, residual, conv,
-                                                                   count);
+    conv3d_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, past, w, bias, residual,
+                                                                   conv, count);
     LAUNCHED("conv3d");
 }
 
@@ -636,11 +641,8 @@ __global__ void to_u8_kernel(struct tensor out, struct tensor x, int64_t count)
 
     EACH(i, count)
     {
-        const float f = fminf(fmaxf(load(x, row_at(x, i / c) + i % c), -1), 1);
-
-        // step by step, as the official writer does it
         ((uint8_t *)out.data)[row_at(out, i / c) + i % c] =
-            (uint8_t)__fmul_rn(__fmul_rn(__fadd_rn(f, 1), 0.5f), 255);
+            as_u8(load(x, row_at(x, i / c) + i % c));
     }
 }
 

@@ -42,8 +42,8 @@ status plain_gated_gelu(struct device *dev, struct tensor out, struct tensor gat
 status plain_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
                      const struct tensor *x);
 status plain_copy(struct device *dev, struct tensor out, struct tensor x);
-status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                    struct tensor bias, struct tensor residual, struct conv conv);
+status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                    struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
 status plain_channel_norm(struct device *dev, struct tensor out, struct tensor x,
                           struct tensor gamma, enum act act);
 status plain_channel_affine(struct device *dev, struct tensor out, struct tensor x,

@@ -54,4 +54,5 @@ void table_cuda(struct table *t)
     t->copy = wide_copy;
     t->conv3d = hopper_conv3d;
     t->channel_norm = picture_channel_norm;
+    t->to_u8 = picture_to_u8;
 }

@@ -79,32 +79,39 @@ status ref_gemm_add(struct device *dev, struct tensor sum, struct tensor a, stru
     return ST_OK;
 }
 
-/* The window of output pixel (t, y, x): [kt, kh, kw, Cin], zeros where it hangs over a column edge.
- */
-static void load_window(double *dst, struct tensor x, struct tensor w, struct conv conv, int64_t t,
-                        int64_t y, int64_t col)
+/* Pixel (t, y, x) of frames [T, H, W, Cin], zeros where there is none. */
+static void load_pixel(double *dst, struct tensor frames, int64_t t, int64_t y, int64_t x)
 {
-    const int64_t c = x.dim[3];
+    const int64_t c = frames.dim[3];
 
+    if (frames.data != NULL && t >= 0 && y >= 0 && y < frames.dim[1] && x >= 0 && x < frames.dim[2])
+        ref_load(dst, frames, t * frames.stride[0] + y * frames.stride[1] + x * frames.stride[2],
+                 c);
+    else
+        for (int64_t i = 0; i < c; i++)
+            dst[i] = 0;
+}
+
+/* The window of output pixel (t, y, col): [kt, kh, kw, Cin]. */
+static void load_window(double *dst, struct tensor x, struct tensor past, struct tensor w,
+                        struct conv conv, int64_t t, int64_t y, int64_t col)
+{
+    past.dim[1] = x.dim[1], past.dim[2] = x.dim[2], past.dim[3] = x.dim[3]; // where it is none
     for (int64_t i = 0; i < w.dim[1]; i++)
         for (int64_t j = 0; j < w.dim[2]; j++)
-            for (int64_t l = 0; l < w.dim[3]; l++, dst += c) {
-                const int64_t row = y * conv.stride + j, at = col * conv.stride + l - conv.pad_left;
-                const int64_t up = conv.twice ? (row + 1) >> 1 : row;
-                const int64_t from = conv.twice ? at >> 1 : at;
-                if (from < 0 || from >= x.dim[2])
-                    for (int64_t ch = 0; ch < c; ch++)
-                        dst[ch] = 0;
-                else
-                    ref_load(dst, x,
-                             (t * conv.stride_t + i) * x.stride[0] + up * x.stride[1] +
-                                 from * x.stride[2],
-                             c);
+            for (int64_t l = 0; l < w.dim[3]; l++, dst += x.dim[3]) {
+                const int64_t frame = t * conv.stride_t + i, row = y * conv.stride + j;
+                const int64_t line = (conv.twice ? (row + 1) >> 1 : row) - conv.top;
+                const int64_t at = col * conv.stride + l - conv.left;
+                const bool before = frame < conv.front;
+
+                load_pixel(dst, before ? past : x, before ? frame : frame - conv.front, line,
+                           conv.twice ? at >> 1 : at);
             }
 }
 
-status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                  struct tensor bias, struct tensor residual, struct conv conv)
+status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                  struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
     const int64_t cout = w.dim[0], k = tensor_count(w) / cout;
     double *window, *sums;
@@ -115,7 +122,7 @@ status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct
         const int64_t col = row % out.dim[2], y = row / out.dim[2] % out.dim[1];
         double *res = sums + cout;
 
-        load_window(window, x, w, conv, row / out.dim[2] / out.dim[1], y, col);
+        load_window(window, x, past, w, conv, row / out.dim[2] / out.dim[1], y, col);
         if (residual.data != NULL)
             ref_load(res, residual, ref_row(residual, row), cout);
         for (int64_t j = 0; j < cout; j++) {

@@ -61,8 +61,8 @@ status ref_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
 status ref_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
                    const struct tensor *x);
 status ref_copy(struct device *dev, struct tensor out, struct tensor x);
-status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                  struct tensor bias, struct tensor residual, struct conv conv);
+status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                  struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
 status ref_channel_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor gamma,
                         enum act act);
 status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x,
