@@ -87,8 +87,8 @@ status device_open_cuda(struct device *dev, int index, const struct table *table
 #define DEVICE_CUDA_BESIDE ((size_t)600 << 20)
 
 /* What they come to hold of the host after the device was opened: mostly their code, as it is
- * loaded. */
-#define DEVICE_CUDA_HOST ((size_t)176 << 20)
+ * loaded, and what reaches the other GPUs. */
+#define DEVICE_CUDA_HOST ((size_t)240 << 20)
 
 /* GPUs that this process can open: 0 without CUDA or a driver. Bytes of one's memory, and those of
  * them that nobody holds now. */
