@@ -288,8 +288,7 @@ static status traced_start(struct group *g, int slot, const struct exchange *e)
 
     TRY(span_begin(c->trace, &span, LANE_EXCHANGES, exchange_name[e->kind]));
     if (span != NULL) {
-        for (int i = 0; i < e->sends; i++)
-            span->bytes += (double)e->send[i].bytes * (double)e->send[i].count;
+        span->bytes = e->bytes;
         snprintf(span->what, sizeof(span->what), "%s", g->name);
         span->wait_from = -1;
         timeline_range_end();

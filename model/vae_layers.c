@@ -38,7 +38,7 @@ static status mix(struct vae_pass *p, struct tensor out, struct tensor x, struct
                      residual, (struct conv){ .stride_t = 1, .stride = 1 });
 }
 
-/* Keeps the last frames for the next chunk, of `past`, as many as the slot has or none, and x. */
+/* Keeps the last frames of past and x for the next chunk. past: what the slot has, or none. */
 static status keep_past(struct vae_pass *p, int slot, struct tensor past, struct tensor x)
 {
     const struct tensor kept = p->slot[slot];
@@ -293,17 +293,26 @@ static void layer_dims(const struct layer *l, bool first, int64_t *dim)
     dim[3] = l->out;
 }
 
+/* A slot of a causal convolution's: two frames with their seam rows. */
+static status take_slot(struct vae_pass *p, struct tensor *slot, const int64_t *in, int64_t c)
+{
+    struct tensor own;
+
+    TRY(rows_take(&p->rows, p->a, &own, p->v->dtype, 2, in[1], in[2], c));
+    *slot = rows_around(&p->rows, own, true);
+    return ST_OK;
+}
+
 static status take_slots(struct vae_pass *p, const struct layer *l, const int64_t *in,
                          const int64_t *out)
 {
-    const int64_t rows = rows_above(&p->rows) + in[1] + rows_below(&p->rows);
     const enum dtype dt = p->v->dtype;
     struct tensor *slot = &p->slot[l->slot];
 
     if (l->kind == LAYER_CONV || l->kind == LAYER_HEAD || l->kind == LAYER_RESIDUAL)
-        TRY(arena_take(p->a, &slot[0], dt, 2, rows, in[2], l->in));
+        TRY(take_slot(p, &slot[0], in, l->in));
     if (l->kind == LAYER_RESIDUAL)
-        TRY(arena_take(p->a, &slot[1], dt, 2, rows, in[2], l->out));
+        TRY(take_slot(p, &slot[1], in, l->out));
     if (l->kind == LAYER_UP && l->time)
         TRY(arena_take(p->a, &slot[0], dt, 2, in[1], in[2], l->in));
     if (l->kind == LAYER_DOWN && l->time)

@@ -25,6 +25,7 @@ struct exchange {
     enum exchange_kind kind;
     const struct message *send, *recv; // to and from others; borrowed during the start
     int sends, recvs;
+    double bytes;                    // of all that is sent
     struct message own_from, own_to; // the copy; of no bytes where there is none
 };
 

@@ -77,6 +77,8 @@ static void add(const struct group *g, struct message *list, int *count, struct 
 
 static void add_send(struct group *g, struct exchange *e, struct message m)
 {
+    if (m.peer != g->rank && m.peer >= 0)
+        e->bytes += (double)m.bytes * (double)m.count;
     add(g, g->list, &e->sends, &e->own_from, m);
 }
 
@@ -106,8 +108,7 @@ static status start(struct group *g, struct transfer *t, struct exchange *e)
     if (e->own_from.bytes == 0 || e->own_to.bytes == 0 || e->own_from.data == e->own_to.data)
         e->own_from = e->own_to = (struct message){ 0 };
     assert(e->own_from.bytes == e->own_to.bytes && e->own_from.count == e->own_to.count);
-    for (int i = 0; i < e->sends; i++)
-        g->sent += (double)e->send[i].bytes * (double)e->send[i].count;
+    g->sent += e->bytes;
     g->messages += e->sends;
     TRY(g->comm->start(g, slot, e));
     g->open |= 1u << slot;

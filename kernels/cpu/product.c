@@ -94,8 +94,9 @@ static struct tap tap_of(const struct product *p, int64_t s)
 static const struct tensor *pixel_of(const struct product *p, const struct slab *slab, int64_t row,
                                      struct tap tap, int64_t *at)
 {
-    const int64_t frame = slab->frame[row] + tap.frame - p->conv.front;
-    const struct tensor *x = frame < 0 ? &p->past : &p->x;
+    const int64_t frame = slab->frame[row] + tap.frame;
+    const bool before = frame < p->conv.front;
+    const struct tensor *x = before ? &p->past : &p->x;
     int64_t line = slab->line[row] + tap.line, col = slab->col[row] + tap.col - p->conv.left;
 
     if (p->conv.twice) {
@@ -105,7 +106,7 @@ static const struct tensor *pixel_of(const struct product *p, const struct slab 
     line -= p->conv.top;
     if (x->data == NULL || line < 0 || line >= x->dim[1] || col < 0 || col >= x->dim[2])
         return NULL;
-    *at = (frame < 0 ? frame + p->conv.front : frame) * x->stride[0] + line * x->stride[1] +
+    *at = (before ? frame : frame - p->conv.front) * x->stride[0] + line * x->stride[1] +
           col * x->stride[2];
     return x;
 }
