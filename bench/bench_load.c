@@ -10,9 +10,9 @@
  * Rates are bytes of the files that a rank reads over the time until the last rank has them in
  * place, also as a share of the link's. Parts that the folder lacks are left out. */
 #include "kernels/table.h"
-#include "model/checkpoint.h"
-#include "model/dit.h"
-#include "model/vae.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/transformer/dit.h"
+#include "model/vae/vae.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -61,12 +61,12 @@ static void say(const struct bench *b, const char *what, double seconds, double 
 static void bench_link(struct bench *b)
 {
     static const size_t sizes[] = { 1 * MIB, 4 * MIB, 64 * MIB };
-    struct device_mark end;
+    struct device_event end;
     void *host, *device;
 
     need(device_host_alloc(&b->dev, &host, RING));
     need(device_alloc(&b->dev, &device, LINK_BYTES));
-    need(device_mark_init(&b->dev, &end));
+    need(device_event_init(&b->dev, &end));
     memset(host, 1, RING);
     for (size_t i = 0; i < COUNT(sizes); i++) {
         double least = 1e30;
@@ -81,8 +81,8 @@ static void bench_link(struct bench *b)
                 need(device_queue_upload(&b->dev,
                                          tensor_of((char *)device + at, DT_U8, (int64_t)sizes[i]),
                                          (char *)host + at % RING));
-            need(device_mark_set(&b->dev, &end, QUEUE_COPIES));
-            need(device_mark_wait(&b->dev, &end));
+            need(device_event_record(&b->dev, &end, QUEUE_COPIES));
+            need(device_event_wait(&b->dev, &end));
             from = now() - from;
             least = from < least ? from : least;
         }
@@ -91,7 +91,7 @@ static void bench_link(struct bench *b)
         snprintf(name, sizeof(name), "link, copies of %zu MiB", sizes[i] / MIB);
         say(b, name, least, (double)LINK_BYTES);
     }
-    device_mark_done(&b->dev, &end);
+    device_event_done(&b->dev, &end);
     device_free(&b->dev, device, LINK_BYTES);
     device_host_free(&b->dev, host);
 }

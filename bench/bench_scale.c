@@ -6,7 +6,7 @@
  * milliseconds of one forward (least and median of the repeats), how much of perfect scaling that
  * is, and whether the result has the bits that it has alone. "nccl" as the last argument: no copy
  * engines. */
-#include "model/dit.h"
+#include "model/transformer/dit.h"
 #include "parallel/split.h"
 #include "runtime/half.h"
 #include "tests/ranks_device.h"

@@ -7,7 +7,7 @@
  * device. --ops waits for each op and adds a table of where the time goes.
  * bench/peer_vae.py times the official code on the same sizes, bench/vae.sh both in turn. */
 #include "kernels/table.h"
-#include "model/config.h"
+#include "model/pipeline/config.h"
 #include "parallel/world.h"
 #include "tests/vae_random.h"
 

@@ -4,8 +4,8 @@
  * [F, H, W, 3] f32 in [-1, 1], F = 4n + 1, and prints the PSNR of each and their mean.
  * model/demo/recipe/vae_psnr.py makes such a file and compares with PyTorch. */
 #include "kernels/table.h"
-#include "model/checkpoint.h"
-#include "model/vae.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/vae/vae.h"
 #include "parallel/world.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* wanmpi inspect: what a checkpoint holds. */
 #include "launch/commands.h"
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
 
 #include <stdlib.h>
 

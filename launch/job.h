@@ -7,7 +7,7 @@
 #include "launch/placement.h"
 #include "launch/progress.h"
 #include "launch/request.h"
-#include "model/pipeline.h"
+#include "model/pipeline/pipeline.h"
 
 struct job {
     struct world *world;

@@ -1,6 +1,6 @@
 #include "launch/request.h"
 
-#include "launch/video.h"
+#include "launch/video/video.h"
 #include "runtime/device.h"
 
 #include <assert.h>

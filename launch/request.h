@@ -14,7 +14,7 @@
 
 #include "launch/options.h"
 #include "launch/task.h"
-#include "model/schedule.h"
+#include "model/sampling/schedule.h"
 #include "parallel/world.h"
 
 #include <time.h>

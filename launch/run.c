@@ -1,7 +1,7 @@
 #include "launch/run.h"
 
 #include "launch/commands.h"
-#include "model/noise.h"
+#include "model/sampling/noise.h"
 
 #include <stdlib.h>
 #include <string.h>

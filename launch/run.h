@@ -4,7 +4,7 @@
 #define LAUNCH_RUN_H
 
 #include "launch/job.h"
-#include "launch/video.h"
+#include "launch/video/video.h"
 #include "runtime/runfile.h"
 
 struct run {

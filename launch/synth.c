@@ -1,7 +1,7 @@
 /* wanmpi synth: checkpoints of random weights, in the layouts that users have. */
 #include "launch/commands.h"
 #include "launch/progress.h"
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 #include "launch/task.h"
 
 #include "launch/options.h"
-#include "model/prompts.h"
+#include "model/pipeline/prompts.h"
 
 #include <string.h>
 

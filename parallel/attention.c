@@ -165,7 +165,7 @@ static struct tensor outside(const struct sequence *q, int part, int group)
                         (int64_t)ulysses_outside(&q->share, group, dt));
 }
 
-status sequence_bring(struct sequence *q, int part, struct tensor x)
+status sequence_send(struct sequence *q, int part, struct tensor x)
 {
     const struct sharing *s = &q->share;
 

@@ -38,7 +38,7 @@ status sequence_open(struct sequence *q, struct mesh *m, struct device *dev, str
 
 /* This rank's rows of q, k or v, [S/P, N, D], which may be strided. Each is brought once; it is on
  * its way while the next is computed. Borrowed until sequence_attention. */
-status sequence_bring(struct sequence *q, int part, struct tensor x);
+status sequence_send(struct sequence *q, int part, struct tensor x);
 
 /* out = softmax(q k^T / sqrt(D)) v; [S/P, N, D], contiguous, may not overlap what was brought.
  * Queued. With ring size 1 the result of a row has the same bits whatever the ulysses size. */

@@ -24,7 +24,7 @@ struct reader {
     struct loader *loader;
     pthread_t thread;
     char *buffer[BUFFERS];
-    struct device_mark sent[BUFFERS]; // behind the buffer's last upload
+    struct device_event sent[BUFFERS]; // behind the buffer's last upload
     int next;
 };
 
@@ -32,8 +32,8 @@ struct loader {
     struct device *dev;
     struct reader *readers;
     int threads;
-    char *memory;               // of all buffers
-    struct device_mark ordered; // between the queues
+    char *memory;                // of all buffers
+    struct device_event ordered; // between the queues
 
     pthread_mutex_t lock; // of what follows
     pthread_cond_t added, idle;
@@ -78,10 +78,10 @@ static status bring(struct reader *r, const struct run *p)
     const int b = r->next;
 
     r->next = (b + 1) % BUFFERS;
-    TRY(device_mark_wait(dev, &r->sent[b]));
+    TRY(device_event_wait(dev, &r->sent[b]));
     TRY(p->fill(p->payload, p->unit, p->from, p->from + p->bytes, r->buffer[b]));
     TRY(device_queue_upload(dev, tensor_of(p->dst, DT_U8, (int64_t)p->bytes), r->buffer[b]));
-    return device_mark_set(dev, &r->sent[b], QUEUE_COPIES);
+    return device_event_record(dev, &r->sent[b], QUEUE_COPIES);
 }
 
 static void *fill_pieces(void *payload)
@@ -133,10 +133,10 @@ static void close_loader(struct device *dev)
         pthread_join(l->readers[i].thread, NULL);
     for (int i = 0; i < l->threads; i++)
         for (int b = 0; b < BUFFERS; b++) {
-            device_mark_wait(dev, &l->readers[i].sent[b]);
-            device_mark_done(dev, &l->readers[i].sent[b]);
+            device_event_wait(dev, &l->readers[i].sent[b]);
+            device_event_done(dev, &l->readers[i].sent[b]);
         }
-    device_mark_done(dev, &l->ordered);
+    device_event_done(dev, &l->ordered);
     device_host_free(dev, l->memory);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->added);
@@ -156,7 +156,7 @@ static status start_reader(struct loader *l, int i)
     r->loader = l;
     for (int b = 0; b < BUFFERS; b++) {
         r->buffer[b] = l->memory + ((size_t)i * BUFFERS + (size_t)b) * BUFFER_BYTES;
-        TRY(device_mark_init(l->dev, &r->sent[b]));
+        TRY(device_event_init(l->dev, &r->sent[b]));
     }
     code = pthread_create(&r->thread, NULL, fill_pieces, r);
     if (code != 0)
@@ -188,7 +188,7 @@ status loader_of(struct device *dev, struct loader **loader)
         st = fail(ST_MEMORY, "no host memory");
         goto out;
     }
-    TRY_OUT(device_mark_init(dev, &l->ordered));
+    TRY_OUT(device_event_init(dev, &l->ordered));
     TRY_OUT(device_host_alloc(dev, (void **)&l->memory, loader_bytes(threads)));
     for (int i = 0; i < threads; i++)
         TRY_OUT(start_reader(l, i));
@@ -208,8 +208,8 @@ status loader_add(struct loader *l, loader_fill *fill, void *payload, int unit, 
     if (bytes == 0)
         return ST_OK;
     if (l->count == 0) { // nothing is on its way, so the lock is not needed for that
-        TRY(device_mark_set(l->dev, &l->ordered, QUEUE_WORK));
-        TRY(device_mark_follow(l->dev, &l->ordered, QUEUE_COPIES));
+        TRY(device_event_record(l->dev, &l->ordered, QUEUE_WORK));
+        TRY(device_event_follow(l->dev, &l->ordered, QUEUE_COPIES));
     }
     pthread_mutex_lock(&l->lock);
     if (l->count == l->room) {
@@ -245,6 +245,6 @@ status loader_finish(struct loader *l)
     pthread_mutex_unlock(&l->lock);
     if (st != ST_OK)
         return fail(st, "%s", l->line);
-    TRY(device_mark_set(l->dev, &l->ordered, QUEUE_COPIES));
-    return device_mark_follow(l->dev, &l->ordered, QUEUE_WORK);
+    TRY(device_event_record(l->dev, &l->ordered, QUEUE_COPIES));
+    return device_event_follow(l->dev, &l->ordered, QUEUE_WORK);
 }

@@ -45,20 +45,20 @@ static status cpu_wait(struct device *dev)
 }
 
 /* Marks of devices that do everything at once. */
-static status mark_nothing(struct device *dev, struct device_mark *m)
+static status event_nothing(struct device *dev, struct device_event *m)
 {
     (void)dev;
     (void)m;
     return ST_OK;
 }
 
-static void mark_done_nothing(struct device *dev, struct device_mark *m)
+static void event_done_nothing(struct device *dev, struct device_event *m)
 {
     (void)dev;
     (void)m;
 }
 
-static status mark_no_queue(struct device *dev, struct device_mark *m, enum device_queue q)
+static status event_no_queue(struct device *dev, struct device_event *m, enum device_queue q)
 {
     (void)dev;
     (void)m;
@@ -67,8 +67,8 @@ static status mark_no_queue(struct device *dev, struct device_mark *m, enum devi
 }
 
 #define MARKS_AT_ONCE                                                                              \
-    .mark_init = mark_nothing, .mark_done = mark_done_nothing, .mark_set = mark_no_queue,          \
-    .mark_follow = mark_no_queue, .mark_wait = mark_nothing
+    .event_init = event_nothing, .event_done = event_done_nothing, .event_record = event_no_queue, \
+    .event_follow = event_no_queue, .event_wait = event_nothing
 
 static const struct device_api cpu_api = {
     .alloc = cpu_alloc,
@@ -253,30 +253,30 @@ status device_queue_download(struct device *dev, void *dst, struct tensor src)
     return dev->api->queue_download(dev, dst, src.data, tensor_bytes(src));
 }
 
-status device_mark_init(struct device *dev, struct device_mark *m)
+status device_event_init(struct device *dev, struct device_event *m)
 {
-    *m = (struct device_mark){ 0 };
-    return dev->api->mark_init(dev, m);
+    *m = (struct device_event){ 0 };
+    return dev->api->event_init(dev, m);
 }
 
-void device_mark_done(struct device *dev, struct device_mark *m)
+void device_event_done(struct device *dev, struct device_event *m)
 {
     if (m->event != NULL)
-        dev->api->mark_done(dev, m);
-    *m = (struct device_mark){ 0 };
+        dev->api->event_done(dev, m);
+    *m = (struct device_event){ 0 };
 }
 
-status device_mark_set(struct device *dev, struct device_mark *m, enum device_queue q)
+status device_event_record(struct device *dev, struct device_event *m, enum device_queue q)
 {
-    return dev->api->mark_set(dev, m, q);
+    return dev->api->event_record(dev, m, q);
 }
 
-status device_mark_follow(struct device *dev, struct device_mark *m, enum device_queue q)
+status device_event_follow(struct device *dev, struct device_event *m, enum device_queue q)
 {
-    return dev->api->mark_follow(dev, m, q);
+    return dev->api->event_follow(dev, m, q);
 }
 
-status device_mark_wait(struct device *dev, struct device_mark *m)
+status device_event_wait(struct device *dev, struct device_event *m)
 {
-    return dev->api->mark_wait(dev, m);
+    return dev->api->event_wait(dev, m);
 }

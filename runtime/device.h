@@ -21,7 +21,7 @@ struct device;
  * host while it computes. On the other kinds everything is done at once. */
 enum device_queue { QUEUE_WORK, QUEUE_COPIES };
 
-struct device_mark {
+struct device_event {
     void *event; // the kind's own handle; a cudaEvent_t
 };
 
@@ -38,11 +38,11 @@ struct device_api {
     void (*host_free)(struct device *dev, void *p);
     status (*queue_upload)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*queue_download)(struct device *dev, void *dst, const void *src, size_t bytes);
-    status (*mark_init)(struct device *dev, struct device_mark *m);
-    void (*mark_done)(struct device *dev, struct device_mark *m);
-    status (*mark_set)(struct device *dev, struct device_mark *m, enum device_queue q);
-    status (*mark_follow)(struct device *dev, struct device_mark *m, enum device_queue q);
-    status (*mark_wait)(struct device *dev, struct device_mark *m);
+    status (*event_init)(struct device *dev, struct device_event *m);
+    void (*event_done)(struct device *dev, struct device_event *m);
+    status (*event_record)(struct device *dev, struct device_event *m, enum device_queue q);
+    status (*event_follow)(struct device *dev, struct device_event *m, enum device_queue q);
+    status (*event_wait)(struct device *dev, struct device_event *m);
 };
 
 /* Who wants to know what the host does with a device: groups of ranks (parallel/comm.h). */
@@ -132,13 +132,13 @@ status device_queue_upload(struct device *dev, struct tensor dst, const void *sr
 status device_queue_download(struct device *dev, void *dst, struct tensor src);
 
 /* A place in a queue: behind everything that is queued there when the mark is set. What is queued
- * later on the queue that follows it waits for it; mark_wait makes the host wait. A mark that was
+ * later on the queue that follows it waits for it; event_wait makes the host wait. A mark that was
  * not set yet holds nobody up. */
-status device_mark_init(struct device *dev, struct device_mark *m);
-void device_mark_done(struct device *dev, struct device_mark *m); // accepts a zeroed mark
-status device_mark_set(struct device *dev, struct device_mark *m, enum device_queue q);
-status device_mark_follow(struct device *dev, struct device_mark *m, enum device_queue q);
-status device_mark_wait(struct device *dev, struct device_mark *m);
+status device_event_init(struct device *dev, struct device_event *m);
+void device_event_done(struct device *dev, struct device_event *m); // accepts a zeroed mark
+status device_event_record(struct device *dev, struct device_event *m, enum device_queue q);
+status device_event_follow(struct device *dev, struct device_event *m, enum device_queue q);
+status device_event_wait(struct device *dev, struct device_event *m);
 
 #ifdef __cplusplus
 }

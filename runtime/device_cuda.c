@@ -158,7 +158,7 @@ static status cuda_queue_download(struct device *dev, void *dst, const void *src
 }
 
 /* Who waits for an event sleeps: loading has several threads that do. */
-static status cuda_mark_init(struct device *dev, struct device_mark *m)
+static status cuda_event_init(struct device *dev, struct device_event *m)
 {
     cudaEvent_t event = NULL;
 
@@ -169,25 +169,25 @@ static status cuda_mark_init(struct device *dev, struct device_mark *m)
     return ST_OK;
 }
 
-static void cuda_mark_done(struct device *dev, struct device_mark *m)
+static void cuda_event_done(struct device *dev, struct device_event *m)
 {
     (void)dev;
     cudaEventDestroy(m->event);
 }
 
-static status cuda_mark_set(struct device *dev, struct device_mark *m, enum device_queue q)
+static status cuda_event_record(struct device *dev, struct device_event *m, enum device_queue q)
 {
     TRY(here(dev));
     return check(cudaEventRecord(m->event, stream_of(dev, q)), "cudaEventRecord");
 }
 
-static status cuda_mark_follow(struct device *dev, struct device_mark *m, enum device_queue q)
+static status cuda_event_follow(struct device *dev, struct device_event *m, enum device_queue q)
 {
     TRY(here(dev));
     return check(cudaStreamWaitEvent(stream_of(dev, q), m->event, 0), "cudaStreamWaitEvent");
 }
 
-static status cuda_mark_wait(struct device *dev, struct device_mark *m)
+static status cuda_event_wait(struct device *dev, struct device_event *m)
 {
     TRY(here(dev));
     return check(cudaEventSynchronize(m->event), "waiting for a copy");
@@ -205,11 +205,11 @@ static const struct device_api cuda_api = {
     .host_free = cuda_host_free,
     .queue_upload = cuda_queue_upload,
     .queue_download = cuda_queue_download,
-    .mark_init = cuda_mark_init,
-    .mark_done = cuda_mark_done,
-    .mark_set = cuda_mark_set,
-    .mark_follow = cuda_mark_follow,
-    .mark_wait = cuda_mark_wait,
+    .event_init = cuda_event_init,
+    .event_done = cuda_event_done,
+    .event_record = cuda_event_record,
+    .event_follow = cuda_event_follow,
+    .event_wait = cuda_event_wait,
 };
 
 static status use(int index)

@@ -3,7 +3,7 @@
 #ifndef TESTS_DIT_MODEL_H
 #define TESTS_DIT_MODEL_H
 
-#include "model/dit.h"
+#include "model/transformer/dit.h"
 #include "runtime/half.h"
 
 #include <string.h>

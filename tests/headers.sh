@@ -14,7 +14,7 @@ compile() { # compiler, language, standard, header
     }
 }
 
-for header in runtime/*.h kernels/*.h parallel/*.h model/*.h launch/*.h; do
+for header in $(find runtime kernels parallel model launch -name "*.h"); do
     compile "${CC:-cc}" c gnu11 "$header"
 done
 for header in runtime/*.h kernels/*.h; do

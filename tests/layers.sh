@@ -76,7 +76,7 @@ fi
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 mkdir "$tree/runtime" "$tree/kernels" "$tree/parallel" "$tree/model" "$tree/launch"
-echo '#include "model/dit.h"' >"$tree/runtime/a.c"
+echo '#include "model/transformer/dit.h"' >"$tree/runtime/a.c"
 echo ' #  include "launch/plan.h"' >"$tree/model/b.h"
 echo '#include "local.h"' >"$tree/launch/c.c"
 echo '#include <mpi.h>' >"$tree/model/d.c"

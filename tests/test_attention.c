@@ -62,9 +62,9 @@ static status spread(struct mesh *m, struct device *dev, struct arena *a, struct
         fill_rows(dev, x, first);
     const size_t mark = a->used;
     TRY(sequence_open(&seq, m, dev, a, dt, tokens, heads, depth));
-    TRY(sequence_bring(&seq, SEQUENCE_V, third(x, 2, heads, depth)));
-    TRY(sequence_bring(&seq, SEQUENCE_K, third(x, 1, heads, depth)));
-    TRY(sequence_bring(&seq, SEQUENCE_Q, third(x, 0, heads, depth)));
+    TRY(sequence_send(&seq, SEQUENCE_V, third(x, 2, heads, depth)));
+    TRY(sequence_send(&seq, SEQUENCE_K, third(x, 1, heads, depth)));
+    TRY(sequence_send(&seq, SEQUENCE_Q, third(x, 0, heads, depth)));
     TRY(sequence_attention(&seq, *out));
     CHECK(a->used == mark, "scratch kept");
     return ST_OK;

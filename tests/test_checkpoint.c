@@ -1,7 +1,7 @@
 /* Checkpoints in every layout: what synth writes, opened again; the same values whatever the
  * layout; names as diffusers' own models have them; and folders that lack or contradict something.
  * argv[1]: the folder of golden files. */
-#include "model/checkpoint_internal.h"
+#include "model/checkpoint/checkpoint_internal.h"
 #include "tests/check.h"
 
 #include <ftw.h>

@@ -3,7 +3,7 @@
  *
  *     test_dit GOLDEN [cuda] */
 #include "kernels/table.h"
-#include "model/schedule.h"
+#include "model/sampling/schedule.h"
 #include "tests/check.h"
 #include "tests/dit_model.h"
 #include "tests/golden.h"

@@ -1,5 +1,5 @@
 /* PyTorch's normal numbers against recorded ones. */
-#include "model/noise.h"
+#include "model/sampling/noise.h"
 #include "runtime/half.h"
 #include "tests/check.h"
 #include "tests/golden.h"

@@ -1,6 +1,6 @@
 /* Sigma lists, timesteps and solver states against the official schedulers. */
 #include "kernels/table.h"
-#include "model/schedule.h"
+#include "model/sampling/schedule.h"
 #include "tests/check.h"
 #include "tests/golden.h"
 

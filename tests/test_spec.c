@@ -1,6 +1,6 @@
 /* The tensor lists of the released models hash to the fingerprints recorded of the real files
  * (DiffSynth-Studio, diffsynth/configs/model_configs.py). */
-#include "model/checkpoint_internal.h"
+#include "model/checkpoint/checkpoint_internal.h"
 #include "tests/check.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Cleaning and token ids against the official tokenizer's (golden/make_text.py). */
-#include "model/prompts.h"
-#include "model/tokenizer.h"
+#include "model/pipeline/prompts.h"
+#include "model/text/tokenizer.h"
 #include "tests/check.h"
 #include "tests/golden.h"
 

@@ -2,7 +2,7 @@
  *
  *     test_umt5 GOLDEN [cuda] */
 #include "kernels/table.h"
-#include "model/umt5.h"
+#include "model/text/umt5.h"
 #include "tests/check.h"
 #include "tests/dit_model.h"
 #include "tests/golden.h"

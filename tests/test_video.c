@@ -1,7 +1,7 @@
 /* What the video writer writes, read back with FFmpeg: frames, rate, comment, and nothing on
  * failure. */
-#include "launch/video.h"
-#include "launch/video_internal.h"
+#include "launch/video/video.h"
+#include "launch/video/video_internal.h"
 #include "tests/check.h"
 
 #include <libavcodec/avcodec.h>

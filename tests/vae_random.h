@@ -3,7 +3,7 @@
 #ifndef TESTS_VAE_RANDOM_H
 #define TESTS_VAE_RANDOM_H
 
-#include "model/vae_internal.h"
+#include "model/vae/vae_internal.h"
 #include "runtime/half.h"
 
 #include <math.h>

@@ -1,0 +1,271 @@
+/* wanmpi bench: how fast this machine does what a generation consists of, and how far that is from
+ * what it can. */
+#include "launch/bench/bench.h"
+
+#include "launch/commands.h"
+#include "model/checkpoint/checkpoint.h"
+#include "parallel/split.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ON_CUDA, ON_CPU };
+enum { IN_FP32, IN_BF16 };
+
+static const struct part_row {
+    const char *name;
+    status (*run)(struct bench *b);
+    const char *help;
+} part_rows[] = {
+    { "gemm", bench_gemm, "matrix products of the transformer's shapes" },
+    { "attention", bench_attention, "its attention, self and cross" },
+    { "conv", bench_conv, "convolutions of the VAE's decoder" },
+    { "fused", bench_fused, "norms, rotary embedding, gates" },
+    { "comm", bench_comm, "exchanges between ranks" },
+    { "load", bench_load, "host memory to device, at the sizes of weights" },
+    { "text", bench_text, "the text encoder, 512 tokens" },
+    { "dit", bench_dit, "a forward of the transformer, and where its time goes" },
+    { "vae", bench_vae, "decoding" },
+    { "whole", bench_whole, "a guided step, and what a video takes with it" },
+};
+
+#define AT(f) offsetof(struct bench_options, f)
+
+static const struct option rows[] = {
+    { "PARTS", OPT_STRING, AT(parts), .positional = true, .value = "PARTS",
+      .help = "which of the parts below, joined by commas (default gemm,attention,fused,dit)" },
+    { "model", OPT_STRING, AT(model), .group = "What is run", .value = "NAME",
+      .help = "14B, 1.3B, or another preset of synth (default 1.3B)" },
+    { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .least = 16,
+      .most = 16384, .help = "pixels (default 832*480)" },
+    { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .most = 100001,
+      .help = "frames (default 81)" },
+    { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16",
+      .help = "of the transformer and the VAE (default bf16 on GPUs, fp32 else)" },
+    { "repeats", OPT_INT, AT(repeats), .value = "N", .least = 1, .most = 1000,
+      .help = "timed runs of each test, of which the median counts (default 5)" },
+    { "device", OPT_CHOICE, AT(device), .group = "Where", .choices = "cuda|cpu",
+      .help = "default: GPUs where there are some" },
+    { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096,
+      .help = "per rank (default: this rank's share of the cores)" },
+    { "cfg_size", OPT_INT, AT(cfg_size), .value = "N", .least = 1, .most = 2,
+      .help = "ranks over the two sides of guidance (default 1)" },
+    { "ring_size", OPT_INT, AT(ring_size), .value = "N", .least = 1, .most = 65536,
+      .help = "ranks of ring attention" },
+    { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .most = 65536,
+      .help = "ranks of Ulysses attention" },
+    { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .help = "shard the transformer's weights" },
+    { "json", OPT_STRING, AT(json), .group = "Files", .value = "FILE",
+      .help = "write the results there" },
+    { "hdf5", OPT_STRING, AT(hdf5), .value = "FILE", .help = "and there, a column a data set" },
+    { "trace", OPT_STRING, AT(trace), .value = "FILE",
+      .help = "one traced forward, step or decode, for ui.perfetto.dev" },
+};
+
+static struct option_set option_set(struct bench_options *o)
+{
+    return (struct option_set){ rows, COUNT(rows), o, NULL };
+}
+
+void help_bench(FILE *out)
+{
+    struct bench_options fields = { 0 };
+    const struct option_set set = option_set(&fields);
+
+    fputs(
+        "wanmpi bench: times beside what was measured to be possible in the same run. Weights are\n"
+        "random, no checkpoint is needed.\n\n"
+        "    wanmpi bench dit --model 14B --size 1280*720 --json dit.json --trace dit.trace.json\n"
+        "    mpirun -q -n 8 wanmpi bench dit,comm --model 14B --ulysses_size 8\n\n"
+        "Parts\n",
+        out);
+    for (size_t i = 0; i < COUNT(part_rows); i++)
+        fprintf(out, "  %-10s %s\n", part_rows[i].name, part_rows[i].help);
+    options_help(out, 0, &set, 1);
+}
+
+static unsigned parts_of(const char *list, const char **unknown, size_t *length)
+{
+    unsigned parts = 0;
+
+    *unknown = NULL;
+    while (*list != 0) {
+        const size_t n = strcspn(list, ",");
+        unsigned found = 0;
+
+        for (size_t i = 0; i < COUNT(part_rows); i++)
+            if (strlen(part_rows[i].name) == n && memcmp(part_rows[i].name, list, n) == 0)
+                found = 1u << i;
+        if (found == 0) {
+            *unknown = list;
+            *length = n;
+            return 0;
+        }
+        parts |= found;
+        list += n + (list[n] == ',');
+    }
+    return parts;
+}
+
+static status find_model(const char *name, const struct preset **preset)
+{
+    char task[64];
+
+    snprintf(task, sizeof(task), "t2v-%s", name);
+    *preset = preset_find(task);
+    if (*preset == NULL)
+        *preset = preset_find(name);
+    if (*preset == NULL)
+        return fail(ST_USAGE, "--model %s: no such model; try 14B, 1.3B or tiny", name);
+    return ST_OK;
+}
+
+/* Every rank parses the same words, so no rank fails alone. */
+static status parse(struct bench_options *o, int argc, char **argv, unsigned *parts,
+                    const struct preset **preset)
+{
+    const struct option_set set = option_set(o);
+    const char *unknown;
+    size_t length;
+
+    *o = (struct bench_options){
+        .size = { 832, 480 }, .frame_num = 81, .device = -1, .precision = -1, .repeats = 5
+    };
+    TRY(options_parse("bench", 0, &set, 1, argc, argv));
+    *parts = parts_of(o->parts != NULL ? o->parts : "gemm,attention,fused,dit", &unknown, &length);
+    if (unknown != NULL)
+        return fail(ST_USAGE, "bench %.*s: no such part; wanmpi bench --help lists them",
+                    (int)length, unknown);
+    TRY(find_model(o->model != NULL ? o->model : "1.3B", preset));
+    if (o->size[0] % 16 != 0 || o->size[1] % 16 != 0)
+        return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of 16", o->size[0],
+                    o->size[1]);
+    return ST_OK;
+}
+
+static status open_device(struct bench *b)
+{
+    const struct bench_options *o = b->options;
+    const int gpus = o->device == ON_CPU ? 0 : device_cuda_count();
+    const int index = gpus > 0 ? b->world->local_rank % gpus : 0;
+    struct placement_node node;
+    char bus[32] = "";
+
+    if (gpus > 0)
+        TRY(device_cuda_bus(index, bus, sizeof(bus)));
+    TRY(placement_here(b->world, gpus > 0 ? bus : NULL, &node));
+    TRY(placement_choose(&b->place, &node, o->threads));
+    TRY(placement_bind(&b->place));
+    if (gpus == 0 && o->device == ON_CUDA)
+        return fail(ST_DEVICE, "--device cuda: no GPU can be opened here");
+    b->cdt = o->precision == IN_BF16 || (o->precision < 0 && gpus > 0) ? DT_BF16 : DT_F32;
+    if (gpus > 0) {
+        table_cuda(&b->table);
+        return device_open_cuda(&b->dev, index, &b->table, b->table.workspace);
+    }
+    table_cpu(&b->table);
+    return device_open_cpu(&b->dev, b->place.threads, &b->table, b->table.workspace);
+}
+
+static status make_plan(struct bench *b, const struct preset *preset, unsigned parts)
+{
+    const struct bench_options *o = b->options;
+    const struct vae_config *vae = &preset->config.vae;
+    const bool guided = o->cfg_size == 2 || (parts & 1u << (COUNT(part_rows) - 1)) != 0;
+    struct mesh_shape shape = { o->cfg_size > 0 ? o->cfg_size : 1, o->ring_size, o->ulysses_size };
+
+    b->plan = (struct plan_input){
+        .config = preset->config,
+        .latent = { vae->z, 1 + (o->frame_num - 1) / vae->stride_t, o->size[1] / vae->stride,
+                    o->size[0] / vae->stride },
+        .steps = 4,
+        .guided = guided,
+        .ranks = b->world->size,
+        .ranks_per_node = b->world->local_size,
+        .cdt = b->cdt,
+        .vae_dtype = b->dev.kind == DEVICE_CUDA ? b->cdt : DT_F32,
+        .fsdp = o->dit_fsdp != 0,
+        .t5_stored = DT_BF16,
+        .prompts = 1,
+        .text_rows = (int)preset->config.dit.text_len,
+        .decode = true,
+        .table = &b->table,
+    };
+    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, preset->config.dit.heads,
+                    guided));
+    b->plan.mesh = shape;
+    return plan_rank(&b->plan, b->world->rank, &b->sizes);
+}
+
+/* Everything that may fail on one rank alone; what follows is collective. */
+static status open_local(struct bench *b, const struct preset *preset, unsigned parts)
+{
+    TRY(open_device(b));
+    TRY(make_plan(b, preset, parts));
+    return bench_values_open(b);
+}
+
+static void announce(const struct bench *b, const struct preset *preset)
+{
+    const struct mesh_shape m = b->plan.mesh;
+    const struct latent_shape s = b->plan.latent;
+
+    if (b->world->rank != 0)
+        return;
+    printf("bench   %s on %s, %s; %d*%d, %d frames: latent %lld x %lld x %lld, %lld tokens\n",
+           preset->name, b->dev.kind == DEVICE_CUDA ? "GPU" : "CPU",
+           b->cdt == DT_BF16 ? "bf16" : "fp32", b->options->size[0], b->options->size[1],
+           b->options->frame_num, (long long)s.t, (long long)s.h, (long long)s.w,
+           (long long)b->tokens);
+    printf("ranks   %d: cfg %d x ring %d x ulysses %d; transformer %s, %.1f GB of weights a rank\n",
+           b->world->size, m.cfg, m.ring, m.ulysses, b->plan.fsdp ? "sharded" : "replicated",
+           (double)b->sizes.step.weights / 1e9);
+    fflush(stdout);
+}
+
+static status bench(struct bench *b, const struct preset *preset, unsigned parts)
+{
+    const struct bench_options *o = b->options;
+    int seq;
+    status st = ST_OK;
+
+    TRY(agree(b->world, open_local(b, preset, parts)));
+    TRY(mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh));
+    seq = mesh_seq_size(&b->mesh);
+    b->tokens = b->plan.latent.t * (b->plan.latent.h / 2) * (b->plan.latent.w / 2);
+    b->s_loc = split_count(b->tokens, seq, mesh_seq_rank(&b->mesh));
+    announce(b, preset);
+    b->in_step = true;
+    TRY(bench_ceilings(b));
+    for (size_t i = 0; i < COUNT(part_rows); i++)
+        if (parts >> i & 1)
+            TRY(part_rows[i].run(b));
+    b->in_step = false;
+    if (o->json != NULL && b->world->rank == 0)
+        st = bench_json(b, o->json);
+    if (st == ST_OK && o->hdf5 != NULL && b->world->rank == 0)
+        st = bench_hdf5(b, o->hdf5);
+    return agree(b->world, st);
+}
+
+status cmd_bench(struct world *w, int argc, char **argv)
+{
+    struct bench_options options;
+    const struct option_set set = option_set(&options);
+    const struct preset *preset = NULL;
+    struct bench b = { .world = w, .options = &options };
+    unsigned parts = 0;
+    status st;
+
+    TRY_OUT(parse(&options, argc, argv, &parts, &preset));
+    TRY_OUT(bench(&b, preset, parts));
+out:
+    if (b.in_step)
+        command_abort(w, st);
+    mesh_close(&b.mesh);
+    bench_values_close(&b);
+    device_close(&b.dev);
+    free(b.rows);
+    options_free(&set);
+    return st;
+}

@@ -1,0 +1,118 @@
+/* bench.h - what the parts of `wanmpi bench` share: the job, the results, ceilings and timing.
+ *
+ * A part times things on every rank at once and adds rows to the results. A row's time is the
+ * median of `repeats` runs on the slowest rank. What it is held against was measured in the same
+ * run: the rate of a large matrix product, of a copy on the device, of copies from pinned host
+ * memory, of one large message between two ranks. */
+#ifndef LAUNCH_BENCH_BENCH_H
+#define LAUNCH_BENCH_BENCH_H
+
+#include "kernels/table.h"
+#include "launch/bench/trace.h"
+#include "launch/placement.h"
+#include "model/pipeline/plan.h"
+
+enum ceiling {
+    CEILING_NONE,
+    CEILING_GEMM,
+    CEILING_COPY,
+    CEILING_HOST,
+    CEILING_LINK,
+    CEILING_COUNT
+};
+
+struct bench_row {
+    char test[16], family[24], name[72]; // family: of a part of a traced run
+    int runs;
+    double median_s, least_s, most_s; // of the slowest rank
+    double flops, bytes;              // of this rank
+    enum ceiling against;
+    double ceiling;         // operations or bytes a second
+    double calls, waited_s; // of a part of a traced run; else 0
+};
+
+struct bench_options {
+    char *parts, *model, *json, *hdf5, *trace;
+    int size[2];
+    int frame_num, device, precision, repeats, threads;
+    int cfg_size, ring_size, ulysses_size, dit_fsdp;
+};
+
+struct bench {
+    struct world *world;
+    const struct bench_options *options;
+    struct placement place;
+    struct table table;
+    struct device dev;
+    enum dtype cdt;
+    struct plan_input plan; // the request's shapes and mesh
+    struct plan_rank sizes; // of this rank
+    struct mesh mesh;
+    int64_t tokens, s_loc;          // of the latent; of this rank
+    float *values;                  // BENCH_VALUES random ones of deviation 1, pinned
+    uint16_t *values_bf16;          // the same
+    double ceilings[CEILING_COUNT]; // 0 until measured
+    struct bench_row *rows;
+    int count, room;
+    bool in_step; // a failure now ends the job
+};
+
+#define BENCH_VALUES ((int64_t)1 << 22)
+
+/* ---- bench_time.c ---- */
+
+/* Times `call`, which queues work, after one run that is not counted unless it is `warm`; the ranks
+ * start together. Adds a row, and prints it on rank 0. `flops` and `bytes` are of one run; flops
+ * below 0: those that the ops count. Collective. */
+struct bench_work {
+    status (*call)(void *payload);
+    void *payload;
+    double flops, bytes;
+    enum ceiling against;
+    bool warm;
+};
+status bench_time(struct bench *b, const char *test, struct bench_work work, const char *format,
+                  ...) __attribute__((format(printf, 4, 5)));
+
+/* A row whose times are known: seconds[runs] of this rank. Collective. */
+status bench_add(struct bench *b, const char *test, const char *name, int runs, double *seconds,
+                 double flops, double bytes, enum ceiling against);
+
+/* A part of a traced run, on this rank: not printed, and not slowest of all. Local. */
+status bench_part(struct bench *b, const char *test, const struct trace_row *row,
+                  enum ceiling against);
+
+/* Seconds of one run of `call` on this rank; bench_once is collective, all begin together. */
+status bench_once(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
+status bench_alone(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
+
+/* The results as a file. Local; rank 0 calls it. ST_IO. */
+status bench_json(const struct bench *b, const char *path);
+status bench_hdf5(const struct bench *b, const char *path);
+
+/* ---- bench_values.c ---- */
+
+status bench_values_open(struct bench *b);
+void bench_values_close(struct bench *b);
+
+/* Fills a contiguous tensor, f32 or bf16, with random values times `scale`, 1 or 0.02. */
+status bench_fill(struct bench *b, struct tensor t, float scale);
+
+/* Parameters of any name: norms' weights 1, all others random of deviation 0.02. */
+struct weight_source bench_source(struct bench *b);
+
+/* ---- the parts ---- */
+
+status bench_ceilings(struct bench *b);
+status bench_gemm(struct bench *b);
+status bench_attention(struct bench *b);
+status bench_conv(struct bench *b);
+status bench_fused(struct bench *b);
+status bench_comm(struct bench *b);
+status bench_load(struct bench *b);
+status bench_text(struct bench *b);
+status bench_dit(struct bench *b);
+status bench_vae(struct bench *b);
+status bench_whole(struct bench *b);
+
+#endif

@@ -1,0 +1,124 @@
+/* Random numbers for benchmarks, cheap enough for 14 billion parameters: pieces of one table. */
+#include "launch/bench/bench.h"
+#include "runtime/half.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t scramble(uint64_t x)
+{
+    x ^= x >> 30;
+    x *= 0xbf58476d1ce4e5b9u;
+    x ^= x >> 27;
+    x *= 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* The sum of four uniform numbers: deviation 1. */
+static float near_normal(uint64_t index)
+{
+    const uint64_t z = scramble((index + 1) * 0x9e3779b97f4a7c15u);
+    const int sum =
+        (int)(z & 0xffff) + (int)(z >> 16 & 0xffff) + (int)(z >> 32 & 0xffff) + (int)(z >> 48);
+
+    return (float)(sum - 131070) * (float)(1.7320508075688772 / 65536);
+}
+
+/* The values at scale 1, behind them those at scale 0.02. */
+status bench_values_open(struct bench *b)
+{
+    void *f32 = NULL, *bf16 = NULL;
+
+    TRY(device_host_alloc(&b->dev, &f32, (size_t)(2 * BENCH_VALUES) * sizeof(float)));
+    b->values = f32;
+    TRY(device_host_alloc(&b->dev, &bf16, (size_t)(2 * BENCH_VALUES) * sizeof(uint16_t)));
+    b->values_bf16 = bf16;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < BENCH_VALUES; i++) {
+        const float x = near_normal((uint64_t)i);
+
+        b->values[i] = x;
+        b->values[BENCH_VALUES + i] = 0.02f * x;
+        b->values_bf16[i] = bf16_from_f32(x);
+        b->values_bf16[BENCH_VALUES + i] = bf16_from_f32(0.02f * x);
+    }
+    return ST_OK;
+}
+
+void bench_values_close(struct bench *b)
+{
+    if (b->dev.api == NULL)
+        return;
+    device_host_free(&b->dev, b->values);
+    device_host_free(&b->dev, b->values_bf16);
+}
+
+/* Elements [first, first + count) of an endless row that repeats the table, from a place that `key`
+ * chooses, through `take`. */
+static const void *piece(const struct bench *b, enum dtype dt, bool small, uint64_t key,
+                         int64_t first, int64_t most, int64_t *count)
+{
+    const int64_t at = (int64_t)((scramble(key) + (uint64_t)first) % (uint64_t)BENCH_VALUES);
+    const int64_t left = BENCH_VALUES - at, from = at + (small ? BENCH_VALUES : 0);
+
+    *count = most < left ? most : left;
+    return dt == DT_F32 ? (const void *)(b->values + from) : (const void *)(b->values_bf16 + from);
+}
+
+status bench_fill(struct bench *b, struct tensor t, float scale)
+{
+    const struct tensor flat = tensor_reshape(t, tensor_count(t));
+    int64_t count;
+
+    for (int64_t i = 0; i < tensor_count(t); i += count) {
+        const void *from = piece(b, t.dtype, scale < 1, (uint64_t)(uintptr_t)t.data, i,
+                                 tensor_count(t) - i, &count);
+
+        TRY(device_upload(&b->dev, tensor_slice(flat, 0, i, count), from));
+    }
+    return ST_OK;
+}
+
+/* "blocks.3.norm1.weight", "norm_q.weight", "...gamma". */
+static bool is_norm(const char *name)
+{
+    const char *last = strrchr(name, '.');
+
+    return strstr(name, "gamma") != NULL ||
+           (strstr(name, "norm") != NULL && last != NULL && strcmp(last, ".weight") == 0);
+}
+
+static status read_values(void *payload, const char *name, int64_t first, int64_t count,
+                          enum dtype dt, void *dst)
+{
+    const struct bench *b = payload;
+    const size_t size = dtype_size(dt);
+    uint64_t key = 0;
+    int64_t now;
+
+    if (dt != DT_F32 && dt != DT_BF16)
+        return fail(ST_USAGE, "%s: no random values of type %s", name, dtype_name(dt));
+    for (const char *c = name; *c != 0; c++)
+        key = key * 31 + (unsigned char)*c;
+    for (int64_t i = 0; i < count; i += now) {
+        char *to = (char *)dst + (size_t)i * size;
+
+        if (is_norm(name)) {
+            const float one = 1;
+            const uint16_t one_bf16 = bf16_from_f32(1);
+
+            now = 1;
+            memcpy(to, dt == DT_F32 ? (const void *)&one : (const void *)&one_bf16, size);
+        } else {
+            const void *from = piece(b, dt, true, key, first + i, count - i, &now);
+
+            memcpy(to, from, (size_t)now * size);
+        }
+    }
+    return ST_OK;
+}
+
+struct weight_source bench_source(struct bench *b)
+{
+    return (struct weight_source){ .read = read_values, .payload = b };
+}

@@ -1,0 +1,532 @@
+#include "launch/bench/trace.h"
+
+#include "parallel/comm.h" // the tracing comm table stands where a real one does
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- spans ---- */
+
+static struct trace *trace_of(const struct device *dev)
+{
+    return (struct trace *)dev->table;
+}
+
+/* A span begins; NULL while the trace is off or full. */
+static status span_begin(struct trace *t, struct trace_span **span, enum trace_lane lane,
+                         const char *family)
+{
+    *span = NULL;
+    if (!t->on || t->count == t->room)
+        return ST_OK;
+    *span = &t->spans[t->count++];
+    **span = (struct trace_span){ .lane = lane };
+    snprintf((*span)->family, sizeof((*span)->family), "%s", family);
+    timeline_range_begin(family);
+    return timeline_put(&t->timeline, &(*span)->from);
+}
+
+static status span_end(struct trace *t, struct trace_span *span)
+{
+    if (span == NULL)
+        return ST_OK;
+    timeline_range_end();
+    return timeline_put(&t->timeline, &span->to);
+}
+
+static double bytes_of(struct tensor t)
+{
+    return t.ndim > 0 ? (double)tensor_bytes(t) : 0;
+}
+
+/* ---- ops ---- */
+
+/* One traced op: `family`, the real call, what it reads and writes. `span` is at hand in `note`. */
+#define TRACED(family, call, moved, note)                                                          \
+    do {                                                                                           \
+        struct trace *t = trace_of(dev);                                                           \
+        struct trace_span *span;                                                                   \
+                                                                                                   \
+        TRY(span_begin(t, &span, LANE_OPS, family));                                               \
+        TRY(t->real->call);                                                                        \
+        if (span != NULL) {                                                                        \
+            span->bytes = (moved);                                                                 \
+            note;                                                                                  \
+        }                                                                                          \
+        return span_end(t, span);                                                                  \
+    } while (0)
+
+static void note_gemm(struct trace_span *s, struct tensor a, struct tensor w, enum act act)
+{
+    static const char *const acts[] = { "", " gelu", " silu" };
+
+    snprintf(s->what, sizeof(s->what), "%lld x %lld x %lld%s%s", (long long)a.dim[0],
+             (long long)w.dim[0], (long long)w.dim[1], acts[act], a.dtype == DT_F32 ? " f32" : "");
+    s->flops = 2.0 * (double)a.dim[0] * (double)w.dim[0] * (double)w.dim[1];
+}
+
+static void note_attention(struct trace_span *s, struct tensor q, struct tensor k)
+{
+    snprintf(s->what, sizeof(s->what), "%lld x %lld, %lld heads of %lld", (long long)q.dim[0],
+             (long long)k.dim[0], (long long)q.dim[1], (long long)q.dim[2]);
+    s->flops = 4.0 * (double)tensor_count(q) * (double)k.dim[0];
+}
+
+static void note_conv(struct trace_span *s, struct tensor out, struct tensor x, struct tensor w)
+{
+    snprintf(s->what, sizeof(s->what), "%lldx%lldx%lld %lld to %lld, %lldx%lldx%lld",
+             (long long)out.dim[0], (long long)out.dim[1], (long long)out.dim[2],
+             (long long)w.dim[4], (long long)w.dim[0], (long long)w.dim[1], (long long)w.dim[2],
+             (long long)w.dim[3]);
+    s->flops = 2.0 * (double)tensor_count(out) * (double)(tensor_count(w) / w.dim[0]);
+}
+
+static status traced_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                          struct tensor bias, enum act act)
+{
+    TRACED("gemm", gemm(dev, out, a, w, bias, act), bytes_of(out) + bytes_of(a) + bytes_of(w),
+           note_gemm(span, a, w, act));
+}
+
+static status traced_gemm_add(struct device *dev, struct tensor sum, struct tensor a,
+                              struct tensor w, struct tensor bias)
+{
+    TRACED("gemm, add", gemm_add(dev, sum, a, w, bias),
+           2 * bytes_of(sum) + bytes_of(a) + bytes_of(w), note_gemm(span, a, w, ACT_NONE));
+}
+
+static status traced_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
+                                   struct tensor scale, struct tensor shift, float eps)
+{
+    TRACED("norm, modulate", norm_modulate(dev, out, x, scale, shift, eps),
+           bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_layer_norm(struct device *dev, struct tensor out, struct tensor x,
+                                struct tensor w, struct tensor b, float eps)
+{
+    TRACED("layer norm", layer_norm(dev, out, x, w, b, eps), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
+                                       struct tensor x, struct tensor y, struct tensor gate,
+                                       struct tensor scale, struct tensor shift, float eps)
+{
+    TRACED("add, norm, modulate", add_norm_modulate(dev, out, sum, x, y, gate, scale, shift, eps),
+           bytes_of(out) + bytes_of(sum) + bytes_of(x) + bytes_of(y), );
+}
+
+static status traced_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
+                                    struct tensor x, struct tensor y, struct tensor gate,
+                                    struct tensor w, struct tensor b, float eps)
+{
+    TRACED("add, layer norm", add_layer_norm(dev, out, sum, x, y, gate, w, b, eps),
+           bytes_of(out) + bytes_of(sum) + bytes_of(x) + bytes_of(y), );
+}
+
+static status traced_rms_norm(struct device *dev, struct tensor out, struct tensor x,
+                              struct tensor w, float eps)
+{
+    TRACED("rms norm", rms_norm(dev, out, x, w, eps), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
+                               struct tensor table, struct token_grid grid)
+{
+    TRACED("norm, rope", norm_rope(dev, x, w, eps, table, grid), 2 * bytes_of(x), );
+}
+
+static status traced_attention(struct device *dev, struct tensor out, struct tensor lse,
+                               struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    const bool cross = k.dim[0] == trace_of(dev)->text_len;
+
+    TRACED(cross ? "cross attention" : "self attention", attention(dev, out, lse, q, k, v, scale),
+           bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
+}
+
+static status traced_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
+                                     struct tensor part, struct tensor part_lse)
+{
+    TRACED("attention merge", attention_merge(dev, acc, lse, part, part_lse),
+           2 * bytes_of(acc) + bytes_of(part), );
+}
+
+static status traced_relative_attention(struct device *dev, struct tensor out, struct tensor q,
+                                        struct tensor k, struct tensor v, struct tensor table)
+{
+    TRACED("text attention", relative_attention(dev, out, q, k, v, table),
+           bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
+}
+
+static status traced_gate_add(struct device *dev, struct tensor out, struct tensor x,
+                              struct tensor y, struct tensor gate)
+{
+    TRACED("gate, add", gate_add(dev, out, x, y, gate),
+           bytes_of(out) + bytes_of(x) + bytes_of(y), );
+}
+
+static status traced_add_rows(struct device *dev, struct tensor out, struct tensor a,
+                              struct tensor b)
+{
+    TRACED("add rows", add_rows(dev, out, a, b), bytes_of(out) + bytes_of(a), );
+}
+
+static status traced_silu(struct device *dev, struct tensor out, struct tensor x)
+{
+    TRACED("silu", silu(dev, out, x), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
+                                struct tensor up)
+{
+    TRACED("gated gelu", gated_gelu(dev, out, gate, up),
+           bytes_of(out) + bytes_of(gate) + bytes_of(up), );
+}
+
+static status traced_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
+                             const struct tensor *x)
+{
+    TRACED("solver", lincomb(dev, out, count, coef, x), (count + 1) * bytes_of(out), );
+}
+
+static status traced_copy(struct device *dev, struct tensor out, struct tensor x)
+{
+    TRACED("copy", copy(dev, out, x), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_conv3d(struct device *dev, struct tensor out, struct tensor x,
+                            struct tensor past, struct tensor w, struct tensor bias,
+                            struct tensor residual, struct conv conv)
+{
+    TRACED("conv", conv3d(dev, out, x, past, w, bias, residual, conv),
+           bytes_of(out) + bytes_of(x) + bytes_of(past) + bytes_of(w) + bytes_of(residual),
+           note_conv(span, out, x, w));
+}
+
+static status traced_channel_norm(struct device *dev, struct tensor out, struct tensor x,
+                                  struct tensor gamma, enum act act)
+{
+    TRACED("channel norm", channel_norm(dev, out, x, gamma, act), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_channel_affine(struct device *dev, struct tensor out, struct tensor x,
+                                    struct tensor scale, struct tensor shift)
+{
+    TRACED("channel affine", channel_affine(dev, out, x, scale, shift),
+           bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_to_u8(struct device *dev, struct tensor out, struct tensor x)
+{
+    TRACED("pixels", to_u8(dev, out, x), bytes_of(out) + bytes_of(x), );
+}
+
+/* What is not named here goes to the real op unseen. */
+static void trace_ops(struct table *t)
+{
+    t->gemm = traced_gemm;
+    t->gemm_add = traced_gemm_add;
+    t->norm_modulate = traced_norm_modulate;
+    t->layer_norm = traced_layer_norm;
+    t->add_norm_modulate = traced_add_norm_modulate;
+    t->add_layer_norm = traced_add_layer_norm;
+    t->rms_norm = traced_rms_norm;
+    t->norm_rope = traced_norm_rope;
+    t->attention = traced_attention;
+    t->attention_merge = traced_attention_merge;
+    t->relative_attention = traced_relative_attention;
+    t->gate_add = traced_gate_add;
+    t->add_rows = traced_add_rows;
+    t->silu = traced_silu;
+    t->gated_gelu = traced_gated_gelu;
+    t->lincomb = traced_lincomb;
+    t->copy = traced_copy;
+    t->conv3d = traced_conv3d;
+    t->channel_norm = traced_channel_norm;
+    t->channel_affine = traced_channel_affine;
+    t->to_u8 = traced_to_u8;
+}
+
+/* ---- exchanges ---- */
+
+#define TRACED_GROUPS 8
+
+/* The tracing comm table, what it stands before, and the spans that are in flight. */
+struct trace_comm {
+    struct comm_table table; // first, so that an exchange finds it by g->comm
+    const struct comm_table *real;
+    struct trace *trace;
+    struct {
+        struct group *group;
+        struct trace_span *slot[GROUP_IN_FLIGHT];
+    } groups[TRACED_GROUPS];
+    int group_count;
+};
+
+static struct trace_comm *comm_of(const struct group *g)
+{
+    return (struct trace_comm *)g->comm;
+}
+
+static struct trace_span **in_flight(const struct group *g, int slot)
+{
+    struct trace_comm *c = comm_of(g);
+    int i = 0;
+
+    while (c->groups[i].group != g)
+        i++;
+    return &c->groups[i].slot[slot];
+}
+
+static status traced_start(struct group *g, int slot, const struct exchange *e)
+{
+    struct trace_comm *c = comm_of(g);
+    struct trace_span *span;
+
+    TRY(span_begin(c->trace, &span, LANE_EXCHANGES, exchange_name[e->kind]));
+    if (span != NULL) {
+        span->bytes = e->bytes;
+        snprintf(span->what, sizeof(span->what), "%s", g->name);
+        span->wait_from = -1;
+        timeline_range_end();
+    }
+    *in_flight(g, slot) = span;
+    return c->real->start(g, slot, e);
+}
+
+struct waiting {
+    struct group *group;
+    int slot;
+};
+
+static status real_wait(void *payload)
+{
+    const struct waiting *w = payload;
+
+    return comm_of(w->group)->real->wait(w->group, w->slot);
+}
+
+static status traced_wait(struct group *g, int slot)
+{
+    struct trace_comm *c = comm_of(g);
+    struct trace_span *span = *in_flight(g, slot);
+    struct waiting w = { g, slot };
+
+    *in_flight(g, slot) = NULL;
+    if (span == NULL || !c->trace->on)
+        return c->real->wait(g, slot);
+    TRY(timeline_put(&c->trace->timeline, &span->wait_from));
+    return timeline_put_aside(&c->trace->timeline, real_wait, &w, &span->to);
+}
+
+/* ---- opening and closing ---- */
+
+status trace_open(struct trace *t, struct device *dev, int room, int64_t text_len)
+{
+    status st = ST_OK;
+
+    *t = (struct trace){ .table = *dev->table, .room = room, .text_len = text_len };
+    trace_ops(&t->table);
+    t->spans = calloc((size_t)room, sizeof(*t->spans));
+    t->comm = calloc(1, sizeof(*t->comm));
+    if (t->spans == NULL || t->comm == NULL)
+        TRY_OUT(fail(ST_MEMORY, "no host memory for a trace of %d ops", room));
+    TRY_OUT(timeline_open(&t->timeline, dev, 3 * room + 2));
+    t->real = dev->table;
+    t->dev = dev;
+    dev->table = &t->table;
+out:
+    if (st != ST_OK)
+        trace_close(t);
+    return st;
+}
+
+void trace_close(struct trace *t)
+{
+    for (int i = 0; t->comm != NULL && i < t->comm->group_count; i++)
+        t->comm->groups[i].group->comm = t->comm->real;
+    if (t->dev != NULL)
+        t->dev->table = t->real;
+    timeline_close(&t->timeline);
+    free(t->comm);
+    free(t->spans);
+    *t = (struct trace){ 0 };
+}
+
+void trace_groups(struct trace *t, struct mesh *m)
+{
+    struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
+    struct trace_comm *c = t->comm;
+
+    static_assert(COUNT(groups) <= TRACED_GROUPS, "room for all groups of a mesh");
+    for (size_t i = 0; i < COUNT(groups); i++) {
+        if (groups[i]->comm == NULL)
+            continue;
+        if (c->real == NULL) {
+            c->real = groups[i]->comm;
+            c->trace = t;
+            c->table = *c->real;
+            c->table.start = traced_start;
+            c->table.wait = traced_wait;
+        }
+        assert(groups[i]->comm == c->real);
+        c->groups[c->group_count++].group = groups[i];
+        groups[i]->comm = &c->table;
+    }
+}
+
+status trace_start(struct trace *t)
+{
+    TRY(device_wait(t->dev));
+    timeline_reset(&t->timeline);
+    t->count = 0;
+    for (int i = 0; i < t->comm->group_count; i++)
+        memset(t->comm->groups[i].slot, 0, sizeof(t->comm->groups[i].slot));
+    t->on = true;
+    return timeline_put(&t->timeline, &t->begin);
+}
+
+/* An exchange that nobody has waited for by the end (weights for a forward to come) is left out. */
+static status work_out(struct trace *t, struct trace_span *s)
+{
+    double at_wait = 0;
+
+    if (s->lane == LANE_EXCHANGES && s->wait_from < 0) {
+        s->lane = LANE_COUNT;
+        return ST_OK;
+    }
+    TRY(timeline_between(&t->timeline, t->begin, s->from, &s->at));
+    TRY(timeline_between(&t->timeline, t->begin, s->to, &s->end));
+    if (s->lane == LANE_EXCHANGES) {
+        TRY(timeline_between(&t->timeline, t->begin, s->wait_from, &at_wait));
+        s->waited = s->end > at_wait ? s->end - at_wait : 0;
+    }
+    return ST_OK;
+}
+
+status trace_stop(struct trace *t)
+{
+    TRY(timeline_put(&t->timeline, &t->end));
+    t->on = false;
+    TRY(device_wait(t->dev));
+    TRY(timeline_between(&t->timeline, t->begin, t->end, &t->total));
+    for (int i = 0; i < t->count; i++)
+        TRY(work_out(t, &t->spans[i]));
+    return ST_OK;
+}
+
+/* ---- what came of it ---- */
+
+static int by_time(const void *a, const void *b)
+{
+    const struct trace_row *x = a, *y = b;
+
+    if (x->lane != y->lane)
+        return x->lane < y->lane ? -1 : 1;
+    return x->seconds < y->seconds ? 1 : x->seconds > y->seconds ? -1 : 0;
+}
+
+int trace_rows(const struct trace *t, struct trace_row *rows, int room)
+{
+    int count = 0;
+
+    for (const struct trace_span *s = t->spans; s < t->spans + t->count; s++) {
+        int r = 0;
+
+        if (s->lane == LANE_COUNT)
+            continue;
+        while (r < count &&
+               (strcmp(rows[r].family, s->family) != 0 || strcmp(rows[r].what, s->what) != 0))
+            r++;
+        if (r == room)
+            continue;
+        if (r == count)
+            rows[count++] =
+                (struct trace_row){ .family = s->family, .what = s->what, .lane = s->lane };
+        rows[r].calls++;
+        rows[r].seconds += s->end - s->at;
+        rows[r].waited += s->waited;
+        rows[r].flops += s->flops;
+        rows[r].bytes += s->bytes;
+    }
+    qsort(rows, (size_t)count, sizeof(*rows), by_time);
+    return count;
+}
+
+static void write_spans(FILE *out, const struct trace_span *spans, int count, int rank, bool *first)
+{
+    static const char *const lanes[] = { "ops", "exchanges" };
+
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        fprintf(out,
+                "%s\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%d,\"tid\":%d,"
+                "\"args\":{\"name\":\"%s\"}}",
+                *first ? "" : ",", rank, lane, lanes[lane]);
+        *first = false;
+    }
+    fprintf(out,
+            ",\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"rank "
+            "%d\"}}",
+            rank, rank);
+    for (int i = 0; i < count; i++) {
+        const struct trace_span *s = &spans[i];
+        const double took = s->end - s->at;
+
+        if (s->lane == LANE_COUNT)
+            continue;
+        fprintf(out,
+                ",\n{\"ph\":\"X\",\"name\":\"%s\",\"cat\":\"%s\",\"pid\":%d,\"tid\":%d,"
+                "\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"what\":\"%s\",\"TFLOP/s\":%.1f,"
+                "\"GB/s\":%.1f}}",
+                s->family, lanes[s->lane], rank, (int)s->lane, s->at * 1e6, took * 1e6, s->what,
+                took > 0 ? s->flops / took * 1e-12 : 0, took > 0 ? s->bytes / took * 1e-9 : 0);
+    }
+}
+
+status trace_write(const struct trace *t, struct world *w, const char *path)
+{
+    const double mine = t->count;
+    double *counts = calloc((size_t)w->size, sizeof(*counts));
+    struct trace_span *all = NULL, *padded = NULL;
+    int most = 0;
+    bool first = true;
+    FILE *out = NULL;
+    status st = counts != NULL ? ST_OK : fail(ST_MEMORY, "no host memory");
+
+    TRY_OUT(agree(w, st));
+    world_gather(w, &mine, sizeof(mine), counts);
+    for (int r = 0; r < w->size; r++)
+        most = (int)counts[r] > most ? (int)counts[r] : most;
+    world_broadcast(w, &most, sizeof(most), 0);
+    padded = calloc((size_t)most + 1, sizeof(*padded));
+    all = calloc((size_t)w->size * ((size_t)most + 1), sizeof(*all));
+    if (padded == NULL || all == NULL)
+        st = fail(ST_MEMORY, "no host memory for the trace of %d ranks", w->size);
+    TRY_OUT(agree(w, st));
+    memcpy(padded, t->spans, (size_t)t->count * sizeof(*padded));
+    world_gather(w, padded, (size_t)most * sizeof(*padded), all);
+    if (w->rank == 0) {
+        out = fopen(path, "w");
+        if (out == NULL)
+            st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        for (int r = 0; r < w->size && out != NULL; r++) {
+            if (r == 0)
+                fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", out);
+            write_spans(out, all + (size_t)r * (size_t)most, (int)counts[r], r, &first);
+        }
+        if (out != NULL) {
+            fputs("\n]}\n", out);
+            if (fclose(out) != 0)
+                st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        }
+    }
+    st = agree(w, st);
+out:
+    free(counts);
+    free(padded);
+    free(all);
+    return st;
+}

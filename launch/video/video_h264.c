@@ -1,0 +1,192 @@
+#include "launch/video/video_internal.h"
+
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/opt.h>
+#include <libswscale/swscale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct h264 {
+    AVFormatContext *format;
+    AVCodecContext *codec;
+    AVStream *stream;
+    struct SwsContext *scale;
+    AVFrame *frame;
+    AVPacket *packet;
+    char *path;
+    int64_t frames;
+};
+
+/* imageio-ffmpeg (imageio_ffmpeg/_io.py, write_frames): quality q gives libx264 -crf
+ * int((1 - q / 10) * 51), so 10 is lossless, the official 8 is 10 and DiffSynth's 5 is 25. */
+int h264_crf(double quality)
+{
+    return (int)((1 - quality / 10) * 51);
+}
+
+static status av_fail(const struct h264 *h, int code)
+{
+    char reason[AV_ERROR_MAX_STRING_SIZE] = "";
+
+    av_strerror(code, reason, sizeof(reason));
+    return fail(ST_IO, "%s: %s", h->path, reason);
+}
+
+static status no_memory(const struct h264 *h)
+{
+    return fail(ST_MEMORY, "%s: no memory for the video encoder", h->path);
+}
+
+static status open_codec(struct h264 *h, int width_px, int height_px, double fps, double quality)
+{
+    const AVCodec *x264 = avcodec_find_encoder_by_name("libx264");
+    char crf[8];
+    int code = 0;
+
+    if (x264 == NULL)
+        return fail(ST_USAGE, "%s: this machine's FFmpeg has no libx264; install one that has",
+                    h->path);
+    h->codec = avcodec_alloc_context3(x264);
+    if (h->codec == NULL)
+        return no_memory(h);
+    h->codec->width = width_px;
+    h->codec->height = height_px;
+    h->codec->pix_fmt = AV_PIX_FMT_YUV420P;
+    h->codec->framerate = av_d2q(fps, 1000000);
+    h->codec->time_base = av_inv_q(h->codec->framerate);
+    h->codec->color_range = AVCOL_RANGE_MPEG;
+    h->codec->colorspace = AVCOL_SPC_SMPTE170M; // what swscale makes of RGB unless told otherwise
+    h->codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    h->codec->thread_count = 8; // the stream depends on it, and shall not on the machine
+    snprintf(crf, sizeof(crf), "%d", h264_crf(quality));
+    av_opt_set(h->codec->priv_data, "crf", crf, 0);
+    code = avcodec_open2(h->codec, x264, NULL);
+    if (code < 0)
+        return av_fail(h, code);
+    return ST_OK;
+}
+
+static status open_file(struct h264 *h, const char *temp, const char *metadata)
+{
+    AVDictionary *options = NULL;
+    char *url = NULL;
+    int code = avformat_alloc_output_context2(&h->format, NULL, "mp4", NULL);
+
+    if (code < 0)
+        return av_fail(h, code);
+    h->stream = avformat_new_stream(h->format, NULL);
+    if (h->stream == NULL || asprintf(&url, "file:%s", temp) < 0)
+        return no_memory(h);
+    h->format->url = av_strdup(url); // where the muxer finds it again to put the index in front
+    h->stream->time_base = h->codec->time_base;
+    h->stream->avg_frame_rate = h->codec->framerate;
+    code = avcodec_parameters_from_context(h->stream->codecpar, h->codec);
+    if (code >= 0 && metadata != NULL)
+        code = av_dict_set(&h->format->metadata, "comment", metadata, 0);
+    if (code >= 0)
+        code = avio_open(&h->format->pb, url, AVIO_FLAG_WRITE);
+    if (code >= 0)
+        code = av_dict_set(&options, "movflags", "+faststart", 0);
+    if (code >= 0)
+        code = avformat_write_header(h->format, &options);
+    av_dict_free(&options);
+    free(url);
+    return code < 0 ? av_fail(h, code) : ST_OK;
+}
+
+status h264_open(struct h264 **out, const char *temp, const char *path, int width_px, int height_px,
+                 double fps, double quality, const char *metadata)
+{
+    status st;
+    struct h264 *h = calloc(1, sizeof(*h));
+
+    if (h == NULL)
+        return fail(ST_MEMORY, "%s: no memory for the video encoder", path);
+    av_log_set_level(AV_LOG_QUIET); // errors come back as codes; only launch/ prints
+    h->path = strdup(path);
+    h->frame = av_frame_alloc();
+    h->packet = av_packet_alloc();
+    if (h->path == NULL || h->frame == NULL || h->packet == NULL) {
+        st = fail(ST_MEMORY, "%s: no memory for the video encoder", path);
+        goto out;
+    }
+    TRY_OUT(open_codec(h, width_px, height_px, fps, quality));
+    TRY_OUT(open_file(h, temp, metadata));
+    h->scale = sws_getContext(width_px, height_px, AV_PIX_FMT_RGB24, width_px, height_px,
+                              AV_PIX_FMT_YUV420P, SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT,
+                              NULL, NULL, NULL);
+    h->frame->format = AV_PIX_FMT_YUV420P;
+    h->frame->width = width_px;
+    h->frame->height = height_px;
+    if (h->scale == NULL || av_frame_get_buffer(h->frame, 0) < 0) {
+        st = no_memory(h);
+        goto out;
+    }
+    *out = h;
+out:
+    if (st != ST_OK)
+        h264_close(h);
+    return st;
+}
+
+/* Sends a frame (NULL: no more) and writes the packets that are ready. */
+static status encode(struct h264 *h, const AVFrame *frame)
+{
+    int code = avcodec_send_frame(h->codec, frame);
+
+    while (code >= 0) {
+        code = avcodec_receive_packet(h->codec, h->packet);
+        if (code == AVERROR(EAGAIN) || code == AVERROR_EOF)
+            return ST_OK;
+        if (code < 0)
+            break;
+        av_packet_rescale_ts(h->packet, h->codec->time_base, h->stream->time_base);
+        if (h->packet->duration == 0)
+            h->packet->duration = av_rescale_q(1, h->codec->time_base, h->stream->time_base);
+        code = av_interleaved_write_frame(h->format, h->packet); // takes the packet's content
+    }
+    return av_fail(h, code);
+}
+
+status h264_frame(struct h264 *h, const uint8_t *rgb)
+{
+    const uint8_t *const rows[] = { rgb };
+    const int stride[] = { 3 * h->codec->width };
+
+    if (av_frame_make_writable(h->frame) < 0)
+        return no_memory(h);
+    sws_scale(h->scale, rows, stride, 0, h->codec->height, h->frame->data, h->frame->linesize);
+    h->frame->pts = h->frames++;
+    return encode(h, h->frame);
+}
+
+status h264_finish(struct h264 *h)
+{
+    int code = 0;
+
+    TRY(encode(h, NULL));
+    code = av_write_trailer(h->format);
+    if (code >= 0)
+        code = h->format->pb->error;
+    if (code < 0)
+        return av_fail(h, code);
+    code = avio_closep(&h->format->pb);
+    return code < 0 ? av_fail(h, code) : ST_OK;
+}
+
+void h264_close(struct h264 *h)
+{
+    if (h == NULL)
+        return;
+    if (h->format != NULL)
+        avio_closep(&h->format->pb);
+    avformat_free_context(h->format);
+    avcodec_free_context(&h->codec);
+    sws_freeContext(h->scale);
+    av_frame_free(&h->frame);
+    av_packet_free(&h->packet);
+    free(h->path);
+    free(h);
+}

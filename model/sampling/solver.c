@@ -1,0 +1,176 @@
+/* One step of each solver, as weighted sums of whole latents. The weights are made on the host: the
+ * scalars in f32 where the official code has f32 tensors of no axes, whose cancellations are part
+ * of the result; only the last products, which join terms that it adds one by one, in double. */
+#include "model/sampling/schedule.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* f32 functions rounded from double, as nearly as a math library can be told to be right. */
+static float log_f32(float x)
+{
+    return (float)log(x);
+}
+
+static float exp_f32(float x)
+{
+    return (float)exp(x);
+}
+
+static float expm1_f32(float x)
+{
+    return (float)expm1(x);
+}
+
+struct level {
+    float alpha, sigma, lambda; // lambda = ln alpha - ln sigma: infinite at both ends
+};
+
+static struct level level_at(const struct solver *s, int i)
+{
+    const float sigma = s->schedule->sigma[i], alpha = 1.0f - sigma;
+
+    return (struct level){ alpha, sigma, log_f32(alpha) - log_f32(sigma) };
+}
+
+status solver_init(struct solver *s, const struct schedule *schedule, struct arena *a, int64_t rows,
+                   int64_t cols)
+{
+    const int history = schedule->kind == SOLVER_UNIPC   ? SOLVER_STATE
+                        : schedule->kind == SOLVER_DPMPP ? 2
+                                                         : 0;
+    struct tensor *const state[SOLVER_STATE] = { &s->m[0], &s->m[1], &s->last };
+
+    *s = (struct solver){ .schedule = schedule };
+    for (int i = 0; i < history; i++) {
+        TRY(arena_take(a, state[i], DT_F32, rows, cols));
+        TRY(device_zero(a->dev, *state[i]));
+    }
+    return arena_take(a, &s->next, DT_F32, rows, cols);
+}
+
+static status sum2(struct device *dev, struct tensor out, float a, struct tensor x, float b,
+                   struct tensor y)
+{
+    return op_lincomb(dev, out, 2, (float[]){ a, b }, (struct tensor[]){ x, y });
+}
+
+/* The new x0, already in s->next, becomes m[0]; the oldest becomes scratch. */
+static void shift_history(struct solver *s)
+{
+    const struct tensor oldest = s->m[1];
+
+    s->m[1] = s->m[0];
+    s->m[0] = s->next;
+    s->next = oldest;
+}
+
+/* What predictor and corrector have in common: the way from level s to level t. */
+struct way {
+    float ratio;   // sigma_t / sigma_s
+    float hh;      // minus the step in lambda
+    float e;       // e^hh - 1, which is also B(h)
+    float alpha_e; // alpha_t (e^hh - 1)
+};
+
+static struct way way_between(struct level from, struct level to)
+{
+    const float hh = -(to.lambda - from.lambda), e = expm1_f32(hh);
+
+    return (struct way){ to.sigma / from.sigma, hh, e, to.alpha * e };
+}
+
+/* last = the sample at step i again, now that the network has been asked there: x0 is s->next.
+ * From `last` at step i - 1. */
+static status unipc_correct(struct solver *s, struct device *dev)
+{
+    const struct level from = level_at(s, s->step - 1), to = level_at(s, s->step);
+    const struct way w = way_between(from, to);
+    double before = 0, here = 0.5; // weights of (m[1] - m[0]) and (next - m[0])
+
+    if (s->order == 2) {
+        const float r = (level_at(s, s->step - 2).lambda - from.lambda) / -w.hh;
+        const float phi1 = w.e / w.hh - 1.0f, phi2 = phi1 / w.hh - 0.5f;
+        const float b1 = phi1 / w.e, b2 = phi2 * 2.0f / w.e;
+        const float rho1 = (b2 - r * b1) / (1.0f - r), rho0 = b1 - rho1;
+
+        before = (double)rho0 / r;
+        here = rho1;
+    }
+    const double k = -(double)w.alpha_e;
+    const float coef[4] = { w.ratio, (float)(k - k * before - k * here), (float)(k * before),
+                            (float)(k * here) };
+
+    return op_lincomb(dev, s->last, 4, coef,
+                      (struct tensor[]){ s->last, s->m[0], s->m[1], s->next });
+}
+
+static status unipc_predict(struct solver *s, struct device *dev, struct tensor x)
+{
+    const struct level from = level_at(s, s->step), to = level_at(s, s->step + 1);
+    const struct way w = way_between(from, to);
+    const double k = -(double)w.alpha_e;
+    double before = 0; // weight of (m[1] - m[0])
+
+    if (s->order == 2) {
+        const float r = (level_at(s, s->step - 1).lambda - from.lambda) / -w.hh;
+        before = 0.5 / r;
+    }
+    const float coef[3] = { w.ratio, (float)(k - k * before), (float)(k * before) };
+
+    return op_lincomb(dev, x, 3, coef, (struct tensor[]){ s->last, s->m[0], s->m[1] });
+}
+
+/* x0 of this step in s->next. */
+static status unipc(struct solver *s, struct device *dev, struct tensor x)
+{
+    const int left = s->schedule->steps - s->step;
+
+    if (s->step > 0)
+        TRY(unipc_correct(s, dev));
+    else
+        TRY(op_copy(dev, s->last, x));
+    shift_history(s);
+    s->order = s->step > 0 && left > 1 ? 2 : 1;
+    return unipc_predict(s, dev, x);
+}
+
+static status dpmpp(struct solver *s, struct device *dev, struct tensor x)
+{
+    const struct level from = level_at(s, s->step), to = level_at(s, s->step + 1);
+    const float h = to.lambda - from.lambda;
+    const float k = to.alpha * (exp_f32(-h) - 1.0f);
+    double before = 0; // weight of (m[0] - m[1])
+
+    if (s->step > 0 && s->step + 1 < s->schedule->steps) {
+        const float r = (from.lambda - level_at(s, s->step - 1).lambda) / h;
+        before = 0.5 * (1.0f / r); // 0 after the start at sigma 1, where r is infinite
+    }
+    const float coef[3] = { to.sigma / from.sigma, (float)(-k - k * before), (float)(k * before) };
+
+    shift_history(s);
+    return op_lincomb(dev, x, 3, coef, (struct tensor[]){ x, s->m[0], s->m[1] });
+}
+
+status solver_step(struct solver *s, struct device *dev, struct tensor x, struct tensor c,
+                   struct tensor u, float guidance)
+{
+    const struct schedule *sc = s->schedule;
+    const float sigma = sc->sigma[s->step];
+    struct tensor v = c;
+
+    assert(s->step < sc->steps);
+    if (u.ndim != 0) {
+        v = s->next;
+        TRY(sum2(dev, v, 1, c, -1, u));
+        TRY(sum2(dev, v, 1, u, guidance, v));
+    }
+    if (sc->kind == SOLVER_EULER) {
+        TRY(sum2(dev, x, 1, x, sc->sigma[s->step + 1] - sigma, v));
+    } else {
+        TRY(sum2(dev, s->next, 1, x, -sigma, v));
+        TRY(sc->kind == SOLVER_UNIPC ? unipc(s, dev, x) : dpmpp(s, dev, x));
+    }
+    s->step++;
+    return ST_OK;
+}

@@ -1,0 +1,225 @@
+/* A small SentencePiece unigram model, so that random checkpoints take prompts: special pieces with
+ * umT5's ids, every printable ASCII character, and some words and characters of English and
+ * Chinese. Encoded by hand; the messages are those of sentencepiece_model.proto. */
+#include "model/checkpoint/checkpoint_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define META "\xe2\x96\x81" // U+2581, what SentencePiece writes for a space
+
+enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_CONTROL = 3 };
+
+/* Separated by spaces; those that begin a word come with META before them. */
+static const char *const words =
+    "the a and of to in is on with at for from by his her its are was that it as an be this two "
+    "one three some many very into over under behind through across around near up down out "
+    "cat cats dog dogs bird fish horse man woman child girl boy people person crowd robot dragon "
+    "city street road house room table window door car train boat ship plane bridge mountain "
+    "river sea ocean beach forest tree trees flower flowers grass field garden desert snow rain "
+    "cloud clouds sky sun moon star stars night day morning evening sunset sunrise light lights "
+    "dark shadow fire water smoke wind red green blue yellow white black golden silver bright "
+    "colorful old young small big large tall long short slow slowly fast quick quickly walking "
+    "walks running runs jumping jumps flying flies swimming swims dancing dances sitting sits "
+    "standing stands looking looks holding holds wearing wears playing plays smiling smiles "
+    "boxing fighting eating drinking singing talking riding driving turning moving falling "
+    "camera video scene shot close view wide angle zoom pan tracking style cinematic realistic "
+    "detailed high quality low best worst beautiful soft warm cold film movie photo picture "
+    "painting anime cartoon background foreground stage spotlight ring gloves face eyes hand "
+    "hands hair head body feet arms legs dress shirt hat coat shoes glasses";
+
+static const char *const endings =
+    "s ing ed er ly es al en on in an re th he or it at st nd ou ea is ti te le ar ng";
+
+/* One piece a character: punctuation, then what prompts are made of. */
+static const char *const characters =
+    "，。！？、；：“”‘’（）《》【】…—·"
+    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过"
+    "子说产种面而方后多定行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体"
+    "制机当使点从业本去把性好应开它合还因由其些然前外天政四日那社义事平形相全表间样与关各重新线内"
+    "数正心反你明看原又么利比或但质气第向道命此变条只没结解问意建月公无系军很情者最立代想已通并提"
+    "直题党程展五果料象员革位入常文总次品式活设及管特件长求老头基资边流路级少图山统接知较将组见计"
+    "别她手角期根论运农指几九区强放决西被干做必战先回则任取据处队南给色光门即保治北造百规热领七海"
+    "口东导器压志世金增争济阶油思术极交受联什认六共权收证改清己美再采转更单风切打白教速花带安场身"
+    "车例真务具万每目至达走积示议声报斗完类八离华名确才科张信马节话米整空元况今集温传土许步群广石"
+    "记需段研界拉林律叫且究观越织装影算低持音众书布复容儿须际商非验连断深难近矿千周委素技备半办青"
+    "艳丽曝静态细模糊字幕风格画灰差压缩残留丑陋缺余指脸部畸毁融停杂乱背景腿倒猫狗鸟鱼树叶雪雨云阳"
+    "夜晨晚红绿蓝黄黑紫橙女男孩站坐跑跳飞游舞唱笑哭吃喝城市街房屋森湖河浪沙滩镜摇晃移近远特写舞台"
+    "拳击手套穿戴衣帽鞋眼睛头发微抱拿握望向阳光灯火烟雾";
+
+struct bytes {
+    char *data;
+    size_t size, room;
+    bool failed; // out of memory; what is put then is lost
+};
+
+static void put(struct bytes *b, const void *data, size_t size)
+{
+    if (b->size + size > b->room) {
+        const size_t room = 2 * (b->size + size) + 256;
+        char *more = b->failed ? NULL : realloc(b->data, room);
+
+        if (more == NULL) {
+            b->failed = true;
+            return;
+        }
+        b->data = more;
+        b->room = room;
+    }
+    memcpy(b->data + b->size, data, size);
+    b->size += size;
+}
+
+static void put_varint(struct bytes *b, uint64_t n)
+{
+    do {
+        const uint8_t byte = (uint8_t)((n & 0x7f) | (n > 0x7f ? 0x80 : 0));
+
+        put(b, &byte, 1);
+        n >>= 7;
+    } while (n > 0);
+}
+
+static void put_number(struct bytes *b, int field, uint64_t n)
+{
+    put_varint(b, (uint64_t)field << 3);
+    put_varint(b, n);
+}
+
+static void put_float(struct bytes *b, int field, float f)
+{
+    put_varint(b, (uint64_t)field << 3 | 5);
+    put(b, &f, sizeof(f));
+}
+
+static void put_bytes(struct bytes *b, int field, const void *data, size_t size)
+{
+    put_varint(b, (uint64_t)field << 3 | 2);
+    put_varint(b, size);
+    put(b, data, size);
+}
+
+struct pieces {
+    struct bytes model; // ModelProto so far
+    char **known;       // texts, to leave out what comes twice
+    int64_t count, limit;
+};
+
+/* SentencePiece { piece = 1, score = 2, type = 3 }. Those beyond the limit are left out. */
+static void add_piece(struct pieces *p, const char *text, float score, enum piece_type type)
+{
+    struct bytes piece = { 0 };
+
+    for (int64_t i = 0; i < p->count; i++) {
+        if (strcmp(p->known[i], text) == 0)
+            return;
+    }
+    if (p->count == p->limit)
+        return;
+    p->known[p->count] = strdup(text);
+    if (p->known[p->count] == NULL) {
+        p->model.failed = true;
+        return;
+    }
+    p->count++;
+    put_bytes(&piece, 1, text, strlen(text));
+    put_float(&piece, 2, score);
+    if (type != PIECE_NORMAL)
+        put_number(&piece, 3, (uint64_t)type);
+    p->model.failed = p->model.failed || piece.failed;
+    put_bytes(&p->model, 1, piece.data, piece.size);
+    free(piece.data);
+}
+
+/* Scores are log probabilities: the longer pieces cost less than the characters they replace. */
+static void add_words(struct pieces *p, const char *list, const char *before, float score)
+{
+    char text[64];
+
+    while (*list != '\0') {
+        const size_t length = strcspn(list, " ");
+
+        snprintf(text, sizeof(text), "%s%.*s", before, (int)length, list);
+        add_piece(p, text, score, PIECE_NORMAL);
+        score -= 0.002f;
+        list += length;
+        list += *list == ' ';
+    }
+}
+
+static void add_characters(struct pieces *p)
+{
+    const char *at = characters;
+    float score = -8;
+
+    while (*at != '\0') {
+        char text[8] = { *at++ };
+
+        for (int n = 1; (*at & 0xc0) == 0x80; n++) // the rest of this character
+            text[n] = *at++;
+        add_piece(p, text, score, PIECE_NORMAL);
+        score -= 0.002f;
+    }
+}
+
+static void add_specs(struct bytes *model, int64_t count)
+{
+    struct bytes trainer = { 0 }, normalizer = { 0 };
+
+    put_number(&trainer, 3, 1); // model_type: unigram
+    put_number(&trainer, 4, (uint64_t)count);
+    put_number(&trainer, 40, 3); // unk, bos, eos, pad
+    put_number(&trainer, 41, 2);
+    put_number(&trainer, 42, 1);
+    put_number(&trainer, 43, 0);
+    put_bytes(&trainer, 45, "<unk>", 5);
+    put_bytes(&trainer, 46, "<s>", 3);
+    put_bytes(&trainer, 47, "</s>", 4);
+    put_bytes(&trainer, 48, "<pad>", 5);
+    put_bytes(&normalizer, 1, "identity", 8);
+    put_number(&normalizer, 3, 1); // add_dummy_prefix
+    put_number(&normalizer, 4, 1); // remove_extra_whitespaces
+    put_number(&normalizer, 5, 1); // escape_whitespaces
+    put_bytes(model, 2, trainer.data, trainer.size);
+    put_bytes(model, 3, normalizer.data, normalizer.size);
+    model->failed = model->failed || trainer.failed || normalizer.failed;
+    free(trainer.data);
+    free(normalizer.data);
+}
+
+status synth_tokenizer(int64_t vocab, char **bytes, size_t *size)
+{
+    const int64_t alphabet = 4 + 1 + ('~' - ' ');
+    struct pieces p = { .limit = vocab < 4096 ? vocab : 4096 };
+    status st = ST_OK;
+
+    if (vocab < alphabet)
+        return fail(ST_USAGE, "a vocabulary of %lld has no room for the %lld pieces of an alphabet",
+                    (long long)vocab, (long long)alphabet);
+    p.known = calloc((size_t)p.limit, sizeof(char *));
+    if (p.known == NULL)
+        return fail(ST_MEMORY, "no memory for a tokenizer");
+    add_piece(&p, "<pad>", 0, PIECE_CONTROL);
+    add_piece(&p, "</s>", 0, PIECE_CONTROL);
+    add_piece(&p, "<s>", 0, PIECE_CONTROL);
+    add_piece(&p, "<unk>", 0, PIECE_UNKNOWN);
+    add_piece(&p, META, -4, PIECE_NORMAL);
+    for (char c = '!'; c <= '~'; c++)
+        add_piece(&p, (const char[]){ c, '\0' }, -9, PIECE_NORMAL);
+    add_words(&p, words, META, -6);
+    add_words(&p, endings, "", -9.5f);
+    add_characters(&p);
+    add_words(&p, words, "", -10);
+    add_specs(&p.model, p.count);
+    if (p.model.failed) {
+        st = fail(ST_MEMORY, "no memory for a tokenizer");
+        free(p.model.data);
+    } else {
+        *bytes = p.model.data;
+        *size = p.model.size;
+    }
+    for (int64_t i = 0; i < p.count; i++)
+        free(p.known[i]);
+    free(p.known);
+    return st;
+}

@@ -1,0 +1,47 @@
+/* Random weights: a counter-based generator, so that any piece of any tensor can be made alone. */
+#include "model/checkpoint/checkpoint_internal.h"
+#include "runtime/half.h"
+
+/* Bits that look random, from a count (Steele et al. 2014, SplitMix64). */
+static inline uint64_t scramble(uint64_t x)
+{
+    x ^= x >> 30;
+    x *= 0xbf58476d1ce4e5b9u;
+    x ^= x >> 27;
+    x *= 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* The sum of four uniform numbers: mean 0, deviation 1, bounded by 3.47. */
+static inline float near_normal(uint64_t key, int64_t index)
+{
+    const uint64_t z = scramble(key + (uint64_t)index * 0x9e3779b97f4a7c15u);
+    const int sum =
+        (int)(z & 0xffff) + (int)(z >> 16 & 0xffff) + (int)(z >> 32 & 0xffff) + (int)(z >> 48);
+
+    return (float)(sum - 131070) * (float)(1.7320508075688772 / 65536);
+}
+
+void synth_values(const struct synth_tensor *t, int64_t first, int64_t count, void *dst)
+{
+    const enum dtype dt = t->shape.dtype;
+    const uint64_t key = t->key;
+    const float mean = t->mean, std = t->std;
+
+    if (dt == DT_F32) {
+        float *to = dst;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < count; i++)
+            to[i] = mean + std * near_normal(key, first + i);
+    } else if (dt == DT_BF16) {
+        uint16_t *to = dst;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < count; i++)
+            to[i] = bf16_from_f32(mean + std * near_normal(key, first + i));
+    } else {
+        uint16_t *to = dst;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < count; i++)
+            to[i] = f16_from_f32(mean + std * near_normal(key, first + i));
+    }
+}

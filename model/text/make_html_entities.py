@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Prints html_entities.c, made from the HTML5 table of Python's standard library; run by the build.
+
+Marks: BARE may stand without its semicolon (the HTML standard's old names). FTFY is no entity of
+HTML: ftfy also takes lower-case names written in capitals, where no other entity is meant by that.
+"""
+import html
+from html.entities import html5
+
+table = {}  # name without the semicolon -> (text, mark)
+for name, text in html5.items():
+    if name.endswith(";"):
+        bare = html5.get(name[:-1])
+        assert bare in (None, text)
+        table[name[:-1]] = (text, "BARE" if bare else "0")
+assert len(html5) == len(table) + sum(mark == "BARE" for _, mark in table.values()) == 2231
+for name, text in html5.items():
+    capitals = "&" + name.upper()
+    if name.endswith(";") and name == name.lower() and html.unescape(capitals) == capitals:
+        table[name[:-1].upper()] = (text.upper(), "FTFY")
+
+
+def literal(text):
+    def one(c):
+        if c in '"\\':
+            return "\\" + c
+        if " " <= c <= "~":
+            return c
+        if ord(c) < 0xA0:
+            return "\\%03o" % ord(c)
+        return "\\u%04X" % ord(c) if ord(c) < 0x10000 else "\\U%08X" % ord(c)
+    return '"' + "".join(map(one, text)) + '"'
+
+
+assert max(map(len, table)) < 32 and max(len(text) for text, _ in table.values()) <= 3
+lines, line = [], "   "
+for name in sorted(table):
+    text, mark = table[name]
+    entry = ' { "%s", %s, %s },' % (name, literal(text), mark)
+    if len(line + entry) > 100:
+        lines.append(line)
+        line = "   "
+    line += entry
+lines.append(line)
+print("""/* Written by model/text/make_html_entities.py. */
+#include "model/text/text_internal.h"
+
+#define BARE HTML_BARE
+#define FTFY HTML_FTFY
+
+const struct html_entity html_entities[] = {
+%s
+};
+
+const int html_entity_count = (int)COUNT(html_entities);""" % "\n".join(lines))

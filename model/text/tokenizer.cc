@@ -1,0 +1,288 @@
+/* tokenizer.cc - token ids as the fast tokenizer of Hugging Face makes them from the same model
+ * file, which is what Wan was trained with. It differs from SentencePiece's own encoder in five
+ * ways:
+ *   - names of special tokens ("</s>", "<extra_id_0>") that stand in a prompt become those tokens
+ *   - every word is split on its own, and scores are summed in double: no drift in a long prompt
+ *   - characters without a piece become one <unk> per run, also where the model has byte pieces
+ *   - control and byte pieces are found in text like others
+ *   - a rewritten character loses its combining marks where all of it is less than six bytes
+ * SentencePiece reads the model and normalizes. Where it has a rule for a rewritten character and
+ * a mark together ("k" in mathematical script with an accent), the result is the rule's, not
+ * theirs. Source: transformers 4.51 convert_slow_tokenizer.py (T5Converter), tokenizers' Unigram.
+ */
+#include "model/text/tokenizer.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <new>
+#include <sentencepiece_processor.h>
+#include <string>
+#include <string_view>
+#include <utf8proc.h>
+#include <utility>
+#include <vector>
+
+namespace
+{
+
+constexpr int extra_ids = 300; // of google/umt5-xxl: behind the model's pieces, the last one first
+constexpr double unknown_penalty = 10;
+constexpr std::string_view space = "\xe2\x96\x81"; // U+2581 stands for it in pieces
+
+struct special {
+    std::string name;
+    int id;
+};
+
+/* Bytes of the UTF-8 character at the front of s, which is not empty and well formed. */
+size_t character_length(std::string_view s)
+{
+    const unsigned char c = static_cast<unsigned char>(s[0]);
+
+    return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+}
+
+const utf8proc_uint8_t *bytes_of(std::string_view s)
+{
+    return reinterpret_cast<const utf8proc_uint8_t *>(s.data());
+}
+
+} // namespace
+
+struct tokenizer {
+    sentencepiece::SentencePieceProcessor model;
+    std::vector<special> specials;
+    size_t longest = 0; // bytes of the longest piece
+    double unknown_score = 0;
+
+    status open(const std::string &bytes, const char *file);
+    void encode(std::string_view text, std::vector<int> *ids) const;
+
+  private:
+    std::string drop_marks(std::string_view text) const;
+    std::string normalize(std::string_view text) const;
+    void encode_section(std::string_view text, std::vector<int> *ids) const;
+    void encode_word(std::string_view word, std::vector<int> *ids) const;
+};
+
+status tokenizer::open(const std::string &bytes, const char *file)
+{
+    const auto loaded = model.LoadFromSerializedProto(bytes);
+    double lowest = 0;
+
+    if (!loaded.ok())
+        return fail(ST_FORMAT, "%s: no SentencePiece model: %s", file, loaded.error_message());
+    const int pieces = model.GetPieceSize();
+    if (model.unk_id() < 0 || model.eos_id() < 0)
+        return fail(ST_FORMAT, "%s: the model has no %s piece", file,
+                    model.unk_id() < 0 ? "unknown" : "end-of-sentence");
+    for (int id = 0; id < pieces; id++) {
+        const std::string &piece = model.IdToPiece(id);
+        longest = std::max(longest, piece.size());
+        lowest = std::min(lowest, static_cast<double>(model.GetScore(id)));
+        if (!piece.empty() && (model.IsControl(id) || model.IsUnknown(id)))
+            specials.push_back({ piece, id });
+    }
+    for (int i = 0; i < extra_ids; i++)
+        specials.push_back({ "<extra_id_" + std::to_string(i) + ">", pieces + extra_ids - 1 - i });
+    unknown_score = lowest - unknown_penalty;
+    return ST_OK;
+}
+
+/* The tokenizers library rewrites a cluster (a character and what combines with it) of less than
+ * six bytes by the rule for its first character. This cuts such clusters down to that character. */
+std::string tokenizer::drop_marks(std::string_view text) const
+{
+    std::string kept;
+
+    for (size_t start = 0; start < text.size();) {
+        utf8proc_int32_t before, next, state = 0;
+        const size_t one = character_length(text.substr(start));
+        size_t end = start + one;
+        utf8proc_iterate(bytes_of(text) + start, static_cast<utf8proc_ssize_t>(one), &before);
+        while (end < text.size()) {
+            const auto left = static_cast<utf8proc_ssize_t>(text.size() - end);
+            const auto more = utf8proc_iterate(bytes_of(text) + end, left, &next);
+            if (utf8proc_grapheme_break_stateful(before, next, &state))
+                break;
+            before = next;
+            end += static_cast<size_t>(more);
+        }
+        const std::string_view cluster = text.substr(start, end - start);
+        const std::string first(cluster.substr(0, one));
+        const bool rewritten = one > 1 && one < cluster.size() && cluster.size() < 6 &&
+                               normalize(first) != std::string(space) + first;
+        kept += rewritten ? first : cluster;
+        start = end;
+    }
+    return kept;
+}
+
+/* The text under the model's normalization, spaces as U+2581. SentencePiece before 0.2 does not
+ * offer this alone, but the pieces of a text are its normalized form, cut up. */
+std::string tokenizer::normalize(std::string_view text) const
+{
+    std::vector<std::string> pieces;
+    std::string joined;
+
+    model.Encode(text, &pieces).IgnoreError(); // fails for a model that is not loaded
+    for (const std::string &piece : pieces) {
+        const int id = model.PieceToId(piece);
+        if (model.IsByte(id)) // spelled <0xE7>
+            joined += static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16));
+        else
+            joined += piece;
+    }
+    if (!joined.empty() && joined.compare(0, space.size(), space) != 0)
+        joined.insert(0, space);
+    return joined;
+}
+
+/* The split of a word whose pieces have the highest sum of scores; the first found of equals. */
+void tokenizer::encode_word(std::string_view word, std::vector<int> *ids) const
+{
+    struct node {
+        double score = -std::numeric_limits<double>::infinity();
+        size_t start = 0;
+        int id = 0;
+    };
+    std::vector<node> best(word.size() + 1); // of the word's first bytes
+    std::vector<int> backwards;
+
+    best[0].score = 0;
+    for (size_t start = 0; start < word.size();) {
+        const size_t one = character_length(word.substr(start));
+        bool known = false; // the character alone is a piece
+        for (size_t end = start + one; end <= word.size() && end - start <= longest;) {
+            const std::string_view piece = word.substr(start, end - start);
+            const int id = model.PieceToId(piece);
+            if (id != model.unk_id()) {
+                const double score = best[start].score + static_cast<double>(model.GetScore(id));
+                if (score > best[end].score)
+                    best[end] = { score, start, id };
+                known = known || piece.size() == one;
+            }
+            if (end == word.size())
+                break;
+            end += character_length(word.substr(end));
+        }
+        const double score = best[start].score + unknown_score;
+        if (!known && score > best[start + one].score)
+            best[start + one] = { score, start, model.unk_id() };
+        start += one;
+    }
+    for (size_t end = word.size(); end > 0; end = best[end].start)
+        if (best[end].id != model.unk_id() || backwards.empty() ||
+            backwards.back() != model.unk_id())
+            backwards.push_back(best[end].id);
+    ids->insert(ids->end(), backwards.rbegin(), backwards.rend());
+}
+
+/* Text without special tokens: word by word, each led by U+2581. */
+void tokenizer::encode_section(std::string_view text, std::vector<int> *ids) const
+{
+    const std::string whole = normalize(drop_marks(text));
+
+    for (size_t start = 0; start < whole.size();) {
+        const size_t end = std::min(whole.find(space, start + 1), whole.size());
+        encode_word(std::string_view(whole).substr(start, end - start), ids);
+        start = end;
+    }
+}
+
+void tokenizer::encode(std::string_view text, std::vector<int> *ids) const
+{
+    size_t section = 0;
+
+    for (size_t i = 0; i < text.size();) {
+        const special *found = nullptr;
+        for (const special &s : specials)
+            if (text.compare(i, s.name.size(), s.name) == 0 &&
+                (found == nullptr || s.name.size() > found->name.size()))
+                found = &s;
+        if (found == nullptr) {
+            i++;
+            continue;
+        }
+        encode_section(text.substr(section, i - section), ids);
+        ids->push_back(found->id);
+        section = i += found->name.size();
+    }
+    encode_section(text.substr(section), ids);
+}
+
+/* Runs `body`, which returns a status, and turns exceptions into one: none may reach C. */
+template <typename F> static status guarded(F body)
+{
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        return fail(ST_MEMORY, "no memory for the tokenizer");
+    } catch (const std::exception &e) {
+        return fail(ST_FORMAT, "tokenizer: %s", e.what());
+    } catch (...) {
+        return fail(ST_FORMAT, "tokenizer: unknown fault");
+    }
+}
+
+static status read_file(const char *path, std::string *bytes)
+{
+    FILE *f = std::fopen(path, "rb");
+    char block[65536];
+    size_t got;
+
+    if (f == nullptr)
+        return fail(ST_IO, "%s: %s", path, std::strerror(errno));
+    while ((got = std::fread(block, 1, sizeof(block), f)) > 0)
+        bytes->append(block, got);
+    const bool broken = std::ferror(f) != 0;
+    std::fclose(f);
+    return broken ? fail(ST_IO, "%s: cannot be read", path) : ST_OK;
+}
+
+extern "C" status tokenizer_open(struct tokenizer **t, const char *model_file)
+{
+    return guarded([&] {
+        std::string bytes;
+        auto opened = std::make_unique<tokenizer>();
+
+        TRY(read_file(model_file, &bytes));
+        TRY(opened->open(bytes, model_file));
+        *t = opened.release();
+        return ST_OK;
+    });
+}
+
+extern "C" void tokenizer_close(struct tokenizer *t)
+{
+    delete t;
+}
+
+extern "C" status tokenizer_encode(struct tokenizer *t, const char *prompt, int max, int *ids,
+                                   int *count)
+{
+    return guarded([&] {
+        struct freed {
+            char *text = nullptr;
+            ~freed()
+            {
+                std::free(text);
+            }
+        } clean;
+        std::vector<int> all;
+
+        TRY(text_clean(prompt, &clean.text));
+        t->encode(clean.text, &all);
+        all.resize(std::min(all.size(), static_cast<size_t>(max - 1)));
+        all.push_back(t->model.eos_id());
+        std::copy(all.begin(), all.end(), ids);
+        *count = static_cast<int>(all.size());
+        return ST_OK;
+    });
+}

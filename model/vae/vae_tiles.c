@@ -1,0 +1,227 @@
+/* Overlapping tiles: each goes through the whole network on its own, and they are added up with
+ * weights that ramp down towards the edges inside the picture.
+ *
+ * The sum of weights at each pixel is known beforehand, so tiles are added with their weights
+ * divided by it, and nothing is left to do at the end.
+ * Source: DiffSynth-Studio diffsynth/models/wan_video_vae.py, tiled_decode and tiled_encode. */
+#include "model/vae/vae_internal.h"
+
+#include <stdlib.h>
+
+/* Tiles along one axis: starts at 0, stride, ... until one reaches the end. */
+static int64_t tile_count(int64_t total, int64_t size, int64_t stride)
+{
+    return total <= size ? 1 : 1 + (total - size + stride - 1) / stride;
+}
+
+struct blend {
+    struct vae *v;
+    struct arena *a;
+    struct vae_tiling tiling;
+    int64_t h, w;       // of the picture, in latent units
+    int64_t scale;      // elements of the result per latent row: 8 for pixels, 1 for latents
+    struct tensor sum;  // rank 0: [F, h * scale, w * scale, C] f32
+    struct tensor gate; // rank 0: [rows, cols * C] f32, the weights of the tile at hand
+    float *total;       // rank 0: [h * scale, w * scale], the sum of all tiles' weights
+    float *weight;      // rank 0: host side of gate
+    struct vae_window tile;
+};
+
+static struct vae_window tile_at(const struct blend *b, int64_t index)
+{
+    const struct vae_tiling *g = &b->tiling;
+    const int64_t across = tile_count(b->w, g->size_w, g->stride_w);
+    const int64_t row = index / across * g->stride_h, col = index % across * g->stride_w;
+
+    return (struct vae_window){
+        .row = row,
+        .col = col,
+        .rows = g->size_h < b->h - row ? g->size_h : b->h - row,
+        .cols = g->size_w < b->w - col ? g->size_w : b->w - col,
+    };
+}
+
+static int64_t tiles(const struct blend *b)
+{
+    return tile_count(b->h, b->tiling.size_h, b->tiling.stride_h) *
+           tile_count(b->w, b->tiling.size_w, b->tiling.stride_w);
+}
+
+/* The weight of element i of n along one axis, ramps of `border` at the edges that are inside. The
+ * far ramp wins where both meet. */
+static float ramp(int64_t i, int64_t n, int64_t border, bool near_inside, bool far_inside)
+{
+    if (far_inside && n - i <= border)
+        return (float)(n - i) / (float)border;
+    if (near_inside && i < border)
+        return (float)(i + 1) / (float)border;
+    return 1;
+}
+
+static float weight_at(const struct blend *b, struct vae_window t, int64_t row, int64_t col)
+{
+    const struct vae_tiling *g = &b->tiling;
+    const float down = ramp(row, t.rows * b->scale, (g->size_h - g->stride_h) * b->scale, t.row > 0,
+                            t.row + t.rows < b->h);
+    const float across = ramp(col, t.cols * b->scale, (g->size_w - g->stride_w) * b->scale,
+                              t.col > 0, t.col + t.cols < b->w);
+
+    return down < across ? down : across;
+}
+
+/* The place in b->total of an element of a tile. */
+static float *total_at(const struct blend *b, struct vae_window t, int64_t row, int64_t col)
+{
+    return b->total + (t.row * b->scale + row) * b->w * b->scale + t.col * b->scale + col;
+}
+
+/* Memory for the sum of `frames` frames of c channels; on rank 0 also its weights, and the sum
+ * cleared. Other ranks take the sum only if `everywhere`. */
+static status blend_open(struct blend *b, int64_t frames, int64_t c, bool everywhere)
+{
+    const int64_t rows = b->h * b->scale, cols = b->w * b->scale;
+    const struct vae_window first = tile_at(b, 0); // no other is larger
+
+    if (everywhere || b->v->group->rank == 0)
+        TRY(arena_take(b->a, &b->sum, DT_F32, frames, rows, cols, c));
+    if (b->v->group->rank != 0)
+        return ST_OK;
+    TRY(device_zero(b->v->dev, b->sum));
+    TRY(arena_take(b->a, &b->gate, DT_F32, first.rows * b->scale, first.cols * b->scale * c));
+    b->total = calloc((size_t)(rows * cols), sizeof(b->total[0]));
+    b->weight = malloc(tensor_bytes(b->gate));
+    if (b->total == NULL || b->weight == NULL)
+        return fail(ST_MEMORY, "no host memory for the weights of tiles of %lld x %lld",
+                    (long long)cols, (long long)rows);
+    for (int64_t i = 0; i < tiles(b); i++) {
+        const struct vae_window t = tile_at(b, i);
+
+        for (int64_t r = 0; r < t.rows * b->scale; r++)
+            for (int64_t k = 0; k < t.cols * b->scale; k++)
+                *total_at(b, t, r, k) += weight_at(b, t, r, k);
+    }
+    return ST_OK;
+}
+
+static void blend_close(struct blend *b)
+{
+    free(b->total);
+    free(b->weight);
+}
+
+/* Turns to a tile. */
+static status blend_tile(struct blend *b, int64_t index)
+{
+    const struct vae_window t = b->tile = tile_at(b, index);
+
+    if (b->v->group->rank != 0)
+        return ST_OK;
+
+    const int64_t rows = t.rows * b->scale, cols = t.cols * b->scale, c = b->sum.dim[3];
+    float *out = b->weight;
+
+    b->gate = tensor_of(b->gate.data, DT_F32, rows, cols * c);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < cols; k++) {
+            const float weight = weight_at(b, t, r, k) / *total_at(b, t, r, k);
+
+            for (int64_t i = 0; i < c; i++)
+                *out++ = weight;
+        }
+    return device_upload(b->v->dev, b->gate, b->weight);
+}
+
+/* One row of some columns of all frames: [T, cols * C], strided. */
+static struct tensor line(struct tensor x, int64_t row, int64_t col, int64_t cols)
+{
+    x = tensor_slice(tensor_slice(x, 1, row, 1), 2, col, cols);
+    x.ndim = 2;
+    x.dim[1] = cols * x.dim[3];
+    x.stride[1] = 1;
+    return x;
+}
+
+/* A chunk of the tile at hand into the sum. */
+static status blend_chunk(void *payload, const struct rows *rows, int64_t first, struct tensor x)
+{
+    struct blend *b = payload;
+    const struct vae_window t = b->tile;
+    const size_t mark = b->a->used;
+    struct tensor whole;
+    status st;
+
+    TRY_OUT(vae_gather(&whole, rows, b->v->dev, b->a, x, b->scale));
+    if (b->v->group->rank != 0)
+        goto out;
+
+    const struct tensor sum = tensor_slice(b->sum, 0, first, whole.dim[0]);
+
+    for (int64_t r = 0; r < t.rows * b->scale; r++) {
+        const struct tensor to =
+            line(sum, t.row * b->scale + r, t.col * b->scale, t.cols * b->scale);
+
+        TRY_OUT(op_gate_add(b->v->dev, to, to, line(whole, r, 0, t.cols * b->scale),
+                            tensor_at(b->gate, r)));
+    }
+out:
+    arena_release(b->a, mark);
+    return st;
+}
+
+status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
+                        int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
+{
+    const int64_t frames = v->config.stride_t * (t - 1) + 1, most = v->config.stride_t;
+    struct blend b = {
+        .v = v, .a = a, .tiling = tiling, .h = h, .w = w, .scale = v->config.stride
+    };
+    const size_t mark = a->used;
+    struct delivery delivery = { 0 };
+    status st;
+
+    TRY_OUT(blend_open(&b, frames, 3, false));
+    for (int64_t i = 0; i < tiles(&b); i++) {
+        TRY_OUT(blend_tile(&b, i));
+        TRY_OUT(vae_decode_window(v, a, latent, t, h, w, b.tile,
+                                  (struct vae_output){ blend_chunk, &b }));
+    }
+    if (v->group->rank != 0)
+        goto out;
+
+    TRY_OUT(delivery_open(&delivery, v->dev, a, sink, pixels, most, b.sum.dim[1], b.sum.dim[2]));
+    for (int64_t i = 0, n; i < frames; i += n) {
+        n = i == 0 ? 1 : most;
+        TRY_OUT(delivery_put(&delivery, tensor_slice(b.sum, 0, i, n), i));
+    }
+    st = delivery_finish(&delivery);
+out:
+    delivery_close(&delivery);
+    blend_close(&b);
+    arena_release(a, mark);
+    return st;
+}
+
+status vae_encode_tiles(struct vae *v, struct arena *a, float *latent, const float *pixels,
+                        int64_t t, int64_t h, int64_t w, struct vae_tiling tiling)
+{
+    struct blend b = { .v = v, .a = a, .tiling = tiling, .h = h, .w = w, .scale = 1 };
+    struct transfer transfer = { 0 };
+    const size_t mark = a->used;
+    status st;
+
+    TRY_OUT(blend_open(&b, t, v->config.z, true));
+    for (int64_t i = 0; i < tiles(&b); i++) {
+        TRY_OUT(blend_tile(&b, i));
+        TRY_OUT(vae_encode_window(v, a, pixels, t, h, w, b.tile,
+                                  (struct vae_output){ blend_chunk, &b }));
+    }
+    if (v->group->size > 1)
+        TRY_OUT(group_broadcast(v->group, &transfer, b.sum.data, tensor_bytes(b.sum), 0));
+    TRY_OUT(transfer_wait(&transfer));
+    TRY_OUT(device_download(v->dev, latent, b.sum));
+    TRY_OUT(device_wait(v->dev));
+out:
+    blend_close(&b);
+    arena_release(a, mark);
+    return st;
+}
