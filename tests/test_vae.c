@@ -1,8 +1,10 @@
-/* The VAE: against the official code's results (tests/golden/make_vae.py), on any number of ranks
- * against one, frames against pixels, and its memory against a run on the plan device.
+/* The VAE: against results of the official code (tests/golden/make_vae.py), several ranks against
+ * one, u8 frames against f32 pixels, and memory, FLOPs and messages against a run on the plan
+ * device.
  *
  *     test_vae GOLDEN ref|cpu|cuda|plain */
 #include "kernels/table.h"
+#include "model/vae/vae_part.h"
 #include "parallel/world.h"
 #include "runtime/tensorfile.h"
 #include "tests/levels.h"
@@ -27,50 +29,46 @@ static const struct golden goldens[] = {
 
 static struct vae_config config_of(const struct golden *g)
 {
-    struct vae_config c = preset_find("t2v-1.3B")->config.vae;
+    struct vae_config c = *(const struct vae_config *)part_variant(&part_vae, "wan2.1");
 
     c.base = c.decoder_base = g->base;
     c.z = g->z;
     return c;
 }
 
-/* One side of a comparison: ranks, their device and memory, and the VAE on them. */
-struct side {
+/* A group, its device and memory, and a VAE with random weights on them. */
+struct fixture {
     struct world world;
     struct group group;
     struct device dev;
     struct arena weights, step;
     struct vae vae;
-    struct vae_random random;
 };
 
-static void side_open(struct side *s, const struct golden *g)
+static void fixture_open(struct fixture *s, const struct golden *g)
 {
     const struct vae_config config = config_of(g);
-
-    CHECK(vae_random_open(&s->random, &config) == ST_OK, "%s", status_line());
     CHECK(arena_init(&s->weights, &s->dev, "weights", ARENA) == ST_OK, "%s", status_line());
     CHECK(arena_init(&s->step, &s->dev, "step", ARENA) == ST_OK, "%s", status_line());
     CHECK(vae_open(&s->vae, &config, &s->group, &s->dev, &s->weights, DT_F32, true, true,
-                   vae_random_source(&s->random)) == ST_OK,
+                   vae_random_source()) == ST_OK,
           "%s", status_line());
 }
 
-static void side_close(struct side *s)
+static void fixture_close(struct fixture *s)
 {
     vae_close(&s->vae);
-    vae_random_close(&s->random);
     arena_done(&s->weights);
     arena_done(&s->step);
     group_close(&s->group);
     device_close(&s->dev);
 }
 
-/* Frames as they come, one behind the other. */
+/* The frames that the sink got so far, one after the other. */
 struct frames {
     uint8_t *rgb;
-    int64_t bytes, room;
-    bool planned; // there are none to look at
+    int64_t bytes, capacity;
+    bool planned; // plan device: there is no data
 };
 
 static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
@@ -78,7 +76,7 @@ static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int6
     struct frames *f = payload;
     const int64_t bytes = count * h * w * 3;
 
-    if (f->bytes + bytes > f->room)
+    if (f->bytes + bytes > f->capacity)
         return fail(ST_USAGE, "more frames than the video has");
     if (!f->planned)
         memcpy(f->rgb + f->bytes, rgb, (size_t)bytes);
@@ -86,7 +84,7 @@ static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int6
     return ST_OK;
 }
 
-/* What one run gives, decoded on rank 0 only. */
+/* The results of one run; decoded only on rank 0. */
 struct result {
     float *decoded, *encoded;
     int64_t decoded_count, encoded_count;
@@ -95,7 +93,7 @@ struct result {
 };
 
 /* Decodes and encodes the first t latent frames. */
-static void run(struct side *s, const struct golden *g, int64_t t, struct result *r)
+static void run(struct fixture *s, const struct golden *g, int64_t t, struct result *r)
 {
     const int64_t frames = 4 * t - 3, px = frames * g->h * 8 * g->w * 8 * 3;
     const int64_t latents = t * g->h * g->w * g->z;
@@ -106,7 +104,7 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
     snprintf(name, sizeof(name), "%s.pixels", g->name);
     float *pixels = random_input(name, px, 1);
     struct frames sink = { .rgb = malloc((size_t)px),
-                           .room = px,
+                           .capacity = px,
                            .planned = s->dev.kind == DEVICE_PLAN };
 
     *r = (struct result){ .decoded = calloc((size_t)px, sizeof(float)),
@@ -124,7 +122,7 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
                      g->tiling) == ST_OK,
           "%s", status_line());
     r->encode_peak = s->step.peak;
-    CHECK(s->step.used == 0, "%zu bytes were not given back", s->step.used);
+    CHECK(s->step.used == 0, "%zu bytes were not released", s->step.used);
     r->flops = s->dev.flops;
     r->sent = s->group.sent;
     r->messages = s->group.messages;
@@ -136,11 +134,11 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
               (long long)px);
         for (int64_t i = 0; i < sink.bytes && s->dev.kind != DEVICE_PLAN; i++) {
             const float x = r->decoded[i] < -1 ? -1 : r->decoded[i] > 1 ? 1 : r->decoded[i];
-            const double value = ((double)x + 1) / 2 * 255, off = value - sink.rgb[i];
+            const double value = ((double)x + 1) / 2 * 255, error = value - sink.rgb[i];
 
-            wrong += off < -1e-3 || off > 1 + 1e-3;
+            wrong += error < -1e-3 || error > 1 + 1e-3;
         }
-        CHECK(wrong == 0, "%lld bytes of frames are not the pixels", (long long)wrong);
+        CHECK(wrong == 0, "%lld bytes of frames differ from the pixels", (long long)wrong);
     }
     free(latent);
     free(pixels);
@@ -174,16 +172,16 @@ static void check_same(const char *what, const float *got, const float *want, in
 {
     if (bits)
         CHECK(memcmp(got, want, (size_t)n * sizeof(float)) == 0,
-              "%s: other bits than one rank's, distance %.3g", what, check_distance(got, want, n));
+              "%s: bits differ from one rank, distance %.3g", what, check_distance(got, want, n));
     else
         check_near(what, got, want, n, 1e-5);
 }
 
-/* Rank `rank` of `size`, planned, takes what it really took. */
+/* Plans rank `rank` of `size`: the same memory, FLOPs and messages as in the real run. */
 static void check_plan(const struct golden *g, int64_t t, int rank, int size,
                        const struct result *real)
 {
-    struct side s = { 0 };
+    struct fixture s = { 0 };
     struct result r;
     int members[RANKS_MAX];
 
@@ -193,24 +191,24 @@ static void check_plan(const struct golden *g, int64_t t, int rank, int size,
     CHECK(device_open_plan(&s.dev, &table_plan, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&s.group, "vae", &s.world, &s.dev, 0, members, size) == ST_OK, "%s",
           status_line());
-    side_open(&s, g);
+    fixture_open(&s, g);
     run(&s, g, t, &r);
-    CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu taken", r.decode_peak,
+    CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu used", r.decode_peak,
           real->decode_peak);
-    CHECK(r.encode_peak == real->encode_peak, "encode: %zu bytes planned, %zu taken", r.encode_peak,
+    CHECK(r.encode_peak == real->encode_peak, "encode: %zu bytes planned, %zu used", r.encode_peak,
           real->encode_peak);
-    CHECK(r.flops == real->flops, "%g operations planned, %g done", r.flops, real->flops);
+    CHECK(r.flops == real->flops, "%g FLOPs planned, %g done", r.flops, real->flops);
     CHECK(r.sent == real->sent && r.messages == real->messages,
           "%g bytes in %g messages planned, %g in %g sent", r.sent, r.messages, real->sent,
           real->messages);
     result_free(&r);
-    side_close(&s);
+    fixture_close(&s);
 }
 
 static void check_case(struct world *w, struct tensorfile *file, const struct golden *g,
                        const struct table *table, bool bits)
 {
-    struct side all = { .world = *w }, alone = { .world = *w };
+    struct fixture all = { .world = *w }, alone = { .world = *w };
     struct result got, want;
 
     CHECK(levels_device(&all.dev, w->local_rank, table) == ST_OK, "%s", status_line());
@@ -218,9 +216,9 @@ static void check_case(struct world *w, struct tensorfile *file, const struct go
     CHECK(group_open(&all.group, "all", w, &all.dev, 0, NULL, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&alone.group, "alone", w, &alone.dev, w->rank, NULL, 0) == ST_OK, "%s",
           status_line());
-    side_open(&all, g);
+    fixture_open(&all, g);
     if (w->size > 1 && w->rank == 0)
-        side_open(&alone, g);
+        fixture_open(&alone, g);
     for (int64_t t = 1; t <= g->t; t += t == 1 ? 1 : 3) {
         if ((g->tiling.size_h > 0 || (w->size > 1 && t == 2)) && t != g->t)
             continue;
@@ -239,8 +237,8 @@ static void check_case(struct world *w, struct tensorfile *file, const struct go
         }
         result_free(&got);
     }
-    side_close(&alone);
-    side_close(&all);
+    fixture_close(&alone);
+    fixture_close(&all);
 }
 
 int main(int argc, char **argv)

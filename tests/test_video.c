@@ -1,4 +1,4 @@
-/* What the video writer writes, read back with FFmpeg: frames, rate, comment, and nothing on
+/* The files of the video writer, read back with FFmpeg: frames, rate, comment; and no file after a
  * failure. */
 #include "launch/video/video.h"
 #include "launch/video/video_internal.h"
@@ -26,6 +26,7 @@ static const char *in_dir(const char *name)
     return path;
 }
 
+/* Number of files in the directory. */
 static int entries(void)
 {
     char command[160];
@@ -40,7 +41,7 @@ static int entries(void)
     return n;
 }
 
-/* Frame t: smooth, of a colour and brightness that tell t. */
+/* Draws frame t: smooth, with a colour and brightness that depend on t. */
 static void paint(uint8_t *rgb, int w, int h, int t)
 {
     for (int y = 0; y < h; y++) {
@@ -53,7 +54,7 @@ static void paint(uint8_t *rgb, int w, int h, int t)
     }
 }
 
-/* Every picture of a file as RGB; *comment is malloc'ed. Returns the number of pictures. */
+/* Reads all frames of a file as RGB; *comment is malloc'ed. Returns the number of frames. */
 static int read_back(const char *path, int w, int h, uint8_t *rgb, int most, double *fps,
                      char **comment, enum AVPixelFormat *format)
 {
@@ -98,8 +99,7 @@ static int read_back(const char *path, int w, int h, uint8_t *rgb, int most, dou
     return n;
 }
 
-/* The text of a PNG's iTXt chunk "Comment", its checksum right; malloc'ed, NULL when there is none.
- */
+/* The text of a PNG's iTXt chunk "Comment", malloc'ed, or NULL. Checks its checksum. */
 static char *png_comment(const char *path)
 {
     static const char head[] = "iTXtComment\0\0\0\0";
@@ -229,7 +229,7 @@ static void test_png(void)
     unlink(s.path);
 }
 
-static void refuse(struct video_settings s, status want, const char *line)
+static void check_refused(struct video_settings s, status want, const char *line)
 {
     struct video *v = NULL;
     const status st = video_open(&v, &s);
@@ -249,18 +249,18 @@ static void test_refused(void)
     struct video_settings odd = s, type = s, still = s, missing = s, sheet = s;
 
     odd.width_px = 63;
-    refuse(odd, ST_USAGE, "63 x 64: both must be even");
+    check_refused(odd, ST_USAGE, "63 x 64: both must be even");
     type.path = in_dir("a.avi");
-    refuse(type, ST_USAGE, "written as .mp4");
+    check_refused(type, ST_USAGE, "written as .mp4");
     still.path = in_dir("a.png");
-    refuse(still, ST_USAGE, "one frame, not 5");
-    missing.path = "/nonexistent/a.mp4"; // before the first frame: the long computation comes after
-    refuse(missing, ST_IO, "cannot write into /nonexistent");
+    check_refused(still, ST_USAGE, "one frame, not 5");
+    missing.path = "/nonexistent/a.mp4"; // fails before the first frame
+    check_refused(missing, ST_IO, "cannot write into /nonexistent");
     sheet.contact_sheet = "/nonexistent/s.png";
-    refuse(sheet, ST_IO, "/nonexistent/s.png");
+    check_refused(sheet, ST_IO, "/nonexistent/s.png");
 }
 
-/* Neither a job that gives up nor a disk that is full leaves anything under the final name. */
+/* After a cancelled job and after a full disk there is no file, neither final nor temporary. */
 static void test_nothing_left(void)
 {
     struct video_settings s = { .path = in_dir("a.mp4"),
@@ -312,6 +312,6 @@ int main(void)
     test_png();
     test_refused();
     test_nothing_left();
-    CHECK(rmdir(dir) == 0, "something is left in %s", dir);
+    CHECK(rmdir(dir) == 0, "%s is not empty", dir);
     return check_end("video");
 }
