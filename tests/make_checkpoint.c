@@ -1,9 +1,18 @@
 /* Checkpoints that synth does not write.
  *
- *     make_checkpoint sparse PRESET DIR   the transformer of a released model in an official
- * folder: all tensors by name and shape, their values a hole in the file, so that it takes no space
- *     make_checkpoint comfy DIFFUSERS DIR the parts of a -Diffusers folder as ComfyUI's single
- * files, the tokenizer inside the text encoder's */
+ *     make_checkpoint sparse PRESET DIR
+ *
+ * The transformer of a released model in an official folder: all tensors by name and shape, their
+ * values a hole in the file, so that it needs no space.
+ *
+ *     make_checkpoint comfy DIFFUSERS DIR
+ *
+ * The parts of a -Diffusers folder as ComfyUI's single files, the tokenizer inside the text
+ * encoder's.
+ *
+ *     make_checkpoint extra FILE OUT NAME
+ *
+ * A .safetensors file with one more tensor of this name. */
 #include "model/pipeline/model.h"
 #include "runtime/readfile.h"
 #include "runtime/tensorwriter.h"
@@ -163,12 +172,15 @@ out:
 
 int main(int argc, char **argv)
 {
-    status st = fail(ST_USAGE, "make_checkpoint sparse PRESET DIR | comfy DIFFUSERS DIR");
+    status st = fail(
+        ST_USAGE, "make_checkpoint sparse PRESET DIR, comfy DIFFUSERS DIR, or extra FILE OUT NAME");
 
     if (argc == 4 && strcmp(argv[1], "sparse") == 0)
         st = make_sparse(argv[2], argv[3]);
     if (argc == 4 && strcmp(argv[1], "comfy") == 0)
         st = make_comfy(argv[2], argv[3]);
+    if (argc == 5 && strcmp(argv[1], "extra") == 0)
+        st = copy_part(argv[2], argv[3], "", argv[4], "extra", 5);
     if (st != ST_OK)
         printf("%s\n", status_line());
     return st;

@@ -115,7 +115,29 @@ refused 'large is a checkpoint of t2v-14B; use --task t2v-14B or t2i-14B' \
 refused 'large: the text encoder is missing' "$wanmpi" generate --ckpt_dir large
 refused "the feature 'image context (I2V)' (img_emb.proj.1.weight is in it)" \
     "$wanmpi" generate --ckpt_dir image
-refused 'this version does not run' "$wanmpi" generate --ckpt_dir expert
+refused 'is a checkpoint of i2v-A14B, which this version does not run' \
+    "$wanmpi" generate --ckpt_dir expert
+mkdir pair
+need "$make" sparse t2v-A14B pair/high_noise_model
+need "$make" sparse t2v-A14B pair/low_noise_model
+says '^transformer for low noise' "$wanmpi" inspect pair
+refused 'pair: is a checkpoint of t2v-A14B, which this version does not run' \
+    "$wanmpi" generate --ckpt_dir pair
+
+# ---- features that are known by their tensors' names alone, and a tensor of no known feature
+for feature in "ref_conv.weight reference image tokens (Fun Control)" \
+    "control_adapter.conv.weight camera adapter (Fun Camera)" \
+    "blocks.0.to_gate_compress.weight gate of video sparse attention (FastWan)"; do
+    rm -rf feature
+    cp -r official feature
+    need "$make" extra official/diffusion_pytorch_model.safetensors \
+        feature/diffusion_pytorch_model.safetensors "${feature%% *}"
+    refused "the feature '${feature#* }' (.* is in it), which this version does not compute" \
+        "$wanmpi" generate --ckpt_dir feature
+done
+need "$make" extra official/diffusion_pytorch_model.safetensors \
+    feature/diffusion_pytorch_model.safetensors blocks.0.new.weight
+refused '1 tensors are unknown (blocks.0.new.weight)' "$wanmpi" generate --ckpt_dir feature
 
 # ---- ComfyUI's files, with the tokenizer inside the text encoder's
 # They have no config.json, so the heads are 128 wide, as in every released model.

@@ -128,11 +128,14 @@ status preset_of_checkpoint(const struct preset **preset, const struct checkpoin
 
     *preset = NULL;
     TRY(checkpoint_fingerprint(c, &part_dit, opened));
-    for (size_t i = 0; i < COUNT(presets) && *preset == NULL; i++) {
+    for (size_t i = 0; i < COUNT(presets); i++) {
         const struct model m = preset_model(&presets[i]);
+        const bool better = *preset == NULL || (*preset)->experts != experts;
 
+        if (presets[i].experts == 0 || !better)
+            continue;
         TRY(variant_fingerprint(&part_dit, model_dit(&m), released));
-        if (strcmp(opened, released) == 0 && presets[i].experts == experts)
+        if (strcmp(opened, released) == 0 && (*preset == NULL || presets[i].experts == experts))
             *preset = &presets[i];
     }
     return ST_OK;

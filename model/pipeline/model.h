@@ -71,8 +71,8 @@ const struct preset *preset_find(const char *name); // NULL when unknown
 const struct preset *preset_at(int index);          // NULL after the last
 struct model preset_model(const struct preset *preset);
 
-/* The released model whose transformer has the tensors of the checkpoint's, as many experts too;
- * NULL when none has. The transformer must be opened. ST_MEMORY. */
+/* The released model whose transformer has the tensors of the checkpoint's, if possible one of as
+ * many experts; NULL for none. The transformer must be opened. ST_MEMORY. */
 status preset_of_checkpoint(const struct preset **preset, const struct checkpoint *c);
 
 #endif
