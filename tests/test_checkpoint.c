@@ -2,7 +2,7 @@
  * layout; names as diffusers' own models have them; and folders that lack or contradict something.
  * argv[1]: the folder of golden files. */
 #include "model/checkpoint/checkpoint_internal.h"
-#include "tests/check.h"
+#include "tests/scratch.h"
 
 #include <ftw.h>
 #include <stdlib.h>
@@ -10,24 +10,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char scratch[] = "/tmp/wanmpi-checkpoint-XXXXXX";
-
 static int remove_entry(const char *path, const struct stat *about, int kind, struct FTW *where)
 {
     (void)about;
     (void)kind;
     (void)where;
     return remove(path);
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][300];
-    static int turn;
-    char *p = path[turn++ % 4];
-
-    snprintf(p, sizeof(path[0]), "%s/%s", scratch, name);
-    return p;
 }
 
 static struct synth_options tiny(void)
@@ -143,7 +131,7 @@ static void test_marks(struct checkpoint *c, enum part part, const char *mark, c
 
 static void open_whole(struct checkpoint *c, const char *name, const char *layout)
 {
-    CHECK(checkpoint_open(c, in(name)) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_open(c, scratch_path(name)) == ST_OK, "%s", status_line());
     CHECK(c->layout != NULL && strcmp(c->layout, layout) == 0, "%s is %s", name, c->layout);
     for (int part = 0; part < PART_COUNT; part++)
         CHECK(checkpoint_part(c, (enum part)part) == ST_OK, "%s", status_line());
@@ -156,12 +144,13 @@ static void test_layouts(void)
     struct checkpoint official, shards, diffusers;
     char *report = NULL;
 
-    CHECK(checkpoint_synth(in("official"), &o, NULL, NULL) == ST_OK, "%s", status_line());
-    CHECK(checkpoint_synth(in("official"), &o, NULL, NULL) == ST_USAGE, "written over");
+    CHECK(checkpoint_synth(scratch_path("official"), &o, NULL, NULL) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_synth(scratch_path("official"), &o, NULL, NULL) == ST_USAGE, "written over");
     o.shard_bytes = 500000;
-    CHECK(checkpoint_synth(in("shards"), &o, NULL, NULL) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_synth(scratch_path("shards"), &o, NULL, NULL) == ST_OK, "%s", status_line());
     o.diffusers = true;
-    CHECK(checkpoint_synth(in("diffusers"), &o, NULL, NULL) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_synth(scratch_path("diffusers"), &o, NULL, NULL) == ST_OK, "%s",
+          status_line());
 
     open_whole(&official, "official", LAYOUT_OFFICIAL);
     open_whole(&shards, "shards", LAYOUT_OFFICIAL);
@@ -195,7 +184,7 @@ static void test_layouts(void)
 static void refuse(const char *name, enum part part, const char *says)
 {
     struct checkpoint c;
-    status st = checkpoint_open(&c, in(name));
+    status st = checkpoint_open(&c, scratch_path(name));
 
     if (st == ST_OK)
         st = checkpoint_part(&c, part);
@@ -213,33 +202,36 @@ static void write_text(const char *path, const char *text)
 
 static void test_damage(void)
 {
-    write_text(in("official/config.json"), "{\"num_heads\": 4, \"dim\": 256}");
+    write_text(scratch_path("official/config.json"), "{\"num_heads\": 4, \"dim\": 256}");
     refuse("official", PART_DIT, "dim is 256, but by tensor patch_embedding.weight");
-    write_text(in("official/config.json"), "{\"num_heads\": 5}");
+    write_text(scratch_path("official/config.json"), "{\"num_heads\": 5}");
     refuse("official", PART_DIT, "5 heads");
-    write_text(in("official/config.json"), "{\"num_heads\": ");
+    write_text(scratch_path("official/config.json"), "{\"num_heads\": ");
     refuse("official", PART_DIT, "no JSON");
-    CHECK(unlink(in("official/Wan2.1_VAE.pth")) == 0, "unlink");
+    CHECK(unlink(scratch_path("official/Wan2.1_VAE.pth")) == 0, "unlink");
     refuse("official", PART_VAE, "tried Wan2.1_VAE.pth");
 
-    CHECK(rename(in("shards/diffusion_pytorch_model-00002-of-00007.safetensors"), in("gone")) == 0,
+    CHECK(rename(scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"),
+                 scratch_path("gone")) == 0,
           "the tiny transformer is not in 7 shards");
     refuse("shards", PART_DIT, "is not there, but");
-    CHECK(unlink(in("shards/diffusion_pytorch_model.safetensors.index.json")) == 0, "unlink");
+    CHECK(unlink(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json")) == 0,
+          "unlink");
     refuse("shards", PART_DIT, "00002-of-00007.safetensors: is not there");
-    rename(in("gone"), in("shards/diffusion_pytorch_model-00002-of-00007.safetensors"));
-    write_text(in("shards/diffusion_pytorch_model.safetensors.index.json"),
+    rename(scratch_path("gone"),
+           scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"));
+    write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"nothing\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
     refuse("shards", PART_DIT, "names the tensor nothing");
-    write_text(in("shards/diffusion_pytorch_model.safetensors.index.json"),
+    write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"x\": \"../secret\"}}");
     refuse("shards", PART_DIT, "no file that may be opened");
-    write_text(in("shards/diffusion_pytorch_model.safetensors.index.json"),
+    write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"patch_embedding.weight\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
     refuse("shards", PART_DIT, "has no tensor");
-    mkdir(in("empty"), 0777);
+    mkdir(scratch_path("empty"), 0777);
     refuse("empty", PART_DIT, "is no checkpoint");
     refuse("nowhere", PART_DIT, "No such file");
 }
@@ -267,10 +259,10 @@ static void test_families(void)
         o.config.dit.extra_layers = kinds[i].extra;
         o.config.dit.in_dim = 36;
         o.diffusers = i % 2 != 0;
-        CHECK(checkpoint_synth(in(name), &o, NULL, NULL) == ST_OK, "%s", status_line());
+        CHECK(checkpoint_synth(scratch_path(name), &o, NULL, NULL) == ST_OK, "%s", status_line());
         refuse(name, PART_DIT, kinds[i].says);
-        CHECK(checkpoint_open(&c, in(name)) == ST_OK && part_open(&c, PART_DIT) == ST_OK &&
-                  compare_part(&c, PART_DIT, NULL) == ST_OK,
+        CHECK(checkpoint_open(&c, scratch_path(name)) == ST_OK &&
+                  part_open(&c, PART_DIT) == ST_OK && compare_part(&c, PART_DIT, NULL) == ST_OK,
               "%s", status_line());
         checkpoint_close(&c);
     }
@@ -278,7 +270,7 @@ static void test_families(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 || mkdtemp(scratch) == NULL)
+    if (argc != 2 || !scratch_open("checkpoint"))
         return 2;
     test_names(argv[1]);
     test_layouts();
