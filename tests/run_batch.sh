@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run_batch.sh WANMPI SAME_LATENTS: many requests, models loaded once; a second start does what is missing.
-. "$(dirname "$0")/runs.sh"
+. "$(dirname "$0")/run_common.sh"
 
 cat > jobs.jsonl << 'EOF'
 {"prompt": "Two cats boxing", "save_file": "a.mp4"}

@@ -2,7 +2,7 @@
 # run_killed.sh WANMPI SAME_LATENTS: a killed run goes on from its run file, on another number of ranks; a
 # rank that dies ends the job. What is waited for is a state, such as a run file that is there: how long it
 # takes depends on what else this machine does. Each limit only ends a test that hangs.
-. "$(dirname "$0")/runs.sh"
+. "$(dirname "$0")/run_common.sh"
 limit_s=300
 export OMPI_MCA_btl_vader_backing_directory=$dir # whose files nobody removes where mpirun is killed
 long=(--size 96*64 --frame_num 5 --save_every 1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run_options.sh WANMPI SAME_LATENTS: solvers, bf16, tiles, one frame, noise and text from a run file, the
 # -Diffusers layout, memory against the plan.
-. "$(dirname "$0")/runs.sh"
+. "$(dirname "$0")/run_common.sh"
 
 within_plan() { # peak of every rank within 10% + 50 MB of what was planned
     awk '/^memory  rank/ { n++; if ($5 > $8 * 1.1 + 50) bad = 1 } END { exit bad || n == 0 }' "$1"

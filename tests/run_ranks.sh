@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run_ranks.sh WANMPI SAME_LATENTS: P ranks end in the latent of one rank: in the same bits, but for a ring.
-. "$(dirname "$0")/runs.sh"
+. "$(dirname "$0")/run_common.sh"
 
 check "inspect" "$wanmpi" inspect model
 check "one rank" make 1 one --ops ref --contact_sheet one.png

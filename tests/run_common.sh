@@ -1,6 +1,7 @@
-# runs.sh - what the tests of whole runs share: a temporary folder with a small checkpoint in `model`, runs on
-# any number of ranks, and a count of checks. Bash scripts read it in with their own arguments:
-#     . "$(dirname "$0")/runs.sh" WANMPI SAME_LATENTS
+# shellcheck shell=bash
+# run_common.sh - what the tests of whole runs share: a temporary folder with a small checkpoint in `model`,
+# runs on any number of ranks, and a count of checks. Bash scripts include it with their own arguments:
+#     . "$(dirname "$0")/run_common.sh" WANMPI SAME_LATENTS
 set -u
 wanmpi=$(realpath "$1") same=$(realpath "$2")
 dir=$(mktemp -d)
