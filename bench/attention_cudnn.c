@@ -1,10 +1,10 @@
-/* Attention as a graph that cuDNN has one fused kernel for:
+/* Attention as a graph for which cuDNN has one fused kernel:
  *
- *     s = q k^T * scale;  m = max s;  e = exp(s - m);  l = sum e;  out = (e / l) v;  lse = m + log
- * l
+ *     s = q k^T * scale;  m = max s;  e = exp(s - m);  l = sum e;  out = (e / l) v;
+ *     lse = m + log l
  *
- * cuDNN wants [batch, heads, tokens, head size] and takes strides. Source: the cuDNN backend API,
- * and the pattern that its documentation gives for scaled dot product attention. */
+ * cuDNN's axes are [batch, heads, tokens, head size], with strides. Source: the cuDNN backend API,
+ * and the pattern in its documentation for scaled dot product attention. */
 #include "bench/attention_cudnn.h"
 
 #include "kernels/cuda/context.h"
@@ -19,10 +19,10 @@ enum {
     ID_OUT,
     ID_LSE,
     ID_SCALE,
-    ID_INSIDE, // the first of the values that stay inside the kernel
+    ID_VIRTUAL, // the first of the tensors that are not stored
 };
 
-/* What a plan was made for. Strides in elements. */
+/* The shapes of a cached execution plan. Strides in elements. */
 struct attention_key {
     int64_t sq, sk, n, d;
     int64_t stride[4][2]; // of q, k, v, out: token, head
@@ -35,7 +35,7 @@ struct attention_plan {
 
 #define DESCRIPTORS 80
 
-/* Descriptors of a graph while it is made. */
+/* The descriptors of a graph during its construction. */
 struct graph {
     cudnnBackendDescriptor_t made[DESCRIPTORS], ops[12];
     int count, op_count, next_id;
@@ -89,22 +89,22 @@ static void finish(struct graph *g, cudnnBackendDescriptor_t d)
         note(g, cudnnBackendFinalize(d));
 }
 
-/* A tensor of four axes; `id` ID_INSIDE for one that is never stored. */
+/* A tensor of four axes; `id` is ID_VIRTUAL for one that is not stored. */
 static cudnnBackendDescriptor_t value(struct graph *g, int64_t id, cudnnDataType_t type,
                                       const int64_t *dim, const int64_t *stride)
 {
     const cudnnBackendDescriptor_t d = make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     const int64_t align = type == CUDNN_DATA_BFLOAT16 ? 16 : 4;
-    const bool inside = id == ID_INSIDE, scalar = id == ID_SCALE;
+    const bool is_virtual = id == ID_VIRTUAL, scalar = id == ID_SCALE;
 
-    if (inside)
+    if (is_virtual)
         id = g->next_id++;
     set(g, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
     set(g, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, dim);
     set(g, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, stride);
     set(g, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &id);
     set(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align);
-    set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &inside);
+    set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &is_virtual);
     set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &scalar);
     finish(g, d);
     return d;
@@ -169,7 +169,7 @@ static void reduction(struct graph *g, cudnnReduceTensorOp_t mode, cudnnBackendD
     g->ops[g->op_count++] = op;
 }
 
-/* The operations; they are finished, their graph is not. */
+/* Creates the operations; the graph itself is finalized in choose(). */
 static void describe(struct graph *g, const struct attention_key *key)
 {
     const int64_t sq = key->sq, sk = key->sk, n = key->n, d = key->d;
@@ -185,11 +185,11 @@ static void describe(struct graph *g, const struct attention_key *key)
 
         at[i][0] = (i == 0 || i == 3 ? sq : sk) * token;
         at[i][1] = head;
-        at[i][2] = i == 1 ? 1 : token; // k is handed over as k^T
+        at[i][2] = i == 1 ? 1 : token; // k is passed as k^T
         at[i][3] = i == 1 ? token : 1;
     }
 
-#define INSIDE(type, of) value(g, ID_INSIDE, type, of, of##_at)
+#define VIRTUAL(type, of) value(g, ID_VIRTUAL, type, of, of##_at)
     const int64_t *logits_at = logit_at;
     const cudnnDataType_t bf16 = CUDNN_DATA_BFLOAT16;
     const cudnnBackendDescriptor_t q = value(g, ID_Q, bf16, outer, at[0]);
@@ -197,10 +197,10 @@ static void describe(struct graph *g, const struct attention_key *key)
     const cudnnBackendDescriptor_t v = value(g, ID_V, bf16, values, at[2]);
     const cudnnBackendDescriptor_t out = value(g, ID_OUT, bf16, outer, at[3]);
     const cudnnBackendDescriptor_t scale = value(g, ID_SCALE, f32, one, one);
-    const cudnnBackendDescriptor_t raw = INSIDE(f32, logits), scaled = INSIDE(f32, logits);
-    const cudnnBackendDescriptor_t less = INSIDE(f32, logits), e = INSIDE(f32, logits);
-    const cudnnBackendDescriptor_t max = INSIDE(f32, row), sum = INSIDE(f32, row);
-    const cudnnBackendDescriptor_t log = INSIDE(f32, row), share = INSIDE(bf16, logits);
+    const cudnnBackendDescriptor_t raw = VIRTUAL(f32, logits), scaled = VIRTUAL(f32, logits);
+    const cudnnBackendDescriptor_t less = VIRTUAL(f32, logits), e = VIRTUAL(f32, logits);
+    const cudnnBackendDescriptor_t max = VIRTUAL(f32, row), sum = VIRTUAL(f32, row);
+    const cudnnBackendDescriptor_t log = VIRTUAL(f32, row), p = VIRTUAL(bf16, logits);
 
     product(g, q, k, raw);
     pointwise(g, CUDNN_POINTWISE_MUL, raw, scale, scaled);
@@ -209,15 +209,15 @@ static void describe(struct graph *g, const struct attention_key *key)
     pointwise(g, CUDNN_POINTWISE_EXP, less, NULL, e);
     reduction(g, CUDNN_REDUCE_TENSOR_ADD, e, sum);
     pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL, log);
-    // a graph without this sum is not known to cuDNN, whether it is stored or not
+    // cuDNN has no kernel for a graph without this sum, whether it is stored or not
     pointwise(g, CUDNN_POINTWISE_ADD, max, log,
-              value(g, key->lse ? ID_LSE : ID_INSIDE, f32, row, key->lse ? lse_at : row_at));
-    pointwise(g, CUDNN_POINTWISE_DIV, e, sum, share);
-    product(g, share, v, out);
-#undef INSIDE
+              value(g, key->lse ? ID_LSE : ID_VIRTUAL, f32, row, key->lse ? lse_at : row_at));
+    pointwise(g, CUDNN_POINTWISE_DIV, e, sum, p);
+    product(g, p, v, out);
+#undef VIRTUAL
 }
 
-/* The first plan that cuDNN proposes and that runs within `workspace`. */
+/* Takes the first plan that cuDNN proposes and that needs at most `workspace` bytes. */
 static status choose(struct graph *g, cudnnHandle_t handle, struct attention_plan *plan,
                      size_t workspace)
 {
@@ -256,10 +256,11 @@ static status choose(struct graph *g, cudnnHandle_t handle, struct attention_pla
                                              CUDNN_TYPE_INT64, 1, &got, &bytes));
         st = g->st;
         if (st == ST_OK && (size_t)bytes > workspace)
-            st = fail(ST_DEVICE, "attention: cuDNN wants %lld bytes", (long long)bytes);
+            st = fail(ST_DEVICE, "attention: cuDNN needs a workspace of %lld bytes",
+                      (long long)bytes);
     }
     if (st == ST_OK)
-        g->count--; // the last one made is the plan, which stays
+        g->count--; // the last descriptor is the plan, which is kept
     else
         plan->plan = NULL;
     return st;
@@ -268,7 +269,7 @@ static status choose(struct graph *g, cudnnHandle_t handle, struct attention_pla
 static status plan_attention(cudnnHandle_t handle, struct attention_plan *plan,
                              const struct attention_key *key, size_t workspace)
 {
-    struct graph g = { .st = ST_OK, .next_id = ID_INSIDE };
+    struct graph g = { .st = ST_OK, .next_id = ID_VIRTUAL };
     status st;
 
     describe(&g, key);
@@ -287,11 +288,11 @@ static void plan_done(void *entry)
 }
 
 static cudnnHandle_t handle;
-static struct plan_cache *plans;
+static struct descriptor_cache *plans;
 
 void attention_cudnn_close(void)
 {
-    plan_close(&plans);
+    descriptor_cache_close(&plans);
     if (handle != NULL)
         cudnnDestroy(handle);
     handle = NULL;
@@ -317,12 +318,13 @@ status attention_cudnn(struct device *dev, struct tensor out, struct tensor lse,
         key.stride[i][0] = each[i]->stride[0];
         key.stride[i][1] = each[i]->stride[1];
     }
-    TRY(plan_find(&plans, &key, sizeof(key), sizeof(*plan), plan_done, (void **)&plan, &made));
+    TRY(descriptor_cache_find(&plans, &key, sizeof(key), sizeof(*plan), plan_done, (void **)&plan,
+                              &made));
     if (made) {
         const status st = plan_attention(handle, plan, &key, dev->table->workspace);
 
         if (st != ST_OK) {
-            plan_forget(&plans, plan);
+            descriptor_cache_remove(&plans, plan);
             return st;
         }
     }

@@ -1,8 +1,8 @@
 /* bench_attention - the GPU's attention at the sizes of Wan's transformers: TFLOP/s of each kernel
- * when it runs for a second or more, and whether the rows of a part of the queries have the bits
- * that they have among all.
+ * over a second or more, its error, and whether a subset of the queries gives the same bits as all
+ * of them.
  *
- *     bench_attention [seconds a reading] */
+ *     bench_attention [SECONDS per measurement] */
 #include "bench/attention_cudnn.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/context.h"
@@ -16,22 +16,21 @@
 static const struct {
     const char *name;
     enum dtype dt;
-    status (*attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
-                        struct tensor k, struct tensor v, float scale);
+    attention_fn *attention;
 } kernels[] = {
     { "sm90", DT_BF16, attention_sm90 },
     { "cudnn", DT_BF16, attention_cudnn },
     { "f32", DT_F32, attention_f32 },
 };
 
-#define NOISE 1048573 // a prime, so that no two heads see the same numbers
+#define NOISE 1048573 // a prime, so that no two heads get the same numbers
 
 static status check(cudaError_t e)
 {
-    return cuda_check(e, "timing");
+    return cuda_status(e, "timing");
 }
 
-/* Normal numbers that bf16 holds, as that and as f32. */
+/* Normal random numbers that are exact in bf16, as bf16 and as f32. */
 struct noise {
     uint16_t narrow[NOISE];
     float wide[NOISE];
@@ -98,13 +97,13 @@ static double distance(enum dtype dt, const char *a, const char *b, int64_t coun
     return sqrt(off / whole);
 }
 
-#define PART 37 // rows looked at in each of three places
+#define PART 37 // rows compared at each of three positions
 
 struct sizes {
     int64_t sq, sk, heads, d;
 };
 
-/* One kernel at one size. */
+/* Measures one kernel at one size. */
 static status measure(struct device *dev, size_t which, struct sizes s, const struct noise *noise,
                       double seconds)
 {
@@ -135,9 +134,9 @@ static status measure(struct device *dev, size_t which, struct sizes s, const st
     const struct tensor out = tensor_of(result, dt, s.sq, s.heads, d);
     const struct tensor part = tensor_of(parts, dt, PART, s.heads, d);
 
-    TRY_OUT(kernels[which].attention(dev, out, none, q, k, v, scale)); // makes the plan
+    TRY_OUT(kernels[which].attention(dev, out, none, q, k, v, scale)); // warm-up
     TRY_OUT(device_wait(dev));
-    for (int twice = 0; twice < 2; twice++) { // once to learn how many runs fill the time
+    for (int pass = 0; pass < 2; pass++) { // the first pass finds the number of runs for the second
         float ms;
 
         TRY_OUT(check(cudaEventRecord(from, dev->stream)));
@@ -147,11 +146,11 @@ static status measure(struct device *dev, size_t which, struct sizes s, const st
         TRY_OUT(device_wait(dev));
         TRY_OUT(check(cudaEventElapsedTime(&ms, from, to)));
         took = 1e-3 * (double)ms / runs;
-        if (twice == 0)
+        if (pass == 0)
             runs = 1 + (int)(seconds / took);
     }
-    for (int place = 0; place < 3 && s.sq >= PART; place++) {
-        const int64_t first = place == 0 ? 0 : place == 1 ? (s.sq - PART) / 2 : s.sq - PART;
+    for (int i = 0; i < 3 && s.sq >= PART; i++) {
+        const int64_t first = i == 0 ? 0 : i == 1 ? (s.sq - PART) / 2 : s.sq - PART;
         const struct tensor some = tensor_slice(q, 0, first, PART);
 
         TRY_OUT(device_download(dev, host, tensor_slice(out, 0, first, PART)));
@@ -167,8 +166,8 @@ static status measure(struct device *dev, size_t which, struct sizes s, const st
     const double flop = 4.0 * (double)s.sq * (double)s.sk * (double)c;
 
     printf("%6lld of %6lld tokens, %2lld heads of %lld  %-6s %8.3f ms  %5.0f TFLOP/s, %4d runs; "
-           "off %.1e; "
-           "parts %s\n",
+           "error %.1e; "
+           "subset %s\n",
            (long long)s.sq, (long long)s.sk, (long long)s.heads, (long long)d, kernels[which].name,
            1e3 * took, flop / took * 1e-12, runs, off, different == 0 ? "same" : "DIFFERENT");
     fflush(stdout);
@@ -201,7 +200,7 @@ int main(int argc, char **argv)
     if (noise == NULL)
         return 1;
     if (device_cuda_count() == 0) {
-        printf("bench_attention: skipped, no GPU here\n");
+        printf("bench_attention: skipped, no GPU\n");
         return 77;
     }
     draw(noise);

@@ -1,20 +1,19 @@
 /* bench_block THREADS REPEATS
  * bench_block cuda 14B|1.3B TOKENS [SECONDS]
  *
- * A transformer block, op by op. On the CPU: the 1.3B model's on 2,048 tokens in f32, the least
- * time of each op over the repeats, and the least of the whole, by the clock and of the processors;
- * bench/peer_block.py runs it in turns with PyTorch. On a GPU: in bf16, each op queued again and
- * again for SECONDS (0.5), then the block as a whole, which runs at the clock that the mixture of
- * ops leaves the card. */
+ * A transformer block, op by op. On the CPU: the 1.3B model's block on 2,048 tokens in f32; minimum
+ * over the repeats for each op and for the whole block, in wall time and in processor time.
+ * bench/peer_block.py runs it alternating with PyTorch. On a GPU: in bf16, each op repeated for
+ * SECONDS (default 0.5), then the whole block, at the GPU clock that this mixture of ops allows. */
 #include "kernels/table.h"
 #include "runtime/arena.h"
+#include "runtime/clock.h"
 #include "runtime/half.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define TEXT 512
 #define HEAD 128
@@ -25,25 +24,6 @@ struct shape {
     enum dtype cdt;
 };
 
-static double clock_s(clockid_t clock)
-{
-    struct timespec t;
-
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static double now(void)
-{
-    return clock_s(CLOCK_MONOTONIC);
-}
-
-/* Time of this process on all cores: what a shared machine does not blur. */
-static double used(void)
-{
-    return clock_s(CLOCK_PROCESS_CPUTIME_ID);
-}
-
 static void need(status st)
 {
     if (st != ST_OK) {
@@ -52,7 +32,7 @@ static void need(status st)
     }
 }
 
-/* Random numbers, laid one behind the other until `t` is full. */
+/* Fills `t` with one array of random numbers, repeated. */
 static void fill(struct device *dev, struct tensor t, float size)
 {
     static float random[1 << 20];
@@ -87,7 +67,7 @@ struct linear {
     struct tensor w, b;
 };
 
-/* What a block works on. */
+/* Tensors and weights of a block. */
 struct block {
     struct shape shape;
     struct tensor x, h, y, att, q, k, v, text, kv, tk, tv, wide, vec, rope;
@@ -137,8 +117,9 @@ static struct block make_block(struct device *dev, struct arena *a, const struct
 }
 
 #define HEADS_OF(t) tensor_split(t, 1, HEAD)
-#define STEPS 16     // of a block
-#define ALL_STEPS 18 // and what is made once a run, but by PyTorch each time
+#define STEPS 16 // of a block
+#define ALL_STEPS                                                                                  \
+    18 // and the text's k and v: computed once per run; PyTorch computes them each time
 #define SELF_ATTENTION 5
 #define CROSS_ATTENTION 10
 
@@ -222,7 +203,7 @@ static void print_steps(const struct timing *t, int steps, double scale)
                t[i].flops / t[i].seconds / scale, scale > 1e11 ? "TFLOP/s" : "GFLOP/s");
 }
 
-/* The least time of each op and of the block. */
+/* Minimum time of each op and of the block. */
 static void bench_cpu(struct device *dev, const struct block *b, int repeats)
 {
     struct timing least[ALL_STEPS];
@@ -231,23 +212,23 @@ static void bench_cpu(struct device *dev, const struct block *b, int repeats)
     for (int i = 0; i < ALL_STEPS; i++)
         least[i].seconds = 1e30;
     for (int r = 0; r < repeats; r++) {
-        const double start = now(), start_used = used();
+        const double start = clock_seconds(), start_used = clock_cpu_seconds();
 
         for (int i = 0; i < ALL_STEPS; i++) {
-            const double flops = dev->flops, begun = now();
+            const double flops = dev->flops, begun = clock_seconds();
 
             need(run_step(dev, b, i));
-            least[i].seconds = fmin(least[i].seconds, now() - begun);
+            least[i].seconds = fmin(least[i].seconds, clock_seconds() - begun);
             least[i].flops = dev->flops - flops;
         }
-        whole = fmin(whole, now() - start);
-        whole_used = fmin(whole_used, used() - start_used);
+        whole = fmin(whole, clock_seconds() - start);
+        whole_used = fmin(whole_used, clock_cpu_seconds() - start_used);
     }
     print_steps(least, ALL_STEPS, 1e9);
     printf("block %.4f s, %.4f s of processor time\n", whole, whole_used);
 }
 
-/* Seconds of one step, or with step < 0 of the block, when it is queued for `seconds`. */
+/* Mean seconds of a step, or of the block with step < 0, repeated for `seconds`. */
 static double sustained(struct device *dev, const struct block *b, int step, double seconds)
 {
     int count = 1;
@@ -256,7 +237,7 @@ static double sustained(struct device *dev, const struct block *b, int step, dou
         double start, spent;
 
         need(device_wait(dev));
-        start = now();
+        start = clock_seconds();
         for (int i = 0; i < count; i++) {
             if (step >= 0)
                 need(run_step(dev, b, step));
@@ -264,7 +245,7 @@ static double sustained(struct device *dev, const struct block *b, int step, dou
                 need(run_step(dev, b, all));
         }
         need(device_wait(dev));
-        spent = now() - start;
+        spent = clock_seconds() - start;
         if (spent >= seconds)
             return spent / count;
         count = spent * 4 < seconds ? count * 4 : (int)(count * 1.2 * seconds / spent) + 1;
@@ -279,7 +260,7 @@ static void bench_gpu(struct device *dev, const struct block *b, double seconds)
     for (int i = 0; i < STEPS; i++) {
         const double before = dev->flops;
 
-        fill(dev, b->x, 1); // ops in place would wander off
+        fill(dev, b->x, 1); // in-place ops change these at every repetition
         fill(dev, b->q, 1);
         fill(dev, b->k, 1);
         need(run_step(dev, b, i));
@@ -291,8 +272,8 @@ static void bench_gpu(struct device *dev, const struct block *b, double seconds)
     }
     whole = sustained(dev, b, -1, 4 * seconds);
     print_steps(t, STEPS, 1e12);
-    printf("%s, %lld tokens: block %.3f ms, %.1f TFLOP/s; the ops one by one %.3f ms, of which "
-           "attention %.3f, the rest %.3f\n",
+    printf("%s, %lld tokens: block %.3f ms, %.1f TFLOP/s; sum of the single ops %.3f ms, of which "
+           "attention %.3f, other ops %.3f\n",
            b->shape.name, (long long)b->shape.tokens, whole * 1e3, flops / whole * 1e-12, sum * 1e3,
            attention * 1e3, (sum - attention) * 1e3);
 }

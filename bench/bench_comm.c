@@ -1,31 +1,23 @@
-/* bench_comm [cuda|nccl], under mpirun, one rank a GPU
+/* bench_comm [cuda|nccl], under mpirun, one rank per GPU
  *
- * The exchanges of a group at the sizes of a 14B block, by copy engines or through NCCL: alone, and
- * queued beside matrix products on the device's stream. GB/s count what one rank sends. */
+ * The collectives of a group at the sizes of a 14B block, by copy engines or through NCCL: alone,
+ * and overlapped with matrix products on the device's stream. GB/s count the bytes that one rank
+ * sends. */
 #include "kernels/ops.h"
 #include "parallel/group.h"
 #include "runtime/arena.h"
+#include "runtime/clock.h"
 #include "runtime/half.h"
 #include "tests/ranks_device.h"
-
-#include <time.h>
 
 #define MB ((size_t)1 << 20)
 #define MOST (512 * MB)
 
-enum { ALL_GATHER, ALL_TO_ALL, EXCHANGE, BROADCAST };
-static const char *const name[] = { "all-gather", "all-to-all", "exchange", "broadcast" };
+enum { ALL_GATHER, ALL_TO_ALL, RING, BROADCAST };
+static const char *const name[] = { "all-gather", "all-to-all", "ring", "broadcast" };
 
 static const size_t sizes[] = { 64 << 10, 1 * MB, 10 * MB, 80 * MB,
                                 338 * MB }; // that one rank sends
-
-static double now_s(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void need(status st)
 {
@@ -42,7 +34,7 @@ struct bench {
     struct tensor send, recv, x, m, y; // [MOST] bytes; y = x m^T
 };
 
-/* Starts an exchange in which this rank sends `bytes` in all. */
+/* Starts communication of `kind` in which this rank sends `bytes` in all. */
 static void start(struct bench *b, struct transfer *t, int kind, size_t bytes)
 {
     struct group *g = &b->g;
@@ -51,17 +43,17 @@ static void start(struct bench *b, struct transfer *t, int kind, size_t bytes)
     const struct message from = message_of((g->rank + g->size - 1) % g->size, b->recv.data, bytes);
 
     for (int i = 0; i <= g->size; i++)
-        g->recv_at[i] = g->send_at[i] = (size_t)i * part;
+        g->recv_offset[i] = g->send_offset[i] = (size_t)i * part;
     if (kind == ALL_GATHER)
-        need(group_all_gather(g, t, b->recv.data, g->recv_at,
-                              (char *)b->recv.data + g->recv_at[g->rank]));
-    else if (kind == ALL_TO_ALL) // a rank's own part is in its place
+        need(group_all_gather(g, t, b->recv.data, g->recv_offset,
+                              (char *)b->recv.data + g->recv_offset[g->rank]));
+    else if (kind == ALL_TO_ALL) // nothing is sent to the rank itself
         for (int i = g->rank; i < g->size; i++)
-            g->send_at[i + 1] -= part;
+            g->send_offset[i + 1] -= part;
     if (kind == ALL_TO_ALL)
-        need(group_all_to_all(g, t, b->recv.data, g->recv_at, b->send.data, g->send_at));
-    if (kind == EXCHANGE)
-        need(group_exchange(g, t, &to, 1, &from, 1));
+        need(group_all_to_all(g, t, b->recv.data, g->recv_offset, b->send.data, g->send_offset));
+    if (kind == RING)
+        need(group_send_recv(g, t, &to, 1, &from, 1));
     if (kind == BROADCAST)
         need(group_broadcast(g, t, b->recv.data, part, 0));
 }
@@ -71,17 +63,17 @@ static void product(struct bench *b)
     need(op_gemm(&b->dev, b->y, b->x, b->m, (struct tensor){ 0 }, ACT_NONE));
 }
 
-/* Seconds for `products` matrix products with `exchanges` queued before the last of them. */
-static double run(struct bench *b, int products, int exchanges, int kind, size_t bytes)
+/* Seconds for `products` matrix products and `transfers` collectives, started alternately. */
+static double run(struct bench *b, int products, int transfers, int kind, size_t bytes)
 {
     struct transfer t[GROUP_IN_FLIGHT] = { { 0 } };
     double from;
 
     need(device_wait(&b->dev));
     world_barrier(b->w);
-    from = now_s();
-    for (int i = 0; i < products || i < exchanges; i++) {
-        if (i < exchanges) {
+    from = clock_seconds();
+    for (int i = 0; i < products || i < transfers; i++) {
+        if (i < transfers) {
             need(transfer_wait(&t[i % GROUP_IN_FLIGHT]));
             start(b, &t[i % GROUP_IN_FLIGHT], kind, bytes);
         }
@@ -91,15 +83,16 @@ static double run(struct bench *b, int products, int exchanges, int kind, size_t
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         need(transfer_wait(&t[i]));
     need(device_wait(&b->dev));
-    return now_s() - from;
+    return clock_seconds() - from;
 }
 
-static double best(struct bench *b, int products, int exchanges, int kind, size_t bytes)
+/* The minimum of three runs. */
+static double best(struct bench *b, int products, int transfers, int kind, size_t bytes)
 {
     double least = 1e9;
 
     for (int i = 0; i < 3; i++) {
-        const double s = run(b, products, exchanges, kind, bytes);
+        const double s = run(b, products, transfers, kind, bytes);
 
         least = s < least ? s : least;
     }
@@ -146,10 +139,10 @@ int main(int argc, char **argv)
     best(&b, times, 0, 0, 0);
     alone = best(&b, times, 0, 0, 0);
     if (w.rank == 0)
-        printf(
-            "%d ranks, %s; a product of 16380 x 5120 x 5120: %.3f ms\n%-10s %9s %9s %9s %9s %14s\n",
-            w.size, w.nccl ? "nccl" : "cuda", alone / times * 1e3, "", "MB sent", "ms", "GB/s",
-            "beside ms", "exposed %");
+        printf("%d ranks, %s; a product of 16380 x 5120 x 5120: %.3f ms\n%-10s %9s %9s %9s %10s "
+               "%13s\n",
+               w.size, w.nccl ? "nccl" : "cuda", alone / times * 1e3, "", "MB sent", "ms", "GB/s",
+               "overlap ms", "exposed %");
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int kind = 0; kind < 4; kind++) {
             const double s = best(&b, 0, times, kind, sizes[i]);

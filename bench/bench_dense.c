@@ -1,27 +1,19 @@
 /* bench_dense [products | rows] [SECONDS]
  *
- * The GPU's matrix products and row ops at the transformers' real sizes, each run for SECONDS
- * (default 0.3) on random numbers, beside what the card does with a plain copy and with the product
- * of two large square matrices in the same run. */
+ * The GPU's matrix products and row ops at the transformers' real sizes, each repeated for SECONDS
+ * (default 0.3) on random numbers, and compared with a plain copy and with the product of two large
+ * square matrices in the same run. */
 #include "kernels/table.h"
 #include "runtime/arena.h"
+#include "runtime/clock.h"
 #include "runtime/half.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static double seconds = 0.3;
 static double copy_rate, product_rate; // the ceilings, B/s and FLOP/s
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static void need(status st)
 {
@@ -31,7 +23,7 @@ static void need(status st)
     }
 }
 
-/* About normal, by the sum of four uniform numbers. */
+/* Approximately normal: the sum of four uniform numbers. */
 static float draw(void)
 {
     static uint64_t state = 2025;
@@ -44,7 +36,7 @@ static float draw(void)
     return sum * 1.732f;
 }
 
-#define BLOCK ((int64_t)1 << 20) // random numbers, laid one behind the other
+#define BLOCK ((int64_t)1 << 20) // random numbers, repeated to fill a tensor
 
 static struct tensor random_tensor(struct device *dev, struct arena *a, enum dtype dt, float size,
                                    int64_t rows, int64_t cols)
@@ -66,7 +58,7 @@ static struct tensor random_tensor(struct device *dev, struct arena *a, enum dty
     return tensor_reshape(t, rows, cols);
 }
 
-/* Seconds that `call` takes when it is queued again and again. */
+/* Sets `result` to the mean seconds of `call`, repeated for `seconds`. */
 #define TIME(result, call)                                                                         \
     do {                                                                                           \
         double spent_ = 0;                                                                         \
@@ -76,11 +68,11 @@ static struct tensor random_tensor(struct device *dev, struct arena *a, enum dty
              count_ = spent_ <= 0 || seconds / spent_ > 8                                          \
                           ? 8 * count_                                                             \
                           : (int)(count_ * 1.1 * seconds / spent_) + 1) {                          \
-            const double start_ = now();                                                           \
+            const double start_ = clock_seconds();                                                 \
             for (int i_ = 0; i_ < count_; i_++)                                                    \
                 need(call);                                                                        \
             need(device_wait(dev));                                                                \
-            spent_ = now() - start_;                                                               \
+            spent_ = clock_seconds() - start_;                                                     \
             result = spent_ / count_;                                                              \
         }                                                                                          \
     } while (0)
@@ -168,7 +160,7 @@ static void bench_products(struct device *dev, struct arena *a)
     bench_product(dev, a, &time_mod, 50);
 }
 
-/* `bytes` is what the call must read and write at the least. */
+/* `bytes`: the minimum that the call must read and write. */
 #define ROW_OP(name, bytes, call)                                                                  \
     do {                                                                                           \
         double t_ = 0;                                                                             \
@@ -208,7 +200,7 @@ static void bench_rows(struct device *dev, struct arena *a, int64_t s, int64_t c
     ROW_OP("copy f32 to bf16", 6 * n, op_copy(dev, h, x));
     ROW_OP("copy bf16 to f32", 6 * n, op_copy(dev, to, y));
     ROW_OP("copy bf16 rows of 3C", 4 * n, op_copy(dev, h, q));
-    // a rank's heads out of all: [S, P, N/P * D] to [P, S, N/P * D]
+    // heads grouped by rank, as before an all-to-all: [S, P, N/P * D] to [P, S, N/P * D]
     const struct tensor split = tensor_split(tensor_slice(q, 1, 0, 4 * part * 128), 1, part * 128);
     const struct tensor packed = tensor_of(h.data, DT_BF16, (int64_t)4, s, part * 128);
     ROW_OP("copy heads to 4 ranks", 4 * n * (double)(4 * part) / (double)heads,

@@ -1,36 +1,28 @@
 /* [mpirun -n P] bench_load DIR [REPEATS]
  *
- * A checkpoint's way onto the GPUs, one a rank, from the page cache (which the first turn fills):
+ * Loads a checkpoint to the GPUs, one per rank, from the page cache (which the first repeat fills):
  *   link       pinned host memory to the device, by size of the copies: the ceiling
  *   read       the files to host memory, by number of threads
- *   loader     what making the threads and their pinned buffers takes, once a job
- *   dit        the transformer in memory on every rank, each reading a slice, and sharded
+ *   loader     creation of the threads and their pinned buffers, once per job
+ *   dit        the whole transformer on every rank, each rank reading a slice; and sharded
  *   text       all blocks of the text encoder streamed through two buffers, on rank 0
- *   vae        the decoder, permuted on its way
- * Rates are bytes of the files that a rank reads over the time until the last rank has them in
- * place, also as a share of the link's. Parts that the folder lacks are left out. */
+ *   vae        the decoder, whose weights are permuted during loading
+ * Rates are the bytes of the files that a rank reads, divided by the time until the last rank has
+ * finished; also in per cent of the link's rate. Parts that the folder lacks are skipped. */
 #include "kernels/table.h"
-#include "model/checkpoint/checkpoint.h"
+#include "model/pipeline/model.h"
 #include "model/transformer/dit.h"
 #include "model/vae/vae.h"
+#include "runtime/clock.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MIB ((size_t)1 << 20)
 #define RING (64 * MIB)
 #define LINK_BYTES (2048 * MIB)
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void need(status st)
 {
@@ -49,7 +41,7 @@ struct bench {
     double link; // GB/s
 };
 
-static void say(const struct bench *b, const char *what, double seconds, double bytes)
+static void print_rate(const struct bench *b, const char *what, double seconds, double bytes)
 {
     if (b->world.rank == 0)
         printf("%-28s %8.3f s %8.2f GB %8.2f GB/s  %3.0f %% of the link\n", what, seconds,
@@ -57,7 +49,7 @@ static void say(const struct bench *b, const char *what, double seconds, double 
                b->link > 0 ? bytes / seconds * 1e-7 / b->link : 100.0);
 }
 
-/* All ranks at once, as when they load. */
+/* All ranks at the same time, as when they load weights. */
 static void bench_link(struct bench *b)
 {
     static const size_t sizes[] = { 1 * MIB, 4 * MIB, 64 * MIB };
@@ -76,20 +68,20 @@ static void bench_link(struct bench *b)
             double from;
 
             world_barrier(&b->world);
-            from = now();
+            from = clock_seconds();
             for (size_t at = 0; at < LINK_BYTES; at += sizes[i])
                 need(device_queue_upload(&b->dev,
                                          tensor_of((char *)device + at, DT_U8, (int64_t)sizes[i]),
                                          (char *)host + at % RING));
             need(device_event_record(&b->dev, &end, QUEUE_COPIES));
             need(device_event_wait(&b->dev, &end));
-            from = now() - from;
+            from = clock_seconds() - from;
             least = from < least ? from : least;
         }
         if ((double)LINK_BYTES / least * 1e-9 > b->link)
             b->link = (double)LINK_BYTES / least * 1e-9;
         snprintf(name, sizeof(name), "link, copies of %zu MiB", sizes[i] / MIB);
-        say(b, name, least, (double)LINK_BYTES);
+        print_rate(b, name, least, (double)LINK_BYTES);
     }
     device_event_done(&b->dev, &end);
     device_free(&b->dev, device, LINK_BYTES);
@@ -103,8 +95,8 @@ struct reader {
     char *buffer;
 };
 
-/* Whole tensors of at least 1 MiB, as the file has them. */
-static void *read_some(void *payload)
+/* Reads tensors until none is left, in slices of 4 MiB, without conversion. */
+static void *reader_thread(void *payload)
 {
     struct reader *r = payload;
 
@@ -122,7 +114,7 @@ static void *read_some(void *payload)
 
 static void bench_read(struct bench *b)
 {
-    struct tensorfile *f = &b->files.part[PART_DIT];
+    struct tensorfile *f = checkpoint_file(&b->files, &part_dit);
 
     for (int threads = 4; threads <= 16 && b->world.rank == 0; threads += 4) {
         struct reader *readers = calloc((size_t)threads, sizeof(*readers));
@@ -131,10 +123,10 @@ static void bench_read(struct bench *b)
         double from;
 
         f->bytes_read = 0;
-        from = now();
+        from = clock_seconds();
         for (int i = 0; i < threads; i++) {
             readers[i] = (struct reader){ .file = f, .next = &next, .buffer = malloc(4 * MIB) };
-            pthread_create(&readers[i].thread, NULL, read_some, &readers[i]);
+            pthread_create(&readers[i].thread, NULL, reader_thread, &readers[i]);
         }
         for (int i = 0; i < threads; i++) {
             pthread_join(readers[i].thread, NULL);
@@ -142,22 +134,22 @@ static void bench_read(struct bench *b)
         }
         free(readers);
         snprintf(name, sizeof(name), "read by %d threads", threads);
-        say(b, name, now() - from, (double)f->bytes_read);
+        print_rate(b, name, clock_seconds() - from, (double)f->bytes_read);
     }
     world_barrier(&b->world);
 }
 
 static void bench_loader(struct bench *b)
 {
-    const double from = now();
+    const double from = clock_seconds();
     struct loader *l;
 
-    need(loader_of(&b->dev, &l));
+    need(loader_get(&b->dev, &l));
     if (b->world.rank == 0)
-        printf("%-28s %8.3f s\n", "loader, made", now() - from);
+        printf("%-28s %8.3f s\n", "loader, created", clock_seconds() - from);
 }
 
-/* Bytes that the transformer takes, from a device that has none. */
+/* Bytes of the transformer's weights, computed on the plan device. */
 static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
 {
     const struct weight_source none = { 0 };
@@ -172,7 +164,7 @@ static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
     need(device_open_plan(&plan, &table_plan, 0));
     need(mesh_open(&mesh, &w, &plan, b->mesh.size));
     need(arena_init(&a, &plan, "plan", 0));
-    need(dit_open(&m, &b->files.config.dit, &mesh, &plan, &a, cdt, fsdp, none));
+    need(dit_open(&m, checkpoint_config(&b->files, &part_dit), &mesh, &plan, &a, cdt, fsdp, none));
     bytes = a.peak;
     dit_close(&m);
     arena_done(&a);
@@ -183,8 +175,8 @@ static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
 
 static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
 {
-    const struct weight_source source = checkpoint_source(&b->files, PART_DIT);
-    struct tensorfile *f = &b->files.part[PART_DIT];
+    const struct weight_source source = checkpoint_source(&b->files, &part_dit);
+    struct tensorfile *f = checkpoint_file(&b->files, &part_dit);
     char name[40];
     struct arena a = { 0 };
     struct dit m;
@@ -196,15 +188,16 @@ static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
         a.used = 0;
         f->bytes_read = 0;
         world_barrier(&b->world);
-        from = now();
-        need(dit_open(&m, &b->files.config.dit, &b->mesh, &b->dev, &a, cdt, fsdp, source));
+        from = clock_seconds();
+        need(dit_open(&m, checkpoint_config(&b->files, &part_dit), &b->mesh, &b->dev, &a, cdt, fsdp,
+                      source));
         need(device_wait(&b->dev));
-        took = now() - from;
+        took = clock_seconds() - from;
         need(dit_complete(&m));
         need(device_wait(&b->dev));
         world_barrier(&b->world);
         snprintf(name, sizeof(name), "dit %s %s", dtype_name(cdt), fsdp ? "sharded" : "whole");
-        say(b, name, now() - from, (double)f->bytes_read);
+        print_rate(b, name, clock_seconds() - from, (double)f->bytes_read);
         if (b->world.rank == 0 && b->world.size > 1)
             printf("%28s of which reading %.3f s\n", "", took);
         dit_close(&m);
@@ -212,41 +205,41 @@ static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
     arena_done(&a);
 }
 
-/* The text encoder's blocks, of the sizes that umt5.c gives them. */
+/* The text encoder's blocks, streamed. */
 static void bench_text(struct bench *b)
 {
-    const struct t5_config *c = &b->files.config.t5;
-    const int64_t d = c->dim, inner = c->attn_dim, f = c->ffn_dim;
-    const struct weight_spec specs[] = {
-        { "blocks.%d.attn.q.weight", DT_BF16, false, 2, { inner, d } },
-        { "blocks.%d.attn.k.weight", DT_BF16, false, 2, { inner, d } },
-        { "blocks.%d.attn.v.weight", DT_BF16, false, 2, { inner, d } },
-        { "blocks.%d.attn.o.weight", DT_BF16, false, 2, { d, inner } },
-        { "blocks.%d.ffn.gate.0.weight", DT_BF16, false, 2, { f, d } },
-        { "blocks.%d.ffn.fc1.weight", DT_BF16, false, 2, { f, d } },
-        { "blocks.%d.ffn.fc2.weight", DT_BF16, false, 2, { d, f } },
-    };
+    const struct weight_source source = checkpoint_source(&b->files, &part_t5);
+    struct tensorfile *f = checkpoint_file(&b->files, &part_t5);
+    struct tensor_list list = { 0 };
+    const struct tensor_stack *blocks;
+    const struct weight_spec *specs;
     struct arena a = { 0 };
 
+    umt5_tensors(&list, checkpoint_config(&b->files, &part_t5), DT_BF16, DT_BF16);
+    need(tensors_status(&list));
+    blocks = tensors_find(&list, "blocks");
+    specs = tensors_of(&list, blocks);
     need(arena_init(&a, &b->dev, "text",
-                    weights_bytes(WEIGHTS_STREAMED, 1, 0, c->layers, specs, COUNT(specs)) + 4096));
+                    weights_bytes(WEIGHTS_STREAMED, 1, 0, blocks->units, specs, blocks->count) +
+                        4096));
     for (int r = 0; r < b->repeats; r++) {
-        struct tensor got[COUNT(specs)];
+        struct tensor unit[16]; // larger than the encoder's own struct
         struct weights w;
         double from;
 
         a.used = 0;
-        b->files.part[PART_T5].bytes_read = 0;
-        from = now();
-        need(weights_open(&w, &a, WEIGHTS_STREAMED, NULL, c->layers, specs, COUNT(specs),
-                          checkpoint_source(&b->files, PART_T5)));
-        for (int l = 0; l < c->layers; l++)
-            need(weights_acquire(&w, l, l + 1 < c->layers ? l + 1 : -1, got));
+        f->bytes_read = 0;
+        from = clock_seconds();
+        need(weights_open(&w, &a, WEIGHTS_STREAMED, NULL, blocks->units, specs, blocks->count,
+                          source));
+        for (int l = 0; l < blocks->units; l++)
+            need(weights_acquire(&w, l, l + 1 < blocks->units ? l + 1 : -1, unit));
         need(device_wait(&b->dev));
-        say(b, "text, streamed", now() - from, (double)b->files.part[PART_T5].bytes_read);
+        print_rate(b, "text, streamed", clock_seconds() - from, (double)f->bytes_read);
         weights_close(&w);
     }
     arena_done(&a);
+    tensors_done(&list);
 }
 
 static void bench_vae(struct bench *b)
@@ -259,26 +252,27 @@ static void bench_vae(struct bench *b)
         double from;
 
         a.used = 0;
-        b->files.part[PART_VAE].bytes_read = 0;
+        checkpoint_file(&b->files, &part_vae)->bytes_read = 0;
         world_barrier(&b->world);
-        from = now();
-        need(vae_open(&v, &b->files.config.vae, &b->mesh.all, &b->dev, &a, DT_F32, false, true,
-                      checkpoint_source(&b->files, PART_VAE)));
+        from = clock_seconds();
+        need(vae_open(&v, checkpoint_config(&b->files, &part_vae), &b->mesh.all, &b->dev, &a,
+                      DT_F32, false, true, checkpoint_source(&b->files, &part_vae)));
         need(device_wait(&b->dev));
         world_barrier(&b->world);
-        say(b, "vae", now() - from, (double)b->files.part[PART_VAE].bytes_read);
+        print_rate(b, "vae", clock_seconds() - from,
+                   (double)checkpoint_file(&b->files, &part_vae)->bytes_read);
         vae_close(&v);
     }
     arena_done(&a);
 }
 
-/* Whether the folder has the part; what else may be wrong with it is said. */
-static bool has(struct bench *b, enum part part)
+/* Whether the part can be opened; if not, prints why. */
+static bool has(struct bench *b, const struct part *part)
 {
     const status st = checkpoint_part(&b->files, part);
 
     if (st != ST_OK && b->world.rank == 0)
-        printf("left out: %s\n", status_line());
+        printf("skipped: %s\n", status_line());
     return st == ST_OK;
 }
 
@@ -295,18 +289,18 @@ int main(int argc, char **argv)
     shape.ulysses = b.world.size;
     need(device_open_cuda(&b.dev, b.world.local_rank, &table_ref, 0));
     need(mesh_open(&b.mesh, &b.world, &b.dev, shape));
-    need(checkpoint_open(&b.files, argv[1]));
+    need(checkpoint_open(&b.files, argv[1], model_parts));
     bench_link(&b);
     bench_loader(&b);
-    if (has(&b, PART_DIT)) {
+    if (has(&b, &part_dit)) {
         bench_read(&b);
         bench_dit(&b, DT_BF16, false);
         if (b.world.size > 1)
             bench_dit(&b, DT_BF16, true);
     }
-    if (has(&b, PART_T5) && b.world.rank == 0)
+    if (has(&b, &part_t5) && b.world.rank == 0)
         bench_text(&b);
-    if (has(&b, PART_VAE))
+    if (has(&b, &part_vae))
         bench_vae(&b);
     checkpoint_close(&b.files);
     mesh_close(&b.mesh);

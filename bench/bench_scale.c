@@ -1,39 +1,30 @@
 /* bench_scale PRESET FRAMES HEIGHT WIDTH LAYERS REPEATS [CFG,RING,ULYSSES,FSDP ...]
  *
- * Under mpirun, one rank a GPU: forwards of the first LAYERS blocks of a released model, with
- * random weights, in bf16, alone and on all ranks in each of the meshes named. FRAMES, HEIGHT and
- * WIDTH are of the latent in tokens (21 30 52 is 480P, 21 45 80 is 720P). For each mesh:
- * milliseconds of one forward (least and median of the repeats), how much of perfect scaling that
- * is, and whether the result has the bits that it has alone. "nccl" as the last argument: no copy
- * engines. */
+ * Under mpirun, one rank per GPU: forwards of the first LAYERS blocks of a released model, with
+ * random weights, in bf16, on one rank and on all ranks in each of the given meshes. FRAMES, HEIGHT
+ * and WIDTH are the latent's size in tokens (21 30 52 is 480P, 21 45 80 is 720P). For each mesh:
+ * milliseconds of one forward (minimum and median of the repeats), scaling efficiency, and whether
+ * the result has the bits of one rank. "nccl" as last argument: NCCL instead of copy engines. */
+#include "model/pipeline/model.h"
 #include "model/transformer/dit.h"
 #include "parallel/split.h"
+#include "runtime/clock.h"
 #include "runtime/half.h"
 #include "tests/ranks_device.h"
 
-#include <time.h>
-
 #define TEXT_ROWS 120
 #define RANDOM ((int64_t)1 << 20)
-
-static double now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
 
 static void need(status st)
 {
     if (st != ST_OK) {
         fprintf(stderr, "bench_scale: %s\n", status_line());
         fflush(stdout);
-        abort(); // the others are waiting
+        abort(); // ends the job; the other ranks are waiting
     }
 }
 
-/* Numbers around 0 with a deviation of 1, once; tensors take them from a place of their own. */
+/* Random numbers with mean 0 and deviation 1; each tensor starts at its own offset. */
 static float randoms[RANDOM];
 
 static void make_randoms(void)
@@ -51,9 +42,10 @@ static void make_randoms(void)
     }
 }
 
-static status read_random(void *payload, const char *name, int64_t first, int64_t count,
-                          enum dtype dt, void *dst)
+static status read_random(void *payload, const struct weight_spec *spec, const char *name,
+                          int64_t first, int64_t count, void *dst)
 {
+    const enum dtype dt = spec->dtype;
     const struct dit_config *c = payload;
     const bool norm = strstr(name, "norm") != NULL && strstr(name, "bias") == NULL;
     const float size = norm || strstr(name, "modulation") != NULL ? 0.1f
@@ -84,7 +76,7 @@ struct job {
 
 struct outcome {
     double least_ms, median_ms;
-    uint64_t bits; // of all tokens, whoever holds them
+    uint64_t bits; // hash over tokens that does not depend on which rank holds them
 };
 
 static int by_size(const void *a, const void *b)
@@ -94,7 +86,8 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static uint64_t bits_of(const float *v, int64_t first, int64_t rows, int64_t row)
+/* Sum of a hash of each row, so that ranks can add their results. */
+static uint64_t hash_rows(const float *v, int64_t first, int64_t rows, int64_t row)
 {
     uint64_t sum = 0;
 
@@ -112,19 +105,20 @@ static uint64_t bits_of(const float *v, int64_t first, int64_t rows, int64_t row
     return sum;
 }
 
-/* One forward of every side a rank has, `repeats` times. */
+/* One forward of every CFG branch of this rank, `repeats` times. */
 static struct outcome forwards(const struct job *j, struct world *w, struct device *dev,
                                struct mesh_shape shape, bool fsdp, bool sync)
 {
     const struct dit_config *c = &j->config;
     const int64_t tokens = j->f * j->h * j->w, row = 4 * c->in_dim;
-    const int sides = 3 - shape.cfg;
+    const int branches = 3 - shape.cfg;
     struct outcome o = { 0 };
     struct mesh mesh;
     struct arena weights, run, step;
     struct dit m;
     struct dit_run r;
-    struct tensor text[2], x, v[2];
+    struct conditioning text = { 0 };
+    struct tensor x, v[2];
     double *took = calloc((size_t)j->repeats, sizeof(*took));
     float *times = calloc((size_t)j->repeats + 1, sizeof(*times));
     float *host = malloc((size_t)(tokens * row) * sizeof(float));
@@ -141,33 +135,48 @@ static struct outcome forwards(const struct job *j, struct world *w, struct devi
     need(arena_init(&step, dev, "step", (size_t)(0.5 * (double)free_bytes)));
     need(dit_open(&m, c, &mesh, dev, &weights, DT_BF16, fsdp,
                   (struct weight_source){ .read = read_random, .payload = (void *)c }));
-    for (int i = 0; i < 2; i++)
-        text[i] = tensor_of(randoms + i * 77777, DT_F32, TEXT_ROWS, c->text_dim);
-    need(dit_begin(&r, &m, &run, &step, j->f, j->h, j->w, j->repeats + 1, times, sides,
-                   text + mesh.cfg));
+    for (int i = 0; i < 2; i++) {
+        const int64_t dim[] = { TEXT_ROWS, c->text_dim };
+        float *rows;
+
+        need(conditioning_add(&text, i ? CONDITION_UNCOND : CONDITION_COND, 2, dim, &rows));
+        memcpy(rows, randoms + i * 77777, (size_t)(dim[0] * dim[1]) * sizeof(float));
+    }
+    need(dit_begin(&r, &m, &run, &step,
+                   &(struct dit_input){ .f = j->f,
+                                        .h = j->h,
+                                        .w = j->w,
+                                        .steps = j->repeats + 1,
+                                        .timestep = times,
+                                        .last_step = j->repeats,
+                                        .branches = branches,
+                                        .first_branch = mesh.cfg,
+                                        .conditioning = &text }));
+    conditioning_done(&text);
     need(arena_take(&run, &x, DT_F32, r.s_loc, row));
     for (int i = 0; i < 2; i++)
         need(arena_take(&run, &v[i], DT_F32, r.s_loc, 4 * c->out_dim));
-    need(device_upload(dev, x, host + r.grid.first * row));
+    need(device_upload(dev, x, host + r.spans.latent_first * row));
     for (int i = 0; i <= j->repeats; i++) {
         double start;
 
         need(device_wait(dev));
         if (sync)
             world_barrier(w);
-        start = now_ms();
-        for (int side = 0; side < sides; side++)
-            need(dit_forward(&r, &step, i, side, v[side], x));
+        start = clock_seconds();
+        for (int branch = 0; branch < branches; branch++)
+            need(dit_forward(&r, &step, i, branch, v[branch], x));
         need(device_wait(dev));
         if (i > 0)
-            took[i - 1] = (now_ms() - start) / sides;
+            took[i - 1] = 1e3 * (clock_seconds() - start) / branches;
     }
-    for (int side = 0; side < sides; side++) { // sides in order, as one rank has both
-        float *out = malloc(tensor_bytes(v[side]) + 1);
+    for (int branch = 0; branch < branches; branch++) { // in the order of one rank, which has both
+        float *out = malloc(tensor_bytes(v[branch]) + 1);
 
-        need(device_download(dev, out, v[side]));
+        need(device_download(dev, out, v[branch]));
         need(device_wait(dev));
-        o.bits += bits_of(out, r.grid.first + (mesh.cfg + side) * tokens, r.s_loc, 4 * c->out_dim);
+        o.bits += hash_rows(out, r.spans.latent_first + (mesh.cfg + branch) * tokens, r.s_loc,
+                            4 * c->out_dim);
         free(out);
     }
     qsort(took, (size_t)j->repeats, sizeof(*took), by_size);
@@ -195,12 +204,13 @@ static void report(const struct job *j, struct world *w, const struct outcome *a
     for (int i = 0; i < w->size; i++)
         bits += all[i].bits;
     if (w->rank == 0)
-        printf(
-            "cfg %d ring %d ulysses %d%s: %8.2f ms least, %8.2f median, %6.3f a layer; %5.1f%% of "
-            "perfect; bits %s\n",
-            shape.cfg, shape.ring, shape.ulysses, fsdp ? " sharded" : "", o->least_ms, o->median_ms,
-            o->median_ms / j->config.layers, 100 * alone->median_ms / o->median_ms / sequence,
-            bits == alone->bits ? "equal" : "differ");
+        printf("cfg %d ring %d ulysses %d%s: %8.2f ms minimum, %8.2f median, %6.3f per layer; "
+               "efficiency "
+               "%5.1f%%; bits %s\n",
+               shape.cfg, shape.ring, shape.ulysses, fsdp ? " sharded" : "", o->least_ms,
+               o->median_ms, o->median_ms / j->config.layers,
+               100 * alone->median_ms / o->median_ms / sequence,
+               bits == alone->bits ? "equal" : "differ");
     fflush(stdout);
 }
 
@@ -211,16 +221,15 @@ int main(int argc, char **argv)
     struct job j = { 0 };
     struct outcome alone, o;
     const bool gpu = world_open(&w, &argc, &argv) == ST_OK && ranks_on_gpus(&w, &argc, argv);
-    const struct preset *preset = argc > 6 ? preset_find(argv[1]) : NULL;
 
-    if (preset == NULL || w.size > 64) {
+    if (argc <= 6 || part_variant(&part_dit, argv[1]) == NULL || w.size > 64) {
         printf(
             "usage: bench_scale PRESET FRAMES HEIGHT WIDTH LAYERS REPEATS [CFG,RING,ULYSSES,FSDP "
             "...] [cuda|nccl]\n");
         return 1;
     }
     (void)gpu;
-    j = (struct job){ .config = preset->config.dit,
+    j = (struct job){ .config = *(const struct dit_config *)part_variant(&part_dit, argv[1]),
                       .f = atoi(argv[2]),
                       .h = atoi(argv[3]),
                       .w = atoi(argv[4]),
@@ -232,10 +241,10 @@ int main(int argc, char **argv)
     world_describe(&one, 0, 1, 1);
     alone = forwards(&j, &one, &dev, (struct mesh_shape){ 1, 1, 1 }, false, false);
     if (w.rank == 0)
-        printf(
-            "%s, %lld tokens, %d layers, %s\nalone: %8.2f ms least, %8.2f median, %6.3f a layer\n",
-            argv[1], (long long)(j.f * j.h * j.w), j.config.layers, w.nccl ? "nccl" : "cuda",
-            alone.least_ms, alone.median_ms, alone.median_ms / j.config.layers);
+        printf("%s, %lld tokens, %d layers, %s\none rank: %8.2f ms minimum, %8.2f median, %6.3f "
+               "per layer\n",
+               argv[1], (long long)(j.f * j.h * j.w), j.config.layers, w.nccl ? "nccl" : "cuda",
+               alone.least_ms, alone.median_ms, alone.median_ms / j.config.layers);
     fflush(stdout);
     for (int i = 7; i < argc; i++) {
         struct mesh_shape shape;
@@ -249,7 +258,7 @@ int main(int argc, char **argv)
     }
     o = forwards(&j, &one, &dev, (struct mesh_shape){ 1, 1, 1 }, false, false);
     if (w.rank == 0)
-        printf("alone: %8.2f ms least, %8.2f median, %6.3f a layer; bits %s\n", o.least_ms,
+        printf("one rank: %8.2f ms minimum, %8.2f median, %6.3f per layer; bits %s\n", o.least_ms,
                o.median_ms, o.median_ms / j.config.layers,
                o.bits == alone.bits ? "equal" : "differ");
     device_close(&dev);

@@ -1,28 +1,20 @@
 /* bench_vae [--device cpu|cuda] [--precision bf16|fp32] [--threads N] [--frames N] [--height N]
  *           [--width N] [--runs N] [--only decode|encode] [--ops]
  *
- * Decoding and encoding with the real VAE's dimensions and random weights, on the ranks of mpirun:
- * seconds on the clock and of CPU time (what counts with one thread on a machine that others use),
- * the best of `runs` after one to warm up on a GPU, and what peaks in the step arena and the whole
- * device. --ops waits for each op and adds a table of where the time goes.
- * bench/peer_vae.py times the official code on the same sizes, bench/vae.sh both in turn. */
+ * Decode and encode with the real VAE's dimensions and random weights, on the ranks of mpirun: wall
+ * time and CPU time (compare CPU time with one thread if other programs run on the machine), the
+ * minimum of `runs` after a warm-up run on a GPU, and the peak bytes of the step arena and of the
+ * whole device. --ops synchronizes after each op and prints a table of the time by op.
+ * bench/peer_vae.py times the official code at the same sizes, bench/vae.sh runs both. */
 #include "kernels/table.h"
-#include "model/pipeline/config.h"
+#include "model/pipeline/model.h"
 #include "parallel/world.h"
+#include "runtime/clock.h"
 #include "tests/vae_random.h"
 
 #include <stdio.h>
-#include <time.h>
 
-static double now(clockid_t clock)
-{
-    struct timespec t;
-
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* ---- where the time goes ---- */
+/* ---- time by op ---- */
 
 enum kind { CONV_333, CONV_311, CONV_133, NORM, COPY, GEMM, ATTENTION, REST, KINDS };
 
@@ -31,7 +23,7 @@ static const char *const kind_name[KINDS] = {
 };
 
 static struct {
-    struct table table; // what is timed
+    struct table table; // the ops that are timed
     double start, flops;
     struct {
         double seconds, flops;
@@ -42,15 +34,16 @@ static struct {
 static status begin(struct device *dev)
 {
     TRY(device_wait(dev));
-    ops.start = now(CLOCK_MONOTONIC);
+    ops.start = clock_seconds();
     return ST_OK;
 }
 
-/* An op counts its FLOPs before it begins: what has been added since the last one is its. */
+/* An op adds its FLOPs to the device's count before it begins, so its own are those added since the
+ * previous op ended. */
 static status end(struct device *dev, enum kind kind)
 {
     TRY(device_wait(dev));
-    ops.kind[kind].seconds += now(CLOCK_MONOTONIC) - ops.start;
+    ops.kind[kind].seconds += clock_seconds() - ops.start;
     ops.kind[kind].flops += dev->flops - ops.flops;
     ops.kind[kind].calls++;
     ops.flops = dev->flops;
@@ -114,7 +107,7 @@ static status timed_to_u8(struct device *dev, struct tensor out, struct tensor x
     TIMED(REST, to_u8(dev, out, x));
 }
 
-/* The table that times the one given. */
+/* A table that times the ops of `t`. */
 static struct table time_table(const struct table *t)
 {
     struct table timed = *t;
@@ -160,12 +153,11 @@ struct bench {
     struct device dev;
     struct vae vae;
     struct arena weights, step;
-    struct vae_random random;
     int64_t t, h, w;
     float *latent, *pixels;
 };
 
-static status no_sink(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
+static status ignore_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
     return ST_OK;
 }
@@ -176,12 +168,12 @@ static status run(struct bench *b, bool decode)
 
     if (decode)
         return vae_decode(&b->vae, &b->step, b->latent, b->t, b->h, b->w, whole,
-                          (struct frame_sink){ .put = no_sink }, NULL);
+                          (struct frame_sink){ .put = ignore_frames }, NULL);
     return vae_encode(&b->vae, &b->step, b->latent, b->pixels, 4 * b->t - 3, 8 * b->h, 8 * b->w,
                       whole);
 }
 
-/* Opens everything on b->dev; on `rank` of so many where the plan is made. */
+/* Opens everything on b->dev; `w` is the real world, or a described one for the plan. */
 static status open_all(struct bench *b, struct world *w, size_t weights, size_t step)
 {
     int members[64];
@@ -191,9 +183,9 @@ static status open_all(struct bench *b, struct world *w, size_t weights, size_t 
     TRY(group_open(&b->group, "vae", w, &b->dev, 0, members, w->size));
     TRY(arena_init(&b->weights, &b->dev, "weights", weights));
     TRY(arena_init(&b->step, &b->dev, "step", step));
-    return vae_open(&b->vae, &preset_find("t2v-1.3B")->config.vae, &b->group, &b->dev, &b->weights,
+    return vae_open(&b->vae, part_variant(&part_vae, "wan2.1"), &b->group, &b->dev, &b->weights,
                     b->set.bf16 ? DT_BF16 : DT_F32, b->set.encode, b->set.decode,
-                    vae_random_source(&b->random));
+                    vae_random_source());
 }
 
 static void close_all(struct bench *b)
@@ -212,7 +204,7 @@ static status time_one(struct bench *b, bool decode)
     if (b->set.cuda)
         TRY(run(b, decode));
     for (int i = 0; i < b->set.runs; i++) {
-        const double start = now(CLOCK_MONOTONIC), start_busy = now(CLOCK_PROCESS_CPUTIME_ID);
+        const double start = clock_seconds(), start_busy = clock_cpu_seconds();
 
         b->dev.flops = ops.flops = 0;
         b->step.peak = 0;
@@ -220,8 +212,8 @@ static status time_one(struct bench *b, bool decode)
         TRY(run(b, decode));
         TRY(device_wait(&b->dev));
 
-        const double took = now(CLOCK_MONOTONIC) - start;
-        const double used = now(CLOCK_PROCESS_CPUTIME_ID) - start_busy;
+        const double took = clock_seconds() - start;
+        const double used = clock_cpu_seconds() - start_busy;
 
         best = i == 0 || took < best ? took : best;
         busy = i == 0 || used < busy ? used : busy;
@@ -273,7 +265,7 @@ static status parse(struct settings *s, int argc, char **argv)
                 }
         }
         if (!known)
-            return fail(ST_USAGE, "%s %s is not known", argv[i], value);
+            return fail(ST_USAGE, "unknown argument %s %s", argv[i], value);
         i++;
     }
     return ST_OK;
@@ -298,7 +290,6 @@ int main(int argc, char **argv)
     TRY_OUT(world_open(&b.world, &argc, &argv));
     TRY_OUT(parse(&b.set, argc, argv));
     b.t = (b.set.frames + 3) / 4, b.h = b.set.height / 8, b.w = b.set.width / 8;
-    TRY_OUT(vae_random_open(&b.random, &preset_find("t2v-1.3B")->config.vae));
     b.latent = random_input("latent", b.t * b.h * b.w * 16, 1.75f);
     b.pixels = random_input("pixels", (4 * b.t - 3) * b.h * b.w * 64 * 3, 1);
 
@@ -328,7 +319,6 @@ out:
     if (st != ST_OK)
         fprintf(stderr, "bench_vae: %s\n", status_line());
     close_all(&b);
-    vae_random_close(&b.random);
     free(b.latent);
     free(b.pixels);
     world_close(&b.world);

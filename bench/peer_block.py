@@ -1,12 +1,11 @@
-"""PyTorch's eager CPU mode beside bench_block, fp32, the same number of threads, in turns.
+"""PyTorch's eager CPU mode against bench_block, fp32, with the same number of threads, alternating.
 
 Usage: python peer_block.py BENCH_BLOCK [--threads 2] [--rounds 5] [--repeats 2]
 
-A round runs each side --repeats times, so that whatever else the machine does falls on both; the
-least time of each counts. On a machine that is busy otherwise, compare processor time of one thread.
-The
-modules are plain ones, with F.scaled_dot_product_attention; rotation is in complex64, kinder than
-the official complex128."""
+A round runs each program --repeats times, so that other load on the machine affects both; the minimum of
+each is reported. On a machine with other load, compare processor time with one thread. The modules are
+plain PyTorch, with F.scaled_dot_product_attention; the rotation is in complex64, which is faster than the
+official complex128."""
 import argparse
 import re
 import subprocess
@@ -71,9 +70,9 @@ angles = torch.rand(2048, 64)
 inputs = (torch.randn(2048, 1536), torch.randn(512, 1536), torch.randn(6, 1536),
           torch.polar(torch.ones_like(angles), angles))
 module = Block()
-theirs, ours = [], []  # (by the clock, of the processors)
+theirs, ours = [], []  # (wall time, processor time)
 with torch.inference_mode():
-    module(*inputs)  # warm
+    module(*inputs)  # warm-up
     for _ in range(args.rounds):
         for _ in range(args.repeats):
             wall, used = time.monotonic(), time.process_time()
@@ -84,7 +83,7 @@ with torch.inference_mode():
         found = re.search(r"^block ([0-9.]+) s, ([0-9.]+) s", text, re.M)
         ours.append((float(found[1]), float(found[2])))
 print(text, end="")
-for i, clock in enumerate(("by the clock", "of processor time")):
+for i, clock in enumerate(("wall time", "processor time")):
     a, b = min(t[i] for t in ours), min(t[i] for t in theirs)
     print(f"block, {clock}: ours {a:.3f} s, PyTorch {torch.__version__} {b:.3f} s, "
-          f"ratio {a / b:.2f}; {args.threads} threads, least of {args.rounds} rounds")
+          f"ratio {a / b:.2f}; {args.threads} threads, minimum of {args.rounds} rounds")

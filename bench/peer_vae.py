@@ -2,7 +2,7 @@
 
     python3 peer_vae.py WAN21 [threads [frames [height [width [runs]]]]]
 
-WAN21 is a checkout of github.com/Wan-Video/Wan2.1 (needs torch and einops). The best of `runs`.
+WAN21 is a checkout of github.com/Wan-Video/Wan2.1 (needs torch and einops). Prints the minimum of `runs`.
 """
 import importlib.util
 import sys

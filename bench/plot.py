@@ -1,9 +1,9 @@
-"""Draws what `wanmpi bench --json` and the peers measured.
+"""Draws figures from the JSON files of `wanmpi bench --json` and of the programs in bench/peers.
 
-    python3 plot.py roofline OUT.svg FILE.json...     ops: rate over intensity, under the measured ceilings
+    python3 plot.py roofline OUT.svg FILE.json...     ops: rate over intensity, with the measured ceilings
     python3 plot.py scaling OUT.svg FILE.json...      a forward on 1, 2, ... GPUs, ours and the peers'
-    python3 plot.py breakdown OUT.svg FILE.json...    where a forward's time goes
-    python3 plot.py ratio FILE.json...                a table: ours beside the peers, no picture
+    python3 plot.py breakdown OUT.svg FILE.json...    time of a forward by op
+    python3 plot.py ratio FILE.json...                prints a table of ours and the peers
 
 Files of `wanmpi bench` and of bench/peers may be mixed. OUT may end in .png. Needs matplotlib."""
 import json
@@ -13,7 +13,7 @@ OURS, THEIRS = "#c44e52", "#4c72b0"
 
 
 def load(paths):
-    """Ours: (file's header, row). Peers': rows."""
+    """Returns ours as [(file's header, row)] and the peers' rows."""
     ours, peers = [], []
     for path in paths:
         with open(path) as f:
@@ -21,7 +21,7 @@ def load(paths):
         if "version" in data:
             ours += [(data, row) for row in data["results"]]
         else:
-            peers += data.get("results", [])  # none in a trace
+            peers += data.get("results", [])  # a trace file has none
     return ours, peers
 
 
@@ -30,7 +30,7 @@ def size_of(header):
 
 
 def forwards(ours, peers):
-    """{(test, model, size): [(name, ranks, seconds)]}"""
+    """Returns {(test, model, size): [(name, ranks, seconds)]}."""
     found = {}
     for header, row in ours:
         if row["test"] not in ("dit", "vae"):
@@ -62,9 +62,9 @@ def ratio(paths):
             mine = [s for name, _, s in here if name.startswith("wanmpi")]
             print(f"{test} {model} {size}, {ranks} GPU{'s' if ranks > 1 else ''}")
             for name, _, seconds in sorted(here, key=lambda r: r[2]):
-                beside = "" if name.startswith("wanmpi") or not mine else \
+                note = "" if name.startswith("wanmpi") or not mine else \
                     f"   ours is {seconds / min(mine):.2f} times as fast"
-                print(f"    {name:44s} {seconds:8.3f} s{beside}")
+                print(f"    {name:44s} {seconds:8.3f} s{note}")
 
 
 def plot_roofline(plt, paths):
@@ -84,7 +84,7 @@ def plot_roofline(plt, paths):
                   and not r["name"].startswith("ceiling")]
         if points:
             ax.scatter([p[0] for p in points], [p[1] for p in points], color=colour, label=test, zorder=3)
-    ax.set_xlabel("operations per byte moved at least")
+    ax.set_xlabel("FLOPs per byte of minimum memory traffic")
     ax.set_ylabel("TFLOP/s")
     ax.set_xlim(1, 1e5)
     ax.set_ylim(peak / 1e12 / 30, peak / 1e12 * 1.5)
@@ -98,23 +98,23 @@ def plot_scaling(plt, paths):
     fig, axes = plt.subplots(1, max(1, len(found)), figsize=(3.2 * max(1, len(found)), 3.6), squeeze=False)
     for ax, ((_, model, size), rows) in zip(axes[0], sorted(found.items())):
         ranks = sorted({r for _, r, _ in rows})
-        for side, colour, shift in (("wanmpi", OURS, -0.2), ("diffusers", THEIRS, 0.2)):
-            best = [(i, n, min(s for name, r, s in rows if r == n and name.startswith(side)))
+        for program, colour, shift in (("wanmpi", OURS, -0.2), ("diffusers", THEIRS, 0.2)):
+            best = [(i, n, min(s for name, r, s in rows if r == n and name.startswith(program)))
                     for i, n in enumerate(ranks)
-                    if any(r == n and name.startswith(side) for name, r, _ in rows)]
+                    if any(r == n and name.startswith(program) for name, r, _ in rows)]
             bars = ax.bar([i + shift for i, _, _ in best], [s for _, _, s in best], 0.38, color=colour,
-                          label=side)
+                          label=program)
             ax.bar_label(bars, [f"{s:.3g}" for _, _, s in best], fontsize=8)
-            for i, n, _ in best[1:]:  # in proportion to the fewest GPUs
+            for i, n, _ in best[1:]:  # perfect scaling from the smallest number of GPUs
                 ideal = best[0][2] * best[0][1] / n
                 ax.plot([i + shift - 0.19, i + shift + 0.19], [ideal, ideal], ":", color="black")
         ax.set_title(f"{model} {size}")
         ax.set_xticks(range(len(ranks)), [str(n) for n in ranks])
         ax.set_xlim(-0.8, len(ranks) - 0.2)
         ax.margins(y=0.12)
-        ax.set_xlabel("GPUs (dotted: in proportion)")
+        ax.set_xlabel("GPUs (dotted: perfect scaling)")
         ax.grid(axis="y", alpha=0.3)
-    axes[0][0].set_ylabel("seconds a forward")
+    axes[0][0].set_ylabel("seconds per forward")
     axes[0][-1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
     fig.tight_layout()
     return fig
@@ -127,9 +127,10 @@ def plot_breakdown(plt, paths):
         parts = {}
         for header, row in ours:
             if row["test"] == "dit part" and "family" in row:
-                exchange = row["family"] in ("all-to-all", "all-gather", "exchange", "broadcast")
-                family = row["family"] + (" (not hidden)" if exchange else "")
-                seconds = row.get("waited_s", 0) if exchange else row["median_s"]
+                communication = row["family"] in ("all-to-all", "all-gather", "exchange", "send-recv",
+                                                  "send/receive", "broadcast")
+                family = row["family"] + (" (not hidden)" if communication else "")
+                seconds = row.get("waited_s", 0) if communication else row["median_s"]
                 parts[family] = parts.get(family, 0) + seconds
         if parts:
             files.append((f"{header['model']} {size_of(header)} x{header['ranks']}", parts))
@@ -142,7 +143,7 @@ def plot_breakdown(plt, paths):
         widths = [parts.get(name, 0) for _, parts in files]
         ax.barh([f for f, _ in files], widths, left=left, color=colours(i % 20), label=name)
         left = [a + b for a, b in zip(left, widths)]
-    ax.set_xlabel("seconds of a forward")
+    ax.set_xlabel("seconds per forward")
     fig.legend(ncols=4, fontsize=7, loc="outside lower center")
     return fig
 

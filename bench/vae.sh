@@ -1,6 +1,6 @@
 #!/bin/sh
-# Our VAE and the official one in turn on the CPU, so that both see the same machine; the best of each
-# counts.
+# Runs our VAE and the official one alternately on the CPU, so that other load affects both; compare the
+# minimum of each.
 #
 #     bench/vae.sh BUILD PYTHON WAN21 [rounds [threads [frames [height [width]]]]]
 set -eu

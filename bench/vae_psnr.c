@@ -1,10 +1,10 @@
 /* vae_psnr CHECKPOINT CLIPS.safetensors [threads]
  *
- * How much of real clips a trained VAE keeps: encodes and decodes every tensor of the file, frames
+ * The reconstruction error of a trained VAE: encodes and decodes every tensor of the file, frames
  * [F, H, W, 3] f32 in [-1, 1], F = 4n + 1, and prints the PSNR of each and their mean.
- * model/demo/recipe/vae_psnr.py makes such a file and compares with PyTorch. */
+ * model/demo/recipe/vae_psnr.py writes such a file and compares with PyTorch. */
 #include "kernels/table.h"
-#include "model/checkpoint/checkpoint.h"
+#include "model/pipeline/model.h"
 #include "model/vae/vae.h"
 #include "parallel/world.h"
 
@@ -27,8 +27,8 @@ static status open_all(struct job *j, struct world *w, size_t weights, size_t st
     TRY(group_open(&j->group, "vae", w, &j->dev, 0, (const int[]){ 0 }, 1));
     TRY(arena_init(&j->weights, &j->dev, "weights", weights));
     TRY(arena_init(&j->step, &j->dev, "step", step));
-    return vae_open(&j->vae, &j->checkpoint.config.vae, &j->group, &j->dev, &j->weights, DT_F32,
-                    true, true, checkpoint_source(&j->checkpoint, PART_VAE));
+    return vae_open(&j->vae, checkpoint_config(&j->checkpoint, &part_vae), &j->group, &j->dev,
+                    &j->weights, DT_F32, true, true, checkpoint_source(&j->checkpoint, &part_vae));
 }
 
 static void close_all(struct job *j)
@@ -40,9 +40,9 @@ static void close_all(struct job *j)
     device_close(&j->dev);
 }
 
-/* There and back; on the plan device the pictures are not looked at. */
-static status through(struct job *j, const struct tensor *shape, float *latent, float *before,
-                      float *after)
+/* Encodes and decodes. On the plan device the frames are not read. */
+static status reconstruct(struct job *j, const struct tensor *shape, float *latent, float *before,
+                          float *after)
 {
     const struct vae_tiling whole = { 0 };
     const int64_t frames = shape->dim[0], h = shape->dim[1], w = shape->dim[2];
@@ -59,7 +59,7 @@ static double psnr(const float *a, const float *b, int64_t count)
     for (int64_t i = 0; i < count; i++) {
         const double d = a[i] - fmin(1, fmax(-1, b[i]));
 
-        sum += d * d / 4; // of a range of 2
+        sum += d * d / 4; // the range is 2
     }
     return -10 * log10(sum / count);
 }
@@ -72,21 +72,21 @@ static status check_shapes(const struct tensorfile *f)
         if (s->ndim != 4 || s->dtype != DT_F32 || s->dim[0] % 4 != 1 || s->dim[3] != 3)
             return fail(ST_FORMAT, "%s is not frames [4n+1, H, W, 3] f32", f->tensors[i].name);
     }
-    return f->count > 0 ? ST_OK : fail(ST_FORMAT, "a file without clips");
+    return f->count > 0 ? ST_OK : fail(ST_FORMAT, "the file has no clips");
 }
 
 static status measure(struct job *j, struct file_tensor *clip, double *found)
 {
     const int64_t count = tensor_count(clip->shape);
     const size_t bytes = (size_t)count * sizeof(float);
-    // 16 latent values for 4 x 8 x 8 pixels of 3, and the first frame has its own
+    // a latent is smaller than its clip: 16 values for 4 x 8 x 8 pixels of 3, or 8 x 8 in frame 0
     float *before = malloc(bytes), *after = malloc(bytes), *latent = malloc(bytes);
     status st;
 
     if (before == NULL || after == NULL || latent == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no memory for %s", clip->name));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate memory for %s", clip->name));
     TRY_OUT(tensorfile_read(&j->clips, clip, 0, count, DT_F32, before));
-    TRY_OUT(through(j, &clip->shape, latent, before, after));
+    TRY_OUT(reconstruct(j, &clip->shape, latent, before, after));
     *found = psnr(before, after, count);
 out:
     free(before);
@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     struct table table;
     double sum = 0, least = INFINITY;
     size_t weights, step;
-    float planned; // pixels that are asked for, and not looked at
+    float planned; // stands for the pixels on the plan device, never accessed
     status st;
 
     TRY_OUT(world_open(&j.world, &argc, &argv));
@@ -110,14 +110,14 @@ int main(int argc, char **argv)
         TRY_OUT(fail(ST_USAGE, "vae_psnr CHECKPOINT CLIPS.safetensors [threads]"));
     TRY_OUT(tensorfile_open(&j.clips, (const char *const[]){ argv[2] }, 1));
     TRY_OUT(check_shapes(&j.clips));
-    TRY_OUT(checkpoint_open(&j.checkpoint, argv[1]));
-    TRY_OUT(checkpoint_part(&j.checkpoint, PART_VAE));
+    TRY_OUT(checkpoint_open(&j.checkpoint, argv[1], model_parts));
+    TRY_OUT(checkpoint_part(&j.checkpoint, &part_vae));
 
     world_describe(&described, 0, 1, 1);
     TRY_OUT(device_open_plan(&j.dev, &table_plan, 0));
     TRY_OUT(open_all(&j, &described, 0, 0));
     for (int i = 0; i < j.clips.count; i++)
-        TRY_OUT(through(&j, &j.clips.tensors[i].shape, NULL, NULL, &planned));
+        TRY_OUT(reconstruct(&j, &j.clips.tensors[i].shape, NULL, NULL, &planned));
     weights = j.weights.peak, step = j.step.peak;
     close_all(&j);
 

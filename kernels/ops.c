@@ -3,8 +3,8 @@
 
 #include <assert.h>
 
-/* Products are counted, a multiply and an add as two. What goes element by element is bound by
- * memory and counts nothing. */
+/* FLOPs are counted for matrix products, convolutions and attention: a multiply and an add are two.
+ * The other ops are limited by memory bandwidth and count nothing. */
 
 static bool is_float(struct tensor t)
 {
@@ -49,7 +49,7 @@ static bool is_heads(struct tensor t, int64_t s, int64_t n, int64_t d)
            dense_last(t);
 }
 
-/* Bytes from the first to behind the last element. */
+/* Bytes from the first element to the end of the last. */
 static size_t span(struct tensor t)
 {
     int64_t last = 0;
@@ -59,8 +59,8 @@ static size_t span(struct tensor t)
     return ((size_t)last + 1) * dtype_size(t.dtype);
 }
 
-/* Whether two tensors share an element, as far as can be told: two views whose outermost strides
- * differ may interleave, and pass. The plan's addresses mean nothing. */
+/* Whether two tensors share an element. Not exact: views of different outermost strides may
+ * interleave, so they never count as overlapping. Addresses of a plan device are not real. */
 static bool overlap(struct device *dev, struct tensor a, struct tensor b)
 {
     const uintptr_t pa = (uintptr_t)a.data, pb = (uintptr_t)b.data;
@@ -85,7 +85,7 @@ static bool overlap(struct device *dev, struct tensor a, struct tensor b)
     return shift < inner_a || shift + inner_b > step;
 }
 
-/* One tensor under two names. */
+/* The same elements in the same layout. */
 static bool same(struct tensor a, struct tensor b)
 {
     if (a.data != b.data || a.dtype != b.dtype || !same_dims(a, b))
@@ -96,12 +96,14 @@ static bool same(struct tensor a, struct tensor b)
     return true;
 }
 
-static bool apart(struct device *dev, struct tensor out, struct tensor in)
+/* out and in share no element. */
+static bool no_alias(struct device *dev, struct tensor out, struct tensor in)
 {
     return !overlap(dev, out, in);
 }
 
-static bool apart_or_same(struct device *dev, struct tensor out, struct tensor in)
+/* The same, or out is in: the op works in place. */
+static bool same_or_no_alias(struct device *dev, struct tensor out, struct tensor in)
 {
     return same(out, in) || !overlap(dev, out, in);
 }
@@ -115,7 +117,7 @@ static void check_product(struct device *dev, struct tensor out, struct tensor a
     assert(w.dtype == a.dtype || w.dtype == DT_BF16);
     assert(is_none(bias) || is_vector(bias, w.dtype, w.dim[0]) ||
            is_vector(bias, DT_F32, w.dim[0]));
-    assert(apart(dev, out, a) && apart(dev, out, w) && apart(dev, out, bias));
+    assert(no_alias(dev, out, a) && no_alias(dev, out, w) && no_alias(dev, out, bias));
 }
 
 status op_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
@@ -144,7 +146,7 @@ status op_norm_modulate(struct device *dev, struct tensor out, struct tensor x, 
 {
     assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_rows(out, x.dim[0], x.dim[1]));
     assert(is_vector(scale, DT_F32, x.dim[1]) && is_vector(shift, DT_F32, x.dim[1]));
-    assert(apart_or_same(dev, out, x) && apart(dev, out, scale) && apart(dev, out, shift));
+    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, scale) && no_alias(dev, out, shift));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->norm_modulate(dev, out, x, scale, shift, eps);
@@ -155,13 +157,13 @@ status op_layer_norm(struct device *dev, struct tensor out, struct tensor x, str
 {
     assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_rows(out, x.dim[0], x.dim[1]));
     assert(is_vector(w, DT_F32, x.dim[1]) && is_vector(b, DT_F32, x.dim[1]));
-    assert(apart(dev, out, x) && apart(dev, out, w) && apart(dev, out, b));
+    assert(no_alias(dev, out, x) && no_alias(dev, out, w) && no_alias(dev, out, b));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->layer_norm(dev, out, x, w, b, eps);
 }
 
-/* Of both ops that add and then take a norm: mul and add are the norm's. */
+/* Arguments of op_add_norm_modulate and op_add_layer_norm; mul and add are the norm's. */
 static void check_add_norm(struct device *dev, struct tensor out, struct tensor sum,
                            struct tensor x, struct tensor y, struct tensor gate, struct tensor mul,
                            struct tensor add)
@@ -170,10 +172,10 @@ static void check_add_norm(struct device *dev, struct tensor out, struct tensor 
     assert(is_rows(out, x.dim[0], x.dim[1]) && is_rows(sum, x.dim[0], x.dim[1]));
     assert(sum.dtype == DT_F32 && (is_none(gate) || is_vector(gate, DT_F32, x.dim[1])));
     assert(is_vector(mul, DT_F32, x.dim[1]) && is_vector(add, DT_F32, x.dim[1]));
-    assert(apart_or_same(dev, sum, x) && apart(dev, sum, y) && apart(dev, sum, gate) &&
-           apart(dev, sum, mul) && apart(dev, sum, add) && apart(dev, sum, out));
-    assert(apart(dev, out, x) && apart(dev, out, y) && apart(dev, out, gate) &&
-           apart(dev, out, mul) && apart(dev, out, add));
+    assert(same_or_no_alias(dev, sum, x) && no_alias(dev, sum, y) && no_alias(dev, sum, gate) &&
+           no_alias(dev, sum, mul) && no_alias(dev, sum, add) && no_alias(dev, sum, out));
+    assert(no_alias(dev, out, x) && no_alias(dev, out, y) && no_alias(dev, out, gate) &&
+           no_alias(dev, out, mul) && no_alias(dev, out, add));
 }
 
 status op_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
@@ -201,7 +203,7 @@ status op_rms_norm(struct device *dev, struct tensor out, struct tensor x, struc
 {
     assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_rows(out, x.dim[0], x.dim[1]));
     assert(is_float(w) && is_vector(w, w.dtype, x.dim[1]));
-    assert(apart_or_same(dev, out, x) && apart(dev, out, w));
+    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, w));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->rms_norm(dev, out, x, w, eps);
@@ -215,7 +217,7 @@ status op_norm_rope(struct device *dev, struct tensor x, struct tensor w, float 
            tensor_contiguous(table) && table.dim[1] > 0 && x.dim[1] % (2 * table.dim[1]) == 0);
     assert(grid.f <= table.dim[0] && grid.h <= table.dim[0] && grid.w <= table.dim[0]);
     assert(grid.first >= 0 && grid.first + x.dim[0] <= grid.f * grid.h * grid.w);
-    assert(apart(dev, x, table));
+    assert(no_alias(dev, x, table));
     if (tensor_count(x) == 0)
         return ST_OK;
     return dev->table->norm_rope(dev, x, w, eps, table, grid);
@@ -231,8 +233,9 @@ status op_attention(struct device *dev, struct tensor out, struct tensor lse, st
     assert(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype);
     assert(is_none(lse) || (lse.dtype == DT_F32 && lse.ndim == 2 && lse.dim[0] == q.dim[0] &&
                             lse.dim[1] == q.dim[1] && tensor_contiguous(lse)));
-    assert(apart_or_same(dev, out, q) && apart(dev, out, k) && apart(dev, out, v));
-    assert(apart(dev, lse, q) && apart(dev, lse, k) && apart(dev, lse, v) && apart(dev, lse, out));
+    assert(same_or_no_alias(dev, out, q) && no_alias(dev, out, k) && no_alias(dev, out, v));
+    assert(no_alias(dev, lse, q) && no_alias(dev, lse, k) && no_alias(dev, lse, v) &&
+           no_alias(dev, lse, out));
     dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
     if (tensor_count(out) == 0)
         return ST_OK;
@@ -247,7 +250,7 @@ status op_attention_merge(struct device *dev, struct tensor acc, struct tensor l
     assert(lse.dtype == DT_F32 && lse.ndim == 2 && lse.dim[0] == acc.dim[0] &&
            lse.dim[1] == acc.dim[1] && tensor_contiguous(lse));
     assert(part_lse.dtype == DT_F32 && same_dims(lse, part_lse) && tensor_contiguous(part_lse));
-    assert(apart(dev, acc, part) && apart(dev, lse, part_lse) && apart(dev, acc, lse));
+    assert(no_alias(dev, acc, part) && no_alias(dev, lse, part_lse) && no_alias(dev, acc, lse));
     if (tensor_count(acc) == 0)
         return ST_OK;
     return dev->table->attention_merge(dev, acc, lse, part, part_lse);
@@ -262,8 +265,8 @@ status op_relative_attention(struct device *dev, struct tensor out, struct tenso
     assert(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype);
     assert(table.ndim == 2 && table.dim[0] == 32 && table.dim[1] == q.dim[1] &&
            tensor_contiguous(table) && (table.dtype == q.dtype || table.dtype == DT_F32));
-    assert(apart(dev, out, q) && apart(dev, out, k) && apart(dev, out, v) &&
-           apart(dev, out, table));
+    assert(no_alias(dev, out, q) && no_alias(dev, out, k) && no_alias(dev, out, v) &&
+           no_alias(dev, out, table));
     dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
     if (tensor_count(out) == 0)
         return ST_OK;
@@ -276,7 +279,7 @@ status op_gate_add(struct device *dev, struct tensor out, struct tensor x, struc
     assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]));
     assert(is_rows(y, x.dim[0], x.dim[1]) && is_rows(out, x.dim[0], x.dim[1]));
     assert(is_none(gate) || is_vector(gate, DT_F32, x.dim[1]));
-    assert(apart_or_same(dev, out, x) && apart(dev, out, y) && apart(dev, out, gate));
+    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, y) && no_alias(dev, out, gate));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->gate_add(dev, out, x, y, gate);
@@ -287,7 +290,7 @@ status op_add_rows(struct device *dev, struct tensor out, struct tensor a, struc
     assert(a.ndim == 2 && a.dtype == DT_F32 && is_rows(a, a.dim[0], a.dim[1]));
     assert(out.dtype == DT_F32 && is_rows(out, a.dim[0], a.dim[1]));
     assert(is_vector(b, DT_F32, a.dim[1]));
-    assert(apart(dev, out, a) && apart(dev, out, b));
+    assert(no_alias(dev, out, a) && no_alias(dev, out, b));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->add_rows(dev, out, a, b);
@@ -296,7 +299,7 @@ status op_add_rows(struct device *dev, struct tensor out, struct tensor a, struc
 status op_silu(struct device *dev, struct tensor out, struct tensor x)
 {
     assert(is_float(x) && is_float(out) && same_dims(out, x));
-    assert(tensor_contiguous(x) && tensor_contiguous(out) && apart_or_same(dev, out, x));
+    assert(tensor_contiguous(x) && tensor_contiguous(out) && same_or_no_alias(dev, out, x));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->silu(dev, out, x);
@@ -307,7 +310,7 @@ status op_gated_gelu(struct device *dev, struct tensor out, struct tensor gate, 
     assert(is_float(out) && gate.dtype == out.dtype && up.dtype == out.dtype);
     assert(same_dims(out, gate) && same_dims(out, up));
     assert(tensor_contiguous(out) && tensor_contiguous(gate) && tensor_contiguous(up));
-    assert(apart_or_same(dev, out, gate) && apart_or_same(dev, out, up));
+    assert(same_or_no_alias(dev, out, gate) && same_or_no_alias(dev, out, up));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->gated_gelu(dev, out, gate, up);
@@ -321,7 +324,7 @@ status op_lincomb(struct device *dev, struct tensor out, int count, const float 
     for (int i = 0; i < count; i++)
         if (coef[i] != 0)
             assert(x[i].dtype == DT_F32 && same_dims(out, x[i]) && tensor_contiguous(x[i]) &&
-                   apart_or_same(dev, out, x[i]));
+                   same_or_no_alias(dev, out, x[i]));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->lincomb(dev, out, count, coef, x);
@@ -331,17 +334,17 @@ status op_copy(struct device *dev, struct tensor out, struct tensor x)
 {
     assert(same_dims(out, x));
     assert(out.dtype == x.dtype || (is_float(out) && is_float(x)));
-    assert(apart(dev, out, x));
+    assert(no_alias(dev, out, x));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->copy(dev, out, x);
 }
 
-/* Whether n of an axis, with what is around it, gives `out` places for a window of k. */
-static bool windows(int64_t out, int64_t n, int before, int behind, int64_t k, int stride)
+/* Whether a window of k fits `out` times along an axis of n, padded with `before` and `after`. */
+static bool windows(int64_t out, int64_t n, int before, int after, int64_t k, int stride)
 {
-    return before >= 0 && behind >= 0 && before < k && behind < k && stride > 0 &&
-           before + n + behind >= k && out == (before + n + behind - k) / stride + 1;
+    return before >= 0 && after >= 0 && before < k && after < k && stride > 0 &&
+           before + n + after >= k && out == (before + n + after - k) / stride + 1;
 }
 
 status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
@@ -353,7 +356,7 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
            dense_last(out));
     assert(w.ndim == 5 && w.dtype == x.dtype && tensor_contiguous(w) && w.dim[4] == x.dim[3]);
     assert(windows(out.dim[0], x.dim[0], conv.front, 0, w.dim[1], conv.stride_t));
-    if (conv.twice) {
+    if (conv.upsample2x) {
         assert(w.dim[2] == 3 && w.dim[3] == 3 && conv.stride == 1 && conv.left == 1 &&
                conv.right == 1 && conv.top >= 0 && conv.top < 2 && conv.bottom >= 0 &&
                conv.bottom < 2);
@@ -369,8 +372,8 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
     assert(is_none(bias) || is_vector(bias, DT_F32, w.dim[0]));
     assert(is_none(residual) ||
            (residual.dtype == out.dtype && same_dims(residual, out) && dense_last(residual)));
-    assert(apart(dev, out, x) && apart(dev, out, past) && apart(dev, out, w) &&
-           apart(dev, out, bias) && apart_or_same(dev, out, residual));
+    assert(no_alias(dev, out, x) && no_alias(dev, out, past) && no_alias(dev, out, w) &&
+           no_alias(dev, out, bias) && same_or_no_alias(dev, out, residual));
     dev->flops += 2.0 * (double)tensor_count(out) * (double)(tensor_count(w) / w.dim[0]);
     if (tensor_count(out) == 0)
         return ST_OK;
@@ -383,7 +386,7 @@ status op_channel_norm(struct device *dev, struct tensor out, struct tensor x, s
     assert(is_float(x) && is_float(out) && same_dims(out, x) && dense_last(x) && dense_last(out));
     assert(is_vector(gamma, DT_F32, x.dim[x.ndim - 1]));
     assert(act == ACT_NONE || act == ACT_SILU);
-    assert(apart_or_same(dev, out, x) && apart(dev, out, gamma));
+    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, gamma));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->channel_norm(dev, out, x, gamma, act);
@@ -395,7 +398,7 @@ status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,
     assert(is_float(x) && is_float(out) && same_dims(out, x) && dense_last(x) && dense_last(out));
     assert(is_vector(scale, DT_F32, x.dim[x.ndim - 1]));
     assert(is_vector(shift, DT_F32, x.dim[x.ndim - 1]));
-    assert(apart_or_same(dev, out, x) && apart(dev, out, scale) && apart(dev, out, shift));
+    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, scale) && no_alias(dev, out, shift));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->channel_affine(dev, out, x, scale, shift);
@@ -404,7 +407,7 @@ status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,
 status op_to_u8(struct device *dev, struct tensor out, struct tensor x)
 {
     assert(is_float(x) && out.dtype == DT_U8 && same_dims(out, x) && x.ndim == 4);
-    assert(dense_last(x) && dense_last(out) && apart(dev, out, x));
+    assert(dense_last(x) && dense_last(out) && no_alias(dev, out, x));
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->to_u8(dev, out, x);

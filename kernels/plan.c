@@ -1,6 +1,6 @@
 #include "kernels/table.h"
 
-/* Shapes were checked and FLOPs counted by ops.c; nothing is left to do. */
+/* ops.c has checked the shapes and counted the FLOPs; there is nothing left to do. */
 
 static status plan_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                         struct tensor bias, enum act act)

@@ -1,13 +1,14 @@
-/* table.h - one function per op and backend. Filled from the plain end upwards: a table starts as a
- * copy of a slower, complete one and replaces what is worth replacing, so it has no NULL entries.
+/* table.h - the table of a backend: one function for each op.
  *
- *   table_ref   every op in plain loops, sums in double: the specification
- *   table_cpu   own tiles for each instruction set, and OpenMP
- *   table_cuda  own kernels and cuBLASLt (where the program is built with CUDA)
- *   table_plan  computes nothing
+ *   table_ref         every op in plain loops, sums in double: the specification
+ *   table_cpu         vectorized tiles for each instruction set, and OpenMP
+ *   table_cuda        our own kernels and cuBLASLt (when built with CUDA)
+ *   table_cuda_plain  every op as the simplest correct GPU kernel
+ *   table_plan        computes nothing
  *
- * Arguments have been checked by ops.c. `workspace` bytes belong to the device, one op at a time.
- */
+ * A table starts as a copy of a slower, complete table and replaces the entries that are worth it,
+ * so no entry is NULL. Entries are called by ops.c, which has checked the arguments. The device's
+ * workspace is used by one op at a time. */
 #ifndef KERNELS_TABLE_H
 #define KERNELS_TABLE_H
 
@@ -20,53 +21,34 @@ extern "C" {
 struct table {
     const char *name;
     size_t workspace; // bytes that dev->workspace must have
-    status (*gemm)(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
-                   struct tensor bias, enum act act);
-    status (*gemm_add)(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
-                       struct tensor bias);
-    status (*norm_modulate)(struct device *dev, struct tensor out, struct tensor x,
-                            struct tensor scale, struct tensor shift, float eps);
-    status (*layer_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                         struct tensor b, float eps);
-    status (*add_norm_modulate)(struct device *dev, struct tensor out, struct tensor sum,
-                                struct tensor x, struct tensor y, struct tensor gate,
-                                struct tensor scale, struct tensor shift, float eps);
-    status (*add_layer_norm)(struct device *dev, struct tensor out, struct tensor sum,
-                             struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
-                             struct tensor b, float eps);
-    status (*rms_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                       float eps);
-    status (*norm_rope)(struct device *dev, struct tensor x, struct tensor w, float eps,
-                        struct tensor table, struct token_grid grid);
-    status (*attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
-                        struct tensor k, struct tensor v, float scale);
-    status (*attention_merge)(struct device *dev, struct tensor acc, struct tensor lse,
-                              struct tensor part, struct tensor part_lse);
-    status (*relative_attention)(struct device *dev, struct tensor out, struct tensor q,
-                                 struct tensor k, struct tensor v, struct tensor table);
-    status (*gate_add)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
-                       struct tensor gate);
-    status (*add_rows)(struct device *dev, struct tensor out, struct tensor a, struct tensor b);
-    status (*silu)(struct device *dev, struct tensor out, struct tensor x);
-    status (*gated_gelu)(struct device *dev, struct tensor out, struct tensor gate,
-                         struct tensor up);
-    status (*lincomb)(struct device *dev, struct tensor out, int count, const float *coef,
-                      const struct tensor *x);
-    status (*copy)(struct device *dev, struct tensor out, struct tensor x);
-    status (*conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
-                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
-    status (*channel_norm)(struct device *dev, struct tensor out, struct tensor x,
-                           struct tensor gamma, enum act act);
-    status (*channel_affine)(struct device *dev, struct tensor out, struct tensor x,
-                             struct tensor scale, struct tensor shift);
-    status (*to_u8)(struct device *dev, struct tensor out, struct tensor x);
+    gemm_fn *gemm;
+    gemm_add_fn *gemm_add;
+    norm_modulate_fn *norm_modulate;
+    layer_norm_fn *layer_norm;
+    add_norm_modulate_fn *add_norm_modulate;
+    add_layer_norm_fn *add_layer_norm;
+    rms_norm_fn *rms_norm;
+    norm_rope_fn *norm_rope;
+    attention_fn *attention;
+    attention_merge_fn *attention_merge;
+    relative_attention_fn *relative_attention;
+    gate_add_fn *gate_add;
+    add_rows_fn *add_rows;
+    silu_fn *silu;
+    gated_gelu_fn *gated_gelu;
+    lincomb_fn *lincomb;
+    copy_fn *copy;
+    conv3d_fn *conv3d;
+    channel_norm_fn *channel_norm;
+    channel_affine_fn *channel_affine;
+    to_u8_fn *to_u8;
 };
 
 extern const struct table table_ref;
 extern const struct table table_plan;
 void table_cpu(struct table *t);
 void table_cuda(struct table *t);
-void table_cuda_plain(struct table *t); // every op as the simplest kernel that is right
+void table_cuda_plain(struct table *t);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 /* wanmpi batch: many requests, one a line, with the models loaded once. */
 #include "launch/commands.h"
 #include "launch/run.h"
+#include "runtime/readfile.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -12,15 +13,13 @@
 struct entry {
     struct request request;
     struct plan_input plan;
-    int text[2]; // indices into the batch's texts
-    bool done;   // its file is there already
+    bool done; // its file is there already
 };
 
 struct batch {
     struct entry *entries;
     int count;
     const char **prompts; // distinct, borrowed from the requests
-    struct text_rows *texts;
     int prompt_count;
 };
 
@@ -64,7 +63,7 @@ static status read_entries(struct batch *b, struct world *w, const struct reques
     status st = ST_OK;
 
     if (w->rank == 0)
-        st = options_read_file(job->batch_file, FILE_MOST, &text);
+        st = readfile_text(job->batch_file, FILE_MOST, &text);
     if (w->rank == 0 && st == ST_OK)
         lines = line_count(text);
     TRY_OUT(agree(w, st));
@@ -104,7 +103,7 @@ out:
     return st;
 }
 
-static int prompt_index(struct batch *b, const char *prompt)
+static void add_prompt(struct batch *b, const char *prompt)
 {
     int i = 0;
 
@@ -112,23 +111,21 @@ static int prompt_index(struct batch *b, const char *prompt)
         i++;
     if (i == b->prompt_count)
         b->prompts[b->prompt_count++] = prompt;
-    return i;
 }
 
 /* Distinct texts of the requests still to do. Local. */
 static status collect_prompts(struct batch *b)
 {
-    b->prompts = calloc(2 * (size_t)b->count, sizeof(*b->prompts));
-    b->texts = calloc(2 * (size_t)b->count, sizeof(*b->texts));
-    if (b->prompts == NULL || b->texts == NULL)
+    b->prompts = calloc((size_t)b->count, 2 * sizeof(*b->prompts));
+    if (b->prompts == NULL)
         return fail(ST_MEMORY, "no host memory for %d prompts", 2 * b->count);
     for (int i = 0; i < b->count; i++) {
         struct entry *e = &b->entries[i];
 
         if (e->done)
             continue;
-        e->text[0] = prompt_index(b, e->request.prompt);
-        e->text[1] = prompt_index(b, e->request.negative_prompt);
+        add_prompt(b, e->request.prompt);
+        add_prompt(b, e->request.negative_prompt);
     }
     return ST_OK;
 }
@@ -139,7 +136,7 @@ static status plan_all(struct batch *b, struct job *j, struct plan_input **plans
     status st = ST_OK;
 
     *count = 0;
-    *plans = calloc((size_t)b->count, sizeof(**plans));
+    *plans = calloc(b->count > 0 ? (size_t)b->count : 1, sizeof(**plans));
     if (*plans == NULL)
         return fail(ST_MEMORY, "no host memory for %d plans", b->count);
     for (int i = 0; i < b->count && st == ST_OK; i++) {
@@ -153,12 +150,9 @@ static status plan_all(struct batch *b, struct job *j, struct plan_input **plans
 
 static void close_entries(struct batch *b)
 {
-    for (int i = 0; i < b->prompt_count; i++)
-        free(b->texts[i].data);
     for (int i = 0; i < b->count; i++)
         request_done(&b->entries[i].request);
     free(b->prompts);
-    free(b->texts);
     free(b->entries);
 }
 
@@ -174,17 +168,16 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
         struct run run = { 0 };
 
         if (e->done) {
-            progress_line(&j->progress, "request %d of %d: %s is there, skipped", i + 1, b->count,
-                          e->request.save_file);
+            progress_print(&j->progress, "request %d of %d: %s is there, skipped", i + 1, b->count,
+                           e->request.save_file);
             continue;
         }
-        progress_line(&j->progress, "request %d of %d: %s", i + 1, b->count, e->request.prompt);
+        progress_print(&j->progress, "request %d of %d: %s", i + 1, b->count, e->request.prompt);
         st = run_open(&run, j, &e->request, &plans[next++], NULL);
-        if (st == ST_OK) {
-            run.text[0] = b->texts[e->text[0]];
-            run.text[1] = b->texts[e->text[1]];
+        if (st == ST_OK)
+            st = run_condition(&run, j, p, NULL, NULL);
+        if (st == ST_OK)
             st = run_go(&run, j, p);
-        }
         run_close(&run); // takes its unfinished files away
         if (p->in_step)
             command_abort(j->world, st);
@@ -205,6 +198,8 @@ status cmd_batch(struct world *w, int argc, char **argv)
     request_init(&r);
     st = w->rank == 0 ? request_parse(&r, CMD_BATCH, NULL, 0, argc, argv) : ST_OK;
     if (w->rank == 0 && st == ST_OK)
+        st = request_choose_task(&r);
+    if (w->rank == 0 && st == ST_OK)
         st = request_complete(&r, CMD_BATCH);
     TRY_OUT(request_share(w, st, &r));
     TRY_OUT(read_entries(&b, w, &r));
@@ -214,17 +209,17 @@ status cmd_batch(struct world *w, int argc, char **argv)
         st = plan_all(&b, &job, &plans, &todo);
     TRY_OUT(agree(w, st));
     if (todo == 0) {
-        progress_line(&job.progress, "all %d requests are done", b.count);
+        progress_print(&job.progress, "all %d requests are done", b.count);
         goto out;
     }
     TRY_OUT(job_fit(&job, &r, plans, todo));
-    progress_line(&job.progress, "%d requests, %d to do, %d texts", b.count, todo, b.prompt_count);
+    progress_print(&job.progress, "%d requests, %d to do, %d texts", b.count, todo, b.prompt_count);
     for (int i = 0, n = 0; i < b.count && n == 0; i++)
         if (!b.entries[i].done)
             job_announce(&job, &b.entries[i].request, &plans[n++]);
-    TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, plans, todo));
+    TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, plans, todo));
     progress_stage(&job.progress, "text and weights", 0, 0, "");
-    TRY_OUT(pipeline_text(&p, b.prompt_count, b.prompts, b.texts));
+    TRY_OUT(pipeline_text(&p, b.prompt_count, b.prompts));
     TRY_OUT(pipeline_load(&p));
     progress_end(&job.progress);
     TRY_OUT(run_all(&b, &job, &p, plans));

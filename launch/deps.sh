@@ -20,6 +20,7 @@ libswscale-dev     p:libswscale
 libhwloc-dev       p:hwloc
 libsentencepiece-dev p:sentencepiece
 libcjson-dev       p:libcjson
+libmd-dev          p:libmd
 libminizip-dev     p:minizip
 libutf8proc-dev    p:libutf8proc
 zlib1g-dev         p:zlib

@@ -1,36 +1,39 @@
 /* wanmpi generate: one request. */
 #include "launch/commands.h"
 #include "launch/run.h"
+#include "runtime/clock.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 /* Rank 0: flags to a complete request; for --resume also the run file it goes on from. */
 static status read_request(struct request *r, struct runfile *from, int argc, char **argv)
 {
     TRY(request_parse(r, CMD_GENERATE, NULL, 0, argc, argv));
-    if (r->resume == NULL)
-        return request_complete(r, CMD_GENERATE);
-    TRY(runfile_read(r->resume, from));
-    if (from->request == NULL)
-        return fail(ST_FORMAT, "%s: no request in it; it cannot be resumed", r->resume);
-    return request_resume(r, from->request, r->resume);
+    if (r->resume != NULL) {
+        TRY(runfile_read(r->resume, from));
+        if (runfile_text(from, "request") == NULL)
+            return fail(ST_FORMAT, "%s: no request in it; it cannot be resumed", r->resume);
+        TRY(request_resume(r, runfile_text(from, "request"), r->resume));
+        return request_choose_task(r);
+    }
+    TRY(request_choose_task(r));
+    return request_complete(r, CMD_GENERATE);
 }
 
-/* Both texts of the request, on every rank. */
-static status texts(struct job *j, struct pipeline *p, const struct request *r,
-                    const struct runfile *from, struct text_rows text[2])
+/* The conditioning, from the inputs or from the run file of --resume or --text. */
+static status condition(struct run *run, struct job *j, struct pipeline *p,
+                        const struct runfile *resumed)
 {
-    const char *prompts[2] = { r->prompt, r->negative_prompt };
+    const struct request *r = run->request;
     struct runfile file = { 0 };
     status st;
 
-    if (r->resume == NULL && r->text_file == NULL)
-        return pipeline_text(p, 2, prompts, text);
-    st = j->world->rank == 0 && r->resume == NULL ? runfile_read(r->text_file, &file) : ST_OK;
+    if (r->text_file == NULL || r->resume != NULL)
+        return run_condition(run, j, p, resumed, r->resume);
+    st = j->world->rank == 0 ? runfile_read(r->text_file, &file) : ST_OK;
     st = agree(j->world, st);
     if (st == ST_OK)
-        st = run_text_from(j, r->resume != NULL ? from : &file, p->plan.config.dit.text_dim, text);
+        st = run_condition(run, j, p, &file, r->text_file);
     runfile_done(&file);
     return st;
 }
@@ -43,8 +46,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     struct plan_input plan;
     struct pipeline p = { 0 };
     struct run run = { 0 };
-    struct text_rows text[2] = { { 0 } };
-    struct timespec began, now;
+    double began;
     status st;
 
     request_init(&r);
@@ -55,19 +57,16 @@ status cmd_generate(struct world *w, int argc, char **argv)
     TRY_OUT(agree(w, st));
     TRY_OUT(job_fit(&job, &r, &plan, 1));
     if (w->rank == 0 && request_note(&r) != NULL)
-        progress_line(&job.progress, "note    %s", request_note(&r));
+        progress_print(&job.progress, "note    %s", request_note(&r));
     job_announce(&job, &r, &plan);
     TRY_OUT(run_open(&run, &job, &r, &plan, r.resume != NULL ? &from : NULL));
-    TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, &plan, 1));
-    clock_gettime(CLOCK_MONOTONIC, &began);
+    TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, &plan, 1));
+    began = clock_seconds();
     progress_stage(&job.progress, "text and weights", 0, 0, "");
-    TRY_OUT(texts(&job, &p, &r, &from, text));
+    TRY_OUT(condition(&run, &job, &p, &from));
     TRY_OUT(pipeline_load(&p));
     progress_end(&job.progress);
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    run.text_s = (double)(now.tv_sec - began.tv_sec) + 1e-9 * (double)(now.tv_nsec - began.tv_nsec);
-    run.text[0] = text[0];
-    run.text[1] = text[1];
+    run.text_s = clock_seconds() - began;
     TRY_OUT(run_go(&run, &job, &p));
     job_memory(&job, &p);
 out:
@@ -75,8 +74,6 @@ out:
     if (p.in_step)
         command_abort(w, st);
     pipeline_close(&p);
-    free(text[0].data);
-    free(text[1].data);
     job_close(&job);
     runfile_done(&from);
     request_done(&r);

@@ -1,6 +1,7 @@
 /* wanmpi inspect: what a checkpoint holds. */
 #include "launch/commands.h"
-#include "model/checkpoint/checkpoint.h"
+#include "model/pipeline/pipeline.h"
+#include "model/pipeline/task.h"
 
 #include <stdlib.h>
 
@@ -31,6 +32,24 @@ void help_inspect(FILE *out)
     options_help(out, 0, &set, 1);
 }
 
+/* Whether the parts fit each other, and what the checkpoint is for. */
+static void print_model(struct checkpoint *c)
+{
+    const struct model m = model_of_checkpoint(c);
+    const struct task *task = NULL;
+    struct tokenizer *tokenizer = NULL;
+    status st = model_check(&m, c->path);
+
+    if (st == ST_OK && model_t5(&m) != NULL)
+        st = pipeline_tokenizer(&tokenizer, c);
+    tokenizer_close(tokenizer);
+    printf("\nmodel\n  %-12s%s\n", "parts", st == ST_OK ? "fit each other" : status_line());
+    if (model_dit(&m) == NULL)
+        return;
+    st = task_for_checkpoint(&task, c);
+    printf("  %-12s%s\n", "task", st == ST_OK ? task->name : status_line());
+}
+
 static status inspect(int argc, char **argv)
 {
     status st;
@@ -44,9 +63,10 @@ static status inspect(int argc, char **argv)
         st = fail(ST_USAGE, "inspect needs the path of a checkpoint");
         goto out;
     }
-    TRY_OUT(checkpoint_open(&c, fields.path));
+    TRY_OUT(checkpoint_open(&c, fields.path, model_parts));
     TRY_OUT(checkpoint_report(&c, &text, fields.tensors));
     fputs(text, stdout);
+    print_model(&c);
 out:
     free(text);
     checkpoint_close(&c);

@@ -39,14 +39,23 @@ void job_table(struct table *t, const struct request *r)
         table_cpu(t);
 }
 
+/* Whether prompts go through the text encoder, or their embeddings come from a file. */
+static bool encodes_text(const struct request *r)
+{
+    return r->text_file == NULL && r->resume == NULL;
+}
+
 static status open_parts(struct job *j, const struct request *r)
 {
-    TRY(checkpoint_open(&j->checkpoint, r->ckpt_dir));
-    TRY(checkpoint_part(&j->checkpoint, PART_DIT));
-    TRY(checkpoint_part(&j->checkpoint, PART_VAE));
-    if (r->text_file == NULL && r->resume == NULL)
-        TRY(checkpoint_part(&j->checkpoint, PART_T5));
-    return ST_OK;
+    struct checkpoint *c = &j->checkpoint;
+
+    TRY(checkpoint_open(c, r->ckpt_dir, model_parts));
+    for (int i = 0; i < MODEL_PART_COUNT && r->task->parts[i] != NULL; i++)
+        if (r->task->parts[i] != &part_t5 || encodes_text(r))
+            TRY(checkpoint_part(c, r->task->parts[i]));
+    j->model = model_of_checkpoint(c);
+    TRY(model_check(&j->model, c->path));
+    return j->world->rank == 0 && encodes_text(r) ? pipeline_tokenizer(&j->tokenizer, c) : ST_OK;
 }
 
 /* This rank's GPU on its node, and where it sits: ranks of a node take them in turn. A scheduler
@@ -89,7 +98,7 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     progress_init(&j->progress, stderr, w->rank == 0);
     if (r->device == USE_CUDA)
         TRY(agree(w, find_gpu(j, &gpu, bus, sizeof(bus))));
-    TRY(placement_here(w, bus[0] != 0 ? bus : NULL, &node));
+    TRY(placement_detect(w, bus[0] != 0 ? bus : NULL, &node));
     TRY(agree(w, open_local(j, r, &node, gpu)));
     j->resident = resident_now();
     return ST_OK;
@@ -97,23 +106,25 @@ status job_open(struct job *j, struct world *w, const struct request *r)
 
 void job_close(struct job *j)
 {
+    tokenizer_close(j->tokenizer);
     checkpoint_close(&j->checkpoint);
     device_close(&j->dev);
     *j = (struct job){ 0 };
 }
 
-status job_plan_input(struct plan_input *plan, const struct request *r,
-                      const struct model_config *config, const struct table *table, int ranks,
-                      int ranks_per_node, int prompts)
+status job_plan_input(struct plan_input *plan, const struct request *r, const struct model *model,
+                      const struct table *table, int ranks, int ranks_per_node, int prompts)
 {
-    const struct vae_config *vae = &config->vae;
+    const struct vae_config *vae = model_vae(model);
+    const struct dit_config *dit = model_dit(model);
+    const struct task_inputs inputs = request_inputs(r);
     struct mesh_shape shape = { r->cfg_size, r->ring_size, r->ulysses_size };
 
     if (r->size[0] % (2 * vae->stride) != 0 || r->size[1] % (2 * vae->stride) != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of %lld",
                     r->size[0], r->size[1], (long long)(2 * vae->stride));
     *plan = (struct plan_input){
-        .config = *config,
+        .model = *model,
         .latent = { vae->z, 1 + (r->frame_num - 1) / vae->stride_t, r->size[1] / vae->stride,
                     r->size[0] / vae->stride },
         .steps = r->sample_steps,
@@ -125,7 +136,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r,
         .fsdp = r->dit_fsdp == 1,
         .t5_stored = DT_BF16,
         .prompts = prompts,
-        .text_rows = (int)config->dit.text_len,
+        .text_rows = (int)dit->text_len,
         .t5_cpu = r->t5_cpu && r->device == USE_CUDA,
         .t5_fsdp = r->t5_fsdp && ranks > 1,
         .threads = r->threads > 0 ? r->threads : 16,
@@ -136,25 +147,25 @@ status job_plan_input(struct plan_input *plan, const struct request *r,
     if (r->tiled)
         plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
                                             r->tile_stride[1] };
-    TRY(mesh_choose(&shape, ranks, ranks_per_node, config->dit.heads, plan->guided));
+    TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided));
     plan->mesh = shape;
-    return ST_OK;
+    return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }
 
 /* How umT5's matrices lie in memory: as narrow as their file has them. */
 static enum dtype t5_stored(struct checkpoint *c, enum dtype cdt)
 {
-    const struct file_tensor *t = NULL;
+    const struct tensorfile *f = checkpoint_file(c, &part_t5);
+    const struct file_tensor *t =
+        f->count > 0 ? tensorfile_find(f, "blocks.0.attn.q.weight") : NULL;
 
-    if (c->part[PART_T5].count > 0)
-        t = tensorfile_find(&c->part[PART_T5], "blocks.0.attn.q.weight");
     return t != NULL && t->shape.dtype == DT_BF16 ? DT_BF16 : cdt;
 }
 
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan)
 {
-    TRY(job_plan_input(plan, r, &j->checkpoint.config, &j->table, j->world->size,
-                       j->world->local_size, prompts));
+    TRY(job_plan_input(plan, r, &j->model, &j->table, j->world->size, j->world->local_size,
+                       prompts));
     plan->t5_stored = t5_stored(&j->checkpoint, plan->cdt);
     plan->threads = j->place.threads;
     return ST_OK;
@@ -236,21 +247,35 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
     return agree(w, st);
 }
 
+/* "text 120, step 900, decode 300": what each stage takes of the device. */
+static void stages_text(char *out, size_t size, const struct plan_rank *p)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int i = 0; i < p->count && used < size; i++) {
+        const struct plan_stage *s = &p->stage[i];
+        const size_t bytes = s->weights + s->run + s->scratch;
+
+        if (bytes > 0)
+            used += (size_t)snprintf(out + used, size - used, "%s%s %.0f", used ? ", " : "",
+                                     s->name, (double)bytes / MB);
+    }
+}
+
 static void announce_memory(struct job *j, const struct plan_rank *all)
 {
     const bool gpu = j->dev.kind == DEVICE_CUDA;
-    char beside[64] = "";
+    char beside[64] = "", stages[160];
 
+    stages_text(stages, sizeof(stages), all);
     if (gpu)
         snprintf(beside, sizeof(beside), " of its GPU (%.1f GB free) and %.0f of the host",
                  (double)j->available / GB, (double)(j->resident + all->host) / MB);
-    progress_line(
-        &j->progress,
-        "memory  at most %.0f MB a rank%s (weights %.0f, step %.0f, decode %.0f); "
-        "%.1f GB available on this node",
+    progress_print(
+        &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
         (double)(gpu ? all->device + all->beside : j->resident + all->device + all->host) / MB,
-        beside, (double)all->step.weights / MB, (double)(all->step.run + all->step.scratch) / MB,
-        (double)(all->decode.weights + all->decode.scratch) / MB, (double)placement_memory() / GB);
+        beside, stages, (double)placement_memory() / GB);
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
@@ -265,14 +290,15 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     for (int rank = 0; rank < plan->ranks; rank++)
         if (plan_rank(plan, rank, &one) == ST_OK)
             plan_cover(&all, &one);
-    progress_line(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
-    progress_line(p,
-                  "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
-                  "%d steps, shift %g, guidance %g, seed %lld",
-                  r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
-                  (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-                  r->sample_steps, r->sample_shift, r->sample_guide_scale, (long long)r->base_seed);
-    progress_line(
+    progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
+    progress_print(p,
+                   "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
+                   "%d steps, shift %g, guidance %g, seed %lld",
+                   r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
+                   (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
+                   r->sample_steps, r->sample_shift, r->sample_guide_scale,
+                   (long long)r->base_seed);
+    progress_print(
         p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
         plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
         j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
@@ -295,15 +321,16 @@ static void gpu_use(const struct job *j, size_t *peak, size_t *beside)
 
 void job_memory(struct job *j, const struct pipeline *p)
 {
-    struct tensorfile *part = j->checkpoint.part;
     const bool gpu = j->dev.kind == DEVICE_CUDA;
     const size_t own = j->resident + p->sizes.host;
-    size_t peak, beside;
+    size_t peak, beside, read = 0;
     gpu_use(j, &peak, &beside);
+    for (int i = 0; i < j->checkpoint.count; i++)
+        read += j->checkpoint.parts[i].file.bytes_read;
     const size_t mine[6] = {
         resident_peak(),
         gpu ? own : own + p->sizes.device - p->sizes.workspace,
-        part[PART_DIT].bytes_read + part[PART_T5].bytes_read + part[PART_VAE].bytes_read,
+        read,
         peak,
         p->sizes.device + p->sizes.beside,
         beside,
@@ -314,14 +341,14 @@ void job_memory(struct job *j, const struct pipeline *p)
         goto out; // only a remark is lost
     world_gather(j->world, mine, sizeof(mine), all);
     for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
-        progress_line(&j->progress,
-                      "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; of which CUDA and its "
-                      "libraries %.0f MB",
-                      i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
+        progress_print(&j->progress,
+                       "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; of which CUDA and its "
+                       "libraries %.0f MB",
+                       i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
     for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
-        progress_line(&j->progress,
-                      "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,
-                      (double)all[i][0] / MB, (double)all[i][1] / MB, (double)all[i][2] / MB);
+        progress_print(&j->progress,
+                       "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,
+                       (double)all[i][0] / MB, (double)all[i][1] / MB, (double)all[i][2] / MB);
 out:
     free(all);
 }

@@ -15,6 +15,8 @@ struct job {
     struct table table;
     struct device dev;
     struct checkpoint checkpoint;
+    struct model model;          // of the checkpoint
+    struct tokenizer *tokenizer; // rank 0, when texts are encoded
     struct progress progress;
     size_t resident;  // bytes this process holds before any model
     size_t available; // on a GPU: bytes that were free when it was opened
@@ -29,9 +31,8 @@ void job_table(struct table *t, const struct request *r);
 
 /* The request in the terms of plan.h, on `ranks` ranks; the mesh is chosen as far as the request
  * leaves it open, fsdp stays false unless asked for. `prompts`: how many the text stage encodes. */
-status job_plan_input(struct plan_input *plan, const struct request *r,
-                      const struct model_config *config, const struct table *table, int ranks,
-                      int ranks_per_node, int prompts);
+status job_plan_input(struct plan_input *plan, const struct request *r, const struct model *model,
+                      const struct table *table, int ranks, int ranks_per_node, int prompts);
 
 /* The same for this job's checkpoint and ranks. */
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);

@@ -1,5 +1,6 @@
 /* wanmpi: the program. One table of commands; faults come back here as a status with one line. */
 #include "launch/commands.h"
+#include "runtime/nearest.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -50,7 +51,7 @@ static status unknown(const char *name)
 
     for (size_t i = 0; i < COUNT(commands); i++)
         names[i] = commands[i].name;
-    near = options_nearest(name, names, COUNT(commands));
+    near = nearest_word(name, names, COUNT(commands));
     if (near != NULL)
         return fail(ST_USAGE, "no command %s; did you mean %s?", name, near);
     return fail(ST_USAGE, "no command %s; wanmpi --help lists them", name);

@@ -1,5 +1,8 @@
 #include "launch/options.h"
 
+#include "runtime/nearest.h"
+#include "runtime/readfile.h"
+
 #include <assert.h>
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -27,60 +30,14 @@ static bool is_string(const struct option *row)
 
 static bool valued(const struct option *row)
 {
-    return row->type != OPT_SWITCH && row->type != OPT_REFUSED;
+    return row->type != OPT_SWITCH;
 }
 
 static void mark_given(const struct option_set *set, const struct option *row)
 {
     assert(set->count <= OPTIONS_MAX);
     if (set->given != NULL)
-        *set->given |= UINT64_C(1) << (row - set->rows);
-}
-
-/* Edits that make one word of the other. Words are short: two rows on the stack do. */
-static int distance(const char *a, const char *b)
-{
-    int row[NAME_MAX_LEN + 1];
-    const int n = (int)strlen(b);
-
-    if (n > NAME_MAX_LEN)
-        return NAME_MAX_LEN;
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 0; a[i] != 0; i++) {
-        int diagonal = row[0];
-        row[0] = i + 1;
-        for (int j = 0; j < n; j++) {
-            const int above = row[j + 1];
-            int best = diagonal + (a[i] != b[j]);
-            best = above + 1 < best ? above + 1 : best;
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            diagonal = above;
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
-const char *options_nearest(const char *word, const char *const *known, int count)
-{
-    const int length = (int)strlen(word);
-    const int allowed = length / 3 > 2 ? length / 3 : 2;
-    const char *nearest = NULL;
-    int least = allowed + 1;
-
-    if (length > NAME_MAX_LEN)
-        return NULL;
-    for (int i = 0; i < count; i++) {
-        // The beginning of a word counts as near: argparse takes such abbreviations.
-        const bool begins = length >= 3 && strncmp(word, known[i], (size_t)length) == 0;
-        const int d = begins ? 1 : distance(word, known[i]);
-        if (d < least && d < (int)strlen(known[i])) {
-            least = d;
-            nearest = known[i];
-        }
-    }
-    return nearest;
+        set->given[row - set->rows] = true;
 }
 
 static const char *nearest_row(const char *name, unsigned mask, const struct option_set *sets,
@@ -92,11 +49,11 @@ static const char *nearest_row(const char *name, unsigned mask, const struct opt
     for (int s = 0; s < count; s++) {
         for (int i = 0; i < sets[s].count && n < (int)COUNT(known); i++) {
             const struct option *row = &sets[s].rows[i];
-            if (taken(row, mask) && !row->positional && row->type != OPT_REFUSED)
+            if (taken(row, mask) && !row->positional && !row->hidden)
                 known[n++] = row->name;
         }
     }
-    return options_nearest(name, known, n);
+    return nearest_word(name, known, n);
 }
 
 static const struct option *find_row(const struct option_set *set, const char *name)
@@ -108,50 +65,6 @@ static const struct option *find_row(const struct option_set *set, const char *n
             return row;
     }
     return NULL;
-}
-
-status options_read_file(const char *path, size_t most, char **text)
-{
-    status st = ST_OK;
-    FILE *f = fopen(path, "rb");
-    char *data = NULL;
-    size_t used = 0, room = 0;
-
-    if (f == NULL)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
-    for (;;) {
-        if (used == room) {
-            char *grown = realloc(data, (room = room ? 2 * room : 4096) + 1);
-            if (grown == NULL) {
-                st = fail(ST_MEMORY, "%s: no memory for %zu bytes", path, room);
-                goto out;
-            }
-            data = grown;
-        }
-        const size_t got = fread(data + used, 1, room - used, f);
-        used += got;
-        if (got == 0)
-            break;
-        if (used > most) {
-            st = fail(ST_FORMAT, "%s: more than %zu bytes; not what was expected here", path, most);
-            goto out;
-        }
-    }
-    if (ferror(f)) {
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
-        goto out;
-    }
-    if (memchr(data, 0, used) != NULL) {
-        st = fail(ST_FORMAT, "%s: holds zero bytes; text was expected", path);
-        goto out;
-    }
-    data[used] = 0;
-    *text = data;
-    data = NULL;
-out:
-    free(data);
-    fclose(f);
-    return st;
 }
 
 /* "unipc, dpm++ or euler" of "unipc|dpm++|euler". */
@@ -245,7 +158,7 @@ static status set_text(const char *what, char **to, const char *word)
         return set_string(to, word);
     if (word[1] == 0)
         return fail(ST_USAGE, "%s @: a file name belongs behind the @", what);
-    TRY(options_read_file(word + 1, 1 << 20, &text));
+    TRY(readfile_text(word + 1, 1 << 20, &text));
     for (size_t n = strlen(text); n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'); n--)
         text[n - 1] = 0;
     free(*to);
@@ -320,8 +233,6 @@ static status set_word(const struct option_set *set, const struct option *row, c
         break;
     case OPT_PAIR:
         return set_pair(row, what, to, word);
-    case OPT_REFUSED:
-        break;
     }
     return ST_OK;
 }
@@ -359,8 +270,6 @@ static status parse_flag(const char *command, unsigned mask, const struct option
             return fail(ST_USAGE, "%s does not use %s; see wanmpi %s --help", command, flag,
                         command);
         mark_given(&sets[s], row);
-        if (row->type == OPT_REFUSED)
-            return fail(ST_USAGE, "%s: %s", flag, row->help);
         if (row->type == OPT_SWITCH && value == NULL) {
             *(int *)field(&sets[s], row) = 1;
             return ST_OK;
@@ -457,7 +366,7 @@ void options_help(FILE *out, unsigned mask, const struct option_set *sets, int c
             const struct option *row = &sets[s].rows[i];
             char left[96], names[64] = "";
             group = row->group != NULL ? row->group : group;
-            if (!taken(row, mask) || row->type == OPT_REFUSED)
+            if (!taken(row, mask) || row->hidden)
                 continue;
             if (group != NULL && group != written)
                 fprintf(out, "\n%s\n", group);
@@ -497,8 +406,6 @@ static bool holds(const struct option_set *set, const struct option *row)
         return *(char *const *)from != NULL;
     case OPT_PAIR:
         return *(const int *)from > 0;
-    case OPT_REFUSED:
-        break;
     }
     return false;
 }
@@ -533,8 +440,6 @@ static bool add_value(cJSON *object, const struct option_set *set, const struct 
     case OPT_PAIR:
         snprintf(word, sizeof(word), "%d%c%d", number[0], row->joint, number[1]);
         return cJSON_AddStringToObject(object, row->name, word) != NULL;
-    case OPT_REFUSED:
-        break;
     }
     return true;
 }
@@ -579,8 +484,6 @@ static status set_json(const struct option_set *set, const struct option *row, c
 {
     const bool number = row->type == OPT_INT || row->type == OPT_I64 || row->type == OPT_DOUBLE;
 
-    if (row->type == OPT_REFUSED)
-        return fail(ST_USAGE, "%s: %s", what, row->help);
     if (row->type == OPT_SWITCH || row->type == OPT_BOOL) {
         if (!cJSON_IsBool(item))
             return fail(ST_USAGE, "%s: true or false was expected", what);
@@ -629,30 +532,33 @@ out:
 }
 
 /* Bytes of a field that is no string. */
-static const size_t sizes[] = { [OPT_SWITCH] = sizeof(int),    [OPT_BOOL] = sizeof(int),
-                                [OPT_INT] = sizeof(int),       [OPT_I64] = sizeof(int64_t),
-                                [OPT_DOUBLE] = sizeof(double), [OPT_CHOICE] = sizeof(int),
-                                [OPT_PAIR] = sizeof(int[2]),   [OPT_REFUSED] = 0 };
+static const size_t sizes[] = {
+    [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),      [OPT_INT] = sizeof(int),
+    [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double), [OPT_CHOICE] = sizeof(int),
+    [OPT_PAIR] = sizeof(int[2])
+};
 
-status options_copy(const struct option_set *to, const struct option_set *from, uint64_t rows)
+status options_copy(const struct option_set *to, const struct option_set *from, int index)
 {
+    const struct option *row = &from->rows[index];
+    char **target = field(to, row), *const *source = field(from, row);
+
     assert(to->rows == from->rows);
-    for (int i = 0; i < from->count; i++) {
-        const struct option *row = &from->rows[i];
-        if ((rows >> i & 1) == 0)
-            continue;
-        if (!is_string(row)) {
-            memcpy(field(to, row), field(from, row), sizes[row->type]);
-            continue;
-        }
-        char **target = field(to, row), *const *source = field(from, row);
-        if (*source != NULL) {
-            TRY(set_string(target, *source));
-        } else {
-            free(*target);
-            *target = NULL;
-        }
+    if (!is_string(row)) {
+        memcpy(field(to, row), field(from, row), sizes[row->type]);
+        return ST_OK;
     }
+    if (*source != NULL)
+        return set_string(target, *source);
+    free(*target);
+    *target = NULL;
+    return ST_OK;
+}
+
+status options_copy_all(const struct option_set *to, const struct option_set *from)
+{
+    for (int i = 0; i < from->count; i++)
+        TRY(options_copy(to, from, i));
     return ST_OK;
 }
 

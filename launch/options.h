@@ -30,11 +30,10 @@ enum option_type {
     OPT_STRING, // char *
     OPT_TEXT,   // char *: a string; @FILE takes the file's content
     OPT_CHOICE, // int: index of one of `choices`
-    OPT_PAIR,   // int[2]: two numbers joined by `joint`
-    OPT_REFUSED // known, but nothing here uses it; `help` is the line that says why
+    OPT_PAIR    // int[2]: two numbers joined by `joint`
 };
 
-#define OPTIONS_MAX 64 // rows of a set whose `given` is kept
+#define OPTIONS_MAX 256 // rows of a set, at most
 
 struct option {
     const char *name; // with '_'
@@ -47,6 +46,7 @@ struct option {
     char joint;          // of OPT_PAIR: '*' or ','
     bool wide_joint;     // 'x' joins too
     bool positional;     // taken from the words that are no flags, in the order of the rows
+    bool hidden;         // left out of help
     double least, most;  // of numbers; both 0: any
     unsigned commands;   // commands that take it, a mask of the caller's; 0: all
     unsigned marks;      // for the caller
@@ -57,7 +57,7 @@ struct option_set {
     const struct option *rows;
     int count;
     void *fields;
-    uint64_t *given; // bit i: row i was given; NULL where nobody asks
+    bool *given; // [OPTIONS_MAX] whether row i was given; NULL: not recorded
 };
 
 /* Reads argv[0 .. argc): the words behind the command. `mask` is held against the rows' commands.
@@ -78,16 +78,11 @@ status options_to_json(const struct option_set *set, char **text);
 status options_from_json(const struct option_set *set, unsigned mask, const char *text,
                          const char *where);
 
-/* Copies fields of `from` to `to` (same rows): those of `rows`, a mask as in `given`. */
-status options_copy(const struct option_set *to, const struct option_set *from, uint64_t rows);
+/* Copies a field of `from` to `to` (same rows): that of row `index`; or all of them. ST_MEMORY. */
+status options_copy(const struct option_set *to, const struct option_set *from, int index);
+status options_copy_all(const struct option_set *to, const struct option_set *from);
 
 /* Whether both hold the same in row `index`; doubles to the bit. */
 bool options_same(const struct option_set *a, const struct option_set *b, int index);
-
-/* The known word nearest to `word`, or NULL when none is near. */
-const char *options_nearest(const char *word, const char *const *known, int count);
-
-/* Everything a file holds, with a 0 behind it; malloc'ed. At most `most` bytes. */
-status options_read_file(const char *path, size_t most, char **text);
 
 #endif

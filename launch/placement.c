@@ -15,16 +15,18 @@ static status set_to_text(hwloc_const_cpuset_t set, char *text, size_t size)
     return ST_OK;
 }
 
+/* Loads this machine's topology, or that of a description: XML or hwloc's synthetic form. */
 static status load(hwloc_topology_t *topology, const char *described)
 {
     if (hwloc_topology_init(topology) != 0)
-        return fail(ST_MEMORY, "no memory for hwloc");
+        return fail(ST_MEMORY, "cannot allocate memory for hwloc");
     hwloc_topology_set_io_types_filter(*topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT); // GPUs
     if (described != NULL && described[0] == '<'
             ? hwloc_topology_set_xmlbuffer(*topology, described, (int)strlen(described) + 1) != 0
             : described != NULL && hwloc_topology_set_synthetic(*topology, described) != 0) {
         hwloc_topology_destroy(*topology);
-        return fail(ST_USAGE, "'%s' describes no machine; write it like \"pack:2 core:8 pu:2\"",
+        return fail(ST_USAGE,
+                    "'%s' is not a machine description; write it like \"pack:2 core:8 pu:2\"",
                     described);
     }
     if (hwloc_topology_load(*topology) != 0) {
@@ -34,7 +36,7 @@ static status load(hwloc_topology_t *topology, const char *described)
     return ST_OK;
 }
 
-/* PUs that process `pid` may run on (0: this thread), as a list. */
+/* Writes the PUs that process `pid` (0: this thread) may run on, as a list. */
 static status affinity(pid_t pid, char *list, size_t size)
 {
     status st = ST_OK;
@@ -43,7 +45,7 @@ static status affinity(pid_t pid, char *list, size_t size)
     hwloc_bitmap_t set = hwloc_bitmap_alloc();
     int most = 1024;
 
-    for (; most <= 1 << 18; most *= 2) { // the kernel wants room for all the cores it knows
+    for (; most <= 1 << 18; most *= 2) { // EINVAL if smaller than the kernel's mask
         CPU_FREE(mask);
         mask = CPU_ALLOC(most);
         bytes = CPU_ALLOC_SIZE(most);
@@ -51,7 +53,7 @@ static status affinity(pid_t pid, char *list, size_t size)
             break;
     }
     if (mask == NULL || most > 1 << 18 || set == NULL) {
-        st = fail(ST_DEVICE, "the system does not say which cores this rank may use");
+        st = fail(ST_DEVICE, "cannot find out which cores this rank may use");
         goto out;
     }
     for (int i = 0; i < most; i++) {
@@ -65,7 +67,7 @@ out:
     return st;
 }
 
-status placement_beside(struct placement_node *node, const char *gpu)
+status placement_near_gpu(struct placement_node *node, const char *gpu)
 {
     status st;
     hwloc_topology_t topology;
@@ -77,61 +79,61 @@ status placement_beside(struct placement_node *node, const char *gpu)
         hwloc_bitmap_free(usable);
         return st;
     }
-    if (node->given[0] == 0)
+    if (node->allowed[0] == 0)
         hwloc_bitmap_copy(usable, hwloc_topology_get_allowed_cpuset(topology));
-    else if (hwloc_bitmap_list_sscanf(usable, node->given) != 0)
-        st = fail(ST_USAGE, "'%s' is no list of cores like \"0-7,16\"", node->given);
+    else if (hwloc_bitmap_list_sscanf(usable, node->allowed) != 0)
+        st = fail(ST_USAGE, "'%s' is not a list of cores like \"0-7,16\"", node->allowed);
     at = hwloc_get_pcidev_by_busidstring(topology, gpu);
     at = at != NULL ? hwloc_get_non_io_ancestor_obj(topology, at) : NULL;
     if (st == ST_OK && at != NULL && hwloc_bitmap_intersects(usable, at->cpuset)) {
         hwloc_bitmap_and(usable, usable, at->cpuset);
-        st = set_to_text(usable, node->given, sizeof(node->given));
+        st = set_to_text(usable, node->allowed, sizeof(node->allowed));
     }
     hwloc_bitmap_free(usable);
     hwloc_topology_destroy(topology);
     return st;
 }
 
-/* What rank 0 needs to know of every rank, and what it answers. */
-struct sharer {
-    char host[64], given[512];
-    int rank, size;
+/* What rank 0 gathers from every rank, and the result that it broadcasts. */
+struct rank_info {
+    char host[64], allowed[512];
+    int rank, size; // among the ranks with the same host and allowed PUs
 };
 
-static void count_sharers(struct sharer *all, int ranks)
+static void number_ranks(struct rank_info *all, int ranks)
 {
     for (int i = 0; i < ranks; i++) {
         for (int j = 0; j < ranks; j++) {
-            const bool same =
-                strcmp(all[i].host, all[j].host) == 0 && strcmp(all[i].given, all[j].given) == 0;
+            const bool same = strcmp(all[i].host, all[j].host) == 0 &&
+                              strcmp(all[i].allowed, all[j].allowed) == 0;
             all[i].size += same;
             all[i].rank += same && j < i;
         }
     }
 }
 
-status placement_here(struct world *w, const char *gpu, struct placement_node *node)
+status placement_detect(struct world *w, const char *gpu, struct placement_node *node)
 {
     status st;
-    // mpirun passes a policy on only when somebody set one (--bind-to, or the same as a variable).
+    // mpirun passes a policy on only if the user set one (--bind-to, or the MCA variable).
     const bool by_mpirun = getenv("OMPI_COMM_WORLD_RANK") != NULL;
-    const bool asked = getenv("OMPI_MCA_hwloc_base_binding_policy") != NULL;
+    const bool requested = getenv("OMPI_MCA_hwloc_base_binding_policy") != NULL;
     const char *threads = getenv("OMP_NUM_THREADS");
-    struct sharer mine = { .host = "" }, *all = calloc((size_t)w->size, sizeof(*all));
+    struct rank_info mine = { .host = "" }, *all = calloc((size_t)w->size, sizeof(*all));
 
     gethostname(mine.host, sizeof(mine.host) - 1);
-    // Our parent is mpirun, or its daemon on this node: it has all that the job was given here.
+    // The parent process is mpirun, or its daemon on this node: it may use all cores of the job.
     *node = (struct placement_node){ .threads = 0 };
-    st = affinity(by_mpirun && !asked ? getppid() : 0, node->given, sizeof(node->given));
+    st = affinity(by_mpirun && !requested ? getppid() : 0, node->allowed, sizeof(node->allowed));
     if (st == ST_OK && gpu != NULL)
-        st = placement_beside(node, gpu);
-    memcpy(mine.given, node->given, sizeof(mine.given));
+        st = placement_near_gpu(node, gpu);
+    memcpy(mine.allowed, node->allowed, sizeof(mine.allowed));
     if (all == NULL)
-        st = fail(ST_MEMORY, "no memory for %d ranks", w->size);
+        st = fail(ST_MEMORY, "cannot allocate memory for %d ranks", w->size);
     TRY_OUT(agree(w, st));
     world_gather(w, &mine, sizeof(mine), all);
     if (w->rank == 0)
-        count_sharers(all, w->size);
+        number_ranks(all, w->size);
     world_broadcast(w, all, (size_t)w->size * sizeof(*all), 0);
     node->rank = all[w->rank].rank;
     node->size = all[w->rank].size;
@@ -141,7 +143,7 @@ out:
     return st;
 }
 
-/* Cores of which at least one PU may be used; *count of them in `cores`, when that is not NULL. */
+/* Counts the cores of which at least one PU may be used, and lists them in `cores` if not NULL. */
 static int usable_cores(hwloc_topology_t t, hwloc_const_cpuset_t usable, hwloc_obj_t *cores)
 {
     int count = 0;
@@ -172,9 +174,9 @@ status placement_choose(struct placement *p, const struct placement_node *node, 
         return st;
     }
     hwloc_bitmap_copy(usable, hwloc_topology_get_allowed_cpuset(topology));
-    if (node->given[0] != 0) {
-        if (hwloc_bitmap_list_sscanf(mine, node->given) != 0) {
-            st = fail(ST_USAGE, "'%s' is no list of cores like \"0-7,16\"", node->given);
+    if (node->allowed[0] != 0) {
+        if (hwloc_bitmap_list_sscanf(mine, node->allowed) != 0) {
+            st = fail(ST_USAGE, "'%s' is not a list of cores like \"0-7,16\"", node->allowed);
             goto out;
         }
         hwloc_bitmap_and(usable, usable, mine);
@@ -182,18 +184,18 @@ status placement_choose(struct placement *p, const struct placement_node *node, 
     }
     count = usable_cores(topology, usable, NULL);
     if (count == 0) {
-        st = fail(ST_USAGE, "none of the cores %s is one of this machine's", node->given);
+        st = fail(ST_USAGE, "none of the cores %s exists on this machine", node->allowed);
         goto out;
     }
     cores = calloc((size_t)count, sizeof(hwloc_obj_t));
     if (cores == NULL) {
-        st = fail(ST_MEMORY, "no memory for %d cores", count);
+        st = fail(ST_MEMORY, "cannot allocate memory for %d cores", count);
         goto out;
     }
     usable_cores(topology, usable, cores);
     p->all_cores = count;
     p->cores = 1;
-    if (node->size > count) { // the system spreads the ranks better than we would
+    if (node->size > count) { // more ranks than cores: leave the choice to the kernel
         hwloc_bitmap_copy(mine, usable);
     } else {
         const int first = (int)((int64_t)count * node->rank / node->size);
@@ -229,7 +231,7 @@ out:
     return st;
 }
 
-/* A number in a file, -1 when there is none ("max"). */
+/* The number after `key` in a file; -1 if there is none ("max"). */
 static int64_t number_in(const char *path, const char *key)
 {
     FILE *f = fopen(path, "r");

@@ -1,10 +1,10 @@
 /* wanmpi plan: what a request takes, on this machine or on a described one, without weights. */
 #include "launch/commands.h"
 #include "launch/job.h"
+#include "runtime/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define GIB ((double)(1 << 30))
 
@@ -82,8 +82,7 @@ static status measure(struct device *dev, enum dtype dt, double *tflops)
     const int64_t m = gpu ? 8192 : 512, n = gpu ? 8192 : 1536, k = gpu ? 4096 : 1536;
     struct arena a = { 0 };
     struct tensor out, x, w, room, none = { 0 };
-    struct timespec from, to;
-    double s = 0;
+    double from, s = 0;
     int times = 0;
     status st;
 
@@ -96,12 +95,11 @@ static status measure(struct device *dev, enum dtype dt, double *tflops)
     TRY_OUT(scramble(dev, x, tensor_slice(room, 0, 0, m * k)));
     TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
     TRY_OUT(device_wait(dev));
-    clock_gettime(CLOCK_MONOTONIC, &from);
+    from = clock_seconds();
     for (; s < 0.25; times++) {
         TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
         TRY_OUT(device_wait(dev));
-        clock_gettime(CLOCK_MONOTONIC, &to);
-        s = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+        s = clock_seconds() - from;
     }
     *tflops = 2.0 * (double)(m * n * k) * times / s / 1e12;
 out:
@@ -111,51 +109,66 @@ out:
 
 static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
 {
-    return a->device == b->device && a->host == b->host && a->step.flops == b->step.flops &&
-           a->step.sent == b->step.sent && a->decode.flops == b->decode.flops;
+    if (a->device != b->device || a->host != b->host || a->count != b->count)
+        return false;
+    for (int i = 0; i < a->count; i++)
+        if (a->stage[i].flops != b->stage[i].flops || a->stage[i].sent != b->stage[i].sent)
+            return false;
+    return true;
 }
 
-static void print_rows(const struct plan_rank *all, int ranks)
+static void print_stages(const struct plan_rank *p)
 {
-    printf("%-9s %9s %9s %9s %9s %9s | %9s %9s | %9s %9s %7s\n", "rank", "weights", "run", "step",
-           "vae", "decode", "device", "host", "TFLOP", "sent", "msgs");
-    printf("%-9s %9s %9s %9s %9s %9s | %9s %9s | %9s %9s %7s\n", "", "MB", "MB", "MB", "MB", "MB",
-           "peak MB", "MB", "/step", "MB/step", "/step");
+    for (int i = 0; i < p->count; i++) {
+        const struct plan_stage *s = &p->stage[i];
+
+        printf("  %-8s %10.1f %10.1f %10.1f %11.3f %10.1f %9.0f\n", s->name,
+               (double)s->weights / 1e6, (double)s->run / 1e6, (double)s->scratch / 1e6,
+               s->flops / 1e12, s->sent / 1e6, s->messages);
+    }
+}
+
+/* Ranks with the same numbers are printed once. */
+static void print_ranks(const struct plan_rank *all, int ranks)
+{
+    printf("stages     weights MB     run MB scratch MB       TFLOP    sent MB  messages\n");
     for (int i = 0; i < ranks;) {
         const struct plan_rank *p = &all[i];
-        char name[24];
         int last = i;
 
         while (last + 1 < ranks && same_rank(&all[last + 1], p))
             last++;
         if (last > i)
-            snprintf(name, sizeof(name), "%d-%d", i, last);
+            printf("ranks %d-%d", i, last);
         else
-            snprintf(name, sizeof(name), "%d", i);
-        printf("%-9s %9.1f %9.1f %9.1f %9.1f %9.1f | %9.1f %9.1f | %9.3f %9.1f %7.0f\n", name,
-               (double)p->step.weights / 1e6, (double)p->step.run / 1e6,
-               (double)p->step.scratch / 1e6, (double)p->decode.weights / 1e6,
-               (double)p->decode.scratch / 1e6, (double)p->device / 1e6, (double)p->host / 1e6,
-               p->step.flops / 1e12, p->step.sent / 1e6, p->step.messages);
+            printf("rank %d", i);
+        printf(": at most %.1f MB on the device, %.1f MB of the host\n", (double)p->device / 1e6,
+               (double)p->host / 1e6);
+        print_stages(p);
         i = last + 1;
     }
 }
 
+/* The step is one of many; "begin" counts with the text. */
 static void print_time(const struct plan_rank *all, int ranks, int steps, const struct machine *m)
 {
     struct plan_rank most = { 0 };
-    double step, decode, text;
+    double total = 0;
     char buffer[24];
 
     for (int i = 0; i < ranks; i++)
         plan_cover(&most, &all[i]);
-    step = most.step.flops / m->tflops / 1e12 + most.step.sent / m->link_gbs / 1e9;
-    decode = most.decode.flops / m->tflops / 1e12 + most.decode.sent / m->link_gbs / 1e9;
-    text = most.text.flops / m->tflops / 1e12;
-    printf("time      about %.3g s a step, %.3g s for the text, %.3g s decoding: %s in all, at "
-           "%.3g TFLOP/s a rank and %.3g GB/s, nothing overlapped\n",
-           step, text, decode, progress_time(buffer, text + step * steps + decode), m->tflops,
-           m->link_gbs);
+    printf("time      about");
+    for (int i = 0; i < most.count; i++) {
+        const struct plan_stage *s = &most.stage[i];
+        const double seconds = s->flops / m->tflops / 1e12 + s->sent / m->link_gbs / 1e9;
+        const bool step = strcmp(s->name, STAGE_STEP) == 0;
+
+        printf("%s %.3g s for %s%s", i > 0 ? "," : "", seconds, step ? "a " : "", s->name);
+        total += step ? seconds * steps : seconds;
+    }
+    printf(": %s in all, at %.3g TFLOP/s a rank and %.3g GB/s, nothing overlapped\n",
+           progress_time(buffer, total), m->tflops, m->link_gbs);
 }
 
 /* Whether the largest rank fits, and if not with --dit_fsdp whether it would. Without GPUs the
@@ -193,7 +206,7 @@ static status gpu_memory(const struct device *dev, double *bytes)
     return ST_OK;
 }
 
-static status plan(const struct request *r, struct machine *m, const struct model_config *config,
+static status plan(const struct request *r, struct machine *m, const struct model *model,
                    struct device *dev, int world_size)
 {
     const bool described = m->nodes > 0 || m->gpus > 0;
@@ -207,7 +220,7 @@ static status plan(const struct request *r, struct machine *m, const struct mode
 
     if (described && m->ranks > 0)
         return fail(ST_USAGE, "--ranks is for this machine; a described one has --nodes * --gpus");
-    TRY(job_plan_input(&in, r, config, dev->table, ranks, described ? per_node : ranks, 2));
+    TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks, 2));
     if (m->tflops == 0 && described)
         m->tflops = 600;
     else if (m->tflops == 0)
@@ -224,15 +237,16 @@ static status plan(const struct request *r, struct machine *m, const struct mode
         return fail(ST_MEMORY, "no host memory for %d ranks", ranks);
     for (int i = 0; i < ranks; i++)
         TRY_OUT(plan_rank(&in, i, &all[i]));
-    printf("model     %s: %d layers of %lld, %d heads, %s\n", r->task_name, config->dit.layers,
-           (long long)config->dit.dim, config->dit.heads, in.cdt == DT_BF16 ? "bf16" : "fp32");
+    printf("model     %s: %d layers of %lld, %d heads, %s\n", r->task_name,
+           model_dit(model)->layers, (long long)model_dit(model)->dim, model_dit(model)->heads,
+           in.cdt == DT_BF16 ? "bf16" : "fp32");
     printf("video     %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
            r->size[0], r->size[1], r->frame_num, (long long)in.latent.c, (long long)in.latent.t,
            (long long)in.latent.h, (long long)in.latent.w,
            (long long)(in.latent.t * (in.latent.h / 2) * (in.latent.w / 2)), in.steps);
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s\n", ranks, in.mesh.cfg,
            in.mesh.ring, in.mesh.ulysses, in.fsdp ? "sharded" : "replicated");
-    print_rows(all, ranks);
+    print_ranks(all, ranks);
     print_fit(&in, all, memory, r->device == USE_CUDA);
     print_time(all, ranks, in.steps, m);
 out:
@@ -242,8 +256,9 @@ out:
 
 static status run_plan(struct request *r, struct machine *m, int world_size)
 {
-    const struct model_config *config = &preset_find(r->task->preset)->config;
+    struct model model = preset_model(preset_find(r->task->presets[0]));
     struct checkpoint c = { 0 };
+    struct tokenizer *tokenizer = NULL;
     struct table table;
     struct device dev = { 0 };
     status st;
@@ -256,13 +271,16 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
     else
         TRY_OUT(device_open_cpu(&dev, r->threads > 0 ? r->threads : 1, &table, table.workspace));
     if (r->ckpt_dir != NULL) {
-        TRY_OUT(checkpoint_open(&c, r->ckpt_dir));
-        for (int part = 0; part < PART_COUNT; part++)
-            TRY_OUT(checkpoint_part(&c, (enum part)part));
-        config = &c.config;
+        TRY_OUT(checkpoint_open(&c, r->ckpt_dir, model_parts));
+        for (int i = 0; i < MODEL_PART_COUNT && r->task->parts[i] != NULL; i++)
+            TRY_OUT(checkpoint_part(&c, r->task->parts[i]));
+        model = model_of_checkpoint(&c);
+        TRY_OUT(model_check(&model, c.path));
+        TRY_OUT(pipeline_tokenizer(&tokenizer, &c));
     }
-    TRY_OUT(plan(r, m, config, &dev, world_size));
+    TRY_OUT(plan(r, m, &model, &dev, world_size));
 out:
+    tokenizer_close(tokenizer);
     checkpoint_close(&c);
     device_close(&dev);
     return st;
@@ -280,6 +298,7 @@ status cmd_plan(struct world *w, int argc, char **argv)
         TRY_OUT(request_parse(&r, CMD_PLAN, &set, 1, argc, argv));
         if (r.device < 0 && (m.nodes > 0 || m.gpus > 0))
             r.device = USE_CUDA;
+        TRY_OUT(request_choose_task(&r));
         TRY_OUT(request_complete(&r, CMD_PLAN));
         TRY_OUT(run_plan(&r, &m, w->size));
     }

@@ -1,21 +1,19 @@
 #include "launch/progress.h"
 
+#include "runtime/clock.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LINE_EVERY 10.0    // seconds between lines in a file
-#define REWRITE_EVERY 0.05 // seconds between two looks of the line on a terminal
+#define REWRITE_EVERY 0.05 // seconds between updates on a terminal
 
-static double clock_seconds(void *payload)
+static double real_time(void *payload)
 {
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return clock_seconds();
 }
 
 static int terminal_columns(int fd)
@@ -25,12 +23,12 @@ static int terminal_columns(int fd)
     return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
 }
 
-void progress_init(struct progress *p, FILE *out, bool speaks)
+void progress_init(struct progress *p, FILE *out, bool enabled)
 {
     const char *term = getenv("TERM");
 
-    *p = (struct progress){ .out = speaks ? out : NULL, .now = clock_seconds };
-    if (!speaks)
+    *p = (struct progress){ .out = enabled ? out : NULL, .now = real_time };
+    if (!enabled)
         return;
     p->terminal = isatty(fileno(out)) && term != NULL && strcmp(term, "dumb") != 0;
     p->columns = terminal_columns(fileno(out));
@@ -47,19 +45,20 @@ const char *progress_time(char *buffer, double seconds)
     return buffer;
 }
 
-/* Seconds a step takes: the first is left out once there are others, it loads and warms up. */
+/* Seconds per step. The first step, which includes loading and warm-up, counts only while it is the
+ * only one. */
 static double step_seconds(const struct progress *p, double now)
 {
     const int64_t steps = p->done - p->first;
 
     if (steps <= 0)
         return 0;
-    if (p->done > p->at_second)
-        return (now - p->second) / (double)(p->done - p->at_second);
+    if (p->done > p->first_end_done)
+        return (now - p->first_end) / (double)(p->done - p->first_end_done);
     return (now - p->started) / (double)steps;
 }
 
-/* "4.21 s/step" or "12.3 frames/s", whichever has the better number. */
+/* "4.21 s/step" for slow steps, "12.3 frames/s" for fast ones. */
 static void rate_text(char *text, size_t size, const struct progress *p, double each)
 {
     if (each <= 0)
@@ -72,16 +71,16 @@ static void rate_text(char *text, size_t size, const struct progress *p, double 
 
 static void close_line(struct progress *p)
 {
-    if (p->open)
+    if (p->line_open)
         fputs("\r\033[K", p->out);
-    p->open = false;
+    p->line_open = false;
 }
 
 static void rewrite(struct progress *p, double now)
 {
     const double each = step_seconds(p, now), left = each * (double)(p->total - p->done);
     char rate[48], time[24], tail[128], bar[64];
-    int room;
+    int width;
 
     if (p->total == 0) {
         fprintf(p->out, "\r%s ...\033[K", p->stage);
@@ -91,15 +90,15 @@ static void rewrite(struct progress *p, double now)
         if (each > 0)
             snprintf(tail + strlen(tail), sizeof(tail) - strlen(tail), "  %s left",
                      progress_time(time, left));
-        room = p->columns - (int)strlen(p->stage) - (int)strlen(tail) - 6;
-        room = room > 40 ? 40 : room;
-        for (int i = 0; i < room; i++)
-            bar[i] = i * p->total < room * p->done ? '#' : '-';
-        bar[room > 0 ? room : 0] = 0;
+        width = p->columns - (int)strlen(p->stage) - (int)strlen(tail) - 6;
+        width = width > 40 ? 40 : width;
+        for (int i = 0; i < width; i++)
+            bar[i] = i * p->total < width * p->done ? '#' : '-';
+        bar[width > 0 ? width : 0] = 0;
         fprintf(p->out, "\r%s  [%s]%s\033[K", p->stage, bar, tail);
     }
     fflush(p->out);
-    p->open = true;
+    p->line_open = true;
 }
 
 static void write_line(struct progress *p, double now)
@@ -123,9 +122,9 @@ void progress_stage(struct progress *p, const char *name, int64_t first, int64_t
     progress_end(p);
     snprintf(p->stage, sizeof(p->stage), "%s", name);
     snprintf(p->unit, sizeof(p->unit), "%s", unit != NULL ? unit : "");
-    p->first = p->done = p->at_second = first;
+    p->first = p->done = p->first_end_done = first;
     p->total = total;
-    p->started = p->spoke = p->now(p->payload);
+    p->started = p->printed = p->now(p->payload);
     p->in_stage = true;
     if (p->terminal) {
         rewrite(p, p->started);
@@ -135,7 +134,7 @@ void progress_stage(struct progress *p, const char *name, int64_t first, int64_t
     }
 }
 
-void progress_done(struct progress *p, int64_t done)
+void progress_update(struct progress *p, int64_t done)
 {
     double now;
 
@@ -143,19 +142,19 @@ void progress_done(struct progress *p, int64_t done)
         return;
     now = p->now(p->payload);
     if (p->done == p->first && done > p->first) {
-        p->second = now;
-        p->at_second = done;
+        p->first_end = now;
+        p->first_end_done = done;
     }
     const bool first = p->done == p->first;
     p->done = done;
     if (p->terminal) {
-        if (first || done == p->total || now - p->spoke >= REWRITE_EVERY) {
+        if (first || done == p->total || now - p->printed >= REWRITE_EVERY) {
             rewrite(p, now);
-            p->spoke = now;
+            p->printed = now;
         }
-    } else if (p->total > 0 && (first || done == p->total || now - p->spoke >= LINE_EVERY)) {
+    } else if (p->total > 0 && (first || done == p->total || now - p->printed >= LINE_EVERY)) {
         write_line(p, now);
-        p->spoke = now;
+        p->printed = now;
     }
 }
 
@@ -176,7 +175,7 @@ void progress_end(struct progress *p)
     p->in_stage = false;
 }
 
-void progress_line(struct progress *p, const char *format, ...)
+void progress_print(struct progress *p, const char *format, ...)
 {
     va_list args;
 

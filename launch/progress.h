@@ -1,7 +1,7 @@
-/* progress.h - what is going on, for the one who waits.
+/* progress.h - progress output of rank 0.
  *
- * On a terminal one line that rewrites itself; in a file plain lines: the first and last step of a
- * stage, and between them one every ten seconds. A rank that does not speak says nothing.
+ * On a terminal: one line, rewritten in place. In a file: plain lines for the first and the last
+ * step of a stage, and every ten seconds between them. Other ranks print nothing.
  *
  *     sampling  [#########---------]  17/50  4.21 s/step  2:19 left                            */
 #ifndef LAUNCH_PROGRESS_H
@@ -12,32 +12,32 @@
 #include <stdio.h>
 
 struct progress {
-    FILE *out; // NULL: says nothing
+    FILE *out; // NULL: no output
     bool terminal;
     int columns;
-    double (*now)(void *payload); // seconds; the tests bring their own
+    double (*now)(void *payload); // seconds; tests replace it
     void *payload;
 
     char stage[48], unit[16];
-    int64_t total, first, done; // done counts from `first` (a resumed run starts behind 0)
-    double started, spoke;
-    double second; // when the first step of the stage was done
-    int64_t at_second;
-    bool open; // a rewritten line stands on the terminal
+    int64_t total, first, done; // steps; `first` is above 0 in a resumed run
+    double started, printed;    // times of the stage's start and of the last output
+    double first_end;           // time at which the stage's first step was done
+    int64_t first_end_done;     // `done` at that time
+    bool line_open;             // the terminal shows a line that will be rewritten
     bool in_stage;
 };
 
-/* `speaks`: this is rank 0. Lines go to `out`. */
-void progress_init(struct progress *p, FILE *out, bool speaks);
+/* `enabled`: whether this rank prints, which is rank 0 only. Lines go to `out`. */
+void progress_init(struct progress *p, FILE *out, bool enabled);
 
-/* Begins a stage, ending the one before. total 0: without steps. `unit` is one step's name. */
+/* Begins a stage and ends the previous one. total 0: no steps. `unit` is the name of a step. */
 void progress_stage(struct progress *p, const char *name, int64_t first, int64_t total,
                     const char *unit);
-void progress_done(struct progress *p, int64_t done); // so many of `total` are done
-void progress_end(struct progress *p);                // of the stage; says how long it took
+void progress_update(struct progress *p, int64_t done); // so many of `total` are done
+void progress_end(struct progress *p);                  // of the stage; says how long it took
 
-/* A line between, whatever the stage. */
-void progress_line(struct progress *p, const char *format, ...)
+/* Prints a line, in any stage. */
+void progress_print(struct progress *p, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* "2:19", "1:02:03"; buffer of 24. */

@@ -12,16 +12,19 @@ enum { CMD_LINE = 8 }; // a line of a batch file
 enum { NUMBERS = 1, JOB = 2, VIDEO = 4 };
 // NUMBERS: another value gives another latent, so --resume keeps the run file's
 // JOB:     one value for a whole batch
-// VIDEO:   of no use to a single picture
+// VIDEO:   of no use to a single image
 
 #define ONE (CMD_GENERATE | CMD_PLAN | CMD_LINE)
 #define ALL (ONE | CMD_BATCH)
 #define AT(f) offsetof(struct request, f)
-#define T2V "this version does text to video only, which does not use it"
-#define EXTEND "this version does not rewrite prompts; write the longer prompt yourself"
-#define REFUSED(flag, why)                                                                         \
+
+/* An input of some tasks, as a mark of its row; task.h says which tasks take it. */
+#define INPUT_SHIFT 8
+#define INPUT_MARK(name) (NUMBERS | (1 + INPUT_##name) << INPUT_SHIFT)
+#define INPUT(flag, what)                                                                          \
     {                                                                                              \
-        .name = flag, .type = OPT_REFUSED, .help = why                                             \
+        .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
+        .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = true                   \
     }
 
 /* `plan` takes the same flags as `generate`, so that a line is priced by changing one word. */
@@ -30,7 +33,8 @@ static const struct option rows[] = {
       .positional = true, .commands = CMD_BATCH,
       .help = "one request a line, a JSON object with the flags' names as keys" },
     { "task", OPT_STRING, AT(task_name), .group = "What to make", .value = "TASK", .commands = ALL,
-      .marks = NUMBERS | JOB, .help = "what to do with which model (default t2v-14B)" },
+      .marks = NUMBERS | JOB,
+      .help = "what to do with which model (default: what the checkpoint is for)" },
     { "prompt", OPT_TEXT, AT(prompt), .value = "TEXT", .commands = ONE, .marks = NUMBERS,
       .help = "what the video shows; @FILE reads it from a file (default: the official example)" },
     { "negative_prompt", OPT_TEXT, AT(negative_prompt), .alias = "n_prompt", .value = "TEXT",
@@ -77,8 +81,10 @@ static const struct option rows[] = {
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB,
       .help =
-          "True frees the transformer while pictures are decoded, and reads it again for the next "
+          "True frees the transformer while frames are decoded, and reads it again for the next "
           "request; a batch keeps it by default" },
+    { "convert_model_dtype", OPT_SWITCH, AT(convert_model_dtype), .commands = ALL,
+      .marks = NUMBERS | JOB, .help = "the official flag for --precision bf16" },
     { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
       .help = "encode texts on rank 0's cores, not on its GPU" },
 
@@ -130,29 +136,30 @@ static const struct option rows[] = {
     { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE | CMD_PLAN,
       .help = "go on from a run file, on any number of ranks; the request is the file's" },
 
-    REFUSED("image", T2V),
-    REFUSED("first_frame", T2V),
-    REFUSED("last_frame", T2V),
-    REFUSED("src_video", T2V),
-    REFUSED("src_mask", T2V),
-    REFUSED("src_ref_images", T2V),
-    REFUSED("audio", T2V),
-    REFUSED("pose_video", T2V),
-    REFUSED("num_clip", T2V),
-    REFUSED("use_prompt_extend", EXTEND),
-    REFUSED("prompt_extend_method", EXTEND),
-    REFUSED("prompt_extend_model", EXTEND),
-    REFUSED("prompt_extend_target_lang", EXTEND),
-    REFUSED("convert_model_dtype", "use --precision bf16"),
+    // inputs that no task of this version takes: hidden
+    INPUT(image, "the image to start from"),
+    INPUT(first_frame, "the first frame"),
+    INPUT(last_frame, "the last frame"),
+    INPUT(src_video, "the video to edit or to control with"),
+    INPUT(src_mask, "what of it to change"),
+    INPUT(src_ref_images, "images to refer to, joined by commas"),
+    INPUT(audio, "the sound to move to"),
+    INPUT(pose_video, "the poses to follow"),
+    INPUT(num_clip, "how many clips to make one after the other"),
+    { "use_prompt_extend", OPT_SWITCH, AT(use_prompt_extend), .commands = ONE, .hidden = true,
+      .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
+    INPUT(prompt_extend_method, "how to rewrite it"),
+    INPUT(prompt_extend_model, "with which model"),
+    INPUT(prompt_extend_target_lang, "in which language"),
 };
 
-_Static_assert(COUNT(rows) <= OPTIONS_MAX, "request.given has a bit a row");
+_Static_assert(COUNT(rows) <= OPTIONS_MAX, "request.given has an entry for each row");
 _Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2,
                "the order of --sample_solver's choices");
 
 struct option_set request_options(struct request *r)
 {
-    return (struct option_set){ rows, COUNT(rows), r, &r->given };
+    return (struct option_set){ rows, COUNT(rows), r, r->given };
 }
 
 void request_init(struct request *r)
@@ -207,8 +214,8 @@ status request_parse(struct request *r, unsigned command, const struct option_se
 static bool given(const struct request *r, size_t offset)
 {
     for (size_t i = 0; i < COUNT(rows); i++) {
-        if (rows[i].offset == offset && rows[i].type != OPT_REFUSED)
-            return (r->given >> i & 1) != 0;
+        if (rows[i].offset == offset)
+            return r->given[i];
     }
     return false;
 }
@@ -270,7 +277,8 @@ static status fill_defaults(struct request *r)
     default_int(&r->device, USE_AUTO);
     if (r->device == USE_AUTO) // rank 0 chooses for all; --ops asks for a CPU
         r->device = !given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
-    default_int(&r->precision, r->device == USE_CUDA ? PRECISION_BF16 : PRECISION_FP32);
+    default_int(&r->precision,
+                r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, PRECISION_FP32);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
@@ -283,20 +291,41 @@ static status fill_defaults(struct request *r)
     return ST_OK;
 }
 
-static status check_shape(const struct request *r)
+struct task_inputs request_inputs(const struct request *r)
 {
-    const int w = r->size[0], h = r->size[1], f = r->frame_num;
+    struct task_inputs in = { .prompt = r->prompt, .negative_prompt = r->negative_prompt };
 
-    if (w % 16 != 0 || h % 16 != 0)
-        return fail(ST_USAGE, "--size %d*%d: both must be multiples of 16; try %d*%d", w, h,
-                    w / 16 * 16 + (w < 16 ? 16 : 0), h / 16 * 16 + (h < 16 ? 16 : 0));
+    memcpy(in.input, r->input, sizeof(in.input));
+    return in;
+}
+
+static status check_shape(struct request *r)
+{
+    const struct task_inputs in = request_inputs(r);
+    const int f = r->frame_num;
+
+    TRY(r->task->size(&in, r->size));
     if (r->task->image && f != 1)
-        return fail(ST_USAGE, "--frame_num %d: task %s makes one picture; leave it out", f,
+        return fail(ST_USAGE, "--frame_num %d: task %s makes one image; leave it out", f,
                     r->task_name);
     if (f % 4 != 1)
         return fail(ST_USAGE, "--frame_num %d: must be 4n+1; try %d or %d", f, (f - 1) / 4 * 4 + 1,
                     (f - 1) / 4 * 4 + 5);
     return ST_OK;
+}
+
+/* Inputs that the task does not take, or lacks. */
+static status check_inputs(const struct request *r)
+{
+    unsigned given = 0;
+
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (rows[i].marks >> INPUT_SHIFT != 0 && r->given[i])
+            given |= 1u << ((rows[i].marks >> INPUT_SHIFT) - 1);
+    for (int i = 0; i < INPUT_COUNT; i++)
+        if (r->input[i] != NULL)
+            given |= 1u << i;
+    return task_check_inputs(r->task, given);
 }
 
 /* Flags that say nothing without another one, or nothing for this task. */
@@ -314,8 +343,8 @@ static status check_needs(const struct request *r)
     if (r->keep_frames && r->run_file == NULL)
         return fail(ST_USAGE, "--keep_frames needs --run_file FILE.h5");
     for (size_t i = 0; i < COUNT(rows); i++) {
-        if ((rows[i].marks & VIDEO) != 0 && r->task->image && (r->given >> i & 1) != 0)
-            return fail(ST_USAGE, "--%s: task %s makes a picture, which does not use it",
+        if ((rows[i].marks & VIDEO) != 0 && r->task->image && r->given[i])
+            return fail(ST_USAGE, "--%s: task %s makes an image, which does not use it",
                         rows[i].name, r->task_name);
     }
     return ST_OK;
@@ -343,9 +372,33 @@ static status check_files(const struct request *r, unsigned command)
     return ST_OK;
 }
 
+status request_choose_task(struct request *r)
+{
+    const struct task *task = NULL;
+    struct checkpoint c = { 0 };
+    status st;
+
+    if (r->task_name != NULL)
+        TRY(task_find(&task, r->task_name));
+    if (r->ckpt_dir == NULL)
+        return ST_OK;
+    TRY_OUT(checkpoint_open(&c, r->ckpt_dir, model_parts));
+    TRY_OUT(checkpoint_part(&c, &part_dit));
+    if (task != NULL) {
+        TRY_OUT(task_check(task, &c));
+        goto out;
+    }
+    TRY_OUT(task_for_checkpoint(&task, &c));
+    TRY_OUT(copy_text(&r->task_name, task->name));
+out:
+    checkpoint_close(&c);
+    return st;
+}
+
 status request_complete(struct request *r, unsigned command)
 {
     TRY(fill_defaults(r));
+    TRY(check_inputs(r));
     TRY(check_shape(r));
     TRY(check_needs(r));
     return check_files(r, command);
@@ -382,26 +435,14 @@ status request_from_json(struct request *r, const char *text, const char *where)
     return options_from_json(&set, 0, text, where);
 }
 
-static uint64_t rows_marked(unsigned marks)
-{
-    uint64_t mask = 0;
-
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        if ((rows[i].marks & marks) != 0)
-            mask |= UINT64_C(1) << i;
-    }
-    return mask;
-}
-
-/* Rows of `asked` in which *a and *b differ: the index of the first, or -1. */
-static int first_difference(struct request *a, struct request *b, uint64_t asked)
+/* The first row with a mark of `marks` that was given and in which *a and *b differ, or -1. */
+static int first_difference(struct request *a, struct request *b, const bool *given, unsigned marks)
 {
     const struct option_set x = request_options(a), y = request_options(b);
 
-    for (int i = 0; i < (int)COUNT(rows); i++) {
-        if ((asked >> i & 1) != 0 && !options_same(&x, &y, i))
+    for (int i = 0; i < (int)COUNT(rows); i++)
+        if (given[i] && (rows[i].marks & marks) != 0 && !options_same(&x, &y, i))
             return i;
-    }
     return -1;
 }
 
@@ -413,14 +454,15 @@ status request_line(struct request *r, const struct request *job, const char *te
     int differs = -1;
 
     request_init(r);
-    TRY(options_copy(&to, &from, UINT64_MAX));
-    r->given = 0;
+    TRY(options_copy_all(&to, &from));
+    memset(r->given, 0, sizeof(r->given));
     TRY(options_from_json(&to, CMD_LINE, text, where));
-    differs = first_difference(r, &flags, r->given & rows_marked(JOB));
+    differs = first_difference(r, &flags, r->given, JOB);
     if (differs >= 0)
         return fail(ST_USAGE, "%s: %s belongs to the whole job; pass --%s to batch", where,
                     rows[differs].name, rows[differs].name);
-    r->given |= job->given;
+    for (size_t i = 0; i < COUNT(rows); i++)
+        r->given[i] |= job->given[i];
     if (request_complete(r, CMD_GENERATE) != ST_OK) {
         char line[512];
         snprintf(line, sizeof(line), "%s", status_line());
@@ -433,13 +475,12 @@ status request_resume(struct request *r, const char *text, const char *run_file)
 {
     status st;
     struct request saved;
-    const uint64_t asked = r->given, fixed = rows_marked(NUMBERS);
     int differs = -1;
 
     request_init(&saved);
     const struct option_set from = request_options(r), to = request_options(&saved);
     TRY_OUT(request_from_json(&saved, text, run_file));
-    differs = first_difference(r, &saved, asked & fixed);
+    differs = first_difference(r, &saved, r->given, NUMBERS);
     if (differs >= 0) {
         st = fail(ST_USAGE,
                   "--%s is not what %s was made with; leave it out to resume, or start "
@@ -453,10 +494,10 @@ status request_resume(struct request *r, const char *text, const char *run_file)
         const bool anew = at == AT(cfg_size) || at == AT(ring_size) || at == AT(ulysses_size) ||
                           at == AT(threads) || at == AT(dit_fsdp) || at == AT(resume) ||
                           at == AT(device);
-        if (rows[i].type != OPT_REFUSED && (anew || ((asked & ~fixed) >> i & 1) != 0))
-            TRY_OUT(options_copy(&to, &from, UINT64_C(1) << i));
+        if (anew || (r->given[i] && (rows[i].marks & NUMBERS) == 0))
+            TRY_OUT(options_copy(&to, &from, (int)i));
     }
-    saved.given = asked;
+    memcpy(saved.given, r->given, sizeof(saved.given));
     TRY_OUT(request_complete(&saved, CMD_GENERATE));
 out:
     if (st == ST_OK) {

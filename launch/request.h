@@ -13,7 +13,7 @@
 #define LAUNCH_REQUEST_H
 
 #include "launch/options.h"
-#include "launch/task.h"
+#include "model/pipeline/task.h"
 #include "model/sampling/schedule.h"
 #include "parallel/world.h"
 
@@ -48,6 +48,7 @@ struct request {
     int vae_precision; // of the VAE alone, PRECISION_*
     int offload_model; // 0, 1, -1
     int t5_cpu;
+    int convert_model_dtype; // the official flag for bf16
 
     int cfg_size, ring_size, ulysses_size;
     int dit_fsdp; // 0, 1, -1: the plan chooses
@@ -67,13 +68,19 @@ struct request {
     char *resume;
     int keep_frames;
 
+    char *input[INPUT_COUNT]; // of the task, beside the prompts; see task.h
+    int use_prompt_extend;    // of the inputs the one without a value
+
     char *batch_file; // the lines of `batch`
 
-    uint64_t given; // rows that were given as flags
+    bool given[OPTIONS_MAX]; // rows that were given as flags
 };
 
 /* The rows over *r, for options_help and for commands that parse them beside their own. */
 struct option_set request_options(struct request *r);
+
+/* The prompts and inputs as the task's functions take them; borrowed. */
+struct task_inputs request_inputs(const struct request *r);
 
 void request_init(struct request *r);
 void request_done(struct request *r); // accepts a zeroed request
@@ -82,6 +89,11 @@ void request_done(struct request *r); // accepts a zeroed request
  */
 status request_parse(struct request *r, unsigned command, const struct option_set *more, int count,
                      int argc, char **argv);
+
+/* Rank 0: chooses the task by the checkpoint where none was given; where one was, refuses a
+ * checkpoint that is a model of another task. Nothing without ckpt_dir. ST_USAGE, ST_IO, ST_FORMAT.
+ */
+status request_choose_task(struct request *r);
 
 /* Fills in what was not given, draws the seed for base_seed < 0, and checks everything that can be
  * checked without files and ranks. `plan` needs no checkpoint. ST_USAGE. */

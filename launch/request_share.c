@@ -23,14 +23,16 @@ status request_share(struct world *w, status st, struct request *r)
     if (st != ST_OK)
         goto out;
     world_broadcast(w, text, bytes, 0);
-    world_broadcast(w, &r->given, sizeof(r->given), 0);
+    world_broadcast(w, r->given, sizeof(r->given), 0);
     if (w->rank != 0) {
-        const uint64_t given = r->given;
+        bool given[OPTIONS_MAX];
+
+        memcpy(given, r->given, sizeof(given));
         request_done(r);
         request_init(r);
         TRY_OUT(request_from_json(r, text, "request"));
         TRY_OUT(task_find(&r->task, r->task_name));
-        r->given = given;
+        memcpy(r->given, given, sizeof(given));
     }
 out:
     free(text);

@@ -1,19 +1,16 @@
 #include "launch/run.h"
 
 #include "launch/commands.h"
+#include "launch/run_state.h"
+#include "model/pipeline/condition.h"
 #include "model/sampling/noise.h"
+#include "runtime/clock.h"
 
+#include <cjson/cJSON.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-static double seconds(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static status floats(float **p, int64_t count)
 {
@@ -21,37 +18,19 @@ static status floats(float **p, int64_t count)
     return *p != NULL ? ST_OK : fail(ST_MEMORY, "no host memory for %lld values", (long long)count);
 }
 
-static status latent_fits(const struct run_array *a, struct latent_shape s, const char *what,
-                          const char *path)
-{
-    const int64_t want[4] = { s.c, s.t, s.h, s.w };
-
-    if (a->ndim != 4 || memcmp(a->dim, want, sizeof(want)) != 0)
-        return fail(ST_USAGE,
-                    "%s: %s is [%lld, %lld, %lld, %lld], this request needs "
-                    "[%lld, %lld, %lld, %lld]",
-                    path, what, (long long)a->dim[0], (long long)a->dim[1], (long long)a->dim[2],
-                    (long long)a->dim[3], (long long)s.c, (long long)s.t, (long long)s.h,
-                    (long long)s.w);
-    return ST_OK;
-}
-
 /* Rank 0: the first latent, from a file or from the seed. */
 static status first_latent(struct run *run, const struct runfile *from)
 {
     const struct request *r = run->request;
     const struct latent_shape s = run->plan.latent;
-    const size_t bytes = (size_t)latent_count(s) * sizeof(float);
     struct runfile file = { 0 };
     status st = ST_OK;
 
     if (from != NULL) {
-        TRY(latent_fits(&from->noise, s, "/noise", r->resume));
-        memcpy(run->noise, from->noise.data, bytes);
+        TRY_OUT(run_state_noise(run->noise, s, from, r->resume));
     } else if (r->noise_file != NULL) {
         TRY_OUT(runfile_read(r->noise_file, &file));
-        TRY_OUT(latent_fits(&file.noise, s, "/noise", r->noise_file));
-        memcpy(run->noise, file.noise.data, bytes);
+        TRY_OUT(run_state_noise(run->noise, s, &file, r->noise_file));
     } else if (r->rand_device == RAND_CUDA) {
         noise_cuda(run->noise, latent_count(s), (uint64_t)r->base_seed, r->cuda_sms);
     } else {
@@ -60,30 +39,6 @@ static status first_latent(struct run *run, const struct runfile *from)
 out:
     runfile_done(&file);
     return st;
-}
-
-/* Rank 0: the state to go on from. */
-static status saved_state(struct run *run, const struct runfile *from)
-{
-    const struct latent_shape s = run->plan.latent;
-    const size_t bytes = (size_t)latent_count(s) * sizeof(float);
-    const char *path = run->request->resume;
-
-    if (from->step < 0 || from->step > run->request->sample_steps)
-        return fail(ST_FORMAT, "%s: /step is %lld of %d", path, (long long)from->step,
-                    run->request->sample_steps);
-    TRY(latent_fits(&from->latents, s, "/latents", path));
-    memcpy(run->state.latents, from->latents.data, bytes);
-    for (int i = 0; i < SOLVER_STATE; i++) {
-        run->state.used[i] = from->history[i].ndim != 0;
-        if (!run->state.used[i])
-            continue;
-        TRY(latent_fits(&from->history[i], s, "/solver", path));
-        memcpy(run->state.history[i], from->history[i].data, bytes);
-    }
-    run->state.step = from->step;
-    run->state.order = from->order;
-    return ST_OK;
 }
 
 static status open_outputs(struct run *run, struct job *j)
@@ -136,7 +91,7 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     if (st == ST_OK && j->world->rank == 0)
         st = first_latent(run, from);
     if (st == ST_OK && j->world->rank == 0 && from != NULL)
-        st = saved_state(run, from);
+        st = run_state_load(&run->state, plan->latent, r->sample_steps, from, r->resume);
     if (st == ST_OK && j->world->rank == 0)
         st = open_outputs(run, j);
     TRY(agree(j->world, st));
@@ -160,6 +115,7 @@ void run_close(struct run *run)
     video_close(run->video);
     run_frames_close(run->frames);
     schedule_done(&run->schedule);
+    conditioning_done(&run->conditioning);
     free(run->noise);
     free(run->latent);
     free(run->state.latents);
@@ -169,36 +125,17 @@ void run_close(struct run *run)
     *run = (struct run){ 0 };
 }
 
-status run_text_from(struct job *j, const struct runfile *from, int64_t text_dim,
-                     struct text_rows text[2])
+status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from,
+                     const char *path)
 {
-    const struct run_array *rows[2] = { from ? &from->cond : NULL, from ? &from->uncond : NULL };
+    const struct task_inputs in = request_inputs(run->request);
     status st = ST_OK;
 
-    for (int i = 0; i < 2; i++) {
-        text[i] = (struct text_rows){ 0 };
-        if (j->world->rank == 0 && st == ST_OK) {
-            if (rows[i]->ndim != 2 || rows[i]->dim[1] != text_dim || rows[i]->dim[0] < 1)
-                st = fail(ST_FORMAT,
-                          "the run file has no /text/%s of %lld columns; give --prompt and leave "
-                          "out --text",
-                          i == 0 ? "cond" : "uncond", (long long)text_dim);
-            else
-                text[i].rows = rows[i]->dim[0];
-        }
-        world_broadcast(j->world, &text[i].rows, sizeof(text[i].rows), 0);
-        if (text[i].rows > 0 && floats(&text[i].data, text[i].rows * text_dim) != ST_OK)
-            st = ST_MEMORY;
-    }
-    TRY(agree(j->world, st));
-    for (int i = 0; i < 2; i++) {
-        const size_t bytes = (size_t)(text[i].rows * text_dim) * sizeof(float);
-
-        if (j->world->rank == 0)
-            memcpy(text[i].data, rows[i]->data, bytes);
-        world_broadcast(j->world, text[i].data, bytes, 0);
-    }
-    return ST_OK;
+    if (path == NULL)
+        return run->request->task->condition(p, &run->plan, &in, &run->conditioning);
+    if (j->world->rank == 0)
+        st = run_state_conditioning(&run->conditioning, &run->plan.conditioning, from, path);
+    return conditioning_share(j->world, st, &run->conditioning);
 }
 
 struct watcher {
@@ -206,39 +143,26 @@ struct watcher {
     struct job *job;
 };
 
-static struct run_array latent_array(const struct run *run, float *data)
-{
-    const struct latent_shape s = run->plan.latent;
-
-    return (struct run_array){ 4, { s.c, s.t, s.h, s.w }, data };
-}
-
 static status write_state(struct run *run, struct job *j)
 {
     const struct request *r = run->request;
-    const int64_t dim = run->plan.config.dit.text_dim;
-    struct runfile file = {
-        .noise = latent_array(run, run->noise),
-        .latents = latent_array(run, run->state.latents),
-        .cond = { 2, { run->text[0].rows, dim }, run->text[0].data },
-        .uncond = { 2, { run->text[1].rows, dim }, run->text[1].data },
-        .step = run->state.step,
-        .order = run->state.order,
-        .version = (char *)WANMPI_VERSION,
-    };
-    char plan[160];
+    struct runfile file = { 0 };
+    char plan[160], *request = NULL;
     status st;
 
-    for (int i = 0; i < SOLVER_STATE; i++)
-        if (run->state.used[i])
-            file.history[i] = latent_array(run, run->state.history[i]);
     snprintf(plan, sizeof(plan), "ranks %d: cfg %d x ring %d x ulysses %d, %s, %s", j->world->size,
              run->plan.mesh.cfg, run->plan.mesh.ring, run->plan.mesh.ulysses,
              run->plan.fsdp ? "sharded" : "replicated", run->plan.cdt == DT_BF16 ? "bf16" : "fp32");
-    file.plan = plan;
-    TRY(request_to_json(r, &file.request));
-    st = runfile_write(r->run_file, &file);
-    free(file.request);
+    TRY_OUT(request_to_json(r, &request));
+    TRY_OUT(run_state_save(&file, run->plan.latent, run->noise, &run->state));
+    TRY_OUT(run_state_save_conditioning(&file, &run->conditioning));
+    TRY_OUT(runfile_add_text(&file, "request", request));
+    TRY_OUT(runfile_add_text(&file, "plan", plan));
+    TRY_OUT(runfile_add_text(&file, "version", WANMPI_VERSION));
+    TRY_OUT(runfile_write(r->run_file, &file));
+out:
+    runfile_done(&file);
+    free(request);
     return st;
 }
 
@@ -250,7 +174,7 @@ static status after_step(void *payload, struct denoise *d, int done, int steps)
     const struct request *r = w->run->request;
 
     TRY(device_wait(&w->job->dev));
-    progress_done(&w->job->progress, done);
+    progress_update(&w->job->progress, done);
     if (r->run_file == NULL || (done % r->save_every != 0 && done != steps))
         return ST_OK;
     TRY(denoise_save(d, &w->run->state));
@@ -266,8 +190,26 @@ static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64
     TRY(video_put(to->run->video, rgb, count, h, w));
     if (to->run->frames != NULL)
         TRY(run_frames_put(to->run->frames, rgb, count));
-    progress_done(p, p->done + count);
+    progress_update(p, p->done + count);
     return ST_OK;
+}
+
+/* What the stages took, to milliseconds, into the run file. */
+static status save_timings(const struct run *run)
+{
+    cJSON *o = cJSON_CreateObject();
+    char *text;
+    status st;
+
+    cJSON_AddNumberToObject(o, "text_s", round(run->text_s * 1e3) / 1e3);
+    cJSON_AddNumberToObject(o, "denoise_s", round(run->denoise_s * 1e3) / 1e3);
+    cJSON_AddNumberToObject(o, "decode_s", round(run->decode_s * 1e3) / 1e3);
+    text = cJSON_PrintUnformatted(o);
+    st = text != NULL ? runfile_set_text(run->request->run_file, "timings", text)
+                      : fail(ST_MEMORY, "no host memory");
+    cJSON_free(text);
+    cJSON_Delete(o);
+    return st;
 }
 
 status run_go(struct run *run, struct job *j, struct pipeline *p)
@@ -276,10 +218,11 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     struct watcher watcher = { run, j };
     struct denoise_input in = { .shape = run->plan.latent,
                                 .schedule = run->schedule,
-                                .guidance = (float)r->sample_guide_scale,
+                                .guidance = { (float)r->sample_guide_scale,
+                                              (float)r->sample_guide_scale },
                                 .guided = run->plan.guided,
-                                .text = { run->text[0], run->text[1] } };
-    double began = seconds();
+                                .conditioning = &run->conditioning };
+    double began = clock_seconds();
     status st = ST_OK;
 
     progress_stage(&j->progress, "sampling", run->resumed ? run->state.step : 0, r->sample_steps,
@@ -287,9 +230,9 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
                          (struct step_watch){ after_step, &watcher }, run->latent));
     progress_end(&j->progress);
-    run->denoise_s = seconds() - began;
+    run->denoise_s = clock_seconds() - began;
     pipeline_offload(p);
-    began = seconds();
+    began = clock_seconds();
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         st = run_frames_open(&run->frames, r->run_file, r->frame_num, r->size[1], r->size[0]);
     TRY(agree(j->world, st));
@@ -301,17 +244,11 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
         st = video_finish(run->video);
     if (st == ST_OK && run->frames != NULL)
         st = run_frames_finish(run->frames);
-    run->decode_s = seconds() - began;
-    if (st == ST_OK && j->world->rank == 0 && r->run_file != NULL) {
-        char timings[160];
-
-        snprintf(timings, sizeof(timings),
-                 "{\"text_s\": %.3f, \"denoise_s\": %.3f, \"decode_s\": %.3f}", run->text_s,
-                 run->denoise_s, run->decode_s);
-        st = runfile_set_timings(r->run_file, timings);
-    }
+    run->decode_s = clock_seconds() - began;
+    if (st == ST_OK && j->world->rank == 0 && r->run_file != NULL)
+        st = save_timings(run);
     TRY(agree(j->world, st));
-    progress_line(&j->progress, "wrote   %s (sampling %.1f s, decoding %.1f s)", run->name,
-                  run->denoise_s, run->decode_s);
+    progress_print(&j->progress, "wrote   %s (sampling %.1f s, decoding %.1f s)", run->name,
+                   run->denoise_s, run->decode_s);
     return ST_OK;
 }

@@ -11,14 +11,14 @@ struct run {
     struct request *request; // borrowed, complete
     struct plan_input plan;
     struct schedule schedule;
-    struct text_rows text[2];   // conditional, unconditional; data borrowed
+    struct conditioning conditioning;
     float *noise, *latent;      // [c, t, h, w], every rank
     struct denoise_state state; // to go on from, or for saving; arrays of latent shape
     bool resumed;
     struct video *video;                // rank 0
     struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
     char *name;                         // of the result
-    double text_s, denoise_s, decode_s; // what the stages took
+    double text_s, denoise_s, decode_s; // seconds of the stages
 };
 
 /* Before the long computation: schedule, noise, buffers, files that will be written. `from` is the
@@ -26,10 +26,10 @@ struct run {
 status run_open(struct run *run, struct job *j, struct request *r, const struct plan_input *plan,
                 const struct runfile *from);
 
-/* Takes text from the rows of a run file on rank 0; rows are malloc'ed on every rank and belong to
- * the caller. Collective. */
-status run_text_from(struct job *j, const struct runfile *from, int64_t text_dim,
-                     struct text_rows text[2]);
+/* The conditioning: by the task's function from the request's inputs; or, where `from` is not NULL,
+ * from the arrays of a run file, which rank 0 has read from `path`. Collective. */
+status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from,
+                     const char *path);
 
 /* Denoise, decode, write. Collective; faults inside a step end the job. */
 status run_go(struct run *run, struct job *j, struct pipeline *p);

@@ -1,7 +1,8 @@
 /* wanmpi synth: checkpoints of random weights, in the layouts that users have. */
+#include "model/synth/synth.h"
 #include "launch/commands.h"
 #include "launch/progress.h"
-#include "model/checkpoint/checkpoint.h"
+#include "runtime/nearest.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -83,86 +84,116 @@ static void int_of(int *to, int from)
     *to = from > 0 ? from : *to;
 }
 
-static status check_sizes(const struct model_config *c)
+static status check_sizes(const struct dit_config *dit, const struct t5_config *t5)
 {
-    if (c->dit.dim % c->dit.heads != 0 || c->dit.dim / c->dit.heads % 2 != 0)
+    if (dit->dim % dit->heads != 0 || dit->dim / dit->heads % 2 != 0)
         return fail(ST_USAGE, "--dim %lld --heads %d: dim must be heads times an even number",
-                    (long long)c->dit.dim, c->dit.heads);
-    if (c->dit.freq_dim % 2 != 0)
-        return fail(ST_USAGE, "--freq_dim %lld: must be even", (long long)c->dit.freq_dim);
-    if (c->t5.attn_dim % c->t5.heads != 0)
+                    (long long)dit->dim, dit->heads);
+    if (dit->freq_dim % 2 != 0)
+        return fail(ST_USAGE, "--freq_dim %lld: must be even", (long long)dit->freq_dim);
+    if (t5->attn_dim % t5->heads != 0)
         return fail(ST_USAGE, "--t5_attn_dim %lld --t5_heads %d: the heads must divide it",
-                    (long long)c->t5.attn_dim, c->t5.heads);
+                    (long long)t5->attn_dim, t5->heads);
     return ST_OK;
 }
 
-static status parse_parts(const char *list, unsigned *parts)
+/* Leaves the parts of the list in the model; all when there is no list. */
+static status choose_parts(const char *list, struct model *m)
 {
-    static const char *const names[PART_COUNT] = { "dit", "t5", "vae" };
+    struct model all = *m;
 
-    *parts = list == NULL ? (1u << PART_COUNT) - 1 : 0;
-    while (list != NULL && *list != 0) {
+    if (list == NULL)
+        return ST_OK;
+    *m = (struct model){ { NULL } };
+    while (*list != 0) {
         const size_t n = strcspn(list, ",");
-        unsigned found = 0;
-        for (int i = 0; i < PART_COUNT; i++) {
-            if (strlen(names[i]) == n && memcmp(names[i], list, n) == 0)
-                found = 1u << i;
+        int found = -1;
+
+        for (int i = 0; i < MODEL_PART_COUNT; i++) {
+            const char *key = model_parts[i]->key;
+
+            if (strlen(key) == n && memcmp(key, list, n) == 0 && all.config[i] != NULL)
+                found = i;
         }
-        if (found == 0)
-            return fail(ST_USAGE, "--parts %.*s: choose some of dit,t5,vae", (int)n, list);
-        *parts |= found;
+        if (found < 0)
+            return fail(ST_USAGE, "--parts %.*s: choose some of the model's: dit,t5,vae", (int)n,
+                        list);
+        m->config[found] = all.config[found];
         list += n + (list[n] == ',');
     }
     return ST_OK;
 }
 
-static status options_of(struct synth_options *o, const struct synth *s)
+static status find_preset(const char *name, const struct preset **preset)
+{
+    const char *known[64], *near;
+    int n = 0;
+
+    *preset = preset_find(name);
+    if (*preset != NULL)
+        return ST_OK;
+    for (; n < (int)COUNT(known) && preset_at(n) != NULL; n++)
+        known[n] = preset_at(n)->name;
+    near = nearest_word(name, known, n);
+    if (near != NULL)
+        return fail(ST_USAGE, "--preset %s: no such model; did you mean %s?", name, near);
+    return fail(ST_USAGE, "--preset %s: no such model; try t2v-1.3B or tiny", name);
+}
+
+/* The preset's sizes, changed as asked for. */
+struct sizes {
+    struct dit_config dit;
+    struct t5_config t5;
+    struct vae_config vae;
+};
+
+static void change_sizes(struct sizes *z, const struct synth *s)
+{
+    size_of(&z->dit.dim, s->dim);
+    size_of(&z->dit.ffn_dim, s->ffn_dim);
+    int_of(&z->dit.heads, s->heads);
+    int_of(&z->dit.layers, s->layers);
+    size_of(&z->dit.freq_dim, s->freq_dim);
+    size_of(&z->dit.text_len, s->text_len);
+    size_of(&z->dit.text_dim, s->text_dim);
+    size_of(&z->t5.dim, s->text_dim);
+    size_of(&z->t5.vocab, s->t5_vocab);
+    size_of(&z->t5.attn_dim, s->t5_attn_dim);
+    size_of(&z->t5.ffn_dim, s->t5_ffn_dim);
+    int_of(&z->t5.heads, s->t5_heads);
+    int_of(&z->t5.layers, s->t5_layers);
+    size_of(&z->vae.base, s->vae_base);
+    size_of(&z->vae.decoder_base, s->vae_base);
+}
+
+static status options_of(struct synth_options *o, struct sizes *z, const struct synth *s)
 {
     static const enum dtype types[] = { DT_F32, DT_BF16, DT_F16 };
-    const char *known[64];
-    int n = 0;
-    unsigned parts = 0;
     const struct preset *preset = NULL;
+    struct model m;
 
     if (s->preset == NULL || s->out == NULL)
         return fail(ST_USAGE, "synth needs --preset NAME and --out DIR, as in --preset tiny --out "
                               "tiny-checkpoint");
-    preset = preset_find(s->preset);
-    for (; n < (int)COUNT(known) && preset_at(n) != NULL; n++)
-        known[n] = preset_at(n)->name;
-    if (preset == NULL) {
-        const char *near = options_nearest(s->preset, known, n);
-        if (near != NULL)
-            return fail(ST_USAGE, "--preset %s: no such model; did you mean %s?", s->preset, near);
-        return fail(ST_USAGE, "--preset %s: no such model; try t2v-1.3B or tiny", s->preset);
-    }
-    TRY(parse_parts(s->parts, &parts));
+    TRY(find_preset(s->preset, &preset));
+    m = preset_model(preset);
+    *z = (struct sizes){ *model_dit(&m), *model_t5(&m), *model_vae(&m) };
+    change_sizes(z, s);
+    TRY(check_sizes(&z->dit, &z->t5));
+    model_set(&m, &part_dit, &z->dit);
+    model_set(&m, &part_t5, &z->t5);
+    model_set(&m, &part_vae, &z->vae);
+    TRY(choose_parts(s->parts, &m));
     *o = (struct synth_options){
-        .config = preset->config,
-        .parts = (enum part)parts,
-        .dit_dtype = types[s->dit_dtype],
-        .t5_dtype = types[s->t5_dtype],
-        .vae_dtype = types[s->vae_dtype],
+        .model = m,
         .seed = (uint64_t)s->seed,
         .shard_bytes = (int64_t)(s->shard_gb * 1e9),
         .diffusers = s->diffusers != 0,
     };
-    size_of(&o->config.dit.dim, s->dim);
-    size_of(&o->config.dit.ffn_dim, s->ffn_dim);
-    int_of(&o->config.dit.heads, s->heads);
-    int_of(&o->config.dit.layers, s->layers);
-    size_of(&o->config.dit.freq_dim, s->freq_dim);
-    size_of(&o->config.dit.text_len, s->text_len);
-    size_of(&o->config.dit.text_dim, s->text_dim);
-    size_of(&o->config.t5.dim, s->text_dim);
-    size_of(&o->config.t5.vocab, s->t5_vocab);
-    size_of(&o->config.t5.attn_dim, s->t5_attn_dim);
-    size_of(&o->config.t5.ffn_dim, s->t5_ffn_dim);
-    int_of(&o->config.t5.heads, s->t5_heads);
-    int_of(&o->config.t5.layers, s->t5_layers);
-    size_of(&o->config.vae.base, s->vae_base);
-    size_of(&o->config.vae.decoder_base, s->vae_base);
-    return check_sizes(&o->config);
+    o->dtype[model_index(&part_dit)] = types[s->dit_dtype];
+    o->dtype[model_index(&part_t5)] = types[s->t5_dtype];
+    o->dtype[model_index(&part_vae)] = types[s->vae_dtype];
+    return ST_OK;
 }
 
 static void report(void *payload, uint64_t done, uint64_t total)
@@ -171,7 +202,7 @@ static void report(void *payload, uint64_t done, uint64_t total)
 
     if (!p->in_stage)
         progress_stage(p, "writing", 0, (int64_t)(total / 1000000), "MB");
-    progress_done(p, (int64_t)(done / 1000000));
+    progress_update(p, (int64_t)(done / 1000000));
 }
 
 static status synth(int argc, char **argv)
@@ -180,11 +211,12 @@ static status synth(int argc, char **argv)
     struct synth fields = { .t5_dtype = TYPE_BF16 };
     const struct option_set set = { rows, COUNT(rows), &fields, NULL };
     struct synth_options options;
+    struct sizes sizes;
     struct progress progress;
 
     progress_init(&progress, stderr, true);
     TRY_OUT(options_parse("synth", 0, &set, 1, argc, argv));
-    TRY_OUT(options_of(&options, &fields));
+    TRY_OUT(options_of(&options, &sizes, &fields));
     TRY_OUT(checkpoint_synth(fields.out, &options, report, &progress));
     progress_end(&progress);
     printf("%s: random weights of %s\n", fields.out, fields.preset);

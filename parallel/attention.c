@@ -6,44 +6,44 @@
 #include <assert.h>
 #include <math.h>
 
-/* Keys and values of one ring piece, one behind the other so that they travel as one message. */
-struct pair {
+/* Keys and values of one ring chunk, stored one after the other, so that one message sends both. */
+struct kv {
     struct tensor k, v; // [tokens, n_loc, D]
 };
 
-/* The pair of a piece of `tokens` tokens at the front of a buffer [2, tokens of any piece, ...]. */
-static struct pair pair_in(const struct sharing *s, struct tensor buffer, int64_t tokens)
+/* k and v of a chunk of `tokens` tokens, stored at the start of a buffer for the largest chunk. */
+static struct kv kv_view(const struct seq_layout *s, struct tensor buffer, int64_t tokens)
 {
     const struct tensor both = tensor_of(buffer.data, buffer.dtype, 2 * tokens, s->n_loc, s->depth);
 
-    return (struct pair){ tensor_slice(both, 0, 0, tokens), tensor_slice(both, 0, tokens, tokens) };
+    return (struct kv){ tensor_slice(both, 0, 0, tokens), tensor_slice(both, 0, tokens, tokens) };
 }
 
-static size_t pair_bytes(struct pair p)
+static size_t kv_bytes(struct kv p)
 {
     return tensor_bytes(p.k) + tensor_bytes(p.v);
 }
 
-static status take_pair(const struct sharing *s, struct arena *step, struct tensor *buffer,
-                        enum dtype dt)
+static status alloc_kv(const struct seq_layout *s, struct arena *step, struct tensor *buffer,
+                       enum dtype dt)
 {
-    int64_t most = 0;
+    int64_t max = 0;
 
     for (int r = 0; r < s->m->size.ring; r++)
-        most = sharing_piece(s, r) > most ? sharing_piece(s, r) : most;
-    return arena_take(step, buffer, dt, 2 * most, s->n_loc, s->depth);
+        max = seq_layout_ring_tokens(s, r) > max ? seq_layout_ring_tokens(s, r) : max;
+    return arena_take(step, buffer, dt, 2 * max, s->n_loc, s->depth);
 }
 
-/* Attention over the pieces met so far. */
-struct joined {
-    struct tensor acc, lse;       // f32 [s_piece, n_loc, D] and [s_piece, n_loc]
-    struct tensor part, part_lse; // of one piece: q's dtype, f32
-    bool any;
+/* Attention over the ring chunks so far. */
+struct merged {
+    struct tensor acc, lse;       // f32 [s_ring, n_loc, D] and [s_ring, n_loc]
+    struct tensor part, part_lse; // the same of one chunk, in q's dtype and f32
+    bool any;                     // false before the first chunk
 };
 
-/* Adds the queries' attention over one piece. */
-static status join(const struct sharing *s, struct joined *j, struct tensor q, struct pair p,
-                   float scale)
+/* Computes attention of q over one chunk and merges it. */
+static status merge_chunk(const struct seq_layout *s, struct merged *j, struct tensor q,
+                          struct kv p, float scale)
 {
     if (p.k.dim[0] == 0)
         return ST_OK;
@@ -54,55 +54,57 @@ static status join(const struct sharing *s, struct joined *j, struct tensor q, s
     return op_copy(s->dev, j->acc, j->part);
 }
 
-static status take_joined(const struct sharing *s, struct arena *step, struct joined *j,
-                          enum dtype dt)
+static status alloc_merged(const struct seq_layout *s, struct arena *step, struct merged *j,
+                           enum dtype dt)
 {
-    *j = (struct joined){ 0 };
-    TRY(arena_take(step, &j->acc, DT_F32, s->s_piece, s->n_loc, s->depth));
-    TRY(arena_take(step, &j->lse, DT_F32, s->s_piece, s->n_loc));
-    TRY(arena_take(step, &j->part, dt, s->s_piece, s->n_loc, s->depth));
-    return arena_take(step, &j->part_lse, DT_F32, s->s_piece, s->n_loc);
+    *j = (struct merged){ 0 };
+    TRY(arena_take(step, &j->acc, DT_F32, s->s_ring, s->n_loc, s->depth));
+    TRY(arena_take(step, &j->lse, DT_F32, s->s_ring, s->n_loc));
+    TRY(arena_take(step, &j->part, dt, s->s_ring, s->n_loc, s->depth));
+    return arena_take(step, &j->part_lse, DT_F32, s->s_ring, s->n_loc);
 }
 
-/* The piece that is at this rank in turn `turn`, in the buffer where it then is. */
-static struct pair pair_at(const struct sharing *s, struct tensor *buffer, int turn)
+/* This rank's chunk in ring step `step`: that of ring rank (ring - step), in buffer step % 2. */
+static struct kv kv_at_step(const struct seq_layout *s, struct tensor *buffer, int step)
 {
-    const int size = s->m->size.ring, piece = (s->m->ring + size - turn) % size;
+    const int size = s->m->size.ring, rank = (s->m->ring + size - step) % size;
 
-    return pair_in(s, buffer[turn % 2], sharing_piece(s, piece));
+    return kv_view(s, buffer[step % 2], seq_layout_ring_tokens(s, rank));
 }
 
-/* Starts the way of the pieces from turn `turn` to the next; the last turn has none. */
-static status pass_on(const struct sharing *s, struct transfer *t, struct tensor *buffer, int turn)
+/* Starts to send the chunk of ring step `step` to the next rank, and to receive that of step + 1.
+ * Nothing to do in the last step. */
+static status start_ring_step(const struct seq_layout *s, struct transfer *t, struct tensor *buffer,
+                              int step)
 {
     struct group *g = &s->m->ring_group;
-    const struct pair at = pair_at(s, buffer, turn), next = pair_at(s, buffer, turn + 1);
+    const struct kv now = kv_at_step(s, buffer, step), next = kv_at_step(s, buffer, step + 1);
 
-    if (turn + 1 >= g->size)
+    if (step + 1 >= g->size)
         return ST_OK;
 
-    const struct message to = message_of((g->rank + 1) % g->size, at.k.data, pair_bytes(at));
+    const struct message to = message_of((g->rank + 1) % g->size, now.k.data, kv_bytes(now));
     const struct message from =
-        message_of((g->rank + g->size - 1) % g->size, next.k.data, pair_bytes(next));
+        message_of((g->rank + g->size - 1) % g->size, next.k.data, kv_bytes(next));
 
-    return group_exchange(g, t, &to, 1, &from, 1);
+    return group_send_recv(g, t, &to, 1, &from, 1);
 }
 
-/* out = attention of q over all pieces, of which this rank's own is in buffer[0] and the first
- * exchange is on its way. Pieces are met in the order ring, ring - 1, ... */
-static status ring_attention(const struct sharing *s, struct arena *step, struct tensor out,
-                             struct tensor q, struct tensor *buffer, struct transfer *passing,
+/* out = attention of q over all chunks, in the order of ranks ring, ring - 1, ... This rank's chunk
+ * is in buffer[0], and start_ring_step(0) was called. */
+static status ring_attention(const struct seq_layout *s, struct arena *step, struct tensor out,
+                             struct tensor q, struct tensor *buffer, struct transfer *ring_transfer,
                              float scale)
 {
     const size_t mark = step->used;
-    struct joined j;
+    struct merged j;
     status st;
 
-    TRY_OUT(take_joined(s, step, &j, q.dtype));
-    for (int turn = 0; turn < s->m->size.ring; turn++) {
-        TRY_OUT(join(s, &j, q, pair_at(s, buffer, turn), scale));
-        TRY_OUT(transfer_wait(passing));
-        TRY_OUT(pass_on(s, passing, buffer, turn + 1));
+    TRY_OUT(alloc_merged(s, step, &j, q.dtype));
+    for (int i = 0; i < s->m->size.ring; i++) {
+        TRY_OUT(merge_chunk(s, &j, q, kv_at_step(s, buffer, i), scale));
+        TRY_OUT(transfer_wait(ring_transfer));
+        TRY_OUT(start_ring_step(s, ring_transfer, buffer, i + 1));
     }
     TRY_OUT(op_copy(s->dev, out, j.acc));
 out:
@@ -110,118 +112,122 @@ out:
     return st;
 }
 
-/* Whether anything moves between ranks. */
-static bool swaps(const struct sequence *q)
+static bool uses_ulysses(const struct parallel_attention *pa)
 {
-    return q->share.m->size.ulysses > 1;
+    return pa->layout.m->size.ulysses > 1;
 }
 
-static bool rings(const struct sequence *q)
+static bool uses_ring(const struct parallel_attention *pa)
 {
-    return q->share.m->size.ring > 1;
+    return pa->layout.m->size.ring > 1;
 }
 
-status sequence_open(struct sequence *q, struct mesh *m, struct device *dev, struct arena *step,
-                     enum dtype dt, int64_t tokens, int64_t heads, int64_t depth)
+status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, struct device *dev,
+                               struct arena *step, enum dtype dt, int64_t tokens, int64_t heads,
+                               int64_t depth)
 {
     status st = ST_OK;
 
-    *q = (struct sequence){
-        .share = sharing_of(m, dev, tokens, heads, depth),
+    *pa = (struct parallel_attention){
+        .layout = seq_layout_of(m, dev, tokens, heads, depth),
         .step = step,
         .mark = step->used,
     };
-    if (!swaps(q) && !rings(q))
+    if (!uses_ulysses(pa) && !uses_ring(pa))
         return ST_OK;
-    TRY_OUT(take_pair(&q->share, step, &q->buffer[0], dt));
-    if (rings(q))
-        TRY_OUT(take_pair(&q->share, step, &q->buffer[1], dt));
+    TRY_OUT(alloc_kv(&pa->layout, step, &pa->buffer[0], dt));
+    if (uses_ring(pa))
+        TRY_OUT(alloc_kv(&pa->layout, step, &pa->buffer[1], dt));
 
-    const struct pair own = pair_in(&q->share, q->buffer[0], q->share.s_piece);
+    const struct kv local = kv_view(&pa->layout, pa->buffer[0], pa->layout.s_ring);
 
-    q->part[SEQUENCE_K] = own.k;
-    q->part[SEQUENCE_V] = own.v;
-    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++)
-        TRY_OUT(arena_take(step, &q->q[g], dt, q->share.s_piece,
-                           sharing_heads(&q->share, m->ulysses, g).count, depth));
-    for (int i = 0; i < SEQUENCE_PARTS && swaps(q); i++)
-        TRY_OUT(arena_take(step, &q->outside[i], DT_U8,
-                           (int64_t)ulysses_outside(&q->share, HEADS_ALL, dt)));
+    pa->input[ATTENTION_K] = local.k;
+    pa->input[ATTENTION_V] = local.v;
+    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++)
+        TRY_OUT(arena_take(step, &pa->q[i], dt, pa->layout.s_ring,
+                           seq_layout_heads(&pa->layout, m->ulysses, i).count, depth));
+    for (int i = 0; i < ATTENTION_INPUTS && uses_ulysses(pa); i++)
+        TRY_OUT(arena_take(step, &pa->packed[i], DT_U8,
+                           (int64_t)ulysses_buffer_bytes(&pa->layout, HEADS_ALL, dt)));
 out:
     if (st != ST_OK)
-        arena_release(step, q->mark);
+        arena_release(step, pa->mark);
     return st;
 }
 
-/* A group's share of what lies outside. */
-static struct tensor outside(const struct sequence *q, int part, int group)
+/* The slice of an all-to-all buffer for a subset of heads. */
+static struct tensor packed_slice(const struct parallel_attention *pa, int input, int subset)
 {
-    const enum dtype dt = q->q[0].dtype;
+    const enum dtype dt = pa->q[0].dtype;
     size_t at = 0;
 
-    for (int g = 0; g < group; g++)
-        at += ulysses_outside(&q->share, g, dt);
-    return tensor_slice(q->outside[part], 0, (int64_t)at,
-                        (int64_t)ulysses_outside(&q->share, group, dt));
+    for (int i = 0; i < subset; i++)
+        at += ulysses_buffer_bytes(&pa->layout, i, dt);
+    return tensor_slice(pa->packed[input], 0, (int64_t)at,
+                        (int64_t)ulysses_buffer_bytes(&pa->layout, subset, dt));
 }
 
-status sequence_send(struct sequence *q, int part, struct tensor x)
+status parallel_attention_send(struct parallel_attention *pa, int input, struct tensor x)
 {
-    const struct sharing *s = &q->share;
+    const struct seq_layout *s = &pa->layout;
 
     assert(x.ndim == 3 && x.dim[0] == s->s_loc);
-    if (swaps(q) && part != SEQUENCE_Q)
-        return ulysses_in(s, HEADS_ALL, &q->coming[part], q->part[part], q->outside[part], x);
-    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++)
-        TRY(ulysses_in(s, g, &q->moving[g], q->q[g], outside(q, part, g), x));
-    if (rings(q) && part != SEQUENCE_Q)
-        return op_copy(s->dev, q->part[part], x);
-    q->part[part] = x;
+    if (uses_ulysses(pa) && input != ATTENTION_Q)
+        return ulysses_to_heads(s, HEADS_ALL, &pa->kv_transfer[input], pa->input[input],
+                                pa->packed[input], x);
+    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++)
+        TRY(ulysses_to_heads(s, i, &pa->q_transfer[i], pa->q[i], packed_slice(pa, input, i), x));
+    if (uses_ring(pa) && input != ATTENTION_Q)
+        return op_copy(s->dev, pa->input[input], x);
+    pa->input[input] = x;
     return ST_OK;
 }
 
-/* out = attention of a group's queries. */
-static status attend(struct sequence *q, int group, struct tensor out, struct tensor queries,
-                     struct transfer *passing)
+/* out = attention of the queries of a subset of heads. */
+static status attend(struct parallel_attention *pa, int subset, struct tensor out,
+                     struct tensor queries, struct transfer *ring_transfer)
 {
-    const struct sharing *s = &q->share;
-    const struct heads h = sharing_heads(s, s->m->ulysses, group);
+    const struct seq_layout *s = &pa->layout;
+    const struct heads h = seq_layout_heads(s, s->m->ulysses, subset);
     const float scale = 1 / sqrtf((float)s->depth);
     const struct tensor none = { 0 };
 
-    if (rings(q))
-        return ring_attention(s, q->step, out, queries, q->buffer, passing, scale);
-    if (s->s_piece == 0 || h.count == 0)
+    if (uses_ring(pa))
+        return ring_attention(s, pa->step, out, queries, pa->buffer, ring_transfer, scale);
+    if (s->s_ring == 0 || h.count == 0)
         return ST_OK;
     return op_attention(s->dev, out, none, queries,
-                        tensor_slice(q->part[SEQUENCE_K], 1, h.first - s->n_first, h.count),
-                        tensor_slice(q->part[SEQUENCE_V], 1, h.first - s->n_first, h.count), scale);
+                        tensor_slice(pa->input[ATTENTION_K], 1, h.first - s->n_first, h.count),
+                        tensor_slice(pa->input[ATTENTION_V], 1, h.first - s->n_first, h.count),
+                        scale);
 }
 
-/* The ring starts before the queries are there; where there is one, all heads are in the middle. */
-status sequence_attention(struct sequence *q, struct tensor out)
+/* The first ring step starts before q has arrived. With a ring, HEADS_MIDDLE holds all heads. */
+status parallel_attention_run(struct parallel_attention *pa, struct tensor out)
 {
-    const struct sharing *s = &q->share;
-    struct transfer passing = { 0 };
+    const struct seq_layout *s = &pa->layout;
+    struct transfer ring_transfer = { 0 };
     status st = ST_OK;
 
     assert(out.ndim == 3 && out.dim[0] == s->s_loc && tensor_contiguous(out));
-    TRY_OUT(transfer_wait(&q->coming[SEQUENCE_K]));
-    TRY_OUT(transfer_wait(&q->coming[SEQUENCE_V]));
-    if (rings(q))
-        TRY_OUT(pass_on(s, &passing, q->buffer, 0));
-    if (!swaps(q))
-        TRY_OUT(attend(q, HEADS_ALL, out, q->part[SEQUENCE_Q], &passing));
-    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++) {
-        TRY_OUT(transfer_wait(&q->moving[g]));
-        if (rings(q) && g != HEADS_MIDDLE)
+    TRY_OUT(transfer_wait(&pa->kv_transfer[ATTENTION_K]));
+    TRY_OUT(transfer_wait(&pa->kv_transfer[ATTENTION_V]));
+    if (uses_ring(pa))
+        TRY_OUT(start_ring_step(s, &ring_transfer, pa->buffer, 0));
+    if (!uses_ulysses(pa))
+        TRY_OUT(attend(pa, HEADS_ALL, out, pa->input[ATTENTION_Q], &ring_transfer));
+    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++) {
+        TRY_OUT(transfer_wait(&pa->q_transfer[i]));
+        if (uses_ring(pa) && i != HEADS_MIDDLE)
             continue;
-        TRY_OUT(attend(q, g, q->q[g], q->q[g], &passing));
-        TRY_OUT(ulysses_out(s, g, &q->moving[g], outside(q, SEQUENCE_K, g), out, q->q[g]));
+        TRY_OUT(attend(pa, i, pa->q[i], pa->q[i], &ring_transfer));
+        TRY_OUT(ulysses_to_tokens(s, i, &pa->q_transfer[i], packed_slice(pa, ATTENTION_K, i), out,
+                                  pa->q[i]));
     }
-    for (int g = 0; g < HEADS_GROUPS && swaps(q); g++)
-        TRY_OUT(ulysses_landed(s, g, &q->moving[g], outside(q, SEQUENCE_K, g), out));
+    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++)
+        TRY_OUT(ulysses_to_tokens_finish(s, i, &pa->q_transfer[i], packed_slice(pa, ATTENTION_K, i),
+                                         out));
 out:
-    arena_release(q->step, q->mark);
+    arena_release(pa->step, pa->mark);
     return st;
 }

@@ -1,41 +1,41 @@
-/* comm.h - what stands behind a group: one table per way of moving bytes. Internal to parallel/.
+/* comm.h - the backends of a group: one table per way to transfer bytes. Internal to parallel/.
  *
  *   comm_mpi   host memory, over MPI; a group of one needs no MPI at all
- *   comm_cuda  device memory of GPUs, by copy engines within a node and NCCL beyond
- *   comm_plan  nothing is moved
+ *   comm_cuda  device memory of GPUs, by copy engines within a node and NCCL between nodes
+ *   comm_plan  transfers nothing
  *
- * group.c turns every exchange into lists of messages, counts what is sent and hands out the slots
- * 0 .. GROUP_IN_FLIGHT - 1; a table keeps what belongs to a transfer under its slot until `wait`.
- * What a rank has for itself is a copy, the table's, as only it knows the memory.
+ * group.c turns each collective into lists of messages, counts the bytes sent and assigns slots
+ * 0 .. GROUP_IN_FLIGHT - 1; a backend keeps the state of a transfer under its slot until `wait`.
+ * The copy from a rank to itself is the backend's too, as only it knows the kind of memory.
  *
- * A table whose device has queues of its own (a stream) orders instead of waiting: a start lets the
- * exchange wait for what is queued on the device, `wait` lets what is queued later wait for the
- * exchange, and nothing above looks at the data before a download. Such a table gives every group a
- * queue of its own, so that a unit of weights on its way does not hold up an all-to-all. All ranks
- * start the exchanges of all their groups in the same order. */
+ * A backend of a device with streams does not block the host: `start` makes the communication wait
+ * for the work queued on the device, `wait` makes work queued later wait for the communication.
+ * There every group has a stream of its own, so that an all-gather of weights does not delay an
+ * all-to-all. All ranks start the collectives of all their groups in the same order. */
 #ifndef PARALLEL_COMM_H
 #define PARALLEL_COMM_H
 
 #include "parallel/group.h"
 
-enum exchange_kind { ALL_GATHER, ALL_TO_ALL, EXCHANGE, BROADCAST, EXCHANGE_KINDS };
-extern const char *const exchange_name[EXCHANGE_KINDS];
+enum comm_op_kind { ALL_GATHER, ALL_TO_ALL, SEND_RECV, BROADCAST, COMM_OP_KINDS };
+extern const char *const comm_op_name[COMM_OP_KINDS];
 
-struct exchange {
-    enum exchange_kind kind;
-    const struct message *send, *recv; // to and from others; borrowed during the start
+/* One collective, as the messages of this rank. */
+struct comm_op {
+    enum comm_op_kind kind;
+    const struct message *send, *recv; // to and from other ranks; valid during start
     int sends, recvs;
-    double bytes;                    // of all that is sent
-    struct message own_from, own_to; // the copy; of no bytes where there is none
+    double bytes;                        // sent to other ranks
+    struct message local_src, local_dst; // copy within this rank; 0 bytes: none
 };
 
 struct comm_table {
     const char *name;
-    /* Collective over the world; g->rank and g->size are to be filled in where members are asked
-     * and not given. */
+    /* Collective over the world. Sets g->rank and g->size, except on a described world, where
+     * group_open has set them. */
     status (*open)(struct group *g, struct world *w, int color);
     void (*close)(struct group *g);
-    status (*start)(struct group *g, int slot, const struct exchange *e);
+    status (*start)(struct group *g, int slot, const struct comm_op *op);
     status (*wait)(struct group *g, int slot);
 };
 

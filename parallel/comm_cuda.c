@@ -1,105 +1,100 @@
 #include "parallel/comm_cuda.h"
 
 #include "parallel/mpi_wait.h"
+#include "runtime/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-status cuda_st(cudaError_t e, const char *what)
-{
-    if (e == cudaSuccess)
-        return ST_OK;
-    return fail(e == cudaErrorMemoryAllocation ? ST_MEMORY : ST_DEVICE, "%s: %s", what,
-                cudaGetErrorString(e));
-}
-
-static status entry(const char *name, void **function)
+static status find_function(const char *name, void **function)
 {
     enum cudaDriverEntryPointQueryResult found;
 
-    TRY(cuda_st(cudaGetDriverEntryPointByVersion(name, function, 12000, cudaEnableDefault, &found),
-                name));
-    return found == cudaDriverEntryPointSuccess ? ST_OK
-                                                : fail(ST_DEVICE, "the driver has no %s", name);
+    TRY(cuda_status(
+        cudaGetDriverEntryPointByVersion(name, function, 12000, cudaEnableDefault, &found), "%s",
+        name));
+    return found == cudaDriverEntryPointSuccess
+               ? ST_OK
+               : fail(ST_DEVICE, "the CUDA driver has no %s: update the driver", name);
 }
 
-static status driver_find(struct driver *d)
+static status find_driver(struct driver *d)
 {
-    TRY(entry("cuStreamWriteValue32", (void **)&d->write));
-    TRY(entry("cuStreamWaitValue32", (void **)&d->wait));
-    return entry("cuMemGetAddressRange", (void **)&d->extent);
+    TRY(find_function("cuStreamWriteValue32", (void **)&d->write));
+    TRY(find_function("cuStreamWaitValue32", (void **)&d->wait));
+    return find_function("cuMemGetAddressRange", (void **)&d->address_range);
 }
 
 static status driver_st(CUresult e, const char *what)
 {
-    return e == CUDA_SUCCESS ? ST_OK : fail(ST_DEVICE, "%s: code %d of the driver", what, (int)e);
+    return e == CUDA_SUCCESS ? ST_OK : fail(ST_DEVICE, "%s: CUDA driver error %d", what, (int)e);
 }
 
-status stream_write(struct cuda_comm *c, volatile uint32_t *at, uint32_t value)
+status stream_write(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value)
 {
-    return driver_st(c->driver.write(c->stream, (CUdeviceptr)at, value, 0), "writing a flag");
+    return driver_st(c->driver.write(c->stream, (CUdeviceptr)flag, value, 0), "writing a flag");
 }
 
-status stream_wait(struct cuda_comm *c, volatile uint32_t *at, uint32_t value)
+status stream_wait(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value)
 {
-    return driver_st(c->driver.wait(c->stream, (CUdeviceptr)at, value, CU_STREAM_WAIT_VALUE_GEQ),
+    return driver_st(c->driver.wait(c->stream, (CUdeviceptr)flag, value, CU_STREAM_WAIT_VALUE_GEQ),
                      "waiting for a flag");
 }
 
-status stream_copy(struct cuda_comm *c, void *at, const struct message *to,
+status stream_copy(struct cuda_comm *c, void *dst, const struct message *to,
                    const struct message *from)
 {
     if (from->count == 1)
-        return cuda_st(
-            cudaMemcpyAsync(at, from->data, from->bytes, cudaMemcpyDeviceToDevice, c->stream),
+        return cuda_status(
+            cudaMemcpyAsync(dst, from->data, from->bytes, cudaMemcpyDeviceToDevice, c->stream),
             "copying between GPUs");
-    return cuda_st(cudaMemcpy2DAsync(at, to->pitch, from->data, from->pitch, from->bytes,
-                                     (size_t)from->count, cudaMemcpyDeviceToDevice, c->stream),
-                   "copying between GPUs");
+    return cuda_status(cudaMemcpy2DAsync(dst, to->pitch, from->data, from->pitch, from->bytes,
+                                         (size_t)from->count, cudaMemcpyDeviceToDevice, c->stream),
+                       "copying between GPUs");
 }
 
-status all_of(MPI_Comm comm, status st)
+status comm_agree(MPI_Comm comm, status st)
 {
     int mine = st == ST_OK, all = mine;
 
     if (comm != MPI_COMM_NULL)
         MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, comm);
-    return st != ST_OK || all ? st : fail(ST_DEVICE, "another rank's GPU could not be set up");
+    return st != ST_OK || all ? st : fail(ST_DEVICE, "setup failed on another rank's GPU");
 }
 
-/* ---- what the host asks while it waits ---- */
+/* ---- callbacks of the device (struct device_watch) ---- */
 
-/* A stream that has come to an exchange, and is still in it after the deadline, waits for a peer
- * that will not come. */
-static status waiting(void *payload)
+/* While the host waits for the device: ST_PEER if the group's stream has been in one collective for
+ * the deadline, as then a peer does not respond. */
+static status check_progress(void *payload)
 {
     struct cuda_comm *c = payload;
     const struct group *g = c->g;
     const uint32_t begun = *c->begun, ended = *c->ended;
-    const double now = mpi_seconds();
+    const double now = clock_seconds();
 
-    if (c->mover->ask != NULL)
-        TRY(c->mover->ask(c));
-    if (begun == ended || ended != c->stuck_at || c->stuck_since == 0) {
-        c->stuck_at = ended;
-        c->stuck_since = now;
+    if (c->transport->check_error != NULL)
+        TRY(c->transport->check_error(c));
+    if (begun == ended || ended != c->last_ended || c->last_progress_s == 0) {
+        c->last_ended = ended;
+        c->last_progress_s = now;
         return ST_OK;
     }
-    if (now - c->stuck_since < g->deadline_s)
+    if (now - c->last_progress_s < g->deadline_s)
         return ST_OK;
     return fail(
         ST_PEER,
-        "rank %d of group %s (%d ranks) waited %.0f s for the others in exchange %u between "
-        "GPUs: see what became of them, or allow more time",
+        "rank %d of group %s (%d ranks) waited %.0f s for the others in collective %u between "
+        "GPUs: check whether they are still running",
         g->rank, g->name, g->size, g->deadline_s, (unsigned)ended);
 }
 
-static void freeing(void *payload, void *p)
+static void before_free(void *payload, void *p)
 {
     struct cuda_comm *c = payload;
 
-    if (c->mover->forget != NULL)
-        c->mover->forget(c, p);
+    if (c->transport->before_free != NULL)
+        c->transport->before_free(c, p);
 }
 
 /* ---- opening ---- */
@@ -109,12 +104,13 @@ static status open_local(struct cuda_comm *c, struct group *g)
     int least, most;
     void *pinned;
 
-    TRY(driver_find(&c->driver));
-    TRY(cuda_st(cudaDeviceGetStreamPriorityRange(&least, &most), "streams"));
-    TRY(cuda_st(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, most), "streams"));
-    TRY(cuda_st(cudaEventCreateWithFlags(&c->start, cudaEventDisableTiming), "events"));
+    TRY(find_driver(&c->driver));
+    TRY(cuda_status(cudaDeviceGetStreamPriorityRange(&least, &most), "streams"));
+    TRY(cuda_status(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, most),
+                    "streams"));
+    TRY(cuda_status(cudaEventCreateWithFlags(&c->start, cudaEventDisableTiming), "events"));
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
-        TRY(cuda_st(cudaEventCreateWithFlags(&c->done[i], cudaEventDisableTiming), "events"));
+        TRY(cuda_status(cudaEventCreateWithFlags(&c->done[i], cudaEventDisableTiming), "events"));
     TRY(device_host_alloc(g->dev, &pinned, 2 * sizeof(uint32_t)));
     memset(pinned, 0, 2 * sizeof(uint32_t));
     c->begun = pinned;
@@ -122,7 +118,7 @@ static status open_local(struct cuda_comm *c, struct group *g)
     return ST_OK;
 }
 
-/* Whether the whole group is on one node. */
+/* Whether all ranks of the group are on one node. Collective. */
 static bool one_node(const struct cuda_comm *c)
 {
     MPI_Comm node;
@@ -131,18 +127,18 @@ static bool one_node(const struct cuda_comm *c)
     MPI_Comm_split_type(c->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
     MPI_Comm_size(node, &size);
     MPI_Comm_free(&node);
-    return all_of(c->comm, size == c->g->size ? ST_OK : ST_PEER) == ST_OK;
+    return comm_agree(c->comm, size == c->g->size ? ST_OK : ST_PEER) == ST_OK;
 }
 
-static status open_mover(struct cuda_comm *c, const struct mover *mover)
+static status open_transport(struct cuda_comm *c, const struct transport *transport)
 {
     status st;
 
-    c->mover = mover;
-    st = mover->open(c);
+    c->transport = transport;
+    st = transport->open(c);
     if (st != ST_OK) {
-        mover->close(c);
-        c->mover = NULL;
+        transport->close(c);
+        c->transport = NULL;
     }
     return st;
 }
@@ -169,12 +165,13 @@ static status cuda_open(struct group *g, struct world *w, int color)
         c->comm = comm;
         st = open_local(c, g);
     }
-    TRY(all_of(comm, st)); // without a c the communicator is lost, but so is the job
+    TRY(comm_agree(comm, st)); // without c the communicator is not freed, but then the job ends
     if (g->size == 1)
         return ST_OK;
-    if (!one_node(c) || w->nccl || open_mover(c, &mover_peer) != ST_OK)
-        TRY(open_mover(c, &mover_nccl));
-    c->watch = (struct device_watch){ .waiting = waiting, .freeing = freeing, .payload = c };
+    if (!one_node(c) || w->nccl || open_transport(c, &transport_peer) != ST_OK)
+        TRY(open_transport(c, &transport_nccl));
+    c->watch =
+        (struct device_watch){ .waiting = check_progress, .freeing = before_free, .payload = c };
     device_watch_add(g->dev, &c->watch);
     return ST_OK;
 }
@@ -185,8 +182,8 @@ static void cuda_close(struct group *g)
 
     if (c == NULL)
         return;
-    if (c->mover != NULL) {
-        c->mover->close(c);
+    if (c->transport != NULL) {
+        c->transport->close(c);
         device_watch_remove(g->dev, &c->watch);
     }
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
@@ -203,9 +200,9 @@ static void cuda_close(struct group *g)
     g->impl = NULL;
 }
 
-/* ---- exchanges ---- */
+/* ---- collectives ---- */
 
-static struct tensor pieces_of(const struct message *m)
+static struct tensor tensor_of_message(const struct message *m)
 {
     struct tensor t = tensor_of(m->data, DT_U8, m->count, (int64_t)m->bytes);
 
@@ -213,31 +210,31 @@ static struct tensor pieces_of(const struct message *m)
     return t;
 }
 
-static status cuda_start(struct group *g, int slot, const struct exchange *e)
+static status cuda_start(struct group *g, int slot, const struct comm_op *op)
 {
     struct cuda_comm *c = g->impl;
-    const bool others = e->sends + e->recvs > 0;
+    const bool remote = op->sends + op->recvs > 0;
 
-    TRY(cuda_st(cudaEventRecord(c->start, g->dev->stream), "event"));
-    TRY(cuda_st(cudaStreamWaitEvent(c->stream, c->start, 0), "event"));
-    if (others) {
+    TRY(cuda_status(cudaEventRecord(c->start, g->dev->stream), "event"));
+    TRY(cuda_status(cudaStreamWaitEvent(c->stream, c->start, 0), "event"));
+    if (remote) {
         c->started++;
         TRY(stream_write(c, c->begun, c->started));
-        TRY(c->mover->move(c, e));
+        TRY(c->transport->enqueue(c, op));
     }
-    for (int i = 0; i < e->recvs; i++)
-        device_cuda_written(c->stream, pieces_of(&e->recv[i]));
-    if (e->own_from.bytes > 0)
-        TRY(stream_copy(c, e->own_to.data, &e->own_to, &e->own_from));
-    TRY(cuda_st(cudaEventRecord(c->done[slot], c->stream), "event"));
-    return others ? stream_write(c, c->ended, c->started) : ST_OK;
+    for (int i = 0; i < op->recvs; i++)
+        device_cuda_written(c->stream, tensor_of_message(&op->recv[i]));
+    if (op->local_src.bytes > 0)
+        TRY(stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src));
+    TRY(cuda_status(cudaEventRecord(c->done[slot], c->stream), "event"));
+    return remote ? stream_write(c, c->ended, c->started) : ST_OK;
 }
 
 static status cuda_wait(struct group *g, int slot)
 {
     struct cuda_comm *c = g->impl;
 
-    return cuda_st(cudaStreamWaitEvent(g->dev->stream, c->done[slot], 0), "event");
+    return cuda_status(cudaStreamWaitEvent(g->dev->stream, c->done[slot], 0), "event");
 }
 
 const struct comm_table comm_cuda = {

@@ -1,77 +1,75 @@
-/* comm_cuda.h - groups of GPUs: what a group keeps, and the two ways of moving device memory.
+/* comm_cuda.h - groups of GPUs: the state of a group, and two transports for device memory.
  * Internal to parallel/.
  *
- *   peer  within a node: each rank's copy engine writes into its peers' memory. No multiprocessor
- *         is taken from what computes meanwhile.
- *   nccl  everywhere else
+ *   peer  within a node: each rank's copy engine writes into the peers' memory. It uses no
+ *         multiprocessors, which stay free for computation.
+ *   nccl  otherwise
  *
- * comm_cuda.c orders: a group has a stream of its own, which waits for the device's stream where an
- * exchange starts; the device's stream waits for it in transfer_wait. A mover queues the messages
- * on the group's stream. */
+ * comm_cuda.c orders streams: each group has its own stream. When a collective starts, the group's
+ * stream waits for the device's stream; in transfer_wait the device's stream waits for the group's.
+ * A transport queues the messages on the group's stream. */
 #ifndef PARALLEL_COMM_CUDA_H
 #define PARALLEL_COMM_CUDA_H
 
 #include "parallel/comm.h"
+#include "runtime/cuda_status.h"
 
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <mpi.h>
 
-/* Stream memory operations and the extent of an allocation: of the driver, found at run time, as a
- * program built with CUDA also runs where there is no driver. */
+/* Functions of the CUDA driver API: stream memory operations, and the address range of an
+ * allocation. Looked up at run time, as a program built with CUDA also runs without a driver. */
 struct driver {
-    CUresult (*write)(CUstream stream, CUdeviceptr at, cuuint32_t value, unsigned flags);
-    CUresult (*wait)(CUstream stream, CUdeviceptr at, cuuint32_t value, unsigned flags);
-    CUresult (*extent)(CUdeviceptr *base, size_t *bytes, CUdeviceptr p);
+    CUresult (*write)(CUstream stream, CUdeviceptr flag, cuuint32_t value, unsigned flags);
+    CUresult (*wait)(CUstream stream, CUdeviceptr flag, cuuint32_t value, unsigned flags);
+    CUresult (*address_range)(CUdeviceptr *base, size_t *bytes, CUdeviceptr p);
 };
 
 struct cuda_comm;
 
-struct mover {
+struct transport {
     const char *name;
-    /* Collective over c->comm, and ends with the same status on every rank. */
+    /* Collective over c->comm; returns the same status on every rank. */
     status (*open)(struct cuda_comm *c);
-    void (*close)(struct cuda_comm *c); // collective; of a half-open one too
-    /* Queues the messages on c->stream. Those between two ranks, in one direction, arrive in the
-     * order in which they were sent. */
-    status (*move)(struct cuda_comm *c, const struct exchange *e);
-    /* The host waits for the device: has something gone wrong meanwhile? NULL: nothing to ask. */
-    status (*ask)(struct cuda_comm *c);
-    /* Device memory is about to be given back. NULL: nothing is kept about it. */
-    void (*forget)(struct cuda_comm *c, void *p);
+    void (*close)(struct cuda_comm *c); // collective; also after a failed open
+    /* Queues the messages on c->stream. Messages from one rank to another match in list order. */
+    status (*enqueue)(struct cuda_comm *c, const struct comm_op *op);
+    /* Called while the host waits for the device: returns asynchronous errors. NULL: has none. */
+    status (*check_error)(struct cuda_comm *c);
+    /* Called before device memory p is freed. NULL: not needed. */
+    void (*before_free)(struct cuda_comm *c, void *p);
 };
 
 struct cuda_comm {
     struct group *g;
-    MPI_Comm comm; // for setting up; MPI_COMM_NULL in a group of one
+    MPI_Comm comm; // for setup; MPI_COMM_NULL in a group of one
     struct driver driver;
-    const struct mover *mover;
-    void *impl;                        // the mover's
-    cudaStream_t stream;               // the group's own
-    cudaEvent_t start;                 // the device's stream where an exchange starts
-    cudaEvent_t done[GROUP_IN_FLIGHT]; // the group's where it ends
+    const struct transport *transport;
+    void *impl;                        // of the transport
+    cudaStream_t stream;               // of the group
+    cudaEvent_t start;                 // on the device's stream, when a collective starts
+    cudaEvent_t done[GROUP_IN_FLIGHT]; // on the group's stream, after the collective in a slot
     struct device_watch watch;
-    uint32_t started;                 // exchanges queued
-    volatile uint32_t *begun, *ended; // pinned memory: exchanges that the stream has come to
-    uint32_t stuck_at;                // *ended when the host last saw it change,
-    double stuck_since;               // and when that was
+    uint32_t started;                 // collectives queued by the host
+    volatile uint32_t *begun, *ended; // pinned host memory: collectives begun, ended by the stream
+    uint32_t last_ended;              // *ended when it last changed,
+    double last_progress_s;           // and the time of that; 0: not yet read
 };
 
-extern const struct mover mover_peer;
-extern const struct mover mover_nccl;
+extern const struct transport transport_peer;
+extern const struct transport transport_nccl;
 
-/* Codes of CUDA as ours, with what was tried. */
-status cuda_st(cudaError_t e, const char *what);
+/* Queue on the group's stream: write `value` to *flag; wait until *flag >= value. */
+status stream_write(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value);
+status stream_wait(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value);
 
-/* *at = value, once the stream is there; the stream goes on once *at has come to value. */
-status stream_write(struct cuda_comm *c, volatile uint32_t *at, uint32_t value);
-status stream_wait(struct cuda_comm *c, volatile uint32_t *at, uint32_t value);
-
-/* Queues the copy of what `from` says to `at`, in the pitch of `to`. */
-status stream_copy(struct cuda_comm *c, void *at, const struct message *to,
+/* Queues a copy of the rows of `from` to dst, with the pitch of `to`. */
+status stream_copy(struct cuda_comm *c, void *dst, const struct message *to,
                    const struct message *from);
 
-/* All ranks of `comm` pass their own status; ST_OK when all did, else the own one or ST_DEVICE. */
-status all_of(MPI_Comm comm, status st);
+/* Collective over `comm`: ST_OK if st is ST_OK on all ranks; else st, or ST_DEVICE on ranks where
+ * st is ST_OK. */
+status comm_agree(MPI_Comm comm, status st);
 
 #endif

@@ -7,14 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Point-to-point messages only, so that ranks without a part need not take part, and a silent peer
- * has a name. Messages between two ranks of one kind arrive in the order of their starts. */
+/* Only point-to-point messages: ranks that neither send nor receive need not call, and an error can
+ * name the peer that does not respond. The tag is the kind of collective; messages with one tag
+ * from one rank to another match in the order of their starts. */
 struct slot {
-    enum exchange_kind kind;
-    int64_t number;       // of exchanges started on the group before
-    int count;            // requests; those for receiving come first
+    enum comm_op_kind kind;
+    int64_t number;       // collectives started on the group before this one
+    int count;            // requests; receives first
     MPI_Request *request; // [4 * size]
-    int *peer;            // [4 * size] rank in the group
+    int *peer;            // [4 * size] the request's rank in the group
 };
 
 struct comm_impl {
@@ -41,8 +42,8 @@ static void mpi_close(struct group *g)
     g->impl = NULL;
 }
 
-/* Who the members are in the world's counting, for error lines. */
-static void name_members(struct comm_impl *c, struct world *w, const struct group *g)
+/* Sets world_rank[i], the world rank of member i, for error messages. */
+static void find_world_ranks(struct comm_impl *c, struct world *w, const struct group *g)
 {
     MPI_Group mine, all;
 
@@ -58,39 +59,39 @@ static status mpi_open(struct group *g, struct world *w, int color)
 {
     struct comm_impl *c;
     MPI_Comm comm = MPI_COMM_NULL;
-    bool have;
+    bool allocated;
 
-    if (!w->described) { // before anything that may fail here and not there
+    if (!w->described) { // collective, so before anything that may fail on one rank only
         MPI_Comm_split(world_comm(w), color < 0 ? MPI_UNDEFINED : color, w->rank, &comm);
         if (comm != MPI_COMM_NULL) {
             MPI_Comm_rank(comm, &g->rank);
             MPI_Comm_size(comm, &g->size);
         }
     }
-    assert(!w->described || g->size <= 1); // there is nobody to exchange with
+    assert(!w->described || g->size <= 1); // there are no other processes
     if (g->size == 0)
         return ST_OK;
 
     g->impl = c = calloc(1, sizeof(*c));
-    have = c != NULL;
-    if (have) {
+    allocated = c != NULL;
+    if (allocated) {
         c->comm = comm;
         c->world_rank = calloc((size_t)g->size, sizeof(*c->world_rank));
-        have = c->world_rank != NULL;
+        allocated = c->world_rank != NULL;
     }
-    for (int i = 0; have && i < GROUP_IN_FLIGHT; i++) {
+    for (int i = 0; allocated && i < GROUP_IN_FLIGHT; i++) {
         c->slot[i].request = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].request));
         c->slot[i].peer = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].peer));
-        have = c->slot[i].request != NULL && c->slot[i].peer != NULL;
+        allocated = c->slot[i].request != NULL && c->slot[i].peer != NULL;
     }
-    if (!have)
+    if (!allocated)
         return fail(ST_MEMORY, "no host memory for group %s of %d ranks", g->name, g->size);
     if (comm != MPI_COMM_NULL)
-        name_members(c, w, g);
+        find_world_ranks(c, w, g);
     return ST_OK;
 }
 
-/* MPI counts in int: a long piece is one element of a type made for it. */
+/* MPI counts are int: a row of more bytes is one element of a derived type. */
 static MPI_Datatype long_type(size_t bytes)
 {
     const size_t block = (size_t)1 << 30;
@@ -104,18 +105,18 @@ static MPI_Datatype long_type(size_t bytes)
     return whole;
 }
 
-/* The message as one element. */
+/* A derived type for the whole message. */
 static MPI_Datatype type_of(const struct message *m)
 {
-    MPI_Datatype piece, whole;
+    MPI_Datatype row, whole;
 
     if (m->bytes > INT_MAX)
-        piece = long_type(m->bytes);
+        row = long_type(m->bytes);
     else
-        MPI_Type_contiguous((int)m->bytes, MPI_BYTE, &piece);
-    MPI_Type_create_hvector((int)m->count, 1, (MPI_Aint)m->pitch, piece, &whole);
+        MPI_Type_contiguous((int)m->bytes, MPI_BYTE, &row);
+    MPI_Type_create_hvector((int)m->count, 1, (MPI_Aint)m->pitch, row, &whole);
     MPI_Type_commit(&whole);
-    MPI_Type_free(&piece);
+    MPI_Type_free(&row);
     return whole;
 }
 
@@ -133,47 +134,47 @@ static void post(const struct comm_impl *c, struct slot *s, bool receive, const 
     s->peer[s->count++] = m->peer;
 }
 
-static status mpi_start(struct group *g, int slot, const struct exchange *e)
+static status mpi_start(struct group *g, int slot, const struct comm_op *op)
 {
-    const struct message *from = &e->own_from, *to = &e->own_to;
+    const struct message *from = &op->local_src, *to = &op->local_dst;
     struct comm_impl *c = g->impl;
     struct slot *s = &c->slot[slot];
 
     TRY(device_wait(g->dev));
-    s->kind = e->kind;
+    s->kind = op->kind;
     s->count = 0;
     s->number = c->started++;
-    for (int i = 0; i < e->recvs; i++)
-        post(c, s, true, &e->recv[i]);
-    for (int i = 0; i < e->sends; i++)
-        post(c, s, false, &e->send[i]);
+    for (int i = 0; i < op->recvs; i++)
+        post(c, s, true, &op->recv[i]);
+    for (int i = 0; i < op->sends; i++)
+        post(c, s, false, &op->send[i]);
     for (int64_t i = 0; i < from->count && from->bytes > 0; i++)
         memcpy((char *)to->data + (size_t)i * to->pitch,
                (const char *)from->data + (size_t)i * from->pitch, from->bytes);
     return ST_OK;
 }
 
-/* One line that names the exchange and the ranks which it still waits for. */
-static status silent(struct group *g, struct slot *s)
+/* ST_PEER, with a line that names the collective and the ranks that have not responded. */
+static status fail_peer(struct group *g, struct slot *s)
 {
     struct comm_impl *c = g->impl;
-    char who[128] = "";
+    char ranks[128] = "";
     size_t n = 0;
 
-    for (int i = 0; i < s->count && n < sizeof(who) - 16; i++) {
+    for (int i = 0; i < s->count && n < sizeof(ranks) - 16; i++) {
         int done;
-        bool named = false;
+        bool listed = false;
 
         MPI_Test(&s->request[i], &done, MPI_STATUS_IGNORE);
-        for (int j = 0; j < i; j++) // received from and sent to: once is enough
-            named |= s->peer[j] == s->peer[i] && s->request[j] != MPI_REQUEST_NULL;
-        if (!done && !named)
-            n += (size_t)snprintf(who + n, sizeof(who) - n, " %d", c->world_rank[s->peer[i]]);
+        for (int j = 0; j < i; j++) // list a rank once if both send and receive are open
+            listed |= s->peer[j] == s->peer[i] && s->request[j] != MPI_REQUEST_NULL;
+        if (!done && !listed)
+            n += (size_t)snprintf(ranks + n, sizeof(ranks) - n, " %d", c->world_rank[s->peer[i]]);
     }
     return fail(ST_PEER,
-                "rank %d waited %.0f s for rank%s in %s %lld of group %s (%d ranks): see what "
-                "became of it, or allow more time",
-                c->world_rank[g->rank], g->deadline_s, who, exchange_name[s->kind],
+                "rank %d waited %.0f s for rank%s in %s %lld of group %s (%d ranks): check whether "
+                "it is still running",
+                c->world_rank[g->rank], g->deadline_s, ranks, comm_op_name[s->kind],
                 (long long)s->number, g->name, g->size);
 }
 
@@ -182,7 +183,7 @@ static status mpi_wait_slot(struct group *g, int slot)
     struct comm_impl *c = g->impl;
     struct slot *s = &c->slot[slot];
 
-    return mpi_wait(s->request, s->count, g->deadline_s) ? ST_OK : silent(g, s);
+    return mpi_wait(s->request, s->count, g->deadline_s) ? ST_OK : fail_peer(g, s);
 }
 
 const struct comm_table comm_mpi = {

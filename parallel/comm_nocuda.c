@@ -1,8 +1,8 @@
-/* Built without CUDA: no GPU can be opened (runtime/device_nocuda.c), so nothing is ever asked of
- * this table. */
+/* Built without CUDA: no GPU can be opened (runtime/device_nocuda.c), so this table is never used.
+ */
 #include "parallel/comm.h"
 
-static status without(struct group *g, struct world *w, int color)
+static status open_unavailable(struct group *g, struct world *w, int color)
 {
     (void)g;
     (void)w;
@@ -10,9 +10,11 @@ static status without(struct group *g, struct world *w, int color)
     return fail(ST_DEVICE, "this program was built without NCCL");
 }
 
-static void nothing(struct group *g)
+static void close_nothing(struct group *g)
 {
     (void)g;
 }
 
-const struct comm_table comm_cuda = { .name = "none", .open = without, .close = nothing };
+const struct comm_table comm_cuda = { .name = "none",
+                                      .open = open_unavailable,
+                                      .close = close_nothing };

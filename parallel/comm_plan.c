@@ -2,8 +2,7 @@
 
 #include <assert.h>
 
-/* Who belongs is said by the world when it is described. Under a real one (a rank plans for all)
- * nobody is asked either, so a plan device always comes with a described world. */
+/* The caller gives the members, so a plan device always needs a described world. */
 static status plan_open(struct group *g, struct world *w, int color)
 {
     (void)g;
@@ -17,7 +16,7 @@ static void plan_close(struct group *g)
     (void)g;
 }
 
-static status plan_start(struct group *g, int slot, const struct exchange *e)
+static status plan_start(struct group *g, int slot, const struct comm_op *op)
 {
     return ST_OK;
 }

@@ -5,22 +5,22 @@
 #include <assert.h>
 #include <stdlib.h>
 
-const char *const exchange_name[EXCHANGE_KINDS] = { "all-gather", "all-to-all", "exchange",
-                                                    "broadcast" };
+const char *const comm_op_name[COMM_OP_KINDS] = { "all-gather", "all-to-all", "send-recv",
+                                                  "broadcast" };
 
-/* The part of the table, and room for offsets; members may still be unknown. */
-static status open_parts(struct group *g, struct world *w, int color)
+/* Opens the backend, which may set rank and size, and allocates offsets and the message list. */
+static status open_backend(struct group *g, struct world *w, int color)
 {
     TRY(g->comm->open(g, w, color));
-    g->send_at = calloc((size_t)g->size + 1, sizeof(*g->send_at));
-    g->recv_at = calloc((size_t)g->size + 1, sizeof(*g->recv_at));
+    g->send_offset = calloc((size_t)g->size + 1, sizeof(*g->send_offset));
+    g->recv_offset = calloc((size_t)g->size + 1, sizeof(*g->recv_offset));
     g->list = calloc(4 * (size_t)g->size + 1, sizeof(*g->list));
-    if (g->send_at == NULL || g->recv_at == NULL || g->list == NULL)
+    if (g->send_offset == NULL || g->recv_offset == NULL || g->list == NULL)
         return fail(ST_MEMORY, "no host memory for group %s of %d ranks", g->name, g->size);
     return ST_OK;
 }
 
-static const struct comm_table *table_of(enum device_kind kind)
+static const struct comm_table *backend_for(enum device_kind kind)
 {
     return kind == DEVICE_PLAN ? &comm_plan : kind == DEVICE_CUDA ? &comm_cuda : &comm_mpi;
 }
@@ -32,92 +32,94 @@ status group_open(struct group *g, const char *name, struct world *w, struct dev
         .name = name,
         .dev = dev,
         .deadline_s = w->deadline_s,
-        .comm = table_of(dev->kind),
+        .comm = backend_for(dev->kind),
     };
     if (w->described && color >= 0) {
         g->size = count;
         while (g->rank < count && members[g->rank] != w->rank)
             g->rank++;
-        assert(g->rank < count); // a described rank opens the groups that it is in
+        assert(g->rank < count); // this rank must be in `members`
     }
-    return open_parts(g, w, color);
+    return open_backend(g, w, color);
 }
 
 void group_close(struct group *g)
 {
-    assert(g->open == 0);
+    assert(g->in_flight == 0);
     if (g->comm != NULL)
         g->comm->close(g);
-    free(g->send_at);
-    free(g->recv_at);
+    free(g->send_offset);
+    free(g->recv_offset);
     free(g->list);
     *g = (struct group){ 0 };
 }
 
-/* ---- an exchange as messages ---- */
+/* ---- a collective as messages ---- */
 
-static struct exchange begin(struct group *g, enum exchange_kind kind)
+static struct comm_op begin(struct group *g, enum comm_op_kind kind)
 {
-    return (struct exchange){ .kind = kind, .send = g->list, .recv = g->list + 2 * g->size };
+    return (struct comm_op){ .kind = kind, .send = g->list, .recv = g->list + 2 * g->size };
 }
 
-/* Adds a message to others, or the part for this rank itself. */
-static void add(const struct group *g, struct message *list, int *count, struct message *own,
+/* Adds a message to a list, or sets `local` if this rank is also the peer. */
+static void add(const struct group *g, struct message *list, int *count, struct message *local,
                 struct message m)
 {
     if (m.peer < 0 || m.bytes == 0)
         return;
     assert(m.peer < g->size && m.count > 0 && *count < 2 * g->size);
-    assert(m.peer != g->rank || own->bytes == 0);
+    assert(m.peer != g->rank || local->bytes == 0);
     if (m.peer == g->rank)
-        *own = m;
+        *local = m;
     else
         list[(*count)++] = m;
 }
 
-static void add_send(struct group *g, struct exchange *e, struct message m)
+static void add_send(struct group *g, struct comm_op *op, struct message m)
 {
     if (m.peer != g->rank && m.peer >= 0)
-        e->bytes += (double)m.bytes * (double)m.count;
-    add(g, g->list, &e->sends, &e->own_from, m);
+        op->bytes += (double)m.bytes * (double)m.count;
+    add(g, g->list, &op->sends, &op->local_src, m);
 }
 
-static void add_recv(struct group *g, struct exchange *e, struct message m)
+static void add_recv(struct group *g, struct comm_op *op, struct message m)
 {
-    add(g, g->list + 2 * g->size, &e->recvs, &e->own_to, m);
+    add(g, g->list + 2 * g->size, &op->recvs, &op->local_dst, m);
 }
 
-static size_t part(const size_t *offset, int i)
+static size_t block_bytes(const size_t *offset, int i)
 {
     return offset[i + 1] - offset[i];
 }
 
-static struct message part_of(int peer, const void *data, const size_t *offset)
+static struct message block_of(int peer, const void *data, const size_t *offset)
 {
-    return message_of(peer, (const char *)data + offset[peer], part(offset, peer));
+    return message_of(peer, (const char *)data + offset[peer], block_bytes(offset, peer));
 }
 
-static status start(struct group *g, struct transfer *t, struct exchange *e)
+static status start(struct group *g, struct transfer *t, struct comm_op *op)
 {
     int slot = 0;
 
     assert(t->group == NULL);
-    while (g->open >> slot & 1)
+    while (g->in_flight >> slot & 1)
         slot++;
     assert(slot < GROUP_IN_FLIGHT);
-    if (e->own_from.bytes == 0 || e->own_to.bytes == 0 || e->own_from.data == e->own_to.data)
-        e->own_from = e->own_to = (struct message){ 0 };
-    assert(e->own_from.bytes == e->own_to.bytes && e->own_from.count == e->own_to.count);
-    g->sent += e->bytes;
-    g->messages += e->sends;
-    TRY(g->comm->start(g, slot, e));
-    g->open |= 1u << slot;
+    if (op->local_src.bytes == 0 || op->local_dst.bytes == 0 ||
+        op->local_src.data == op->local_dst.data)
+        op->local_src = op->local_dst = (struct message){ 0 };
+    assert(op->local_src.bytes == op->local_dst.bytes &&
+           op->local_src.count == op->local_dst.count);
+    g->sent += op->bytes;
+    g->messages += op->sends;
+    TRY(g->comm->start(g, slot, op));
+    g->in_flight |= 1u << slot;
     *t = (struct transfer){ .group = g, .slot = slot };
     return ST_OK;
 }
 
-/* The k-th rank to send to after this one, and to receive from before it: everybody begins with
- * another one. */
+/* The k-th rank after this one, to send to, and the k-th before it, to receive from: so that in
+ * each step every rank sends to a different one. */
 static int after(const struct group *g, int k)
 {
     return (g->rank + k) % g->size;
@@ -131,49 +133,49 @@ static int before(const struct group *g, int k)
 status group_all_gather(struct group *g, struct transfer *t, void *recv, const size_t *offset,
                         const void *send)
 {
-    struct exchange e = begin(g, ALL_GATHER);
+    struct comm_op op = begin(g, ALL_GATHER);
 
     for (int k = 0; k < g->size; k++) {
-        add_send(g, &e, message_of(after(g, k), send, part(offset, g->rank)));
-        add_recv(g, &e, part_of(before(g, k), recv, offset));
+        add_send(g, &op, message_of(after(g, k), send, block_bytes(offset, g->rank)));
+        add_recv(g, &op, block_of(before(g, k), recv, offset));
     }
-    return start(g, t, &e);
+    return start(g, t, &op);
 }
 
 status group_all_to_all(struct group *g, struct transfer *t, void *recv, const size_t *recv_offset,
                         const void *send, const size_t *send_offset)
 {
-    struct exchange e = begin(g, ALL_TO_ALL);
+    struct comm_op op = begin(g, ALL_TO_ALL);
 
     for (int k = 0; k < g->size; k++) {
-        add_send(g, &e, part_of(after(g, k), send, send_offset));
-        add_recv(g, &e, part_of(before(g, k), recv, recv_offset));
+        add_send(g, &op, block_of(after(g, k), send, send_offset));
+        add_recv(g, &op, block_of(before(g, k), recv, recv_offset));
     }
-    return start(g, t, &e);
+    return start(g, t, &op);
 }
 
-status group_exchange(struct group *g, struct transfer *t, const struct message *send, int sends,
-                      const struct message *recv, int recvs)
+status group_send_recv(struct group *g, struct transfer *t, const struct message *send, int sends,
+                       const struct message *recv, int recvs)
 {
-    struct exchange e = begin(g, EXCHANGE);
+    struct comm_op op = begin(g, SEND_RECV);
 
     for (int i = 0; i < sends; i++)
-        add_send(g, &e, send[i]);
+        add_send(g, &op, send[i]);
     for (int i = 0; i < recvs; i++)
-        add_recv(g, &e, recv[i]);
-    return start(g, t, &e);
+        add_recv(g, &op, recv[i]);
+    return start(g, t, &op);
 }
 
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root)
 {
-    struct exchange e = begin(g, BROADCAST);
+    struct comm_op op = begin(g, BROADCAST);
 
     assert(root >= 0 && root < g->size);
     if (g->rank != root)
-        add_recv(g, &e, message_of(root, data, bytes));
+        add_recv(g, &op, message_of(root, data, bytes));
     for (int k = 1; k < g->size && g->rank == root; k++)
-        add_send(g, &e, message_of(after(g, k), data, bytes));
-    return start(g, t, &e);
+        add_send(g, &op, message_of(after(g, k), data, bytes));
+    return start(g, t, &op);
 }
 
 status transfer_wait(struct transfer *t)
@@ -183,7 +185,7 @@ status transfer_wait(struct transfer *t)
     if (g == NULL)
         return ST_OK;
     TRY(g->comm->wait(g, t->slot));
-    g->open &= ~(1u << t->slot);
+    g->in_flight &= ~(1u << t->slot);
     t->group = NULL;
     return ST_OK;
 }

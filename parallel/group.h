@@ -1,13 +1,15 @@
-/* group.h - ranks that exchange tensors, and the exchanges.
+/* group.h - groups of ranks and their collectives: all-gather, all-to-all, send and receive,
+ * broadcast.
  *
- * A group sits on a comm table: `mpi` moves host memory, `cuda` device memory on a stream, `plan`
- * moves nothing. Every exchange is started and later waited for, so that ops can be queued in
- * between: the data is read after what was queued on the device before the start, and may be used
- * by what is queued after transfer_wait. Buffers are borrowed until then, offsets only during the
- * start. At most GROUP_IN_FLIGHT transfers of one group are open.
+ * A group uses one backend (comm.h): `mpi` transfers host memory, `cuda` device memory on a stream,
+ * `plan` only counts bytes. Every collective is asynchronous: a group_ function starts it, and
+ * transfer_wait completes it. It reads its data after the work that was queued on the device before
+ * the start; work that is queued after transfer_wait may use the result. Buffers are borrowed until
+ * then, offset arrays and message lists only during the start. At most GROUP_IN_FLIGHT transfers of
+ * a group are in flight. All ranks of a group start its collectives in the same order.
  *
- * Sizes are in bytes. Offsets are arrays of size+1: part i is bytes [offset[i], offset[i+1]). A
- * part of 0 bytes is no message. What a rank has for itself is copied, and not counted as sent. */
+ * Sizes are in bytes. Offsets are arrays [size + 1]: block i is bytes [offset[i], offset[i + 1]).
+ * A block of 0 bytes is not sent. The block of a rank for itself is copied, and not counted. */
 #ifndef PARALLEL_GROUP_H
 #define PARALLEL_GROUP_H
 
@@ -21,68 +23,73 @@
 struct comm_table;
 
 struct group {
-    const char *name; // for the line when a peer is silent; borrowed
+    const char *name; // for error messages; borrowed
     int rank, size;
     struct device *dev;
-    double deadline_s;         // from the world; may be changed
-    size_t *send_at, *recv_at; // [size + 1] each: room for the offsets of the exchange at hand
-    struct message *list;      // [4 * size]: its messages
-    double sent, messages;     // bytes this rank sent to others, and in how many messages
+    double deadline_s;                 // how long to wait for a peer; from the world
+    size_t *send_offset, *recv_offset; // [size + 1] each: memory for a caller's offsets
+    struct message *list;              // [4 * size] messages of the collective being started
+    double sent, messages;             // to other ranks so far: bytes, and number of messages
     const struct comm_table *comm;
     void *impl;
-    unsigned open; // bit i: slot i is in flight
+    unsigned in_flight; // bit i: slot i is in use
 };
 
+/* A collective in flight, like an MPI_Request. Zeroed: none. */
 struct transfer {
-    struct group *group; // NULL: nothing in flight
+    struct group *group; // NULL: none
     int slot;
 };
 
-/* What goes to a rank or comes from one: pieces of memory of one size. Both ends see the same
- * number and size of them, each with a pitch of its own. */
+/* Memory to send to a rank or to receive from one: `count` rows of `bytes` bytes, as in
+ * cudaMemcpy2D. Sender and receiver give the same count and bytes; their pitches may differ. */
 struct message {
     int peer; // rank in the group; -1: no message
     void *data;
-    size_t bytes;  // of a piece; 0: no message
-    int64_t count; // of pieces,
-    size_t pitch;  // so many bytes apart
+    size_t bytes;  // of a row; 0: no message
+    int64_t count; // rows
+    size_t pitch;  // bytes from one row to the next
 };
 
-/* One piece. */
+/* A message of one row: `bytes` contiguous bytes. */
 static inline struct message message_of(int peer, const void *data, size_t bytes)
 {
     return (struct message){ peer, (void *)data, bytes, 1, bytes };
 }
 
-/* Splits the world: ranks with equal color form a group, in order of world rank; color < 0 stays
- * out and gets a group of size 0. Collective over the world, also where it fails (ST_MEMORY): agree
- * afterwards. On a described world `members` (sorted world ranks with my color) says who belongs,
- * as nobody can be asked; elsewhere it is not looked at. */
+/* Splits the world, like MPI_Comm_split: ranks with equal color form a group, in order of world
+ * rank; a rank with color < 0 is in no group and gets one of size 0.
+ *
+ * Collective over the world, also when it fails on a rank: call agree() afterwards. `name` and
+ * `dev` are borrowed. members: on a described world, where there are no other processes, the sorted
+ * world ranks with this rank's color; else ignored. ST_MEMORY, ST_DEVICE, ST_USAGE (two ranks on
+ * one GPU with NCCL). */
 status group_open(struct group *g, const char *name, struct world *w, struct device *dev, int color,
                   const int *members, int count);
 void group_close(struct group *g); // collective; accepts a zeroed group
 
-/* Everybody's part to everybody. send: part [rank] of the layout; recv: the whole; send may lie in
- * its place in recv. */
+/* Every rank gets the blocks of all ranks. send: this rank's block, offset[rank + 1] - offset[rank]
+ * bytes; recv: all blocks, at `offset`. In place: send may be this rank's block in recv. */
 status group_all_gather(struct group *g, struct transfer *t, void *recv, const size_t *offset,
                         const void *send);
 
-/* Part i of send goes to rank i; part i of recv comes from rank i. A rank's part for itself may be
- * left empty on either side: then nothing is copied. */
+/* Block i of send goes to rank i; block i of recv comes from rank i. The block of a rank for itself
+ * may be empty in send or in recv: then it is not copied. */
 status group_all_to_all(struct group *g, struct transfer *t, void *recv, const size_t *recv_offset,
                         const void *send, const size_t *send_offset);
 
-/* Any messages, all at once; those between two ranks arrive in the order in which they were sent.
- * Only the ranks at their ends take part. What a rank sends itself is one message. At most 2 * size
- * either way; the lists are the caller's. */
-status group_exchange(struct group *g, struct transfer *t, const struct message *send, int sends,
-                      const struct message *recv, int recvs);
+/* Sends and receives lists of messages, all at once; messages from one rank to another match in
+ * list order. Only ranks that send or receive call it. At most 2 * size messages in each list, and
+ * at most one message of a rank to itself. */
+status group_send_recv(struct group *g, struct transfer *t, const struct message *send, int sends,
+                       const struct message *recv, int recvs);
 
-/* Root's bytes to everybody, in place. */
+/* Every rank gets root's `bytes` bytes at data, in place. */
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root);
 
-/* The one place where the host waits for others: gives up with ST_PEER when a peer is silent for
- * the deadline of the group. Does nothing on a transfer that was not started. */
+/* Completes a transfer: on a CPU the host waits; on a GPU the device's stream will wait.
+ * ST_PEER when a peer does not respond within the group's deadline_s, on a GPU in a later
+ * device_wait. Does nothing if t->group is NULL. */
 status transfer_wait(struct transfer *t);
 
 #endif

@@ -20,15 +20,15 @@ void rows_split(struct rows *r, struct group *g, int64_t total)
 
 size_t rows_bytes(const struct rows *r, enum dtype dt, int64_t t, int64_t h, int64_t w, int64_t c)
 {
-    return (size_t)(t * (rows_above(r) + h + rows_below(r)) * w * c) * dtype_size(dt);
+    return (size_t)(t * (halo_above(r) + h + halo_below(r)) * w * c) * dtype_size(dt);
 }
 
-struct tensor rows_in(const struct rows *r, void *data, enum dtype dt, int64_t t, int64_t h,
-                      int64_t w, int64_t c)
+struct tensor rows_view(const struct rows *r, void *data, enum dtype dt, int64_t t, int64_t h,
+                        int64_t w, int64_t c)
 {
-    const int above = rows_above(r);
+    const int above = halo_above(r);
 
-    return tensor_slice(tensor_of(data, dt, t, above + h + rows_below(r), w, c), 1, above, h);
+    return tensor_slice(tensor_of(data, dt, t, above + h + halo_below(r), w, c), 1, above, h);
 }
 
 status rows_take(const struct rows *r, struct arena *a, struct tensor *x, enum dtype dt, int64_t t,
@@ -37,20 +37,20 @@ status rows_take(const struct rows *r, struct arena *a, struct tensor *x, enum d
     struct tensor memory;
 
     TRY(arena_take(a, &memory, DT_U8, (int64_t)rows_bytes(r, dt, t, h, w, c)));
-    *x = rows_in(r, memory.data, dt, t, h, w, c);
+    *x = rows_view(r, memory.data, dt, t, h, w, c);
     return ST_OK;
 }
 
-struct tensor rows_around(const struct rows *r, struct tensor x, bool above)
+struct tensor rows_with_halo(const struct rows *r, struct tensor x, bool above)
 {
-    const int lead = above ? rows_above(r) : 0;
+    const int top = above ? halo_above(r) : 0;
 
-    x.data = (char *)x.data - (size_t)(lead * x.stride[1]) * dtype_size(x.dtype);
-    x.dim[1] += lead + rows_below(r);
+    x.data = (char *)x.data - (size_t)(top * x.stride[1]) * dtype_size(x.dtype);
+    x.dim[1] += top + halo_below(r);
     return x;
 }
 
-/* Row `row` of every frame of x, to or from a rank; none where that is not there. */
+/* Row `row` of every frame of x, to or from a rank; no message if peer is -1. */
 static struct message row_of(struct tensor x, int64_t row, int peer)
 {
     const size_t element = dtype_size(x.dtype);
@@ -60,10 +60,10 @@ static struct message row_of(struct tensor x, int64_t row, int peer)
                              (size_t)x.stride[0] * element };
 }
 
-status rows_halo(const struct rows *r, struct transfer *t, struct tensor x, bool above)
+status rows_halo_exchange(const struct rows *r, struct transfer *t, struct tensor x, bool above)
 {
-    const int upper = rows_above(r) ? r->group->rank - 1 : -1;
-    const int lower = rows_below(r) ? r->group->rank + 1 : -1;
+    const int upper = halo_above(r) ? r->group->rank - 1 : -1;
+    const int lower = halo_below(r) ? r->group->rank + 1 : -1;
     const int64_t h = x.dim[1];
     const struct message send[] = { row_of(x, 0, upper), row_of(x, h - 1, above ? lower : -1) };
     const struct message recv[] = { row_of(x, h, lower), row_of(x, -1, above ? upper : -1) };
@@ -71,7 +71,7 @@ status rows_halo(const struct rows *r, struct transfer *t, struct tensor x, bool
     assert(r->group->rank < r->ranks && x.ndim == 4 && h > 0);
     if (r->ranks == 1)
         return ST_OK;
-    return group_exchange(r->group, t, send, COUNT(send), recv, COUNT(recv));
+    return group_send_recv(r->group, t, send, COUNT(send), recv, COUNT(recv));
 }
 
 status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int64_t scale,
@@ -79,7 +79,7 @@ status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int
 {
     const int n = r->ranks, rank = r->group->rank;
     struct message *list = calloc(2 * (size_t)n, sizeof(*list));
-    const size_t line = (size_t)(x.dim[2] * x.dim[3]) * dtype_size(x.dtype);
+    const size_t row_bytes = (size_t)(x.dim[2] * x.dim[3]) * dtype_size(x.dtype);
     struct transfer t = { 0 };
     int sends = 0, recvs = 0;
     status st;
@@ -90,21 +90,21 @@ status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int
         return fail(ST_MEMORY, "no host memory for %d messages", 2 * n);
     for (int k = 0; k < n; k++) { // to the k-th rank after this one, from the k-th before
         const int to = (rank + k) % n, from = (rank + n - k) % n;
-        const size_t mine = (size_t)x.dim[1] * line;
+        const size_t frame_bytes = (size_t)x.dim[1] * row_bytes;
 
         if (root < 0 || to == root)
-            list[sends++] = (struct message){ to, x.data, mine, x.dim[0],
+            list[sends++] = (struct message){ to, x.data, frame_bytes, x.dim[0],
                                               (size_t)x.stride[0] * dtype_size(x.dtype) };
         if (root < 0 || rank == root)
             list[n + recvs++] = (struct message){
                 from,
-                (char *)out.data + (size_t)(split_at(r->total, n, from) * scale) * line,
-                (size_t)(split_count(r->total, n, from) * scale) * line,
+                (char *)out.data + (size_t)(split_at(r->total, n, from) * scale) * row_bytes,
+                (size_t)(split_count(r->total, n, from) * scale) * row_bytes,
                 x.dim[0],
-                (size_t)(r->total * scale) * line,
+                (size_t)(r->total * scale) * row_bytes,
             };
     }
-    TRY_OUT(group_exchange(r->group, &t, list, sends, list + n, recvs));
+    TRY_OUT(group_send_recv(r->group, &t, list, sends, list + n, recvs));
     TRY_OUT(transfer_wait(&t));
 out:
     free(list);

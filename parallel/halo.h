@@ -1,8 +1,13 @@
-/* halo.h - images split over ranks by rows, and the rows at the seams.
+/* halo.h - images split over ranks by rows, and halo rows.
  *
- * Rank i of the first min(P, H) ranks of a group holds rows [split_at(H, n, i), ...) of a picture
- * of H latent rows, times the scale of the layer at hand. A convolution of height 3 needs one row
- * of each neighbour: its input has room for it where there is one. */
+ * The first n = min(P, H) ranks of a group hold the rows of an image of H latent rows: rank i holds
+ * rows [split_at(H, n, i), split_at(H, n, i + 1)), times the scale of the current layer. A
+ * convolution of height 3 needs one halo row of each neighbour, so the tensor of a rank has memory
+ * for them:
+ *
+ *     halo row from the rank above     1 row, on rank 0 none
+ *     own rows                         h rows
+ *     halo row from the rank below     1 row, on rank n - 1 none */
 #ifndef PARALLEL_HALO_H
 #define PARALLEL_HALO_H
 
@@ -10,46 +15,51 @@
 #include "runtime/arena.h"
 
 struct rows {
-    struct group *group;  // all ranks
-    int ranks;            // of which this many, the first, hold rows
-    int64_t total;        // rows of the whole picture at scale 1
-    int64_t first, count; // this rank's, at scale 1; count 0 on ranks without
+    struct group *group;  // borrowed; all ranks
+    int ranks;            // n: the first n ranks hold rows
+    int64_t total;        // rows of the whole image, at scale 1
+    int64_t first, count; // rows of this rank, at scale 1; count is 0 on ranks without rows
 };
 
+/* Local. */
 void rows_split(struct rows *r, struct group *g, int64_t total);
 
-/* Rows that the neighbours above and below give: 1, or 0 where there is none. */
-static inline int rows_above(const struct rows *r)
+/* Number of halo rows above and below this rank's rows: 1, or 0 at the edge of the image. */
+static inline int halo_above(const struct rows *r)
 {
     return r->group->rank > 0;
 }
 
-static inline int rows_below(const struct rows *r)
+static inline int halo_below(const struct rows *r)
 {
     return r->group->rank + 1 < r->ranks;
 }
 
-/* Own rows *x [t, h, w, c] in memory that has room for the seam rows around them: frames of
- * rows_above + h + rows_below rows. rows_bytes: of that memory. */
+/* Memory for this rank's rows with halo rows: frames of halo_above + h + halo_below rows of w
+ * columns and c channels, contiguous. The tensors *x and the result of rows_view are [t, h, w, c],
+ * without the halo rows. Local.
+ *   rows_bytes  bytes of this memory
+ *   rows_view   the tensor in memory of rows_bytes bytes at `data`
+ *   rows_take   allocates from arena `a`; ST_MEMORY */
+size_t rows_bytes(const struct rows *r, enum dtype dt, int64_t t, int64_t h, int64_t w, int64_t c);
+struct tensor rows_view(const struct rows *r, void *data, enum dtype dt, int64_t t, int64_t h,
+                        int64_t w, int64_t c);
 status rows_take(const struct rows *r, struct arena *a, struct tensor *x, enum dtype dt, int64_t t,
                  int64_t h, int64_t w, int64_t c);
-struct tensor rows_in(const struct rows *r, void *data, enum dtype dt, int64_t t, int64_t h,
-                      int64_t w, int64_t c);
-size_t rows_bytes(const struct rows *r, enum dtype dt, int64_t t, int64_t h, int64_t w, int64_t c);
 
-/* The same rows of such an x with the seam rows; `above` false: without the one above. */
-struct tensor rows_around(const struct rows *r, struct tensor x, bool above);
+/* x, from rows_take or rows_view, extended by its halo rows: above and below, or only below. */
+struct tensor rows_with_halo(const struct rows *r, struct tensor x, bool above);
 
-/* Starts to fill the seam rows of such an x: the first with the last own row of the rank above, the
- * last with the first own row of the rank below. `above` false: only the latter, for windows that
- * look down only. They have come after transfer_wait; own rows may be read meanwhile. Collective
- * over the ranks that hold rows. */
-status rows_halo(const struct rows *r, struct transfer *t, struct tensor x, bool above);
+/* Starts the halo exchange of x, from rows_take or rows_view: the halo row above is filled with the
+ * last row of the rank above, the halo row below with the first row of the rank below. `above`
+ * false: only the halo row below, for windows that extend only downwards. The halo rows may be used
+ * after transfer_wait; x itself may be read before. Collective over the ranks that hold rows. */
+status rows_halo_exchange(const struct rows *r, struct transfer *t, struct tensor x, bool above);
 
-/* Own rows x [T, h, W, C], frames contiguous, of every rank to `out` [T, H, W, C], contiguous, on
- * every rank that holds rows (or only on rank `root` when root >= 0; out is not looked at
- * elsewhere). scale: rows of x per row of the split. One dtype, any. Collective over the ranks that
- * hold rows; root is one of them. */
+/* Gathers the rows of all ranks. x: [T, h, W, C], this rank's rows, each frame contiguous; out:
+ * [T, H, W, C], contiguous, the whole image, on rank `root`, or on every rank that holds rows if
+ * root < 0; ignored on other ranks. scale: rows of x per row at scale 1. x and out have the same
+ * dtype. Waits for the transfer. Collective over the ranks that hold rows, of which root is one. */
 status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int64_t scale,
                    int root);
 

@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUFFER_BYTES ((size_t)2 << 20) // larger ones of two ranks leave the caches
-#define BUFFERS 2                      // of a thread: one is read into, one is on its way
-#define THREADS_MAX 16                 // bring 46 of a link's 54 GB/s; more are slower
+#define BUFFER_BYTES ((size_t)2 << 20) // larger buffers of two ranks do not fit in the caches
+#define BUFFERS 2                      // per thread: one is filled, the other is uploaded
+#define THREADS_MAX 16                 // reach 46 of a link's 54 GB/s; more threads are slower
 #define LINE_BYTES 512
 
-/* Bytes of a unit and where they go. */
-struct run {
+/* A range of bytes of a unit, and its destination. */
+struct range {
     loader_fill *fill;
     void *payload;
     int unit;
@@ -24,7 +24,7 @@ struct reader {
     struct loader *loader;
     pthread_t thread;
     char *buffer[BUFFERS];
-    struct device_event sent[BUFFERS]; // behind the buffer's last upload
+    struct device_event uploaded[BUFFERS]; // recorded after the buffer's last upload
     int next;
 };
 
@@ -32,18 +32,18 @@ struct loader {
     struct device *dev;
     struct reader *readers;
     int threads;
-    char *memory;                // of all buffers
-    struct device_event ordered; // between the queues
+    char *memory;                // all pinned buffers
+    struct device_event ordered; // orders the work queue and the copy queue
 
-    pthread_mutex_t lock; // of what follows
+    pthread_mutex_t lock; // protects the members below
     pthread_cond_t added, idle;
-    struct run *runs;
-    int count, room;
-    int at;      // the run that is being handed out
-    size_t done; // its bytes that are
-    int busy;    // threads at work
+    struct range *ranges;
+    int count, capacity;
+    int current;     // index of the range whose chunks are being assigned
+    size_t assigned; // its bytes assigned so far
+    int busy;        // threads that are loading a chunk
     bool closing;
-    status st; // the first fault
+    status st; // the first error
     char line[LINE_BYTES];
 };
 
@@ -52,57 +52,57 @@ size_t loader_bytes(int threads)
     return (size_t)(threads < THREADS_MAX ? threads : THREADS_MAX) * BUFFERS * BUFFER_BYTES;
 }
 
-/* The next piece to fill, under the lock. False when there is none. */
-static bool take(struct loader *l, struct run *piece)
+/* Assigns the next chunk to the calling thread, which holds the lock. False when there is none. */
+static bool next_chunk(struct loader *l, struct range *chunk)
 {
     size_t left;
 
-    if (l->at < l->count && l->done == l->runs[l->at].bytes) {
-        l->at++;
-        l->done = 0;
+    if (l->current < l->count && l->assigned == l->ranges[l->current].bytes) {
+        l->current++;
+        l->assigned = 0;
     }
-    if (l->at == l->count || l->st != ST_OK)
+    if (l->current == l->count || l->st != ST_OK)
         return false;
-    *piece = l->runs[l->at];
-    left = piece->bytes - l->done;
-    piece->from += l->done;
-    piece->dst += l->done;
-    piece->bytes = left < BUFFER_BYTES ? left : BUFFER_BYTES;
-    l->done += piece->bytes;
+    *chunk = l->ranges[l->current];
+    left = chunk->bytes - l->assigned;
+    chunk->from += l->assigned;
+    chunk->dst += l->assigned;
+    chunk->bytes = left < BUFFER_BYTES ? left : BUFFER_BYTES;
+    l->assigned += chunk->bytes;
     return true;
 }
 
-static status bring(struct reader *r, const struct run *p)
+static status load_chunk(struct reader *r, const struct range *p)
 {
     struct device *dev = r->loader->dev;
     const int b = r->next;
 
     r->next = (b + 1) % BUFFERS;
-    TRY(device_event_wait(dev, &r->sent[b]));
+    TRY(device_event_wait(dev, &r->uploaded[b]));
     TRY(p->fill(p->payload, p->unit, p->from, p->from + p->bytes, r->buffer[b]));
     TRY(device_queue_upload(dev, tensor_of(p->dst, DT_U8, (int64_t)p->bytes), r->buffer[b]));
-    return device_event_record(dev, &r->sent[b], QUEUE_COPIES);
+    return device_event_record(dev, &r->uploaded[b], QUEUE_COPIES);
 }
 
-static void *fill_pieces(void *payload)
+static void *run_reader(void *payload)
 {
     struct reader *r = payload;
     struct loader *l = r->loader;
 
     pthread_mutex_lock(&l->lock);
     while (!l->closing) {
-        struct run piece;
+        struct range chunk;
         status st;
 
-        if (!take(l, &piece)) {
+        if (!next_chunk(l, &chunk)) {
             pthread_cond_wait(&l->added, &l->lock);
             continue;
         }
         l->busy++;
         pthread_mutex_unlock(&l->lock);
-        st = bring(r, &piece);
+        st = load_chunk(r, &chunk);
         pthread_mutex_lock(&l->lock);
-        if (st != ST_OK && l->st == ST_OK) { // its line is this thread's alone
+        if (st != ST_OK && l->st == ST_OK) { // the error line is thread-local: copy it
             l->st = st;
             strncpy(l->line, status_line(), LINE_BYTES - 1);
         }
@@ -113,8 +113,8 @@ static void *fill_pieces(void *payload)
     return NULL;
 }
 
-/* Cores that this process may run on. */
-static int cores(void)
+/* Number of cores that this process may run on. */
+static int core_count(void)
 {
     cpu_set_t set;
 
@@ -133,8 +133,8 @@ static void close_loader(struct device *dev)
         pthread_join(l->readers[i].thread, NULL);
     for (int i = 0; i < l->threads; i++)
         for (int b = 0; b < BUFFERS; b++) {
-            device_event_wait(dev, &l->readers[i].sent[b]);
-            device_event_done(dev, &l->readers[i].sent[b]);
+            device_event_wait(dev, &l->readers[i].uploaded[b]);
+            device_event_done(dev, &l->readers[i].uploaded[b]);
         }
     device_event_done(dev, &l->ordered);
     device_host_free(dev, l->memory);
@@ -142,7 +142,7 @@ static void close_loader(struct device *dev)
     pthread_cond_destroy(&l->added);
     pthread_cond_destroy(&l->idle);
     free(l->readers);
-    free(l->runs);
+    free(l->ranges);
     free(l);
     dev->loader = NULL;
     dev->loader_close = NULL;
@@ -156,18 +156,18 @@ static status start_reader(struct loader *l, int i)
     r->loader = l;
     for (int b = 0; b < BUFFERS; b++) {
         r->buffer[b] = l->memory + ((size_t)i * BUFFERS + (size_t)b) * BUFFER_BYTES;
-        TRY(device_event_init(l->dev, &r->sent[b]));
+        TRY(device_event_init(l->dev, &r->uploaded[b]));
     }
-    code = pthread_create(&r->thread, NULL, fill_pieces, r);
+    code = pthread_create(&r->thread, NULL, run_reader, r);
     if (code != 0)
-        return fail(ST_MEMORY, "no thread to load weights with: %s", strerror(code));
+        return fail(ST_MEMORY, "cannot start a thread to load weights: %s", strerror(code));
     l->threads = i + 1;
     return ST_OK;
 }
 
-status loader_of(struct device *dev, struct loader **loader)
+status loader_get(struct device *dev, struct loader **loader)
 {
-    const int all = cores(), threads = all < THREADS_MAX ? all : THREADS_MAX;
+    const int cores = core_count(), threads = cores < THREADS_MAX ? cores : THREADS_MAX;
     struct loader *l = dev->loader;
     status st;
 
@@ -176,7 +176,7 @@ status loader_of(struct device *dev, struct loader **loader)
         return ST_OK;
     l = calloc(1, sizeof(*l));
     if (l == NULL)
-        return fail(ST_MEMORY, "no host memory");
+        return fail(ST_MEMORY, "no host memory for a loader of weights");
     l->dev = dev;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->added, NULL);
@@ -185,7 +185,7 @@ status loader_of(struct device *dev, struct loader **loader)
     dev->loader_close = close_loader;
     l->readers = calloc((size_t)threads, sizeof(*l->readers));
     if (l->readers == NULL) {
-        st = fail(ST_MEMORY, "no host memory");
+        st = fail(ST_MEMORY, "no host memory for a loader of weights");
         goto out;
     }
     TRY_OUT(device_event_init(dev, &l->ordered));
@@ -207,23 +207,23 @@ status loader_add(struct loader *l, loader_fill *fill, void *payload, int unit, 
     assert(tensor_contiguous(dst) && dst.dtype == DT_U8);
     if (bytes == 0)
         return ST_OK;
-    if (l->count == 0) { // nothing is on its way, so the lock is not needed for that
+    if (l->count == 0) { // no thread is loading, so no lock is needed here
         TRY(device_event_record(l->dev, &l->ordered, QUEUE_WORK));
         TRY(device_event_follow(l->dev, &l->ordered, QUEUE_COPIES));
     }
     pthread_mutex_lock(&l->lock);
-    if (l->count == l->room) {
-        const int room = l->room > 0 ? 2 * l->room : 64;
-        struct run *more = realloc(l->runs, (size_t)room * sizeof(*more));
+    if (l->count == l->capacity) {
+        const int capacity = l->capacity > 0 ? 2 * l->capacity : 64;
+        struct range *more = realloc(l->ranges, (size_t)capacity * sizeof(*more));
 
         if (more == NULL) {
             pthread_mutex_unlock(&l->lock);
-            return fail(ST_MEMORY, "no host memory for %d runs of weights", room);
+            return fail(ST_MEMORY, "no host memory for %d ranges of weights", capacity);
         }
-        l->runs = more;
-        l->room = room;
+        l->ranges = more;
+        l->capacity = capacity;
     }
-    l->runs[l->count++] = (struct run){ fill, payload, unit, from, bytes, dst.data };
+    l->ranges[l->count++] = (struct range){ fill, payload, unit, from, bytes, dst.data };
     pthread_cond_broadcast(&l->added);
     pthread_mutex_unlock(&l->lock);
     return ST_OK;
@@ -236,10 +236,10 @@ status loader_finish(struct loader *l)
     if (l->count == 0)
         return ST_OK;
     pthread_mutex_lock(&l->lock);
-    while (l->busy > 0 || (l->st == ST_OK && l->at < l->count))
+    while (l->busy > 0 || (l->st == ST_OK && l->current < l->count))
         pthread_cond_wait(&l->idle, &l->lock);
-    l->count = l->at = 0;
-    l->done = 0;
+    l->count = l->current = 0;
+    l->assigned = 0;
     st = l->st;
     l->st = ST_OK;
     pthread_mutex_unlock(&l->lock);

@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Whether groups of `size` neighbouring ranks each lie on one node. */
+/* Whether every group of `size` consecutive ranks is on one node. */
 static bool fits_node(int size, int ranks, int ranks_per_node)
 {
     return ranks <= ranks_per_node || ranks_per_node % size == 0;
 }
 
-/* The ulysses size for `rest` ranks of a sequence, with ring for what it leaves. */
+/* The ulysses size for `rest` ranks that split a sequence; ring gets the quotient. */
 static int choose_ulysses(int rest, int ranks, int ranks_per_node, int heads)
 {
     for (int u = rest; u > 1; u--)
@@ -19,7 +19,7 @@ static int choose_ulysses(int rest, int ranks, int ranks_per_node, int heads)
     return heads >= rest && fits_node(rest, ranks, ranks_per_node) ? rest : 1;
 }
 
-/* Fills what is 0. False when the given sizes do not fit the ranks. */
+/* Sets the sizes that are 0. False when the given sizes do not fit the ranks. */
 static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int heads, bool guided)
 {
     const int64_t given = (int64_t)(s->ring ? s->ring : 1) * (s->ulysses ? s->ulysses : 1);
@@ -64,9 +64,7 @@ status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int 
     shape_text(asked_text, sizeof(asked_text), *shape);
     shape_text(fits_text, sizeof(fits_text), fits);
     if (got.cfg == 2 && !guided)
-        return fail(ST_USAGE,
-                    "cfg 2 has nothing to share out without guidance; %s would fit %d "
-                    "ranks",
+        return fail(ST_USAGE, "cfg 2 needs guidance, which is off; %s would fit %d ranks",
                     fits_text, ranks);
     if (!sizes || !complete(&got, ranks, ranks_per_node, heads, guided))
         return fail(ST_USAGE, "%s does not fit %d ranks; %s would", asked_text, ranks, fits_text);
@@ -75,15 +73,15 @@ status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int 
 }
 
 /* Opens the group of the `count` world ranks first, first + step, ... */
-static status open_line(struct mesh *m, struct group *g, const char *name, struct device *dev,
-                        int first, int step, int count)
+static status open_strided(struct mesh *m, struct group *g, const char *name, struct device *dev,
+                           int first, int step, int count)
 {
     int *members = malloc((size_t)count * sizeof(*members));
     status st;
 
     for (int i = 0; members != NULL && i < count; i++)
         members[i] = first + i * step;
-    // Collective, so also without a list: only a described world, which is alone, looks at it.
+    // group_open is collective, so call it also without a list, which only a described world reads.
     if (members == NULL && m->world->described)
         return fail(ST_MEMORY, "no host memory for %d ranks", count);
     st = group_open(g, name, m->world, dev, first, members, count);
@@ -104,11 +102,11 @@ status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mes
         .ulysses = r % shape.ulysses,
         .world = w,
     };
-    st[0] = open_line(m, &m->all, "all", dev, 0, 1, w->size);
-    st[1] = open_line(m, &m->cfg_group, "cfg", dev, r % seq, seq, shape.cfg);
-    st[2] = open_line(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
-                      shape.ring);
-    st[3] = open_line(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
+    st[0] = open_strided(m, &m->all, "all", dev, 0, 1, w->size);
+    st[1] = open_strided(m, &m->cfg_group, "cfg", dev, r % seq, seq, shape.cfg);
+    st[2] = open_strided(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
+                         shape.ring);
+    st[3] = open_strided(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
     for (size_t i = 0; i < COUNT(st) && first == ST_OK; i++)
         first = st[i];
     return first;

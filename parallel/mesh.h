@@ -1,10 +1,11 @@
-/* mesh.h - which rank does what: cfg x ring x ulysses, outermost first.
+/* mesh.h - the ranks as a mesh of cfg x ring x ulysses, outermost first.
  *
  *     rank = (cfg * ring_size + ring) * ulysses_size + ulysses
  *
- * cfg     the two sides of guidance, 1 or 2
- * ring    pieces of the sequence; keys and values go round
- * ulysses inside an attention, heads; outside, pieces of a ring piece
+ * cfg      size 1, or 2: one CFG branch (cond, uncond) each
+ * ring     each position holds one chunk of the sequence; attention sends k and v around the ring
+ * ulysses  each rank holds some tokens of a ring chunk, with all heads; in attention, all tokens of
+ *          the chunk, with some heads
  *
  * Tokens: sequence rank i = ring * ulysses_size + ulysses of P = ring_size * ulysses_size holds
  * tokens [split_at(S, P, i), split_at(S, P, i + 1)). */
@@ -14,30 +15,35 @@
 #include "parallel/group.h"
 
 struct mesh_shape {
-    int cfg, ring, ulysses; // sizes; 0 = to be chosen
+    int cfg, ring, ulysses; // sizes; 0: chosen by mesh_choose
 };
 
 struct mesh {
     struct mesh_shape size;
-    int cfg, ring, ulysses;  // this rank's coordinates
-    struct world *world;     // borrowed
-    struct group all;        // every rank: weight shards, VAE rows
-    struct group cfg_group;  // same tokens, the other side of guidance
-    struct group ring_group; // same heads, other ring pieces
-    struct group ulysses_group;
+    int cfg, ring, ulysses;     // this rank's coordinates
+    struct world *world;        // borrowed
+    struct group all;           // all ranks: weight shards, VAE rows
+    struct group cfg_group;     // the ranks with the same tokens in the other CFG branch
+    struct group ring_group;    // the ranks with the same heads in other ring chunks
+    struct group ulysses_group; // the ranks of one ring chunk
 };
 
-/* Fills in the sizes left 0 so that the product is `ranks`. Guidance off means cfg 1. Prefers cfg 2
- * (when guided and ranks is even), then the largest ulysses that divides both the rest and `heads`
- * and fits a node, then ring for the rest; when nothing divides, ulysses with uneven heads if
- * heads >= ranks, else ring. ST_USAGE with what would fit when the given sizes do not multiply to
- * `ranks` or cfg is not 1 or 2. */
+/* Sets the sizes that are 0, so that the product of all three is `ranks`. Local.
+ *   guided  whether the request uses CFG; without it cfg is 1
+ *   heads   N
+ * Prefers cfg 2 (if guided and the ranks divide by 2), then the largest ulysses size that divides
+ * the remaining ranks and `heads` and fits in a node, then ring for the rest. If no ulysses size
+ * above 1 divides: ulysses with uneven heads if heads >= remaining ranks and they fit in a node,
+ * else ring. ST_USAGE, with sizes that fit, when the product of the given sizes cannot be `ranks`
+ * or cfg is not 1 or 2. */
 status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided);
 
-/* Collective over the world. shape is complete. */
+/* Opens the four groups. Collective over the world, also when it fails: call agree() afterwards. No
+ * size in shape is 0. w and dev are borrowed. ST_MEMORY, ST_DEVICE, ST_USAGE, as group_open. */
 status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape);
-void mesh_close(struct mesh *m);
+void mesh_close(struct mesh *m); // collective; accepts a zeroed mesh
 
+/* Number of ranks that split the sequence, and this rank's index among them. */
 static inline int mesh_seq_size(const struct mesh *m)
 {
     return m->size.ring * m->size.ulysses;

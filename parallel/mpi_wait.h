@@ -1,5 +1,5 @@
-/* mpi_wait.h - MPI behind the world, and waiting for it without burning the core that a peer may
- * need. Internal to parallel/, with MPI's types in it. */
+/* mpi_wait.h - the MPI communicator of a world, and waiting for MPI requests with short sleeps, so
+ * that a peer on the same core can run. Internal to parallel/: exposes MPI types. */
 #ifndef PARALLEL_MPI_WAIT_H
 #define PARALLEL_MPI_WAIT_H
 
@@ -11,15 +11,14 @@ struct world_impl {
     MPI_Comm comm;
 };
 
-/* The communicator of a world that is not described. */
+/* The communicator of a world opened by world_open; not for a described world. */
 static inline MPI_Comm world_comm(const struct world *w)
 {
     return ((const struct world_impl *)w->impl)->comm;
 }
 
-double mpi_seconds(void); // a clock that only goes forward
-
-/* Waits until all requests are done; false when they are not after limit_s seconds. */
+/* Waits until all `count` requests are complete: true. False if some are not complete after limit_s
+ * seconds; those stay active. */
 bool mpi_wait(MPI_Request *request, int count, double limit_s);
 
 #endif

@@ -1,5 +1,5 @@
-/* split.h - sharing things out as evenly as integers allow: part i of `parts` over `total` things
- * is [split_at(total, parts, i), split_at(total, parts, i + 1)). Parts differ by one at most. */
+/* split.h - an even split of `total` elements into `parts` contiguous ranges: range i is
+ * [split_at(total, parts, i), split_at(total, parts, i + 1)). Range sizes differ by at most 1. */
 #ifndef PARALLEL_SPLIT_H
 #define PARALLEL_SPLIT_H
 

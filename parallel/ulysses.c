@@ -3,20 +3,21 @@
 #include "kernels/ops.h"
 #include "parallel/split.h"
 
-static int64_t piece_at(const struct sharing *s, int r)
+/* First token of ring chunk r. */
+static int64_t chunk_start(const struct seq_layout *s, int r)
 {
     return split_at(s->tokens, mesh_seq_size(s->m), r * s->m->size.ulysses);
 }
 
-int64_t sharing_piece(const struct sharing *s, int r)
+int64_t seq_layout_ring_tokens(const struct seq_layout *s, int r)
 {
-    return piece_at(s, r + 1) - piece_at(s, r);
+    return chunk_start(s, r + 1) - chunk_start(s, r);
 }
 
-struct sharing sharing_of(struct mesh *m, struct device *dev, int64_t tokens, int64_t heads,
-                          int64_t depth)
+struct seq_layout seq_layout_of(struct mesh *m, struct device *dev, int64_t tokens, int64_t heads,
+                                int64_t depth)
 {
-    struct sharing s = {
+    struct seq_layout s = {
         .m = m,
         .dev = dev,
         .tokens = tokens,
@@ -27,54 +28,55 @@ struct sharing sharing_of(struct mesh *m, struct device *dev, int64_t tokens, in
         .n_loc = split_count(heads, m->size.ulysses, m->ulysses),
     };
 
-    s.s_piece = sharing_piece(&s, m->ring);
+    s.s_ring = seq_layout_ring_tokens(&s, m->ring);
     return s;
 }
 
-/* What an H100 or H200 computes at once of an attention: tiles of 128 queries of a head, one on
- * each of 132 multiprocessors. */
+/* An H100 or H200 computes attention in tiles of 128 queries of one head, one tile on each of its
+ * 132 multiprocessors at a time. */
 #define TILE_QUERIES 128
 #define TILES_AT_ONCE 132
 
-static int64_t turns(int64_t tokens, int64_t heads)
+/* How many times all multiprocessors are filled by the tiles. */
+static int64_t waves(int64_t tokens, int64_t heads)
 {
     const int64_t tiles = (tokens + TILE_QUERIES - 1) / TILE_QUERIES * heads;
 
     return (tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE;
 }
 
-/* How many of n heads are first, and how many last: as few as possible, but some, where that takes
- * no more turns than all at once. */
-static void cut_heads(int64_t tokens, int64_t n, int64_t *first, int64_t *last)
+/* Chooses the sizes of the first and last subset of n heads: as small as possible but not empty, if
+ * that takes no more waves than all heads at once; else empty. */
+static void choose_subsets(int64_t tokens, int64_t n, int64_t *first, int64_t *last)
 {
     int best = 0;
 
     *first = *last = 0;
     for (int64_t a = 0; a <= n / 3; a++)
         for (int64_t b = 0; b <= n / 3; b++) {
-            const int hides = (a > 0) + (b > 0);
+            const int nonempty = (a > 0) + (b > 0);
 
-            if (hides < best || (hides == best && a + b >= *first + *last) ||
-                turns(tokens, a) + turns(tokens, n - a - b) + turns(tokens, b) > turns(tokens, n))
+            if (nonempty < best || (nonempty == best && a + b >= *first + *last) ||
+                waves(tokens, a) + waves(tokens, n - a - b) + waves(tokens, b) > waves(tokens, n))
                 continue;
-            best = hides;
+            best = nonempty;
             *first = a;
             *last = b;
         }
 }
 
-struct heads sharing_heads(const struct sharing *s, int rank, int group)
+struct heads seq_layout_heads(const struct seq_layout *s, int rank, int subset)
 {
     const int ulysses = s->m->size.ulysses;
     const struct heads all = { split_at(s->heads, ulysses, rank),
                                split_count(s->heads, ulysses, rank) };
     int64_t first = 0, last = 0;
 
-    if (group == HEADS_ALL)
+    if (subset == HEADS_ALL)
         return all;
-    if (s->m->size.ring == 1) // else keys and values that go round hide them
-        cut_heads(s->s_piece, all.count, &first, &last);
-    switch (group) {
+    if (s->m->size.ring == 1) // in a ring, sending k and v overlaps with the attention instead
+        choose_subsets(s->s_ring, all.count, &first, &last);
+    switch (subset) {
     case HEADS_FIRST:
         return (struct heads){ all.first, first };
     case HEADS_LAST:
@@ -84,101 +86,101 @@ struct heads sharing_heads(const struct sharing *s, int rank, int group)
     }
 }
 
-/* Offsets of the two sides of the exchange. Inside, parts are by tokens: those of rank i, with the
- * heads of this rank. Outside, by heads: those of rank i, of the tokens of this rank. The own part
- * never passes through the outside's buffer. */
-static void inside_offsets(const struct sharing *s, int group, size_t element, size_t *at)
+/* Offsets of the blocks of the all-to-all. By heads: block i holds the tokens of rank i, for the
+ * heads of this rank. By tokens (packed): block i holds the heads of rank i, for the tokens of this
+ * rank; this rank's own block is empty, as its data is copied directly. */
+static void by_heads_offsets(const struct seq_layout *s, int subset, size_t element, size_t *at)
 {
     const int ulysses = s->m->size.ulysses, first = s->m->ring * ulysses;
-    const int64_t heads = sharing_heads(s, s->m->ulysses, group).count;
+    const int64_t heads = seq_layout_heads(s, s->m->ulysses, subset).count;
 
     for (int i = 0; i <= ulysses; i++) {
         const int64_t tokens =
-            split_at(s->tokens, mesh_seq_size(s->m), first + i) - piece_at(s, s->m->ring);
+            split_at(s->tokens, mesh_seq_size(s->m), first + i) - chunk_start(s, s->m->ring);
         at[i] = (size_t)(tokens * heads * s->depth) * element;
     }
 }
 
-static void outside_offsets(const struct sharing *s, int group, size_t element, size_t *at)
+static void packed_offsets(const struct seq_layout *s, int subset, size_t element, size_t *at)
 {
     at[0] = 0;
     for (int i = 0; i < s->m->size.ulysses; i++) {
-        const int64_t heads = i == s->m->ulysses ? 0 : sharing_heads(s, i, group).count;
+        const int64_t heads = i == s->m->ulysses ? 0 : seq_layout_heads(s, i, subset).count;
         at[i + 1] = at[i] + (size_t)(s->s_loc * heads * s->depth) * element;
     }
 }
 
 /* The heads of rank i in x [s_loc, N, D]. */
-static struct tensor heads_of(const struct sharing *s, int group, struct tensor x, int i)
+static struct tensor heads_of(const struct seq_layout *s, int subset, struct tensor x, int i)
 {
-    const struct heads h = sharing_heads(s, i, group);
+    const struct heads h = seq_layout_heads(s, i, subset);
 
     return tensor_slice(x, 1, h.first, h.count);
 }
 
-/* The tokens of this rank in x [s_piece, count, D]. */
-static struct tensor own_tokens(const struct sharing *s, struct tensor x)
+/* The tokens of this rank in x [s_ring, count, D]. */
+static struct tensor own_tokens(const struct seq_layout *s, struct tensor x)
 {
     const int64_t first = split_at(s->tokens, mesh_seq_size(s->m), mesh_seq_rank(s->m));
 
-    return tensor_slice(x, 0, first - piece_at(s, s->m->ring), s->s_loc);
+    return tensor_slice(x, 0, first - chunk_start(s, s->m->ring), s->s_loc);
 }
 
-/* Where rank i's heads lie in the outside's buffer, [s_loc, heads, D]. */
-static struct tensor block_of(const struct sharing *s, int group, enum dtype dt,
-                              struct tensor buffer, size_t at, int i)
+/* The block of rank i in the packed buffer, [s_loc, heads, D]. */
+static struct tensor packed_block(const struct seq_layout *s, int subset, enum dtype dt,
+                                  struct tensor buffer, size_t at, int i)
 {
-    return tensor_of((char *)buffer.data + at, dt, s->s_loc, sharing_heads(s, i, group).count,
+    return tensor_of((char *)buffer.data + at, dt, s->s_loc, seq_layout_heads(s, i, subset).count,
                      s->depth);
 }
 
-size_t ulysses_outside(const struct sharing *s, int group, enum dtype dt)
+size_t ulysses_buffer_bytes(const struct seq_layout *s, int subset, enum dtype dt)
 {
     int64_t heads = 0;
 
     for (int i = 0; i < s->m->size.ulysses; i++)
-        heads += i == s->m->ulysses ? 0 : sharing_heads(s, i, group).count;
+        heads += i == s->m->ulysses ? 0 : seq_layout_heads(s, i, subset).count;
     return (size_t)(s->s_loc * heads * s->depth) * dtype_size(dt);
 }
 
-status ulysses_in(const struct sharing *s, int group, struct transfer *t, struct tensor in,
-                  struct tensor outside, struct tensor x)
+status ulysses_to_heads(const struct seq_layout *s, int subset, struct transfer *t,
+                        struct tensor out, struct tensor packed, struct tensor x)
 {
     struct group *g = &s->m->ulysses_group;
     const size_t element = dtype_size(x.dtype);
 
-    outside_offsets(s, group, element, g->send_at);
-    inside_offsets(s, group, element, g->recv_at);
+    packed_offsets(s, subset, element, g->send_offset);
+    by_heads_offsets(s, subset, element, g->recv_offset);
     for (int i = 0; i < g->size; i++)
         TRY(op_copy(s->dev,
-                    i == g->rank ? own_tokens(s, in)
-                                 : block_of(s, group, x.dtype, outside, g->send_at[i], i),
-                    heads_of(s, group, x, i)));
-    return group_all_to_all(g, t, in.data, g->recv_at, outside.data, g->send_at);
+                    i == g->rank ? own_tokens(s, out)
+                                 : packed_block(s, subset, x.dtype, packed, g->send_offset[i], i),
+                    heads_of(s, subset, x, i)));
+    return group_all_to_all(g, t, out.data, g->recv_offset, packed.data, g->send_offset);
 }
 
-status ulysses_out(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
-                   struct tensor out, struct tensor a)
+status ulysses_to_tokens(const struct seq_layout *s, int subset, struct transfer *t,
+                         struct tensor packed, struct tensor out, struct tensor a)
 {
     struct group *g = &s->m->ulysses_group;
     const size_t element = dtype_size(a.dtype);
 
-    inside_offsets(s, group, element, g->send_at);
-    outside_offsets(s, group, element, g->recv_at);
-    TRY(group_all_to_all(g, t, outside.data, g->recv_at, a.data, g->send_at));
-    return op_copy(s->dev, heads_of(s, group, out, g->rank), own_tokens(s, a));
+    by_heads_offsets(s, subset, element, g->send_offset);
+    packed_offsets(s, subset, element, g->recv_offset);
+    TRY(group_all_to_all(g, t, packed.data, g->recv_offset, a.data, g->send_offset));
+    return op_copy(s->dev, heads_of(s, subset, out, g->rank), own_tokens(s, a));
 }
 
-status ulysses_landed(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
-                      struct tensor out)
+status ulysses_to_tokens_finish(const struct seq_layout *s, int subset, struct transfer *t,
+                                struct tensor packed, struct tensor out)
 {
     struct group *g = &s->m->ulysses_group;
 
     TRY(transfer_wait(t));
-    outside_offsets(s, group, dtype_size(out.dtype), g->recv_at);
+    packed_offsets(s, subset, dtype_size(out.dtype), g->recv_offset);
     for (int i = 0; i < g->size; i++)
         if (i != g->rank)
-            TRY(op_copy(s->dev, heads_of(s, group, out, i),
-                        block_of(s, group, out.dtype, outside, g->recv_at[i], i)));
+            TRY(op_copy(s->dev, heads_of(s, subset, out, i),
+                        packed_block(s, subset, out.dtype, packed, g->recv_offset[i], i)));
     return ST_OK;
 }

@@ -1,59 +1,62 @@
-/* ulysses.h - heads for tokens and back. Internal to parallel/.
+/* ulysses.h - all-to-alls between the two layouts of attention over several ranks. Internal to
+ * parallel/.
  *
- * Ulysses rank u of U. Outside it holds its own tokens with all heads; inside, all tokens of the
- * ring piece with its own heads, [split_at(N, U, u), split_at(N, U, u + 1)):
+ * Ulysses rank u of U, with s_loc tokens of its own and s_ring tokens in its ring chunk:
  *
- *     outside  [s_loc, N, D], rows strided      inside  [s_piece, n_loc, D], contiguous
+ *     by tokens  [s_loc, N, D], rows may be strided: all heads of this rank's tokens
+ *     by heads   [s_ring, n_loc, D], contiguous: all tokens of the ring chunk,
+ *                heads [split_at(N, U, u), split_at(N, U, u + 1))
  *
- * Keys and values go inside as one, queries and answers in groups of heads. */
+ * k and v are transferred with all heads at once, q and the output in subsets of heads. */
 #ifndef PARALLEL_ULYSSES_H
 #define PARALLEL_ULYSSES_H
 
 #include "parallel/mesh.h"
 #include "runtime/arena.h"
 
-/* How a sequence and its heads lie on this rank. */
-struct sharing {
+/* How a sequence and its heads are distributed, for this rank. */
+struct seq_layout {
     struct mesh *m;
     struct device *dev;
     int64_t tokens, heads, depth; // S, N, D
     int64_t s_loc;                // tokens of this rank
-    int64_t s_piece;              // tokens of its ring piece
-    int64_t n_first, n_loc;       // heads of this rank
+    int64_t s_ring;               // tokens of its ring chunk
+    int64_t n_first, n_loc;       // heads of this rank: [n_first, n_first + n_loc)
 };
 
-struct sharing sharing_of(struct mesh *m, struct device *dev, int64_t tokens, int64_t heads,
-                          int64_t depth);
+struct seq_layout seq_layout_of(struct mesh *m, struct device *dev, int64_t tokens, int64_t heads,
+                                int64_t depth);
 
-/* Tokens of ring piece r. */
-int64_t sharing_piece(const struct sharing *s, int r);
+/* Number of tokens in ring chunk r. */
+int64_t seq_layout_ring_tokens(const struct seq_layout *s, int r);
 
-/* A rank's heads in three groups, whose attention comes one after the other: while the first is
- * computed the queries of the others arrive, while the last is the answers of the others leave.
- * Groups may be empty. */
-enum { HEADS_FIRST, HEADS_MIDDLE, HEADS_LAST, HEADS_GROUPS, HEADS_ALL = HEADS_GROUPS };
+/* The heads of a rank in three subsets, whose attention is computed one after the other: q of the
+ * other subsets arrives during the first, the output of the others is sent during the last. Subsets
+ * may be empty. */
+enum { HEADS_FIRST, HEADS_MIDDLE, HEADS_LAST, HEADS_SUBSETS, HEADS_ALL = HEADS_SUBSETS };
 
 struct heads {
     int64_t first, count; // of all N
 };
 
-struct heads sharing_heads(const struct sharing *s, int rank, int group);
+/* The heads of ulysses rank `rank` in a subset, or in HEADS_ALL. */
+struct heads seq_layout_heads(const struct seq_layout *s, int rank, int subset);
 
-/* Bytes of a group of the other ranks' heads, [s_loc, heads of rank i, D] for each: what leaves on
- * the way in and lands on the way out. */
-size_t ulysses_outside(const struct sharing *s, int group, enum dtype dt);
+/* Bytes of the buffer `packed` for a subset of the other ranks' heads: one block
+ * [s_loc, heads of rank i, D] for each rank i. */
+size_t ulysses_buffer_bytes(const struct seq_layout *s, int subset, enum dtype dt);
 
-/* in [s_piece, count, D], the heads of one group, from x [s_loc, N, D]. The transfer borrows `in`
- * and `outside`, where what leaves is packed. */
-status ulysses_in(const struct sharing *s, int group, struct transfer *t, struct tensor in,
-                  struct tensor outside, struct tensor x);
+/* Starts the all-to-all from x [s_loc, N, D] to out [s_ring, heads of the subset, D]. `packed` is
+ * the send buffer. The transfer borrows out and packed. Collective over the ulysses group. */
+status ulysses_to_heads(const struct seq_layout *s, int subset, struct transfer *t,
+                        struct tensor out, struct tensor packed, struct tensor x);
 
-/* The way back of a group's answers a [s_piece, count, D], to out [s_loc, N, D]: they leave, and
- * those of the others land in `outside`; then, in ulysses_landed, they are waited for and put into
- * place. */
-status ulysses_out(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
-                   struct tensor out, struct tensor a);
-status ulysses_landed(const struct sharing *s, int group, struct transfer *t, struct tensor outside,
-                      struct tensor out);
+/* Starts the all-to-all from a [s_ring, heads of the subset, D] to out [s_loc, N, D]; `packed` is
+ * the receive buffer. ulysses_to_tokens_finish completes the transfer and copies from packed to
+ * out. Both are collective over the ulysses group. */
+status ulysses_to_tokens(const struct seq_layout *s, int subset, struct transfer *t,
+                         struct tensor packed, struct tensor out, struct tensor a);
+status ulysses_to_tokens_finish(const struct seq_layout *s, int subset, struct transfer *t,
+                                struct tensor packed, struct tensor out);
 
 #endif

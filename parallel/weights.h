@@ -1,14 +1,15 @@
 /* weights.h - the parameters of a stack of equal units (the blocks of a transformer), and where
- * they are while they are not used.
+ * they are stored between uses.
  *
- *   resident  every rank keeps every unit; ranks of a group read a slice each and exchange them
- *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is gathered into
- *             one of two buffers when it is wanted, the next one while this one computes
- *   streamed  no group; a unit is read from its file when it is wanted, into one of two buffers
+ *   resident  every rank keeps every unit; each rank of a group reads one slice, and an all-gather
+ *             gives every rank the whole
+ *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is all-gathered
+ *             into one of two buffers when it is needed, the next unit while this one computes
+ *   streamed  no group; a unit is read from its file when it is needed, into one of two buffers
  *
- * A unit is one run of bytes: its tensors in the order of their specs, each aligned to 256 bytes
- * unless it is joined to the one before. A rank reads from the source only the elements whose bytes
- * it keeps. */
+ * A unit is one contiguous range of bytes: its tensors in the order of their specs, each aligned to
+ * 256 bytes unless it is joined to the previous tensor. A rank reads from the source only the
+ * elements whose bytes it keeps. */
 #ifndef PARALLEL_WEIGHTS_H
 #define PARALLEL_WEIGHTS_H
 
@@ -18,21 +19,31 @@
 
 enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED };
 
+#define WEIGHT_NAME_BYTES 120
+
+/* One tensor of a unit: in the file, and in the memory of the device. */
 struct weight_spec {
-    const char *name; // "blocks.%d.self_attn.q.weight": the unit's number goes in; or without %d
-    enum dtype dtype; // on the device
-    bool joined;      // directly behind the one before: [q; k; v] is one matrix of 3C rows
+    char name[WEIGHT_NAME_BYTES]; // "blocks.%d.norm3.bias": the unit's number goes in; or no %d
+    int file_ndim;
+    int64_t file_dim[TENSOR_AXES];
+    bool channels_last; // the file's [O, I, k...] is stored as [O, k..., I]
+    enum dtype dtype;   // in memory, like ndim and dim
     int ndim;
     int64_t dim[TENSOR_AXES];
+    bool joined; // stored directly after the tensor before: [q; k; v] is one matrix of 3C rows
+    size_t slot; // offset of a struct tensor in the caller's struct, which weights_acquire fills;
+                 // a joined tensor has the slot of the one before, which then holds both
 };
 
-/* Where parameters come from: elements [first, first + count) of the named tensor, in row-major
- * order of the spec's dims, as dtype dt, into host memory. `read` is called by several threads at
- * once where the device has memory of its own. */
+/* Where parameters come from. `read` copies elements [first, first + count) of the spec's tensor,
+ * in the row-major order of its dim, as spec->dtype, into host memory at dst; `name` is the spec's
+ * with the unit's number. For a GPU several threads call it at once. `prefetch` is a hint that
+ * these elements will be read next. */
 struct weight_source {
-    status (*read)(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
-                   void *dst);
-    void (*want)(void *payload, const char *name, int64_t first, int64_t count); // a hint, or NULL
+    status (*read)(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
+                   int64_t count, void *dst);
+    void (*prefetch)(void *payload, const char *name, int64_t first,
+                     int64_t count); // or NULL
     void *payload;
 };
 
@@ -40,45 +51,46 @@ struct weights {
     enum weights_mode mode;
     int units, count; // count: tensors of a unit
     struct device *dev;
-    struct group *group;       // NULL when this rank reads everything
-    struct weight_spec *specs; // own copy, names too
-    char *names;
-    size_t unit_bytes, kept_bytes; // of one unit; of it on this rank
-    struct tensor *tensors;        // [units][count] when resident, [2][count] else
-    struct tensor kept;            // [units, kept_bytes] u8 when sharded
+    struct group *group;           // borrowed; NULL when this rank reads all bytes
+    struct weight_spec *specs;     // owned copy
+    size_t unit_bytes, kept_bytes; // of one unit; of it, those that this rank keeps
+    struct tensor *tensors;        // [units][count] when resident, else [2][count]
+    struct tensor kept;            // [units, kept_bytes] u8, unless streamed
     struct tensor buffer[2];       // [unit_bytes] u8 each, unless resident
-    size_t *offset;                // [count] within the unit
-    size_t *shard;                 // [group size + 1] byte offsets of the slices
-    int held[2];                   // which unit lies in each buffer, -1 none
-    int last;                      // the buffer of the last acquire
+    size_t *offset;                // [count] byte offsets in the unit
+    size_t *shard_offset;          // [group size + 1] byte offsets of the ranks' slices
+    int buffer_unit[2];            // the unit in each buffer, -1 none
+    int last_buffer;               // the buffer of the last acquire
     struct transfer gather[2];
     struct weight_source source; // streamed: read again on every use
-    struct loader *loader;       // for a device with memory of its own, else NULL
-    void *staging;               // host memory that the source reads into, without a loader
+    struct loader *loader;       // for a GPU, else NULL
+    void *staging;               // host memory for `read`, when there is no loader
 };
 
-/* Takes the memory from `a` (whose device is the weights'), and reads unless the device is a plan.
- * Local, no collective: reading errors are agreed on by the caller. `specs` is copied.
- * `source` outlives streamed weights. Sharded weights need a group, streamed ones must have none.
- * ST_IO, ST_FORMAT, ST_MEMORY. */
+/* Allocates from arena `a`, on its device, and reads unless that is the plan device. Local, not
+ * collective: the caller passes the status to agree(). `specs` is copied. `source` must stay valid
+ * until weights_close if streamed, else until this returns. Sharded weights need a group, streamed
+ * weights must have none. ST_IO, ST_FORMAT, ST_MEMORY. */
 status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
                     int units, const struct weight_spec *specs, int count,
                     struct weight_source source);
-/* Resident weights of a group are whole only after this, which brings in what the others read.
- * Collective over the group; nothing to do for others, or for zeroed values. */
-status weights_complete(struct weights *w);
 
-/* The arena keeps the memory. Waits for a unit that is on its way; accepts zeroed values. */
+/* Resident weights with a group: all-gathers the slices, after which they are complete. Collective
+ * over the group. Does nothing in the other modes, without a group, or for zeroed weights. */
+status weights_all_gather(struct weights *w);
+
+/* Waits for units that are still being gathered or read. The memory stays with the arena. Accepts
+ * zeroed weights. */
 void weights_close(struct weights *w);
 
-/* The unit's tensors, in spec order, into out[count]; good for what is queued before the next
- * acquire.
- * Sharded: collective over the group, every rank asks for the same units in the same order; starts
- * the gather of `next` (-1 for none) before it returns. */
-status weights_acquire(struct weights *w, int unit, int next, struct tensor *out);
+/* Writes the unit's tensors into the slots of `unit_struct` that their specs name. They are valid
+ * for work queued before the next weights_acquire. Starts to gather or read unit `next` (-1 for
+ * none) before it returns. Sharded: collective over the group; all ranks pass the same units in the
+ * same order. */
+status weights_acquire(struct weights *w, int unit, int next, void *unit_struct);
 
-/* Bytes that `weights_open` will take from its arena (whose guards, where it has some, come on
- * top), for plans that only look. */
+/* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. For plans,
+ * which allocate nothing. */
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
                      const struct weight_spec *specs, int count);
 

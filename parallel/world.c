@@ -11,15 +11,15 @@
 
 #define LINE_BYTES 1024
 
-/* How many tasks the launcher says it started; 0 when there is no launcher. */
+/* How many processes the launcher started, from its environment variables; 0 without a launcher. */
 static int launched_tasks(void)
 {
-    static const char *const says[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
-                                        "SLURM_STEP_NUM_TASKS" };
+    static const char *const variable[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+                                            "SLURM_STEP_NUM_TASKS" };
     int most = 0;
 
-    for (size_t i = 0; i < COUNT(says); i++) {
-        const char *text = getenv(says[i]);
+    for (size_t i = 0; i < COUNT(variable); i++) {
+        const char *text = getenv(variable[i]);
         const int tasks = text != NULL ? atoi(text) : 0;
         most = tasks > most ? tasks : most;
     }
@@ -36,7 +36,7 @@ status world_open(struct world *w, int *argc, char ***argv)
     if (impl == NULL)
         return fail(ST_MEMORY, "no host memory for starting MPI");
 
-    // Without mpirun, Open MPI would start a daemon beside us for processes we never spawn.
+    // Without mpirun, Open MPI would start a daemon, which is needed only by MPI_Comm_spawn.
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_dup(MPI_COMM_WORLD, &impl->comm);
@@ -47,11 +47,11 @@ status world_open(struct world *w, int *argc, char ***argv)
     MPI_Comm_size(node, &w->local_size);
     MPI_Comm_free(&node);
     w->impl = impl;
-    if (w->size == 1 && launched_tasks() > 1) { // each would take itself for the whole job
+    if (w->size == 1 && launched_tasks() > 1) { // each process would do the whole job
         world_close(w);
         return fail(ST_USAGE,
-                    "started as one of %d tasks, but MPI knows of this one only: start with the "
-                    "mpirun of the Open MPI that this program was built with, or srun --mpi=pmix",
+                    "started as one of %d tasks, but MPI sees only this one: start with the mpirun "
+                    "of the Open MPI that this program was built with, or srun --mpi=pmix",
                     launched_tasks());
     }
     return ST_OK;
@@ -76,7 +76,7 @@ void world_close(struct world *w)
 {
     if (w->impl != NULL) {
         struct world_impl *impl = w->impl;
-        world_barrier(w); // quietly: MPI_Finalize would spin
+        world_barrier(w); // it sleeps while it waits; MPI_Finalize would keep a core busy
         MPI_Comm_free(&impl->comm);
         MPI_Finalize();
         free(impl);
@@ -91,8 +91,22 @@ void world_abort(struct world *w, status st)
     if (w->impl != NULL && w->size > 1)
         MPI_Abort(world_comm(w), (int)st);
     if (w->impl != NULL)
-        MPI_Finalize(); // alone: MPI_Abort would print a banner
+        MPI_Finalize(); // one rank: MPI_Abort would print a banner
     _Exit((int)st);
+}
+
+/* MPI was told that only one thread calls it. A dying process may: it only asks the launcher. */
+void world_abort_anywhere(int exit_status)
+{
+    int started = 0, ended = 0, size = 1;
+
+    MPI_Initialized(&started);
+    MPI_Finalized(&ended);
+    if (started && !ended)
+        MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (size > 1)
+        MPI_Abort(MPI_COMM_WORLD, exit_status);
+    _Exit(exit_status); // alone: MPI_Abort would print a banner
 }
 
 static void wait_one(MPI_Request request)
@@ -100,11 +114,11 @@ static void wait_one(MPI_Request request)
     mpi_wait(&request, 1, INFINITY);
 }
 
-static void min_int(struct world *w, int mine, int *least)
+static void min_int(struct world *w, int mine, int *min)
 {
     MPI_Request request;
 
-    MPI_Iallreduce(&mine, least, 1, MPI_INT, MPI_MIN, world_comm(w), &request);
+    MPI_Iallreduce(&mine, min, 1, MPI_INT, MPI_MIN, world_comm(w), &request);
     wait_one(request);
 }
 

@@ -1,7 +1,7 @@
-/* world.h - all ranks of the job: start, end, failing together, small host messages.
+/* world.h - all ranks of the job: start, end, agreement on errors, small host messages.
  *
- * Two kinds: the real one over MPI, and a described one (world_describe) of any size, in which one
- * rank at a time is planned and nothing is sent. */
+ * Two kinds: a real world over MPI, and a described world (world_describe), which is only a rank
+ * and a size for planning: there are no other processes, and nothing is sent. */
 #ifndef PARALLEL_WORLD_H
 #define PARALLEL_WORLD_H
 
@@ -13,33 +13,41 @@
 struct world {
     int rank, size;
     int local_rank, local_size; // among the ranks of this node
-    bool described;             // no MPI behind it
-    bool nccl;                  // GPUs of a node exchange through NCCL too
-    double deadline_s;          // how long the groups opened on it wait for a silent peer
+    bool described;             // made by world_describe: no MPI
+    bool nccl;                  // use NCCL also between GPUs of one node
+    double deadline_s;          // how long groups wait for a peer that does not respond
     void *impl;
 };
 
-#define WORLD_DEADLINE_S 600.0
+#define WORLD_DEADLINE_S 600.0 // the default
 
-/* Starts MPI (or takes the singleton world when started without mpirun). ST_USAGE when a launcher
- * that MPI does not understand has started many of us, which would all do the whole job. */
+/* Starts MPI; without mpirun, a world of one rank. Collective. ST_USAGE when a launcher has started
+ * several processes but MPI sees only this one, so that each would do the whole job. ST_MEMORY. */
 status world_open(struct world *w, int *argc, char ***argv);
+
+/* A world for planning: this process takes the place of rank `rank` of `size`. Local. */
 void world_describe(struct world *w, int rank, int size, int ranks_per_node);
+
 void world_close(struct world *w); // collective; accepts a zeroed world
 
-/* Ends all ranks at once, from any rank, after the caller has printed its line; the job's exit
- * status is `st`. Prints nothing itself. Does not return. */
+/* Ends the processes of all ranks. Called by any rank, after it has printed its error line; prints
+ * nothing. The job's exit status is `st`. Does not return. */
 void world_abort(struct world *w, status st) __attribute__((noreturn));
 
-/* All ranks pass their own status; all get the status and the line of the lowest rank that failed,
- * or ST_OK. Collective: the way ranks fail together while setting up. */
+/* The same from any thread and without a world, also before MPI is started and after its end: for
+ * internal faults (launch/fault.c). */
+void world_abort_anywhere(int exit_status) __attribute__((noreturn));
+
+/* All ranks pass their own status; all get the status and the error line of the lowest rank that
+ * failed, or ST_OK. Collective. Used during setup, so that all ranks stop with the same error. */
 status agree(struct world *w, status st);
 
-/* Small host messages, collective. They wait as long as it takes (rank 0 may be reading a text
- * encoder), without keeping a core busy. On a described world a rank hears only itself. */
+/* Small host messages, collective, at most INT_MAX bytes. They wait without a deadline (rank 0 may
+ * be loading the text encoder) and sleep between polls. On a described world they act as with one
+ * rank: gather writes only rank 0's block, and sum returns `mine`. */
 void world_broadcast(struct world *w, void *data, size_t bytes, int root);
 void world_gather(struct world *w, const void *mine, size_t bytes, void *all); // all: on rank 0
-double world_sum(struct world *w, double mine); // added in order of ranks
+double world_sum(struct world *w, double mine); // in order of ranks: the same bits on all
 void world_barrier(struct world *w);
 
 #endif

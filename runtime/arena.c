@@ -15,7 +15,7 @@
         if ((a)->dev->kind == DEVICE_CPU)                                                          \
             ASAN_UNPOISON_MEMORY_REGION((a)->base + (from), bytes);                                \
     } while (0)
-#define GAP ((size_t)256) // between two takes, so that an overrun of one does not reach the next
+#define GAP ((size_t)256) // between two tensors, so that an overrun of one does not reach the next
 #else
 #define POISON(a, from, bytes) ((void)0)
 #define UNPOISON(a, from, bytes) ((void)0)
@@ -53,7 +53,7 @@ status arena_take_dims(struct arena *a, struct tensor *t, enum dtype dt, int ndi
     const size_t whole = (bytes + ALIGN - 1) / ALIGN * ALIGN + GAP;
 
     if (whole > a->size - a->used)
-        return fail(ST_MEMORY, "arena %s: %s does not fit into the %.1f MiB left of %.1f", a->name,
+        return fail(ST_MEMORY, "arena %s: %s does not fit: %.1f of %.1f MiB are free", a->name,
                     tensor_text(got), (double)(a->size - a->used) / (1 << 20),
                     (double)a->size / (1 << 20));
     got.data = a->base + a->used;

@@ -1,5 +1,5 @@
-/* columnfile.h - a table of results in HDF5, a data set per column, which pandas, Julia and h5dump
- * read as it is. The file appears whole or not at all. */
+/* columnfile.h - a table of results in HDF5, one data set per column, which pandas, Julia and
+ * h5dump can read. It is written under a temporary name and renamed when it is complete. */
 #ifndef RUNTIME_COLUMNFILE_H
 #define RUNTIME_COLUMNFILE_H
 

@@ -13,7 +13,7 @@ static status cpu_alloc(struct device *dev, void **p, size_t bytes)
     (void)dev;
     *p = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
     if (*p == NULL)
-        return fail(ST_MEMORY, "%.1f MiB of host memory are not to be had",
+        return fail(ST_MEMORY, "cannot allocate %.1f MiB of host memory",
                     (double)bytes / (1 << 20));
     return ST_OK;
 }
@@ -44,29 +44,29 @@ static status cpu_wait(struct device *dev)
     return ST_OK;
 }
 
-/* Marks of devices that do everything at once. */
-static status event_nothing(struct device *dev, struct device_event *m)
+/* Events of the kinds on which every call is done when it returns. */
+static status event_nothing(struct device *dev, struct device_event *e)
 {
     (void)dev;
-    (void)m;
+    (void)e;
     return ST_OK;
 }
 
-static void event_done_nothing(struct device *dev, struct device_event *m)
+static void event_done_nothing(struct device *dev, struct device_event *e)
 {
     (void)dev;
-    (void)m;
+    (void)e;
 }
 
-static status event_no_queue(struct device *dev, struct device_event *m, enum device_queue q)
+static status event_no_queue(struct device *dev, struct device_event *e, enum device_queue q)
 {
     (void)dev;
-    (void)m;
+    (void)e;
     (void)q;
     return ST_OK;
 }
 
-#define MARKS_AT_ONCE                                                                              \
+#define EVENTS_AT_ONCE                                                                             \
     .event_init = event_nothing, .event_done = event_done_nothing, .event_record = event_no_queue, \
     .event_follow = event_no_queue, .event_wait = event_nothing
 
@@ -82,10 +82,10 @@ static const struct device_api cpu_api = {
     .host_free = cpu_free,
     .queue_upload = cpu_copy,
     .queue_download = cpu_copy,
-    MARKS_AT_ONCE,
+    EVENTS_AT_ONCE,
 };
 
-/* The plan's memory starts at an address that nothing may touch, so that views can be formed. */
+/* An address that is never accessed, but not NULL, so that views can be computed. */
 static status plan_alloc(struct device *dev, void **p, size_t bytes)
 {
     (void)dev;
@@ -129,7 +129,7 @@ static const struct device_api plan_api = {
     .host_free = plan_free,
     .queue_upload = plan_copy,
     .queue_download = plan_copy,
-    MARKS_AT_ONCE,
+    EVENTS_AT_ONCE,
 };
 
 static status open_kind(struct device *dev, struct device start, size_t workspace)
@@ -253,30 +253,30 @@ status device_queue_download(struct device *dev, void *dst, struct tensor src)
     return dev->api->queue_download(dev, dst, src.data, tensor_bytes(src));
 }
 
-status device_event_init(struct device *dev, struct device_event *m)
+status device_event_init(struct device *dev, struct device_event *e)
 {
-    *m = (struct device_event){ 0 };
-    return dev->api->event_init(dev, m);
+    *e = (struct device_event){ 0 };
+    return dev->api->event_init(dev, e);
 }
 
-void device_event_done(struct device *dev, struct device_event *m)
+void device_event_done(struct device *dev, struct device_event *e)
 {
-    if (m->event != NULL)
-        dev->api->event_done(dev, m);
-    *m = (struct device_event){ 0 };
+    if (e->event != NULL)
+        dev->api->event_done(dev, e);
+    *e = (struct device_event){ 0 };
 }
 
-status device_event_record(struct device *dev, struct device_event *m, enum device_queue q)
+status device_event_record(struct device *dev, struct device_event *e, enum device_queue q)
 {
-    return dev->api->event_record(dev, m, q);
+    return dev->api->event_record(dev, e, q);
 }
 
-status device_event_follow(struct device *dev, struct device_event *m, enum device_queue q)
+status device_event_follow(struct device *dev, struct device_event *e, enum device_queue q)
 {
-    return dev->api->event_follow(dev, m, q);
+    return dev->api->event_follow(dev, e, q);
 }
 
-status device_event_wait(struct device *dev, struct device_event *m)
+status device_event_wait(struct device *dev, struct device_event *e)
 {
-    return dev->api->event_wait(dev, m);
+    return dev->api->event_wait(dev, e);
 }

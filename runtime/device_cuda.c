@@ -1,7 +1,8 @@
-/* A GPU as a device: a stream for work, one for copies, plain allocations. */
+/* A GPU as a device: one stream for work, one for copies, allocations by cudaMalloc. */
+#include "runtime/clock.h"
+#include "runtime/cuda_status.h"
 #include "runtime/device_internal.h"
 
-#include <cuda_runtime_api.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -16,14 +17,6 @@
 #define SMALL_PAGE ((size_t)4 << 10)
 #define HUGE_PAGE ((size_t)2 << 20)
 
-static status check(cudaError_t e, const char *what)
-{
-    if (e == cudaSuccess)
-        return ST_OK;
-    return fail(e == cudaErrorMemoryAllocation ? ST_MEMORY : ST_DEVICE, "%s: %s", what,
-                cudaGetErrorString(e));
-}
-
 static status cuda_alloc(struct device *dev, void **p, size_t bytes)
 {
     const cudaError_t e = cudaMalloc(p, bytes > 0 ? bytes : 1);
@@ -34,11 +27,11 @@ static status cuda_alloc(struct device *dev, void **p, size_t bytes)
 
         cudaGetLastError(); // or the next call would report it
         cudaMemGetInfo(&available, &total);
-        return fail(ST_MEMORY, "GPU %d has %.1f of its %.1f GiB left, %.1f MiB are wanted",
-                    dev->index, (double)available / (1 << 30), (double)total / (1 << 30),
-                    (double)bytes / (1 << 20));
+        return fail(ST_MEMORY, "cannot allocate %.1f MiB: GPU %d has %.1f of its %.1f GiB free",
+                    (double)bytes / (1 << 20), dev->index, (double)available / (1 << 30),
+                    (double)total / (1 << 30));
     }
-    return check(e, "cudaMalloc");
+    return cuda_status(e, "cudaMalloc");
 }
 
 static void cuda_free(struct device *dev, void *p)
@@ -51,28 +44,20 @@ static void cuda_free(struct device *dev, void *p)
     cudaFree(p);
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Looks rather than blocks, so that a rank whose peer is gone finds out: the GPU alone would wait
- * for ever. After an idle stretch it sleeps for a sixteenth of it. */
+/* Polls rather than blocks, so that a rank whose peer has died notices it: a GPU would wait
+ * forever. Between polls it sleeps for a sixteenth of the time waited so far. */
 static status cuda_wait(struct device *dev)
 {
-    const double spin_s = 20e-6, sleep_max_s = 0.5e-3, start = seconds();
+    const double spin_s = 20e-6, sleep_max_s = 0.5e-3, start = clock_seconds();
 
     dev->stops++;
     for (;;) {
         const cudaError_t e = cudaStreamQuery(dev->stream);
-        const double idle = seconds() - start;
+        const double idle = clock_seconds() - start;
         const double sleep_s = idle / 16 < sleep_max_s ? idle / 16 : sleep_max_s;
 
         if (e != cudaErrorNotReady)
-            return check(e, "waiting for the GPU");
+            return cuda_status(e, "waiting for the GPU");
         for (struct device_watch *w = dev->watch; w != NULL; w = w->next)
             TRY(w->waiting(w->payload));
         if (idle > spin_s)
@@ -80,13 +65,14 @@ static status cuda_wait(struct device *dev)
     }
 }
 
-/* From pageable memory the runtime returns when `src` is read; pinned memory is waited for. */
+/* From pageable memory the call returns when `src` has been read; from pinned memory we wait. */
 static status cuda_upload(struct device *dev, void *dst, const void *src, size_t bytes)
 {
     struct cudaPointerAttributes at;
 
-    TRY(check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->stream), "upload"));
-    dev->stops++; // a copy from pageable memory is half a wait
+    TRY(cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->stream),
+                    "upload"));
+    dev->stops++; // a copy from pageable memory waits too
     if (cudaPointerGetAttributes(&at, src) == cudaSuccess && at.type == cudaMemoryTypeHost)
         return cuda_wait(dev);
     return ST_OK;
@@ -94,20 +80,22 @@ static status cuda_upload(struct device *dev, void *dst, const void *src, size_t
 
 static status cuda_download(struct device *dev, void *dst, const void *src, size_t bytes)
 {
-    return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream), "download");
+    return cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->stream),
+                       "download");
 }
 
 static status cuda_copy(struct device *dev, void *dst, const void *src, size_t bytes)
 {
-    return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, dev->stream), "copy");
+    return cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, dev->stream),
+                       "copy");
 }
 
 static status cuda_zero(struct device *dev, void *dst, size_t bytes)
 {
-    return check(cudaMemsetAsync(dst, 0, bytes, dev->stream), "zeroing");
+    return cuda_status(cudaMemsetAsync(dst, 0, bytes, dev->stream), "zeroing");
 }
 
-/* Pages that the driver then pins; large ones take half the time of cudaHostAlloc's. */
+/* Allocated by us and pinned by the driver: with huge pages in half the time of cudaHostAlloc. */
 static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
 {
     const size_t page = bytes < HUGE_PAGE ? SMALL_PAGE : HUGE_PAGE;
@@ -117,11 +105,11 @@ static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
     dev->stops++;
     *p = aligned_alloc(page, whole);
     if (*p == NULL)
-        return fail(ST_MEMORY, "%.1f MiB of host memory are not to be had",
+        return fail(ST_MEMORY, "cannot allocate %.1f MiB of host memory",
                     (double)bytes / (1 << 20));
     if (page == HUGE_PAGE)
         madvise(*p, whole, MADV_HUGEPAGE); // a hint
-    st = check(cudaHostRegister(*p, whole, cudaHostRegisterPortable), "pinning");
+    st = cuda_status(cudaHostRegister(*p, whole, cudaHostRegisterPortable), "pinning");
     if (st != ST_OK)
         free(*p);
     return st;
@@ -139,32 +127,35 @@ static cudaStream_t stream_of(struct device *dev, enum device_queue q)
     return q == QUEUE_WORK ? dev->stream : dev->copies;
 }
 
-/* A thread that has not said which GPU it means is on the first. */
+/* A thread's current GPU is the first one until it sets another. */
 static status here(struct device *dev)
 {
-    return check(cudaSetDevice(dev->index), "cudaSetDevice");
+    return cuda_status(cudaSetDevice(dev->index), "cudaSetDevice");
 }
 
 static status cuda_queue_upload(struct device *dev, void *dst, const void *src, size_t bytes)
 {
     TRY(here(dev));
-    return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->copies), "upload");
+    return cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, dev->copies),
+                       "upload");
 }
 
 static status cuda_queue_download(struct device *dev, void *dst, const void *src, size_t bytes)
 {
     TRY(here(dev));
-    return check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->copies), "download");
+    return cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, dev->copies),
+                       "download");
 }
 
-/* Who waits for an event sleeps: loading has several threads that do. */
+/* A thread sleeps while it waits for an event: several loading threads do. */
 static status cuda_event_init(struct device *dev, struct device_event *m)
 {
     cudaEvent_t event = NULL;
 
     TRY(here(dev));
-    TRY(check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
-              "cudaEventCreate"));
+    TRY(cuda_status(
+        cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
+        "cudaEventCreate"));
     m->event = event;
     return ST_OK;
 }
@@ -178,19 +169,19 @@ static void cuda_event_done(struct device *dev, struct device_event *m)
 static status cuda_event_record(struct device *dev, struct device_event *m, enum device_queue q)
 {
     TRY(here(dev));
-    return check(cudaEventRecord(m->event, stream_of(dev, q)), "cudaEventRecord");
+    return cuda_status(cudaEventRecord(m->event, stream_of(dev, q)), "cudaEventRecord");
 }
 
 static status cuda_event_follow(struct device *dev, struct device_event *m, enum device_queue q)
 {
     TRY(here(dev));
-    return check(cudaStreamWaitEvent(stream_of(dev, q), m->event, 0), "cudaStreamWaitEvent");
+    return cuda_status(cudaStreamWaitEvent(stream_of(dev, q), m->event, 0), "cudaStreamWaitEvent");
 }
 
 static status cuda_event_wait(struct device *dev, struct device_event *m)
 {
     TRY(here(dev));
-    return check(cudaEventSynchronize(m->event), "waiting for a copy");
+    return cuda_status(cudaEventSynchronize(m->event), "waiting for a copy");
 }
 
 static const struct device_api cuda_api = {
@@ -214,12 +205,8 @@ static const struct device_api cuda_api = {
 
 static status use(int index)
 {
-    const cudaError_t e = cudaSetDevice(index);
-
-    if (e == cudaSuccess)
-        return ST_OK;
-    return fail(ST_DEVICE, "GPU %d cannot be used (%s); --device cpu does without", index,
-                cudaGetErrorString(e));
+    return cuda_status(cudaSetDevice(index), "cannot use GPU %d (--device cpu runs without one)",
+                       index);
 }
 
 status device_open_cuda(struct device *dev, int index, const struct table *table, size_t workspace)
@@ -231,9 +218,11 @@ status device_open_cuda(struct device *dev, int index, const struct table *table
         .kind = DEVICE_CUDA, .index = index, .threads = 1, .api = &cuda_api, .table = table
     };
     TRY_OUT(use(index));
-    TRY_OUT(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
+    TRY_OUT(
+        cuda_status(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
     dev->stream = stream;
-    TRY_OUT(check(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking), "cudaStreamCreate"));
+    TRY_OUT(
+        cuda_status(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking), "cudaStreamCreate"));
     dev->copies = copies;
     if (workspace > 0)
         TRY_OUT(device_alloc(dev, &dev->workspace, workspace));
@@ -261,31 +250,31 @@ int device_cuda_count(void)
 status device_cuda_memory(int index, size_t *total, size_t *available)
 {
     TRY(use(index));
-    return check(cudaMemGetInfo(available, total), "cudaMemGetInfo");
+    return cuda_status(cudaMemGetInfo(available, total), "cudaMemGetInfo");
 }
 
 status device_cuda_bus(int index, char *text, size_t size)
 {
     TRY(use(index));
-    return check(cudaDeviceGetPCIBusId(text, (int)size, index), "cudaDeviceGetPCIBusId");
+    return cuda_status(cudaDeviceGetPCIBusId(text, (int)size, index), "cudaDeviceGetPCIBusId");
 }
 
-/* ---- what initcheck is told ---- */
+/* ---- compute-sanitizer's initcheck ---- */
 
 #if HAVE_NVTX_MEMORY
-static bool listened_to; // there is a tool
+static bool tool_attached;
 
-static void look_for_tool(void)
+static void find_tool(void)
 {
-    listened_to = getenv("NVTX_INJECTION64_PATH") != NULL;
+    tool_attached = getenv("NVTX_INJECTION64_PATH") != NULL;
 }
 
 void device_cuda_written(void *stream, struct tensor t)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-    pthread_once(&once, look_for_tool);
-    if (!listened_to)
+    pthread_once(&once, find_tool);
+    if (!tool_attached)
         return;
     if (!tensor_contiguous(t)) {
         for (int64_t i = 0; i < t.dim[0]; i++)

@@ -1,9 +1,9 @@
-/* device_internal.h - what device.c and the file behind one kind share. */
+/* device_internal.h - shared by device.c and the files of the kinds. */
 #ifndef RUNTIME_DEVICE_INTERNAL_H
 #define RUNTIME_DEVICE_INTERNAL_H
 
 #include "runtime/device.h"
 
-void device_cuda_done(struct device *dev); // gives back the stream
+void device_cuda_done(struct device *dev); // destroys the streams
 
 #endif

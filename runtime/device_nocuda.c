@@ -1,11 +1,11 @@
-/* What is left of GPUs in a program built without CUDA. */
+/* The functions for GPUs in a program built without CUDA: there are none. */
 #include "runtime/device_internal.h"
 
 static status without(void)
 {
     return fail(ST_DEVICE,
                 "this program was built without CUDA; run it with --device cpu, or build "
-                "it where nvcc, cuDNN and NCCL are");
+                "it where nvcc and NCCL are installed");
 }
 
 status device_open_cuda(struct device *dev, int index, const struct table *table, size_t workspace)

@@ -1,4 +1,4 @@
-/* half.h - the 16-bit floats, converted one at a time, rounding to nearest even as PyTorch does. */
+/* half.h - conversion of 16-bit floats, rounding to nearest even as PyTorch does. */
 #ifndef RUNTIME_HALF_H
 #define RUNTIME_HALF_H
 
@@ -35,7 +35,7 @@ static inline uint16_t bf16_from_f32(float f)
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
-/* f as it is after a rounding to bf16. */
+/* f rounded to bf16. */
 static inline float bf16_round(float f)
 {
     return f32_from_bf16(bf16_from_f32(f));

@@ -37,7 +37,7 @@ status newfile_open(struct newfile *f, const char *path)
         goto out;
     }
     if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) {
-        st = fail(ST_USAGE, "%s: is there and no plain file; choose another name", path);
+        st = fail(ST_USAGE, "%s: exists and is no regular file; choose another name", path);
         goto out;
     }
     fd = mkstemp(f->temp);
@@ -50,7 +50,7 @@ status newfile_open(struct newfile *f, const char *path)
 out:
     if (st != ST_OK) {
         if (fd < 0) {
-            free(f->temp); // nothing of this name is ours
+            free(f->temp); // no file of this name is ours
             f->temp = NULL;
         }
         newfile_drop(f);
@@ -59,13 +59,13 @@ out:
     return st;
 }
 
-static status sync_path(const char *path, const char *told, int flags)
+static status sync_path(const char *path, const char *shown, int flags)
 {
     status st = ST_OK;
     const int fd = open(path, flags | O_CLOEXEC);
 
     if (fd < 0 || fsync(fd) != 0)
-        st = fail(ST_IO, "%s: %s", told, strerror(errno));
+        st = fail(ST_IO, "%s: %s", shown, strerror(errno));
     if (fd >= 0)
         close(fd);
     return st;
@@ -80,7 +80,7 @@ status newfile_commit(struct newfile *f)
         return fail(ST_IO, "%s: %s", f->path, strerror(errno));
     free(f->temp);
     f->temp = NULL;
-    // The name is the disk's only when the directory is; some file systems cannot, and need not.
+    // The name is on disk only when the directory is; some file systems do not support this.
     directory = directory_of(f->path);
     if (directory != NULL) {
         const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

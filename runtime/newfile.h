@@ -1,8 +1,8 @@
-/* newfile.h - a file that appears whole or not at all.
+/* newfile.h - a file that gets its name only when it is complete.
  *
- * It is written under a temporary name in the directory of its final one, which is also how a
- * directory that cannot be written is found out early; newfile_commit renames. A process that is
- * killed leaves ".wanmpi-XXXXXX" behind, never a half file under the final name. */
+ * It is written under a temporary name in the directory of its final one, so that a directory that
+ * cannot be written is detected at the start; newfile_commit renames it. If the process is killed,
+ * a file ".wanmpi-XXXXXX" remains, never an incomplete file under the final name. */
 #ifndef RUNTIME_NEWFILE_H
 #define RUNTIME_NEWFILE_H
 
@@ -14,16 +14,16 @@ extern "C" {
 
 struct newfile {
     char *path; // the final name
-    char *temp; // where to write until then; NULL when nothing is open
+    char *temp; // the temporary one; NULL when nothing is open
 };
 
-/* Creates the temporary file, empty. ST_IO; ST_USAGE when `path` is there and no plain file. */
+/* Creates the temporary file, empty. ST_IO; ST_USAGE when `path` exists and is no regular file. */
 status newfile_open(struct newfile *f, const char *path);
 
-/* Brings what was written to the disk and gives it its name. The file must be closed by then. */
+/* Flushes the file to disk and renames it. The caller has closed it. */
 status newfile_commit(struct newfile *f);
 
-/* Removes the temporary file if it is still there, and frees. Accepts a zeroed value. */
+/* Removes the temporary file if it still exists, and frees. Accepts a zeroed value. */
 void newfile_drop(struct newfile *f);
 
 #ifdef __cplusplus

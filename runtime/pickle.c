@@ -34,7 +34,7 @@ struct value {
     union {
         int64_t integer;
         struct {
-            const char *text; // in the pickle, not terminated
+            const char *text; // in the pickle, without a zero at its end
             size_t length;
         } string;
         struct {
@@ -123,7 +123,7 @@ static status take_number(struct machine *m, size_t bytes, uint64_t *number)
     return ST_OK;
 }
 
-/* Up to the next newline, which is taken and left out. */
+/* The text up to the next newline, which is skipped. */
 static status take_line(struct machine *m, const char **text, size_t *length)
 {
     const uint8_t *from = m->data + m->at, *end = memchr(from, '\n', m->size - m->at);
@@ -185,7 +185,7 @@ static status pop(struct machine *m, struct value **v)
     return ST_OK;
 }
 
-/* Where the items above the topmost mark begin; the caller takes them and the mark away. */
+/* Index of the first item above the topmost mark; the caller removes the items and the mark. */
 static status find_mark(struct machine *m, size_t *first)
 {
     for (size_t i = m->height; i > 0; i--) {
@@ -299,8 +299,8 @@ static status push_global(struct machine *m, const char *module, size_t module_l
         shown[n++] = name[i] > ' ' && name[i] < 0x7f ? name[i] : '?';
     shown[n] = '\0';
     return fail(ST_FORMAT,
-                "%s: its pickle wants to call %s, which tensors do not need; refused, nothing of "
-                "it was executed",
+                "%s: its pickle calls %s, which tensors do not need; refused, nothing of it was "
+                "executed",
                 m->src->path, shown);
 }
 
@@ -334,7 +334,7 @@ static status push_storage(struct machine *m)
     if (id->kind != KIND_TUPLE || id->u.list.count != 5 || !string_is(item[0], "storage") ||
         item[1]->kind != KIND_GLOBAL || item[1]->u.global->call != CALL_STORAGE ||
         item[2]->kind != KIND_STRING || item[4]->kind != KIND_INT || item[4]->u.integer < 0)
-        return bad(m, "what it keeps outside is no storage of a tensor");
+        return bad(m, "a persistent id is no storage of a tensor");
     if (item[2]->u.string.length >= sizeof(key) ||
         memchr(item[2]->u.string.text, '\0', item[2]->u.string.length) != NULL)
         return bad(m, "the key of a storage is too long");
@@ -363,7 +363,7 @@ static status push_tensor(struct machine *m, const struct value *args)
     if (args->u.list.count < 6 || args->u.list.count > 7 || item[0]->kind != KIND_STORAGE ||
         item[1]->kind != KIND_INT || item[1]->u.integer < 0 || item[2]->kind != KIND_TUPLE ||
         item[3]->kind != KIND_TUPLE || item[2]->u.list.count != item[3]->u.list.count)
-        return bad(m, "a tensor is built from something else than a storage, sizes and strides");
+        return bad(m, "a tensor is not built from a storage, sizes and strides");
     if (item[2]->u.list.count > TENSOR_AXES)
         return bad(m, "a tensor of more than 5 axes");
     storage = item[0];
@@ -385,7 +385,7 @@ static status push_tensor(struct machine *m, const struct value *args)
     }
     TRY(tensor_extent(m->src, "in the pickle", t.u.tensor.dtype, t.u.tensor.ndim, t.u.tensor.dim,
                       &count, &bytes));
-    // an empty tensor may point anywhere in its storage, or right behind it
+    // an empty tensor may point anywhere in its storage, or at its end
     if (__builtin_mul_overflow((uint64_t)last + (count > 0), (uint64_t)dtype_size(t.u.tensor.dtype),
                                &need) ||
         (count > 0 && need > storage->u.storage.bytes))
@@ -414,7 +414,7 @@ static status call(struct machine *m)
         return push_tensor(m, args);
     case CALL_PARAMETER: // (tensor, requires_grad, hooks)
         if (args->u.list.count < 1 || args->u.list.item[0]->kind != KIND_TENSOR)
-            return bad(m, "a parameter is built from something else than a tensor");
+            return bad(m, "a parameter is not built from a tensor");
         return push_old(m, args->u.list.item[0]);
     case CALL_STORAGE:
         break;

@@ -11,7 +11,7 @@
 #define MEMBER_NAME_BYTES 512
 
 struct member {
-    char *key; // what comes behind ROOT/data/
+    char *key; // of the name ROOT/data/KEY
     uint64_t offset, bytes;
     uint32_t crc;
     bool stored;
@@ -27,8 +27,8 @@ struct archive {
 
 static status damaged(const struct archive *a, const char *member)
 {
-    return fail(ST_FORMAT, "%s: its zip directory is damaged%s%s; was the file cut?", a->src->path,
-                member ? " at " : "", member ? member : "");
+    return fail(ST_FORMAT, "%s: its zip directory is damaged%s%s; was the file truncated?",
+                a->src->path, member ? " at " : "", member ? member : "");
 }
 
 /* The current member's name and size. */
@@ -80,9 +80,9 @@ static uint64_t little(const uint8_t *p, int bytes)
     return v;
 }
 
-/* Where the current member's bytes lie, from its records in the directory and before the bytes:
- * minizip 1.1, which Debian has, misreads the 64-bit fields, and so whatever lies beyond 4 GiB.
- * Source: PKWARE APPNOTE 4.3.7, 4.3.12, 4.5.3. */
+/* The range of the current member's bytes, from its central and its local record: minizip 1.1,
+ * which Debian has, misreads the 64-bit fields, and so all members beyond 4 GiB. Source: PKWARE
+ * APPNOTE 4.3.7, 4.3.12, 4.5.3. */
 static status locate(struct archive *a, const char *name, struct member *m)
 {
     const uint64_t at = (uint64_t)unzGetOffset64(a->zip);
@@ -125,7 +125,8 @@ static status locate(struct archive *a, const char *name, struct member *m)
     m->crc = (uint32_t)little(head + 16, 4);
     m->stored = little(head + 10, 2) == 0 && field[1] == field[0] && !(little(head + 8, 2) & 1);
     if (m->stored && (m->offset > a->src->size || m->bytes > a->src->size - m->offset))
-        return fail(ST_FORMAT, "%s: %s has %llu bytes at %llu, the file ends at %llu; was it cut?",
+        return fail(ST_FORMAT,
+                    "%s: %s has %llu bytes at %llu, the file ends at %llu; was it truncated?",
                     a->src->path, name, (unsigned long long)m->bytes, (unsigned long long)m->offset,
                     (unsigned long long)a->src->size);
     return ST_OK;
@@ -139,7 +140,7 @@ static status compressed(const struct archive *a, const char *name)
                 a->src->path, name);
 }
 
-/* Reads the current member, a small one, whole. *data is the caller's. */
+/* Reads the current member, a small one. *data is the caller's. */
 static status read_member(struct archive *a, const char *name, uint64_t limit, uint8_t **data,
                           size_t *size)
 {
@@ -229,7 +230,7 @@ static status list_members(struct archive *a, uint8_t **pickle, size_t *pickle_s
         qsort(a->members, a->count, sizeof(*a->members), by_key);
     for (size_t i = 1; i < a->count; i++) {
         if (strcmp(a->members[i - 1].key, a->members[i].key) == 0)
-            return fail(ST_FORMAT, "%s: %sdata/%s is there twice", a->src->path, a->root,
+            return fail(ST_FORMAT, "%s: %sdata/%s occurs twice", a->src->path, a->root,
                         a->members[i].key);
     }
     return ST_OK;
@@ -244,7 +245,7 @@ static status find_storage(void *payload, const char *key, uint64_t *offset, uin
     if (a->count > 0)
         m = bsearch(&wanted, a->members, a->count, sizeof(*a->members), by_key);
     if (m == NULL)
-        return fail(ST_FORMAT, "%s: its pickle names the storage %sdata/%s, which is not there",
+        return fail(ST_FORMAT, "%s: its pickle names the storage %sdata/%s, which does not exist",
                     a->src->path, a->root, key);
     if (!m->stored)
         return compressed(a, key);
@@ -253,8 +254,8 @@ static status find_storage(void *payload, const char *key, uint64_t *offset, uin
     return ST_OK;
 }
 
-/* A zip ends in a record of 22 bytes and a comment of the length that it says. minizip is content
- * with the 64-bit record before it, and so opens files whose last bytes are gone. */
+/* A zip ends in a record of 22 bytes and a comment, whose length is in the record. minizip accepts
+ * the 64-bit record before it, and so opens files that lack their last bytes. */
 static status check_end(const struct tensor_source *src)
 {
     const size_t size = src->size < 22 + 0xffff ? (size_t)src->size : 22 + 0xffff;
@@ -271,7 +272,7 @@ static status check_end(const struct tensor_source *src)
         found = memcmp(end, "PK\5\6", 4) == 0 && (size_t)(end[20] | end[21] << 8) == size - at;
     }
     if (!found)
-        st = fail(ST_FORMAT, "%s: begins like a zip but does not end like one; was it cut?",
+        st = fail(ST_FORMAT, "%s: begins like a zip but does not end like one; was it truncated?",
                   src->path);
 out:
     free(tail);
@@ -288,7 +289,8 @@ status pth_list(const struct tensor_source *src, struct tensor_list *list)
     TRY_OUT(check_end(src));
     a.zip = unzOpen64(src->path);
     if (a.zip == NULL) {
-        st = fail(ST_FORMAT, "%s: begins like a zip but has no directory at its end; was it cut?",
+        st = fail(ST_FORMAT,
+                  "%s: begins like a zip but has no directory at its end; was it truncated?",
                   src->path);
         goto out;
     }

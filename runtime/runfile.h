@@ -1,54 +1,73 @@
-/* runfile.h - the run file: a generation's whole state in HDF5, to go on from, and to look inside.
+/* runfile.h - named arrays and texts in one HDF5 file: the state of a run, and files beside it.
  *
- *   /noise    [C, T, H, W] f32   the first latent
- *   /latents  [C, T, H, W] f32   normalized, after the last finished step
- *   /step     i64                finished steps
- *   /solver/m0, m1, last         the solver's history, latent shape; /solver/order i64
- *   /text/cond, /text/uncond     [rows, text_dim] f32
- *   /frames   [T, H, W, 3] u8    with --keep_frames
- *   attributes: request (JSON), plan, version, timings
+ *     /latents, /solver/m0, ...  arrays: f32 or i64, 0 to 5 axes; "/group/name"
+ *     request, plan, ...         texts: UTF-8, attributes of the root group
+ *     /frames                    [T, H, W, 3] u8, written while frames arrive
  *
- * Written to a temporary name beside the file and renamed, so that a reader sees whole states only.
- */
+ * What the names mean and which arrays must be there is the caller's knowledge. A file is written
+ * under a temporary name and renamed, so that a reader sees complete states only. */
 #ifndef RUNTIME_RUNFILE_H
 #define RUNTIME_RUNFILE_H
 
 #include "runtime/status.h"
+#include "runtime/tensor.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
+#define RUNFILE_NAME_BYTES 64 // with the terminating zero
+
 struct run_array {
-    int ndim; // 0: not there; at most 4
-    int64_t dim[4];
-    float *data; // malloc'ed when read by runfile_read; borrowed when written
+    char name[RUNFILE_NAME_BYTES]; // "/solver/m0"
+    struct tensor value;           // contiguous
+    void *memory;                  // of the value when runfile_read made it, else NULL
+};
+
+struct run_text {
+    char name[RUNFILE_NAME_BYTES];
+    char *text;
 };
 
 struct runfile {
-    struct run_array noise, latents, history[3], cond, uncond;
-    int64_t step, order;
-    char *request, *plan, *version, *timings; // JSON or text; NULL when not there
+    struct run_array *arrays;
+    struct run_text *texts;
+    int array_count, text_count;
 };
 
-/* Arrays: noise, latents and history have four axes and one shape; texts have two. ST_IO. */
-status runfile_write(const char *path, const struct runfile *r);
+/* Adds an array, whose memory stays the caller's and is borrowed, or a copy of a text. A name is
+ * made of letters, digits, '_', '-' and '.'; an array's has a '/' before each part. ST_MEMORY. */
+status runfile_add(struct runfile *f, const char *name, struct tensor value);
+status runfile_add_text(struct runfile *f, const char *name, const char *text);
 
-/* Reads what is there; a file that holds nothing but /noise or /text will do. Shapes, types and
- * sizes are held against each other and the file, values must be finite. ST_IO, ST_FORMAT: names
- * the object. */
-status runfile_read(const char *path, struct runfile *r);
-void runfile_done(struct runfile *r); // frees what runfile_read made; accepts a zeroed value
+/* The array of this name; a zeroed tensor when there is none. */
+struct tensor runfile_find(const struct runfile *f, const char *name);
 
-/* Replaces the attribute of an existing run file. */
-status runfile_set_timings(const char *path, const char *timings);
+/* The text of this name; NULL when there is none. */
+const char *runfile_text(const struct runfile *f, const char *name);
 
-/* Puts /frames into an existing run file. They go into a copy beside it, which takes its place when
- * all have come: a job that dies while decoding still has its latents. */
+void runfile_done(struct runfile *f); // accepts a zeroed value
+
+/* ST_IO. */
+status runfile_write(const char *path, const struct runfile *f);
+
+/* Reads the file's arrays and texts; f is overwritten. Floats of 2 to 8 bytes become F32, integers
+ * I64. Listed with data NULL: U8 arrays, such as /frames, and with dtype DT_NONE what is no array
+ * of numbers or has more than five axes. Skipped: links to other places, names that runfile_add
+ * does not take, attributes that are no text.
+ *
+ * The file is data from outside: the bytes that a shape promises must be in it, floats must be
+ * finite, groups and objects are limited in number. ST_IO; ST_FORMAT names the object. */
+status runfile_read(const char *path, struct runfile *f);
+
+/* Replaces a text of an existing run file. */
+status runfile_set_text(const char *path, const char *name, const char *text);
+
+/* Writes /frames into an existing run file. They go into a copy beside it, which replaces it in
+ * run_frames_finish: a job that dies while decoding still has its latents. */
 struct run_frames;
 status run_frames_open(struct run_frames **f, const char *path, int64_t count, int64_t h,
                        int64_t w);
 status run_frames_put(struct run_frames *f, const uint8_t *rgb, int64_t count); // [count, h, w, 3]
 status run_frames_finish(struct run_frames *f); // close afterwards in any case
-void run_frames_close(struct run_frames *f);    // drops what was not finished; accepts NULL
+void run_frames_close(struct run_frames *f);    // drops an unfinished copy; accepts NULL
 
 #endif

@@ -89,8 +89,7 @@ static status add_entry(const struct tensor_source *src, const cJSON *entry, uin
                     name);
     if (range[0] > range[1] || (uint64_t)range[1] > src->size - data)
         return fail(ST_FORMAT,
-                    "%s: tensor %.80s is said to lie at bytes %lld to %lld of %llu; was the file "
-                    "cut?",
+                    "%s: tensor %.80s has the bytes %lld to %lld of %llu; was the file truncated?",
                     src->path, name, (long long)range[0], (long long)range[1],
                     (unsigned long long)(src->size - data));
     if ((uint64_t)(range[1] - range[0]) != bytes)
@@ -129,13 +128,13 @@ static status check_cover(const struct tensor_source *src, const struct tensor_l
     for (int i = 0; i < count; i++) {
         if (order[i]->offset != end) {
             st = fail(ST_FORMAT, "%s: tensor %.80s %s the one before it", src->path, order[i]->name,
-                      order[i]->offset < end ? "overlaps" : "leaves a gap behind");
+                      order[i]->offset < end ? "overlaps" : "leaves a gap after");
             goto out;
         }
         end += tensor_bytes(order[i]->shape);
     }
     if (end != src->size)
-        st = fail(ST_FORMAT, "%s: has %llu bytes behind its last tensor", src->path,
+        st = fail(ST_FORMAT, "%s: has %llu bytes after its last tensor", src->path,
                   (unsigned long long)(src->size - end));
 out:
     free(order);
@@ -157,10 +156,11 @@ status safetensors_list(const struct tensor_source *src, struct tensor_list *lis
     for (int i = 7; i >= 0; i--)
         length = length << 8 | start[i];
     if (length > src->size - 8)
-        return fail(ST_FORMAT,
-                    "%s: is neither a .safetensors nor a .pth file, or it was cut: its header "
-                    "would have %llu of %llu bytes",
-                    src->path, (unsigned long long)length, (unsigned long long)src->size);
+        return fail(
+            ST_FORMAT,
+            "%s: is neither a .safetensors nor a .pth file, or it was truncated: its header "
+            "would have %llu of %llu bytes",
+            src->path, (unsigned long long)length, (unsigned long long)src->size);
     if (length > HEADER_BYTES_MAX)
         return fail(ST_FORMAT, "%s: a header of %llu bytes; at most %llu are read", src->path,
                     (unsigned long long)length, (unsigned long long)HEADER_BYTES_MAX);

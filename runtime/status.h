@@ -1,7 +1,7 @@
-/* status.h - the one error type, and the line that says what went wrong.
+/* status.h - the error type, and the line that describes an error.
  *
- * The function that first sees a fault calls fail() with one line: what was found, and what to do.
- * Everybody above passes the status on unchanged. The line belongs to the thread that failed. */
+ * The function that detects an error calls fail() with one line: what was found, and what to do.
+ * Its callers pass the status on unchanged. The line belongs to the thread that failed. */
 #ifndef RUNTIME_STATUS_H
 #define RUNTIME_STATUS_H
 
@@ -11,15 +11,15 @@ extern "C" {
 
 typedef enum {
     ST_OK = 0,
-    ST_USAGE,  // the request cannot be met as it was made: flags, sizes, ranks
-    ST_IO,     // the system refused a file: missing, unreadable, disk full
-    ST_FORMAT, // a file holds something it must not: cut, damaged, unknown
-    ST_MEMORY, // does not fit
+    ST_USAGE,  // the request cannot be met: flags, sizes, ranks
+    ST_IO,     // the system reports an error on a file: missing, unreadable, disk full
+    ST_FORMAT, // the contents of a file are wrong: truncated, damaged, unknown
+    ST_MEMORY, // not enough memory
     ST_DEVICE, // an accelerator or one of its libraries failed
     ST_PEER,   // another rank failed or does not answer
 } status;
 
-/* Notes the line and returns `st`, which is not ST_OK. */
+/* Stores the line and returns `st`, which is not ST_OK. */
 status fail(status st, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The line of this thread's last fail(), "" before the first. Valid until the next fail(). */

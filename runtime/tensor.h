@@ -1,4 +1,5 @@
-/* tensor.h - a plain value that says where numbers lie. It owns nothing: copy it, pass it by value.
+/* tensor.h - a plain value that describes an array in memory. It owns nothing: copy it, pass it by
+ * value.
  *
  * Strides are in elements. A zeroed tensor (data NULL, ndim 0) stands for "none" where an argument
  * is optional. Up to five axes, outermost first. */
@@ -50,25 +51,25 @@ struct tensor tensor_dims(void *data, enum dtype dt, int ndim, const int64_t *di
                 (int64_t[]){ __VA_ARGS__ })
 
 int64_t tensor_count(struct tensor t); // elements; 1 for a scalar of ndim 0
-size_t tensor_bytes(struct tensor t);  // of the elements, whatever the strides
+size_t tensor_bytes(struct tensor t);  // of the elements, for any strides
 bool tensor_contiguous(struct tensor t);
 
 /* Elements [first, first + count) of one axis; a view of the same memory. */
 struct tensor tensor_slice(struct tensor t, int axis, int64_t first, int64_t count);
 
-/* One element of the outermost axis, which goes away. */
+/* One element of the outermost axis; the result has one axis less. */
 struct tensor tensor_at(struct tensor t, int64_t index);
 
-/* The same elements under other dims; the tensor must be contiguous. */
+/* The same elements with other dims; the tensor must be contiguous. */
 struct tensor tensor_reshape_dims(struct tensor t, int ndim, const int64_t *dim);
 #define tensor_reshape(t, ...)                                                                     \
     tensor_reshape_dims(t, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)),            \
                         (int64_t[]){ __VA_ARGS__ })
 
-/* Axis `axis` split in two, of which the inner one has `inner` elements: [S, C] -> [S, N, D]. */
+/* Axis `axis` split in two, the inner one with `inner` elements: [S, C] -> [S, N, D]. */
 struct tensor tensor_split(struct tensor t, int axis, int64_t inner);
 
-/* The axes in another order: out.dim[i] = t.dim[order[i]]. */
+/* The axes permuted: out.dim[i] = t.dim[order[i]]. */
 struct tensor tensor_permute(struct tensor t, const int *order);
 
 /* "F32 [3, 5120]", for error lines. Valid until the fourth call after it on this thread. */

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define NAME_BYTES_MAX ((size_t)1024)
-#define BUFFER_BYTES ((size_t)256 << 10) // converted piece by piece, while it is in cache
+#define BUFFER_BYTES ((size_t)256 << 10) // converted in blocks that stay in cache
 
 struct tensorfile_impl {
     struct tensor_source *sources; // [files]; path is owned
@@ -32,7 +32,8 @@ status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, ui
         if (got < 0)
             return fail(ST_IO, "%s: %s", src->path, strerror(errno));
         if (got == 0)
-            return fail(ST_IO, "%s: ends at byte %llu, where %zu more are needed; was it cut?",
+            return fail(ST_IO,
+                        "%s: ends at byte %llu, where %zu more are needed; was it truncated?",
                         src->path, (unsigned long long)offset, bytes);
         to += got;
         bytes -= (size_t)got;
@@ -50,7 +51,7 @@ status tensor_extent(const struct tensor_source *src, const char *name, enum dty
         if (dim[i] < 0)
             return fail(ST_FORMAT, "%s: tensor %s has a negative size, %lld", src->path, name,
                         (long long)dim[i]);
-        // a zero elsewhere does not excuse dims whose product no one can hold
+        // also when another dim is 0: the product of the others must fit
         if (__builtin_mul_overflow(n, dim[i] ? dim[i] : 1, &n))
             return fail(ST_FORMAT, "%s: tensor %s has more elements than 63 bits count", src->path,
                         name);
@@ -119,7 +120,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct file_tensor *)a)->name, ((const struct file_tensor *)b)->name);
 }
 
-/* Sorts by name and refuses names that stand twice. */
+/* Sorts by name and refuses duplicate names. */
 static status sort_names(struct file_tensor *tensors, int count,
                          const struct tensor_source *sources)
 {
@@ -132,13 +133,13 @@ static status sort_names(struct file_tensor *tensors, int count,
             return fail(ST_FORMAT, "tensor %s is in both %s and %s", a->name, sources[a->file].path,
                         sources[b->file].path);
         if (strcmp(a->name, b->name) == 0)
-            return fail(ST_FORMAT, "%s: tensor %s is there twice (as %s and as %s)",
+            return fail(ST_FORMAT, "%s: tensor %s occurs twice (as %s and as %s)",
                         sources[a->file].path, a->name, a->file_name, b->file_name);
     }
     return ST_OK;
 }
 
-/* The file's first bytes tell the formats apart, whatever its name is. */
+/* The format follows from the file's first bytes, not from its name. */
 static status list_file(const struct tensor_source *src, struct tensor_list *list)
 {
     unsigned char start[9] = { 0 };
@@ -152,7 +153,7 @@ static status list_file(const struct tensor_source *src, struct tensor_list *lis
     // a .safetensors header of 640 bytes begins with 0x80 0x02 too, but then its JSON follows
     if (start[0] == 0x80 && start[1] <= 5 && start[8] != '{')
         return fail(ST_FORMAT,
-                    "%s: is a pickle without a zip round it, as PyTorch before 1.6 wrote them; "
+                    "%s: is a pickle without a zip archive, as written by PyTorch before 1.6; "
                     "load and save it with a newer one",
                     src->path);
     return safetensors_list(src, list);
@@ -301,7 +302,7 @@ static bool convertible(enum dtype to, enum dtype from)
     return to == from || ((to == DT_F32 || to == DT_BF16) && is_float(from));
 }
 
-/* Compiled once per level of the instruction set, the best chosen when the program starts. */
+/* Compiled once per instruction set level; the best is chosen when the program starts. */
 #if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&                \
     !defined(__SANITIZE_THREAD__)
 #define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -391,8 +392,8 @@ static void count_read(struct tensorfile *f, uint64_t bytes)
     __atomic_fetch_add(&f->bytes_read, bytes, __ATOMIC_RELAXED);
 }
 
-/* A tensor that was saved as a view: the span in which the wanted elements lie is read whole, then
- * they are picked. Rare, and then small. */
+/* A tensor that was saved as a view: the bytes from the first to the last element are read, then
+ * the elements are picked. Rare, and small where it occurs. */
 static status read_strided(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                            int64_t count, enum dtype dt, void *dst)
 {
@@ -410,8 +411,8 @@ static status read_strided(struct tensorfile *f, const struct file_tensor *t, in
     }
     span = malloc((size_t)(high - low + 1) * size);
     if (span == NULL)
-        return fail(ST_MEMORY, "%s: no memory for the %lld elements that %s is spread over",
-                    src->path, (long long)(high - low + 1), t->name);
+        return fail(ST_MEMORY, "%s: no memory for the %lld elements that %s spans", src->path,
+                    (long long)(high - low + 1), t->name);
     TRY_OUT(
         read_exactly(src, span, (size_t)(high - low + 1) * size, t->offset + (uint64_t)low * size));
     count_read(f, (uint64_t)(high - low + 1) * size);
@@ -428,14 +429,14 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
 {
     const struct tensor_source *src = &f->impl->sources[t->file];
     const enum dtype from = t->shape.dtype;
-    const size_t size = dtype_size(from), piece = BUFFER_BYTES / size;
+    const size_t size = dtype_size(from), block = BUFFER_BYTES / size;
     size_t left = (size_t)count;
     uint64_t offset = t->offset + (uint64_t)first * size;
     char *to = dst, buffer[BUFFER_BYTES] __attribute__((aligned(64)));
 
     assert(first >= 0 && count >= 0 && count <= tensor_count(t->shape) - first);
     if (!convertible(dt, from))
-        return fail(ST_FORMAT, "%s: tensor %s is %s, and %s is wanted", src->path, t->name,
+        return fail(ST_FORMAT, "%s: tensor %s is %s and cannot be read as %s", src->path, t->name,
                     tensor_text(t->shape), dtype_name(dt));
     if (count == 0)
         return ST_OK;
@@ -447,7 +448,7 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
         return ST_OK;
     }
     while (left > 0) {
-        const size_t take = left < piece ? left : piece;
+        const size_t take = left < block ? left : block;
 
         TRY(read_exactly(src, buffer, take * size, offset));
         convert(to, dt, buffer, from, take);
@@ -459,12 +460,12 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
     return ST_OK;
 }
 
-void tensorfile_want(struct tensorfile *f, const struct file_tensor *t, int64_t first,
-                     int64_t count)
+void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                         int64_t count)
 {
     const size_t size = dtype_size(t->shape.dtype);
 
-    if (tensor_contiguous(t->shape) && count > 0) // a hint: nothing is lost when it is refused
+    if (tensor_contiguous(t->shape) && count > 0) // only a hint: errors do not matter
         (void)posix_fadvise(f->impl->sources[t->file].fd,
                             (off_t)(t->offset + (uint64_t)first * size),
                             (off_t)((uint64_t)count * size), POSIX_FADV_WILLNEED);

@@ -1,6 +1,6 @@
 /* tensorfile.h - files of named tensors, read by range: .safetensors, PyTorch's .pth, or several
- * shards as one. Files come from outside and are hostile until checked: sizes, offsets and counts
- * are held against the file, pickles are never executed, and what is refused is named. */
+ * shards as one. Files are untrusted: sizes, offsets and counts are checked against the file,
+ * pickles are never executed, and an error line names what was refused. */
 #ifndef RUNTIME_TENSORFILE_H
 #define RUNTIME_TENSORFILE_H
 
@@ -8,8 +8,8 @@
 #include "runtime/tensor.h"
 
 struct file_tensor {
-    char *name;            // canonical: what find() looks for; the owner may rename
-    const char *file_name; // as it stands in the file
+    char *name;            // canonical: what find() searches for; see tensorfile_rename
+    const char *file_name; // as in the file
     struct tensor shape;   // dtype, dims and strides in elements; data is NULL
     int file;              // index of the file that holds it
     uint64_t offset;       // of its first element in that file, in bytes
@@ -38,12 +38,12 @@ const char *tensorfile_path(const struct tensorfile *f, int file);
 
 /* Elements [first, first + count) in row-major order, converted to `dt` (F32, BF16; or the file's
  * own dtype unconverted). Reads only the bytes these elements need. Several threads may read at
- * once. ST_IO when the file was cut meanwhile. */
+ * once. ST_IO when the file was truncated meanwhile. */
 status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                        int64_t count, enum dtype dt, void *dst);
 
-/* Hint that this range is wanted soon. */
-void tensorfile_want(struct tensorfile *f, const struct file_tensor *t, int64_t first,
-                     int64_t count);
+/* Hint that this range will be read soon. */
+void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                         int64_t count);
 
 #endif

@@ -1,5 +1,5 @@
-/* tensorfile_internal.h - what the readers of the two formats share: a growing list of the tensors
- * of one file, in which every entry was held against that file. */
+/* tensorfile_internal.h - shared by the readers of the two formats: a growing list of the tensors
+ * of one file, in which every entry was checked against that file. */
 #ifndef RUNTIME_TENSORFILE_INTERNAL_H
 #define RUNTIME_TENSORFILE_INTERNAL_H
 
@@ -18,7 +18,7 @@ struct tensor_list {
 };
 
 /* Appends one tensor, and owns copies of its name. `stride` NULL is row-major. The name is checked
- * to be printable, since error lines and reports will carry it; dims, strides and the offset must
+ * to be printable, since error lines and reports contain it; dims, strides and the offset must
  * have been checked by the caller. */
 status tensor_list_add(struct tensor_list *list, const struct tensor_source *src, const char *name,
                        enum dtype dt, int ndim, const int64_t *dim, const int64_t *stride,
@@ -36,7 +36,7 @@ status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, ui
 status safetensors_list(const struct tensor_source *src, struct tensor_list *list);
 status pth_list(const struct tensor_source *src, struct tensor_list *list);
 
-/* Where the bytes of storage `key` lie. ST_FORMAT when there is none, or it is compressed. */
+/* The range of storage `key` in the file. ST_FORMAT when there is none, or it is compressed. */
 struct pickle_storages {
     status (*find)(void *payload, const char *key, uint64_t *offset, uint64_t *bytes);
     void *payload;

@@ -1,5 +1,6 @@
 #include "runtime/tensorwriter.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <minizip/zip.h>
@@ -7,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PIECE_BYTES ((int64_t)8 << 20) // filled, then written
+#define RANGE_BYTES ((int64_t)8 << 20) // of a tensor that are filled, then written
 #define PTH_ROOT "archive"
 #define PTH_ALIGN 64 // of storages in the file, as torch.save does
 
@@ -16,17 +17,17 @@ struct out_file {
     zipFile zip;
 };
 
-/* The tensors of a file, and where their values come from. */
+/* The tensors of a file, and the source of their values. */
 struct content {
     const struct tensor_entry *tensors;
     int count;
     tensor_fill *fill;
     void *payload;
-    char *buffer; // PIECE_BYTES, where one thread does it all
+    char *buffer; // RANGE_BYTES, for the format that one thread writes
 };
 
-/* Calls `put` with a tensor's bytes, piece by piece. */
-static status each_piece(const struct content *c, int index,
+/* Calls `put` with each range of a tensor's bytes. */
+static status each_range(const struct content *c, int index,
                          status (*put)(const struct out_file *f, const void *bytes, size_t size),
                          const struct out_file *f)
 {
@@ -34,8 +35,8 @@ static status each_piece(const struct content *c, int index,
     const int64_t size = (int64_t)dtype_size(shape.dtype), count = tensor_count(shape);
 
     for (int64_t done = 0; done < count;) {
-        const int64_t piece = PIECE_BYTES / size;
-        const int64_t take = count - done < piece ? count - done : piece;
+        const int64_t most = RANGE_BYTES / size;
+        const int64_t take = count - done < most ? count - done : most;
 
         TRY(c->fill(c->payload, index, done, take, c->buffer));
         TRY(put(f, c->buffer, (size_t)(take * size)));
@@ -44,36 +45,60 @@ static status each_piece(const struct content *c, int index,
     return ST_OK;
 }
 
-/* The JSON that stands before the data, padded so that the data begins at a multiple of 8. */
-static status header_of(const struct tensor_entry *tensors, int count, char **text, size_t *size)
+/* The JSON object of the safetensors header; NULL without memory. */
+static cJSON *header_object(const struct tensor_entry *tensors, int count)
 {
-    FILE *m = open_memstream(text, size);
+    cJSON *o = cJSON_CreateObject();
     uint64_t offset = 0;
+    bool good =
+        cJSON_AddStringToObject(cJSON_AddObjectToObject(o, "__metadata__"), "format", "pt") != NULL;
 
-    if (m == NULL)
-        return fail(ST_MEMORY, "no memory for the header of %d tensors", count);
-    fprintf(m, "{\"__metadata__\":{\"format\":\"pt\"}");
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && good; i++) {
         const struct tensor *t = &tensors[i].shape;
         const uint64_t end = offset + tensor_bytes(*t);
+        const double range[] = { (double)offset, (double)end };
+        cJSON *entry = cJSON_AddObjectToObject(o, tensors[i].name), *shape;
 
-        fprintf(m, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", tensors[i].name, dtype_name(t->dtype));
-        for (int axis = 0; axis < t->ndim; axis++)
-            fprintf(m, "%s%lld", axis ? "," : "", (long long)t->dim[axis]);
-        fprintf(m, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
-                (unsigned long long)end);
+        good = cJSON_AddStringToObject(entry, "dtype", dtype_name(t->dtype)) != NULL;
+        shape = cJSON_AddArrayToObject(entry, "shape");
+        for (int axis = 0; axis < t->ndim && good; axis++)
+            good = cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->dim[axis]));
+        good = good && cJSON_AddItemToObject(entry, "data_offsets",
+                                             cJSON_CreateDoubleArray(range, COUNT(range)));
         offset = end;
     }
-    fprintf(m, "}");
-    for (long at = ftell(m); at % 8 != 0; at++)
-        fputc(' ', m);
-    if (fclose(m) != 0)
+    if (!good) {
+        cJSON_Delete(o);
+        return NULL;
+    }
+    return o;
+}
+
+/* The header as text, padded with spaces so that the data begins at a multiple of 8. */
+static status header_of(const struct tensor_entry *tensors, int count, char **text, size_t *size)
+{
+    cJSON *o = header_object(tensors, count);
+    char *plain = cJSON_PrintUnformatted(o), *padded = NULL;
+    const size_t length = plain != NULL ? strlen(plain) : 0, whole = (length + 7) / 8 * 8;
+
+    if (plain != NULL)
+        padded = malloc(whole + 1);
+    if (padded != NULL) {
+        memcpy(padded, plain, length);
+        memset(padded + length, ' ', whole - length);
+        padded[whole] = '\0';
+    }
+    cJSON_free(plain);
+    cJSON_Delete(o);
+    if (padded == NULL)
         return fail(ST_MEMORY, "no memory for the header of %d tensors", count);
+    *text = padded;
+    *size = whole;
     return ST_OK;
 }
 
-/* A piece of a tensor, and where it lies in the file. */
-struct stretch {
+/* A range of a tensor, and its place in the file. */
+struct range {
     int index;
     int64_t first, count;
     uint64_t offset;
@@ -95,57 +120,57 @@ static status put_at(int fd, const char *path, const char *bytes, size_t size, u
     return ST_OK;
 }
 
-static int64_t piece_count(struct tensor t)
+static int64_t range_count(struct tensor t)
 {
-    const int64_t most = PIECE_BYTES / (int64_t)dtype_size(t.dtype);
+    const int64_t most = RANGE_BYTES / (int64_t)dtype_size(t.dtype);
 
     return (tensor_count(t) + most - 1) / most;
 }
 
-/* All pieces of all tensors, in the order of the file, whose data begins at `offset`. */
-static status list_stretches(const struct content *c, uint64_t offset, struct stretch **list,
-                             int64_t *count)
+/* All ranges of all tensors, in the order of the file, whose data begins at `offset`. */
+static status list_ranges(const struct content *c, uint64_t offset, struct range **list,
+                          int64_t *count)
 {
     int64_t n = 0;
 
     for (int i = 0; i < c->count; i++)
-        n += piece_count(c->tensors[i].shape);
+        n += range_count(c->tensors[i].shape);
     *list = malloc(((size_t)n + 1) * sizeof(**list));
     if (*list == NULL)
-        return fail(ST_MEMORY, "no memory for a list of %lld pieces", (long long)n);
+        return fail(ST_MEMORY, "no memory for a list of %lld ranges", (long long)n);
     *count = n;
     n = 0;
     for (int i = 0; i < c->count; i++) {
         const struct tensor t = c->tensors[i].shape;
-        const int64_t size = (int64_t)dtype_size(t.dtype), most = PIECE_BYTES / size;
+        const int64_t size = (int64_t)dtype_size(t.dtype), most = RANGE_BYTES / size;
 
         for (int64_t first = 0; first < tensor_count(t); first += most) {
             const int64_t left = tensor_count(t) - first;
             const int64_t take = left < most ? left : most;
 
-            (*list)[n++] = (struct stretch){ i, first, take, offset };
+            (*list)[n++] = (struct range){ i, first, take, offset };
             offset += (uint64_t)(take * size);
         }
     }
     return ST_OK;
 }
 
-/* Several threads fill and write, each its own pieces: a new file takes longer to write than to
- * make up. The first fault ends it; its line is brought to the calling thread. */
-static status put_stretches(const struct content *c, int fd, const char *path,
-                            const struct stretch *list, int64_t count)
+/* Several threads fill and write ranges: writing a new file takes longer than computing its values.
+ * After an error a thread only skips; the error's line is copied to the calling thread. */
+static status write_ranges(const struct content *c, int fd, const char *path,
+                           const struct range *list, int64_t count)
 {
     char line[512] = "";
     status all = ST_OK;
 
 #pragma omp parallel
     {
-        char *buffer = malloc((size_t)PIECE_BYTES);
+        char *buffer = malloc((size_t)RANGE_BYTES);
         status st = buffer != NULL ? ST_OK : fail(ST_MEMORY, "%s: no memory to write it", path);
 
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < count; i++) {
-            const struct stretch *s = &list[i];
+            const struct range *s = &list[i];
             const size_t size = (size_t)s->count * dtype_size(c->tensors[s->index].shape.dtype);
 
             if (st == ST_OK)
@@ -169,8 +194,8 @@ status tensorwriter_safetensors(const char *path, const struct tensor_entry *ten
                                 tensor_fill *fill, void *payload)
 {
     const struct content c = { tensors, count, fill, payload, NULL };
-    struct stretch *list = NULL;
-    int64_t pieces = 0;
+    struct range *list = NULL;
+    int64_t ranges = 0;
     char *header = NULL;
     size_t header_size = 0;
     char length[8];
@@ -180,7 +205,7 @@ status tensorwriter_safetensors(const char *path, const struct tensor_entry *ten
     TRY_OUT(header_of(tensors, count, &header, &header_size));
     for (int i = 0; i < 8; i++)
         length[i] = (char)((uint64_t)header_size >> 8 * i);
-    TRY_OUT(list_stretches(&c, sizeof(length) + header_size, &list, &pieces));
+    TRY_OUT(list_ranges(&c, sizeof(length) + header_size, &list, &ranges));
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
         st = fail(ST_IO, "%s: %s", path, strerror(errno));
@@ -188,16 +213,16 @@ status tensorwriter_safetensors(const char *path, const struct tensor_entry *ten
     }
     TRY_OUT(put_at(fd, path, length, sizeof(length), 0));
     TRY_OUT(put_at(fd, path, header, header_size, sizeof(length)));
-    TRY_OUT(put_stretches(&c, fd, path, list, pieces));
+    TRY_OUT(write_ranges(&c, fd, path, list, ranges));
 out:
     free(header);
     free(list);
-    if (fd >= 0 && close(fd) != 0 && st == ST_OK) // which is where a full disk may show
+    if (fd >= 0 && close(fd) != 0 && st == ST_OK) // where a full disk may be reported
         st = fail(ST_IO, "%s: %s", path, strerror(errno));
     return st;
 }
 
-/* What follows writes the pickle of a dict of tensors, protocol 2; see pickle.c for the reading. */
+/* The pickle of a dict of tensors, protocol 2; pickle.c reads it. */
 static void pickle_text(FILE *m, const char *text)
 {
     const size_t length = strlen(text);
@@ -313,7 +338,7 @@ static status small_member(struct out_file *f, const char *name, const char *byt
 status tensorwriter_pth(const char *path, const struct tensor_entry *tensors, int count,
                         tensor_fill *fill, void *payload)
 {
-    struct content c = { tensors, count, fill, payload, malloc((size_t)PIECE_BYTES) };
+    struct content c = { tensors, count, fill, payload, malloc((size_t)RANGE_BYTES) };
     struct out_file f = { .path = path };
     char *pickle = NULL;
     size_t pickle_size = 0;
@@ -337,7 +362,7 @@ status tensorwriter_pth(const char *path, const struct tensor_entry *tensors, in
 
         snprintf(name, sizeof(name), PTH_ROOT "/data/%d", i);
         TRY_OUT(open_member(&f, name, tensor_bytes(tensors[i].shape), &at));
-        TRY_OUT(each_piece(&c, i, put_zip, &f));
+        TRY_OUT(each_range(&c, i, put_zip, &f));
         TRY_OUT(close_member(&f));
     }
     TRY_OUT(small_member(&f, PTH_ROOT "/version", "3\n", 2, &at));

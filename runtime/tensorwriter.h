@@ -1,5 +1,5 @@
-/* tensorwriter.h - writes files of named tensors, as the libraries that users have read them:
- * .safetensors, and PyTorch's .pth (a zip of a pickle and stored members). */
+/* tensorwriter.h - writes files of named tensors: .safetensors, and PyTorch's .pth (a zip archive
+ * of a pickle and uncompressed members). */
 #ifndef RUNTIME_TENSORWRITER_H
 #define RUNTIME_TENSORWRITER_H
 
@@ -7,16 +7,16 @@
 #include "runtime/tensor.h"
 
 struct tensor_entry {
-    const char *name;    // printable, without quotes and backslashes
-    struct tensor shape; // contiguous; data is not looked at
+    const char *name;    // printable, without newlines
+    struct tensor shape; // contiguous; data is ignored
 };
 
-/* Puts elements [first, first + count) of tensor `index` into dst. Called once for each, from
- * several threads at once for a .safetensors. */
+/* Writes elements [first, first + count) of tensor `index` to dst. Called once per range; for a
+ * .safetensors from several threads at once. */
 typedef status tensor_fill(void *payload, int index, int64_t first, int64_t count, void *dst);
 
-/* Writes the file anew. An unfinished file stays behind when it fails. ST_IO, ST_MEMORY, what
- * `fill` returns. pth: F32, BF16 and F16. */
+/* Create or overwrite the file; after an error an incomplete one remains. ST_IO, ST_MEMORY, and
+ * what `fill` returns. pth: F32, BF16 and F16 only. */
 status tensorwriter_safetensors(const char *path, const struct tensor_entry *tensors, int count,
                                 tensor_fill *fill, void *payload);
 status tensorwriter_pth(const char *path, const struct tensor_entry *tensors, int count,

@@ -1,8 +1,8 @@
+#include "runtime/clock.h"
 #include "runtime/timeline_internal.h"
 
 #include <assert.h>
 #include <stdlib.h>
-#include <time.h>
 
 status timeline_open(struct timeline *m, struct device *dev, int room)
 {
@@ -11,7 +11,7 @@ status timeline_open(struct timeline *m, struct device *dev, int room)
     *m = (struct timeline){ .dev = dev, .room = room };
     m->time = calloc((size_t)room, sizeof(*m->time));
     if (m->time == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for %d marks", room));
+        TRY_OUT(fail(ST_MEMORY, "no host memory for %d events", room));
     if (dev->kind == DEVICE_CUDA)
         TRY_OUT(timeline_cuda_open(m));
 out:
@@ -28,33 +28,25 @@ void timeline_close(struct timeline *m)
     *m = (struct timeline){ 0 };
 }
 
-static void look(struct timeline *m, int index)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    m->time[index] = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-status timeline_put(struct timeline *m, int *index)
+status timeline_record(struct timeline *m, int *index)
 {
     assert(m->count < m->room);
     *index = m->count++;
     if (m->dev->kind == DEVICE_CUDA)
-        return timeline_cuda_put(m, *index);
-    look(m, *index);
+        return timeline_cuda_record(m, *index);
+    m->time[*index] = clock_seconds();
     return ST_OK;
 }
 
-status timeline_put_aside(struct timeline *m, status (*wait)(void *payload), void *payload,
-                          int *index)
+status timeline_record_wait(struct timeline *m, status (*wait)(void *payload), void *payload,
+                            int *index)
 {
     assert(m->count < m->room);
     *index = m->count++;
     if (m->dev->kind == DEVICE_CUDA)
-        return timeline_cuda_put_aside(m, wait, payload, *index);
+        return timeline_cuda_record_wait(m, wait, payload, *index);
     TRY(wait(payload));
-    look(m, *index);
+    m->time[*index] = clock_seconds();
     return ST_OK;
 }
 

@@ -1,6 +1,7 @@
-/* timeline.h - points in the order of a device's work, and when they were passed: what a piece of
- * work took is the time between the marks round it. On a GPU a mark is an event in a stream; on the
- * host, where work is done when a call returns, it is a look at the clock. */
+/* timeline.h - events in a device's queue of work, and the times between them. On a GPU they are
+ * CUDA events in the stream; on the host, where work is done when a call returns, readings of the
+ * clock.
+ */
 #ifndef RUNTIME_TIMELINE_H
 #define RUNTIME_TIMELINE_H
 
@@ -14,26 +15,26 @@ struct timeline {
     void *aside;   // GPU: a second stream
 };
 
-/* Room for `room` marks. ST_MEMORY, ST_DEVICE. */
+/* For at most `room` events. ST_MEMORY, ST_DEVICE. */
 status timeline_open(struct timeline *m, struct device *dev, int room);
 void timeline_close(struct timeline *m); // accepts a zeroed value
 
-/* A mark behind what is queued on the device; *index is its number, from 0 on. */
-status timeline_put(struct timeline *m, int *index);
+/* Records an event after what is queued on the device; *index is its number, from 0. */
+status timeline_record(struct timeline *m, int *index);
 
-/* For exchanges that run beside the device's own stream: calls `wait`, which lets what is queued
- * later wait for one, with a stream of its own as the device's; *index is passed when the exchange
- * is done, and what is queued on the device later comes behind it. */
-status timeline_put_aside(struct timeline *m, status (*wait)(void *payload), void *payload,
-                          int *index);
+/* For collectives that run on a stream of their own: calls `wait`, which makes the device's stream
+ * wait for one, with a second stream in place of the device's, and records the event there, when
+ * the collective is done. What is queued on the device later waits for the event. */
+status timeline_record_wait(struct timeline *m, status (*wait)(void *payload), void *payload,
+                            int *index);
 
-/* Seconds from mark `from` to mark `to`; the work must be done (device_wait). */
+/* Seconds from event `from` to event `to`; the work must be done (device_wait). */
 status timeline_between(const struct timeline *m, int from, int to, double *seconds);
 
-/* All marks may be used again. */
+/* Forgets all events. */
 void timeline_reset(struct timeline *m);
 
-/* Names what is queued from here to the end for a profiler that is attached (NVTX). */
+/* Names what is queued between the two calls, for a profiler (NVTX). */
 void timeline_range_begin(const char *name);
 void timeline_range_end(void);
 

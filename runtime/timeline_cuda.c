@@ -1,7 +1,7 @@
-/* Marks as events of a stream. */
+/* The events of a timeline as CUDA events. */
+#include "runtime/cuda_status.h"
 #include "runtime/timeline_internal.h"
 
-#include <cuda_runtime_api.h>
 #include <stdlib.h>
 #if __has_include(<nvtx3/nvToolsExt.h>)
 #include <nvtx3/nvToolsExt.h>
@@ -9,11 +9,6 @@
 #else
 #define HAVE_NVTX 0
 #endif
-
-static status check(cudaError_t e, const char *what)
-{
-    return e == cudaSuccess ? ST_OK : fail(ST_DEVICE, "%s: %s", what, cudaGetErrorString(e));
-}
 
 status timeline_cuda_open(struct timeline *m)
 {
@@ -25,10 +20,10 @@ status timeline_cuda_open(struct timeline *m)
     for (int i = 0; i < m->room; i++) {
         cudaEvent_t event = NULL;
 
-        TRY(check(cudaEventCreate(&event), "cudaEventCreate"));
+        TRY(cuda_status(cudaEventCreate(&event), "cudaEventCreate"));
         m->events[i] = event;
     }
-    TRY(check(cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking), "cudaStreamCreate"));
+    TRY(cuda_status(cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking), "cudaStreamCreate"));
     m->aside = aside;
     return ST_OK;
 }
@@ -43,13 +38,13 @@ void timeline_cuda_close(struct timeline *m)
     free(m->events);
 }
 
-status timeline_cuda_put(struct timeline *m, int index)
+status timeline_cuda_record(struct timeline *m, int index)
 {
-    return check(cudaEventRecord(m->events[index], m->dev->stream), "cudaEventRecord");
+    return cuda_status(cudaEventRecord(m->events[index], m->dev->stream), "cudaEventRecord");
 }
 
-status timeline_cuda_put_aside(struct timeline *m, status (*wait)(void *payload), void *payload,
-                               int index)
+status timeline_cuda_record_wait(struct timeline *m, status (*wait)(void *payload), void *payload,
+                                 int index)
 {
     void *const own = m->dev->stream;
     status st;
@@ -57,17 +52,18 @@ status timeline_cuda_put_aside(struct timeline *m, status (*wait)(void *payload)
     m->dev->stream = m->aside;
     st = wait(payload);
     if (st == ST_OK)
-        st = check(cudaEventRecord(m->events[index], m->aside), "cudaEventRecord");
+        st = cuda_status(cudaEventRecord(m->events[index], m->aside), "cudaEventRecord");
     m->dev->stream = own;
     TRY(st);
-    return check(cudaStreamWaitEvent(own, m->events[index], 0), "cudaStreamWaitEvent");
+    return cuda_status(cudaStreamWaitEvent(own, m->events[index], 0), "cudaStreamWaitEvent");
 }
 
 status timeline_cuda_between(const struct timeline *m, int from, int to, double *seconds)
 {
     float ms = 0;
 
-    TRY(check(cudaEventElapsedTime(&ms, m->events[from], m->events[to]), "cudaEventElapsedTime"));
+    TRY(cuda_status(cudaEventElapsedTime(&ms, m->events[from], m->events[to]),
+                    "cudaEventElapsedTime"));
     *seconds = (double)ms * 1e-3;
     return ST_OK;
 }

@@ -1,5 +1,4 @@
-/* What is left of a GPU's marks in a program built without CUDA: nobody comes here, as no GPU can
- * be opened. */
+/* The events of a GPU in a program built without CUDA: never called, as no GPU can be opened. */
 #include "runtime/timeline_internal.h"
 
 static status without(void)
@@ -16,13 +15,13 @@ void timeline_cuda_close(struct timeline *m)
 {
 }
 
-status timeline_cuda_put(struct timeline *m, int index)
+status timeline_cuda_record(struct timeline *m, int index)
 {
     return without();
 }
 
-status timeline_cuda_put_aside(struct timeline *m, status (*wait)(void *payload), void *payload,
-                               int index)
+status timeline_cuda_record_wait(struct timeline *m, status (*wait)(void *payload), void *payload,
+                                 int index)
 {
     return without();
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# wanmpi bench on a small model: every part runs, on one rank and two; files hold what was timed.
+# wanmpi bench on a small model: every part runs, on one and on two ranks, and writes its files.
 #     bench.sh WANMPI MPIRUN [its arguments]
 wanmpi=$1
 shift
@@ -27,7 +27,7 @@ for part in gemm attention conv fused text dit vae whole; do
 done
 expect '^  self attention ' "$dir/one"
 expect '^  between ops ' "$dir/one"
-expect 'one rank exchanges nothing' "$dir/one"
+expect 'one rank has nothing to communicate' "$dir/one"
 expect '"family":	"gemm"' "$dir/one.json"
 expect HDF "$dir/one.h5"
 expect median_s "$dir/one.h5"
@@ -38,7 +38,7 @@ expect median_s "$dir/one.h5"
 expect '^comm .*Ulysses.* 2 ranks' "$dir/two"
 expect '^  all-to-all .*hidden$' "$dir/two"
 expect '"pid":0.*"name":"rank 0"\|"pid":0,"args":{"name":"rank 0"}' "$dir/trace"
-expect '"name":"all-to-all","cat":"exchanges","pid":1' "$dir/trace"
+expect '"name":"all-to-all","cat":"communication","pid":1' "$dir/trace"
 
 "$wanmpi" bench gemms --model tiny >"$dir/bad" 2>&1 && wrong=$((wrong + 1))
 expect 'bench gemms: no such part' "$dir/bad"

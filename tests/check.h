@@ -1,7 +1,8 @@
-/* check.h - what test programs share: count what is checked, name what fails, end in a count.
+/* check.h - shared by all test programs: counts checks, prints the failed ones, prints the count at
+ * the end.
  *
  *     CHECK(n == 3, "got %d tensors", n);
- *     check_near("q", got, want, n, 2e-5);        // relative error of the whole
+ *     check_near("q", got, want, n, 2e-5);        // relative error of the whole tensor
  *     return check_end("tensorfile");             // prints "tensorfile: 12 checks, 0 failed" */
 #ifndef TESTS_CHECK_H
 #define TESTS_CHECK_H

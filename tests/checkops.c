@@ -15,13 +15,13 @@ static void run_all(struct check *c)
     check_elementwise(c);
 }
 
-/* ---- self-test: kernels that are wrong in one way each ---- */
+/* ---- self-test: kernels with one error each ---- */
 
 static status gemm_overrun(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                            struct tensor bias, enum act act)
 {
     TRY(table_ref.gemm(dev, out, a, w, bias, act));
-    memset((char *)out.data + tensor_bytes(out), 0, 2); // behind the last element
+    memset((char *)out.data + tensor_bytes(out), 0, 2); // after the last element
     return ST_OK;
 }
 
@@ -37,7 +37,7 @@ static status gemm_gap(struct device *dev, struct tensor out, struct tensor a, s
 static status gemm_last_column(struct device *dev, struct tensor out, struct tensor a,
                                struct tensor w, struct tensor bias, enum act act)
 {
-    const int64_t k = w.dim[1]; // forgets the last of K where it is odd
+    const int64_t k = w.dim[1]; // leaves out the last column of K where K is odd
 
     if (k % 2 == 1 && k > 1)
         a.dim[1] = k - 1;
@@ -80,7 +80,7 @@ static status attention_no_maximum(struct device *dev, struct tensor out, struct
 {
     TRY(table_ref.attention(dev, out, lse, q, k, v, scale));
     if (lse.data != NULL)
-        for (int64_t i = 0; i < tensor_count(lse); i++) // e^89 is no f32
+        for (int64_t i = 0; i < tensor_count(lse); i++) // e^89 overflows f32
             ((float *)lse.data)[i] = logf(expf(((float *)lse.data)[i]));
     return ST_OK;
 }
@@ -105,7 +105,7 @@ static status conv3d_padding(struct device *dev, struct tensor out, struct tenso
                              struct tensor past, struct tensor w, struct tensor bias,
                              struct tensor residual, struct conv conv)
 {
-    const int left = conv.left; // on the wrong side
+    const int left = conv.left; // left and right swapped
 
     conv.left = conv.right;
     conv.right = left;
@@ -123,7 +123,7 @@ static status conv3d_rows(struct device *dev, struct tensor out, struct tensor x
                           struct tensor past, struct tensor w, struct tensor bias,
                           struct tensor residual, struct conv conv)
 {
-    const int top = conv.top; // on the wrong side
+    const int top = conv.top; // top and bottom swapped
 
     conv.top = conv.bottom;
     conv.bottom = top;
@@ -163,33 +163,33 @@ static status silu_refuses(struct device *dev, struct tensor out, struct tensor 
     return fail(ST_DEVICE, "refused");
 }
 
-/* Every wrong kernel must be caught, and the reference held against itself must pass. */
+/* Every wrong kernel must be found, and the reference compared with itself must pass. */
 static int self_test(uint64_t seed)
 {
     static const struct {
         const char *what;
-        void (*family)(struct check *c); // the cases that must catch it
-        struct table wrong;              // the one entry that is set
+        void (*family)(struct check *c); // the cases that must find it
+        struct table wrong;              // with the wrong kernel as its only entry
     } tests[] = {
-        { "writes behind the end", check_products, { .gemm = gemm_overrun } },
+        { "writes past the end", check_products, { .gemm = gemm_overrun } },
         { "writes between rows", check_products, { .gemm = gemm_gap } },
-        { "forgets the last column", check_products, { .gemm = gemm_last_column } },
-        { "wrong epsilon", check_norms, { .rms_norm = rms_norm_epsilon } },
-        { "stale row", check_norms, { .layer_norm = layer_norm_stale_row } },
-        { "one element off", check_norms, { .norm_modulate = norm_modulate_one_off } },
-        { "overflowing sum", check_attentions, { .attention = attention_no_maximum } },
-        { "forgets the last key", check_attentions, { .attention = attention_last_key } },
-        { "forgets the first token", check_norms, { .norm_rope = norm_rope_first } },
-        { "padding on the wrong side", check_products, { .conv3d = conv3d_padding } },
-        { "rows on the wrong side", check_products, { .conv3d = conv3d_rows } },
-        { "no frames before", check_products, { .conv3d = conv3d_no_past } },
+        { "leaves out the last column", check_products, { .gemm = gemm_last_column } },
+        { "uses a wrong epsilon", check_norms, { .rms_norm = rms_norm_epsilon } },
+        { "leaves a row unwritten", check_norms, { .layer_norm = layer_norm_stale_row } },
+        { "gets one element wrong", check_norms, { .norm_modulate = norm_modulate_one_off } },
+        { "lets a sum overflow", check_attentions, { .attention = attention_no_maximum } },
+        { "leaves out the last key", check_attentions, { .attention = attention_last_key } },
+        { "ignores the first token", check_norms, { .norm_rope = norm_rope_first } },
+        { "swaps left and right padding", check_products, { .conv3d = conv3d_padding } },
+        { "swaps top and bottom padding", check_products, { .conv3d = conv3d_rows } },
+        { "ignores past frames", check_products, { .conv3d = conv3d_no_past } },
         { "divides by zero", check_norms, { .channel_norm = channel_norm_no_floor } },
-        { "reads what it must not", check_elementwise, { .lincomb = lincomb_reads_all } },
-        { "rounds wrongly", check_elementwise, { .copy = copy_truncates } },
-        { "returns a fault", check_elementwise, { .silu = silu_refuses } },
+        { "reads a term with coefficient 0", check_elementwise, { .lincomb = lincomb_reads_all } },
+        { "truncates instead of rounding", check_elementwise, { .copy = copy_truncates } },
+        { "returns an error", check_elementwise, { .silu = silu_refuses } },
     };
     static const struct table nothing;
-    struct check self = { .level = "ref", .below = &nothing, .seed = seed };
+    struct check self = { .level = "ref", .previous = &nothing, .seed = seed };
     int missed = 0;
 
     check_status(&self, device_open_cpu(&self.ref, 1, &table_ref, table_ref.workspace));
@@ -200,7 +200,7 @@ static int self_test(uint64_t seed)
     missed += self.failed;
     for (size_t i = 0; i < COUNT(tests); i++) {
         struct table t = table_ref;
-        struct check c = { .level = "wrong", .below = &table_ref, .quiet = true, .seed = seed };
+        struct check c = { .level = "wrong", .previous = &table_ref, .quiet = true, .seed = seed };
 
 #define WRONG(op)                                                                                  \
     if (tests[i].wrong.op != NULL)                                                                 \
@@ -220,23 +220,22 @@ static int self_test(uint64_t seed)
         check_status(&c, device_open_cpu(&c.got, 1, &t, t.workspace));
         tests[i].family(&c);
         if (c.failed == 0 || c.cases == 0) {
-            printf("self-test: a kernel that %s was not caught in %d cases\n", tests[i].what,
-                   c.cases);
+            printf("self-test: %d cases did not find a kernel that %s\n", c.cases, tests[i].what);
             missed++;
         }
         device_close(&c.ref);
         device_close(&c.got);
     }
-    printf("checkops self-test: the reference in %d cases, %zu wrong kernels, %d faults\n",
+    printf("checkops self-test: the reference in %d cases, %zu wrong kernels, %d failed\n",
            self.cases, COUNT(tests), missed);
     return missed;
 }
 
-/* Every level of a kind against the reference: entries that are those of the level below are not
- * looked at twice. */
+/* Tests every level of the CPU against the reference; entries that a level shares with the previous
+ * one are tested once. */
 static int check_cpu(bool bench, uint64_t seed, int *cases)
 {
-    struct table below = table_ref;
+    struct table previous = table_ref;
     int failed = 0;
 
     for (int i = 0; cpu_level(i).fill != NULL; i++) {
@@ -248,7 +247,7 @@ static int check_cpu(bool bench, uint64_t seed, int *cases)
         for (int threads = fewest; threads <= 3; threads += 2) {
             struct check c = { .level = cpu_level(i).name, .bench = bench, .seed = seed };
 
-            c.below = &below;
+            c.previous = &previous;
             check_status(&c, device_open_cpu(&c.ref, 1, &table_ref, table_ref.workspace));
             check_status(&c, device_open_cpu(&c.got, threads, &t, t.workspace));
             run_all(&c);
@@ -259,21 +258,21 @@ static int check_cpu(bool bench, uint64_t seed, int *cases)
             device_close(&c.ref);
             device_close(&c.got);
         }
-        below = t;
+        previous = t;
     }
     return failed;
 }
 
-/* The GPU's kernels work on pinned host memory, where guards and results can be looked at. */
+/* The GPU's kernels work on pinned host memory, where guard bytes and results can be read. */
 static int check_cuda(uint64_t seed, int levels, const char *only, int *cases)
 {
     static void (*const fill[])(struct table * t) = { table_cuda_plain, table_cuda };
-    struct table below = { .name = "nothing" };
+    struct table previous = { .name = "nothing" };
     int failed = 0;
 
     for (int i = 0; i < levels; i++) {
         struct table t;
-        struct check c = { .seed = seed, .below = &below, .only = only };
+        struct check c = { .seed = seed, .previous = &previous, .only = only };
 
         fill[i](&t);
         c.level = t.name;
@@ -289,12 +288,14 @@ static int check_cuda(uint64_t seed, int levels, const char *only, int *cases)
         failed += c.failed;
         device_close(&c.ref);
         device_close(&c.got);
-        below = t;
+        previous = t;
     }
     return failed;
 }
 
-/* checkops [--bench | --cuda [OP] | --plain [OP]]: --plain stops at the GPU's plain kernels */
+/* checkops [--bench | --cuda [OP] | --plain [OP]]
+ *   --bench  times the CPU's ops
+ *   --cuda   tests the GPU's ops, or OP alone; --plain only the plain kernels */
 int main(int argc, char **argv)
 {
     const bool bench = argc > 1 && strcmp(argv[1], "--bench") == 0;
@@ -304,7 +305,7 @@ int main(int argc, char **argv)
     int cases = 0, failed;
 
     if (cuda && device_cuda_count() == 0) {
-        printf("checkops: skipped, no GPU here\n");
+        printf("checkops: skipped, no GPU\n");
         return 77;
     }
     printf("checkops: seed %llu\n", (unsigned long long)seed);

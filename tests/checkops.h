@@ -1,44 +1,50 @@
-/* checkops.h - buffers with guarded edges, and the comparison of an op with the reference.
+/* checkops.h - tensors with guard bytes, and the comparison of an op with the reference.
  *
- * Every tensor lies in memory of its own, views in a wider one: what is not an element of it is
- * guard, and must be unchanged when the op is done. Inputs have NaN there, so that a kernel that
- * reads beyond an edge shows; elements of outputs start as NaN, so that one left unwritten shows.
- */
+ * Every tensor has its own buffer, larger than the tensor. Bytes that are not part of an element
+ * (before, after, and between the rows of a view) are guard bytes: those of outputs must be
+ * unchanged after the op; those of inputs are NaN, so that a kernel that reads out of bounds gives
+ * NaN. The elements of outputs start as NaN, so that an element that is not written is found. */
 #ifndef TESTS_CHECKOPS_H
 #define TESTS_CHECKOPS_H
 
 #include "kernels/table.h"
+#include "runtime/clock.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-/* The table under test beside the reference, and what came of it. */
+/* The reference, the table under test, and the results. */
 struct check {
     struct device ref, got;
     const char *level;
-    const struct table *below; // entries equal to its are known to be right
-    const char *only;          // the op that is looked at; NULL: all
-    bool bench;                // time what is run
-    bool quiet;                // a self-test: failures are expected, and counted only
-    uint64_t seed;             // of the next input
+    const struct table
+        *previous;    // the level tested before: entries equal to its are not tested again
+    const char *only; // the one op to test; NULL: all
+    bool bench;       // time the ops
+    bool quiet;       // self-test: failures are expected, count them without printing
+    uint64_t seed;    // of the next input
     int cases, failed;
-    char name[160]; // of the case at hand
+    char name[160]; // of the current case
 };
 
-/* Two error numbers: |got - want| / |want| over the whole, and the worst
- * |got - want| / (rms of want + |want|) of one element. */
+/* Limits of two errors: |got - want| / |want| over the whole tensor, and the maximum over the
+ * elements of |got - want| / (rms of want + |want|). */
 struct tol {
-    double whole, one;
-    const char *reason; // printed when one is exceeded
+    double total, element;
+    const char *reason; // for these limits; printed when one is exceeded
 };
 
-/* Starts a case. False when `op` (a table entry) was checked at a level below. */
+/* Starts a case of `op` (a table entry). False when there is nothing to do: the previous level has
+ * the same function, or only another op is tested. */
 #define check_begin(c, op, ...)                                                                    \
-    ((c)->got.table->op != (c)->below->op && ((c)->only == NULL || strcmp((c)->only, #op) == 0) && \
+    ((c)->got.table->op != (c)->previous->op &&                                                    \
+     ((c)->only == NULL || strcmp((c)->only, #op) == 0) &&                                         \
      (check_name(c, #op " " __VA_ARGS__), true))
 void check_name(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A tensor of dims[ndim], rows and every outer axis `gap` elements further apart than need be. */
+/* A tensor of dim[ndim] in a new buffer; rows, and the slices of every outer axis, have `gap`
+ * elements between them. */
 struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *dim);
 #define DIMS(...)                                                                                  \
     (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), (int64_t[])                       \
@@ -46,24 +52,24 @@ struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *di
         __VA_ARGS__                                                                                \
     }
 
-/* From here on buffers lie in host memory that `dev` can work on too; NULL for any. */
+/* From now on allocates buffers in host memory that `dev` can access; with NULL by malloc. */
 void check_memory(struct device *dev);
 
-/* Inputs: normal with standard deviation sigma around `mean`; one value. */
+/* Inputs: normally distributed; or all of one value. */
 struct tensor check_normal(struct check *c, enum dtype dt, float mean, float sigma, int64_t gap,
                            int ndim, const int64_t *dim);
 struct tensor check_constant(enum dtype dt, float value, int64_t gap, int ndim, const int64_t *dim);
 
-/* An output, and the reference's: f32 and contiguous, so not rounded. */
+/* An output. The one for the reference is f32, so that it is not rounded. */
 struct tensor check_output(enum dtype dt, int64_t gap, int ndim, const int64_t *dim);
 
-/* A tensor that an op works on in place: x again, under guards of its own. `dt` F32 for the
- * reference, which then does not round. */
-struct tensor check_again(struct tensor x, enum dtype dt);
+/* A copy of x in a new buffer, for an op that works in place. dt is F32 for the reference, so that
+ * it is not rounded, else x's dtype. */
+struct tensor check_clone(struct tensor x, enum dtype dt);
 
-float check_get(struct tensor t, const int64_t *index);
+float check_get(struct tensor t, const int64_t *index); // one element
 
-/* Runs one call on c->got, timed under --bench. */
+/* Runs one call on c->got and waits for it; with --bench prints the best time of five more. */
 #define check_run(c, call)                                                                         \
     do {                                                                                           \
         check_status(c, call);                                                                     \
@@ -71,28 +77,26 @@ float check_get(struct tensor t, const int64_t *index);
         if ((c)->bench) {                                                                          \
             double check_best_ = 1e30;                                                             \
             for (int check_i_ = 0; check_i_ < 5; check_i_++) {                                     \
-                const double check_t_ = check_now();                                               \
+                const double check_t_ = clock_seconds();                                           \
                 check_status(c, call);                                                             \
                 check_status(c, device_wait(&(c)->got));                                           \
-                check_best_ =                                                                      \
-                    check_now() - check_t_ < check_best_ ? check_now() - check_t_ : check_best_;   \
+                check_best_ = fmin(check_best_, clock_seconds() - check_t_);                       \
             }                                                                                      \
             check_time(c, check_best_);                                                            \
         }                                                                                          \
     } while (0)
-double check_now(void);
 void check_time(struct check *c, double seconds);
 void check_status(struct check *c, status st);
 
-/* Compares, and looks at all guards. NaN and Inf in got fail, unless want has them there. */
+/* Compares, and checks all guard bytes. NaN and Inf in got fail, unless want has them there. */
 void check_close(struct check *c, struct tensor got, struct tensor want, struct tol tol);
-void check_same(struct check *c, struct tensor got, struct tensor want); // bit for bit
+void check_same(struct check *c, struct tensor got, struct tensor want); // bitwise
 void check_fail(struct check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Looks at the guards once more and frees every buffer made since the last call. */
+/* Checks the guard bytes once more and frees every buffer allocated since the last call. */
 void check_end_case(struct check *c);
 
-/* The cases, by family. Each runs what is new in the table. */
+/* The cases, by family. Each tests the entries that differ from the previous level's. */
 void check_products(struct check *c);
 void check_attentions(struct check *c);
 void check_norms(struct check *c);

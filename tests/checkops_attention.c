@@ -19,8 +19,9 @@ static void check_attention(struct check *c)
         { 130, 257, 3, 128, 8, DT_F32, 0, 1 },
         { 500, 129, 1, 96, 0, DT_F32, 0, 1 },
         { 40, 64, 1, 384, 0, DT_F32, 0, 1 },
-        { 33, 200, 2, 128, 0, DT_F32, 0, 6 },     // logits of hundreds: one key takes all
-        { 33, 200, 2, 64, 0, DT_F32, 30, 1e-3f }, // large and equal: the largest must be taken off
+        { 33, 200, 2, 128, 0, DT_F32, 0, 6 }, // logits of hundreds: one key has nearly all weight
+        { 33, 200, 2, 64, 0, DT_F32, 30,
+          1e-3f }, // large and nearly equal: the maximum must be subtracted
         { 33, 200, 2, 64, 0, DT_F32, 0, 1e-6f },
         { 17, 140, 2, 128, 2, DT_BF16, 0, 1 },
         { 65, 31, 4, 33, 0, DT_BF16, 0, 1 },
@@ -30,7 +31,7 @@ static void check_attention(struct check *c)
         { 150, 129, 2, 128, 0, DT_BF16, 0, 6 },
         { 40, 200, 2, 128, 0, DT_BF16, 30, 1e-3f },
         { 300, 1, 2, 128, 0, DT_BF16, 0, 1 },
-        // from here on for a GPU alone
+        // the following are for a GPU only
         { 1025, 1300, 2, 128, 256, DT_BF16, 0, 1 },
         { 513, 2048, 3, 64, 64, DT_BF16, 0, 3 },
         { 129, 4099, 5, 128, 0, DT_BF16, 0, 1 },
@@ -61,8 +62,10 @@ static void check_attention(struct check *c)
         const struct tensor want_lse = check_output(DT_F32, 0, DIMS(sq, n));
         const struct tensor got = check_output(dt, gap, DIMS(sq, n, d));
         const struct tensor lse = check_output(DT_F32, 0, DIMS(sq, n));
-        const struct tensor both = check_again(q, dt);
-        // an f32 logit of magnitude l is off by l * 2^-23 or so, and the exponential by that factor
+        const struct tensor both = check_clone(q, dt);
+        // an f32 logit of size l has an error of about l * 2^-23, its exponential a relative error
+        // of that
+
         const double logit = (double)scale * (double)d * (mean * mean + sigma * sigma * 6);
         const double f32 = 2e-6 + 3e-7 * logit;
         const struct tol tol = { dt == DT_BF16 ? 3e-3 : f32, dt == DT_BF16 ? 8e-3 : 10 * f32,
@@ -71,9 +74,8 @@ static void check_attention(struct check *c)
         check_status(c, op_attention(&c->ref, want, want_lse, q, k, v, scale));
         check_run(c, op_attention(&c->got, got, lse, q, k, v, scale));
         check_close(c, got, want, tol);
-        check_close(
-            c, lse, want_lse,
-            (struct tol){ 5e-6, 1e-5, "f32 logits in base 2, and sums; few keys' are near 0" });
+        check_close(c, lse, want_lse,
+                    (struct tol){ 5e-6, 1e-5, "f32 logits and sums; near 0 for few keys" });
         check_status(c, op_attention(&c->got, both, none, both, k, v, scale));
         check_same(c, both, got);
         if (sq > 20) {
@@ -91,8 +93,8 @@ static void check_attention_merge(struct check *c)
     static const struct {
         int64_t s, n, d, gap;
         enum dtype part;
-        float sigma; // of the log-sums
-        bool empty;
+        float sigma; // of lse
+        bool empty;  // acc is over no keys
     } cases[] = {
         { 1, 1, 1, 0, DT_F32, 1, false },      { 37, 3, 20, 4, DT_F32, 1, false },
         { 300, 2, 128, 0, DT_F32, 40, false }, { 9, 2, 128, 8, DT_BF16, 1, false },
@@ -104,7 +106,7 @@ static void check_attention_merge(struct check *c)
 
         if (!check_begin(c, attention_merge, "%lldx%lldx%lld %c sigma %g%s", (long long)s,
                          (long long)n, (long long)d, dtype_letter[cases[i].part],
-                         (double)cases[i].sigma, cases[i].empty ? ", first part" : ""))
+                         (double)cases[i].sigma, cases[i].empty ? ", empty acc" : ""))
             continue;
 
         struct tensor acc = check_normal(c, DT_F32, 0, 1, 0, DIMS(s, n, d));
@@ -118,8 +120,8 @@ static void check_attention_merge(struct check *c)
             lse = check_constant(DT_F32, -INFINITY, 0, DIMS(s, n));
         }
 
-        const struct tensor want = check_again(acc, DT_F32), want_lse = check_again(lse, DT_F32);
-        const struct tensor got = check_again(acc, DT_F32), got_lse = check_again(lse, DT_F32);
+        const struct tensor want = check_clone(acc, DT_F32), want_lse = check_clone(lse, DT_F32);
+        const struct tensor got = check_clone(acc, DT_F32), got_lse = check_clone(lse, DT_F32);
         const struct tol tol = { 5e-6, 2e-5, "exponentials of f32 differences" };
 
         check_status(c, op_attention_merge(&c->ref, want, want_lse, part, part_lse));
@@ -162,7 +164,7 @@ static void check_relative_attention(struct check *c)
                     dt == DT_F32
                         ? (struct tol){ 3e-6, 3e-5, "f32 logits and sums" }
                         : (struct tol){ 4e-3, 2e-2,
-                                        "a logit between two bf16 values falls to either side" });
+                                        "a logit midway between two bf16 may round to either" });
         check_end_case(c);
     }
 }

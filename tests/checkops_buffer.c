@@ -7,25 +7,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define EDGE 256 // guard bytes before and behind
+#define EDGE 256 // guard bytes before and after a tensor
 #define GUARD 0xa5
 
 static struct buffer {
-    uint8_t *memory, *before; // of outputs, `before` is NULL while nothing may be compared
+    uint8_t *memory;
+    uint8_t *expected; // of an output: a copy of `memory`, to compare guard bytes with; else NULL
     size_t bytes;
     struct tensor t;
 } buffers[64];
-static int made;
-static struct device *memory; // whose host memory buffers are of, or NULL
+static int count;
+static struct device *memory; // allocates the buffers; NULL: malloc
 
 void check_memory(struct device *dev)
 {
     memory = dev;
 }
 
-static void *take(size_t bytes)
+static void *buffer_alloc(size_t bytes)
 {
     void *p = NULL;
 
@@ -37,7 +37,7 @@ static void *take(size_t bytes)
     return p;
 }
 
-static void give(void *p)
+static void buffer_free(void *p)
 {
     if (memory == NULL)
         free(p);
@@ -84,7 +84,7 @@ static int64_t offset_of(struct tensor t, const int64_t *index)
     return at;
 }
 
-/* The next index in row-major order; false behind the last. */
+/* Advances to the next index in row-major order; false after the last. */
 static bool next(struct tensor t, int64_t *index)
 {
     for (int i = t.ndim - 1; i >= 0; i--) {
@@ -121,18 +121,18 @@ float check_get(struct tensor t, const int64_t *index)
 struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *dim)
 {
     struct tensor t = { .dtype = dt, .ndim = ndim };
-    struct buffer *b = &buffers[made++];
+    struct buffer *b = &buffers[count++];
     int64_t stride = 1;
 
-    assert(made <= (int)COUNT(buffers));
+    assert(count <= (int)COUNT(buffers));
     for (int i = ndim - 1; i >= 0; i--) {
         t.dim[i] = dim[i];
         t.stride[i] = stride;
         stride = stride * dim[i] + gap;
     }
     b->bytes = (size_t)stride * dtype_size(dt) + 2 * EDGE;
-    b->memory = take(b->bytes);
-    b->before = NULL;
+    b->memory = buffer_alloc(b->bytes);
+    b->expected = NULL;
     memset(b->memory, GUARD, b->bytes);
     t.data = b->memory + EDGE;
     b->t = t;
@@ -144,7 +144,7 @@ static bool empty(struct tensor t)
     return tensor_count(t) == 0;
 }
 
-/* splitmix64, then Box and Muller */
+/* splitmix64, then the Box-Muller transform. */
 static float normal(uint64_t *state)
 {
     double u[2];
@@ -159,23 +159,23 @@ static float normal(uint64_t *state)
     return (float)(sqrt(-2 * log(1 - u[0])) * cos(2 * M_PI * u[1]));
 }
 
-/* Inputs have NaN where a kernel must not read. */
+/* All bytes are 0xff, so that a kernel that reads guard bytes gets NaN. */
 static struct tensor make_input(enum dtype dt, int64_t gap, int ndim, const int64_t *dim)
 {
     const struct tensor t = check_make(dt, gap, ndim, dim);
 
-    memset(buffers[made - 1].memory, 0xff, buffers[made - 1].bytes);
+    memset(buffers[count - 1].memory, 0xff, buffers[count - 1].bytes);
     return t;
 }
 
-/* From here on the bytes of the latest buffer that are no elements must stay. */
+/* From now on the guard bytes of the last buffer must not change. */
 static void guard(void)
 {
-    struct buffer *b = &buffers[made - 1];
+    struct buffer *b = &buffers[count - 1];
 
-    b->before = malloc(b->bytes);
-    assert(b->before != NULL);
-    memcpy(b->before, b->memory, b->bytes);
+    b->expected = malloc(b->bytes);
+    assert(b->expected != NULL);
+    memcpy(b->expected, b->memory, b->bytes);
 }
 
 struct tensor check_normal(struct check *c, enum dtype dt, float mean, float sigma, int64_t gap,
@@ -217,7 +217,7 @@ struct tensor check_output(enum dtype dt, int64_t gap, int ndim, const int64_t *
     return t;
 }
 
-struct tensor check_again(struct tensor x, enum dtype dt)
+struct tensor check_clone(struct tensor x, enum dtype dt)
 {
     const int last = x.ndim - 1;
     const int64_t gap = last > 0 && x.dtype == dt ? x.stride[last - 1] - x.dim[last] : 0;
@@ -232,11 +232,11 @@ struct tensor check_again(struct tensor x, enum dtype dt)
     return t;
 }
 
-/* Names the first guard byte that changed. */
-static void look_at_guards(struct check *c)
+/* Fails with the first guard byte that changed in each output. */
+static void check_guards(struct check *c)
 {
     check_status(c, device_wait(&c->got));
-    for (int i = 0; i < made; i++) {
+    for (int i = 0; i < count; i++) {
         struct buffer *b = &buffers[i];
         const size_t size = dtype_size(b->t.dtype);
         int64_t index[TENSOR_AXES] = { 0 };
@@ -247,20 +247,20 @@ static void look_at_guards(struct check *c)
             row *= (size_t)rows.dim[rows.ndim - 1];
             rows.dim[rows.ndim - 1] = 1;
         }
-        if (b->before == NULL)
+        if (b->expected == NULL)
             continue;
         if (!empty(b->t)) // elements may change
             do {
                 const size_t at = EDGE + (size_t)offset_of(b->t, index) * size;
-                memcpy(b->before + at, b->memory + at, row);
+                memcpy(b->expected + at, b->memory + at, row);
             } while (next(rows, index));
-        if (memcmp(b->memory, b->before, b->bytes) == 0)
+        if (memcmp(b->memory, b->expected, b->bytes) == 0)
             continue;
         for (size_t at = 0; at < b->bytes; at++)
-            if (b->memory[at] != b->before[at]) {
-                check_fail(c, "wrote at byte %lld, which is no element of %s", (long long)at - EDGE,
-                           tensor_text(b->t));
-                memcpy(b->before, b->memory, b->bytes); // told once
+            if (b->memory[at] != b->expected[at]) {
+                check_fail(c, "wrote byte %lld, which is not part of an element of %s",
+                           (long long)at - EDGE, tensor_text(b->t));
+                memcpy(b->expected, b->memory, b->bytes); // report it once
                 break;
             }
     }
@@ -271,7 +271,7 @@ void check_close(struct check *c, struct tensor got, struct tensor want, struct 
     double diff = 0, norm = 0, rms, worst = 0;
     int64_t index[TENSOR_AXES] = { 0 }, n = tensor_count(want);
 
-    look_at_guards(c);
+    check_guards(c);
     if (n == 0)
         return;
     do
@@ -290,18 +290,19 @@ void check_close(struct check *c, struct tensor got, struct tensor want, struct 
         worst = fmax(worst, fabs(g - w) / (rms + fabs(w) + 1e-30));
     } while (next(want, index));
     diff = sqrt(diff / (norm + 1e-60));
-    if (!(diff <= tol.whole) || !(worst <= tol.one))
-        check_fail(c,
-                   "error %.3g of the whole (allowed %.3g), %.3g of one element (allowed %.3g: "
-                   "%s)",
-                   diff, tol.whole, worst, tol.one, tol.reason);
+    if (!(diff <= tol.total) || !(worst <= tol.element))
+        check_fail(
+            c,
+            "error %.3g over the whole tensor (limit %.3g), %.3g of one element (limit %.3g: "
+            "%s)",
+            diff, tol.total, worst, tol.element, tol.reason);
 }
 
 void check_same(struct check *c, struct tensor got, struct tensor want)
 {
     int64_t index[TENSOR_AXES] = { 0 };
 
-    look_at_guards(c);
+    check_guards(c);
     if (empty(want))
         return;
     do {
@@ -317,19 +318,11 @@ void check_same(struct check *c, struct tensor got, struct tensor want)
 
 void check_end_case(struct check *c)
 {
-    look_at_guards(c);
-    for (; made > 0; made--) {
-        give(buffers[made - 1].memory);
-        free(buffers[made - 1].before);
+    check_guards(c);
+    for (; count > 0; count--) {
+        buffer_free(buffers[count - 1].memory);
+        free(buffers[count - 1].expected);
     }
-}
-
-double check_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 void check_time(struct check *c, double seconds)

@@ -45,7 +45,7 @@ static void check_row_ops(struct check *c)
             check_run(c, op_gate_add(&c->got, got, x, y, g));
             check_close(c, got, want, rounding(cases[i].out));
             if (cases[i].x == cases[i].out) {
-                const struct tensor both = check_again(x, cases[i].x);
+                const struct tensor both = check_clone(x, cases[i].x);
                 check_status(c, op_gate_add(&c->got, both, both, y, g));
                 check_same(c, both, got);
             }
@@ -94,16 +94,17 @@ static void check_flat_ops(struct check *c)
                         (double)cases[i].sigma)) {
             const struct tensor want = check_output(cases[i].x, 0, DIMS(n));
             const struct tensor got = check_output(cases[i].x, 0, DIMS(n));
-            const struct tensor gate = check_again(x, x.dtype), up = check_again(y, y.dtype);
+            const struct tensor gate = check_clone(x, x.dtype), up = check_clone(y, y.dtype);
 
             check_status(c, op_gated_gelu(&c->ref, want, x, y));
             check_run(c, op_gated_gelu(&c->got, got, x, y));
             check_close(c, got, want,
-                        cases[i].x == DT_F32 // a negative one alone: 1 + tanh cancels
-                            ? (struct tol){ n == 1 ? 5e-6 : 1e-6, 5e-6, "tanh to 1e-7 of 1" }
+                        cases[i].x == DT_F32 // n = 1 is negative, where 1 + tanh cancels
+                            ? (struct tol){ n == 1 ? 5e-6 : 1e-6, 5e-6,
+                                            "tanh has an absolute error of 1e-7" }
                             : (struct tol){ 1e-3, 1e-2,
-                                            "a tanh between two of bf16 falls to "
-                                            "either side" });
+                                            "a tanh midway between two bf16 may round "
+                                            "to either" });
             check_status(c, op_gated_gelu(&c->got, gate, gate, y));
             check_same(c, gate, got);
             check_status(c, op_gated_gelu(&c->got, up, x, up));
@@ -125,7 +126,7 @@ static void check_lincomb(struct check *c)
             if (!check_begin(c, lincomb, "%d of %lld", count, (long long)sizes[i]))
                 continue;
             for (int j = 0; j < count; j++)
-                x[j] = j == 1 ? check_constant(DT_F32, NAN, 0, DIMS(sizes[i])) // is not read
+                x[j] = j == 1 ? check_constant(DT_F32, NAN, 0, DIMS(sizes[i])) // must not be read
                               : check_normal(c, DT_F32, 0, 1, 0, DIMS(sizes[i]));
 
             const struct tensor want = check_output(DT_F32, 0, DIMS(sizes[i]));
@@ -134,14 +135,14 @@ static void check_lincomb(struct check *c)
             check_status(c, op_lincomb(&c->ref, want, count, coef, x));
             check_run(c, op_lincomb(&c->got, got, count, coef, x));
             check_close(c, got, want, (struct tol){ 5e-7, 3e-6, "f32 sums of six terms" });
-            x[count - 1] = both = check_again(x[count - 1], DT_F32);
+            x[count - 1] = both = check_clone(x[count - 1], DT_F32);
             check_status(c, op_lincomb(&c->got, both, count, coef, x));
             check_same(c, both, got);
             check_end_case(c);
         }
 }
 
-/* Packs, unpacks, permutes and converts. */
+/* Packing, unpacking, permutation and conversion. */
 static void check_copy(struct check *c)
 {
     static const int orders[][4] = {
@@ -151,7 +152,7 @@ static void check_copy(struct check *c)
         { DT_F32, DT_F32 }, { DT_BF16, DT_BF16 }, { DT_F32, DT_BF16 }, { DT_BF16, DT_F32 }
     };
 
-    // rows that lie on 16 bytes, and rows that do not
+    // rows at multiples of 16 bytes, and others
     for (size_t i = 0; i < 2 * COUNT(orders); i++)
         for (size_t j = 0; j < COUNT(kinds); j++) {
             const int *order = orders[i / 2];
@@ -198,7 +199,7 @@ static void check_frames(struct check *c)
                         (long long)b, (long long)h, (long long)w, (long long)n, dtype_letter[dt])) {
             const struct tensor want = check_output(DT_F32, 0, DIMS(a, b, h, w, n));
             const struct tensor got = check_output(dt, gap, DIMS(a, b, h, w, n));
-            const struct tensor both = check_again(x, dt);
+            const struct tensor both = check_clone(x, dt);
 
             check_status(c, op_channel_affine(&c->ref, want, x, mul, add));
             check_run(c, op_channel_affine(&c->got, got, x, mul, add));

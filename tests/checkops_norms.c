@@ -5,7 +5,7 @@ static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
 static const struct {
     int64_t rows, cols, gap;
     enum dtype x, out;
-    float mean, sigma; // at sigma 1 nobody would notice a wrong epsilon
+    float mean, sigma; // not only 1: there a wrong epsilon makes no visible difference
 } cases[] = {
     { 1, 1, 0, DT_F32, DT_F32, 0, 1 },          { 0, 8, 0, DT_F32, DT_F32, 0, 1 },
     { 1, 128, 0, DT_F32, DT_F32, 0, 1 },        { 257, 1536, 3, DT_F32, DT_F32, 0, 30 },
@@ -21,15 +21,14 @@ static struct tol norm_tol(enum dtype x, enum dtype out, float mean, float sigma
 {
     if (x == DT_BF16)
         return (struct tol){ 3e-3, 1e-2,
-                             "a value between two of bf16 falls to either side, and "
-                             "is rounded again" };
+                             "a value midway between two bf16 may round to either, "
+                             "and is rounded again" };
     if (out == DT_BF16)
         return (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16" };
     if (mean > 100 * sigma)
         return (struct tol){ 1e-6, 1e-5, "f32 differences from a large mean" };
     if (n > 10000)
-        return (struct tol){ 2e-6, 5e-6,
-                             "f32 sums over so long a row, in an order of the compiler's" };
+        return (struct tol){ 2e-6, 5e-6, "f32 sums over a long row, in the compiler's order" };
     return (struct tol){ 1e-6, 5e-6, "f32 sums over a row" };
 }
 
@@ -54,7 +53,7 @@ static void check_row_norms(struct check *c)
         check_run(c, op_##op(&c->got, got, x, __VA_ARGS__));                                       \
         check_close(c, got, want, tol);                                                            \
         if (in_place && cases[i].x == cases[i].out) {                                              \
-            const struct tensor both = check_again(x, cases[i].x);                                 \
+            const struct tensor both = check_clone(x, cases[i].x);                                 \
             check_status(c, op_##op(&c->got, both, both, __VA_ARGS__));                            \
             check_same(c, both, got);                                                              \
         }                                                                                          \
@@ -67,7 +66,7 @@ static void check_row_norms(struct check *c)
     }
 }
 
-/* The sum and the norm of it, as the reference has them and as the two ops have them. */
+/* Against the reference, and bitwise against the two separate ops. */
 static void check_add_norms(struct check *c)
 {
     static const struct {
@@ -104,7 +103,7 @@ static void check_add_norms(struct check *c)
         const struct tensor got = check_output(to, gap, DIMS(r, n));                               \
         const struct tensor got_sum = check_output(DT_F32, gap, DIMS(r, n));                       \
         const struct tensor two = check_output(to, gap, DIMS(r, n));                               \
-        const struct tensor both = check_again(x, DT_F32);                                         \
+        const struct tensor both = check_clone(x, DT_F32);                                         \
         check_status(c, op_##op(&c->ref, want, want_sum, x, y, gate, mul, add, 1e-6f));            \
         check_run(c, op_##op(&c->got, got, got_sum, x, y, gate, mul, add, 1e-6f));                 \
         check_close(c, got, want, tol);                                                            \
@@ -114,7 +113,7 @@ static void check_add_norms(struct check *c)
         check_same(c, both, got_sum);                                                              \
         check_same(c, two, got);                                                                   \
         if (sums[i].x == DT_F32) {                                                                 \
-            const struct tensor in = check_again(x, DT_F32);                                       \
+            const struct tensor in = check_clone(x, DT_F32);                                       \
             const struct tensor out = check_output(to, gap, DIMS(r, n));                           \
             check_status(c, op_##op(&c->got, out, in, in, y, gate, mul, add, 1e-6f));              \
             check_same(c, in, got_sum);                                                            \
@@ -157,7 +156,7 @@ static void check_norm_rope(struct check *c)
         const struct tensor x = check_normal(c, dt, 0, ropes[i].sigma, ropes[i].gap, DIMS(r, n));
         const struct tensor w = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
         const struct tensor table = check_normal(c, DT_F32, 0, 1, 0, DIMS((int64_t)8, d / 2, 2));
-        const struct tensor want = check_again(x, dt), got = check_again(x, dt);
+        const struct tensor want = check_clone(x, dt), got = check_clone(x, dt);
 
         check_status(c, op_norm_rope(&c->ref, want, w, 1e-6f, table, ropes[i].grid));
         check_status(c, op_norm_rope(&c->got, got, w, 1e-6f, table, ropes[i].grid));
@@ -178,7 +177,7 @@ static void check_channel_norm(struct check *c)
         { 2, 5, 7, 96, 0, DT_F32, DT_F32, ACT_SILU, 1 },
         { 3, 9, 4, 20, 4, DT_F32, DT_F32, ACT_NONE, 1e-3f },
         { 1, 17, 16, 384, 0, DT_F32, DT_F32, ACT_SILU, 30 },
-        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_SILU, 0 }, // length 0: the floor of 1e-12
+        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_SILU, 0 }, // norm 0: the lower limit of 1e-12
         { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_NONE, 1e-13f },
         { 1, 3, 5, 40, 2, DT_BF16, DT_BF16, ACT_SILU, 1 },
         { 1, 3, 5, 40, 0, DT_F32, DT_BF16, ACT_NONE, 1 },
@@ -205,7 +204,7 @@ static void check_channel_norm(struct check *c)
                     norms[i].out == DT_BF16 ? (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16" }
                                             : (struct tol){ 1e-6, 5e-6, "f32 sums over a pixel" });
         if (norms[i].x == norms[i].out) {
-            const struct tensor both = check_again(x, norms[i].x);
+            const struct tensor both = check_clone(x, norms[i].x);
             check_status(c, op_channel_norm(&c->got, both, both, gamma, norms[i].act));
             check_same(c, both, got);
         }

@@ -7,15 +7,15 @@ static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
 static struct tol product_tol(enum dtype a, enum dtype out, enum act act)
 {
     if (a == DT_BF16 && out == DT_F32)
-        return (struct tol){ 1e-5, 4e-5, "tensor cores keep fewer bits of a sum than f32 has" };
+        return (struct tol){ 1e-5, 4e-5, "tensor cores sum with fewer bits than f32" };
     if (out == DT_F32)
-        return (struct tol){ 3e-6, 4e-5, "f32 sums of up to 14,000 terms in another order" };
+        return (struct tol){ 3e-6, 4e-5, "f32 sums of up to 14,000 terms in a different order" };
     if (act == ACT_NONE)
         return (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16; the sum is f32" };
     return (struct tol){ 4e-3, 1e-2, "rounded to bf16 before and after the activation" };
 }
 
-/* Rows [first, first + count) alone give the bits that they give among all. */
+/* Rows [first, first + count) computed alone are bitwise equal to the same rows of out. */
 static void gemm_rows_alone(struct check *c, struct tensor out, struct tensor a, struct tensor w,
                             struct tensor bias, enum act act, int64_t first, int64_t count)
 {
@@ -110,13 +110,13 @@ static void check_gemm_add(struct check *c)
         const struct tensor bias =
             cases[i].bias == DT_NONE ? none : check_normal(c, cases[i].bias, 0, 1, 0, DIMS(n));
         const struct tensor x = check_normal(c, DT_F32, 0, 10, cases[i].gap, DIMS(m, n));
-        const struct tensor want = check_again(x, DT_F32), got = check_again(x, DT_F32);
+        const struct tensor want = check_clone(x, DT_F32), got = check_clone(x, DT_F32);
 
         check_status(c, op_gemm_add(&c->ref, want, a, w, bias));
         check_status(c, op_gemm_add(&c->got, got, a, w, bias));
         check_close(c, got, want, product_tol(cases[i].a, DT_F32, ACT_NONE));
-        if (m > 16) { // rows alone give the bits that they give among all
-            const struct tensor few = check_again(tensor_slice(x, 0, 2, 13), DT_F32);
+        if (m > 16) { // some rows alone are bitwise equal
+            const struct tensor few = check_clone(tensor_slice(x, 0, 2, 13), DT_F32);
 
             check_status(c, op_gemm_add(&c->got, few, tensor_slice(a, 0, 2, 13), w, bias));
             check_same(c, few, tensor_slice(got, 0, 2, 13));
@@ -125,8 +125,8 @@ static void check_gemm_add(struct check *c)
     }
 }
 
-/* Many rows, where a library takes other kernels than for few: any of them alone give their bits.
- */
+/* Many rows, for which a library uses other kernels than for few: any part of them, computed alone,
+ * is bitwise equal. */
 static void check_gemm_rows(struct check *c)
 {
     static const struct {
@@ -168,7 +168,7 @@ static void check_conv3d(struct check *c)
         int64_t t, h, w, cin, cout, kt, k, gap;
         struct conv conv;
         enum dtype x, out;
-        const char *with; // p: frames before, b: bias, r: residual
+        const char *with; // p: past, b: bias, r: residual
     } cases[] = {
         { 1, 1, 1, 3, 5, 1, 1, 0, { 1, 1, 0, 0, 0, 0, 0, false }, DT_F32, DT_F32, "" },
         { 3, 4, 5, 16, 8, 3, 3, 0, { 1, 1, 0, 0, 0, 1, 1, false }, DT_F32, DT_F32, "br" },
@@ -196,7 +196,7 @@ static void check_conv3d(struct check *c)
         { 5, 9, 17, 96, 104, 3, 1, 0, { 2, 1, 0, 0, 0, 0, 0, false }, DT_F32, DT_F32, "b" },
         { 2, 12, 19, 48, 24, 1, 3, 0, { 1, 1, 0, 0, 0, 1, 1, true }, DT_F32, DT_F32, "b" },
         { 3, 18, 20, 96, 3, 3, 3, 0, { 1, 1, 0, 0, 0, 1, 1, false }, DT_F32, DT_F32, "b" },
-        // with frames before and rows beside
+        // with padding in front, at the top and at the bottom
         { 1, 5, 6, 16, 8, 3, 3, 0, { 1, 1, 2, 1, 1, 1, 1, false }, DT_F32, DT_F32, "br" },
         { 2, 7, 9, 20, 33, 3, 3, 6, { 1, 1, 2, 1, 0, 1, 1, false }, DT_F32, DT_F32, "pbr" },
         { 4, 6, 5, 12, 24, 3, 1, 0, { 2, 1, 1, 0, 0, 0, 0, false }, DT_F32, DT_F32, "pb" },
@@ -208,7 +208,7 @@ static void check_conv3d(struct check *c)
         { 4, 9, 17, 96, 104, 3, 1, 0, { 2, 1, 1, 0, 0, 0, 0, false }, DT_BF16, DT_BF16, "pb" },
         { 1, 36, 71, 40, 24, 1, 3, 8, { 1, 2, 0, 0, 1, 0, 1, false }, DT_BF16, DT_BF16, "b" },
         { 2, 6, 9, 32, 24, 1, 3, 0, { 1, 1, 0, 1, 1, 1, 1, true }, DT_BF16, DT_BF16, "b" },
-        // 192 outputs: tiles of all of them where there are many, of half of them else
+        // multiples of 192 outputs: tiles of 192 where there are many tiles, else of 96
         { 1, 82, 128, 8, 384, 1, 3, 0, { 1, 1, 0, 0, 0, 1, 1, false }, DT_BF16, DT_BF16, "br" },
         { 1, 80, 128, 64, 384, 1, 1, 0, { 1, 1, 0, 0, 0, 0, 0, false }, DT_BF16, DT_BF16, "b" },
         { 1, 42, 64, 8, 384, 1, 3, 0, { 1, 1, 0, 0, 0, 1, 1, true }, DT_BF16, DT_BF16, "b" },
@@ -222,13 +222,14 @@ static void check_conv3d(struct check *c)
         const bool with_residual = strchr(cases[i].with, 'r') != NULL;
         const int64_t to = (conv.front + t - kt) / conv.stride_t + 1;
         const int64_t hi = conv.top + h + conv.bottom;
-        const int64_t ho = conv.twice ? 2 * (hi - 2) : (hi - k) / conv.stride + 1;
-        const int64_t wo = conv.twice ? 2 * w : (w + conv.left + conv.right - k) / conv.stride + 1;
+        const int64_t ho = conv.upsample2x ? 2 * (hi - 2) : (hi - k) / conv.stride + 1;
+        const int64_t wo =
+            conv.upsample2x ? 2 * w : (w + conv.left + conv.right - k) / conv.stride + 1;
 
         if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c%s",
                          (long long)t, (long long)h, (long long)w, (long long)cin, (long long)cout,
                          (long long)kt, (long long)k, (long long)k, dtype_letter[cases[i].x],
-                         dtype_letter[cases[i].out], conv.twice ? " twice" : ""))
+                         dtype_letter[cases[i].out], conv.upsample2x ? " upsample2x" : ""))
             continue;
 
         const enum dtype dt = cases[i].x;
@@ -246,23 +247,23 @@ static void check_conv3d(struct check *c)
 
         if (with_residual) {
             residual = check_normal(c, cases[i].out, 0, 1, cases[i].gap, DIMS(to, ho, wo, cout));
-            wide = check_again(residual, DT_F32);
+            wide = check_clone(residual, DT_F32);
         }
         check_status(c, op_conv3d(&c->ref, want, x, past, weight, bias, wide, conv));
         check_run(c, op_conv3d(&c->got, got, x, past, weight, bias, residual, conv));
         check_close(c, got, want,
                     dt == DT_F32 && c->got.kind == DEVICE_CUDA
-                        ? (struct tol){ 6e-6, 4e-5, "f32 as two bf16 each, 2^-17 off" }
+                        ? (struct tol){ 6e-6, 4e-5, "f32 as two bf16 each, relative error 2^-17" }
                         : product_tol(dt, cases[i].out, ACT_NONE));
         if (with_residual) { // in place
-            const struct tensor both = check_again(residual, cases[i].out);
+            const struct tensor both = check_clone(residual, cases[i].out);
             check_status(c, op_conv3d(&c->got, both, x, past, weight, bias, both, conv));
             check_same(c, both, got);
         }
         if (ho > 2 && conv.stride == 1) { // the last two rows alone
             const struct tensor part =
                 check_output(cases[i].out, 0, DIMS(to, (int64_t)2, wo, cout));
-            const int64_t rows = (conv.twice ? 3 : k + 1) - conv.bottom; // that they need
+            const int64_t rows = (conv.upsample2x ? 3 : k + 1) - conv.bottom; // of x that they need
             struct conv lower = conv;
             lower.top = 0;
             check_status(

@@ -6,6 +6,7 @@
 #include "model/transformer/dit.h"
 #include "runtime/half.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static inline uint64_t dit_seed(const char *name)
@@ -29,24 +30,23 @@ static inline float dit_value(uint64_t seed, int64_t i)
 }
 
 /* payload: the dit_config. */
-static inline status dit_read(void *payload, const char *name, int64_t first, int64_t count,
-                              enum dtype dt, void *dst)
+static inline status dit_read(void *payload, const struct weight_spec *spec, const char *name,
+                              int64_t first, int64_t count, void *dst)
 {
     const struct dit_config *c = payload;
-    const bool patch = strncmp(name, "patch:", 6) == 0;
-    const char *plain = patch ? name + 6 : name, *end = strrchr(plain, '.');
-    const bool gain = strstr(plain, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0;
-    const float offset = gain ? 1 : 0, scale = gain                                  ? 0.25f
-                                               : strstr(plain, "modulation") != NULL ? 1
-                                                                                     : 0.125f;
-    const uint64_t seed = dit_seed(plain);
+    const char *end = strrchr(name, '.');
+    const bool gain = strstr(name, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0;
+    const float offset = gain ? 1 : 0, scale = gain                                 ? 0.25f
+                                               : strstr(name, "modulation") != NULL ? 1
+                                                                                    : 0.125f;
+    const uint64_t seed = dit_seed(name);
 
     for (int64_t k = 0; k < count; k++) {
         const int64_t i = first + k, cell = i / c->in_dim % 4, row = i / c->in_dim / 4;
-        const int64_t from = patch ? (row * c->in_dim + i % c->in_dim) * 4 + cell : i;
+        const int64_t from = spec->channels_last ? (row * c->in_dim + i % c->in_dim) * 4 + cell : i;
         const float v = offset + scale * dit_value(seed, from);
 
-        if (dt == DT_F32)
+        if (spec->dtype == DT_F32)
             ((float *)dst)[k] = v;
         else
             ((uint16_t *)dst)[k] = bf16_from_f32(v);
@@ -65,6 +65,19 @@ static inline void dit_fill(float *out, int64_t n, const char *name, float scale
 
     for (int64_t i = 0; i < n; i++)
         out[i] = scale * dit_value(seed, i);
+}
+
+/* Both branches' texts of `rows` rows. */
+static inline status dit_text(struct conditioning *c, int64_t rows, int64_t text_dim)
+{
+    for (int i = 0; i < 2; i++) {
+        const int64_t dim[] = { rows, text_dim };
+        float *data;
+
+        TRY(conditioning_add(c, i ? CONDITION_UNCOND : CONDITION_COND, 2, dim, &data));
+        dit_fill(data, rows * text_dim, i ? "text.uncond" : "text.cond", 4);
+    }
+    return ST_OK;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* golden.h - recorded tensors, by name, for tests whose first argument is the folder of them.
+/* golden.h - reads recorded tensors by name, for tests whose first argument is the golden folder.
  *
  *     struct golden g = golden_open(argv[1], "solver.safetensors");
  *     int64_t n = 0;
@@ -55,7 +55,7 @@ static inline const struct file_tensor *golden_find(struct golden *g, const char
     return t;
 }
 
-/* All elements of one tensor as `dt`, in memory of the caller; count and shape may be NULL. */
+/* All elements of one tensor as `dt`, malloc'ed; the caller frees them. count may be NULL. */
 static inline void *golden_read(struct golden *g, const struct file_tensor *t, enum dtype dt,
                                 int64_t *count)
 {
@@ -63,7 +63,7 @@ static inline void *golden_read(struct golden *g, const struct file_tensor *t, e
     void *data = malloc((size_t)n * dtype_size(dt) + 1);
 
     golden_need(data != NULL ? tensorfile_read(&g->file, t, 0, n, dt, data)
-                             : fail(ST_MEMORY, "no memory for %s", t->name));
+                             : fail(ST_MEMORY, "cannot allocate memory for %s", t->name));
     if (count != NULL)
         *count = n;
     return data;

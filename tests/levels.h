@@ -1,6 +1,6 @@
-/* levels.h - the op tables that a golden test goes through: the reference and the CPU's or, where
- * the word "cuda" stands behind its other arguments, a GPU's plain kernels and its fast ones; with
- * "plain" the plain ones alone. */
+/* levels.h - the two op tables that a golden test runs on: the reference and the CPU's; or, if the
+ * last argument is "cuda", a GPU's plain kernels and its fast ones; if it is "plain", the plain
+ * ones only. */
 #ifndef TESTS_LEVELS_H
 #define TESTS_LEVELS_H
 
@@ -12,10 +12,10 @@
 
 #define LEVELS 2
 
-static bool levels_cuda; // whether the tables are a GPU's
+static bool levels_cuda; // the tables are a GPU's
 
-/* Takes "cuda" or "plain" off the end of the arguments. Ends the program as skipped where there is
- * no GPU. */
+/* Fills the tables; removes "cuda" or "plain" from the arguments. Ends the program as skipped if a
+ * GPU is needed and there is none. */
 static inline void levels_open(struct table tables[LEVELS], int *argc, char **argv)
 {
     const char *last = *argc > 1 ? argv[*argc - 1] : "";
@@ -29,14 +29,14 @@ static inline void levels_open(struct table tables[LEVELS], int *argc, char **ar
     }
     (*argc)--;
     if (device_cuda_count() == 0) {
-        printf("skipped: no GPU can be opened here\n");
+        printf("skipped: no usable GPU on this machine\n");
         exit(77);
     }
     table_cuda_plain(&tables[0]);
     (plain ? table_cuda_plain : table_cuda)(&tables[1]);
 }
 
-/* The device of such a table; `index` chooses among GPUs. */
+/* Opens the device of such a table; `index` selects the GPU. */
 static inline status levels_device(struct device *dev, int index, const struct table *table)
 {
     if (levels_cuda)
@@ -44,7 +44,7 @@ static inline status levels_device(struct device *dev, int index, const struct t
     return device_open_cpu(dev, 1, table, table->workspace);
 }
 
-/* On GPUs sums of hundreds of terms come in quite other orders. */
+/* On GPUs sums of hundreds of terms are added in another order. */
 static inline double levels_tolerance(double cpu)
 {
     return levels_cuda ? 1e-4 : cpu;

@@ -1,11 +1,12 @@
-/* ranks.h - test programs of several ranks: every rank checks, rank 0 counts for all. */
+/* ranks.h - test programs of several ranks: every rank checks, rank 0 prints the total counts. */
 #ifndef TESTS_RANKS_H
 #define TESTS_RANKS_H
 
 #include "parallel/world.h"
 #include "tests/check.h"
 
-/* Collective; closes the world. Every rank ends with the status of the whole. */
+/* Prints the counts of all ranks and closes the world. Collective. Returns the same exit status on
+ * every rank: 1 if any check failed or none was done. */
 static inline int ranks_end(struct world *w, const char *name)
 {
     const double done = world_sum(w, checks_done), failed = world_sum(w, checks_failed);

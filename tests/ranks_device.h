@@ -1,6 +1,6 @@
-/* ranks_device.h - where the ranks of a test compute: on the host, or with "cuda" or "nccl" as the
- * last argument on the node's GPUs, taken in turn; "nccl" lets these exchange through NCCL alone.
- * Tests fill and look at host memory, and pass it on by mirror_up and mirror_down. */
+/* ranks_device.h - the device of each rank of a test: the CPU, or with "cuda" or "nccl" as the last
+ * argument a GPU of the node, assigned round robin; with "nccl" GPUs communicate only through NCCL.
+ * Tests write and check host memory; mirror_up and mirror_down copy it to and from the device. */
 #ifndef TESTS_RANKS_DEVICE_H
 #define TESTS_RANKS_DEVICE_H
 
@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Takes the argument off. Exits with 77, after saying why, where there is no GPU. */
+/* Whether to use GPUs; removes the argument. Prints a line and exits with 77 if a rank has no GPU.
+ */
 static inline bool ranks_on_gpus(struct world *w, int *argc, char **argv)
 {
     const char *last = *argc > 1 ? argv[*argc - 1] : "";
@@ -21,7 +22,7 @@ static inline bool ranks_on_gpus(struct world *w, int *argc, char **argv)
     w->nccl = strcmp(last, "nccl") == 0;
     if (world_sum(w, device_cuda_count() == 0) > 0) {
         if (w->rank == 0)
-            printf("there is no GPU\n");
+            printf("skipped: no GPU\n");
         world_close(w);
         exit(77);
     }
@@ -36,7 +37,7 @@ static inline status ranks_device(struct device *dev, const struct world *w, boo
     return device_open_cpu(dev, 1, table, table->workspace);
 }
 
-/* Host memory for a contiguous tensor: the tensor's own where it is there. */
+/* Host memory for a contiguous tensor: new memory for a GPU tensor, else the tensor's memory. */
 static inline void *mirror(const struct device *dev, struct tensor t)
 {
     return dev->kind == DEVICE_CUDA ? calloc(tensor_bytes(t) + 1, 1) : t.data;

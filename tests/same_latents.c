@@ -6,35 +6,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t count(const struct run_array *a)
+static int64_t step(const struct runfile *f)
 {
-    int64_t n = a->ndim > 0 ? 1 : 0;
+    const struct tensor t = runfile_find(f, "/step");
 
-    for (int i = 0; i < a->ndim; i++)
-        n *= a->dim[i];
-    return n;
+    return t.data != NULL && t.dtype == DT_I64 ? *(const int64_t *)t.data : -1;
 }
 
 int main(int argc, char **argv)
 {
     const double tolerance = argc > 3 ? atof(argv[3]) : 0;
     struct runfile a = { 0 }, b = { 0 };
+    struct tensor left, right;
     int64_t n;
 
     if (argc < 3 || runfile_read(argv[1], &a) != ST_OK || runfile_read(argv[2], &b) != ST_OK) {
         fprintf(stderr, "same_latents: %s\n", argc < 3 ? "two run files" : status_line());
         return 2;
     }
-    n = count(&a.latents);
-    CHECK(n > 0 && n == count(&b.latents), "%lld and %lld values", (long long)n,
-          (long long)count(&b.latents));
-    CHECK(a.step == b.step, "steps %lld and %lld", (long long)a.step, (long long)b.step);
+    left = runfile_find(&a, "/latents");
+    right = runfile_find(&b, "/latents");
+    n = tensor_count(left);
+    CHECK(left.data != NULL && right.data != NULL && left.dtype == DT_F32 &&
+              right.dtype == DT_F32 && n == tensor_count(right),
+          "%s and %s", tensor_text(left), tensor_text(right));
+    CHECK(step(&a) == step(&b), "steps %lld and %lld", (long long)step(&a), (long long)step(&b));
     if (checks_failed == 0 && tolerance == 0)
-        CHECK(memcmp(a.latents.data, b.latents.data, (size_t)n * sizeof(float)) == 0,
-              "bits differ, relative error %.3g",
-              check_distance(a.latents.data, b.latents.data, n));
+        CHECK(memcmp(left.data, right.data, tensor_bytes(left)) == 0,
+              "bits differ, relative error %.3g", check_distance(left.data, right.data, n));
     else if (checks_failed == 0)
-        check_near("latents", a.latents.data, b.latents.data, n, tolerance);
+        check_near("latents", left.data, right.data, n, tolerance);
     runfile_done(&a);
     runfile_done(&b);
     return check_end("same_latents");

@@ -1,7 +1,7 @@
-/* Attention over a spread sequence against op_attention over the whole of it, for every mesh of
- * this many ranks: the same bits where nothing goes round a ring, and 1e-5 where something does;
- * heads and tokens that do not divide, fewer tokens than ranks, fewer heads than ranks. The plan's
- * peak, FLOPs and messages against the real ones. */
+/* Attention over a sequence split over ranks against op_attention over the whole sequence, for
+ * every mesh of this many ranks: the same bits with ring size 1, else a distance below 1e-5. Cases:
+ * heads and tokens that do not divide by the ranks, fewer tokens than ranks, fewer heads than
+ * ranks. Also compares the plan's peak memory, FLOPs and messages with the real ones. */
 #include "kernels/ops.h"
 #include "parallel/attention.h"
 #include "parallel/split.h"
@@ -11,17 +11,18 @@
 static const struct {
     int64_t tokens, heads, depth;
 } cases[] = {
-    { 61, 12, 8 }, { 64, 6, 4 }, { 37, 5, 16 }, { 3, 6, 8 },
-    { 1, 2, 4 },   { 17, 1, 4 }, { 96, 8, 2 },  { 5, 800, 2 }, // the last in three groups of heads
+    { 61, 12, 8 }, { 64, 6, 4 }, { 37, 5, 16 }, { 3, 6, 8 }, { 1, 2, 4 },
+    { 17, 1, 4 },  { 96, 8, 2 }, { 5, 800, 2 }, // the last one has three subsets of heads
 };
 
-/* q, k and v of a token, as one row [3, N, D] of a matrix: any rank can make any row. */
+/* Element i of row [3, N, D] of a token: its q, k and v. Any rank can compute any row. */
 static float value(int64_t token, int64_t i)
 {
     uint32_t h = (uint32_t)(token * 7919 + i + 1) * 2654435761u;
 
     h = (h ^ (h >> 15)) * 2246822519u;
-    return (float)((h ^ (h >> 13)) & 0xffff) / 16384.0f - 2; // flat in [-2, 2): some logits are big
+    return (float)((h ^ (h >> 13)) & 0xffff) / 16384.0f -
+           2; // uniform in [-2, 2): some logits are large
 }
 
 static void fill_rows(struct device *dev, struct tensor x, int64_t first)
@@ -47,13 +48,13 @@ static struct tensor third(struct tensor x, int i, int64_t heads, int64_t depth)
     return tensor_split(tensor_slice(x, 1, i * heads * depth, heads * depth), 1, depth);
 }
 
-/* This rank's part of the answer, in out; the arena holds everything else. */
-static status spread(struct mesh *m, struct device *dev, struct arena *a, struct tensor *out,
-                     enum dtype dt, int64_t tokens, int64_t heads, int64_t depth)
+/* Attention over all ranks of the mesh; out: the output for this rank's tokens, from the arena. */
+static status run_parallel(struct mesh *m, struct device *dev, struct arena *a, struct tensor *out,
+                           enum dtype dt, int64_t tokens, int64_t heads, int64_t depth)
 {
     const int parts = mesh_seq_size(m), rank = mesh_seq_rank(m);
     const int64_t first = split_at(tokens, parts, rank), count = split_count(tokens, parts, rank);
-    struct sequence seq;
+    struct parallel_attention seq;
     struct tensor x;
 
     TRY(arena_take(a, &x, dt, count, 3 * heads * depth));
@@ -61,17 +62,18 @@ static status spread(struct mesh *m, struct device *dev, struct arena *a, struct
     if (dev->kind != DEVICE_PLAN)
         fill_rows(dev, x, first);
     const size_t mark = a->used;
-    TRY(sequence_open(&seq, m, dev, a, dt, tokens, heads, depth));
-    TRY(sequence_send(&seq, SEQUENCE_V, third(x, 2, heads, depth)));
-    TRY(sequence_send(&seq, SEQUENCE_K, third(x, 1, heads, depth)));
-    TRY(sequence_send(&seq, SEQUENCE_Q, third(x, 0, heads, depth)));
-    TRY(sequence_attention(&seq, *out));
-    CHECK(a->used == mark, "scratch kept");
+    TRY(parallel_attention_open(&seq, m, dev, a, dt, tokens, heads, depth));
+    TRY(parallel_attention_send(&seq, ATTENTION_V, third(x, 2, heads, depth)));
+    TRY(parallel_attention_send(&seq, ATTENTION_K, third(x, 1, heads, depth)));
+    TRY(parallel_attention_send(&seq, ATTENTION_Q, third(x, 0, heads, depth)));
+    TRY(parallel_attention_run(&seq, *out));
+    CHECK(a->used == mark, "scratch was not released");
     return ST_OK;
 }
 
-static status whole(struct device *dev, struct arena *a, struct tensor *out, enum dtype dt,
-                    int64_t tokens, int64_t heads, int64_t depth)
+/* Attention over the whole sequence on this rank. */
+static status run_whole(struct device *dev, struct arena *a, struct tensor *out, enum dtype dt,
+                        int64_t tokens, int64_t heads, int64_t depth)
 {
     struct tensor x;
 
@@ -101,7 +103,7 @@ static void compare(const struct mesh *m, struct device *dev, struct tensor got,
               m->size.ring, m->size.ulysses, tensor_text(got), tensor_text(want));
     } else if (want.dtype == DT_F32) {
         check_near("ring", mine, (const float *)expected, n, 1e-5);
-    } else { // each piece's part is rounded to bf16, then the sum: 1.7e-3 each, and some cancel
+    } else { // the result of each chunk and the sum are rounded to bf16, 1.7e-3 each
         float *a = malloc(((size_t)n + 1) * sizeof(*a)), *b = malloc(((size_t)n + 1) * sizeof(*b));
         for (int64_t i = 0; i < n; i++) {
             a[i] = f32_from_bf16(((const uint16_t *)mine)[i]);
@@ -122,21 +124,22 @@ static void same_traffic(const char *name, const struct group *planned, const st
           planned->messages, g->sent, g->messages);
 }
 
-/* Bytes that this rank has to send: q, k and v of the heads that others have, the answers for the
- * tokens that others have, and every piece but the next rank's own to the next one. */
+/* Bytes that this rank must send. Ulysses: q, k and v of the other ranks' heads, and outputs for
+ * the other ranks' tokens. Ring: to the next rank, k and v of every chunk except that rank's own.
+ */
 static void needed(const struct mesh *m, int64_t tokens, int64_t heads, int64_t row_bytes,
                    double *ulysses, double *ring)
 {
     const int parts = mesh_seq_size(m), u = m->size.ulysses, first = m->ring * u;
     const int64_t s_loc = split_count(tokens, parts, mesh_seq_rank(m));
     const int64_t n_loc = split_count(heads, u, m->ulysses);
-    const int64_t piece = split_at(tokens, parts, first + u) - split_at(tokens, parts, first);
+    const int64_t chunk = split_at(tokens, parts, first + u) - split_at(tokens, parts, first);
     const int next = (m->ring + 1) % m->size.ring;
-    const int64_t others =
+    const int64_t next_chunk =
         split_at(tokens, parts, (next + 1) * u) - split_at(tokens, parts, next * u);
 
-    *ulysses += (double)((3 * s_loc * (heads - n_loc) + (piece - s_loc) * n_loc) * row_bytes);
-    *ring += m->size.ring > 1 ? (double)(2 * (tokens - others) * n_loc * row_bytes) : 0;
+    *ulysses += (double)((3 * s_loc * (heads - n_loc) + (chunk - s_loc) * n_loc) * row_bytes);
+    *ring += m->size.ring > 1 ? (double)(2 * (tokens - next_chunk) * n_loc * row_bytes) : 0;
 }
 
 static void check_mesh(struct world *w, struct device *dev, struct mesh_shape shape)
@@ -157,15 +160,16 @@ static void check_mesh(struct world *w, struct device *dev, struct mesh_shape sh
         struct tensor got, want, none;
         dev->flops = plan.flops = 0;
         CHECK(arena_init(&counted, &plan, "step", 0) == ST_OK, "%s", status_line());
-        CHECK(spread(&planned, &plan, &counted, &none, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(run_parallel(&planned, &plan, &counted, &none, dt, s, n, d) == ST_OK, "%s",
+              status_line());
         const size_t peak = counted.peak;
         const double flops = plan.flops;
-        CHECK(whole(&plan, &counted, &none, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(run_whole(&plan, &counted, &none, dt, s, n, d) == ST_OK, "%s", status_line());
         CHECK(arena_init(&a, dev, "step", counted.peak) == ST_OK, "%s", status_line());
-        CHECK(spread(&m, dev, &a, &got, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(run_parallel(&m, dev, &a, &got, dt, s, n, d) == ST_OK, "%s", status_line());
         CHECK(a.peak == peak, "peak %zu, planned %zu", a.peak, peak);
         CHECK(dev->flops == flops, "%.0f FLOPs, planned %.0f", dev->flops, flops);
-        CHECK(whole(dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(run_whole(dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
         compare(&m, dev, got, want,
                 shape.ring == 1 && (dev->kind == DEVICE_CUDA || dev->table == &table_ref));
         needed(&m, s, n, d * (int64_t)dtype_size(dt), &ulysses, &ring);
@@ -174,7 +178,7 @@ static void check_mesh(struct world *w, struct device *dev, struct mesh_shape sh
     }
     same_traffic("ulysses", &planned.ulysses_group, &m.ulysses_group);
     same_traffic("ring", &planned.ring_group, &m.ring_group);
-    CHECK(m.all.sent == 0 && m.cfg_group.sent == 0, "others took part");
+    CHECK(m.all.sent == 0 && m.cfg_group.sent == 0, "the all or cfg group sent messages");
     CHECK(m.ulysses_group.sent == ulysses, "ulysses: %.0f bytes sent, %.0f needed",
           m.ulysses_group.sent, ulysses);
     CHECK(m.ring_group.sent == ring, "ring: %.0f bytes sent, %.0f needed", m.ring_group.sent, ring);

@@ -2,6 +2,9 @@
  * layout; names as diffusers' own models have them; and folders that lack or contradict something.
  * argv[1]: the folder of golden files. */
 #include "model/checkpoint/checkpoint_internal.h"
+#include "model/pipeline/task.h"
+#include "model/synth/synth.h"
+#include "model/transformer/features.h"
 #include "tests/scratch.h"
 
 #include <ftw.h>
@@ -18,22 +21,40 @@ static int remove_entry(const char *path, const struct stat *about, int kind, st
     return remove(path);
 }
 
+/* The parts that synth writes. */
+static const struct part *const written[] = { &part_dit, &part_t5, &part_vae };
+
 static struct synth_options tiny(void)
 {
-    return (struct synth_options){ .config = preset_find("tiny")->config,
-                                   .parts = 1 << PART_DIT | 1 << PART_T5 | 1 << PART_VAE,
-                                   .dit_dtype = DT_F32,
-                                   .t5_dtype = DT_BF16,
-                                   .vae_dtype = DT_F32,
-                                   .seed = 3 };
+    return (struct synth_options){ .model = preset_model(preset_find("tiny")), .seed = 3 };
+}
+
+static struct inventory tiny_inventory(const struct part *part)
+{
+    const struct model m = preset_model(preset_find("tiny"));
+    struct tensor_list list = { 0 };
+    struct inventory v = { 0 };
+
+    part->tensors(&list, model_config(&m, part), NULL);
+    CHECK(inventory_expand(&v, &list) == ST_OK, "%s", status_line());
+    tensors_done(&list);
+    return v;
+}
+
+static const struct inventory_entry *find_entry(const struct inventory *v, const char *name)
+{
+    for (int i = 0; i < v->count; i++)
+        if (strcmp(v->entries[i].name, name) == 0)
+            return &v->entries[i];
+    return NULL;
 }
 
 /* Every name of the libraries' models is in the table, with its shape, and the other way round. */
 static void test_names(const char *golden)
 {
     char path[512], line[256];
-    int listed[PART_COUNT] = { 0 };
-    struct spec spec[PART_COUNT] = { 0 };
+    int listed[COUNT(written)] = { 0 };
+    struct inventory all[COUNT(written)];
     FILE *file;
 
     snprintf(path, sizeof(path), "%s/names_diffusers.txt", golden);
@@ -41,24 +62,20 @@ static void test_names(const char *golden)
     CHECK(file != NULL, "%s", path);
     if (file == NULL)
         return;
-    for (int part = 0; part < PART_COUNT; part++)
-        spec_part(&spec[part], &preset_find("tiny")->config, (enum part)part);
+    for (size_t i = 0; i < COUNT(written); i++)
+        all[i] = tiny_inventory(written[i]);
     while (fgets(line, sizeof(line), file) != NULL) {
         char *save = NULL, official[160] = "", back[160] = "";
         const int part = atoi(strtok_r(line, " \n", &save));
         const char *name = strtok_r(NULL, " \n", &save), *size;
-        const struct spec_tensor *found = NULL;
+        const struct inventory_entry *found;
         int axis = 0;
 
         listed[part]++;
-        CHECK(name_to_official((enum part)part, name, official, sizeof(official)), "%s", name);
-        CHECK(name_from_official((enum part)part, official, back, sizeof(back)) &&
-                  strcmp(back, name) == 0,
+        CHECK(written[part]->rename(name, true, official, sizeof(official)), "%s", name);
+        CHECK(written[part]->rename(official, false, back, sizeof(back)) && strcmp(back, name) == 0,
               "%s -> %s -> %s", name, official, back);
-        for (int i = 0; i < spec[part].count; i++) {
-            if (strcmp(spec[part].tensors[i].name, official) == 0)
-                found = &spec[part].tensors[i];
-        }
+        found = find_entry(&all[part], official);
         CHECK(found != NULL, "%s -> %s, which is no tensor", name, official);
         while (found != NULL && (size = strtok_r(NULL, " \n", &save)) != NULL) {
             CHECK(axis < found->ndim && found->dim[axis] == atoll(size), "%s axis %d", name, axis);
@@ -67,28 +84,41 @@ static void test_names(const char *golden)
         CHECK(found != NULL && axis == found->ndim, "%s has %d axes", name, axis);
     }
     fclose(file);
-    for (int part = 0; part < PART_COUNT; part++) {
-        CHECK(listed[part] == spec[part].count, "part %d: %d names, %d tensors", part, listed[part],
-              spec[part].count);
-        spec_done(&spec[part]);
+    for (size_t i = 0; i < COUNT(written); i++) {
+        CHECK(listed[i] == all[i].count, "%s: %d names, %d tensors", written[i]->name, listed[i],
+              all[i].count);
+        inventory_done(&all[i]);
     }
+}
+
+/* A spec that reads the whole tensor as the file has it. */
+static struct weight_spec spec_of(const struct file_tensor *t)
+{
+    struct weight_spec s = { .dtype = DT_F32, .ndim = t->shape.ndim, .file_ndim = t->shape.ndim };
+
+    memcpy(s.dim, t->shape.dim, sizeof(s.dim));
+    memcpy(s.file_dim, t->shape.dim, sizeof(s.file_dim));
+    snprintf(s.name, sizeof(s.name), "%s", t->name);
+    return s;
 }
 
 /* All values of all tensors of two opened checkpoints are the same. */
 static void check_same(struct checkpoint *a, struct checkpoint *b)
 {
-    for (int part = 0; part < PART_COUNT; part++) {
-        struct weight_source from_a = checkpoint_source(a, (enum part)part);
-        struct weight_source from_b = checkpoint_source(b, (enum part)part);
+    for (size_t p = 0; p < COUNT(written); p++) {
+        struct weight_source from_a = checkpoint_source(a, written[p]);
+        struct weight_source from_b = checkpoint_source(b, written[p]);
+        const struct tensorfile *f = checkpoint_file(a, written[p]);
 
-        CHECK(a->part[part].count == b->part[part].count, "part %d", part);
-        for (int i = 0; i < a->part[part].count; i++) {
-            const struct file_tensor *t = &a->part[part].tensors[i];
+        CHECK(f->count == checkpoint_file(b, written[p])->count, "%s", written[p]->name);
+        for (int i = 0; i < f->count; i++) {
+            const struct file_tensor *t = &f->tensors[i];
+            const struct weight_spec s = spec_of(t);
             const int64_t n = tensor_count(t->shape);
             float *x = malloc((size_t)n * sizeof(float)), *y = malloc((size_t)n * sizeof(float));
-            const status st = from_a.read(from_a.payload, t->name, 0, n, DT_F32, x);
+            const status st = from_a.read(from_a.payload, &s, t->name, 0, n, x);
 
-            CHECK(st == ST_OK && from_b.read(from_b.payload, t->name, 0, n, DT_F32, y) == ST_OK &&
+            CHECK(st == ST_OK && from_b.read(from_b.payload, &s, t->name, 0, n, y) == ST_OK &&
                       memcmp(x, y, (size_t)n * sizeof(float)) == 0,
                   "%s differs: %s", t->name, status_line());
             free(x);
@@ -97,50 +127,51 @@ static void check_same(struct checkpoint *a, struct checkpoint *b)
     }
 }
 
-/* Marked names walk [O, I, k] as [O, k, I], in any pieces. */
-static void test_marks(struct checkpoint *c, enum part part, const char *mark, const char *name)
+/* channels_last walks [O, I, k] as [O, k, I], in any ranges. */
+static void test_order(struct checkpoint *c, const struct part *part, const char *name)
 {
-    const struct file_tensor *t = tensorfile_find(&c->part[part], name);
+    const struct file_tensor *t = tensorfile_find(checkpoint_file(c, part), name);
     const struct weight_source s = checkpoint_source(c, part);
+    struct weight_spec plain_spec = spec_of(t), spec = plain_spec;
     const int64_t n = tensor_count(t->shape), in_dim = t->shape.dim[1];
-    const int64_t k = n / t->shape.dim[0] / in_dim, pieces[] = { n, 1, 7, 333, in_dim * k };
+    const int64_t k = n / t->shape.dim[0] / in_dim, ranges[] = { n, 1, 7, 333, in_dim * k };
     float *plain = malloc((size_t)n * sizeof(float)), *got = calloc((size_t)n, sizeof(float));
-    char marked[160];
 
-    snprintf(marked, sizeof(marked), "%s:%s", mark, name);
-    CHECK(s.read(s.payload, name, 0, n, DT_F32, plain) == ST_OK, "%s", status_line());
-    for (size_t p = 0; p < COUNT(pieces); p++) {
-        const int64_t limit = pieces[p] == 1 ? 100 : n; // one by one, only the first hundred
+    spec.channels_last = true;
+    CHECK(s.read(s.payload, &plain_spec, name, 0, n, plain) == ST_OK, "%s", status_line());
+    for (size_t p = 0; p < COUNT(ranges); p++) {
+        const int64_t limit = ranges[p] == 1 ? 100 : n; // one by one, only the first hundred
         int wrong = 0;
 
-        for (int64_t first = 0; first < limit; first += pieces[p]) {
-            const int64_t take = first + pieces[p] < n ? pieces[p] : n - first;
-            CHECK(s.read(s.payload, marked, first, take, DT_F32, got + first) == ST_OK, "%s",
+        for (int64_t first = 0; first < limit; first += ranges[p]) {
+            const int64_t take = first + ranges[p] < n ? ranges[p] : n - first;
+            CHECK(s.read(s.payload, &spec, name, first, take, got + first) == ST_OK, "%s",
                   status_line());
         }
         for (int64_t i = 0; i < limit; i++)
             wrong +=
                 got[i] != plain[i / (in_dim * k) * in_dim * k + i % in_dim * k + i / in_dim % k];
-        CHECK(wrong == 0, "%s in pieces of %d: %d wrong", marked, (int)pieces[p], wrong);
+        CHECK(wrong == 0, "%s in ranges of %d: %d wrong", name, (int)ranges[p], wrong);
     }
-    CHECK(s.read(s.payload, marked, n - 1, 2, DT_F32, got) == ST_FORMAT, "read beyond the end");
-    CHECK(s.read(s.payload, "conv:nothing", 0, 1, DT_F32, got) == ST_FORMAT, "read nothing");
+    CHECK(s.read(s.payload, &spec, name, n - 1, 2, got) == ST_FORMAT, "read beyond the end");
+    CHECK(s.read(s.payload, &spec, "nothing", 0, 1, got) == ST_FORMAT, "read nothing");
+    spec.file_dim[0]++;
+    CHECK(s.read(s.payload, &spec, name, 0, 1, got) == ST_FORMAT, "read another shape");
     free(plain);
     free(got);
 }
 
 static void open_whole(struct checkpoint *c, const char *name, const char *layout)
 {
-    CHECK(checkpoint_open(c, scratch_path(name)) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_open(c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
     CHECK(c->layout != NULL && strcmp(c->layout, layout) == 0, "%s is %s", name, c->layout);
-    for (int part = 0; part < PART_COUNT; part++)
-        CHECK(checkpoint_part(c, (enum part)part) == ST_OK, "%s", status_line());
+    for (size_t i = 0; i < COUNT(written); i++)
+        CHECK(checkpoint_part(c, written[i]) == ST_OK, "%s", status_line());
 }
 
 static void test_layouts(void)
 {
     struct synth_options o = tiny();
-    const struct model_config want = o.config;
     struct checkpoint official, shards, diffusers;
     char *report = NULL;
 
@@ -155,24 +186,27 @@ static void test_layouts(void)
     open_whole(&official, "official", LAYOUT_OFFICIAL);
     open_whole(&shards, "shards", LAYOUT_OFFICIAL);
     open_whole(&diffusers, "diffusers", LAYOUT_DIFFUSERS);
-    CHECK(shards.part[PART_DIT].files > 2 && diffusers.part[PART_VAE].files > 2, "no shards");
+    CHECK(checkpoint_file(&shards, &part_dit)->files > 2 &&
+              checkpoint_file(&diffusers, &part_vae)->files > 2,
+          "no shards");
     CHECK(official.tokenizer && diffusers.tokenizer, "no tokenizer");
-    CHECK(memcmp(&official.config.dit, &want.dit, sizeof(want.dit)) == 0 &&
-              memcmp(&diffusers.config.dit, &want.dit, sizeof(want.dit)) == 0,
-          "transformer's numbers");
-    CHECK(memcmp(&official.config.t5, &want.t5, sizeof(want.t5)) == 0 &&
-              memcmp(&diffusers.config.t5, &want.t5, sizeof(want.t5)) == 0,
-          "text encoder's numbers");
-    CHECK(memcmp(&official.config.vae, &want.vae, sizeof(want.vae)) == 0 &&
-              memcmp(&diffusers.config.vae, &want.vae, sizeof(want.vae)) == 0,
-          "VAE's numbers");
+    for (size_t i = 0; i < COUNT(written); i++) {
+        const void *want = model_config(&o.model, written[i]);
+
+        CHECK(
+            memcmp(checkpoint_config(&official, written[i]), want, written[i]->config_bytes) == 0 &&
+                memcmp(checkpoint_config(&diffusers, written[i]), want, written[i]->config_bytes) ==
+                    0,
+            "numbers of the %s", written[i]->name);
+    }
     check_same(&official, &shards);
     check_same(&official, &diffusers);
-    test_marks(&official, PART_VAE, "conv", "decoder.conv1.weight");
-    test_marks(&diffusers, PART_VAE, "conv", "decoder.upsamples.3.resample.1.weight");
-    test_marks(&official, PART_DIT, "patch", "patch_embedding.weight");
+    test_order(&official, &part_vae, "decoder.conv1.weight");
+    test_order(&diffusers, &part_vae, "decoder.upsamples.3.resample.1.weight");
+    test_order(&official, &part_dit, "patch_embedding.weight");
     CHECK(checkpoint_report(&diffusers, &report, true) == ST_OK && strstr(report, "complete") &&
-              strstr(report, "the tensors of tiny") && strstr(report, "attn1.to_q"),
+              strstr(report, "the tensors of tiny") && strstr(report, "the tensors of umt5-tiny") &&
+              strstr(report, "attn1.to_q"),
           "%s", report);
     free(report);
     checkpoint_close(&official);
@@ -181,10 +215,10 @@ static void test_layouts(void)
 }
 
 /* The folder's part must be refused with these words. */
-static void refuse(const char *name, enum part part, const char *says)
+static void refuse(const char *name, const struct part *part, const char *says)
 {
     struct checkpoint c;
-    status st = checkpoint_open(&c, scratch_path(name));
+    status st = checkpoint_open(&c, scratch_path(name), model_parts);
 
     if (st == ST_OK)
         st = checkpoint_part(&c, part);
@@ -203,67 +237,81 @@ static void write_text(const char *path, const char *text)
 static void test_damage(void)
 {
     write_text(scratch_path("official/config.json"), "{\"num_heads\": 4, \"dim\": 256}");
-    refuse("official", PART_DIT, "dim is 256, but by tensor patch_embedding.weight");
+    refuse("official", &part_dit, "dim is 256, but by tensor patch_embedding.weight");
     write_text(scratch_path("official/config.json"), "{\"num_heads\": 5}");
-    refuse("official", PART_DIT, "5 heads");
+    refuse("official", &part_dit, "5 heads");
     write_text(scratch_path("official/config.json"), "{\"num_heads\": ");
-    refuse("official", PART_DIT, "no JSON");
+    refuse("official", &part_dit, "not a JSON");
     CHECK(unlink(scratch_path("official/Wan2.1_VAE.pth")) == 0, "unlink");
-    refuse("official", PART_VAE, "tried Wan2.1_VAE.pth");
+    refuse("official", &part_vae, "tried Wan2.1_VAE.pth");
 
     CHECK(rename(scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"),
                  scratch_path("gone")) == 0,
           "the tiny transformer is not in 7 shards");
-    refuse("shards", PART_DIT, "is not there, but");
+    refuse("shards", &part_dit, "is not there, but");
     CHECK(unlink(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json")) == 0,
           "unlink");
-    refuse("shards", PART_DIT, "00002-of-00007.safetensors: is not there");
+    refuse("shards", &part_dit, "00002-of-00007.safetensors: is not there");
     rename(scratch_path("gone"),
            scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"));
     write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"nothing\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
-    refuse("shards", PART_DIT, "names the tensor nothing");
+    refuse("shards", &part_dit, "names the tensor nothing");
     write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"x\": \"../secret\"}}");
-    refuse("shards", PART_DIT, "no file that may be opened");
+    refuse("shards", &part_dit, "no file that may be opened");
     write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"patch_embedding.weight\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
-    refuse("shards", PART_DIT, "has no tensor");
+    refuse("shards", &part_dit, "names the tensor patch_embedding.weight, which none");
     mkdir(scratch_path("empty"), 0777);
-    refuse("empty", PART_DIT, "is no checkpoint");
-    refuse("nowhere", PART_DIT, "No such file");
+    refuse("empty", &part_dit, "is not a checkpoint");
+    refuse("nowhere", &part_dit, "No such file");
 }
 
 /* Other members of the family are named for what they are. */
 static void test_families(void)
 {
     static const struct {
-        enum dit_kind kind;
-        int extra;
+        const struct feature *features[2];
         const char *says;
-    } kinds[] = { { DIT_I2V, 0, "I2V (img_emb" },
-                  { DIT_FLF2V, 0, "FLF2V (img_emb.emb_pos" },
-                  { DIT_VACE, 2, "VACE (vace_patch_embedding" },
-                  { DIT_T2V, 0, "takes 36 channels" } };
-    struct synth_options o = tiny();
+    } kinds[] = {
+        { { &feature_image_context }, "image context (I2V)' (img_emb" },
+        { { &feature_image_context, &feature_frame_positions }, "image context (I2V)' (img_emb" },
+        { { &feature_vace }, "VACE' (vace_patch_embedding" },
+        { { NULL }, "takes 36 channels" },
+    };
 
-    o.parts = 1 << PART_DIT;
     for (size_t i = 0; i < COUNT(kinds); i++) {
+        struct synth_options o = tiny();
+        struct dit_config config = *model_dit(&o.model);
+        const struct task *task = NULL;
         char name[32];
         struct checkpoint c;
 
         snprintf(name, sizeof(name), "family%d", (int)i);
-        o.config.dit.kind = kinds[i].kind;
-        o.config.dit.extra_layers = kinds[i].extra;
-        o.config.dit.in_dim = 36;
+        for (size_t k = 0; k < COUNT(kinds[i].features) && kinds[i].features[k] != NULL; k++)
+            dit_add_feature(&config, kinds[i].features[k], kinds[i].features[k]->list ? 2 : 0);
+        config.in_dim = 36;
+        o.model = (struct model){ { NULL } };
+        model_set(&o.model, &part_dit, &config);
         o.diffusers = i % 2 != 0;
         CHECK(checkpoint_synth(scratch_path(name), &o, NULL, NULL) == ST_OK, "%s", status_line());
-        refuse(name, PART_DIT, kinds[i].says);
-        CHECK(checkpoint_open(&c, scratch_path(name)) == ST_OK &&
-                  part_open(&c, PART_DIT) == ST_OK && compare_part(&c, PART_DIT, NULL) == ST_OK,
+        CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
+        if (checkpoint_part(&c, &part_dit) == ST_OK)
+            CHECK(task_for_checkpoint(&task, &c) == ST_FORMAT &&
+                      strstr(status_line(), kinds[i].says),
+                  "%s: %s", name, status_line());
+        else
+            CHECK(strstr(status_line(), kinds[i].says), "%s: %s", name, status_line());
+        checkpoint_close(&c);
+        CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK &&
+                  part_open(&c, part_of(&c, &part_dit)) == ST_OK &&
+                  compare_part(&c, part_of(&c, &part_dit), NULL) == ST_OK,
               "%s", status_line());
+        CHECK(memcmp(checkpoint_config(&c, &part_dit), &config, sizeof(config)) == 0,
+              "%s: other numbers", name);
         checkpoint_close(&c);
     }
 }

@@ -4,6 +4,7 @@
  *     test_dit GOLDEN [cuda] */
 #include "kernels/table.h"
 #include "model/sampling/schedule.h"
+#include "model/transformer/features.h"
 #include "tests/check.h"
 #include "tests/dit_model.h"
 #include "tests/golden.h"
@@ -75,7 +76,7 @@ struct bench {
     struct dit_config config;
     struct dit dit;
     struct dit_run r;
-    float *text[2];
+    struct conditioning text;
     int64_t tokens;
 };
 
@@ -83,9 +84,6 @@ struct bench {
 static void bench_open(struct bench *b, const struct dit_case *c, const struct table *table,
                        enum dtype cdt, bool plan, int steps, const float *timestep)
 {
-    static const char *const side[] = { "text.cond", "text.uncond" };
-    struct tensor text[2];
-
     *b = (struct bench){ .c = c, .config = c->config, .tokens = c->t * c->h / 2 * c->w / 2 };
     golden_need(plan ? device_open_plan(&b->dev, &table_plan, table->workspace)
                      : levels_device(&b->dev, 0, table));
@@ -96,21 +94,21 @@ static void bench_open(struct bench *b, const struct dit_case *c, const struct t
     golden_need(arena_init(&b->step, &b->dev, "step", MEMORY));
     golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt, false,
                          dit_source(&b->config)));
-    for (int i = 0; i < 2; i++) {
-        const int64_t n = c->text_rows * b->config.text_dim;
-
-        b->text[i] = malloc((size_t)n * sizeof(float));
-        dit_fill(b->text[i], n, side[i], 4);
-        text[i] = tensor_of(b->text[i], DT_F32, c->text_rows, b->config.text_dim);
-    }
-    golden_need(dit_begin(&b->r, &b->dit, &b->run, &b->step, c->t, c->h / 2, c->w / 2, steps,
-                          timestep, 2, text));
+    golden_need(dit_text(&b->text, c->text_rows, b->config.text_dim));
+    golden_need(dit_begin(&b->r, &b->dit, &b->run, &b->step,
+                          &(struct dit_input){ .f = c->t,
+                                               .h = c->h / 2,
+                                               .w = c->w / 2,
+                                               .steps = steps,
+                                               .timestep = timestep,
+                                               .last_step = steps - 1,
+                                               .branches = 2,
+                                               .conditioning = &b->text }));
 }
 
 static void bench_close(struct bench *b)
 {
-    free(b->text[0]);
-    free(b->text[1]);
+    conditioning_done(&b->text);
     dit_close(&b->dit);
     arena_done(&b->weights);
     arena_done(&b->run);
@@ -268,20 +266,29 @@ static void check_refusals(const struct table *table)
     struct dit_config config = cases[0].config;
     struct dit m;
     struct arena none = { 0 };
-    float row[64] = { 0 };
-    struct tensor text[2];
+    struct conditioning text = { 0 };
 
-    config.kind = DIT_VACE;
-    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) == ST_USAGE,
-          "a VACE model");
-    config.kind = DIT_T2V;
+    dit_add_feature(&config, &feature_vace, 2);
+    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) ==
+                  ST_FORMAT &&
+              strstr(status_line(), "VACE") != NULL,
+          "a VACE model: %s", status_line());
+    config = cases[0].config;
     config.heads = 7;
     CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) == ST_FORMAT,
           "7 heads of 72 channels");
     bench_open(&b, &cases[2], table, DT_F32, false, 1, times);
-    text[0] = text[1] = tensor_of(row, DT_F32, 1, b.config.text_dim + 1);
-    CHECK(dit_begin(&r, &b.dit, &b.run, &b.step, 1, 1, 1, 1, times, 1, text) == ST_USAGE,
+    golden_need(dit_text(&text, 1, b.config.text_dim + 1));
+    CHECK(dit_begin(&r, &b.dit, &b.run, &b.step,
+                    &(struct dit_input){ .f = 1,
+                                         .h = 1,
+                                         .w = 1,
+                                         .steps = 1,
+                                         .timestep = times,
+                                         .branches = 1,
+                                         .conditioning = &text }) == ST_USAGE,
           "text of another width");
+    conditioning_done(&text);
     bench_close(&b);
 }
 

@@ -57,7 +57,6 @@ static const struct model large = { { .heads = 8,
 
 static bool on_gpus;
 static const float times[STEPS] = { 937, 208 };
-static const char *const sides[2] = { "text.cond", "text.uncond" };
 
 static void need(status st)
 {
@@ -69,7 +68,7 @@ static void need(status st)
 
 /* What one rank did. */
 struct outcome {
-    float *v[STEPS][2]; // [s_loc, 4 out] by step and side, NULL for sides of others
+    float *v[STEPS][2]; // [s_loc, 4 out] by step and branch, NULL for sides of others
     int64_t first, count;
     size_t weights, run, step; // peaks
     double flops, sent, messages;
@@ -84,7 +83,7 @@ static void outcome_done(struct outcome *o)
 
 /* Forwards of every step and of this rank's sides, in one run. */
 static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, struct arena *step,
-                     int first_side)
+                     int first_branch)
 {
     const struct dit_config *c = &r->m->config;
     const int64_t row = 4 * c->in_dim;
@@ -94,18 +93,18 @@ static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, st
 
     need(arena_take(run, &x, DT_F32, r->s_loc, row));
     need(arena_take(run, &v, DT_F32, r->s_loc, 4 * c->out_dim));
-    o->first = r->grid.first;
+    o->first = r->spans.latent_first;
     o->count = r->s_loc;
     for (int i = 0; i < STEPS; i++) {
         dit_fill(host, r->tokens * row, i ? "x.1" : "x.0", 2);
         need(device_upload(dev, x, host + o->first * row));
-        for (int side = 0; side < r->sides; side++) {
+        for (int branch = 0; branch < r->branches; branch++) {
             float *out = malloc(tensor_bytes(v) + 1);
 
-            need(dit_forward(r, step, i, side, v, x));
+            need(dit_forward(r, step, i, branch, v, x));
             need(device_download(dev, out, v));
             need(device_wait(dev));
-            o->v[i][first_side + side] = out;
+            o->v[i][first_branch + branch] = out;
         }
     }
     free(host);
@@ -115,13 +114,14 @@ static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, st
  * forward, but for two blocks, which stay in the two buffers. */
 static double shards_wanted(const struct dit_run *r)
 {
-    const struct dit *m = r->m;
-    const int layers = m->config.layers, times = layers > 2 ? STEPS * r->sides : 1;
+    struct dit *m = r->m;
+    const struct weights *blocks = dit_weights(m, "blocks"), *text = dit_weights(m, "text");
+    const int layers = m->config.layers, times = layers > 2 ? STEPS * r->branches : 1;
 
-    if (m->blocks.mode != WEIGHTS_SHARDED)
+    if (blocks->mode != WEIGHTS_SHARDED)
         return 0;
     return (double)((size_t)(m->mesh->all.size - 1) * (size_t)layers *
-                    (m->text.kept_bytes + (size_t)times * m->blocks.kept_bytes));
+                    (text->kept_bytes + (size_t)times * blocks->kept_bytes));
 }
 
 /* With the memory that was planned; dev: the plan device makes the plan itself. */
@@ -135,9 +135,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     struct arena weights, run, step;
     struct dit m;
     struct dit_run r;
-    float rows[2][8 * 16];
-    struct tensor text[2];
-    const int64_t text_rows = 3;
+    struct conditioning text = { 0 };
 
     dev->flops = 0;
     need(mesh_open(&mesh, w, dev, shape));
@@ -147,12 +145,17 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     need(dit_open(&m, &config, &mesh, dev, &weights, cdt, fsdp, dit_source(&config)));
     need(dit_complete(&m));
     mesh.all.sent = mesh.all.messages = 0;
-    for (int i = 0; i < 2; i++) {
-        dit_fill(rows[i], text_rows * config.text_dim, sides[i], 4);
-        text[i] = tensor_of(rows[i], DT_F32, text_rows, config.text_dim);
-    }
-    need(dit_begin(&r, &m, &run, &step, model->f, model->h, model->w, STEPS, times, 3 - shape.cfg,
-                   text + mesh.cfg));
+    need(dit_text(&text, 3, config.text_dim));
+    need(dit_begin(&r, &m, &run, &step,
+                   &(struct dit_input){ .f = model->f,
+                                        .h = model->h,
+                                        .w = model->w,
+                                        .steps = STEPS,
+                                        .timestep = times,
+                                        .last_step = STEPS - 1,
+                                        .branches = 3 - shape.cfg,
+                                        .first_branch = mesh.cfg,
+                                        .conditioning = &text }));
     forwards(&o, &r, &run, &step, mesh.cfg);
     o.weights = weights.peak;
     o.run = run.peak;
@@ -162,6 +165,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     o.messages = mesh.all.messages + mesh.ring_group.messages + mesh.ulysses_group.messages;
     o.gathered = mesh.all.sent;
     o.wanted = shards_wanted(&r);
+    conditioning_done(&text);
     dit_close(&m);
     arena_done(&weights);
     arena_done(&run);
@@ -187,15 +191,15 @@ static void compare(const struct outcome *got, const struct outcome *alone, int6
                     bool same_bits, double tolerance, const char *what)
 {
     for (int i = 0; i < STEPS; i++) {
-        for (int side = 0; side < 2; side++) {
-            const float *mine = got->v[i][side], *want = alone->v[i][side] + got->first * row;
+        for (int branch = 0; branch < 2; branch++) {
+            const float *mine = got->v[i][branch], *want = alone->v[i][branch] + got->first * row;
             const int64_t n = got->count * row;
 
             if (mine == NULL)
                 continue;
             if (same_bits)
                 CHECK(memcmp(mine, want, (size_t)n * sizeof(*mine)) == 0,
-                      "%s: step %d, side %d: other bits than alone, %.3g off", what, i, side,
+                      "%s: step %d, branch %d: other bits than alone, %.3g off", what, i, branch,
                       check_distance(mine, want, n));
             else
                 check_near(what, mine, want, n, tolerance);

@@ -1,10 +1,10 @@
-/* World and groups: failing together, every exchange with even, uneven and empty parts, and the
- * plan's message counts against the real ones. */
+/* World and groups: agreement on errors, every collective with even, uneven and empty blocks, and
+ * the plan's message counts against the real ones. */
 #include "parallel/group.h"
 #include "parallel/split.h"
 #include "tests/ranks_device.h"
 
-#define TOTAL 1003 // bytes in an exchange; no multiple of any rank count
+#define TOTAL 1003 // bytes of a collective; not a multiple of the numbers of ranks
 #define MAX_BYTES (1 << 16)
 
 static struct table on_gpu;
@@ -14,7 +14,7 @@ static unsigned char pattern(int from, int to, size_t i)
     return (unsigned char)(1 + (from * 41 + to * 7 + (int)i) % 251);
 }
 
-/* Bytes from rank a to rank b: uneven, and nothing for some. */
+/* Bytes from rank a to rank b: uneven, and 0 for some pairs. */
 static size_t pair_bytes(int a, int b)
 {
     return (a * 3 + b) % 4 == 1 ? 0 : (size_t)(5 + 11 * a + 3 * b);
@@ -26,7 +26,7 @@ static void check_bytes(const char *what, const unsigned char *got, int from, in
 
     for (size_t i = 0; i < n; i++)
         bad += got[i] != pattern(from, to, i);
-    CHECK(bad == 0, "%s from %d to %d: %zu of %zu bytes", what, from, to, bad, n);
+    CHECK(bad == 0, "%s from %d to %d: %zu of %zu bytes are wrong", what, from, to, bad, n);
 }
 
 static void fill(unsigned char *p, int from, int to, size_t n)
@@ -35,91 +35,94 @@ static void fill(unsigned char *p, int from, int to, size_t n)
         p[i] = pattern(from, to, i);
 }
 
-/* What a group exchanges, and as much host memory that the test fills and looks at: the same on a
- * CPU. On a plan device nothing is looked at, but everything is called. */
-struct side {
+/* A group with send and receive buffers on its device, and host memory of the same size, which the
+ * test writes and checks; on a CPU both are the same memory. On a plan device the same functions
+ * are called but no data is checked. */
+struct fixture {
     struct group *g;
-    bool real;
+    bool real;                // not a plan device
     struct tensor send, recv; // [MAX_BYTES]
-    unsigned char *out, *in;  // the same on the host
+    unsigned char *out, *in;  // the same in host memory
 };
 
-static unsigned char *send_at(const struct side *s, size_t at)
+static unsigned char *send_ptr(const struct fixture *s, size_t at)
 {
     return (unsigned char *)s->send.data + at;
 }
 
-static unsigned char *recv_at(const struct side *s, size_t at)
+static unsigned char *recv_ptr(const struct fixture *s, size_t at)
 {
     return (unsigned char *)s->recv.data + at;
 }
 
-static void up(struct side *s)
+static void upload(struct fixture *s)
 {
     mirror_up(s->g->dev, s->send, s->out);
     mirror_up(s->g->dev, s->recv, s->in);
 }
 
-static void down(struct side *s)
+static void download(struct fixture *s)
 {
     mirror_down(s->g->dev, s->in, s->recv);
 }
 
-static void all_gather(struct side *s, bool in_place)
+static void all_gather(struct fixture *s, bool in_place)
 {
     struct group *g = s->g;
     struct transfer t = { 0 };
-    size_t *at = g->recv_at;
+    size_t *at = g->recv_offset;
 
     for (int i = 0; i <= g->size; i++)
         at[i] = (size_t)split_at(TOTAL, g->size, i);
-    const size_t own = at[g->rank];
+    const size_t mine = at[g->rank];
     memset(s->in, 0, TOTAL);
-    fill(in_place ? s->in + own : s->out, g->rank, 0, at[g->rank + 1] - own);
-    up(s);
-    CHECK(group_all_gather(g, &t, recv_at(s, 0), at, in_place ? recv_at(s, own) : send_at(s, 0)) ==
-              ST_OK,
+    fill(in_place ? s->in + mine : s->out, g->rank, 0, at[g->rank + 1] - mine);
+    upload(s);
+    CHECK(group_all_gather(g, &t, recv_ptr(s, 0), at,
+                           in_place ? recv_ptr(s, mine) : send_ptr(s, 0)) == ST_OK,
           "%s", status_line());
     CHECK(transfer_wait(&t) == ST_OK && t.group == NULL, "%s", status_line());
-    down(s);
+    download(s);
     for (int i = 0; s->real && i < g->size; i++)
         check_bytes("all-gather", s->in + at[i], i, 0, at[i + 1] - at[i]);
 }
 
-static void all_to_all(struct side *s, bool own)
+/* copy_own: send this rank's block to itself too; else it is already in the receive buffer. */
+static void all_to_all(struct fixture *s, bool copy_own)
 {
     struct group *g = s->g;
     struct transfer t = { 0 };
 
     for (int i = 0; i < g->size; i++) {
-        const bool skip = i == g->rank && !own;
-        g->send_at[i + 1] = g->send_at[i] + (skip ? 0 : pair_bytes(g->rank, i));
-        g->recv_at[i + 1] = g->recv_at[i] + pair_bytes(i, g->rank);
-        fill(s->out + g->send_at[i], g->rank, i, g->send_at[i + 1] - g->send_at[i]);
+        const bool skip = i == g->rank && !copy_own;
+        g->send_offset[i + 1] = g->send_offset[i] + (skip ? 0 : pair_bytes(g->rank, i));
+        g->recv_offset[i + 1] = g->recv_offset[i] + pair_bytes(i, g->rank);
+        fill(s->out + g->send_offset[i], g->rank, i, g->send_offset[i + 1] - g->send_offset[i]);
     }
-    memset(s->in, 0, g->recv_at[g->size]);
-    if (!own) // already in its place
-        fill(s->in + g->recv_at[g->rank], g->rank, g->rank, pair_bytes(g->rank, g->rank));
-    up(s);
-    CHECK(group_all_to_all(g, &t, recv_at(s, 0), g->recv_at, send_at(s, 0), g->send_at) == ST_OK,
+    memset(s->in, 0, g->recv_offset[g->size]);
+    if (!copy_own)
+        fill(s->in + g->recv_offset[g->rank], g->rank, g->rank, pair_bytes(g->rank, g->rank));
+    upload(s);
+    CHECK(group_all_to_all(g, &t, recv_ptr(s, 0), g->recv_offset, send_ptr(s, 0), g->send_offset) ==
+              ST_OK,
           "%s", status_line());
     CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
-    down(s);
+    download(s);
     for (int i = 0; s->real && i < g->size; i++)
-        check_bytes("all-to-all", s->in + g->recv_at[i], i, g->rank, pair_bytes(i, g->rank));
+        check_bytes("all-to-all", s->in + g->recv_offset[i], i, g->rank, pair_bytes(i, g->rank));
 }
 
-/* One message there and one from here. */
-static void pass_on(struct side *s, struct transfer *t, int to, const void *send, int from,
-                    void *recv, size_t bytes)
+/* Starts to send one message and to receive one. */
+static void start_send_recv(struct fixture *s, struct transfer *t, int to, const void *send,
+                            int from, void *recv, size_t bytes)
 {
     const struct message out = message_of(to, send, bytes), in = message_of(from, recv, bytes);
 
-    CHECK(group_exchange(s->g, t, &out, 1, &in, 1) == ST_OK, "%s", status_line());
+    CHECK(group_send_recv(s->g, t, &out, 1, &in, 1) == ST_OK, "%s", status_line());
 }
 
-/* Round the group, as many at a time as may be; then along a line, where the last does not call. */
-static void exchange(struct side *s)
+/* Around a ring, GROUP_IN_FLIGHT transfers at a time; then along a line, without the last rank. */
+static void send_recv(struct fixture *s)
 {
     struct group *g = s->g;
     struct transfer t[GROUP_IN_FLIGHT] = { { 0 } };
@@ -127,30 +130,31 @@ static void exchange(struct side *s)
 
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         fill(s->out + i * 512, g->rank, i, 512);
-    up(s);
+    upload(s);
     for (size_t i = 0; i < GROUP_IN_FLIGHT; i++)
-        pass_on(s, &t[i], to, send_at(s, i * 512), from, recv_at(s, i * 512), 512);
+        start_send_recv(s, &t[i], to, send_ptr(s, i * 512), from, recv_ptr(s, i * 512), 512);
     for (int i = GROUP_IN_FLIGHT - 1; i >= 0; i--)
         CHECK(transfer_wait(&t[i]) == ST_OK, "%s", status_line());
-    down(s);
+    download(s);
     for (int i = 0; s->real && i < GROUP_IN_FLIGHT; i++)
-        check_bytes("exchange", s->in + i * 512, from, i, 512);
+        check_bytes("send-recv", s->in + i * 512, from, i, 512);
 
     const int line = g->size - 1;
     if (g->rank >= line)
         return;
     const int above = g->rank > 0 ? g->rank - 1 : -1, below = g->rank + 1 < line ? g->rank + 1 : -1;
     fill(s->out, g->rank, 99, 512);
-    up(s);
-    pass_on(s, &t[0], above, send_at(s, 0), below, recv_at(s, 0), 512);
+    upload(s);
+    start_send_recv(s, &t[0], above, send_ptr(s, 0), below, recv_ptr(s, 0), 512);
     CHECK(transfer_wait(&t[0]) == ST_OK, "%s", status_line());
-    down(s);
+    download(s);
     if (s->real && below >= 0)
         check_bytes("line", s->in, below, 99, 512);
 }
 
-/* Pieces of 40 bytes to everybody, 64 apart here and 48 there; twice to the next. */
-static void pieces(struct side *s)
+/* Messages of 3 rows of 40 bytes to every rank, pitch 64 to send and 48 to receive; two to the next
+ * rank. */
+static void strided(struct fixture *s)
 {
     struct group *g = s->g;
     struct transfer t = { 0 };
@@ -165,26 +169,26 @@ static void pieces(struct side *s)
 
         for (int j = 0; j < 3; j++)
             fill(s->out + i * 256 + j * 64, g->rank, to + 3 * i + j, 40);
-        out[i] = (struct message){ to, send_at(s, (size_t)i * 256), 40, 3, 64 };
-        in[i] = (struct message){ from, recv_at(s, (size_t)i * 256), 40, 3, 48 };
+        out[i] = (struct message){ to, send_ptr(s, (size_t)i * 256), 40, 3, 64 };
+        in[i] = (struct message){ from, recv_ptr(s, (size_t)i * 256), 40, 3, 48 };
     }
-    up(s);
-    CHECK(group_exchange(g, &t, out, g->size + more, in, g->size + more) == ST_OK, "%s",
+    upload(s);
+    CHECK(group_send_recv(g, &t, out, g->size + more, in, g->size + more) == ST_OK, "%s",
           status_line());
     CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
-    down(s);
+    download(s);
     for (int i = 0; s->real && i < g->size + more; i++)
         for (int j = 0; j < 3; j++) {
             const int from = i < g->size ? i : last;
             const int sent = i < g->size ? 3 * g->rank : 3 * g->size;
 
-            check_bytes("pieces", s->in + i * 256 + j * 48, from, g->rank + sent + j, 40);
-            CHECK(s->in[i * 256 + j * 48 + 40] == 0, "behind piece %d of message %d", j, i);
+            check_bytes("strided", s->in + i * 256 + j * 48, from, g->rank + sent + j, 40);
+            CHECK(s->in[i * 256 + j * 48 + 40] == 0, "bytes after row %d of message %d", j, i);
         }
     free(out);
 }
 
-static void broadcast(struct side *s)
+static void broadcast(struct fixture *s)
 {
     struct group *g = s->g;
 
@@ -194,40 +198,40 @@ static void broadcast(struct side *s)
             fill(s->in, root, 3, TOTAL);
         else
             memset(s->in, 0, TOTAL);
-        up(s);
-        CHECK(group_broadcast(g, &t, recv_at(s, 0), TOTAL, root) == ST_OK, "%s", status_line());
+        upload(s);
+        CHECK(group_broadcast(g, &t, recv_ptr(s, 0), TOTAL, root) == ST_OK, "%s", status_line());
         CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
-        down(s);
+        download(s);
         if (s->real)
             check_bytes("broadcast", s->in, root, 3, TOTAL);
     }
 }
 
-/* Many, none of which the host waits for: more than a pair of ranks has places for. */
-static void many(struct side *s)
+/* More messages than a mailbox has entries (comm_peer.c), without synchronizing the host. */
+static void many(struct fixture *s)
 {
     struct group *g = s->g;
     const int to = (g->rank + 1) % g->size, from = (g->rank + g->size - 1) % g->size;
 
     fill(s->out, g->rank, 5, 256);
     memset(s->in, 0, 256);
-    up(s);
-    for (int i = 0; i < 300; i++) { // byte i of the last 256 comes in message i
+    upload(s);
+    for (int i = 0; i < 300; i++) { // message i carries byte i % 256
         struct transfer t = { 0 };
         const size_t at = (size_t)i % 256;
-        pass_on(s, &t, to, send_at(s, at), from, recv_at(s, at), 1);
+        start_send_recv(s, &t, to, send_ptr(s, at), from, recv_ptr(s, at), 1);
         CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
     }
-    down(s);
+    download(s);
     if (s->real)
         check_bytes("many", s->in, from, 5, 256);
 }
 
-/* Twice, as memory that was freed and taken again may be at the same place. */
-static void everything(struct group *g, bool real)
+/* All collectives, twice: memory that was freed and allocated again may have the same address. */
+static void all_collectives(struct group *g, bool real)
 {
-    for (int time = 0; time < 2; time++) {
-        struct side s = { .g = g, .real = real };
+    for (int round = 0; round < 2; round++) {
+        struct fixture s = { .g = g, .real = real };
         void *send = NULL, *recv = NULL;
 
         CHECK(device_alloc(g->dev, &send, MAX_BYTES) == ST_OK, "%s", status_line());
@@ -240,8 +244,8 @@ static void everything(struct group *g, bool real)
         all_gather(&s, true);
         all_to_all(&s, true);
         all_to_all(&s, false);
-        exchange(&s);
-        pieces(&s);
+        send_recv(&s);
+        strided(&s);
         broadcast(&s);
         many(&s);
         if (real) {
@@ -270,14 +274,14 @@ static void check_groups(struct world *w, bool gpu, int parts)
     CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&g, "test", w, &dev, color, NULL, 0) == ST_OK, "%s", status_line());
     CHECK(g.size == count && members[g.rank] == w->rank, "rank %d of %d", g.rank, g.size);
-    everything(&g, true);
+    all_collectives(&g, true);
 
     world_describe(&described, w->rank, w->size, 2);
     CHECK(group_open(&planned, "test", &described, &plan, color, members, count) == ST_OK, "%s",
           status_line());
     CHECK(planned.size == g.size && planned.rank == g.rank, "planned %d of %d", planned.rank,
           planned.size);
-    everything(&planned, false);
+    all_collectives(&planned, false);
     CHECK(planned.sent == g.sent && planned.messages == g.messages,
           "planned %.0f bytes in %.0f messages, sent %.0f in %.0f", planned.sent, planned.messages,
           g.sent, g.messages);
@@ -285,19 +289,19 @@ static void check_groups(struct world *w, bool gpu, int parts)
     group_close(&planned);
     group_close(&g);
 
-    // Only some ranks.
+    // a group of some of the ranks
     CHECK(group_open(&g, "some", w, &dev, w->rank < 2 ? 0 : -1, NULL, 0) == ST_OK, "%s",
           status_line());
     CHECK(g.size == (w->rank < 2 ? (w->size < 2 ? 1 : 2) : 0), "size %d", g.size);
     if (g.size > 0)
-        everything(&g, true);
+        all_collectives(&g, true);
     group_close(&g);
     device_close(&plan);
     device_close(&dev);
     free(members);
 }
 
-/* A single rank needs no MPI: a described world of one, with a real device. */
+/* One rank without MPI: a described world of size 1, with a real device. */
 static void check_alone(bool gpu)
 {
     struct world w;
@@ -308,7 +312,7 @@ static void check_alone(bool gpu)
     CHECK(ranks_device(&dev, &w, gpu, gpu ? &on_gpu : &table_ref) == ST_OK, "%s", status_line());
     CHECK(group_open(&g, "alone", &w, &dev, 0, (const int[]){ 0 }, 1) == ST_OK, "%s",
           status_line());
-    everything(&g, true);
+    all_collectives(&g, true);
     CHECK(g.sent == 0 && g.messages == 0, "%.0f bytes sent", g.sent);
     group_close(&g);
     device_close(&dev);
@@ -324,7 +328,7 @@ static void check_world(struct world *w)
     CHECK(w->local_rank == w->rank && w->local_size == w->size, "local %d of %d", w->local_rank,
           w->local_size);
     CHECK(agree(w, ST_OK) == ST_OK, "%s", status_line());
-    for (int bad = 0; bad < w->size; bad++) { // ranks bad.. fail: the lowest one's line wins
+    for (int bad = 0; bad < w->size; bad++) { // ranks >= bad fail: all get the line of rank bad
         char want[64];
         status st = w->rank >= bad ? fail(ST_IO, "rank %d has no file", w->rank) : ST_OK;
         if (w->rank > bad)
@@ -364,7 +368,7 @@ int main(int argc, char **argv)
     struct world w;
     bool gpu;
 
-    if (argc == 1) // before MPI is there
+    if (argc == 1) // before MPI is initialized
         check_alone(false);
     check_described();
     if (world_open(&w, &argc, &argv) != ST_OK)

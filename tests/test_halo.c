@@ -1,9 +1,9 @@
-/* Rows of a picture over ranks: seams and gathering against the whole picture. */
+/* Rows of an image split over ranks: halo exchange and gathering against the whole image. */
 #include "parallel/halo.h"
 #include "parallel/split.h"
 #include "tests/ranks_device.h"
 
-/* The picture: any pixel of any frame. */
+/* The value of element i of a row: different for every element of the image. */
 static float pixel(int64_t t, int64_t row, int64_t i)
 {
     return (float)(1 + t * 100000 + row * 1000 + i);
@@ -13,35 +13,36 @@ struct shape {
     int64_t t, total, scale, w, c;
 };
 
-static void check_seams(const struct rows *r, struct device *dev, struct arena *step,
-                        struct shape s, bool above)
+static void check_halo(const struct rows *r, struct device *dev, struct arena *step, struct shape s,
+                       bool above)
 {
     const int64_t h = r->count * s.scale, first = r->first * s.scale, line = s.w * s.c;
-    const int64_t own = rows_above(r), end = own + h; // rows of the memory
-    struct transfer seams = { 0 };
+    const int64_t begin = halo_above(r), end = begin + h; // this rank's rows in memory
+    struct transfer transfer = { 0 };
     struct tensor x;
     int64_t bad = 0;
 
     CHECK(rows_take(r, step, &x, DT_F32, s.t, h, s.w, s.c) == ST_OK, "%s", status_line());
-    const struct tensor memory = rows_around(r, x, true);
+    const struct tensor memory = rows_with_halo(r, x, true);
     const int64_t rows = memory.dim[1];
-    CHECK(rows == end + rows_below(r) && tensor_contiguous(memory), "%lld rows", (long long)rows);
+    CHECK(rows == end + halo_below(r) && tensor_contiguous(memory), "%lld rows", (long long)rows);
     CHECK(tensor_bytes(memory) == rows_bytes(r, DT_F32, s.t, h, s.w, s.c), "bytes");
-    CHECK(rows_around(r, x, false).dim[1] == h + rows_below(r), "rows without the one above");
+    CHECK(rows_with_halo(r, x, false).dim[1] == h + halo_below(r),
+          "rows without the halo row above");
     float *p = mirror(dev, memory);
     for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(memory); n++) {
         const int64_t t = n / line / rows, row = n / line % rows;
-        p[n] = row >= own && row < end ? pixel(t, first - own + row, n % line) : -7;
+        p[n] = row >= begin && row < end ? pixel(t, first - begin + row, n % line) : -7;
     }
     mirror_up(dev, memory, p);
-    CHECK(rows_halo(r, &seams, x, above) == ST_OK, "%s", status_line());
-    CHECK(transfer_wait(&seams) == ST_OK, "%s", status_line());
+    CHECK(rows_halo_exchange(r, &transfer, x, above) == ST_OK, "%s", status_line());
+    CHECK(transfer_wait(&transfer) == ST_OK, "%s", status_line());
     mirror_down(dev, p, memory);
     for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(memory); n++) {
         const int64_t t = n / line / rows, row = n / line % rows;
-        bad += p[n] != (row < own && !above ? -7 : pixel(t, first - own + row, n % line));
+        bad += p[n] != (row < begin && !above ? -7 : pixel(t, first - begin + row, n % line));
     }
-    CHECK(bad == 0, "rank %d: %lld values of [%lld, %lld, %lld, %lld]", r->group->rank,
+    CHECK(bad == 0, "rank %d: %lld wrong values of [%lld, %lld, %lld, %lld]", r->group->rank,
           (long long)bad, (long long)s.t, (long long)rows, (long long)s.w, (long long)s.c);
     mirror_free(dev, p);
     arena_release(step, 0);
@@ -52,12 +53,12 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
 {
     const int64_t rows = s.total * s.scale, h = r->count * s.scale, first = r->first * s.scale;
     const int64_t line = s.w * s.c;
-    const bool gets = root < 0 || r->group->rank == root;
+    const bool receives = root < 0 || r->group->rank == root;
     struct tensor x, out = { 0 };
     int64_t bad = 0;
 
     CHECK(arena_take(step, &x, DT_F32, s.t, h, s.w, s.c) == ST_OK, "%s", status_line());
-    if (gets)
+    if (receives)
         CHECK(arena_take(step, &out, DT_F32, s.t, rows, s.w, s.c) == ST_OK, "%s", status_line());
     float *p = mirror(dev, x);
     for (int64_t n = 0; dev->kind != DEVICE_PLAN && n < tensor_count(x); n++)
@@ -65,14 +66,14 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
     mirror_up(dev, x, p);
     mirror_free(dev, p);
     CHECK(rows_gather(r, out, x, s.scale, root) == ST_OK, "%s", status_line());
-    p = gets ? mirror(dev, out) : NULL;
-    if (gets)
+    p = receives ? mirror(dev, out) : NULL;
+    if (receives)
         mirror_down(dev, p, out);
-    for (int64_t n = 0; gets && dev->kind != DEVICE_PLAN && n < tensor_count(out); n++)
+    for (int64_t n = 0; receives && dev->kind != DEVICE_PLAN && n < tensor_count(out); n++)
         bad += p[n] != pixel(n / line / rows, n / line % rows, n % line);
-    if (gets)
+    if (receives)
         mirror_free(dev, p);
-    CHECK(bad == 0, "rank %d, root %d: %lld values", r->group->rank, root, (long long)bad);
+    CHECK(bad == 0, "rank %d, root %d: %lld wrong values", r->group->rank, root, (long long)bad);
     arena_release(step, 0);
 }
 
@@ -90,8 +91,8 @@ static void check_shape(struct group *g, struct arena *step, struct shape s)
     CHECK(rows == s.total, "%lld rows in all", (long long)rows);
     if (r.count == 0)
         return;
-    check_seams(&r, g->dev, step, s, true);
-    check_seams(&r, g->dev, step, s, false);
+    check_halo(&r, g->dev, step, s, true);
+    check_halo(&r, g->dev, step, s, false);
     check_gather(&r, g->dev, step, s, -1);
     check_gather(&r, g->dev, step, s, 0);
     check_gather(&r, g->dev, step, s, r.ranks - 1);

@@ -1,4 +1,4 @@
-/* A message of more bytes than an int counts, from rank 0 to rank 1. */
+/* A message of more than INT_MAX bytes, from rank 0 to rank 1. */
 #include "kernels/table.h"
 #include "parallel/group.h"
 #include "tests/ranks.h"
@@ -24,18 +24,19 @@ static double available_gib(void)
 
 int main(int argc, char **argv)
 {
-    static const size_t marks[] = { 0, 1, 1u << 30, INT_MAX - 1u, INT_MAX, BYTES - 1 };
+    static const size_t checked[] = { 0, 1, 1u << 30, INT_MAX - 1u, INT_MAX, BYTES - 1 };
     struct transfer t = { 0 };
     struct world w;
     struct device dev;
     struct group g;
-    bool room;
+    bool enough_memory;
 
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
-    room = available_gib() > 4.5; // the receiver's pages, and the sender's if it has no zero page
-    world_broadcast(&w, &room, sizeof(room), 0);
-    if (!room || w.size < 2) {
+    // The receiver's pages, and the sender's if they are not the zero page.
+    enough_memory = available_gib() > 4.5;
+    world_broadcast(&w, &enough_memory, sizeof(enough_memory), 0);
+    if (!enough_memory || w.size < 2) {
         if (w.rank == 0)
             printf("large: skipped, needs two ranks and 4.5 GiB free\n");
         world_close(&w);
@@ -47,17 +48,17 @@ int main(int argc, char **argv)
     CHECK(p != MAP_FAILED, "no address space");
     CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&g, "all", &w, &dev, 0, NULL, 0) == ST_OK, "%s", status_line());
-    for (size_t i = 0; w.rank == 0 && i < COUNT(marks); i++)
-        p[marks[i]] = (unsigned char)(i + 1);
+    for (size_t i = 0; w.rank == 0 && i < COUNT(checked); i++)
+        p[checked[i]] = (unsigned char)(i + 1);
     if (w.rank < 2) {
         const struct message m = message_of(1 - w.rank, p, BYTES);
 
-        CHECK(group_exchange(&g, &t, &m, 1 - w.rank, &m, w.rank) == ST_OK, "%s", status_line());
+        CHECK(group_send_recv(&g, &t, &m, 1 - w.rank, &m, w.rank) == ST_OK, "%s", status_line());
         CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
     }
     CHECK(g.sent == (w.rank == 0 ? (double)BYTES : 0), "sent %.0f", g.sent);
-    for (size_t i = 0; w.rank == 1 && i < COUNT(marks); i++)
-        CHECK(p[marks[i]] == i + 1, "byte %zu is %d", marks[i], p[marks[i]]);
+    for (size_t i = 0; w.rank == 1 && i < COUNT(checked); i++)
+        CHECK(p[checked[i]] == i + 1, "byte %zu is %d", checked[i], p[checked[i]]);
     for (size_t at = 7; w.rank == 1 && at < BYTES; at += 4099 * 4096)
         CHECK(p[at] == 0, "byte %zu is %d", at, p[at]);
     munmap(p, BYTES);

@@ -1,4 +1,4 @@
-/* Which axes are chosen, what is refused, and that the groups hold who they should. */
+/* Which mesh sizes are chosen, which are refused, and that the groups have the right members. */
 #include "kernels/table.h"
 #include "parallel/mesh.h"
 #include "tests/ranks.h"
@@ -21,8 +21,8 @@ static void check_choice(void)
         { 16, 8, 40, true, { 0 }, { 2, 1, 8 } },
         { 16, 8, 40, false, { 0 }, { 1, 2, 8 } },
         { 12, 6, 12, false, { 0 }, { 1, 2, 6 } }, // 12 would not fit a node
-        { 12, 6, 40, false, { 0 }, { 1, 6, 2 } }, // 4 would lie over two nodes
-        { 5, 8, 12, true, { 0 }, { 1, 1, 5 } },   // nothing divides: uneven heads
+        { 12, 6, 40, false, { 0 }, { 1, 6, 2 } }, // a group of 4 would be on two nodes
+        { 5, 8, 12, true, { 0 }, { 1, 1, 5 } },   // no size divides: uneven heads
         { 5, 4, 12, true, { 0 }, { 1, 5, 1 } },
         { 13, 16, 12, false, { 0 }, { 1, 13, 1 } },
         { 8, 8, 12, true, { 1, 0, 0 }, { 1, 2, 4 } },
@@ -56,23 +56,23 @@ static void check_choice(void)
     }
 }
 
-/* Rank i of the group is world rank first + i * step: its members hear from each other who is. */
+/* Rank i of the group is world rank first + i * step, as an all-gather of world ranks shows. */
 static void check_members(const char *what, struct group *g, int world_rank, int first, int step,
                           int count)
 {
     const size_t one = sizeof(int);
     struct transfer t = { 0 };
-    int who[64] = { 0 };
+    int members[64] = { 0 };
 
     CHECK(g->size == count && g->rank == (world_rank - first) / step, "%s: rank %d of %d", what,
           g->rank, g->size);
     for (int i = 0; i <= g->size; i++)
-        g->recv_at[i] = (size_t)i * one;
-    CHECK(group_all_gather(g, &t, who, g->recv_at, &world_rank) == ST_OK &&
+        g->recv_offset[i] = (size_t)i * one;
+    CHECK(group_all_gather(g, &t, members, g->recv_offset, &world_rank) == ST_OK &&
               transfer_wait(&t) == ST_OK,
           "%s", status_line());
     for (int i = 0; i < g->size; i++)
-        CHECK(who[i] == first + i * step, "%s: member %d is rank %d", what, i, who[i]);
+        CHECK(members[i] == first + i * step, "%s: member %d is rank %d", what, i, members[i]);
 }
 
 static void check_mesh(struct world *w, struct device *dev, struct mesh_shape shape)
@@ -93,7 +93,7 @@ static void check_mesh(struct world *w, struct device *dev, struct mesh_shape sh
     world_describe(&described, r, w->size, 2);
     device_open_plan(&plan, &table_plan, 0);
     CHECK(mesh_open(&p, &described, &plan, shape) == ST_OK, "%s", status_line());
-    CHECK(p.cfg == m.cfg && p.ring == m.ring && p.ulysses == m.ulysses, "planned place");
+    CHECK(p.cfg == m.cfg && p.ring == m.ring && p.ulysses == m.ulysses, "planned coordinates");
     CHECK(p.all.rank == m.all.rank && p.all.size == m.all.size, "planned all");
     CHECK(p.cfg_group.rank == m.cfg_group.rank && p.cfg_group.size == m.cfg_group.size, "cfg");
     CHECK(p.ring_group.rank == m.ring_group.rank && p.ring_group.size == m.ring_group.size, "ring");

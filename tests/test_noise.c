@@ -1,10 +1,10 @@
-/* PyTorch's normal numbers against recorded ones. */
+/* PyTorch's normal random numbers, compared with recorded ones. */
 #include "model/sampling/noise.h"
 #include "runtime/half.h"
 #include "tests/check.h"
 #include "tests/golden.h"
 
-/* How many floats lie between a and b. */
+/* Distance of a and b in units in the last place. */
 static int64_t ulps(float a, float b)
 {
     const int32_t i = (int32_t)f32_bits(a), j = (int32_t)f32_bits(b);
@@ -72,7 +72,8 @@ static void check_cuda(const char *folder)
     golden_close(&g);
 }
 
-/* The map from threads to elements depends on the GPU; a draw is not the prefix of a longer one. */
+/* On CUDA the mapping of elements to threads depends on the GPU. On the CPU a draw is not the
+ * beginning of a longer one, and only the lower half of the seed is used. */
 static void check_parameters(void)
 {
     float a[300], b[300];
@@ -82,12 +83,12 @@ static void check_parameters(void)
     noise_cuda(b, 300, 7, 132);
     for (int i = 0; i < 300; i++)
         same += a[i] == b[i];
-    CHECK(same == 300, "1 SM has threads enough for 300 values: %d equal", same);
+    CHECK(same == 300, "1 SM has enough threads for 300 values: %d equal", same);
     noise_cpu(a, 288, 7);
     noise_cpu(b, 281, 7);
     CHECK(a[0] == b[0] && a[270] != b[270], "the last 16 of 281 are drawn again");
     noise_cpu(b, 288, 7 + (1ull << 32));
-    CHECK(a[17] == b[17], "the CPU generator takes the lower half of a seed");
+    CHECK(a[17] == b[17], "the CPU generator uses only the lower half of a seed");
 }
 
 int main(int argc, char **argv)

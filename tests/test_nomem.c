@@ -32,10 +32,10 @@ void *__wrap_calloc(size_t count, size_t bytes)
     return fails() ? NULL : __real_calloc(count, bytes);
 }
 
-static status zeros(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
-                    void *dst)
+static status zeros(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
+                    int64_t count, void *dst)
 {
-    for (size_t i = 0; i < (size_t)count * dtype_size(dt); i++)
+    for (size_t i = 0; i < (size_t)count * dtype_size(spec->dtype); i++)
         ((char *)dst)[i] = 0;
     return ST_OK;
 }
@@ -43,8 +43,10 @@ static status zeros(void *payload, const char *name, int64_t first, int64_t coun
 static status open_all(struct world *w, struct device *dev, struct arena *a,
                        struct mesh_shape shape, enum weights_mode mode)
 {
-    static const struct weight_spec specs[] = { { "a.%d", DT_F32, false, 1, { 100 } },
-                                                { "b.%d", DT_F32, false, 1, { 3 } } };
+    static const struct weight_spec specs[] = {
+        { .name = "a.%d", .dtype = DT_F32, .ndim = 1, .dim = { 100 } },
+        { .name = "b.%d", .dtype = DT_F32, .ndim = 1, .dim = { 3 } },
+    };
     struct weights ws = { 0 };
     struct mesh m = { 0 };
     status st;

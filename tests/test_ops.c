@@ -1,5 +1,6 @@
-/* Every op, reference and CPU or a GPU's, against what PyTorch makes of the same small inputs
- * (golden/make_ops.py), so that the reference is not its own judge.
+/* Every op, of the reference and the CPU or of a GPU, compared with PyTorch's results for the same
+ * small inputs (golden/make_ops.py). This also tests the reference, which checkops takes as
+ * correct.
  *
  *     test_ops GOLDEN [cuda] */
 #include "kernels/table.h"
@@ -14,13 +15,13 @@ static struct device dev;
 static const char *level;
 static const struct tensor none;
 
-static struct tensor made[512]; // memory behind the tensors of one level
+static struct tensor made[512]; // the tensors of one level, to be freed
 static int count;
 
 static struct tensor keep(struct tensor t)
 {
     if (count == (int)COUNT(made)) {
-        printf("more tensors than there is room for\n");
+        printf("more than %d tensors\n", (int)COUNT(made));
         exit(1);
     }
     made[count++] = t;
@@ -31,12 +32,12 @@ static struct tensor fresh(enum dtype dt, struct tensor like)
 {
     struct tensor t = tensor_dims(NULL, dt, like.ndim, like.dim);
 
-    golden_need(device_host_alloc(&dev, &t.data, tensor_bytes(t))); // a GPU sees it, and we do
+    golden_need(device_host_alloc(&dev, &t.data, tensor_bytes(t))); // accessible to host and GPU
     memset(t.data, 0xff, tensor_bytes(t));
     return keep(t);
 }
 
-/* CASE.ARGUMENT as it was recorded. */
+/* The recorded tensor CASE.ARGUMENT. */
 static struct tensor recorded(const char *name, const char *argument)
 {
     char full[128];
@@ -70,7 +71,7 @@ static void compare(const char *name, struct tensor got, struct tensor want, dou
 }
 
 #define IN(argument) recorded(name, argument)
-/* Runs op with its output first, of the dtype of CASE.want. */
+/* Runs op, with the output as its first tensor, and compares it with CASE.want. */
 #define OP(op, tolerance, ...)                                                                     \
     do {                                                                                           \
         const struct tensor want = IN("want"), out = fresh(want.dtype, want);                      \
@@ -80,7 +81,7 @@ static void compare(const char *name, struct tensor got, struct tensor want, dou
     } while (0)
 
 #define F32 (levels_cuda ? 2e-6 : 2e-7) // sums of some dozen terms in another order
-#define FLIPS 2e-3 // bf16: a few values between two neighbours fall to the other side
+#define FLIPS 2e-3                      // bf16: a few values round to the neighbouring number
 
 static void products(void)
 {

@@ -1,29 +1,29 @@
-/* Shares of described machines, and of this one. With "here" as its argument it runs under mpirun
- * and checks what the ranks of this node get. */
+/* Cores chosen on described machines and on this one. With the argument "here" it runs under mpirun
+ * and checks the cores of the ranks on this node. */
 #include "launch/placement.h"
 #include "tests/check.h"
 
 #include <hwloc.h>
 #include <string.h>
 
-static struct placement choose(const char *topology, const char *given, int rank, int size,
+static struct placement choose(const char *topology, const char *allowed, int rank, int size,
                                int threads)
 {
     struct placement_node node = { .topology = topology, .rank = rank, .size = size };
     struct placement p;
 
-    snprintf(node.given, sizeof(node.given), "%s", given);
+    snprintf(node.allowed, sizeof(node.allowed), "%s", allowed);
     CHECK(placement_choose(&p, &node, threads) == ST_OK, "%s", status_line());
     return p;
 }
 
-static void expect(const char *topology, const char *given, int rank, int size, int cores,
+static void expect(const char *topology, const char *allowed, int rank, int size, int cores,
                    int threads, const char *pus)
 {
-    const struct placement p = choose(topology, given, rank, size, 0);
+    const struct placement p = choose(topology, allowed, rank, size, 0);
 
     CHECK(p.cores == cores && p.threads == threads && strcmp(p.pus, pus) == 0,
-          "%s given %s, rank %d of %d: %d cores, %d threads, %s", topology, given, rank, size,
+          "%s, allowed %s, rank %d of %d: %d cores, %d threads, %s", topology, allowed, rank, size,
           p.cores, p.threads, p.pus);
 }
 
@@ -40,7 +40,7 @@ static void test_described(void)
     expect(dual, "", 5, 8, 2, 2, "20-23"); // ranks 4 to 7 in the second socket
     expect(dual, "", 15, 16, 1, 1, "30-31");
     expect(dual, "", 16, 17, 1, 1, "0-31");   // more ranks than cores
-    expect(dual, "8-15", 0, 2, 2, 2, "8-11"); // half of a socket is ours
+    expect(dual, "8-15", 0, 2, 2, 2, "8-11"); // half of a socket is allowed
     expect(dual, "8-15", 1, 2, 2, 2, "12-15");
     expect(dual, "0,2,4,6", 1, 2, 2, 2, "4,6"); // one thread of each core
     expect("pack:1 core:7 pu:1", "", 0, 3, 2, 2, "0-1");
@@ -55,13 +55,13 @@ static void test_described(void)
     node.topology = "a machine";
     CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "no topology");
     node.topology = "pack:1 core:4 pu:1";
-    snprintf(node.given, sizeof(node.given), "x-y");
+    snprintf(node.allowed, sizeof(node.allowed), "x-y");
     CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "no list");
-    snprintf(node.given, sizeof(node.given), "64-65");
+    snprintf(node.allowed, sizeof(node.allowed), "64-65");
     CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "none of its cores");
 }
 
-/* A described machine with a GPU beside each socket, 0000:1b:00.0 and 0000:2b:00.0, as XML. */
+/* A description, as XML, of a machine with a GPU at each socket, 0000:1b:00.0 and 0000:2b:00.0. */
 static char *with_gpus(const char *synthetic)
 {
     static char text[65536];
@@ -94,31 +94,31 @@ static char *with_gpus(const char *synthetic)
     return text;
 }
 
-static void expect_beside(const char *topology, const char *given, const char *gpu, const char *pus)
+static void expect_near(const char *topology, const char *allowed, const char *gpu, const char *pus)
 {
     struct placement_node node = { .topology = topology };
 
-    snprintf(node.given, sizeof(node.given), "%s", given);
-    CHECK(placement_beside(&node, gpu) == ST_OK, "%s", status_line());
-    CHECK(strcmp(node.given, pus) == 0, "beside %s of '%s': '%s', not '%s'", gpu, given, node.given,
-          pus);
+    snprintf(node.allowed, sizeof(node.allowed), "%s", allowed);
+    CHECK(placement_near_gpu(&node, gpu) == ST_OK, "%s", status_line());
+    CHECK(strcmp(node.allowed, pus) == 0, "near %s of '%s': '%s', not '%s'", gpu, allowed,
+          node.allowed, pus);
 }
 
-static void test_beside(void)
+static void test_near_gpu(void)
 {
     const char *const dual = "pack:2 core:8 pu:2", *const gpus = with_gpus(dual);
 
-    expect_beside(gpus, "", "0000:1b:00.0", "0-15");
-    expect_beside(gpus, "", "0000:2b:00.0", "16-31");
-    expect_beside(gpus, "0-3,20-23", "0000:2b:00.0", "20-23");
-    expect_beside(gpus, "0-3", "0000:2b:00.0", "0-3"); // what was asked for is kept
-    expect_beside(gpus, "0-3", "0000:3b:00.0", "0-3"); // not there
-    expect_beside(dual, "0-3", "0000:1b:00.0", "0-3"); // no PCI in sight
-    expect_beside(dual, "", "0000:1b:00.0", "");
+    expect_near(gpus, "", "0000:1b:00.0", "0-15");
+    expect_near(gpus, "", "0000:2b:00.0", "16-31");
+    expect_near(gpus, "0-3,20-23", "0000:2b:00.0", "20-23");
+    expect_near(gpus, "0-3", "0000:2b:00.0", "0-3"); // none close to it: unchanged
+    expect_near(gpus, "0-3", "0000:3b:00.0", "0-3"); // unknown device
+    expect_near(dual, "0-3", "0000:1b:00.0", "0-3"); // no PCI devices
+    expect_near(dual, "", "0000:1b:00.0", "");
 }
 
-/* Together the ranks of this node have every core that the job may use, however mpirun bound them;
- * no two have the same one, unless there are more ranks than cores. */
+/* The ranks of this node together have every core that the job may use, however mpirun bound them;
+ * no core belongs to two ranks, unless there are more ranks than cores. */
 static void test_here(struct world *w)
 {
     struct placement_node node;
@@ -127,7 +127,7 @@ static void test_here(struct world *w)
     hwloc_bitmap_t sum = hwloc_bitmap_alloc(), one = hwloc_bitmap_alloc();
     int cores = 0;
 
-    CHECK(placement_here(w, NULL, &node) == ST_OK, "%s", status_line());
+    CHECK(placement_detect(w, NULL, &node) == ST_OK, "%s", status_line());
     node.threads = 0;
     CHECK(node.size == w->local_size && node.rank == w->local_rank, "%d of %d", node.rank,
           node.size);
@@ -141,7 +141,8 @@ static void test_here(struct world *w)
     }
     cores = w->rank == 0 ? hwloc_bitmap_weight(sum) : 0;
     CHECK(w->rank != 0 || cores >= p.all_cores, "%d of %d cores in use", cores, p.all_cores);
-    CHECK(p.all_cores == (int)world_sum(w, p.all_cores) / w->size, "all see the same cores");
+    CHECK(p.all_cores == (int)world_sum(w, p.all_cores) / w->size,
+          "all ranks have the same number of cores");
     hwloc_bitmap_free(sum);
     hwloc_bitmap_free(one);
     CHECK(placement_memory() > 1 << 20, "%lld bytes", (long long)placement_memory());
@@ -154,7 +155,7 @@ int main(int argc, char **argv)
 
     if (argc == 1) {
         test_described();
-        test_beside();
+        test_near_gpu();
         return check_end("placement");
     }
     if (world_open(&w, &argc, &argv) != ST_OK)

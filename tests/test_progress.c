@@ -1,4 +1,4 @@
-/* Progress with a clock of our own: what a log file gets, and what a terminal. */
+/* Progress output to a log file and to a terminal, with a simulated clock. */
 #include "launch/progress.h"
 #include "tests/check.h"
 
@@ -37,13 +37,13 @@ static char *sampling(bool terminal)
     seconds += 5;
     for (int i = 1; i <= 50; i++) {
         seconds += 4;
-        progress_done(&p, i);
+        progress_update(&p, i);
     }
     progress_stage(&p, "writing", 0, 0, NULL);
     seconds += 1.5;
     progress_end(&p);
-    progress_end(&p); // twice is nothing
-    progress_line(&p, "saved %s", "a.mp4");
+    progress_end(&p); // a second call has no effect
+    progress_print(&p, "saved %s", "a.mp4");
     fclose(out);
     return text;
 }
@@ -93,9 +93,9 @@ static void test_resumed_and_silent(void)
     progress_stage(&p, "sampling", 40, 50, "step");
     for (int i = 41; i <= 50; i++) {
         seconds += 0.1;
-        progress_done(&p, i - 1); // nothing new, no line
-        progress_done(&p, i);
-        progress_done(&p, i);
+        progress_update(&p, i - 1); // no change, no line
+        progress_update(&p, i);
+        progress_update(&p, i);
     }
     progress_end(&p);
     fclose(out);
@@ -106,8 +106,8 @@ static void test_resumed_and_silent(void)
 
     progress_init(&p, stdout, false);
     progress_stage(&p, "nobody", 0, 3, "step");
-    progress_done(&p, 1);
-    progress_line(&p, "should see this");
+    progress_update(&p, 1);
+    progress_print(&p, "should see this");
     progress_end(&p);
     CHECK(p.out == NULL, "silent");
 }

@@ -147,10 +147,10 @@ static void test_refused(void)
     refuse("--quality|11", "must be 0 to 10");
     refuse("--offload_model|maybe", "True or False was expected");
     refuse("--task|t2v-13B", "did you mean t2v-1.3B?");
-    refuse("--task|i2v-14B", "text to video only");
-    refuse("--task|t2v-A14B", "text to video only");
-    refuse("--image|a.png", "--image: this version does text to video only");
-    refuse("--use_prompt_extend", "write the longer prompt yourself");
+    refuse("--task|i2v-14B", "this version does not run it; it runs t2v-1.3B, t2v-14B or t2i-14B");
+    refuse("--task|t2v-A14B", "this version does not run it");
+    refuse("--image|a.png", "--image: task t2v-14B does not take it, nor does another");
+    refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not take it");
     refuse("--prompt|Two|cats", "what to do with 'cats'; a text of several words needs quotes");
     refuse("-n|4", "flags start with two dashes");
     refuse("--ckpt_dir|X|--cuda_sms|78", "--cuda_sms is for --rand_device cuda");
@@ -160,8 +160,8 @@ static void test_refused(void)
     refuse("--ckpt_dir|X|--save_file|a.avi", "a.avi: results are written as .mp4");
     refuse("--ckpt_dir|X|--save_file|a.png", "a .png holds one frame, not 81");
     refuse("--ckpt_dir|X|--contact_sheet|a.jpg", "must end in .png");
-    refuse("--ckpt_dir|X|--task|t2i-14B|--frame_num|5", "makes one picture");
-    refuse("--ckpt_dir|X|--task|t2i-14B|--fps|8", "--fps: task t2i-14B makes a picture");
+    refuse("--ckpt_dir|X|--task|t2i-14B|--frame_num|5", "makes one image");
+    refuse("--ckpt_dir|X|--task|t2i-14B|--fps|8", "--fps: task t2i-14B makes an image");
     CHECK(parse(&r, CMD_BATCH, "a.jsonl|--save_file|x.mp4") == ST_USAGE &&
               strstr(status_line(), "batch does not use --save_file") != NULL,
           "%s", status_line());
@@ -217,7 +217,6 @@ static void test_json(void)
         { "{\"tiled\":1}", "true or false was expected" },
         { "{\"prompt\":1}", "a string was expected" },
         { "{\"size\":\"9*\"}", "write W*H" },
-        { "{\"image\":\"x\"}", "text to video only" },
         { "{\"batch_file\":\"x\"}", "no such key" },
         { "[1]", "a JSON object" },
         { "{\"prompt\":\"x\"", "no JSON at byte" },

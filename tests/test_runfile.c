@@ -10,62 +10,68 @@
 
 static char path[512], other[512];
 
-static struct run_array latent(float *data, int64_t c, int64_t t, int64_t h, int64_t w)
+/* A file of seven arrays, up to five axes, and two texts. `data` holds 16 x 3 x 4 x 6 values. */
+static struct runfile whole(float *data, int64_t *step, const char *request)
 {
-    for (int64_t i = 0; i < c * t * h * w; i++)
+    struct runfile f = { 0 };
+
+    for (int i = 0; i < 16 * 3 * 4 * 6; i++)
         data[i] = (float)(i % 97) * 0.25f - 7;
-    return (struct run_array){ .ndim = 4, .dim = { c, t, h, w }, .data = data };
+    CHECK(runfile_add(&f, "/latents", tensor_of(data, DT_F32, 16, 3, 4, 6)) == ST_OK, "latents");
+    CHECK(runfile_add(&f, "/step", tensor_dims(step, DT_I64, 0, NULL)) == ST_OK, "step");
+    CHECK(runfile_add(&f, "/solver/m0", tensor_of(data, DT_F32, 16, 3, 4, 6)) == ST_OK, "m0");
+    CHECK(runfile_add(&f, "/solver/order", tensor_dims(step, DT_I64, 0, NULL)) == ST_OK, "order");
+    CHECK(runfile_add(&f, "/cond/image/tokens", tensor_of(data, DT_F32, 5, 8)) == ST_OK, "tokens");
+    CHECK(runfile_add(&f, "/cond/hints", tensor_of(data, DT_F32, 2, 8, 3, 4, 6)) == ST_OK, "hints");
+    CHECK(runfile_add(&f, "/cond/lengths", tensor_of(step, DT_I64, 1)) == ST_OK, "lengths");
+    CHECK(runfile_add_text(&f, "request", request) == ST_OK, "request");
+    CHECK(runfile_add_text(&f, "empty", "") == ST_OK, "empty");
+    return f;
 }
 
-static bool equal(const struct run_array *a, const struct run_array *b)
+static bool equal(const struct runfile *got, const struct runfile *want)
 {
-    size_t n = 1;
+    bool same = got->array_count == want->array_count && got->text_count == want->text_count;
 
-    if (a->ndim != b->ndim || memcmp(a->dim, b->dim, sizeof(a->dim)) != 0)
-        return false;
-    for (int i = 0; i < a->ndim; i++)
-        n *= (size_t)a->dim[i];
-    return a->ndim == 0 || memcmp(a->data, b->data, n * sizeof(float)) == 0;
-}
+    for (int i = 0; i < want->array_count && same; i++) {
+        const struct tensor a = want->arrays[i].value;
+        const struct tensor b = runfile_find(got, want->arrays[i].name);
 
-static struct runfile whole(float *data, char *request)
-{
-    struct runfile r = { .step = 7, .order = 2, .request = request, .version = "0.1.0" };
+        same = b.data != NULL && a.dtype == b.dtype && a.ndim == b.ndim &&
+               memcmp(a.dim, b.dim, sizeof(a.dim)) == 0 &&
+               memcmp(a.data, b.data, tensor_bytes(a)) == 0;
+    }
+    for (int i = 0; i < want->text_count && same; i++) {
+        const char *text = runfile_text(got, want->texts[i].name);
 
-    r.noise = latent(data, 16, 3, 4, 6);
-    r.latents = latent(data, 16, 3, 4, 6);
-    r.history[0] = r.history[2] = r.noise;
-    r.cond = (struct run_array){ .ndim = 2, .dim = { 5, 8 }, .data = data };
-    r.uncond = (struct run_array){ .ndim = 2, .dim = { 3, 8 }, .data = data };
-    return r;
+        same = text != NULL && strcmp(text, want->texts[i].text) == 0;
+    }
+    return same;
 }
 
 static void test_round_trip(void)
 {
     static float data[16 * 3 * 4 * 6];
+    int64_t step = 7;
     char *request = malloc(200000);
-    struct runfile r, got;
+    struct runfile f, got;
 
     memset(request, 'x', 199999); // more than an HDF5 header takes
     request[199999] = 0;
-    r = whole(data, request);
-    CHECK(runfile_write(path, &r) == ST_OK, "%s", status_line());
+    f = whole(data, &step, request);
+    CHECK(runfile_write(path, &f) == ST_OK, "%s", status_line());
     CHECK(runfile_read(path, &got) == ST_OK, "%s", status_line());
-    CHECK(equal(&got.noise, &r.noise) && equal(&got.latents, &r.latents), "latents");
-    CHECK(equal(&got.history[0], &r.history[0]) && got.history[1].ndim == 0 &&
-              equal(&got.history[2], &r.history[2]),
-          "history");
-    CHECK(equal(&got.cond, &r.cond) && equal(&got.uncond, &r.uncond), "text");
-    CHECK(got.step == 7 && got.order == 2, "step %lld", (long long)got.step);
-    CHECK(strcmp(got.request, request) == 0, "request of %zu", strlen(got.request));
-    CHECK(strcmp(got.version, "0.1.0") == 0 && got.plan == NULL, "version, plan");
+    CHECK(equal(&got, &f), "%d arrays, %d texts", got.array_count, got.text_count);
+    CHECK(runfile_find(&got, "/noise").data == NULL && runfile_text(&got, "plan") == NULL,
+          "absent");
     runfile_done(&got);
 
-    r.step = 8; // over the old one
-    CHECK(runfile_write(path, &r) == ST_OK, "%s", status_line());
-    CHECK(runfile_read(path, &got) == ST_OK && got.step == 8, "step %lld", (long long)got.step);
+    step = 8; // over the old one
+    CHECK(runfile_write(path, &f) == ST_OK, "%s", status_line());
+    CHECK(runfile_read(path, &got) == ST_OK && equal(&got, &f), "%s", status_line());
     runfile_done(&got);
     CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
+    runfile_done(&f);
     free(request);
 }
 
@@ -74,19 +80,20 @@ static void test_frames(void)
     static uint8_t rgb[3 * 4 * 6 * 3];
     static float data[16 * 3 * 4 * 6];
     uint8_t back[5 * 4 * 6 * 3];
-    struct runfile r = whole(data, "{}"), got;
+    int64_t step = 7;
+    struct runfile whole_file = whole(data, &step, "{}"), got;
     struct run_frames *f = NULL;
     hid_t file, set;
 
     for (size_t i = 0; i < sizeof(rgb); i++)
         rgb[i] = (uint8_t)(i * 7);
-    CHECK(runfile_write(path, &r) == ST_OK, "%s", status_line());
+    CHECK(runfile_write(path, &whole_file) == ST_OK, "%s", status_line());
     CHECK(run_frames_open(&f, path, 5, 4, 6) == ST_OK, "%s", status_line());
     CHECK(run_frames_put(f, rgb, 3) == ST_OK, "%s", status_line());
     CHECK(scratch_entries() == 2, "a copy while frames come, %d entries", scratch_entries());
     run_frames_close(f); // the job dies here
     CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
-    CHECK(runfile_read(path, &got) == ST_OK && got.step == 7, "%s", status_line());
+    CHECK(runfile_read(path, &got) == ST_OK && equal(&got, &whole_file), "%s", status_line());
     runfile_done(&got);
 
     CHECK(run_frames_open(&f, path, 5, 4, 6) == ST_OK, "%s", status_line());
@@ -94,10 +101,15 @@ static void test_frames(void)
           status_line());
     CHECK(run_frames_finish(f) == ST_OK, "%s", status_line());
     run_frames_close(f);
-    CHECK(runfile_set_timings(path, "{\"text\":1.5}") == ST_OK, "%s", status_line());
+    CHECK(runfile_set_text(path, "timings", "{\"text\":1.5}") == ST_OK, "%s", status_line());
+    CHECK(runfile_set_text(path, "empty", "no more") == ST_OK, "%s", status_line());
     CHECK(runfile_read(path, &got) == ST_OK, "%s", status_line());
-    CHECK(got.timings != NULL && strcmp(got.timings, "{\"text\":1.5}") == 0, "timings");
-    CHECK(equal(&got.noise, &r.noise), "noise beside frames");
+    CHECK(strcmp(runfile_text(&got, "timings"), "{\"text\":1.5}") == 0, "timings");
+    CHECK(strcmp(runfile_text(&got, "empty"), "no more") == 0, "a text replaced");
+    CHECK(runfile_find(&got, "/latents").data != NULL, "latents beside frames");
+    const struct tensor frames = runfile_find(&got, "/frames");
+    CHECK(frames.dtype == DT_U8 && frames.ndim == 4 && frames.dim[0] == 5 && frames.data == NULL,
+          "frames are listed as %s", tensor_text(frames));
     runfile_done(&got);
     file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     set = H5Dopen2(file, "/frames", H5P_DEFAULT);
@@ -108,17 +120,19 @@ static void test_frames(void)
     H5Dclose(set);
     H5Fclose(file);
     CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
+    runfile_done(&whole_file);
 }
 
 /* Every cut of the file fails with a line that names it, and nothing crashes. */
 static void test_cut(void)
 {
     static float data[16 * 3 * 4 * 6];
-    struct runfile r = whole(data, "{\"a\":1}"), got;
+    int64_t step = 7;
+    struct runfile f = whole(data, &step, "{\"a\":1}"), got;
     struct stat there;
     long wrong = 0;
 
-    CHECK(runfile_write(path, &r) == ST_OK, "%s", status_line());
+    CHECK(runfile_write(path, &f) == ST_OK, "%s", status_line());
     CHECK(stat(path, &there) == 0, "stat");
     for (off_t size = there.st_size - 1; size >= 0; size -= size > 4096 ? 61 : 7) {
         CHECK(truncate(path, size) == 0, "truncate");
@@ -128,9 +142,11 @@ static void test_cut(void)
     CHECK(wrong == 0, "%ld cuts were not refused", wrong);
     CHECK(runfile_read(scratch_path("nowhere/a.h5"), &got) == ST_IO, "missing");
     CHECK(strstr(status_line(), "No such file") != NULL, "%s", status_line());
+    runfile_done(&f);
 }
 
-/* One data set of any type and shape; raw: without writing it, so that the file lacks the bytes. */
+/* One data set of any type and shape; without data it is not written, so that the file lacks the
+ * bytes. */
 static void make(const char *name, hid_t type, int ndim, const hsize_t *dims, const void *data)
 {
     const hid_t file = H5Fcreate(other, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -146,54 +162,132 @@ static void make(const char *name, hid_t type, int ndim, const hsize_t *dims, co
 
 static void refuse(const char *what)
 {
-    struct runfile got = { .step = 123 };
+    struct runfile got = { .array_count = 123 };
     const status st = runfile_read(other, &got);
 
     CHECK(st == ST_FORMAT && strstr(status_line(), what) != NULL, "%s: %d, %s", what, st,
           status_line());
-    CHECK(got.step == 123 && got.noise.data == NULL, "outputs are left alone");
+    CHECK(got.array_count == 123 && got.arrays == NULL, "outputs are left alone");
 }
 
 static void test_hostile(void)
 {
     float values[24] = { 1, 2, 3 };
-    double wide[24] = { 1.5 };
-    int64_t step = -3;
-    struct runfile got;
+    double wide[2] = { 1.5, 1e300 };
 
-    make("/noise", H5T_NATIVE_INT64, 4, (hsize_t[]){ 1, 1, 1, 1 }, &step);
-    refuse("/noise holds no floats");
-    make("/noise", H5T_NATIVE_FLOAT, 3, (hsize_t[]){ 2, 3, 4 }, values);
-    refuse("/noise has 3 axes; 4 were expected");
-    make("/latents", H5T_NATIVE_FLOAT, 4, (hsize_t[]){ 1 << 14, 1 << 14, 1 << 14, 1 << 14 }, NULL);
-    refuse("/latents");
-    make("/latents", H5T_NATIVE_FLOAT, 4, (hsize_t[]){ 16, 21, 60, 104 }, NULL);
+    make("/a", H5T_NATIVE_FLOAT, 4, (hsize_t[]){ 1 << 14, 1 << 14, 1 << 14, 1 << 14 }, NULL);
+    refuse("/a: axis 2 has 16384 elements");
+    make("/a", H5T_NATIVE_FLOAT, 4, (hsize_t[]){ 16, 21, 60, 104 }, NULL);
     refuse("the file holds 0 of it");
+    make("/a", H5T_NATIVE_FLOAT, 2, (hsize_t[]){ 4, 0 }, NULL);
+    refuse("/a: axis 1 has 0 elements");
     values[5] = NAN;
-    make("/noise", H5T_NATIVE_FLOAT, 4, (hsize_t[]){ 1, 2, 3, 4 }, values);
+    make("/a", H5T_NATIVE_FLOAT, 4, (hsize_t[]){ 1, 2, 3, 4 }, values);
     refuse("value 5 is not finite");
-    make("/step", H5T_NATIVE_INT64, 0, NULL, &step);
-    refuse("/step is -3");
-    make("/step", H5T_NATIVE_FLOAT, 0, NULL, values);
-    refuse("/step holds no integers");
-    make("/step", H5T_NATIVE_INT64, 1, (hsize_t[]){ 24 }, NULL);
-    refuse("/step has 1 axes; 0 were expected");
+    make("/a", H5T_NATIVE_DOUBLE, 1, (hsize_t[]){ 2 }, wide); // too large for f32
+    refuse("value 1 is not finite");
+}
 
-    make("/noise", H5T_NATIVE_DOUBLE, 4, (hsize_t[]){ 1, 2, 3, 4 }, wide); // as numpy writes it
-    CHECK(runfile_read(other, &got) == ST_OK && got.noise.data[0] == 1.5f, "%s", status_line());
+/* What others may have in their files: read as numbers, or listed without data. */
+static void test_foreign(void)
+{
+    const float values[24] = { 1, 2, 3 };
+    const double wide[24] = { 1.5 };
+    const int16_t small[3] = { 1, -2, 3 };
+    struct runfile got;
+    struct tensor t;
+    hid_t text;
+
+    make("/a", H5T_NATIVE_DOUBLE, 4, (hsize_t[]){ 1, 2, 3, 4 }, wide); // as numpy writes it
+    CHECK(runfile_read(other, &got) == ST_OK, "%s", status_line());
+    t = runfile_find(&got, "/a");
+    CHECK(t.dtype == DT_F32 && ((float *)t.data)[0] == 1.5f, "%s", tensor_text(t));
     runfile_done(&got);
+    make("/a", H5T_NATIVE_INT16, 1, (hsize_t[]){ 3 }, small);
+    CHECK(runfile_read(other, &got) == ST_OK, "%s", status_line());
+    t = runfile_find(&got, "/a");
+    CHECK(t.dtype == DT_I64 && ((int64_t *)t.data)[1] == -2, "%s", tensor_text(t));
+    runfile_done(&got);
+    make("/a", H5T_NATIVE_FLOAT, 6, (hsize_t[]){ 1, 1, 1, 2, 3, 4 }, values);
+    CHECK(runfile_read(other, &got) == ST_OK, "%s", status_line());
+    CHECK(got.array_count == 1 && runfile_find(&got, "/a").data == NULL, "six axes");
+    runfile_done(&got);
+    text = H5Tcopy(H5T_C_S1);
+    H5Tset_size(text, 8);
+    make("/a", text, 1, (hsize_t[]){ 3 }, wide);
+    H5Tclose(text);
+    CHECK(runfile_read(other, &got) == ST_OK, "%s", status_line());
+    CHECK(runfile_find(&got, "/a").data == NULL, "an array of texts");
+    runfile_done(&got);
+    make("/a b", H5T_NATIVE_FLOAT, 1, (hsize_t[]){ 3 }, values);
+    CHECK(runfile_read(other, &got) == ST_OK && got.array_count == 0, "%s", status_line());
+    runfile_done(&got);
+}
+
+/* Groups that contain themselves, many objects, one array under many names, other files' arrays. */
+static void test_links(void)
+{
+    float values[1024] = { 1 };
+    const hsize_t dim = 1024;
+    struct runfile got;
+    hid_t file, group, list, space;
+    char name[32];
+
+    make("/a", H5T_NATIVE_FLOAT, 1, &dim, values);
+    file = H5Fopen(other, H5F_ACC_RDWR, H5P_DEFAULT);
+    H5Lcreate_external(path, "/latents", file, "/external", H5P_DEFAULT, H5P_DEFAULT);
+    H5Lcreate_soft("/a", file, "/soft", H5P_DEFAULT, H5P_DEFAULT);
+    H5Fclose(file);
+    CHECK(runfile_read(other, &got) == ST_OK && got.array_count == 1, "%s", status_line());
+    runfile_done(&got);
+
+    file = H5Fopen(other, H5F_ACC_RDWR, H5P_DEFAULT);
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof(name), "/again%d", i);
+        H5Lcreate_hard(file, "/a", file, name, H5P_DEFAULT, H5P_DEFAULT);
+    }
+    H5Fclose(file);
+    refuse("more bytes than the file has");
+
+    file = H5Fcreate(other, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    group = H5Gcreate2(file, "/g", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    H5Lcreate_hard(file, "/g", file, "/g/g", H5P_DEFAULT, H5P_DEFAULT);
+    H5Lcreate_hard(file, "/g", file, "/g/h", H5P_DEFAULT, H5P_DEFAULT);
+    H5Gclose(group);
+    H5Fclose(file);
+    refuse("at most 4 groups inside each other");
+
+    file = H5Fcreate(other, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    for (int i = 0; i < 1025; i++) {
+        snprintf(name, sizeof(name), "/g%d", i);
+        H5Gclose(H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    }
+    H5Fclose(file);
+    refuse("at most 1024 arrays and groups");
+
+    file = H5Fcreate(other, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    list = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_external(list, path, 0, sizeof(values));
+    space = H5Screate_simple(1, &dim, NULL);
+    H5Dclose(H5Dcreate2(file, "/a", H5T_NATIVE_FLOAT, space, H5P_DEFAULT, list, H5P_DEFAULT));
+    H5Sclose(space);
+    H5Pclose(list);
+    H5Fclose(file);
+    refuse("/a is stored in another file");
 }
 
 static void test_not_written(void)
 {
     static float data[16 * 3 * 4 * 6];
-    struct runfile r = whole(data, "{}");
+    int64_t step = 7;
+    struct runfile f = whole(data, &step, "{}");
 
-    CHECK(runfile_write(scratch_path("nowhere/a.h5"), &r) == ST_IO, "%s", status_line());
+    CHECK(runfile_write(scratch_path("nowhere/a.h5"), &f) == ST_IO, "%s", status_line());
     CHECK(mkfifo(scratch_path("fifo"), 0600) == 0, "fifo");
-    CHECK(runfile_write(scratch_path("fifo"), &r) == ST_USAGE, "%s", status_line());
+    CHECK(runfile_write(scratch_path("fifo"), &f) == ST_USAGE, "%s", status_line());
     unlink(scratch_path("fifo"));
-    CHECK(runfile_write(scratch, &r) == ST_USAGE, "%s", status_line());
+    CHECK(runfile_write(scratch, &f) == ST_USAGE, "%s", status_line());
+    runfile_done(&f);
 }
 
 int main(void)
@@ -206,6 +300,8 @@ int main(void)
     test_frames();
     test_cut();
     test_hostile();
+    test_foreign();
+    test_links();
     test_not_written();
     unlink(path);
     unlink(other);

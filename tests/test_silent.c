@@ -1,7 +1,9 @@
-/* Ranks that fail in the middle: what the others do then. The argument says how:
- *   silent   rank 1 stops answering: ST_PEER after the deadline, with a line that names it
- *   exit     rank 1 leaves without a word, kill: it is killed; abort: it ends the job
- * Only `silent` ends by itself; the others must be ended by the launcher. */
+/* Rank 1 fails between two collectives; what do the other ranks do? The argument says how it fails:
+ *   silent   it stops responding: the others give ST_PEER after the deadline, with a line naming it
+ *   exit     it exits without calling MPI_Finalize
+ *   kill     it is killed by a signal
+ *   abort    it calls world_abort
+ * With `silent` the ranks end by themselves; otherwise the launcher ends them. */
 #include "kernels/table.h"
 #include "parallel/group.h"
 
@@ -11,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static void misbehave(struct world *w, const char *how)
+static void fail_as(struct world *w, const char *how)
 {
     if (strcmp(how, "silent") == 0)
         for (;;)
@@ -41,14 +43,14 @@ int main(int argc, char **argv)
     if (device_open_cpu(&dev, 1, &table_ref, 0) != ST_OK ||
         group_open(&g, "ulysses", &w, &dev, 0, NULL, 0) != ST_OK)
         return 1;
-    for (int turn = 0; turn < 100; turn++) {
+    for (int i = 0; i < 100; i++) {
         struct transfer t = { 0 };
         char word[4] = "";
-        if (turn == 3 && w.rank == 1)
-            misbehave(&w, argv[1]);
-        if (turn == 5 && strcmp(argv[1], "silent") == 0)
+        if (i == 3 && w.rank == 1)
+            fail_as(&w, argv[1]);
+        if (i == 5 && strcmp(argv[1], "silent") == 0)
             g.deadline_s = 1; // the first broadcast from rank 1; a slow rank is given more time
-        st = group_broadcast(&g, &t, word, sizeof(word), turn % w.size);
+        st = group_broadcast(&g, &t, word, sizeof(word), i % w.size);
         if (st == ST_OK)
             st = transfer_wait(&t);
         if (st != ST_OK) {
@@ -56,5 +58,5 @@ int main(int argc, char **argv)
             world_abort(&w, st);
         }
     }
-    return 0; // nobody may get here
+    return 0; // must not be reached
 }

@@ -1,4 +1,4 @@
-/* Sigma lists, timesteps and solver states against the official schedulers. */
+/* Sigma lists, timesteps and the sample after every step, compared with the official schedulers. */
 #include "kernels/table.h"
 #include "model/sampling/schedule.h"
 #include "tests/check.h"
@@ -12,16 +12,16 @@
 static struct device dev;
 static float *start;
 
-/* Velocities of up to 50 steps, the two sides of guidance. */
+/* Velocities of up to 50 steps for both CFG branches: independent from step to step; smooth. */
 static struct velocities {
     float *cond, *uncond;
-} jumping, drifting;
+} rough, smooth;
 
 static double worst; // relative error of all states
 
-/* Walks on to step `to`, noting x after each. */
-static void walk(struct solver *s, struct tensor x, const struct velocities *v, bool guided, int to,
-                 float *states)
+/* Runs the solver up to step `to` and records x after each step. */
+static void run_steps(struct solver *s, struct tensor x, const struct velocities *v, bool guided,
+                      int to, float *states)
 {
     while (s->step < to) {
         struct tensor c = tensor_of(v->cond + s->step * COLS, DT_F32, 1, COLS), u = { 0 };
@@ -33,7 +33,7 @@ static void walk(struct solver *s, struct tensor x, const struct velocities *v, 
     }
 }
 
-/* Through every step, then again with the history moved into a second solver halfway. */
+/* Runs all steps; then again, with the history copied into a second solver halfway. */
 static void check_states(const struct schedule *schedule, const struct velocities *v, bool guided,
                          const float *want, const char *name)
 {
@@ -47,7 +47,7 @@ static void check_states(const struct schedule *schedule, const struct velocitie
     golden_need(arena_take(&a, &x, DT_F32, 1, COLS));
     golden_need(solver_init(&s, schedule, &a, 1, COLS));
     memcpy(x.data, start, COLS * sizeof(float));
-    walk(&s, x, v, guided, steps, states);
+    run_steps(&s, x, v, guided, steps, states);
     for (int i = 0; i < steps; i++) {
         const double d = check_distance(states + i * COLS, want + i * COLS, COLS);
 
@@ -57,7 +57,7 @@ static void check_states(const struct schedule *schedule, const struct velocitie
 
     golden_need(solver_init(&s, schedule, &a, 1, COLS));
     memcpy(x.data, start, COLS * sizeof(float));
-    walk(&s, x, v, guided, half, again);
+    run_steps(&s, x, v, guided, half, again);
     golden_need(solver_init(&t, schedule, &a, 1, COLS));
     const struct tensor old[] = { s.m[0], s.m[1], s.last }, new[] = { t.m[0], t.m[1], t.last };
     for (int i = 0; i < SOLVER_STATE; i++) {
@@ -66,11 +66,11 @@ static void check_states(const struct schedule *schedule, const struct velocitie
     }
     t.step = s.step;
     t.order = s.order;
-    memset(s.next.data, 0xff, COLS * sizeof(float)); // NaN: scratch carries nothing over a step
+    memset(s.next.data, 0xff, COLS * sizeof(float)); // NaN: scratch must not be used across steps
     memset(t.next.data, 0xff, COLS * sizeof(float));
-    walk(&t, x, v, guided, steps, again);
+    run_steps(&t, x, v, guided, steps, again);
     CHECK(memcmp(states, again, (size_t)steps * COLS * sizeof(float)) == 0,
-          "%s: the walk taken up after step %d ends elsewhere", name, half);
+          "%s: the run resumed after step %d gives another result", name, half);
     arena_done(&a);
 }
 
@@ -78,7 +78,7 @@ static void check_solver(struct golden *g, enum solver_kind kind, int steps, int
 {
     struct schedule s = { 0 };
     char name[64];
-    float *sigma = NULL, *timestep = NULL, *states = NULL, *smooth = NULL;
+    float *sigma = NULL, *timestep = NULL, *states = NULL, *smooth_states = NULL;
     int64_t n = 0;
 
     snprintf(name, sizeof(name), "%s.%d.%d", solver_name(kind), steps, shift);
@@ -93,18 +93,18 @@ static void check_solver(struct golden *g, enum solver_kind kind, int steps, int
         const bool guided = shift == 5 || shift == 16;
 
         states = golden_f32(g, NULL, "states.%s", name);
-        smooth = golden_f32(g, NULL, "smooth.%s", name);
-        check_states(&s, &jumping, guided, states, name);
-        check_states(&s, &drifting, guided, smooth, name);
+        smooth_states = golden_f32(g, NULL, "smooth.%s", name);
+        check_states(&s, &rough, guided, states, name);
+        check_states(&s, &smooth, guided, smooth_states, name);
     }
     free(sigma);
     free(timestep);
     free(states);
-    free(smooth);
+    free(smooth_states);
     schedule_done(&s);
 }
 
-/* The lists that users see in the official program's logs. */
+/* The lists of timesteps that the official program logs. */
 static const struct {
     enum solver_kind kind;
     int steps;
@@ -166,7 +166,7 @@ static void check_refusals(void)
     CHECK(schedule_init(&s, SOLVER_UNIPC, 5, NAN) == ST_USAGE, "shift NaN");
     CHECK(solver_parse(&kind, "ddim") == ST_USAGE && strstr(status_line(), "dpm++") != NULL, "%s",
           status_line());
-    CHECK(solver_parse(&kind, "dpm++") == ST_OK && kind == SOLVER_DPMPP, "dpm++ is known");
+    CHECK(solver_parse(&kind, "dpm++") == ST_OK && kind == SOLVER_DPMPP, "dpm++ is not known");
 }
 
 int main(int argc, char **argv)
@@ -178,10 +178,10 @@ int main(int argc, char **argv)
         return 1;
     g = golden_open(argv[1], "solver.safetensors");
     start = golden_f32(&g, NULL, "start");
-    jumping.cond = golden_f32(&g, NULL, "cond");
-    jumping.uncond = golden_f32(&g, NULL, "uncond");
-    drifting.cond = golden_f32(&g, NULL, "smooth_cond");
-    drifting.uncond = golden_f32(&g, NULL, "smooth_uncond");
+    rough.cond = golden_f32(&g, NULL, "cond");
+    rough.uncond = golden_f32(&g, NULL, "uncond");
+    smooth.cond = golden_f32(&g, NULL, "smooth_cond");
+    smooth.uncond = golden_f32(&g, NULL, "smooth_uncond");
     for (int pass = 0; pass < 2; pass++) {
         struct table table = table_ref;
 
@@ -200,10 +200,10 @@ int main(int argc, char **argv)
     check_lists();
     check_refusals();
     free(start);
-    free(jumping.cond);
-    free(jumping.uncond);
-    free(drifting.cond);
-    free(drifting.uncond);
+    free(rough.cond);
+    free(rough.uncond);
+    free(smooth.cond);
+    free(smooth.uncond);
     golden_close(&g);
     printf("solver states: relative error %.2g at most\n", worst);
     return check_end("solver");

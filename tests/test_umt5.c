@@ -1,4 +1,4 @@
-/* The text encoder against the official one (golden/make_umt5.py), and what a plan says of it.
+/* The text encoder compared with the official one (golden/make_umt5.py), and its plan with a run.
  *
  *     test_umt5 GOLDEN [cuda] */
 #include "kernels/table.h"
@@ -19,16 +19,17 @@ static const int lengths[PROMPTS] = { 1, 7, 100, 512 };
 
 #define MEMORY ((size_t)2 << 20)
 
-/* Weights by formula; counts what is asked for, and fails at the n-th time when told to. */
+/* Weights from a formula; counts the reads, and fails at read `fail_at`. */
 struct formula {
-    int reads, rows; // all, and those of the embedding table
-    int asked[1300]; // per token
-    int fail_at;     // 0 never
+    int reads, rows;     // all reads, and reads of rows of the embedding table
+    int row_reads[1300]; // per token
+    int fail_at;         // 0: never
 };
 
-static status formula_read(void *payload, const char *name, int64_t first, int64_t count,
-                           enum dtype dt, void *dst)
+static status formula_read(void *payload, const struct weight_spec *spec, const char *name,
+                           int64_t first, int64_t count, void *dst)
 {
+    const enum dtype dt = spec->dtype;
     const char *end = strrchr(name, '.');
     const bool norm = strstr(name, "norm") != NULL;
     const float scale = norm                                ? 0.25f
@@ -41,9 +42,9 @@ static status formula_read(void *payload, const char *name, int64_t first, int64
     if (++f->reads == f->fail_at)
         return fail(ST_IO, "read %d fails", f->reads);
     if (strcmp(name, "token_embedding.weight") == 0) {
-        CHECK(first % config.dim == 0 && count == config.dim, "not one row was asked for");
+        CHECK(first % config.dim == 0 && count == config.dim, "the read is not one row");
         f->rows++;
-        f->asked[first / config.dim]++;
+        f->row_reads[first / config.dim]++;
     }
     for (int64_t i = 0; i < count; i++) {
         const float u = scale * dit_value(seed, first + i), v = norm ? bf16_round(1 + u) : u;
@@ -56,7 +57,7 @@ static status formula_read(void *payload, const char *name, int64_t first, int64
     return ST_OK;
 }
 
-/* As tokens() in make_umt5.py. */
+/* The same as tokens() in make_umt5.py. */
 static int *make_tokens(int length)
 {
     const uint64_t seed = dit_seed("tokens");
@@ -68,7 +69,7 @@ static int *make_tokens(int length)
     return ids;
 }
 
-/* One device with memory, and the prompts. */
+/* A device, memory, and the prompts. */
 struct bench {
     struct device dev;
     struct arena a;
@@ -93,7 +94,7 @@ static void bench_open(struct bench *b, const struct table *table, size_t memory
 
 static void bench_close(struct bench *b)
 {
-    CHECK(b->a.used == 0, "%zu bytes were not given back", b->a.used);
+    CHECK(b->a.used == 0, "%zu bytes were not released", b->a.used);
     for (int i = 0; i < PROMPTS; i++) {
         free(b->ids[i]);
         free(b->out[i]);
@@ -134,13 +135,13 @@ static void check_golden(struct golden *g, const struct table *table, enum dtype
             int64_t odd = 0; // values with more than bf16's digits
             for (int64_t k = 0; k < n; k++)
                 odd += bf16_round(b.out[i][k]) != b.out[i][k];
-            CHECK(odd == 0, "%s: %lld values are no bf16", what, (long long)odd);
+            CHECK(odd == 0, "%s: %lld values are not bf16", what, (long long)odd);
             // Both round the same values at the same places. They differ where a sum in another
-            // order falls to the other side, which is seldom: on the CPU, whose orders are
-            // PyTorch's, short prompts come out equal.
+            // order rounds to the neighbouring value, which is rare: on the CPU, where the order
+            // is PyTorch's, short prompts give equal bits.
             CHECK(ours <= (lengths[i] < 10 && !levels_cuda ? 0 : 0.5 * theirs),
                   "%s: %.3g from the official bf16, which is %.3g from fp32", what, ours, theirs);
-            printf("%s: %.2g from the official bf16, which is %.2g from fp32, as ours is %.2g\n",
+            printf("%s: %.2g from the official bf16; distance to fp32: official %.2g, ours %.2g\n",
                    what, ours, theirs, check_distance(b.out[i], full, n));
         }
         free(full);
@@ -169,7 +170,7 @@ static void check_alone(const struct table *table, enum dtype cdt)
     bench_close(&alone);
 }
 
-/* Each block once for all prompts, each embedding once. */
+/* Each block is read once for all prompts, each embedding once. */
 static void check_reads(const struct table *table)
 {
     struct bench b;
@@ -178,8 +179,8 @@ static void check_reads(const struct table *table)
     bench_open(&b, table, MEMORY, false);
     golden_need(encode(&b, DT_F32, DT_BF16, 0, PROMPTS));
     for (int64_t i = 0; i < config.vocab; i++) {
-        twice += b.formula.asked[i] > 1;
-        tokens += b.formula.asked[i] > 0;
+        twice += b.formula.row_reads[i] > 1;
+        tokens += b.formula.row_reads[i] > 0;
     }
     CHECK(twice == 0 && tokens > 100 && tokens < 620, "%d embeddings read, %d more than once",
           tokens, twice);
@@ -188,7 +189,7 @@ static void check_reads(const struct table *table)
     bench_close(&b);
 }
 
-/* The plan device needs neither tokens nor weights, and counts what a run takes. */
+/* The plan device needs no tokens or weights, and has the peak bytes and FLOPs of a real run. */
 static void check_plan(const struct table *table, enum dtype cdt, enum dtype stored)
 {
     struct bench b, plan;
@@ -198,9 +199,9 @@ static void check_plan(const struct table *table, enum dtype cdt, enum dtype sto
     golden_need(encode(&b, cdt, stored, 0, PROMPTS));
     golden_need(umt5_encode(&config, &plan.dev, &plan.a, cdt, (struct weight_source){ 0 }, stored,
                             NULL, PROMPTS, NULL, lengths, NULL));
-    CHECK(plan.a.peak == b.a.peak && plan.a.peak > 0, "planned %zu bytes, took %zu", plan.a.peak,
+    CHECK(plan.a.peak == b.a.peak && plan.a.peak > 0, "planned %zu bytes, used %zu", plan.a.peak,
           b.a.peak);
-    CHECK(plan.dev.flops == b.dev.flops && plan.dev.flops > 0, "planned %g FLOPs, took %g",
+    CHECK(plan.dev.flops == b.dev.flops && plan.dev.flops > 0, "planned %g FLOPs, used %g",
           plan.dev.flops, b.dev.flops);
 
     const size_t enough = b.a.peak;
@@ -227,18 +228,20 @@ static void check_faults(const struct table *table)
     for (int reads = b.formula.reads, n = 1; n <= reads; n++) {
         b.formula.reads = 0;
         b.formula.fail_at = n;
-        CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_IO, "read %d of %d failed unseen", n, reads);
+        CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_IO,
+              "the failure of read %d of %d was not reported", n, reads);
     }
     b.formula.fail_at = 0;
     b.ids[1][3] = (int)config.vocab;
-    CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_FORMAT, "a token beyond the vocabulary was taken");
+    CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_FORMAT,
+          "a token outside the vocabulary was accepted");
     CHECK(strstr(status_line(), "1300") != NULL, "unclear line: %s", status_line());
     b.ids[1][3] = -1;
-    CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_FORMAT, "token -1 was taken");
+    CHECK(encode(&b, DT_F32, DT_F32, 1, 1) == ST_FORMAT, "token -1 was accepted");
     other.buckets = 64;
     CHECK(umt5_encode(&other, &b.dev, &b.a, DT_F32, b.source, DT_F32, NULL, 1,
                       (const int *const *)b.ids, lengths, b.out) == ST_FORMAT,
-          "64 buckets were taken");
+          "64 buckets were accepted");
     bench_close(&b);
 }
 

@@ -1,8 +1,10 @@
-/* The VAE: against the official code's results (tests/golden/make_vae.py), on any number of ranks
- * against one, frames against pixels, and its memory against a run on the plan device.
+/* The VAE: against results of the official code (tests/golden/make_vae.py), several ranks against
+ * one, u8 frames against f32 pixels, and memory, FLOPs and messages against a run on the plan
+ * device.
  *
  *     test_vae GOLDEN ref|cpu|cuda|plain */
 #include "kernels/table.h"
+#include "model/vae/vae_part.h"
 #include "parallel/world.h"
 #include "runtime/tensorfile.h"
 #include "tests/levels.h"
@@ -26,51 +28,46 @@ static const struct golden goldens[] = {
 
 static struct vae_config config_of(const struct golden *g)
 {
-    struct vae_config c = preset_find("t2v-1.3B")->config.vae;
+    struct vae_config c = *(const struct vae_config *)part_variant(&part_vae, "wan2.1");
 
     c.base = c.decoder_base = g->base;
     c.z = g->z;
     return c;
 }
 
-/* One side of a comparison: ranks, their device and memory, and the VAE on them. The device is
- * borrowed. */
-struct side {
+/* A group, its device (borrowed) and memory, and a VAE with random weights on them. */
+struct fixture {
     struct world world;
     struct group group;
     struct device *dev;
     struct arena weights, step;
     struct vae vae;
-    struct vae_random random;
 };
 
 /* weights, step: bytes of the arenas, of no account on the plan device. */
-static void side_open(struct side *s, const struct golden *g, size_t weights, size_t step)
+static void fixture_open(struct fixture *s, const struct golden *g, size_t weights, size_t step)
 {
     const struct vae_config config = config_of(g);
-
-    CHECK(vae_random_open(&s->random, &config) == ST_OK, "%s", status_line());
     CHECK(arena_init(&s->weights, s->dev, "weights", weights) == ST_OK, "%s", status_line());
     CHECK(arena_init(&s->step, s->dev, "step", step) == ST_OK, "%s", status_line());
     CHECK(vae_open(&s->vae, &config, &s->group, s->dev, &s->weights, DT_F32, true, true,
-                   vae_random_source(&s->random)) == ST_OK,
+                   vae_random_source()) == ST_OK,
           "%s", status_line());
 }
 
-static void side_close(struct side *s)
+static void fixture_close(struct fixture *s)
 {
     vae_close(&s->vae);
-    vae_random_close(&s->random);
     arena_done(&s->weights);
     arena_done(&s->step);
     group_close(&s->group);
 }
 
-/* Frames as they come, one behind the other. */
+/* The frames that the sink got so far, one after the other. */
 struct frames {
     uint8_t *rgb;
-    int64_t bytes, room;
-    bool planned; // there are none to look at
+    int64_t bytes, capacity;
+    bool planned; // plan device: there is no data
 };
 
 static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
@@ -78,7 +75,7 @@ static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int6
     struct frames *f = payload;
     const int64_t bytes = count * h * w * 3;
 
-    if (f->bytes + bytes > f->room)
+    if (f->bytes + bytes > f->capacity)
         return fail(ST_USAGE, "more frames than the video has");
     if (!f->planned)
         memcpy(f->rgb + f->bytes, rgb, (size_t)bytes);
@@ -86,7 +83,7 @@ static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int6
     return ST_OK;
 }
 
-/* What one run gives, decoded on rank 0 only. */
+/* The results of one run; decoded only on rank 0. */
 struct result {
     float *decoded, *encoded;
     int64_t decoded_count, encoded_count;
@@ -95,7 +92,7 @@ struct result {
 };
 
 /* Decodes and encodes the first t latent frames. */
-static void run(struct side *s, const struct golden *g, int64_t t, struct result *r)
+static void run(struct fixture *s, const struct golden *g, int64_t t, struct result *r)
 {
     const int64_t frames = 4 * t - 3, px = frames * g->h * 8 * g->w * 8 * 3;
     const int64_t latents = t * g->h * g->w * g->z;
@@ -106,7 +103,7 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
     snprintf(name, sizeof(name), "%s.pixels", g->name);
     float *pixels = random_input(name, px, 1);
     struct frames sink = { .rgb = malloc((size_t)px),
-                           .room = px,
+                           .capacity = px,
                            .planned = s->dev->kind == DEVICE_PLAN };
 
     *r = (struct result){ .decoded = calloc((size_t)px, sizeof(float)),
@@ -125,7 +122,7 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
           "%s", status_line());
     r->encode_peak = s->step.peak;
     r->weights_peak = s->weights.peak;
-    CHECK(s->step.used == 0, "%zu bytes were not given back", s->step.used);
+    CHECK(s->step.used == 0, "%zu bytes were not released", s->step.used);
     r->flops = s->dev->flops;
     r->sent = s->group.sent;
     r->messages = s->group.messages;
@@ -137,11 +134,11 @@ static void run(struct side *s, const struct golden *g, int64_t t, struct result
               (long long)px);
         for (int64_t i = 0; i < sink.bytes && s->dev->kind != DEVICE_PLAN; i++) {
             const float x = r->decoded[i] < -1 ? -1 : r->decoded[i] > 1 ? 1 : r->decoded[i];
-            const double value = ((double)x + 1) / 2 * 255, off = value - sink.rgb[i];
+            const double value = ((double)x + 1) / 2 * 255, error = value - sink.rgb[i];
 
-            wrong += off < -1e-3 || off > 1 + 1e-3;
+            wrong += error < -1e-3 || error > 1 + 1e-3;
         }
-        CHECK(wrong == 0, "%lld bytes of frames are not the pixels", (long long)wrong);
+        CHECK(wrong == 0, "%lld bytes of frames differ from the pixels", (long long)wrong);
     }
     free(latent);
     free(pixels);
@@ -175,7 +172,7 @@ static void check_same(const char *what, const float *got, const float *want, in
 {
     if (bits)
         CHECK(memcmp(got, want, (size_t)n * sizeof(float)) == 0,
-              "%s: other bits than one rank's, distance %.3g", what, check_distance(got, want, n));
+              "%s: bits differ from one rank, distance %.3g", what, check_distance(got, want, n));
     else
         check_near(what, got, want, n, 1e-5);
 }
@@ -184,7 +181,7 @@ static void check_same(const char *what, const float *got, const float *want, in
 static void run_plan(const struct golden *g, int64_t t, int rank, int size, struct result *r)
 {
     struct device plan;
-    struct side s = { .dev = &plan };
+    struct fixture s = { .dev = &plan };
     int members[RANKS_MAX];
 
     for (int i = 0; i < size; i++)
@@ -193,26 +190,26 @@ static void run_plan(const struct golden *g, int64_t t, int rank, int size, stru
     CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
     CHECK(group_open(&s.group, "vae", &s.world, &plan, 0, members, size) == ST_OK, "%s",
           status_line());
-    side_open(&s, g, 0, 0);
+    fixture_open(&s, g, 0, 0);
     run(&s, g, t, r);
-    side_close(&s);
+    fixture_close(&s);
     device_close(&plan);
 }
 
-/* Rank `rank` of `size`, planned, takes what it really took. */
+/* Plans rank `rank` of `size`: the same memory, FLOPs and messages as in the real run. */
 static void check_plan(const struct golden *g, int64_t t, int rank, int size,
                        const struct result *real)
 {
     struct result r;
 
     run_plan(g, t, rank, size, &r);
-    CHECK(r.weights_peak == real->weights_peak, "weights: %zu bytes planned, %zu taken",
+    CHECK(r.weights_peak == real->weights_peak, "weights: %zu bytes planned, %zu used",
           r.weights_peak, real->weights_peak);
-    CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu taken", r.decode_peak,
+    CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu used", r.decode_peak,
           real->decode_peak);
-    CHECK(r.encode_peak == real->encode_peak, "encode: %zu bytes planned, %zu taken", r.encode_peak,
+    CHECK(r.encode_peak == real->encode_peak, "encode: %zu bytes planned, %zu used", r.encode_peak,
           real->encode_peak);
-    CHECK(r.flops == real->flops, "%g operations planned, %g done", r.flops, real->flops);
+    CHECK(r.flops == real->flops, "%g FLOPs planned, %g done", r.flops, real->flops);
     CHECK(r.sent == real->sent && r.messages == real->messages,
           "%g bytes in %g messages planned, %g in %g sent", r.sent, r.messages, real->sent,
           real->messages);
@@ -220,12 +217,13 @@ static void check_plan(const struct golden *g, int64_t t, int rank, int size,
 }
 
 /* With the memory of its plan for all frames. */
-static void side_open_planned(struct side *s, const struct golden *g)
+static void fixture_open_planned(struct fixture *s, const struct golden *g)
 {
     struct result r;
 
     run_plan(g, g->t, s->group.rank, s->group.size, &r);
-    side_open(s, g, r.weights_peak, r.decode_peak > r.encode_peak ? r.decode_peak : r.encode_peak);
+    fixture_open(s, g, r.weights_peak,
+                 r.decode_peak > r.encode_peak ? r.decode_peak : r.encode_peak);
     result_free(&r);
 }
 
@@ -233,16 +231,16 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
                        const struct golden *g, bool bits)
 {
     const bool compared = w->size > 1 && w->rank == 0;
-    struct side all = { .world = *w, .dev = dev }, alone = { .dev = dev };
+    struct fixture all = { .world = *w, .dev = dev }, alone = { .dev = dev };
     struct result got, want;
 
     CHECK(group_open(&all.group, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
-    side_open_planned(&all, g);
+    fixture_open_planned(&all, g);
     if (compared) {
         world_describe(&alone.world, 0, 1, 1);
         CHECK(group_open(&alone.group, "alone", &alone.world, dev, 0, &w->rank, 1) == ST_OK, "%s",
               status_line());
-        side_open_planned(&alone, g);
+        fixture_open_planned(&alone, g);
     }
     for (int64_t t = 1; t <= g->t; t += t == 1 ? 1 : 3) {
         if ((g->tiling.size_h > 0 || (w->size > 1 && t == 2)) && t != g->t)
@@ -261,8 +259,8 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
         result_free(&got);
     }
     if (compared)
-        side_close(&alone);
-    side_close(&all);
+        fixture_close(&alone);
+    fixture_close(&all);
 }
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* What the video writer writes, read back with FFmpeg: frames, rate, comment, and nothing on
+/* The files of the video writer, read back with FFmpeg: frames, rate, comment; and no file after a
  * failure. */
 #include "launch/video/video.h"
 #include "launch/video/video_internal.h"
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Frame t: smooth, of a colour and brightness that tell t. */
+/* Draws frame t: smooth, with a colour and brightness that depend on t. */
 static void paint(uint8_t *rgb, int w, int h, int t)
 {
     for (int y = 0; y < h; y++) {
@@ -27,7 +27,7 @@ static void paint(uint8_t *rgb, int w, int h, int t)
     }
 }
 
-/* Every picture of a file as RGB; *comment is malloc'ed. Returns the number of pictures. */
+/* Reads all frames of a file as RGB; *comment is malloc'ed. Returns the number of frames. */
 static int read_back(const char *path, int w, int h, uint8_t *rgb, int most, double *fps,
                      char **comment, enum AVPixelFormat *format)
 {
@@ -72,8 +72,7 @@ static int read_back(const char *path, int w, int h, uint8_t *rgb, int most, dou
     return n;
 }
 
-/* The text of a PNG's iTXt chunk "Comment", its checksum right; malloc'ed, NULL when there is none.
- */
+/* The text of a PNG's iTXt chunk "Comment", malloc'ed, or NULL. Checks its checksum. */
 static char *png_comment(const char *path)
 {
     static const char head[] = "iTXtComment\0\0\0\0";
@@ -203,7 +202,7 @@ static void test_png(void)
     unlink(s.path);
 }
 
-static void refuse(struct video_settings s, status want, const char *line)
+static void check_refused(struct video_settings s, status want, const char *line)
 {
     struct video *v = NULL;
     const status st = video_open(&v, &s);
@@ -224,20 +223,19 @@ static void test_refused(void)
     char line[600];
 
     odd.width_px = 63;
-    refuse(odd, ST_USAGE, "63 x 64: both must be even");
+    check_refused(odd, ST_USAGE, "63 x 64: both must be even");
     type.path = scratch_path("a.avi");
-    refuse(type, ST_USAGE, "written as .mp4");
+    check_refused(type, ST_USAGE, "written as .mp4");
     still.path = scratch_path("a.png");
-    refuse(still, ST_USAGE, "one frame, not 5");
-    // Refused before the first frame: the long computation comes after.
-    missing.path = scratch_path("nowhere/a.mp4");
+    check_refused(still, ST_USAGE, "one frame, not 5");
+    missing.path = scratch_path("nowhere/a.mp4"); // fails before the first frame
     snprintf(line, sizeof(line), "cannot write into %s", scratch_path("nowhere"));
-    refuse(missing, ST_IO, line);
+    check_refused(missing, ST_IO, line);
     sheet.contact_sheet = scratch_path("nowhere/s.png");
-    refuse(sheet, ST_IO, sheet.contact_sheet);
+    check_refused(sheet, ST_IO, sheet.contact_sheet);
 }
 
-/* Neither a job that gives up nor a disk that is full leaves anything under the final name. */
+/* After a cancelled job and after a full disk there is no file, neither final nor temporary. */
 static void test_nothing_left(void)
 {
     struct video_settings s = { .path = scratch_path("a.mp4"),

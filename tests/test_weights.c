@@ -1,31 +1,38 @@
 /* test_weights [cuda|nccl]
  *
- * Weights in their three modes: a sharded or streamed unit has the bits of the resident one, a rank
- * reads its share and nothing else, and the plan takes the same memory and sends the same bytes.
- * With "cuda" in the memory of GPUs, one a rank. */
+ * Weights in their three modes: sharded and streamed units have the same bits as resident ones, a
+ * rank reads only its slices, and the plan allocates the same memory and sends the same bytes.
+ * With "cuda" or "nccl" in GPU memory, one GPU per rank. */
 #include "parallel/split.h"
 #include "parallel/weights.h"
 #include "runtime/half.h"
 #include "tests/ranks_device.h"
 
+/* Tensor i goes to the i-th of an array, joined or not. */
+#define SPEC(i, of, dt, join, axes, ...)                                                           \
+    {                                                                                              \
+        .name = of, .dtype = dt, .joined = join, .ndim = axes, .dim = { __VA_ARGS__ },             \
+        .slot = (i) * sizeof(struct tensor)                                                        \
+    }
+
 static const struct weight_spec specs[] = {
-    { "blocks.%d.q", DT_BF16, false, 2, { 40, 33 } },
-    { "blocks.%d.k", DT_BF16, true, 2, { 40, 33 } },
-    { "blocks.%d.v", DT_BF16, true, 2, { 40, 33 } },
-    { "blocks.%d.bias", DT_F32, false, 1, { 7 } },
-    { "blocks.%d.norm", DT_F32, false, 1, { 129 } },
-    { "blocks.%d.bytes", DT_U8, false, 1, { 1021 } },
+    SPEC(0, "blocks.%d.q", DT_BF16, false, 2, 40, 33),
+    SPEC(1, "blocks.%d.k", DT_BF16, true, 2, 40, 33),
+    SPEC(2, "blocks.%d.v", DT_BF16, true, 2, 40, 33),
+    SPEC(3, "blocks.%d.bias", DT_F32, false, 1, 7),
+    SPEC(4, "blocks.%d.norm", DT_F32, false, 1, 129),
+    SPEC(5, "blocks.%d.bytes", DT_U8, false, 1, 1021),
 };
-static const struct weight_spec tiny[] = { { "scale", DT_F32, false, 1, { 3 } } };
+static const struct weight_spec tiny[] = { SPEC(0, "scale", DT_F32, false, 1, 3) };
 static const struct weight_spec large[] = {
-    { "a.%d", DT_F32, false, 2, { 1100, 1000 } }, // more than the staging buffer holds
-    { "b.%d", DT_F32, false, 1, { 5 } },
+    SPEC(0, "a.%d", DT_F32, false, 2, 1100, 1000), // more than the staging buffer holds
+    SPEC(1, "b.%d", DT_F32, false, 1, 5),
 };
 
 struct source {
     _Atomic int64_t bytes;
     _Atomic int reads;
-    int wants, fail_at; // fail_at: the read that fails, -1 none
+    int prefetches, fail_at; // fail_at: number of the read that fails, -1 none
 };
 
 static uint32_t seed_of(const char *name)
@@ -56,9 +63,10 @@ static void values_of(const char *name, int64_t first, int64_t count, enum dtype
     }
 }
 
-static status read_pattern(void *payload, const char *name, int64_t first, int64_t count,
-                           enum dtype dt, void *dst)
+static status read_pattern(void *payload, const struct weight_spec *spec, const char *name,
+                           int64_t first, int64_t count, void *dst)
 {
+    const enum dtype dt = spec->dtype;
     struct source *s = payload;
 
     if (s->reads++ == s->fail_at)
@@ -68,11 +76,11 @@ static status read_pattern(void *payload, const char *name, int64_t first, int64
     return ST_OK;
 }
 
-static void want_pattern(void *payload, const char *name, int64_t first, int64_t count)
+static void prefetch_pattern(void *payload, const char *name, int64_t first, int64_t count)
 {
     struct source *s = payload;
 
-    s->wants++;
+    s->prefetches++;
     CHECK(first == 0 && count > 0 && name[0] != 0, "%s [%lld, +%lld)", name, (long long)first,
           (long long)count);
 }
@@ -82,45 +90,46 @@ static void check_unit(struct device *dev, const struct weight_spec *spec, int c
 {
     for (int i = 0; i < count; i++) {
         const int64_t n = tensor_count(got[i]);
-        char *here = malloc(tensor_bytes(got[i]));
+        char *host = malloc(tensor_bytes(got[i]));
         char *want = malloc(tensor_bytes(got[i]));
         const size_t size = dtype_size(got[i].dtype);
         int64_t bad = 0;
         char name[64];
         snprintf(name, sizeof(name), spec[i].name, unit);
         values_of(name, 0, n, got[i].dtype, want);
-        CHECK(device_download(dev, here, got[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
+        CHECK(device_download(dev, host, got[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
               status_line());
-        if (memcmp(want, here, tensor_bytes(got[i])) != 0)
+        if (memcmp(want, host, tensor_bytes(got[i])) != 0)
             for (size_t j = 0; j < (size_t)n * size; j += size)
-                bad += memcmp(want + j, here + j, size) != 0;
+                bad += memcmp(want + j, host + j, size) != 0;
         free(want);
-        free(here);
+        free(host);
         CHECK(bad == 0, "%s: %lld of %lld elements", name, (long long)bad, (long long)n);
         if (spec[i].joined)
             CHECK((char *)got[i].data == (char *)got[i - 1].data + tensor_bytes(got[i - 1]),
-                  "%s is not behind the one before", name);
+                  "%s does not directly follow the previous tensor", name);
         else
             CHECK((uintptr_t)got[i].data % 256 == 0, "%s is not aligned", name);
     }
 }
 
-/* Units as a model asks for them, twice over, then out of order and again the same. */
+/* Acquires units in the order of a model, twice; then out of order and repeated. */
 static void use(struct weights *w, const struct weight_spec *spec, bool real)
 {
     static const int odd[][2] = { { 0, -1 }, { 3, 1 }, { 1, 1 }, { 1, 2 }, { 3, 0 }, { 0, -1 } };
     struct tensor got[8];
 
-    for (int turn = 0; turn < 2 * w->units; turn++) {
-        const int unit = turn % w->units;
+    for (int i = 0; i < 2 * w->units; i++) {
+        const int unit = i % w->units;
         CHECK(weights_acquire(w, unit, (unit + 1) % w->units, got) == ST_OK, "%s", status_line());
         if (real)
             check_unit(w->dev, spec, w->count, unit, got);
     }
-    if (w->mode == WEIGHTS_SHARDED) { // one gather a turn and the first; or what there is, once
+    // one gather per acquire and one before the first; up to two units stay in the buffers
+    if (w->mode == WEIGHTS_SHARDED) {
         const int gathers = w->units > 2 ? 2 * w->units + 1 : w->units;
         CHECK(w->group->messages == (w->kept_bytes > 0 ? gathers * (w->group->size - 1) : 0),
-              "%.0f messages, wanted %d gathers", w->group->messages, gathers);
+              "%.0f messages, expected %d gathers", w->group->messages, gathers);
     }
     for (size_t i = 0; i < COUNT(odd); i++) {
         const int unit = odd[i][0] % w->units, next = odd[i][1] < 0 ? -1 : odd[i][1] % w->units;
@@ -130,7 +139,7 @@ static void use(struct weights *w, const struct weight_spec *spec, bool real)
     }
 }
 
-/* A described world and a plan device give what a run takes and sends. */
+/* With a described world and a plan device: the same memory and bytes sent as in the real run. */
 static void check_plan(struct world *w, enum weights_mode mode, bool grouped, const struct group *g,
                        int units, const struct weight_spec *spec, int count, size_t taken)
 {
@@ -150,7 +159,7 @@ static void check_plan(struct world *w, enum weights_mode mode, bool grouped, co
     CHECK(weights_open(&ws, &a, mode, grouped ? &planned : NULL, units, spec, count,
                        (struct weight_source){ 0 }) == ST_OK,
           "%s", status_line());
-    CHECK(weights_complete(&ws) == ST_OK, "%s", status_line());
+    CHECK(weights_all_gather(&ws) == ST_OK, "%s", status_line());
     CHECK(a.used == taken, "planned %zu bytes, took %zu", a.used, taken);
     use(&ws, spec, false);
     CHECK(planned.sent == g->sent && planned.messages == g->messages,
@@ -163,14 +172,14 @@ static void check_plan(struct world *w, enum weights_mode mode, bool grouped, co
     free(members);
 }
 
-/* grouped: the ranks share the reading. */
+/* grouped: each rank reads one slice of each unit. */
 static void check_mode(struct world *w, struct device *dev, enum weights_mode mode, bool grouped,
                        int units, const struct weight_spec *spec, int count)
 {
     const size_t bytes = weights_bytes(mode, w->size, w->rank, units, spec, count);
     const bool sharded = mode == WEIGHTS_SHARDED, resident = mode == WEIGHTS_RESIDENT;
     struct source from = { .fail_at = -1 };
-    const struct weight_source source = { read_pattern, want_pattern, &from };
+    const struct weight_source source = { read_pattern, prefetch_pattern, &from };
     int64_t all = 0;
     struct group g;
     struct arena a;
@@ -187,8 +196,8 @@ static void check_mode(struct world *w, struct device *dev, enum weights_mode mo
     if (resident && !grouped)
         CHECK(from.bytes == all, "read %lld of %lld bytes", (long long)from.bytes, (long long)all);
     if (mode == WEIGHTS_STREAMED)
-        CHECK(from.bytes == 0, "read %lld bytes ahead", (long long)from.bytes);
-    if (grouped) { // every byte once, by one rank; nobody more than a slice
+        CHECK(from.bytes == 0, "read %lld bytes before the first acquire", (long long)from.bytes);
+    if (grouped) { // every byte is read once, by one rank, and at most one slice per rank
         const double total = world_sum(w, (double)from.bytes);
         CHECK(total == (double)all, "all ranks read %.0f of %lld bytes", total, (long long)all);
         CHECK(from.bytes <= units * (int64_t)(ws.unit_bytes / (size_t)w->size + 256),
@@ -196,12 +205,12 @@ static void check_mode(struct world *w, struct device *dev, enum weights_mode mo
         CHECK(!sharded || ws.kept_bytes <= ws.unit_bytes / (size_t)w->size + 256,
               "keeps %zu of %zu", ws.kept_bytes, ws.unit_bytes);
     }
-    CHECK(weights_complete(&ws) == ST_OK, "%s", status_line());
+    CHECK(weights_all_gather(&ws) == ST_OK, "%s", status_line());
     use(&ws, spec, true);
     if (mode == WEIGHTS_STREAMED && units > 2)
-        CHECK(from.bytes > all && (from.wants > 0 || ws.loader != NULL), "%lld bytes, %d hints",
-              (long long)from.bytes, from.wants);
-    else // both buffers hold what there is
+        CHECK(from.bytes > all && (from.prefetches > 0 || ws.loader != NULL),
+              "%lld bytes, %d hints", (long long)from.bytes, from.prefetches);
+    else // the two buffers hold all units
         CHECK(grouped || from.bytes == all, "read %lld of %lld bytes", (long long)from.bytes,
               (long long)all);
     check_plan(w, mode, grouped, &g, units, spec, count, a.used);
@@ -238,7 +247,7 @@ static status fill_bytes(void *payload, int unit, size_t from, size_t to, void *
     return ST_OK;
 }
 
-/* The loader alone: runs of every size, a fault among them, and what comes after it. */
+/* The loader alone: ranges of many sizes, a round with an error, and a round after it. */
 static void check_loader(struct device *dev)
 {
     static const int64_t sizes[] = { 1, 0, 1000, 4 << 20, (8 << 20) + 256, 9000001, 17 };
@@ -246,36 +255,36 @@ static void check_loader(struct device *dev)
     struct bytes from = { .fail_at = -1 };
     struct arena a;
 
-    CHECK(loader_of(dev, &l) == ST_OK && loader_of(dev, &again) == ST_OK && l == again, "%s",
+    CHECK(loader_get(dev, &l) == ST_OK && loader_get(dev, &again) == ST_OK && l == again, "%s",
           status_line());
     CHECK(arena_init(&a, dev, "loaded", 32 << 20) == ST_OK, "%s", status_line());
-    for (int turn = 0; turn < 4; turn++) {
+    for (int round = 0; round < 4; round++) {
         struct tensor t[COUNT(sizes)];
 
         a.used = 0;
         from.fills = 0;
-        from.fail_at = turn == 2 ? 3 : -1;
+        from.fail_at = round == 2 ? 3 : -1;
         for (size_t i = 0; i < COUNT(sizes); i++) {
             CHECK(arena_take(&a, &t[i], DT_U8, sizes[i]) == ST_OK, "%s", status_line());
             CHECK(loader_add(l, fill_bytes, &from, (int)i, 256 * i, t[i]) == ST_OK, "%s",
                   status_line());
         }
-        if (turn == 2) {
+        if (round == 2) {
             CHECK(loader_finish(l) == ST_IO && strstr(status_line(), "cut") != NULL, "%s",
                   status_line());
             continue;
         }
         CHECK(loader_finish(l) == ST_OK && loader_finish(l) == ST_OK, "%s", status_line());
         for (size_t i = 0; i < COUNT(sizes); i++) {
-            unsigned char *here = malloc((size_t)sizes[i] + 1);
+            unsigned char *host = malloc((size_t)sizes[i] + 1);
             int64_t bad = 0;
 
-            CHECK(device_download(dev, here, t[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
+            CHECK(device_download(dev, host, t[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
                   status_line());
             for (int64_t j = 0; j < sizes[i]; j++)
-                bad += here[j] != byte_at((int)i, 256 * i + (size_t)j);
-            CHECK(bad == 0, "run %zu, turn %d: %lld wrong", i, turn, (long long)bad);
-            free(here);
+                bad += host[j] != byte_at((int)i, 256 * i + (size_t)j);
+            CHECK(bad == 0, "range %zu, round %d: %lld wrong bytes", i, round, (long long)bad);
+            free(host);
         }
     }
     arena_done(&a);

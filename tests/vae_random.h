@@ -1,5 +1,5 @@
-/* vae_random.h - made-up weights and inputs of the VAE, as tests/golden/make_vae.py makes them up:
- * element i of the tensor NAME comes from a hash of (NAME, i), so nothing needs to be stored. */
+/* vae_random.h - random weights and inputs of the VAE, the same as in tests/golden/make_vae.py:
+ * element i of the tensor NAME is a hash of (NAME, i), so no file is needed. */
 #ifndef TESTS_VAE_RANDOM_H
 #define TESTS_VAE_RANDOM_H
 
@@ -40,32 +40,17 @@ static inline float *random_input(const char *name, int64_t count, float size)
     return x;
 }
 
-/* The tensors of one config; a weight_source over them, which knows the "conv:" mark. */
-struct vae_random {
-    struct weight_spec *specs;
-    char *names;
-    int count;
-};
-
 static inline bool ends_in(const char *name, const char *end)
 {
     return strlen(name) >= strlen(end) && strcmp(name + strlen(name) - strlen(end), end) == 0;
 }
 
-static inline status vae_random_read(void *payload, const char *name, int64_t first, int64_t count,
-                                     enum dtype dt, void *dst)
+static inline status vae_random_read(void *payload, const struct weight_spec *s, const char *name,
+                                     int64_t first, int64_t count, void *dst)
 {
-    const struct vae_random *r = payload;
-    const struct weight_spec *s = r->specs;
-    const char *plain = strncmp(name, "conv:", 5) == 0 ? name + 5 : name;
-    const uint64_t seed = random_seed(plain);
+    const uint64_t seed = random_seed(name);
 
-    while (s < r->specs + r->count && strcmp(s->name, name) != 0)
-        s++;
-    if (s == r->specs + r->count || (dt != DT_F32 && dt != DT_BF16))
-        return fail(ST_FORMAT, "no tensor %s", name);
-
-    int64_t fan = 1, inner = 1; // of an output; frames, rows and columns of a kernel
+    int64_t fan = 1, inner = 1; // inputs of one output; kernel size: frames * rows * columns
     for (int i = 1; i < s->ndim; i++)
         fan *= s->dim[i];
     if (s->ndim == 5)
@@ -82,7 +67,7 @@ static inline status vae_random_read(void *payload, const char *name, int64_t fi
                         : ends_in(name, "bias") ? u * 0.125f
                                                 : u * bound;
 
-        if (dt == DT_F32)
+        if (s->dtype == DT_F32)
             ((float *)dst)[i - first] = v;
         else
             ((uint16_t *)dst)[i - first] = bf16_from_f32(v);
@@ -90,27 +75,9 @@ static inline status vae_random_read(void *payload, const char *name, int64_t fi
     return ST_OK;
 }
 
-/* For both halves of a config. ST_MEMORY. */
-static inline status vae_random_open(struct vae_random *r, const struct vae_config *config)
+static inline struct weight_source vae_random_source(void)
 {
-    struct vae_net *encoder = NULL, *decoder = NULL;
-    const status st =
-        vae_net_build(config, DT_F32, &encoder, &decoder, &r->specs, &r->names, &r->count);
-
-    vae_net_free(encoder);
-    vae_net_free(decoder);
-    return st;
-}
-
-static inline void vae_random_close(struct vae_random *r)
-{
-    free(r->specs);
-    free(r->names);
-}
-
-static inline struct weight_source vae_random_source(struct vae_random *r)
-{
-    return (struct weight_source){ .read = vae_random_read, .payload = r };
+    return (struct weight_source){ .read = vae_random_read };
 }
 
 #endif

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Ours and what users run instead, in turn on the same GPUs, and the ratio:
+# Runs wanmpi and diffusers alternately on the same GPUs and prints the ratio:
 #     bench/peers/compare.sh BUILD OUT [MODEL:480|720...]
-# On one GPU diffusers compiled, on several its Ulysses and ring; then the VAE. Results go to the folder
-# OUT as JSON. PYTHON is a python3 with torch and diffusers, MPIRUN mpirun with its arguments.
+# On one GPU: diffusers compiled, then the VAE; on several GPUs: its Ulysses and ring. Results go to the
+# folder OUT as JSON. Environment: PYTHON, a python3 with torch and diffusers; MPIRUN, mpirun with arguments.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "$1" && pwd) out=$2

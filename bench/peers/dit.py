@@ -1,4 +1,4 @@
-"""Times one forward of diffusers' Wan transformer with random weights, one side of the guidance.
+"""Times one forward of diffusers' Wan transformer with random weights, one CFG branch.
 
     python3 dit.py [--json FILE] CASE...
     torchrun --nproc_per_node=2 dit.py --parallel ulysses|ring [--json FILE] CASE...
@@ -88,7 +88,7 @@ for case in args.cases:
             model, built = build(name), name
         if not args.parallel:
             model.set_attention_backend(backend)
-        torch._dynamo.reset()  # every size gets kernels of its own shapes
+        torch._dynamo.reset()  # compile again for each size
         if how == "c":
             model.compile_repeated_blocks(fullgraph=not args.parallel, dynamic=False)
         else:

@@ -4,31 +4,31 @@
 #include <assert.h>
 #include <math.h>
 
-/* Attention in one pass over the keys (Dao et al. 2022, FlashAttention): a task is one head and
- * some queries, and keeps for each query the largest logit so far, the sum of exponentials and the
- * weighted sum of values relative to it. Blocks of keys have one size, so what a query gets does
- * not depend on how many others there are. */
-#define KEYS 128
-#define QUERIES (TILE_ROWS * 32) // of one task, at most: over these the packing is spread
+/* Attention in one pass over the keys. A task is one head and some queries. For each query it keeps
+ * the maximum logit so far and, relative to it, the sum of exponentials and the weighted sum of
+ * values. Blocks of keys have a fixed size, so the result for a query does not depend on the number
+ * of queries. Source: Dao et al. 2022, FlashAttention. */
+#define KEYS 128                 // in a block
+#define QUERIES (TILE_ROWS * 32) // of a task, at most; more queries share the cost of packing keys
 
-/* Column count of whole panels. */
+/* n rounded up to whole panels of TILE_COLS columns. */
 static int64_t padded(int64_t n)
 {
     return div_up(n, TILE_COLS) * TILE_COLS;
 }
 
-/* A thread's part of the workspace. */
+/* A thread's part of the workspace, as f32. */
 struct slab {
     float *k;     // [KEYS / TILE_COLS][D][TILE_COLS]
     float *v;     // [padded(D) / TILE_COLS][keys][TILE_COLS]
     float *p;     // [TILE_ROWS][KEYS]: logits, then their exponentials
-    float *q;     // [TILE_ROWS][D]: bf16 queries as f32
+    float *q;     // [TILE_ROWS][D]: bf16 queries converted to f32
     float *o;     // [queries][padded(D)]
     float *max;   // [queries]
     float *total; // [queries]
 };
 
-/* Floats of a slab for `queries`, of which each takes padded(D) + 2. */
+/* Number of floats of a slab for `queries` queries. */
 static int64_t slab_floats(int64_t d, int64_t queries)
 {
     return KEYS * (d + padded(d)) + TILE_ROWS * (KEYS + d) + queries * (padded(d) + 2);
@@ -52,7 +52,7 @@ static struct tensor one_head(struct tensor t, int64_t head)
     return tensor_slice(t, 1, head, 1);
 }
 
-/* v rows [first, first + n), columns in panels: [padded(D) / TILE_COLS][n][TILE_COLS]. */
+/* Packs rows [first, first + n) of v into panels [padded(D) / TILE_COLS][n][TILE_COLS]. */
 static void pack_values(float *panel, struct tensor v, int64_t first, int64_t n)
 {
     const int64_t d = v.dim[2];
@@ -67,7 +67,7 @@ static void pack_values(float *panel, struct tensor v, int64_t first, int64_t n)
         }
 }
 
-/* keys [first, first + n): [n / TILE_COLS][D][TILE_COLS]. */
+/* Packs rows [first, first + n) of k, transposed: [n / TILE_COLS][D][TILE_COLS]. */
 static void pack_keys(float *panel, struct tensor k, int64_t first, int64_t n)
 {
     const int64_t d = k.dim[2];
@@ -78,20 +78,21 @@ static void pack_keys(float *panel, struct tensor k, int64_t first, int64_t n)
      d, UNIT_F32);
 }
 
-/* Addresses of queries [first, first + rows) as f32. */
-static void find_queries(const void **piece, float *wide, struct tensor q, int64_t first, int rows)
+/* Addresses of queries [first, first + rows) as f32; bf16 is converted into `converted`. */
+static void find_queries(const void **query, float *converted, struct tensor q, int64_t first,
+                         int rows)
 {
     for (int i = 0; i < rows; i++) {
-        piece[i] = element(q, (first + i) * q.stride[0]);
+        query[i] = element(q, (first + i) * q.stride[0]);
         if (q.dtype == DT_BF16) {
-            load_row(wide + i * q.dim[2], q, (first + i) * q.stride[0], q.dim[2]);
-            piece[i] = wide + i * q.dim[2];
+            load_row(converted + i * q.dim[2], q, (first + i) * q.stride[0], q.dim[2]);
+            query[i] = converted + i * q.dim[2];
         }
     }
 }
 
-/* The largest of p[n], n a multiple of VEC; NaN is passed over, and shows in the exponentials. */
-static float largest(const float *p, int64_t n)
+/* The maximum of p[n], n a multiple of VEC. Ignores NaN, which then appears in the exponentials. */
+static float max_of(const float *p, int64_t n)
 {
     float lane[VEC], max;
 
@@ -106,7 +107,7 @@ static float largest(const float *p, int64_t n)
     return max;
 }
 
-/* p = e^(p - max); their sum. */
+/* p = e^(p - max). Returns the sum. */
 static float exponentials(float *p, int64_t n, float max)
 {
     float sum = 0;
@@ -119,26 +120,27 @@ static float exponentials(float *p, int64_t n, float max)
     return sum;
 }
 
-/* Logits of one query against a block of `n` keys to exponentials; o is brought to the new maximum.
- */
-static void soften(float *p, int64_t n, float scale, float *max, float *total, float *o, int64_t d)
+/* Turns the logits of one query against a block of n keys into exponentials relative to the new
+ * maximum, and rescales *total and o[d] to it. */
+static void online_softmax(float *p, int64_t n, float scale, float *max, float *total, float *o,
+                           int64_t d)
 {
     const float old = *max;
-    float shrink;
+    float rescale;
 
     for (int64_t j = 0; j < n; j++)
         p[j] *= scale;
     for (int64_t j = n; j < KEYS; j++)
         p[j] = -INFINITY;
-    *max = fmaxf(old, largest(p, KEYS));
-    shrink = exp_of(old - *max);
-    *total = *total * shrink + exponentials(p, KEYS, *max);
-    if (shrink != 1)
+    *max = fmaxf(old, max_of(p, KEYS));
+    rescale = exp_of(old - *max);
+    *total = *total * rescale + exponentials(p, KEYS, *max);
+    if (rescale != 1)
         for (int64_t i = 0; i < d; i++)
-            o[i] *= shrink;
+            o[i] *= rescale;
 }
 
-/* Queries [first, first + count) of one head. */
+/* Queries [first, first + count) of one head; lse points to the head's first value, or is NULL. */
 static void run_task(const struct slab *s, struct tensor out, float *lse, int64_t heads,
                      struct tensor q, struct tensor k, struct tensor v, float scale, int64_t first,
                      int64_t count)
@@ -158,20 +160,20 @@ static void run_task(const struct slab *s, struct tensor out, float *lse, int64_
         pack_values(s->v, v, key, n);
         for (int64_t row = 0; row < count; row += TILE_ROWS) {
             const int rows = (int)min_of(TILE_ROWS, count - row);
-            const void *piece[TILE_ROWS];
+            const void *a[TILE_ROWS]; // rows that the tile multiplies
 
-            find_queries(piece, s->q, q, first + row, rows);
+            find_queries(a, s->q, q, first + row, rows);
             for (int64_t j = 0; j < n; j += TILE_COLS)
                 CPU(tile)
-            (s->p + j, KEYS, piece, 1, d, s->k + j * d, UNIT_F32, rows, n - j, false);
+            (s->p + j, KEYS, a, 1, d, s->k + j * d, UNIT_F32, rows, n - j, false);
             for (int i = 0; i < rows; i++) {
-                soften(s->p + i * KEYS, n, scale, s->max + row + i, s->total + row + i,
-                       s->o + (row + i) * wide, d);
-                piece[i] = s->p + i * KEYS;
+                online_softmax(s->p + i * KEYS, n, scale, s->max + row + i, s->total + row + i,
+                               s->o + (row + i) * wide, d);
+                a[i] = s->p + i * KEYS;
             }
             for (int64_t c = 0; c < d; c += TILE_COLS)
                 CPU(tile)
-            (s->o + row * wide + c, wide, piece, 1, n, s->v + c * n, UNIT_F32, rows, d - c, true);
+            (s->o + row * wide + c, wide, a, 1, n, s->v + c * n, UNIT_F32, rows, d - c, true);
         }
     }
     for (int64_t i = 0; i < count; i++) {
@@ -189,16 +191,17 @@ status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, 
                       struct tensor k, struct tensor v, float scale)
 {
     const int64_t heads = q.dim[1], d = q.dim[2];
-    const int64_t room = (int64_t)(CPU_WORKSPACE / sizeof(float));
-    const int64_t least = slab_floats(d, TILE_ROWS);
+    const int64_t available = (int64_t)(CPU_WORKSPACE / sizeof(float));
+    const int64_t min_floats = slab_floats(d, TILE_ROWS);
     int64_t threads = cpu_threads(dev), queries = QUERIES;
 
-    if (least > room)
-        return fail(ST_MEMORY, "attention over heads of %lld does not fit the workspace of %zu MiB",
+    if (min_floats > available)
+        return fail(ST_MEMORY,
+                    "attention with head size %lld does not fit the workspace of %zu MiB",
                     (long long)d, CPU_WORKSPACE >> 20);
-    threads = min_of(threads, room / least);
-    // enough tasks that the threads finish together, while a slab is within its share
-    while (queries > TILE_ROWS && (slab_floats(d, queries) > room / threads ||
+    threads = min_of(threads, available / min_floats);
+    // enough tasks for an even load of the threads, and slabs that fit the workspace
+    while (queries > TILE_ROWS && (slab_floats(d, queries) > available / threads ||
                                    heads * div_up(q.dim[0], queries) < 3 * threads))
         queries -= TILE_ROWS;
 
@@ -208,7 +211,7 @@ status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, 
     for (int64_t task = 0; task < heads * blocks; task++) {
         const int64_t head = task / blocks, first = task % blocks * queries;
         const struct slab s =
-            slab_at((float *)dev->workspace + cpu_thread() * (room / threads), d, queries);
+            slab_at((float *)dev->workspace + cpu_thread() * (available / threads), d, queries);
 
         run_task(&s, one_head(out, head), lse.data ? (float *)lse.data + head : NULL, heads,
                  one_head(q, head), one_head(k, head), one_head(v, head), scale, first,
@@ -221,7 +224,7 @@ status CPU(attention_merge)(struct device *dev, struct tensor acc, struct tensor
                             struct tensor part, struct tensor part_lse)
 {
     const int64_t d = acc.dim[2], rows = acc.dim[0] * acc.dim[1];
-    const int threads = cpu_crew(dev, rows * d, (size_t)d * sizeof(float));
+    const int threads = cpu_threads_for(dev, rows * d, (size_t)d * sizeof(float));
     float *la = lse.data;
     const float *lb = part_lse.data;
 
@@ -249,7 +252,8 @@ status CPU(attention_merge)(struct device *dev, struct tensor acc, struct tensor
     return ST_OK;
 }
 
-/* umT5's attention keeps all logits of a tile's rows, as each is rounded with its bias: per head
+/* umT5's attention keeps all logits of a tile's rows, because each is rounded, biased and rounded
+ * again before the softmax. Workspace of a head, as f32:
  * | keys [padded(S) / TILE_COLS][D][TILE_COLS] | values [padded(D) / TILE_COLS][S][TILE_COLS] |
  * p [TILE_ROWS][padded(S)] | queries [TILE_ROWS][D] | o [TILE_ROWS][padded(D)] | bias [2 S - 1] |
  */
@@ -272,15 +276,15 @@ static void run_relative(float *base, struct tensor out, struct tensor q, struct
     pack_values(packed_v, v, 0, keys);
     for (int64_t row = 0; row < q.dim[0]; row += TILE_ROWS) {
         const int rows = (int)min_of(TILE_ROWS, q.dim[0] - row);
-        const void *piece[TILE_ROWS];
+        const void *a[TILE_ROWS];
 
-        find_queries(piece, queries, q, row, rows);
+        find_queries(a, queries, q, row, rows);
         for (int64_t j = 0; j < keys; j += TILE_COLS)
             CPU(tile)
-        (p + j, wide, piece, 1, d, base + j * d, UNIT_F32, rows, keys - j, false);
+        (p + j, wide, a, 1, d, base + j * d, UNIT_F32, rows, keys - j, false);
         for (int i = 0; i < rows; i++) {
             float *x = p + i * wide, sum;
-            const float *add = bias - row - i;
+            const float *add = bias - row - i; // add[j] is the bias of distance j - row - i
 
             round_row(x, q.dtype, keys);
             for (int64_t j = 0; j < keys; j++)
@@ -288,15 +292,15 @@ static void run_relative(float *base, struct tensor out, struct tensor q, struct
             round_row(x, q.dtype, keys);
             for (int64_t j = keys; j < wide; j++)
                 x[j] = -INFINITY;
-            sum = exponentials(x, wide, largest(x, wide));
+            sum = exponentials(x, wide, max_of(x, wide));
             for (int64_t j = 0; j < keys; j++)
                 x[j] /= sum;
             round_row(x, q.dtype, keys);
-            piece[i] = x;
+            a[i] = x;
         }
         for (int64_t c = 0; c < d; c += TILE_COLS)
             CPU(tile)
-        (o + c, padded(d), piece, 1, keys, packed_v + c * keys, UNIT_F32, rows, d - c, false);
+        (o + c, padded(d), a, 1, keys, packed_v + c * keys, UNIT_F32, rows, d - c, false);
         for (int i = 0; i < rows; i++)
             store_row(out, (row + i) * out.stride[0], o + i * padded(d), d);
     }
@@ -305,11 +309,11 @@ static void run_relative(float *base, struct tensor out, struct tensor q, struct
 status CPU(relative_attention)(struct device *dev, struct tensor out, struct tensor q,
                                struct tensor k, struct tensor v, struct tensor table)
 {
-    const int64_t room = (int64_t)(CPU_WORKSPACE / sizeof(float));
+    const int64_t available = (int64_t)(CPU_WORKSPACE / sizeof(float));
     const int64_t need = relative_floats(k.dim[0], q.dim[2]);
-    const int64_t threads = min_of(cpu_threads(dev), room / need);
+    const int64_t threads = min_of(cpu_threads(dev), available / need);
 
-    if (threads < 1) // a text of ten thousands of tokens
+    if (threads < 1) // not even one head fits: tens of thousands of tokens
         return ref_relative_attention(dev, out, q, k, v, table);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t head = 0; head < q.dim[1]; head++)

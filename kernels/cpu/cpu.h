@@ -1,12 +1,12 @@
 /* cpu.h - what the CPU's ops share.
  *
- * The sources of this folder, but for select.c, are compiled once per level of the instruction set
- * with ISA set to its name, and the level is chosen when the table is filled. Loops are written so
- * that the compiler turns them into vectors of whatever width the level has.
+ * Every source of this folder except select.c is compiled once for each level of the instruction
+ * set, with ISA defined as the level's name; CPU(gemm) is then cpu_gemm_v3. table_cpu chooses the
+ * level. The compiler vectorizes the loops for the level's vector width.
  *
- * Matrix products, convolution and attention stand on one piece, the tile: TILE_ROWS rows, each at
- * an address of its own, times a packed panel of TILE_COLS columns. Its sums run over K in an order
- * that depends on K alone, so a row's result is the same wherever the row stands. */
+ * Matrix products, convolution and attention are built on one kernel, the tile: TILE_ROWS rows,
+ * each with its own address, times a packed panel of TILE_COLS columns. It sums over K in an order
+ * that depends on K alone, so the result of a row does not depend on the row's position. */
 #ifndef KERNELS_CPU_CPU_H
 #define KERNELS_CPU_CPU_H
 
@@ -21,14 +21,14 @@
 #define CPU(name) CPU_NAME(name, ISA)
 
 #define CPU_WORKSPACE ((size_t)64 << 20)
-#define CPU_THREADS 256 // as many as the workspace has slabs for
+#define CPU_THREADS 256 // at most: every thread needs a part of the workspace
 
 #if defined(__AVX512F__)
 #define VEC 16
-#define TILE_ROWS 12 // with 2 vectors of columns 24 sums, of 32 registers
+#define TILE_ROWS 12 // times 2 vectors of columns: 24 sums in 32 registers
 #elif defined(__AVX2__)
 #define VEC 8
-#define TILE_ROWS 6 // 12 sums of 16 registers
+#define TILE_ROWS 6 // 12 sums in 16 registers
 #else
 #define VEC 4
 #define TILE_ROWS 6
@@ -38,39 +38,49 @@
 typedef float vec __attribute__((vector_size(4 * VEC)));
 typedef float vec_any __attribute__((vector_size(4 * VEC), aligned(4)));
 
-/* What a tile multiplies: f32, or pairs of bf16 (sums in f32). Both are 4 bytes, "a unit". */
+/* A unit is the 4 bytes that a tile multiplies at a time: an f32, or a pair of bf16 (summed in
+ * f32).
+ */
 enum unit { UNIT_F32, UNIT_PAIR };
 
-/* c[rows][TILE_COLS] (+)= sum over segments s and u < len of a[s * TILE_ROWS + row][u] *
- * panel[s * len + u][col]. With `add` c is added to, else set. Columns from `cols` on may be left
- * unset. 0 < rows <= TILE_ROWS. */
+/* c[row][col] = sum over segments s and units u < len of
+ * a[s * TILE_ROWS + row][u] * panel[s * len + u][col], plus the old c[row][col] with `add`.
+ *   c     [rows][TILE_COLS] f32, ldc elements from row to row; 0 < rows <= TILE_ROWS; columns from
+ *         `cols` on may be left unwritten
+ *   a     addresses of rows of `len` units, TILE_ROWS for each segment
+ *   panel as CPU(pack) writes it */
 void CPU(tile)(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
                const void *panel, enum unit unit, int rows, int64_t cols, bool add);
 
-/* panel[k][TILE_COLS] = the transpose of `n` <= TILE_COLS rows of `k` elements at w, `ld` elements
- * apart, the missing columns 0. For UNIT_PAIR w is bf16 and k counts elements, even. */
+/* panel[k][TILE_COLS] = the transpose of n <= TILE_COLS rows of k elements of dtype dt at w, with
+ * ld elements from row to row; columns from n on are 0. For UNIT_PAIR, w is bf16 and k even. */
 void CPU(pack)(void *panel, const void *w, enum dtype dt, int64_t ld, int64_t n, int64_t k,
                enum unit unit);
 
-/* The tile multiplies pairs of bf16 on this level. */
+/* Whether this level has an instruction for pairs of bf16. */
 bool CPU(has_pairs)(void);
 
-status CPU(gemm)(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
-                 struct tensor bias, enum act act);
-status CPU(gemm_add)(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
-                     struct tensor bias);
-status CPU(gate_add)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
-                     struct tensor gate);
-status CPU(conv3d)(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
-                   struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
-status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
-                      struct tensor k, struct tensor v, float scale);
-status CPU(attention_merge)(struct device *dev, struct tensor acc, struct tensor lse,
-                            struct tensor part, struct tensor part_lse);
-status CPU(relative_attention)(struct device *dev, struct tensor out, struct tensor q,
-                               struct tensor k, struct tensor v, struct tensor table);
-void CPU(table_norm)(struct table *t);
-void CPU(table_elementwise)(struct table *t);
+gemm_fn CPU(gemm);
+gemm_add_fn CPU(gemm_add);
+norm_modulate_fn CPU(norm_modulate);
+layer_norm_fn CPU(layer_norm);
+add_norm_modulate_fn CPU(add_norm_modulate);
+add_layer_norm_fn CPU(add_layer_norm);
+rms_norm_fn CPU(rms_norm);
+norm_rope_fn CPU(norm_rope);
+attention_fn CPU(attention);
+attention_merge_fn CPU(attention_merge);
+relative_attention_fn CPU(relative_attention);
+gate_add_fn CPU(gate_add);
+add_rows_fn CPU(add_rows);
+silu_fn CPU(silu);
+gated_gelu_fn CPU(gated_gelu);
+lincomb_fn CPU(lincomb);
+copy_fn CPU(copy);
+conv3d_fn CPU(conv3d);
+channel_norm_fn CPU(channel_norm);
+channel_affine_fn CPU(channel_affine);
+
 void CPU(table)(struct table *t);
 
 static inline int cpu_threads(const struct device *dev)
@@ -93,9 +103,9 @@ static inline int64_t div_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* Threads for `work` elements, so that each has enough to be worth waking, and `bytes` of workspace
- * each. */
-static inline int cpu_crew(const struct device *dev, int64_t work, size_t bytes)
+/* Number of threads for an op over `work` elements: each gets enough to be worth starting, and
+ * `bytes` of workspace. */
+static inline int cpu_threads_for(const struct device *dev, int64_t work, size_t bytes)
 {
     int64_t n = min_of(cpu_threads(dev), div_up(work, 16384));
 
@@ -105,7 +115,7 @@ static inline int cpu_crew(const struct device *dev, int64_t work, size_t bytes)
     return (int)n;
 }
 
-/* Rows run over all axes but the last; their number, and the element offset of one. */
+/* A row is a run of the last axis. The number of rows of t, and the element offset of one. */
 static inline int64_t rows_of(struct tensor t)
 {
     int64_t n = 1;
@@ -126,13 +136,13 @@ static inline int64_t row_at(struct tensor t, int64_t row)
     return t.ndim > 1 ? at + row * t.stride[0] : at;
 }
 
-/* Element `at` of a tensor of f32 or bf16. */
+/* The address of the element at offset `at` of t, f32 or bf16. */
 static inline const void *element(struct tensor t, int64_t at)
 {
     return (const char *)t.data + at * (int64_t)dtype_size(t.dtype);
 }
 
-/* `n` dense elements of t from element offset `at`. */
+/* dst = n dense elements of t from element offset `at`, as f32. */
 static inline void load_row(float *restrict dst, struct tensor t, int64_t at, int64_t n)
 {
     if (t.dtype == DT_BF16) {
@@ -144,16 +154,16 @@ static inline void load_row(float *restrict dst, struct tensor t, int64_t at, in
     }
 }
 
-/* The same where they lie, if they are f32; else in `wide`. */
-static inline const float *read_row(float *wide, struct tensor t, int64_t at, int64_t n)
+/* The same without a copy when t is f32; else converted into `converted`. */
+static inline const float *read_row(float *converted, struct tensor t, int64_t at, int64_t n)
 {
     if (t.dtype == DT_F32)
         return (const float *)t.data + at;
-    load_row(wide, t, at, n);
-    return wide;
+    load_row(converted, t, at, n);
+    return converted;
 }
 
-/* As bf16_from_f32, without a branch, for vectors. */
+/* bf16_from_f32 without a branch, so that loops vectorize. */
 static inline uint16_t bf16_bits(float f)
 {
     const uint32_t u = f32_bits(f);
@@ -163,6 +173,7 @@ static inline uint16_t bf16_bits(float f)
     return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
+/* Rounds src[n] and writes it to t from element offset `at`. */
 static inline void store_row(struct tensor t, int64_t at, const float *restrict src, int64_t n)
 {
     if (t.dtype == DT_BF16) {
@@ -174,7 +185,7 @@ static inline void store_row(struct tensor t, int64_t at, const float *restrict 
     }
 }
 
-/* v as it is after a rounding to dt. */
+/* v = v rounded to dt. */
 static inline void round_row(float *v, enum dtype dt, int64_t n)
 {
     if (dt == DT_BF16)
@@ -182,16 +193,17 @@ static inline void round_row(float *v, enum dtype dt, int64_t n)
             v[i] = f32_from_bits((uint32_t)bf16_bits(v[i]) << 16);
 }
 
-/* e^x to 2 units in the last place, without a branch: 0 below -104, inf above 88.8. */
+/* e^x with an error of up to 2 units in the last place, without a branch; 0 below -104, inf above
+ * 88.8. Source: the minimax polynomial of Cephes expf. */
 static inline float exp_of(float x)
 {
-    const float magic = 12582912.0f; // 1.5 * 2^23: what is added to it is rounded to an integer
+    const float magic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
     const float y = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
     const float shifted = y * 1.44269504f + magic;
     const float n = shifted - magic;
     const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
     const int32_t i = (int32_t)(f32_bits(shifted) - f32_bits(magic));
-    const int32_t half = i >> 1; // 2^i in two factors, as 2^128 and 2^-150 are none of their own
+    const int32_t half = i >> 1; // 2^i as two factors: 2^128 and 2^-150 are no f32
     float p = 1.9875691500e-4f;
 
     p = p * r + 1.3981999507e-3f;
@@ -204,6 +216,7 @@ static inline float exp_of(float x)
            f32_from_bits((uint32_t)(i - half + 127) << 23);
 }
 
+/* v = act(v). */
 static inline void act_row(float *v, enum act act, int64_t n)
 {
     if (act == ACT_GELU_TANH) // 0.5 (1 + tanh u) = 1 / (1 + e^-2u)

@@ -2,22 +2,22 @@
 
 #include <math.h>
 
-#define CHUNK 2048 // elements that a thread has on its stack at a time
+#define CHUNK 2048 // elements that a thread holds on its stack at a time
 
 status CPU(gate_add)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
                      struct tensor gate)
 {
     const int64_t c = x.dim[1];
-    const int threads = cpu_crew(dev, x.dim[0] * c, 0);
+    const int threads = cpu_threads_for(dev, x.dim[0] * c, 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t s = 0; s < x.dim[0]; s++)
         for (int64_t i = 0; i < c; i += CHUNK) {
             const int64_t n = min_of(CHUNK, c - i);
             const float *g = gate.data != NULL ? (const float *)gate.data + i : NULL;
-            float v[CHUNK], wide_x[CHUNK], wide_y[CHUNK];
-            const float *a = read_row(wide_x, x, s * x.stride[0] + i, n);
-            const float *b = read_row(wide_y, y, s * y.stride[0] + i, n);
+            float v[CHUNK], f32_x[CHUNK], f32_y[CHUNK];
+            const float *a = read_row(f32_x, x, s * x.stride[0] + i, n);
+            const float *b = read_row(f32_y, y, s * y.stride[0] + i, n);
 
             for (int64_t j = 0; j < n; j++)
                 v[j] = a[j] + (g != NULL ? b[j] * g[j] : b[j]);
@@ -26,9 +26,9 @@ status CPU(gate_add)(struct device *dev, struct tensor out, struct tensor x, str
     return ST_OK;
 }
 
-static status add_rows(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
+status CPU(add_rows)(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
 {
-    const int threads = cpu_crew(dev, tensor_count(a), 0);
+    const int threads = cpu_threads_for(dev, tensor_count(a), 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t r = 0; r < a.dim[0]; r++) {
@@ -42,10 +42,10 @@ static status add_rows(struct device *dev, struct tensor out, struct tensor a, s
     return ST_OK;
 }
 
-static status silu(struct device *dev, struct tensor out, struct tensor x)
+status CPU(silu)(struct device *dev, struct tensor out, struct tensor x)
 {
     const int64_t count = tensor_count(x);
-    const int threads = cpu_crew(dev, count, 0);
+    const int threads = cpu_threads_for(dev, count, 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t i = 0; i < count; i += CHUNK) {
@@ -59,12 +59,11 @@ static status silu(struct device *dev, struct tensor out, struct tensor x)
     return ST_OK;
 }
 
-static status gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
-                         struct tensor up)
+status CPU(gated_gelu)(struct device *dev, struct tensor out, struct tensor gate, struct tensor up)
 {
     const int64_t count = tensor_count(out);
     const enum dtype dt = out.dtype;
-    const int threads = cpu_crew(dev, count, 0);
+    const int threads = cpu_threads_for(dev, count, 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t at = 0; at < count; at += CHUNK) {
@@ -89,12 +88,12 @@ static status gated_gelu(struct device *dev, struct tensor out, struct tensor ga
             v[i] *= 0.79788456f;
         round_row(v, dt, n);
         for (int64_t i = 0; i < n; i++)
-            v[i] = 1 - 2 / (1 + exp_of(2 * v[i])); // tanh, to 1e-7 of 1, to which 1 is added
+            v[i] = 1 - 2 / (1 + exp_of(2 * v[i])); // tanh, with an absolute error of 1e-7
         round_row(v, dt, n);
         for (int64_t i = 0; i < n; i++)
             v[i] += 1;
         round_row(v, dt, n);
-        for (int64_t i = 0; i < n; i++) // halving rounds nothing
+        for (int64_t i = 0; i < n; i++) // halving is exact
             v[i] *= 0.5f * x[i];
         round_row(v, dt, n);
         for (int64_t i = 0; i < n; i++)
@@ -104,11 +103,11 @@ static status gated_gelu(struct device *dev, struct tensor out, struct tensor ga
     return ST_OK;
 }
 
-static status lincomb(struct device *dev, struct tensor out, int count, const float *coef,
-                      const struct tensor *x)
+status CPU(lincomb)(struct device *dev, struct tensor out, int count, const float *coef,
+                    const struct tensor *x)
 {
     const int64_t all = tensor_count(out);
-    const int threads = cpu_crew(dev, all * count, 0);
+    const int threads = cpu_threads_for(dev, all * count, 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t at = 0; at < all; at += CHUNK) {
@@ -126,7 +125,7 @@ static status lincomb(struct device *dev, struct tensor out, int count, const fl
     return ST_OK;
 }
 
-/* One row of a copy, `step` elements between neighbours. */
+/* Copies a row of n elements, `step` elements from one to the next. */
 static void copy_row(void *to, int64_t step_to, const void *from, int64_t step_from, size_t size,
                      int64_t n)
 {
@@ -144,7 +143,7 @@ static void copy_row(void *to, int64_t step_to, const void *from, int64_t step_f
                    (const char *)from + i * step_from * (int64_t)size, size);
 }
 
-/* The same with a change of dtype. */
+/* The same with a conversion; to, from: element offsets. */
 static void convert_row(struct tensor out, int64_t to, int64_t step_to, struct tensor x,
                         int64_t from, int64_t step_from, int64_t n)
 {
@@ -165,13 +164,13 @@ static void convert_row(struct tensor out, int64_t to, int64_t step_to, struct t
     }
 }
 
-static status copy(struct device *dev, struct tensor out, struct tensor x)
+status CPU(copy)(struct device *dev, struct tensor out, struct tensor x)
 {
     const int last = x.ndim - 1;
     const int64_t n = last < 0 ? 1 : x.dim[last], rows = rows_of(x);
     const int64_t step_x = last < 0 ? 1 : x.stride[last];
     const int64_t step_out = last < 0 ? 1 : out.stride[last];
-    const int threads = cpu_crew(dev, rows * n, 0);
+    const int threads = cpu_threads_for(dev, rows * n, 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < rows; row++) {
@@ -186,11 +185,11 @@ static status copy(struct device *dev, struct tensor out, struct tensor x)
     return ST_OK;
 }
 
-static status channel_affine(struct device *dev, struct tensor out, struct tensor x,
-                             struct tensor scale, struct tensor shift)
+status CPU(channel_affine)(struct device *dev, struct tensor out, struct tensor x,
+                           struct tensor scale, struct tensor shift)
 {
     const int64_t c = x.dim[x.ndim - 1], rows = rows_of(x);
-    const int threads = cpu_crew(dev, rows * c, 0);
+    const int threads = cpu_threads_for(dev, rows * c, 0);
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < rows; row++)
@@ -205,15 +204,4 @@ static status channel_affine(struct device *dev, struct tensor out, struct tenso
             store_row(out, row_at(out, row) + i, v, n);
         }
     return ST_OK;
-}
-
-void CPU(table_elementwise)(struct table *t)
-{
-    t->gate_add = CPU(gate_add);
-    t->add_rows = add_rows;
-    t->silu = silu;
-    t->gated_gelu = gated_gelu;
-    t->lincomb = lincomb;
-    t->copy = copy;
-    t->channel_affine = channel_affine;
 }

@@ -23,14 +23,15 @@ static float squares_of(const float *v, float mean, int64_t n)
     return sum;
 }
 
-/* A thread's row in f32, `n` wide. */
+/* The calling thread's scratch of n floats. */
 static float *scratch(struct device *dev, int64_t n)
 {
     return (float *)dev->workspace + cpu_thread() * n;
 }
 
-/* v = (x - mean) / sqrt(variance + eps). The mean is taken twice, the second time of what the first
- * left: a row far from zero would lose its spread to the rounding of one f32 sum. */
+/* v = (x - mean) / sqrt(variance + eps). The mean is computed in two steps, the second over x minus
+ * the first: for a row far from zero, the rounding of one f32 sum would be as large as the
+ * differences from the mean. */
 static void standardize(float *restrict v, const float *x, int64_t n, float eps)
 {
     const float first = sum_of(x, n) / (float)n;
@@ -44,18 +45,18 @@ static void standardize(float *restrict v, const float *x, int64_t n, float eps)
         v[i] = (v[i] - mean) * scale;
 }
 
-static status norm_modulate(struct device *dev, struct tensor out, struct tensor x,
-                            struct tensor scale, struct tensor shift, float eps)
+status CPU(norm_modulate)(struct device *dev, struct tensor out, struct tensor x,
+                          struct tensor scale, struct tensor shift, float eps)
 {
     const int64_t c = x.dim[1];
     const float *mul = scale.data, *add = shift.data;
-    const int threads = cpu_crew(dev, x.dim[0] * c, (size_t)c * 2 * sizeof(float));
+    const int threads = cpu_threads_for(dev, x.dim[0] * c, (size_t)c * 2 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t s = 0; s < x.dim[0]; s++) {
-        float *v = scratch(dev, 2 * c), *wide = v + c;
+        float *v = scratch(dev, 2 * c), *converted = v + c;
 
-        standardize(v, read_row(wide, x, s * x.stride[0], c), c, eps);
+        standardize(v, read_row(converted, x, s * x.stride[0], c), c, eps);
         round_row(v, x.dtype, c);
         for (int64_t i = 0; i < c; i++)
             v[i] = v[i] * (1 + mul[i]) + add[i];
@@ -64,18 +65,18 @@ static status norm_modulate(struct device *dev, struct tensor out, struct tensor
     return ST_OK;
 }
 
-static status layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                         struct tensor b, float eps)
+status CPU(layer_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                       struct tensor b, float eps)
 {
     const int64_t c = x.dim[1];
     const float *mul = w.data, *add = b.data;
-    const int threads = cpu_crew(dev, x.dim[0] * c, (size_t)c * 2 * sizeof(float));
+    const int threads = cpu_threads_for(dev, x.dim[0] * c, (size_t)c * 2 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t s = 0; s < x.dim[0]; s++) {
-        float *v = scratch(dev, 2 * c), *wide = v + c;
+        float *v = scratch(dev, 2 * c), *converted = v + c;
 
-        standardize(v, read_row(wide, x, s * x.stride[0], c), c, eps);
+        standardize(v, read_row(converted, x, s * x.stride[0], c), c, eps);
         for (int64_t i = 0; i < c; i++)
             v[i] = v[i] * mul[i] + add[i];
         store_row(out, s * out.stride[0], v, c);
@@ -83,20 +84,20 @@ static status layer_norm(struct device *dev, struct tensor out, struct tensor x,
     return ST_OK;
 }
 
-static status add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
-                                struct tensor x, struct tensor y, struct tensor gate,
-                                struct tensor scale, struct tensor shift, float eps)
+status CPU(add_norm_modulate)(struct device *dev, struct tensor out, struct tensor sum,
+                              struct tensor x, struct tensor y, struct tensor gate,
+                              struct tensor scale, struct tensor shift, float eps)
 {
     TRY(CPU(gate_add)(dev, sum, x, y, gate));
-    return norm_modulate(dev, out, sum, scale, shift, eps);
+    return CPU(norm_modulate)(dev, out, sum, scale, shift, eps);
 }
 
-static status add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
-                             struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
-                             struct tensor b, float eps)
+status CPU(add_layer_norm)(struct device *dev, struct tensor out, struct tensor sum,
+                           struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
+                           struct tensor b, float eps)
 {
     TRY(CPU(gate_add)(dev, sum, x, y, gate));
-    return layer_norm(dev, out, sum, w, b, eps);
+    return CPU(layer_norm)(dev, out, sum, w, b, eps);
 }
 
 /* v = rounded(x / sqrt(mean of x^2 + eps)) */
@@ -109,18 +110,18 @@ static void root_mean_square(float *restrict v, const float *x, int64_t n, float
     round_row(v, dt, n);
 }
 
-static status rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                       float eps)
+status CPU(rms_norm)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                     float eps)
 {
     const int64_t c = x.dim[1];
-    const int threads = cpu_crew(dev, x.dim[0] * c, (size_t)c * 3 * sizeof(float));
+    const int threads = cpu_threads_for(dev, x.dim[0] * c, (size_t)c * 3 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t s = 0; s < x.dim[0]; s++) {
-        float *v = scratch(dev, 3 * c), *wide = v + c;
-        const float *mul = read_row(wide + c, w, 0, c);
+        float *v = scratch(dev, 3 * c), *converted = v + c;
+        const float *mul = read_row(converted + c, w, 0, c);
 
-        root_mean_square(v, read_row(wide, x, s * x.stride[0], c), c, eps, x.dtype);
+        root_mean_square(v, read_row(converted, x, s * x.stride[0], c), c, eps, x.dtype);
         for (int64_t i = 0; i < c; i++)
             v[i] *= mul[i];
         store_row(out, s * out.stride[0], v, c);
@@ -128,7 +129,7 @@ static status rms_norm(struct device *dev, struct tensor out, struct tensor x, s
     return ST_OK;
 }
 
-/* (cos, sin) of all pairs of a head at one token: angle [pairs][2]. */
+/* angle[pairs][2] = (cos, sin) of each pair of a head at one token. */
 static void find_angles(float *angle, struct tensor table, struct token_grid grid, int64_t token)
 {
     const int64_t pairs = table.dim[1], third = pairs / 3;
@@ -141,7 +142,7 @@ static void find_angles(float *angle, struct tensor table, struct token_grid gri
                (size_t)(first[axis + 1] - first[axis]) * 2 * sizeof(float));
 }
 
-/* v[pairs][2], times w, as complex numbers times angle. */
+/* v[pairs][2] = v * w * angle, pairs as complex numbers, w elementwise. */
 static void rotate(float *restrict v, const float *restrict w, const float *restrict angle,
                    int64_t pairs)
 {
@@ -153,18 +154,18 @@ static void rotate(float *restrict v, const float *restrict w, const float *rest
     }
 }
 
-static status norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                        struct tensor table, struct token_grid grid)
+status CPU(norm_rope)(struct device *dev, struct tensor x, struct tensor w, float eps,
+                      struct tensor table, struct token_grid grid)
 {
     const int64_t c = x.dim[1], pairs = table.dim[1];
-    const int threads = cpu_crew(dev, x.dim[0] * c, (size_t)c * 3 * sizeof(float));
+    const int threads = cpu_threads_for(dev, x.dim[0] * c, (size_t)c * 3 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t s = 0; s < x.dim[0]; s++) {
-        float *v = scratch(dev, 3 * c), *wide = v + c, *angle = wide + c;
+        float *v = scratch(dev, 3 * c), *converted = v + c, *angle = converted + c;
 
         find_angles(angle, table, grid, grid.first + s);
-        root_mean_square(v, read_row(wide, x, s * x.stride[0], c), c, eps, x.dtype);
+        root_mean_square(v, read_row(converted, x, s * x.stride[0], c), c, eps, x.dtype);
         for (int64_t head = 0; head < c; head += 2 * pairs)
             rotate(v + head, (const float *)w.data + head, angle, pairs);
         store_row(x, s * x.stride[0], v, c);
@@ -172,17 +173,17 @@ static status norm_rope(struct device *dev, struct tensor x, struct tensor w, fl
     return ST_OK;
 }
 
-static status channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                           struct tensor gamma, enum act act)
+status CPU(channel_norm)(struct device *dev, struct tensor out, struct tensor x,
+                         struct tensor gamma, enum act act)
 {
     const int64_t c = x.dim[x.ndim - 1], rows = rows_of(x);
     const float *mul = gamma.data, root = sqrtf((float)c);
-    const int threads = cpu_crew(dev, rows * c, (size_t)c * 2 * sizeof(float));
+    const int threads = cpu_threads_for(dev, rows * c, (size_t)c * 2 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < rows; row++) {
-        float *v = scratch(dev, 2 * c), *wide = v + c;
-        const float *from = read_row(wide, x, row_at(x, row), c);
+        float *v = scratch(dev, 2 * c), *converted = v + c;
+        const float *from = read_row(converted, x, row_at(x, row), c);
         const float length = sqrtf(squares_of(from, 0, c));
         const float scale = root / (length > 1e-12f ? length : 1e-12f);
 
@@ -192,15 +193,4 @@ static status channel_norm(struct device *dev, struct tensor out, struct tensor 
         store_row(out, row_at(out, row), v, c);
     }
     return ST_OK;
-}
-
-void CPU(table_norm)(struct table *t)
-{
-    t->norm_modulate = norm_modulate;
-    t->layer_norm = layer_norm;
-    t->add_norm_modulate = add_norm_modulate;
-    t->add_layer_norm = add_layer_norm;
-    t->rms_norm = rms_norm;
-    t->norm_rope = norm_rope;
-    t->channel_norm = channel_norm;
 }

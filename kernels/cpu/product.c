@@ -2,43 +2,44 @@
 
 #include <assert.h>
 
-/* out[m, n] = sum over k of A[m, k] w[n, k], where row m of A is `segments` pieces of `len` dense
- * elements of x: one for a matrix product, one for each tap of a convolution's window.
+/* Matrix products and convolution: out[m, n] = sum over k of A[m, k] w[n, k], where row m of A
+ * consists of `segments` segments of `len` dense elements of x: one for a matrix product, one for
+ * each tap (pixel of the window) of a convolution.
  *
- * w is packed, as many columns at a time as the workspace has room for ("a stretch"), and in these
- * the tasks are BLOCK_ROWS rows x BLOCK_COLS columns. A task runs over K in steps small enough that
- * its piece of w stays in the second cache, and keeps its sums in f32 in its thread's slab.
+ * The columns n are processed in batches, as many at a time as the workspace can hold packed.
+ * Within a batch a task is BLOCK_ROWS rows x BLOCK_COLS columns. It walks over K in steps, so small
+ * that the part of w in use stays in the L2 cache, and keeps its sums in f32 in its thread's slab.
  *
- * workspace: | slab of thread 0 | ... | packed w of a stretch | */
+ * workspace: | slab of thread 0 | ... | packed w of a batch | */
 #define BLOCK_ROWS (TILE_ROWS * 8)
 #define BLOCK_COLS 128
-#define STEP 384                        // units of K in one step
-#define SEGMENTS 32                     // in one step
-#define STRETCH_BYTES ((size_t)6 << 20) // of packed w for four threads
+#define STEP 384                      // elements of K in one step
+#define SEGMENTS 32                   // segments in one step, at most
+#define BATCH_BYTES ((size_t)6 << 20) // of packed w for every four threads
 
 struct slab {
     float sums[BLOCK_ROWS * BLOCK_COLS];
-    float wide[TILE_ROWS * STEP]; // rows of bf16 as f32
+    float converted[TILE_ROWS * STEP]; // rows of bf16 as f32
     float add[BLOCK_COLS];
-    int64_t at[BLOCK_ROWS];    // element offset in x of a row of a matrix
-    int64_t frame[BLOCK_ROWS]; // frame, row and column that a window begins in, past and what is
-    int64_t line[BLOCK_ROWS];  // around x counted
-    int64_t col[BLOCK_ROWS];
+    int64_t at[BLOCK_ROWS]; // matrix product: element offset of a row in x
+    // convolution: where a row's window starts in the padded input
+    int64_t frame[BLOCK_ROWS], line[BLOCK_ROWS], col[BLOCK_ROWS];
 };
 
 struct product {
     struct tensor out, x, past, w, bias, residual; // none or as in ops.h
     enum act act;
     struct conv conv;
-    bool window; // a convolution, else rows of a matrix
+    bool window; // a convolution, not a matrix product
     int64_t m, n, segments, len;
     enum unit unit;
-    int64_t stretch; // columns
-    char *packed;
+    int64_t batch; // columns packed at once
+    char *packed;  // their panels
 };
 
 static const float zeros[STEP];
 
+/* K. */
 static int64_t depth(const struct product *p)
 {
     return p->segments * p->len;
@@ -50,7 +51,7 @@ static size_t panel_bytes(const struct product *p)
     return (size_t)depth(p) * TILE_COLS * (p->unit == UNIT_PAIR ? 2 : 4);
 }
 
-/* Where row m's window begins, and element offsets of its row in a tensor of out's shape. */
+/* The element offset of row m in t, which has out's shape. */
 static int64_t out_at(const struct product *p, struct tensor t, int64_t m)
 {
     if (!p->window)
@@ -61,6 +62,7 @@ static int64_t out_at(const struct product *p, struct tensor t, int64_t m)
     return m / w / h * t.stride[0] + m / w % h * t.stride[1] + m % w * t.stride[2];
 }
 
+/* Fills slab->at, or frame, line and col, for rows [first, first + count). */
 static void find_rows(const struct product *p, struct slab *slab, int64_t first, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
@@ -77,7 +79,7 @@ static void find_rows(const struct product *p, struct slab *slab, int64_t first,
     }
 }
 
-/* A segment's place in the window. */
+/* The position of a segment in the window. */
 struct tap {
     int64_t frame, line, col;
 };
@@ -89,8 +91,8 @@ static struct tap tap_of(const struct product *p, int64_t s)
     return (struct tap){ .frame = s / kw / kh, .line = s / kw % kh, .col = s % kw };
 }
 
-/* The pixel at a tap of a row's window: the frames it is of and its element offset there; NULL
- * where it is a zero. */
+/* The pixel at a tap of a row's window: returns the tensor that holds it, past or x, and its
+ * element offset in *at; NULL when the pixel is padding. */
 static const struct tensor *pixel_of(const struct product *p, const struct slab *slab, int64_t row,
                                      struct tap tap, int64_t *at)
 {
@@ -99,7 +101,7 @@ static const struct tensor *pixel_of(const struct product *p, const struct slab 
     const struct tensor *x = before ? &p->past : &p->x;
     int64_t line = slab->line[row] + tap.line, col = slab->col[row] + tap.col - p->conv.left;
 
-    if (p->conv.twice) {
+    if (p->conv.upsample2x) {
         line = (line + 1) >> 1;
         col >>= 1;
     }
@@ -111,15 +113,15 @@ static const struct tensor *pixel_of(const struct product *p, const struct slab 
     return x;
 }
 
-/* The addresses of elements [from, from + len) of segments [s0, s0 + segments) of a tile's rows.
- * Rows that need it are widened to f32 in the slab. */
-static void find_pieces(const struct product *p, struct slab *slab, const void **piece, int64_t row,
-                        int rows, int64_t s0, int64_t segments, int64_t from, int64_t len)
+/* The addresses of elements [from, from + len) of segments [s0, s0 + segments) of a tile's rows, as
+ * CPU(tile) takes them. bf16 is converted into the slab where the tile multiplies f32. */
+static void find_segments(const struct product *p, struct slab *slab, const void **a, int64_t row,
+                          int rows, int64_t s0, int64_t segments, int64_t from, int64_t len)
 {
-    const bool widen = p->x.dtype == DT_BF16 && p->unit == UNIT_F32;
-    float *wide = slab->wide;
+    const bool convert = p->x.dtype == DT_BF16 && p->unit == UNIT_F32;
+    float *converted = slab->converted;
 
-    for (int64_t s = s0; s < s0 + segments; s++, piece += TILE_ROWS) {
+    for (int64_t s = s0; s < s0 + segments; s++, a += TILE_ROWS) {
         const struct tap tap = p->window ? tap_of(p, s) : (struct tap){ 0 };
 
         for (int i = 0; i < rows; i++) {
@@ -129,50 +131,51 @@ static void find_pieces(const struct product *p, struct slab *slab, const void *
             if (p->window)
                 x = pixel_of(p, slab, row + i, tap, &at);
             if (x == NULL) {
-                piece[i] = zeros;
-            } else if (widen) {
-                load_row(wide, *x, at + from, len);
-                piece[i] = wide;
-                wide += len;
+                a[i] = zeros;
+            } else if (convert) {
+                load_row(converted, *x, at + from, len);
+                a[i] = converted;
+                converted += len;
             } else {
-                piece[i] = element(*x, at + from);
+                a[i] = element(*x, at + from);
             }
         }
     }
 }
 
-/* One step of K for a task: elements [from, from + len) of each segment in [s0, s0 + segments). */
+/* One step of a task over K: elements [from, from + len) of segments [s0, s0 + segments). */
 static void run_step(const struct product *p, struct slab *slab, int64_t rows, int64_t col0,
                      int64_t cols, int64_t s0, int64_t segments, int64_t from, int64_t len)
 {
-    const void *piece[SEGMENTS * TILE_ROWS];
+    const void *a[SEGMENTS * TILE_ROWS];
     const int64_t k = s0 * p->len + from, width = p->unit == UNIT_PAIR ? 2 : 4;
     const int64_t units = p->unit == UNIT_PAIR ? len / 2 : len;
 
     for (int64_t row = 0; row < rows; row += TILE_ROWS) {
         const int count = (int)min_of(TILE_ROWS, rows - row);
 
-        find_pieces(p, slab, piece, row, count, s0, segments, from, len);
+        find_segments(p, slab, a, row, count, s0, segments, from, len);
         for (int64_t c = 0; c < cols; c += TILE_COLS)
             CPU(tile)
-        (slab->sums + row * BLOCK_COLS + c, BLOCK_COLS, piece, segments, units,
+        (slab->sums + row * BLOCK_COLS + c, BLOCK_COLS, a, segments, units,
          p->packed + (size_t)((col0 + c) / TILE_COLS) * panel_bytes(p) + k * TILE_COLS * width,
          p->unit, count, cols - c, k > 0);
     }
 }
 
-/* Rows [row0, row0 + rows) x columns [col0, col0 + cols) of the stretch that begins at `first`. */
+/* Rows [row0, row0 + rows) x columns [col0, col0 + cols) of the batch that starts at `first`. */
 static void run_task(const struct product *p, struct slab *slab, int64_t first, int64_t row0,
                      int64_t rows, int64_t col0, int64_t cols)
 {
-    const int64_t pieces = div_up(p->len, STEP), even = div_up(div_up(p->len, pieces), 2) * 2;
-    const int64_t group = pieces > 1 ? 1 : min_of(SEGMENTS, STEP / p->len);
+    const int64_t parts = div_up(p->len, STEP); // of a segment, of an even length
+    const int64_t part = div_up(div_up(p->len, parts), 2) * 2;
+    const int64_t group = parts > 1 ? 1 : min_of(SEGMENTS, STEP / p->len);
 
     find_rows(p, slab, row0, rows);
     for (int64_t s = 0; s < p->segments; s += group)
-        for (int64_t from = 0; from < p->len; from += even)
+        for (int64_t from = 0; from < p->len; from += part)
             run_step(p, slab, rows, col0, cols, s, min_of(group, p->segments - s), from,
-                     min_of(even, p->len - from));
+                     min_of(part, p->len - from));
     for (int64_t i = 0; i < rows; i++) {
         float *v = slab->sums + i * BLOCK_COLS;
 
@@ -198,23 +201,24 @@ static status run(struct device *dev, struct product *p)
 {
     const int threads = cpu_threads(dev);
     const size_t slabs = sizeof(struct slab) * (size_t)threads;
-    const size_t want = STRETCH_BYTES * (size_t)div_up(threads, 4);
-    const size_t room = CPU_WORKSPACE - slabs;
+    const size_t wanted = BATCH_BYTES * (size_t)div_up(threads, 4);
+    const size_t available = CPU_WORKSPACE - slabs;
     struct slab *slab = dev->workspace;
-    int64_t panels = (int64_t)((want < room ? want : room) / panel_bytes(p));
+    int64_t panels = (int64_t)((wanted < available ? wanted : available) / panel_bytes(p));
 
-    if (panel_bytes(p) > room)
-        return fail(ST_MEMORY, "a product over %lld elements does not fit the workspace of %zu MiB",
+    if (panel_bytes(p) > available)
+        return fail(ST_MEMORY,
+                    "a matrix product with K = %lld does not fit the workspace of %zu MiB",
                     (long long)depth(p), CPU_WORKSPACE >> 20);
-    // whole blocks of columns, so that no task is narrower than need be
+    // whole blocks of columns, so that only the last task of a row can be narrower
     if (panels > BLOCK_COLS / TILE_COLS)
         panels -= panels % (BLOCK_COLS / TILE_COLS);
-    p->stretch = min_of(panels > 0 ? panels : 1, div_up(p->n, TILE_COLS)) * TILE_COLS;
+    p->batch = min_of(panels > 0 ? panels : 1, div_up(p->n, TILE_COLS)) * TILE_COLS;
     p->packed = (char *)dev->workspace + slabs;
 
 #pragma omp parallel num_threads(threads)
-    for (int64_t first = 0; first < p->n; first += p->stretch) {
-        const int64_t cols = min_of(p->stretch, p->n - first);
+    for (int64_t first = 0; first < p->n; first += p->batch) {
+        const int64_t cols = min_of(p->batch, p->n - first);
         const int64_t blocks = div_up(cols, BLOCK_COLS);
 
 #pragma omp for
@@ -234,7 +238,7 @@ static status run(struct device *dev, struct product *p)
     return ST_OK;
 }
 
-/* Pairs of bf16 where the level has them and no segment ends in the middle of one. */
+/* Pairs of bf16 where the level supports them and no segment ends in the middle of a pair. */
 static enum unit unit_of(struct tensor x, struct tensor w, int64_t len)
 {
     return CPU(has_pairs)() && x.dtype == DT_BF16 && w.dtype == DT_BF16 && len % 2 == 0 &&

@@ -1,10 +1,10 @@
 #include "kernels/cpu/select.h"
 
-/* meson.build compiles the other files of this folder once for each of these. */
-void cpu_table_plain(struct table *t);   // what the compiler assumes anyway: SSE2, NEON
+/* meson.build compiles the other files of this folder once for each of these levels. */
+void cpu_table_plain(struct table *t);   // the compiler's default: SSE2, NEON
 void cpu_table_v3(struct table *t);      // AVX2, FMA
 void cpu_table_v4(struct table *t);      // AVX-512 F, BW, DQ, VL
-void cpu_table_v4_bf16(struct table *t); // and BF16
+void cpu_table_v4_bf16(struct table *t); // v4 and BF16
 
 static const struct cpu_level levels[] = {
     { "plain", cpu_table_plain },

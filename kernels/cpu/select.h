@@ -1,5 +1,5 @@
-/* select.h - the CPU's table at each level of the instruction set that this machine has. The best
- * one is what table_cpu (kernels/table.h) fills in; the others are there to be checked. */
+/* select.h - the CPU's table at each level of the instruction set that this machine supports.
+ * table_cpu (kernels/table.h) uses the highest; the others are for tests. */
 #ifndef KERNELS_CPU_SELECT_H
 #define KERNELS_CPU_SELECT_H
 
@@ -10,7 +10,7 @@ struct cpu_level {
     void (*fill)(struct table *t);
 };
 
-/* Level `index`, counted from the plainest; `fill` is NULL behind the last. */
+/* Level `index`, in ascending order; `fill` is NULL after the last. */
 struct cpu_level cpu_level(int index);
 
 #endif

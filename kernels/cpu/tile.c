@@ -13,14 +13,14 @@ INLINE vec load(const void *p)
     return *(const vec_any *)p;
 }
 
-/* Unit u of a row, in every lane. */
-INLINE vec spread(const void *row, int64_t u)
+/* Unit u of a row in every lane. */
+INLINE vec broadcast(const void *row, int64_t u)
 {
     return ((const float *)row)[u] - (vec){ 0 };
 }
 
-/* The same of a pair of bf16, which need not lie at a multiple of 4. */
-INLINE vec spread_pair(const void *row, int64_t u)
+/* The same for a pair of bf16, whose address may not be a multiple of 4. */
+INLINE vec broadcast_pair(const void *row, int64_t u)
 {
     int32_t pair;
 
@@ -28,7 +28,7 @@ INLINE vec spread_pair(const void *row, int64_t u)
     return (vec)(pair - (lanes){ 0 });
 }
 
-/* sum + a * w, of f32 or of pairs of bf16 that go by the same type */
+/* sum + a * w, lanes of f32 or of pairs of bf16. */
 INLINE vec multiply_add(vec sum, vec a, vec w, enum unit unit)
 {
 #if defined(__AVX512BF16__)
@@ -38,6 +38,8 @@ INLINE vec multiply_add(vec sum, vec a, vec w, enum unit unit)
     return sum + a * w;
 }
 
+/* CPU(tile) with `rows`, `vecs` (vectors of columns) and `unit` as constants after inlining, so
+ * that the sums stay in registers. */
 INLINE void tile_of(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
                     const float *w, enum unit unit, const int rows, const int vecs, bool add)
 {
@@ -59,7 +61,7 @@ INLINE void tile_of(float *c, int64_t ldc, const void *const *a, int64_t segment
 
 #pragma GCC unroll 16
             for (int i = 0; i < rows; i++) {
-                const vec x = unit == UNIT_PAIR ? spread_pair(row[i], u) : spread(row[i], u);
+                const vec x = unit == UNIT_PAIR ? broadcast_pair(row[i], u) : broadcast(row[i], u);
 
                 sum[i][0] = multiply_add(sum[i][0], x, w0, unit);
                 if (vecs > 1)
@@ -74,7 +76,7 @@ INLINE void tile_of(float *c, int64_t ldc, const void *const *a, int64_t segment
             *(vec_any *)(c + i * ldc + j * VEC) = sum[i][j];
 }
 
-/* A full tile, or the rows one by one: too few for a tile only where a matrix ends. */
+/* A full tile, or at the end of a matrix the remaining rows, four or one at a time. */
 INLINE void tile_rows(float *c, int64_t ldc, const void *const *a, int64_t segments, int64_t len,
                       const float *w, enum unit unit, int rows, const int vecs, bool add)
 {
@@ -115,7 +117,7 @@ bool CPU(has_pairs)(void)
 #endif
 }
 
-/* Which lanes of two vectors interleave their lower and upper halves. */
+/* The shuffle that interleaves the lower halves of two vectors; plus VEC / 2, the upper halves. */
 #if VEC == 16
 static const lanes lower = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23 };
 #elif VEC == 8
@@ -124,7 +126,7 @@ static const lanes lower = { 0, 8, 1, 9, 2, 10, 3, 11 };
 static const lanes lower = { 0, 4, 1, 5 };
 #endif
 
-/* VEC rows as columns: log2(VEC) rounds of interleaving row i with row i + VEC / 2. */
+/* Transposes VEC rows of VEC: log2(VEC) rounds that interleave row i with row i + VEC / 2. */
 INLINE void transpose(vec *r)
 {
 #pragma GCC unroll 4
@@ -150,7 +152,8 @@ INLINE vec load_bf16(const uint16_t *p)
     return (vec)(__builtin_convertvector(*(const halves *)p, words) << 16);
 }
 
-/* `widen`: w is bf16 and becomes f32; else units are moved as they are. ld, k in units of w. */
+/* CPU(pack). `widen`: w is bf16 and converted to f32; else units are copied. ld, k in units of w.
+ */
 INLINE void pack_of(float *restrict panel, const void *w, int64_t ld, int64_t n, int64_t k,
                     const bool widen)
 {

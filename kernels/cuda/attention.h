@@ -1,5 +1,5 @@
-/* attention.h - softmax attention on a GPU. Each function takes any shape of ops.h and hands on
- * what it has no kernel for. */
+/* attention.h - softmax attention on a GPU. Each function accepts every shape that ops.h allows and
+ * calls the next one for shapes it has no kernel for. */
 #ifndef KERNELS_CUDA_ATTENTION_H
 #define KERNELS_CUDA_ATTENTION_H
 
@@ -9,14 +9,12 @@
 extern "C" {
 #endif
 
-/* f32 sums and exponentials whatever the dtype, head sizes up to 384; the rest by plain_attention.
- */
-status attention_f32(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
-                     struct tensor k, struct tensor v, float scale);
+/* f32 or bf16 with f32 products, sums and exponentials; head sizes up to 384. Otherwise calls
+ * plain_attention. */
+attention_fn attention_f32;
 
-/* bf16 with head size 128 or 384, by our own kernel for Hopper; the rest by attention_f32. */
-status attention_sm90(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
-                      struct tensor k, struct tensor v, float scale);
+/* bf16 on the tensor cores of Hopper, head size 128 or 384. Otherwise calls attention_f32. */
+attention_fn attention_sm90;
 
 #ifdef __cplusplus
 }

@@ -1,60 +1,63 @@
-/* Attention in f32, tile by tile: a block of 256 threads holds some queries and walks over the
- * keys.
+/* Attention with f32 arithmetic. A block of 256 threads has a tile of queries and walks over the
+ * keys in tiles:
  *
  *     s [16 RM, 16 RN]  thread (x, y) has rows y RM + i and keys x + 16 j
  *     o [16 RM, W]      thread (x, y) has rows y RM + i and columns 4 x + 64 c + (0..3)
  *
- * The next keys are on their way while the values are summed, the values while s is computed. */
+ * The values are copied while s is computed, the next keys while p v is summed. */
 #include "kernels/cuda/attention.h"
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plain.h"
 
 #define THREADS 256
-#define PAD 4 // floats between rows that are read side by side, so that these lie in other banks
+#define PAD 4 // floats between rows in shared memory, against bank conflicts
 
+/* Offsets in shared memory, in floats: q, k, v, p. W: head size, rounded up. */
 template <int W, int RM, int RN> struct tile {
     static const int rows = 16 * RM, keys = 16 * RN;
     static const int k_at = rows * (W + PAD), v_at = k_at + keys * (W + PAD);
     static const int p_at = v_at + keys * W, floats = p_at + keys * (rows + PAD);
 };
 
-/* `count` rows from `first` on of one head to rows of W floats in shared memory, `pitch` apart,
- * with zeros around what there is. Queued where t allows it. */
+/* Copies rows [first, first + count) of one head to rows of W floats in shared memory, `pitch`
+ * floats from row to row; rows and columns that t does not have become 0. async  t is f32 and
+ * aligned: copies asynchronously, as one group of cp.async */
 template <int W>
 __device__ void load_rows(float *to, int pitch, int count, const struct tensor &t, int64_t first,
-                          int64_t head, bool queued)
+                          int64_t head, bool async)
 {
     const int d = (int)t.dim[2];
 
     for (int i = threadIdx.x; i < count * (W / 4); i += THREADS) {
         const int row = i / (W / 4), col = i % (W / 4) * 4;
         const int64_t at = (first + row) * t.stride[0] + head * t.stride[1] + col;
-        const bool there = first + row < t.dim[0];
+        const bool inside = first + row < t.dim[0];
         float *dst = to + row * pitch + col;
 
-        if (queued) {
-            const float *src = (const float *)t.data + (there && col < d ? at : 0);
+        if (async) {
+            const float *src = (const float *)t.data + (inside && col < d ? at : 0);
 
             asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                              (uint32_t)__cvta_generic_to_shared(dst)),
-                         "l"(src), "r"(there && col < d ? 16 : 0)
+                         "l"(src), "r"(inside && col < d ? 16 : 0)
                          : "memory");
         } else {
             for (int j = 0; j < 4; j++)
-                dst[j] = there && col + j < d ? load(t, at + j) : 0;
+                dst[j] = inside && col + j < d ? load(t, at + j) : 0;
         }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-template <int N> __device__ void loads_but(void)
+/* Waits until at most N groups of copies are unfinished, in every thread. */
+template <int N> __device__ void wait_for_loads(void)
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
     __syncthreads();
 }
 
-__device__ inline float4 four(const float *p)
+__device__ inline float4 load4(const float *p)
 {
     return *(const float4 *)p;
 }
@@ -62,7 +65,7 @@ __device__ inline float4 four(const float *p)
 template <int W, int RM, int RN>
 __global__ void __launch_bounds__(THREADS, 1)
     attention_f32_kernel(struct tensor out, float *lse, struct tensor q, struct tensor k,
-                         struct tensor v, float scale, bool queued)
+                         struct tensor v, float scale, bool async)
 {
     using at = tile<W, RM, RN>;
     extern __shared__ float4 shared[];
@@ -74,23 +77,23 @@ __global__ void __launch_bounds__(THREADS, 1)
 
     for (int i = 0; i < RM; i++)
         top[i] = -INFINITY;
-    load_rows<W>(qs, W + PAD, at::rows, q, first, head, queued);
-    load_rows<W>(ks, W + PAD, at::keys, k, 0, head, queued);
+    load_rows<W>(qs, W + PAD, at::rows, q, first, head, async);
+    load_rows<W>(ks, W + PAD, at::keys, k, 0, head, async);
     for (int64_t j0 = 0; j0 < k.dim[0]; j0 += at::keys) {
         float s[RM][RN] = {};
 
-        load_rows<W>(vs, W, at::keys, v, j0, head, queued);
-        loads_but<1>();
+        load_rows<W>(vs, W, at::keys, v, j0, head, async);
+        wait_for_loads<1>();
 #pragma unroll 2
         for (int c = 0; c < W; c += 4) {
             float4 a[RM], b[RN];
 
 #pragma unroll
             for (int i = 0; i < RM; i++)
-                a[i] = four(qs + (y * RM + i) * (W + PAD) + c);
+                a[i] = load4(qs + (y * RM + i) * (W + PAD) + c);
 #pragma unroll
             for (int j = 0; j < RN; j++)
-                b[j] = four(ks + (x + 16 * j) * (W + PAD) + c);
+                b[j] = load4(ks + (x + 16 * j) * (W + PAD) + c);
 #pragma unroll
             for (int i = 0; i < RM; i++)
 #pragma unroll
@@ -133,18 +136,18 @@ __global__ void __launch_bounds__(THREADS, 1)
                 *(float4 *)(ps + (x + 16 * j) * (at::rows + PAD) + y * RM + i) =
                     make_float4(s[i][j], s[i + 1][j], s[i + 2][j], s[i + 3][j]);
         __syncthreads();
-        load_rows<W>(ks, W + PAD, at::keys, k, j0 + at::keys, head, queued);
-        loads_but<1>();
+        load_rows<W>(ks, W + PAD, at::keys, k, j0 + at::keys, head, async);
+        wait_for_loads<1>();
 #pragma unroll 2
         for (int j = 0; j < at::keys; j++) {
             float4 p[RM / 4];
 
 #pragma unroll
             for (int i = 0; i < RM / 4; i++)
-                p[i] = four(ps + j * (at::rows + PAD) + y * RM + 4 * i);
+                p[i] = load4(ps + j * (at::rows + PAD) + y * RM + 4 * i);
 #pragma unroll
             for (int c = 0; c < W / 64; c++) {
-                const float4 b = four(vs + j * W + 4 * x + 64 * c);
+                const float4 b = load4(vs + j * W + 4 * x + 64 * c);
 
 #pragma unroll
                 for (int i = 0; i < RM; i++) {
@@ -191,16 +194,17 @@ static status launch(struct device *dev, struct tensor out, struct tensor lse, s
     auto *const kernel = attention_f32_kernel<W, RM, RN>;
     const dim3 grid((unsigned)((q.dim[0] + at::rows - 1) / at::rows), (unsigned)q.dim[1]);
     const int bytes = at::floats * (int)sizeof(float);
-    bool queued = q.dtype == DT_F32 && q.dim[2] % 4 == 0;
+    bool async = q.dtype == DT_F32 && q.dim[2] % 4 == 0;
 
     for (const struct tensor *t : { &q, &k, &v })
-        queued = queued && (uintptr_t)t->data % 16 == 0 && t->stride[0] % 4 == 0 &&
-                 t->stride[1] % 4 == 0;
-    TRY(cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                   "attention"));
+        async =
+            async && (uintptr_t)t->data % 16 == 0 && t->stride[0] % 4 == 0 && t->stride[1] % 4 == 0;
+    TRY(cuda_status(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "attention"));
     kernel<<<grid, THREADS, bytes, cuda_stream(dev)>>>(out, (float *)lse.data, q, k, v,
-                                                       scale * 1.4426950408889634f, queued);
-    return cuda_check(cudaGetLastError(), "attention");
+                                                       scale * 1.4426950408889634f, async);
+    return cuda_status(cudaGetLastError(), "attention");
 }
 
 status attention_f32(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,

@@ -3,23 +3,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct plan {
-    struct plan *next;
+/* One allocation: this struct, the key, then the caller's bytes at a multiple of 16. */
+struct node {
+    struct node *next;
     size_t key_bytes;
     void *key, *entry;
 };
 
-struct plan_cache {
-    struct plan *first;
+struct descriptor_cache {
+    struct node *first;
     void (*done)(void *entry);
 };
 
-status cuda_check(cudaError_t e, const char *op)
-{
-    return e == cudaSuccess ? ST_OK : fail(ST_DEVICE, "%s: %s", op, cudaGetErrorString(e));
-}
-
-status lt_check(cublasStatus_t e, const char *op)
+status lt_status(cublasStatus_t e, const char *op)
 {
     if (e == CUBLAS_STATUS_SUCCESS)
         return ST_OK;
@@ -30,7 +26,7 @@ static void context_close(struct device *dev)
 {
     struct cuda_context *c = dev->backend;
 
-    plan_close(&c->gemms);
+    descriptor_cache_close(&c->gemm_cache);
     if (c->lt != NULL)
         cublasLtDestroy(c->lt);
     free(c);
@@ -52,13 +48,13 @@ status cuda_context(struct device *dev, struct cuda_context **context)
         return fail(ST_MEMORY, "no memory for the handles of GPU %d", dev->index);
     dev->backend = c;
     dev->backend_close = context_close;
-    TRY_OUT(lt_check(cublasLtCreate(&c->lt), "opening"));
-    TRY_OUT(cuda_check(
+    TRY_OUT(lt_status(cublasLtCreate(&c->lt), "opening"));
+    TRY_OUT(cuda_status(
         cudaDeviceGetAttribute(&c->multiprocessors, cudaDevAttrMultiProcessorCount, dev->index),
         "opening"));
-    TRY_OUT(cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &c->encode_tiled,
-                                                        12000, cudaEnableDefault, &found),
-                       "opening"));
+    TRY_OUT(cuda_status(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &c->encode_tiled,
+                                                         12000, cudaEnableDefault, &found),
+                        "opening"));
     *context = c;
 out:
     if (st != ST_OK)
@@ -66,56 +62,57 @@ out:
     return st;
 }
 
-status plan_find(struct plan_cache **cache, const void *key, size_t key_bytes, size_t size,
-                 void (*done)(void *entry), void **entry, bool *made)
+status descriptor_cache_find(struct descriptor_cache **cache, const void *key, size_t key_bytes,
+                             size_t size, void (*done)(void *entry), void **entry, bool *is_new)
 {
-    struct plan *p;
+    const size_t key_room = (key_bytes + 15) / 16 * 16;
+    struct node *n;
 
-    *made = false;
+    *is_new = false;
     if (*cache == NULL) {
         *cache = calloc(1, sizeof(**cache));
         if (*cache == NULL)
-            return fail(ST_MEMORY, "no host memory");
+            return fail(ST_MEMORY, "cannot allocate host memory for a GPU library's descriptors");
         (*cache)->done = done;
     }
-    for (p = (*cache)->first; p != NULL; p = p->next)
-        if (p->key_bytes == key_bytes && memcmp(p->key, key, key_bytes) == 0) {
-            *entry = p->entry;
+    for (n = (*cache)->first; n != NULL; n = n->next)
+        if (n->key_bytes == key_bytes && memcmp(n->key, key, key_bytes) == 0) {
+            *entry = n->entry;
             return ST_OK;
         }
-    p = calloc(1, sizeof(*p) + (key_bytes + 15) / 16 * 16 + size);
-    if (p == NULL)
-        return fail(ST_MEMORY, "no host memory");
-    p->key_bytes = key_bytes;
-    p->key = p + 1;
-    p->entry = (char *)(p + 1) + (key_bytes + 15) / 16 * 16;
-    memcpy(p->key, key, key_bytes);
-    p->next = (*cache)->first;
-    (*cache)->first = p;
-    *entry = p->entry;
-    *made = true;
+    n = calloc(1, sizeof(*n) + key_room + size);
+    if (n == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a GPU library's descriptors");
+    n->key_bytes = key_bytes;
+    n->key = n + 1;
+    n->entry = (char *)(n + 1) + key_room;
+    memcpy(n->key, key, key_bytes);
+    n->next = (*cache)->first;
+    (*cache)->first = n;
+    *entry = n->entry;
+    *is_new = true;
     return ST_OK;
 }
 
-void plan_forget(struct plan_cache **cache, void *entry)
+void descriptor_cache_remove(struct descriptor_cache **cache, void *entry)
 {
-    for (struct plan **at = &(*cache)->first; *at != NULL; at = &(*at)->next)
+    for (struct node **at = &(*cache)->first; *at != NULL; at = &(*at)->next)
         if ((*at)->entry == entry) {
-            struct plan *p = *at;
+            struct node *n = *at;
 
-            *at = p->next;
-            (*cache)->done(p->entry);
-            free(p);
+            *at = n->next;
+            (*cache)->done(n->entry);
+            free(n);
             return;
         }
 }
 
-void plan_close(struct plan_cache **cache)
+void descriptor_cache_close(struct descriptor_cache **cache)
 {
     if (*cache == NULL)
         return;
     while ((*cache)->first != NULL)
-        plan_forget(cache, (*cache)->first->entry);
+        descriptor_cache_remove(cache, (*cache)->first->entry);
     free(*cache);
     *cache = NULL;
 }

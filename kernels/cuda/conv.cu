@@ -1,27 +1,28 @@
-/* Convolution as a matrix product without a patch matrix.
+/* Convolution as a matrix product, without a matrix of input patches (im2col) in memory.
  *
- * A block computes a tile of CONV_ROWS x COLS pixels of a frame and N output channels. For each tap
- * along time and each slice of channels, the copy engine brings one box of x, the tile and the rim
- * that the windows reach into (zeros where it leaves the picture), and all kh*kw taps of it are
- * products out of that one box: a matrix of 64 pixels is 8 rows of 8 pixels, each a row of the
- * swizzled box, and another tap is another first pixel. Weights come a tap at a time.
+ * A block computes tiles of CONV_ROWS x COLS pixels of a frame and N output channels. For each
+ * frame of the window and each slice of input channels, the TMA copies one box of x: the pixels of
+ * the tile and the border that its windows reach, with zeros outside of the frame. The products for
+ * all kh * kw taps read this one box: their matrix of 64 pixels is 8 rows of 8 pixels, each pixel a
+ * row of the swizzled box, and another tap only starts at another pixel. Weights are copied tap by
+ * tap.
  *
- *     warpgroup 0    one thread asks for boxes of x, one for those of w, as places get free
- *     warpgroup 1    the upper 8 rows of the tile, in 8 x 8 pixels
- *     warpgroup 2    the lower 8
+ *     warpgroup 0    one thread requests the boxes of x, another those of w, as buffers get free
+ *     warpgroup 1    multiplies the upper 8 rows of the tile, in blocks of 8 x 8 pixels
+ *     warpgroup 2    the lower 8 rows
  *
- * Where pixels count twice, the box is that of a quarter of the tile, and 8 x 8 pixels are every
- * second row and column of the tile: for these, too, a tap is a first pixel in the box. Warpgroup 1
- * has the even rows then, 2 the odd ones.
+ * With upsample2x a box holds a quarter of the tile's pixels, and a block of 8 x 8 pixels is every
+ * second row and column of the tile: these read consecutive pixels of the box, so here, too, a tap
+ * only starts at another pixel. Warpgroup 1 then has the even rows and 2 the odd rows.
  *
- * With strides a tap has a box of its own, of every second row and column. The sum runs over time,
- * the taps that have boxes, slices, the others, channels, in that order.
+ * With strides each tap has a box of its own, of every second row and column. The order of the sum
+ * is: frames, taps with own boxes, slices, the other taps, channels.
  *
- * f32 goes the same way: a number is the sum of two bf16, high and low, and a product of two is
- * that of their highs, of low and high, and of high and low, off by 2^-17. Boxes of x come as they
- * are, and two warps turn them into bf16 where they lie: 16 channels of f32 become their 16 highs
- * and, behind them, their 16 lows. So a row of a box is 32 channels, in the bytes of 64 of bf16. As
- * the tensor cores cut their sums off, those of a box are added to the tile's in f32. */
+ * f32 is computed with each factor as the sum of two bf16, high and low. A product is high * high +
+ * low * high + high * low, with a relative error of 2^-17. Boxes of x are copied as f32, and two
+ * warps convert them in place: 16 channels of f32 become their 16 high parts, then their 16 low
+ * parts. So a row of a box is 32 channels, in the bytes of 64 bf16. As the tensor cores truncate
+ * sums, those of each box are added to the tile's sums by f32 instructions. */
 #include "kernels/cuda/conv.h"
 
 #include "kernels/cuda/hopper.cuh"
@@ -30,17 +31,17 @@
 #define THREADS 384
 
 template <int CHANNELS, int N, int COLS, bool SPLIT> struct layout {
-    static constexpr int BLOCKS = COLS / 8;                 // of 8 x 8 pixels, of a warpgroup
+    static constexpr int BLOCKS = COLS / 8;                 // of 8 x 8 pixels in a warpgroup
     static constexpr int STEPS = SPLIT ? 6 : CHANNELS / 16; // products of a tap
-    static constexpr int ROW = 2 * CHANNELS;                // bytes
+    static constexpr int ROW = 2 * CHANNELS;                // bytes of a pixel or weight in a box
     static constexpr int X = ((CONV_ROWS + 2) * (COLS + 2) * ROW + 1023) / 1024 * 1024;
     static constexpr int W = (N * ROW + 1023) / 1024 * 1024;
-    static constexpr int X_PLACES = X > 40 << 10 && !SPLIT ? 2 : 3;
-    static constexpr int ROOM = (220 << 10) - X_PLACES * X;
-    static constexpr int W_PLACES = ROOM / W > 12 ? 12 : ROOM / W;
-    static constexpr int BYTES = X_PLACES * X + W_PLACES * W + 2048;
+    static constexpr int X_STAGES = X > 40 << 10 && !SPLIT ? 2 : 3;
+    static constexpr int ROOM = (220 << 10) - X_STAGES * X;
+    static constexpr int W_STAGES = ROOM / W > 12 ? 12 : ROOM / W;
+    static constexpr int BYTES = X_STAGES * X + W_STAGES * W + 2048;
 
-    /* Where the 16 channels of product i begin, in a row of x and of w. */
+    /* The byte in a row of x and of w at which the 16 channels of product i start. */
     static __device__ constexpr int x_step(int i)
     {
         return SPLIT ? i / 3 * 64 + (i % 3 == 1 ? 32 : 0) : 32 * i;
@@ -51,21 +52,8 @@ template <int CHANNELS, int N, int COLS, bool SPLIT> struct layout {
     }
 };
 
-struct ring {
-    int place;
-    uint32_t parity;
-};
-
-template <int PLACES> __device__ inline void advance(struct ring &r)
-{
-    if (++r.place == PLACES) {
-        r.place = 0;
-        r.parity ^= 1;
-    }
-}
-
-/* Which tile. Output channels lie next to each other in time, then the frames, which share most of
- * their input. */
+/* A tile: its first output channel / N, frame, pixel row and column. Tiles that differ in output
+ * channels follow each other, then frames, which share most of their input. */
 struct tile {
     int n, t, row, col;
 };
@@ -75,16 +63,17 @@ template <int COLS> __device__ inline struct tile tile_at(const struct conv_job 
     struct tile tile;
     const int frames = (int)job.out.dim[0];
 
-    tile.n = i % job.n;
-    i /= job.n;
+    tile.n = i % job.tiles_n;
+    i /= job.tiles_n;
     tile.t = i % frames;
     i /= frames;
-    tile.col = i % job.across * COLS;
-    tile.row = i / job.across * CONV_ROWS;
+    tile.col = i % job.tiles_w * COLS;
+    tile.row = i / job.tiles_w * CONV_ROWS;
     return tile;
 }
 
-/* Thread q of a quad has v[i] of column pair i of what the four hold, and gets all v[q]. */
+/* Transposes a 4 x 4 matrix over the four threads of a quad: thread q has row q and gets column q.
+ */
 __device__ inline void transpose(float (&v)[4], int quad)
 {
 #pragma unroll
@@ -101,27 +90,28 @@ __device__ inline void transpose(float (&v)[4], int quad)
     }
 }
 
-/* Where the sums of 8 x 8 pixels go: from (row, col) on, every `step` rows and columns. */
-struct place {
+/* Where a block of 8 x 8 pixels is stored: from (row, col) of frame t, at every `step` rows and
+ * columns, from `channel` on. */
+struct target {
     int t, row, col, step, channel;
 };
 
-/* Sums go out, with bias and residual. */
+/* out = sums + bias + residual for a block of 8 x 8 pixels. */
 template <int N>
-__device__ inline void put(const struct conv_job &job, const struct place &place,
-                           const float (&sum)[N / 2])
+__device__ inline void store_block(const struct conv_job &job, const struct target &target,
+                                   const float (&sum)[N / 2])
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, quad = lane % 4;
-    const int channels = (int)job.out.dim[3], x = place.col + lane / 4 * place.step;
+    const int channels = (int)job.out.dim[3], x = target.col + lane / 4 * target.step;
 
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int y = place.row + (2 * warp + half) * place.step;
+        const int y = target.row + (2 * warp + half) * target.step;
         const bool inside = y < job.out.dim[1] && x < job.out.dim[2];
-        const int64_t to = place.t * job.out.stride[0] + y * job.out.stride[1] +
-                           x * job.out.stride[2] + place.channel;
-        const int64_t from = place.t * job.residual.stride[0] + y * job.residual.stride[1] +
-                             x * job.residual.stride[2] + place.channel;
+        const int64_t to = target.t * job.out.stride[0] + y * job.out.stride[1] +
+                           x * job.out.stride[2] + target.channel;
+        const int64_t from = target.t * job.residual.stride[0] + y * job.residual.stride[1] +
+                             x * job.residual.stride[2] + target.channel;
 
         if (N % 32 == 0) {
 #pragma unroll
@@ -135,13 +125,13 @@ __device__ inline void put(const struct conv_job &job, const struct place &place
                 }
                 transpose(a, quad);
                 transpose(b, quad);
-                if (!inside || place.channel + c >= channels)
+                if (!inside || target.channel + c >= channels)
                     continue;
                 for (int i = 0; i < 4; i++)
                     v[2 * i] = a[i], v[2 * i + 1] = b[i];
                 if (job.bias != NULL)
                     for (int i = 0; i < 8; i++)
-                        v[i] += job.bias[place.channel + c + i];
+                        v[i] += job.bias[target.channel + c + i];
                 if (job.residual.data != NULL) {
                     load8(r, job.residual, from + c);
                     for (int i = 0; i < 8; i++)
@@ -154,10 +144,10 @@ __device__ inline void put(const struct conv_job &job, const struct place &place
                 const int c = i / 2 * 8 + 2 * quad + i % 2;
                 float v = sum[i / 2 * 4 + 2 * half + i % 2];
 
-                if (!inside || place.channel + c >= channels)
+                if (!inside || target.channel + c >= channels)
                     continue;
                 if (job.bias != NULL)
-                    v += job.bias[place.channel + c];
+                    v += job.bias[target.channel + c];
                 if (job.residual.data != NULL)
                     v += load(job.residual, from + c);
                 store(job.out, to + c, v);
@@ -166,7 +156,7 @@ __device__ inline void put(const struct conv_job &job, const struct place &place
     }
 }
 
-/* Two of f32 as two of bf16, and what those leave. */
+/* Splits two f32: high = both rounded to bf16, low = the remainders rounded to bf16. */
 __device__ inline void split(uint32_t &high, uint32_t &low, float a, float b)
 {
     const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
@@ -178,7 +168,7 @@ __device__ inline void split(uint32_t &high, uint32_t &low, float a, float b)
     low = *(const uint32_t *)&l;
 }
 
-/* 16 channels of a row of a box, f32 with the 128-byte swizzle, become their highs and lows. */
+/* Converts 16 channels of a row of a box, f32 with the 128-byte swizzle, to high and low parts. */
 __device__ inline void split_half(char *box, int row, int half)
 {
     uint4 *const chunk = (uint4 *)(box + row * 128);
@@ -200,12 +190,12 @@ __device__ inline void split_half(char *box, int row, int half)
     }
 }
 
-/* out [rows, groups of 16 highs and 16 lows] of w [rows, channels]; zeros where a group is not
- * full. */
+/* out [rows, groups, 2, 16] from w [rows, channels]: 16 high parts, then 16 low parts; zeros where
+ * the last group is not full. */
 __global__ void split_weights_kernel(__nv_bfloat16 *out, const float *w, int64_t rows, int channels,
                                      int groups)
 {
-    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; // a channel of a row
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; // index of a channel of a row
     const int64_t row = i / (16 * groups);
     const int c = (int)(i % (16 * groups));
 
@@ -220,54 +210,56 @@ __global__ void split_weights_kernel(__nv_bfloat16 *out, const float *w, int64_t
     to[16] = __float2bfloat16_rn(v - __bfloat162float(high));
 }
 
-template <int CHANNELS, int N, int COLS, bool TWICE, bool SPLIT>
+template <int CHANNELS, int N, int COLS, bool UPSAMPLE2X, bool SPLIT>
 __global__ void __launch_bounds__(THREADS, 1)
     conv_kernel(const __grid_constant__ struct conv_job job)
 {
     using L = layout<CHANNELS, N, COLS, SPLIT>;
-    constexpr int SCALE = TWICE ? 2 : 1;
+    constexpr int SCALE = UPSAMPLE2X ? 2 : 1;
     extern __shared__ char shared[];
-    __shared__ uint64_t x_full[L::X_PLACES], x_split[L::X_PLACES], x_free[L::X_PLACES];
-    __shared__ uint64_t w_full[L::W_PLACES], w_free[L::W_PLACES];
+    __shared__ uint64_t x_full[L::X_STAGES], x_split[L::X_STAGES], x_free[L::X_STAGES];
+    __shared__ uint64_t w_full[L::W_STAGES], w_free[L::W_STAGES];
     char *const x_box = shared + (1024 - shared_address(shared) % 1024) % 1024;
-    char *const w_box = x_box + L::X_PLACES * L::X;
-    const int tiles = job.n * (int)job.out.dim[0] * job.across * job.down;
+    char *const w_box = x_box + L::X_STAGES * L::X;
+    const int tiles = job.tiles_n * (int)job.out.dim[0] * job.tiles_w * job.tiles_h;
     const int group = threadIdx.x / 128;
-    const int kh = job.apart > 1 ? 1 : job.kh, kw = job.apart > 1 ? 1 : job.kw; // in a box
+    const int kh = job.boxes > 1 ? 1 : job.kh, kw = job.boxes > 1 ? 1 : job.kw; // taps in a box
     const int taps = kh * kw;
 
     if (threadIdx.x == 0) {
-        for (int i = 0; i < L::X_PLACES; i++) {
-            barrier_init(&x_full[i], 1);
-            barrier_init(&x_split[i], 2);
-            barrier_init(&x_free[i], 2);
+        for (int i = 0; i < L::X_STAGES; i++) {
+            mbarrier_init(shared_address(&x_full[i]), 1);
+            mbarrier_init(shared_address(&x_split[i]), 2);
+            mbarrier_init(shared_address(&x_free[i]), 2);
         }
-        for (int i = 0; i < L::W_PLACES; i++) {
-            barrier_init(&w_full[i], 1);
-            barrier_init(&w_free[i], 2);
+        for (int i = 0; i < L::W_STAGES; i++) {
+            mbarrier_init(shared_address(&w_full[i]), 1);
+            mbarrier_init(shared_address(&w_free[i]), 2);
         }
-        barriers_ready();
+        mbarrier_init_fence();
     }
     __syncthreads();
 
-    struct ring x = { 0, 0 }, w = { 0, 0 };
+    ring<L::X_STAGES> x = { 0, 0 };
+    ring<L::W_STAGES> w = { 0, 0 };
 
     if (group == 0) {
-        registers_fewer<SPLIT ? 40 : 24>();
+        registers_decrease<SPLIT ? 40 : 24>();
         if (threadIdx.x == 0) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
                 const struct tile tile = tile_at<COLS>(job, i);
 
-                for (int k = 0; k < job.kt * job.apart; k++)
-                    for (int s = 0; s < job.slices; s++, advance<L::X_PLACES>(x)) {
-                        const int tap = k % job.apart;
-                        const int frame = tile.t * job.step_t + k / job.apart;
+                for (int k = 0; k < job.kt * job.boxes; k++)
+                    for (int s = 0; s < job.slices; s++, x.next()) {
+                        const int tap = k % job.boxes;
+                        const int frame = tile.t * job.step_t + k / job.boxes;
                         const bool before = frame < job.front && job.has_past;
 
-                        barrier_wait(&x_free[x.place], x.parity ^ 1);
-                        barrier_expect(&x_full[x.place], (uint32_t)job.box_bytes);
-                        copy_box(x_box + x.place * L::X, before ? &job.past : &job.x,
-                                 &x_full[x.place], s * (SPLIT ? CHANNELS / 2 : CHANNELS),
+                        mbarrier_wait_opaque(shared_address(&x_free[x.at]), x.parity ^ 1);
+                        mbarrier_arrive_expect(shared_address(&x_full[x.at]), job.x_bytes);
+                        tma_load(shared_address(x_box + x.at * L::X), before ? &job.past : &job.x,
+                                 shared_address(&x_full[x.at]),
+                                 s * (SPLIT ? CHANNELS / 2 : CHANNELS),
                                  tile.col / SCALE * job.step - job.left + tap % job.kw,
                                  tile.row / SCALE * job.step - job.top + tap / job.kw,
                                  before ? frame : frame - job.front);
@@ -277,85 +269,91 @@ __global__ void __launch_bounds__(THREADS, 1)
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
                 const struct tile tile = tile_at<COLS>(job, i);
 
-                for (int k = 0; k < job.kt * job.apart; k++)
+                for (int k = 0; k < job.kt * job.boxes; k++)
                     for (int s = 0; s < job.slices; s++)
-                        for (int tap = 0; tap < taps; tap++, advance<L::W_PLACES>(w)) {
-                            barrier_wait(&w_free[w.place], w.parity ^ 1);
-                            barrier_expect(&w_full[w.place], (uint32_t)job.w_bytes);
-                            copy_box(w_box + w.place * L::W, &job.w, &w_full[w.place], s * CHANNELS,
-                                     tile.n * N, k * taps + tap);
+                        for (int tap = 0; tap < taps; tap++, w.next()) {
+                            mbarrier_wait_opaque(shared_address(&w_free[w.at]), w.parity ^ 1);
+                            mbarrier_arrive_expect(shared_address(&w_full[w.at]), job.w_bytes);
+                            tma_load(shared_address(w_box + w.at * L::W), &job.w,
+                                     shared_address(&w_full[w.at]), s * CHANNELS, tile.n * N,
+                                     k * taps + tap);
                         }
             }
         } else if (SPLIT && threadIdx.x >= 64) {
-            const int halves = job.box_bytes / 64;
+            const int halves = job.x_bytes / 64;
 
             for (int i = blockIdx.x; i < tiles; i += gridDim.x)
-                for (int k = 0; k < job.kt * job.apart * job.slices; k++, advance<L::X_PLACES>(x)) {
-                    barrier_wait(&x_full[x.place], x.parity);
+                for (int k = 0; k < job.kt * job.boxes * job.slices; k++, x.next()) {
+                    mbarrier_wait_opaque(shared_address(&x_full[x.at]), x.parity);
                     for (int j = threadIdx.x - 64; j < halves; j += 64)
-                        split_half(x_box + x.place * L::X, j / 2, j % 2);
-                    copies_see_writes();
+                        split_half(x_box + x.at * L::X, j / 2, j % 2);
+                    async_proxy_fence();
                     __syncwarp();
                     if (threadIdx.x % 32 == 0)
-                        barrier_arrive(&x_split[x.place]);
+                        mbarrier_arrive(shared_address(&x_split[x.at]));
                 }
         }
     } else {
         const int pitch = (COLS / SCALE + kw - 1) * L::ROW, lower = group - 1;
-        const uint32_t x_address = shared_address(x_box) + (TWICE ? 0 : 8 * lower * pitch);
+        const uint32_t x_address = shared_address(x_box) + (UPSAMPLE2X ? 0 : 8 * lower * pitch);
         const uint32_t w_address = shared_address(w_box);
         float sum[L::BLOCKS][N / 2], total[L::BLOCKS][SPLIT ? N / 2 : 1];
 
-        registers_more<SPLIT ? 232 : 240>();
+        registers_increase<SPLIT ? 232 : 240>();
         for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
             const struct tile tile = tile_at<COLS>(job, i);
-            int add = 0, x_done = -1, w_done = -1; // places that the products in flight read
+            int add = 0;
+            int x_done = -1, w_done = -1; // buffers to release after the products in flight
             auto release = [&]() {
                 if (threadIdx.x % 128 == 0) {
                     if (w_done >= 0)
-                        barrier_arrive(&w_free[w_done]);
+                        mbarrier_arrive(shared_address(&w_free[w_done]));
                     if (x_done >= 0)
-                        barrier_arrive(&x_free[x_done]);
+                        mbarrier_arrive(shared_address(&x_free[x_done]));
                 }
                 x_done = w_done = -1;
             };
 
-            for (int k = 0; k < job.kt * job.apart * job.slices; k++, advance<L::X_PLACES>(x)) {
-                barrier_wait(SPLIT ? &x_split[x.place] : &x_full[x.place], x.parity);
+            for (int k = 0; k < job.kt * job.boxes * job.slices; k++, x.next()) {
+                mbarrier_wait_opaque(shared_address(SPLIT ? &x_split[x.at] : &x_full[x.at]),
+                                     x.parity);
                 for (int r = 0; r < kh; r++)
-                    for (int c = 0; c < kw; c++, advance<L::W_PLACES>(w)) {
-                        const uint32_t a =
-                            x_address + x.place * L::X + (TWICE ? (lower + r + 1) / 2 : r) * pitch;
-                        const uint32_t b = w_address + w.place * L::W;
+                    for (int c = 0; c < kw; c++, w.next()) {
+                        const uint32_t a = x_address + x.at * L::X +
+                                           (UPSAMPLE2X ? (lower + r + 1) / 2 : r) * pitch;
+                        const uint32_t b = w_address + w.at * L::W;
 
-                        barrier_wait(&w_full[w.place], w.parity);
+                        mbarrier_wait_opaque(shared_address(&w_full[w.at]), w.parity);
                         wgmma_fence();
 #pragma unroll
                         for (int step = 0; step < L::STEPS; step++) {
 #pragma unroll
                             for (int j = 0; j < L::BLOCKS; j++)
-                                wgmma(sum[j],
-                                      matrix_of(a + L::x_step(step) +
-                                                    (TWICE ? 8 * (j / 2) + (j % 2 + c + 1) / 2
-                                                           : 8 * j + c) *
-                                                        L::ROW,
-                                                L::ROW, pitch),
-                                      matrix_of(b + L::w_step(step), L::ROW, 8 * L::ROW), add);
+                                wgmma(
+                                    sum[j],
+                                    matrix_descriptor(a + L::x_step(step) +
+                                                          (UPSAMPLE2X
+                                                               ? 8 * (j / 2) + (j % 2 + c + 1) / 2
+                                                               : 8 * j + c) *
+                                                              L::ROW,
+                                                      L::ROW, pitch, 16),
+                                    matrix_descriptor(b + L::w_step(step), L::ROW, 8 * L::ROW, 16),
+                                    add);
                             add = 1;
                         }
                         wgmma_commit();
                         wgmma_wait<1>();
                         release();
-                        w_done = w.place;
+                        w_done = w.at;
                     }
-                x_done = x.place;
+                x_done = x.at;
                 if constexpr (SPLIT) {
                     wgmma_wait<0>();
                     release();
                     add = 0;
 #pragma unroll
                     for (int j = 0; j < L::BLOCKS; j++) {
-                        wgmma_hold(sum[j]);
+                        register_fence(sum[j]);
 #pragma unroll
                         for (int e = 0; e < N / 2; e++)
                             total[j][e] = k == 0 ? sum[j][e] : total[j][e] + sum[j][e];
@@ -368,38 +366,40 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
 #pragma unroll
             for (int j = 0; j < L::BLOCKS; j++) {
-                const struct place to =
-                    TWICE ? (struct place){ tile.t, tile.row + lower,
-                                            tile.col + 16 * (j / 2) + j % 2, 2, tile.n * N }
-                          : (struct place){ tile.t, tile.row + 8 * lower, tile.col + 8 * j, 1,
-                                            tile.n * N };
+                const struct target to =
+                    UPSAMPLE2X ? (struct target){ tile.t, tile.row + lower,
+                                                  tile.col + 16 * (j / 2) + j % 2, 2, tile.n * N }
+                               : (struct target){ tile.t, tile.row + 8 * lower, tile.col + 8 * j, 1,
+                                                  tile.n * N };
 
                 if constexpr (SPLIT)
-                    put<N>(job, to, total[j]);
+                    store_block<N>(job, to, total[j]);
                 else
-                    put<N>(job, to, sum[j]);
+                    store_block<N>(job, to, sum[j]);
             }
         }
     }
 }
 
-template <int CHANNELS, int N, int COLS, bool TWICE, bool SPLIT>
+template <int CHANNELS, int N, int COLS, bool UPSAMPLE2X, bool SPLIT>
 static status launch(struct device *dev, const struct conv_job *job, int blocks)
 {
-    const auto kernel = conv_kernel<CHANNELS, N, COLS, TWICE, SPLIT>;
+    const auto kernel = conv_kernel<CHANNELS, N, COLS, UPSAMPLE2X, SPLIT>;
     const int bytes = layout<CHANNELS, N, COLS, SPLIT>::BYTES;
 
-    TRY(cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                   "conv3d"));
+    TRY(cuda_status(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "conv3d"));
     kernel<<<blocks, THREADS, bytes, cuda_stream(dev)>>>(*job);
-    return cuda_check(cudaGetLastError(), "conv3d");
+    return cuda_status(cudaGetLastError(), "conv3d");
 }
 
 template <int CHANNELS, int N, int COLS, bool SPLIT>
-static status launch_for(struct device *dev, const struct conv_job *job, int blocks, bool twice)
+static status launch_for(struct device *dev, const struct conv_job *job, int blocks,
+                         bool upsample2x)
 {
-    return twice ? launch<CHANNELS, N, COLS, true, SPLIT>(dev, job, blocks)
-                 : launch<CHANNELS, N, COLS, false, SPLIT>(dev, job, blocks);
+    return upsample2x ? launch<CHANNELS, N, COLS, true, SPLIT>(dev, job, blocks)
+                      : launch<CHANNELS, N, COLS, false, SPLIT>(dev, job, blocks);
 }
 
 template <int CHANNELS>
@@ -407,19 +407,19 @@ static status launch_bf16(struct device *dev, const struct conv_job *job, int bl
                           struct conv_shape s)
 {
     if (s.outputs == 8)
-        return launch_for<CHANNELS, 8, 32, false>(dev, job, blocks, s.twice);
+        return launch_for<CHANNELS, 8, 32, false>(dev, job, blocks, s.upsample2x);
     if (s.outputs == 192)
-        return launch_for<CHANNELS, 192, 16, false>(dev, job, blocks, s.twice);
+        return launch_for<CHANNELS, 192, 16, false>(dev, job, blocks, s.upsample2x);
     if (s.columns == 16)
-        return launch_for<CHANNELS, 96, 16, false>(dev, job, blocks, s.twice);
-    return launch_for<CHANNELS, 96, 32, false>(dev, job, blocks, s.twice);
+        return launch_for<CHANNELS, 96, 16, false>(dev, job, blocks, s.upsample2x);
+    return launch_for<CHANNELS, 96, 32, false>(dev, job, blocks, s.upsample2x);
 }
 
 status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
 {
     if (s.split)
-        return s.outputs == 8 ? launch_for<64, 8, 16, true>(dev, job, blocks, s.twice)
-                              : launch_for<64, 96, 16, true>(dev, job, blocks, s.twice);
+        return s.outputs == 8 ? launch_for<64, 8, 16, true>(dev, job, blocks, s.upsample2x)
+                              : launch_for<64, 96, 16, true>(dev, job, blocks, s.upsample2x);
     return s.channels == 64 ? launch_bf16<64>(dev, job, blocks, s)
                             : launch_bf16<32>(dev, job, blocks, s);
 }
@@ -431,5 +431,5 @@ status conv_split_weights(struct device *dev, void *out, const float *w, int64_t
 
     split_weights_kernel<<<(unsigned)((threads + 255) / 256), 256, 0, cuda_stream(dev)>>>(
         (__nv_bfloat16 *)out, w, rows, channels, groups);
-    return cuda_check(cudaGetLastError(), "conv3d");
+    return cuda_status(cudaGetLastError(), "conv3d");
 }

@@ -1,5 +1,5 @@
-/* conv.h - convolutions as matrix products of a Hopper warpgroup: kernels/cuda/conv.cu computes,
- * kernels/cuda/conv.c decides and describes. */
+/* conv.h - convolution as matrix products on Hopper's tensor cores: conv.c chooses the tile and
+ * describes the tensors, conv.cu has the kernels. */
 #ifndef KERNELS_CUDA_CONV_H
 #define KERNELS_CUDA_CONV_H
 
@@ -11,43 +11,46 @@
 extern "C" {
 #endif
 
-#define CONV_ROWS 16 // of a tile of the picture, 8 to each of two warpgroups
+#define CONV_ROWS 16 // pixel rows of an output tile, 8 for each of two warpgroups
 
-/* How a shape is computed. The order of a pixel's sum is chosen by the weights alone: it is that of
- * slices, whatever the tiles. */
+/* The template parameters of a kernel. The order in which a pixel is summed depends on `channels`
+ * alone, not on the other sizes. */
 struct conv_shape {
-    int channels; // of a slice: 64 or 32 bf16
-    int outputs;  // of a tile: 192, 96 or 8
-    int columns;  // of a tile of the picture: 16, or of up to 96 outputs 32
-    bool twice;
-    bool split; // f32 as two bf16: 64 channels of a slice, up to 96 outputs, 16 columns
+    int channels; // bf16 of a pixel in a slice of the input: 64 or 32
+    int outputs;  // output channels of a tile: 192, 96 or 8
+    int columns;  // pixel columns of a tile: 16, or 32 with 96 or 8 outputs
+    bool upsample2x;
+    bool split; // f32 as two bf16 each: 32 channels, so 64 bf16, up to 96 outputs, 16 columns
 };
 
+/* The arguments of a kernel. */
 struct conv_job {
-    CUtensorMap x, past; // (Cin, W, H, T), boxes of a slice of a tile and what its windows reach
-    CUtensorMap w;       // (Cin, Cout, taps) bf16, split or not, boxes [outputs][channels]
+    // (Cin, W, H, T); a box is a slice of the channels of all pixels that a tile's windows read
+    CUtensorMap x, past;
+    CUtensorMap w; // (Cin, Cout, taps) bf16, split or not; boxes [outputs][channels]
     struct tensor out, residual;
     const float *bias;
     int kt, kh, kw, step, step_t; // the window and its strides
-    int front, top, left;         // what is around x before its first frame, row, column
-    bool has_past;                // else zeros are in front
-    int apart;              // a box for each tap of kh * kw, which strides ask for, else 1 for all
-    int slices;             // of Cin
-    int across, down, n;    // tiles along W, H and Cout
-    int box_bytes, w_bytes; // of a box of x, and of w
+    int front, top, left;         // padding before x's first frame, row, column
+    bool has_past;                // the padding frames are `past`, else zeros
+    int boxes;  // of x for a frame and a slice: kh * kw with strides, one for each tap; else 1
+    int slices; // of Cin
+    int tiles_w, tiles_h, tiles_n; // along W, H and Cout
+    int x_bytes, w_bytes;          // of a box of x, of w
 };
 
-/* Queues it. */
+/* Launches the kernel on `blocks` blocks. */
 status conv_launch(struct device *dev, struct conv_shape shape, const struct conv_job *job,
                    int blocks);
 
-/* Queues the weights of a split shape: out bf16 [rows, G, 2, 16], G = channels / 16 rounded up, of
- * w [rows, channels]: 16 highs, then their 16 lows. */
+/* Converts the weights of a split shape: w f32 [rows, channels] to out bf16 [rows, G, 2, 16] with
+ * G = channels / 16 rounded up: the high parts of 16 channels, then their low parts. */
 status conv_split_weights(struct device *dev, void *out, const float *w, int64_t rows,
                           int channels);
 
-status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
-                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv);
+/* Kernel size up to 3x3 and stride up to 2 along H and W, Cin a multiple of 8, aligned rows; else
+ * calls plain_conv3d. */
+conv3d_fn hopper_conv3d;
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
-/* device.cuh - how kernels read, write and round elements whatever their dtype, and sum over a
- * block. Tensors travel to kernels by value. */
+/* device.cuh - device functions that all kernels share: access to elements of f32 and bf16,
+ * rounding, activations, reductions. struct tensor is passed to kernels by value. */
 #ifndef KERNELS_CUDA_DEVICE_CUH
 #define KERNELS_CUDA_DEVICE_CUH
 
@@ -26,7 +26,7 @@ __device__ inline float rounded(enum dtype dt, float v)
     return dt == DT_BF16 ? __bfloat162float(__float2bfloat16_rn(v)) : v;
 }
 
-/* A colour of [-1, 1] as a byte, step by step as the official writer does it. */
+/* A pixel value in [-1, 1] as a byte, in the steps of the official code that writes videos. */
 __device__ inline uint8_t as_u8(float v)
 {
     const float f = fminf(fmaxf(v, -1), 1);
@@ -60,13 +60,13 @@ __device__ inline float warp_max(float v)
     return v;
 }
 
-/* The sum, or maximum, over all threads of the block, for every thread. `part` is shared, 32. */
+/* The sum (maximum) over all threads of the block, returned to every thread. part: shared, [32]. */
 __device__ inline float block_sum(float v, float *part)
 {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
     v = warp_sum(v);
-    __syncthreads(); // `part` may be in use
+    __syncthreads(); // a previous reduction may still read `part`
     if (lane == 0)
         part[warp] = v;
     __syncthreads();
@@ -85,7 +85,7 @@ __device__ inline float block_max(float v, float *part)
     return warp_max(lane < (int)(blockDim.x + 31) / 32 ? part[lane] : -INFINITY);
 }
 
-/* Rows run over all axes but the last; the element offset of one. */
+/* A row is a run of the last axis. The element offset of row `row`. */
 __device__ inline int64_t row_at(const struct tensor &t, int64_t row)
 {
     int64_t at = 0;
@@ -97,6 +97,7 @@ __device__ inline int64_t row_at(const struct tensor &t, int64_t row)
     return at;
 }
 
+/* The number of rows. */
 static inline int64_t rows_of(const struct tensor &t)
 {
     int64_t n = 1;

@@ -1,11 +1,11 @@
-/* What goes element by element, where memory's speed matters. */
+/* Elementwise ops of the transformer, with accesses of 16 bytes. */
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/wide.cuh"
 #include "kernels/cuda/wide.h"
 
-#define LAUNCHED(op) return cuda_check(cudaGetLastError(), op)
+#define LAUNCHED(op) return cuda_status(cudaGetLastError(), "%s", op)
 
-/* A block a row. */
+/* Each block has one row. */
 static __global__ void ROW_BOUNDS gate_add_kernel(struct tensor out, struct tensor x,
                                                   struct tensor y, const float *gate)
 {
@@ -32,14 +32,14 @@ status wide_gate_add(struct device *dev, struct tensor out, struct tensor x, str
 {
     const unsigned rows = (unsigned)x.dim[0], threads = row_threads<wide_row>(x.dim[1]);
 
-    if (threads > ROW_THREADS || !lies_wide(out, 4) || !lies_wide(x, 4) || !lies_wide(y, 4) ||
-        !lies_wide(gate, 4))
+    if (threads > ROW_THREADS || !is_aligned(out, 4) || !is_aligned(x, 4) || !is_aligned(y, 4) ||
+        !is_aligned(gate, 4))
         return plain_gate_add(dev, out, x, y, gate);
     gate_add_kernel<<<rows, threads, 0, cuda_stream(dev)>>>(out, x, y, (const float *)gate.data);
     LAUNCHED("gate_add");
 }
 
-/* Four elements to a thread, so D / 4 neighbours to a row, all in one warp. */
+/* Each thread has four elements; the D / 4 threads of a row are in one warp. */
 static __global__ void merge_kernel(struct tensor acc, float *la, struct tensor part,
                                     const float *lb, int64_t count)
 {
@@ -47,14 +47,14 @@ static __global__ void merge_kernel(struct tensor acc, float *la, struct tensor 
     const int quads = (int)acc.dim[2] / 4;
     const int64_t row = i / quads;
 
-    if (i >= count) // whole warps, as the rows of one are
+    if (i >= count) // true for whole warps only: count is a multiple of 32
         return;
 
     const int64_t s = row / acc.dim[1], head = row - s * acc.dim[1];
     const int64_t from = s * part.stride[0] + head * part.stride[1] + i % quads * 4;
     const float a = la[row], b = lb[row], max = fmaxf(a, b);
     const float ea = isinf(a) ? 0 : expf(a - max), eb = isinf(b) ? 0 : expf(b - max);
-    const float sum = ea + eb, share = sum != 0 ? 1 / sum : 1;
+    const float sum = ea + eb, inv_sum = sum != 0 ? 1 / sum : 1;
     float v[4] = { 0, 0, 0, 0 }, w[4] = { 0, 0, 0, 0 };
 
     if (ea != 0)
@@ -64,9 +64,9 @@ static __global__ void merge_kernel(struct tensor acc, float *la, struct tensor 
     else if (eb != 0)
         read_f32(w, (const float *)part.data + from);
     EACH_OF(l, 4)
-    v[l] = v[l] * (ea * share) + w[l] * (eb * share);
+    v[l] = v[l] * (ea * inv_sum) + w[l] * (eb * inv_sum);
     write_f32((float *)acc.data + i * 4, v);
-    __syncwarp(); // all have read la[row]
+    __syncwarp(); // every thread of the row has read la[row]
     if (i % quads == 0)
         la[row] = max + logf(sum);
 }
@@ -76,7 +76,7 @@ status wide_attention_merge(struct device *dev, struct tensor acc, struct tensor
 {
     const int64_t d = acc.dim[2], count = tensor_count(acc) / 4;
 
-    if (d % 4 != 0 || d > 128 || 128 % d != 0 || !lies_wide(acc, 4) || !lies_wide(part, 4) ||
+    if (d % 4 != 0 || d > 128 || 128 % d != 0 || !is_aligned(acc, 4) || !is_aligned(part, 4) ||
         count % 32 != 0)
         return plain_attention_merge(dev, acc, lse, part, part_lse);
     merge_kernel<<<(unsigned)((count + 255) / 256), 256, 0, cuda_stream(dev)>>>(
@@ -86,7 +86,7 @@ status wide_attention_merge(struct device *dev, struct tensor acc, struct tensor
 
 /* ---- copies ---- */
 
-/* Two views of one shape with as few axes as say where everything lies, innermost first; strides in
+/* Two tensors of one shape, with axes merged wherever both allow it, innermost first; strides in
  * elements. */
 struct views {
     int axes;
@@ -114,15 +114,16 @@ static struct views views_of(struct tensor out, struct tensor x)
     return v;
 }
 
-/* Where run i of `e` elements lies. */
-struct places {
+/* Offsets of a run of consecutive elements in both tensors. */
+struct offsets {
     int64_t to, from;
 };
 
-__device__ inline struct places place(const struct views &v, uint32_t i, int e)
+/* The offsets of run i; a run has e elements. */
+__device__ inline struct offsets offsets_of(const struct views &v, uint32_t i, int e)
 {
     uint32_t rest = i / (uint32_t)v.dim[0], at = i - rest * (uint32_t)v.dim[0];
-    struct places p = { at * (int64_t)e, at * (int64_t)e };
+    struct offsets p = { at * (int64_t)e, at * (int64_t)e };
 
     _Pragma("unroll") for (int axis = 1; axis < TENSOR_AXES; axis++)
     {
@@ -137,19 +138,19 @@ __device__ inline struct places place(const struct views &v, uint32_t i, int e)
     return p;
 }
 
-#define RUNS 4 // to a thread
+#define RUNS 4 // of a thread
 
-/* Runs of 16 bytes, whatever they hold; v.dim[0] counts runs, strides are in runs. */
+/* Copies runs of 16 bytes of any dtype; v.dim[0] and the strides count runs. */
 static __global__ void copy_kernel(uint4 *out, const uint4 *x, struct views v, uint32_t count)
 {
     const uint32_t first = blockIdx.x * RUNS * blockDim.x + threadIdx.x;
-    struct places p[RUNS];
+    struct offsets p[RUNS];
     uint4 run[RUNS];
 
     EACH_OF(j, RUNS)
     {
         if (first + j * blockDim.x < count) {
-            p[j] = place(v, first + j * blockDim.x, 1);
+            p[j] = offsets_of(v, first + j * blockDim.x, 1);
             run[j] = x[p[j].from];
         }
     }
@@ -160,18 +161,18 @@ static __global__ void copy_kernel(uint4 *out, const uint4 *x, struct views v, u
     }
 }
 
-/* Runs of 4 elements, between f32 and bf16; v.dim[0] counts runs. */
+/* Converts runs of 4 elements between f32 and bf16; v.dim[0] counts runs, strides elements. */
 template <bool TO_BF16>
 static __global__ void convert_kernel(void *out, const void *x, struct views v, uint32_t count)
 {
     const uint32_t first = blockIdx.x * RUNS * blockDim.x + threadIdx.x;
-    struct places p[RUNS];
+    struct offsets p[RUNS];
     float run[RUNS][4];
 
     EACH_OF(j, RUNS)
     {
         if (first + j * blockDim.x < count) {
-            p[j] = place(v, first + j * blockDim.x, 4);
+            p[j] = offsets_of(v, first + j * blockDim.x, 4);
             if (TO_BF16)
                 read_f32(run[j], (const float *)x + p[j].from);
             else
@@ -189,8 +190,9 @@ static __global__ void convert_kernel(void *out, const void *x, struct views v, 
     }
 }
 
-/* Whether runs of `bytes` of both can be moved at once. */
-static bool runs_lie(struct tensor t, const struct views *v, const int64_t *stride, size_t bytes)
+/* Whether t, seen through v with these strides, consists of aligned runs of `bytes`. */
+static bool is_aligned_runs(struct tensor t, const struct views *v, const int64_t *stride,
+                            size_t bytes)
 {
     const int64_t e = (int64_t)(bytes / dtype_size(t.dtype));
 
@@ -211,7 +213,7 @@ status wide_copy(struct device *dev, struct tensor out, struct tensor x)
     const int64_t e = (int64_t)(to_bytes / dtype_size(out.dtype)), count = tensor_count(x) / e;
     const unsigned blocks = (unsigned)((count + 256 * RUNS - 1) / (256 * RUNS));
 
-    if (!runs_lie(out, &v, v.to, to_bytes) || !runs_lie(x, &v, v.from, from_bytes) ||
+    if (!is_aligned_runs(out, &v, v.to, to_bytes) || !is_aligned_runs(x, &v, v.from, from_bytes) ||
         count > UINT32_MAX - 256 * RUNS)
         return plain_copy(dev, out, x);
     v.dim[0] /= e;

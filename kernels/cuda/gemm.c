@@ -1,35 +1,36 @@
-/* Products by cuBLASLt.
+/* Matrix products by cuBLASLt.
  *
- * Its matrices are column by column, so the rows of out are its columns: it is asked for
- * out^T [N, M] = w [N, K] a^T [K, M], and its "bias by row" is ours by column.
+ * cuBLASLt's matrices are column-major, so the rows of out are its columns: the call computes
+ * out^T [N, M] = w [N, K] a^T [K, M], and its bias per row is ours per column.
  *
- * One order of the sum for every M. For bf16 all of the library's Hopper kernels that split no sum
- * add along K in one order, whatever their tile, as was seen by comparing all that it offers for
- * our shapes (bench/LOG.md): a plan may take any of them. Its f32 kernels do not, and for a few
- * rows it would take others, so there M has no say in which kernel runs. */
+ * op_gemm demands one order of summation for every M. In bf16 all of the library's Hopper kernels
+ * without split K add along K in the same order, for any tile size; a comparison of every kernel
+ * it offers for our shapes showed this (bench/LOG.md). So any of them may be used. In f32 the order
+ * differs between kernels, so the kernel is chosen without regard to M. */
 #include "kernels/cuda/gemm.h"
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/plain.h"
 
-#define ALIGN 16 // bytes that rows lie on
+#define ALIGN 16 // rows start at multiples of so many bytes
 
-/* What a plan is made for. All of 8 bytes: keys are compared as bytes. */
+/* Key of the descriptor cache. Every member has 8 bytes, so that there is no padding: keys are
+ * compared as bytes. */
 struct key {
     int64_t a, w, out, bias, act; // dtypes, DT_NONE without bias
     int64_t m, n, k, lda, ldd;
 };
 
-struct gemm_plan {
+struct gemm_descriptors {
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, w, out;
     cublasLtMatmulAlgo_t algo;
-    bool missing; // the library has none: plain_gemm
+    bool missing; // the library has no kernel: use plain_gemm
 };
 
-static void plan_done(void *entry)
+static void descriptors_done(void *entry)
 {
-    struct gemm_plan *p = entry;
+    struct gemm_descriptors *p = entry;
 
     if (p->product != NULL)
         cublasLtMatmulDescDestroy(p->product);
@@ -54,59 +55,59 @@ static cublasLtEpilogue_t epilogue(const struct key *key)
 }
 
 #define SET(handle, kind, name, value)                                                             \
-    lt_check(cublasLtMatmul##kind##SetAttribute(handle, name, &(value), sizeof(value)), "gemm")
+    lt_status(cublasLtMatmul##kind##SetAttribute(handle, name, &(value), sizeof(value)), "gemm")
 
-static status describe(struct gemm_plan *p, const struct key *key)
+static status describe(struct gemm_descriptors *p, const struct key *key)
 {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const cublasLtEpilogue_t end = epilogue(key);
     const cudaDataType_t bias = type_of(key->bias);
 
-    TRY(lt_check(cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "gemm"));
+    TRY(lt_status(cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "gemm"));
     TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_TRANSA, transposed));
     TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_EPILOGUE, end));
     if (key->bias != DT_NONE)
         TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
-    TRY(lt_check(cublasLtMatrixLayoutCreate(&p->w, type_of(key->w), (uint64_t)key->k,
-                                            (uint64_t)key->n, key->k),
-                 "gemm"));
-    TRY(lt_check(cublasLtMatrixLayoutCreate(&p->a, type_of(key->a), (uint64_t)key->k,
-                                            (uint64_t)key->m, key->lda),
-                 "gemm"));
-    return lt_check(cublasLtMatrixLayoutCreate(&p->out, type_of(key->out), (uint64_t)key->n,
-                                               (uint64_t)key->m, key->ldd),
-                    "gemm");
+    TRY(lt_status(cublasLtMatrixLayoutCreate(&p->w, type_of(key->w), (uint64_t)key->k,
+                                             (uint64_t)key->n, key->k),
+                  "gemm"));
+    TRY(lt_status(cublasLtMatrixLayoutCreate(&p->a, type_of(key->a), (uint64_t)key->k,
+                                             (uint64_t)key->m, key->lda),
+                  "gemm"));
+    return lt_status(cublasLtMatrixLayoutCreate(&p->out, type_of(key->out), (uint64_t)key->n,
+                                                (uint64_t)key->m, key->ldd),
+                     "gemm");
 }
 
 #define CANDIDATES 8
-#define MANY_ROWS 8192 // of the product that stands for all of its N and K
+#define MANY_ROWS 8192 // M of the product whose kernel decides for all M with the same N and K
 
-/* What the library proposes among what splits no sum, best first. */
-static status ask(struct device *dev, cublasLtHandle_t lt, const struct gemm_plan *p,
-                  cublasLtMatmulHeuristicResult_t found[CANDIDATES], int *count)
+/* The library's proposals without split K, best first. */
+static status propose(struct device *dev, cublasLtHandle_t lt, const struct gemm_descriptors *p,
+                      cublasLtMatmulHeuristicResult_t found[CANDIDATES], int *count)
 {
     const uint32_t align = ALIGN, no_split = CUBLASLT_REDUCTION_SCHEME_NONE;
     const size_t workspace = dev->table->workspace;
-    cublasLtMatmulPreference_t like = NULL;
+    cublasLtMatmulPreference_t preference = NULL;
     status st;
 
-    TRY_OUT(lt_check(cublasLtMatmulPreferenceCreate(&like), "gemm"));
-    TRY_OUT(SET(like, Preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace));
-    TRY_OUT(SET(like, Preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, no_split));
-    TRY_OUT(SET(like, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, align));
-    TRY_OUT(SET(like, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, align));
-    TRY_OUT(SET(like, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, align));
-    TRY_OUT(SET(like, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, align));
-    if (cublasLtMatmulAlgoGetHeuristic(lt, p->product, p->w, p->a, p->out, p->out, like, CANDIDATES,
-                                       found, count) != CUBLAS_STATUS_SUCCESS)
+    TRY_OUT(lt_status(cublasLtMatmulPreferenceCreate(&preference), "gemm"));
+    TRY_OUT(SET(preference, Preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace));
+    TRY_OUT(SET(preference, Preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, no_split));
+    TRY_OUT(SET(preference, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, align));
+    TRY_OUT(SET(preference, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, align));
+    TRY_OUT(SET(preference, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, align));
+    TRY_OUT(SET(preference, Preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, align));
+    if (cublasLtMatmulAlgoGetHeuristic(lt, p->product, p->w, p->a, p->out, p->out, preference,
+                                       CANDIDATES, found, count) != CUBLAS_STATUS_SUCCESS)
         *count = 0;
 out:
-    if (like != NULL)
-        cublasLtMatmulPreferenceDestroy(like);
+    if (preference != NULL)
+        cublasLtMatmulPreferenceDestroy(preference);
     return st;
 }
 
-/* The kernel's family. */
+/* The library's number for the kernel family of an algorithm. */
 static int family(const cublasLtMatmulAlgo_t *algo)
 {
     int32_t id = -1;
@@ -115,27 +116,27 @@ static int family(const cublasLtMatmulAlgo_t *algo)
     return id;
 }
 
-/* For bf16 the first proposal out of the family that many rows are given, for f32 the very kernel.
- */
-static status choose(struct device *dev, cublasLtHandle_t lt, struct gemm_plan *p,
+/* Sets p->algo. f32: the kernel proposed for MANY_ROWS. bf16: the first proposal for this M from
+ * the family of the kernel proposed for MANY_ROWS, or that kernel itself. */
+static status choose(struct device *dev, cublasLtHandle_t lt, struct gemm_descriptors *p,
                      const struct key *key)
 {
     struct key many = *key;
-    struct gemm_plan all = { 0 };
+    struct gemm_descriptors all = { 0 };
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0;
     status st;
 
     many.m = MANY_ROWS;
     TRY_OUT(describe(&all, &many));
-    TRY_OUT(ask(dev, lt, &all, found, &count));
+    TRY_OUT(propose(dev, lt, &all, found, &count));
     p->missing = count == 0;
     if (p->missing)
         goto out;
     p->algo = found[0].algo;
     if (key->w == DT_F32)
         goto out;
-    TRY_OUT(ask(dev, lt, p, found, &count));
+    TRY_OUT(propose(dev, lt, p, found, &count));
     for (int i = 0; i < count; i++)
         if (family(&found[i].algo) == family(&p->algo)) {
             p->algo = found[i].algo;
@@ -145,12 +146,13 @@ out:
     if (st == ST_OK && !p->missing)
         p->missing = cublasLtMatmulAlgoCheck(lt, p->product, p->w, p->a, p->out, p->out, &p->algo,
                                              found) != CUBLAS_STATUS_SUCCESS;
-    plan_done(&all);
+    descriptors_done(&all);
     return st;
 }
 
-/* Rows on 16 bytes. */
-static bool lies_well(struct tensor t)
+/* Whether every row starts at a multiple of 16 bytes and has a multiple of 16 bytes; true for none.
+ */
+static bool is_aligned(struct tensor t)
 {
     const int64_t e = ALIGN / (int64_t)dtype_size(t.dtype);
 
@@ -159,18 +161,18 @@ static bool lies_well(struct tensor t)
             (t.ndim == 1 || t.dim[0] == 1 || t.stride[0] % e == 0));
 }
 
-/* Types that go together in the library: bf16 to bf16 with a bf16 bias, and what ends in f32 with
- * an f32 bias. */
-static bool suits(struct tensor out, struct tensor a, struct tensor w, struct tensor bias)
+/* Whether the library supports the dtypes and alignment: out and bias of one dtype, f32 out for f32
+ * a and w. */
+static bool is_supported(struct tensor out, struct tensor a, struct tensor w, struct tensor bias)
 {
     if (a.dtype != w.dtype || (a.dtype == DT_F32 && out.dtype != DT_F32))
         return false;
     if (bias.data != NULL && bias.dtype != out.dtype)
         return false;
-    return lies_well(out) && lies_well(a) && lies_well(w) && lies_well(bias);
+    return is_aligned(out) && is_aligned(a) && is_aligned(w) && is_aligned(bias);
 }
 
-/* A row alone may have any stride. */
+/* Elements from row to row. With one row the stride has no meaning and may not be valid. */
 static int64_t row_stride(struct tensor t)
 {
     return t.dim[0] == 1 ? t.dim[1] : t.stride[0];
@@ -193,13 +195,14 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
     };
     const float one = 1, keep = add ? 1 : 0;
     struct cuda_context *c;
-    struct gemm_plan *p;
-    bool made;
+    struct gemm_descriptors *p;
+    bool is_new;
     status st = ST_OK;
 
     TRY(cuda_context(dev, &c));
-    TRY(plan_find(&c->gemms, &key, sizeof(key), sizeof(*p), plan_done, (void **)&p, &made));
-    if (made) {
+    TRY(descriptor_cache_find(&c->gemm_cache, &key, sizeof(key), sizeof(*p), descriptors_done,
+                              (void **)&p, &is_new));
+    if (is_new) {
         TRY_OUT(describe(p, &key));
         TRY_OUT(choose(dev, c->lt, p, &key));
     }
@@ -207,21 +210,21 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
         return add ? plain_gemm_add(dev, out, a, w, bias) : plain_gemm(dev, out, a, w, bias, act);
     if (bias.data != NULL)
         TRY_OUT(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data));
-    TRY_OUT(lt_check(cublasLtMatmul(c->lt, p->product, &one, w.data, p->w, a.data, p->a, &keep,
-                                    out.data, p->out, out.data, p->out, &p->algo, dev->workspace,
-                                    dev->table->workspace, cuda_stream(dev)),
-                     "gemm"));
+    TRY_OUT(lt_status(cublasLtMatmul(c->lt, p->product, &one, w.data, p->w, a.data, p->a, &keep,
+                                     out.data, p->out, out.data, p->out, &p->algo, dev->workspace,
+                                     dev->table->workspace, cuda_stream(dev)),
+                      "gemm"));
     device_cuda_written(dev->stream, out);
 out:
-    if (st != ST_OK && made)
-        plan_forget(&c->gemms, p);
+    if (st != ST_OK && is_new)
+        descriptor_cache_remove(&c->gemm_cache, p);
     return st;
 }
 
 status gemm_cublaslt(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                      struct tensor bias, enum act act)
 {
-    if (!suits(out, a, w, bias) || (act == ACT_SILU && !tensor_contiguous(out)))
+    if (!is_supported(out, a, w, bias) || (act == ACT_SILU && !tensor_contiguous(out)))
         return plain_gemm(dev, out, a, w, bias, act);
     if (act != ACT_SILU)
         return product(dev, out, a, w, bias, act, false);
@@ -232,7 +235,7 @@ status gemm_cublaslt(struct device *dev, struct tensor out, struct tensor a, str
 status gemm_add_cublaslt(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
                          struct tensor bias)
 {
-    if (!suits(sum, a, w, bias))
+    if (!is_supported(sum, a, w, bias))
         return plain_gemm_add(dev, sum, a, w, bias);
     return product(dev, sum, a, w, bias, ACT_NONE, true);
 }

@@ -1,4 +1,4 @@
-/* gemm.h - matrix products by cuBLASLt; what it cannot do is left to plain_gemm. */
+/* gemm.h - matrix products by cuBLASLt; plain_gemm where cuBLASLt has no kernel. */
 #ifndef KERNELS_CUDA_GEMM_H
 #define KERNELS_CUDA_GEMM_H
 
@@ -8,10 +8,8 @@
 extern "C" {
 #endif
 
-status gemm_cublaslt(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
-                     struct tensor bias, enum act act);
-status gemm_add_cublaslt(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
-                         struct tensor bias);
+gemm_fn gemm_cublaslt;
+gemm_add_fn gemm_add_cublaslt;
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* Without CUDA no GPU can be opened (runtime/device_nocuda.c), so these ops are never run. */
+/* Built without CUDA: no GPU can be opened (runtime/device_nocuda.c), so these ops never run. */
 #include "kernels/table.h"
 
 void table_cuda(struct table *t)

@@ -1,11 +1,12 @@
-/* Norms over rows: a block a row, which is read once, held in registers and written once. */
+/* Norms over rows. Each block has one row, which it reads once, holds in registers and writes once.
+ */
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/wide.cuh"
 #include "kernels/cuda/wide.h"
 
-#define LAUNCHED(op) return cuda_check(cudaGetLastError(), op)
+#define LAUNCHED(op) return cuda_status(cudaGetLastError(), "%s", op)
 
-/* The sum over the block, for every thread. `part` is shared, 32, and used for no other sum. */
+/* The sum over the block, returned to every thread. part: shared, [32], used for one sum only. */
 __device__ inline float row_sum(float v, float *part)
 {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -29,13 +30,13 @@ __device__ inline float2 row_sums(float2 v, float2 *part)
     return make_float2(warp_sum(v.x), warp_sum(v.y));
 }
 
-/* r = LN(r). The mean is taken twice, the second time of what the first left: a row far from zero
- * would lose its spread to the rounding of one f32 sum. */
+/* r = LN(r). The mean is computed in two steps, the second over r minus the first: for a row far
+ * from zero, the rounding of one f32 sum would be as large as the differences from the mean. */
 __device__ inline void standardize(struct wide_row &r, int c, float eps, float *first,
                                    float2 *second)
 {
     float sum = 0;
-    float2 left = make_float2(0, 0); // sums of x - mean, and of its square
+    float2 rest = make_float2(0, 0); // sums of x - mean and of its square
 
     EACH_PART(j)
     if (column<wide_row>(j) < c) {
@@ -50,14 +51,14 @@ __device__ inline void standardize(struct wide_row &r, int c, float eps, float *
         EACH_OF(i, 4)
         {
             r.v[j][i] -= mean;
-            left.x += r.v[j][i];
-            left.y = fmaf(r.v[j][i], r.v[j][i], left.y);
+            rest.x += r.v[j][i];
+            rest.y = fmaf(r.v[j][i], r.v[j][i], rest.y);
         }
     }
-    left = row_sums(left, second);
+    rest = row_sums(rest, second);
 
-    const float more = left.x / (float)c;
-    const float rate = 1 / sqrtf(fmaxf(left.y / (float)c - more * more, 0) + eps);
+    const float more = rest.x / (float)c;
+    const float rate = 1 / sqrtf(fmaxf(rest.y / (float)c - more * more, 0) + eps);
 
     EACH_PART(j)
     {
@@ -66,14 +67,14 @@ __device__ inline void standardize(struct wide_row &r, int c, float eps, float *
     }
 }
 
-/* What a layer norm is told: out = rounded(LN(x)) * (plus + mul) + add. */
+/* Parameters of a layer norm: out = rounded(LN(x)) * (plus + mul) + add. */
 struct affine {
     const float *mul, *add;
     float plus, eps;
     enum dtype round;
 };
 
-/* ADD: sum = x + y * gate goes before, and is what the norm is of. */
+/* With ADD the norm is that of sum = x + y * gate, which is written too. */
 template <bool ADD>
 static __global__ void ROW_BOUNDS layer_norm_kernel(struct tensor out, struct tensor sum,
                                                     struct tensor x, struct tensor y,
@@ -114,13 +115,15 @@ static __global__ void ROW_BOUNDS layer_norm_kernel(struct tensor out, struct te
     write_row(out, row * out.stride[0], r, c);
 }
 
-/* Whether all, of one width, can be read e at a time by a block that holds a row. */
+/* Whether a block can hold a row of these tensors, of one width, and access it e elements at a
+ * time.
+ */
 static bool fits(struct tensor a, struct tensor b, struct tensor c, int e)
 {
     const unsigned threads = e == 8 ? row_threads<narrow_row>(a.dim[a.ndim - 1])
                                     : row_threads<wide_row>(a.dim[a.ndim - 1]);
 
-    return threads <= ROW_THREADS && lies_wide(a, e) && lies_wide(b, e) && lies_wide(c, e);
+    return threads <= ROW_THREADS && is_aligned(a, e) && is_aligned(b, e) && is_aligned(c, e);
 }
 
 static status norm_rows(struct device *dev, struct tensor out, struct tensor x, struct affine a,
@@ -257,7 +260,7 @@ status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, str
     LAUNCHED("rms_norm");
 }
 
-/* Dynamic shared memory: (cos, sin) of the token's pairs. */
+/* Dynamic shared memory: (cos, sin) of each pair at this block's token. */
 template <class Row>
 static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float *mul, float eps,
                                                    struct tensor table, struct token_grid grid)
@@ -282,11 +285,12 @@ static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float 
         }
     }
 
-    const float rate = root_mean_square(r, c, eps, sums); // its barrier is the angles' too
+    const float rate =
+        root_mean_square(r, c, eps, sums); // its __syncthreads also covers the angles
 
     EACH_PART(j)
     if (column<Row>(j) < c) {
-        const float *turn = angle + column<Row>(j) % (2 * pairs);
+        const float *cos_sin = angle + column<Row>(j) % (2 * pairs);
         float v[Row::E];
 
         r.get(j, v);
@@ -294,7 +298,7 @@ static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float 
             float w[4], a[4];
 
             read_f32(w, mul + column<Row>(j) + i);
-            read_f32(a, turn + i);
+            read_f32(a, cos_sin + i);
             EACH_OF(l, 4)
             w[l] *= rounded(x.dtype, v[i + l] * rate);
             v[i] = w[0] * a[0] - w[1] * a[1];

@@ -5,9 +5,9 @@
 #include <math.h>
 
 #define ROW_THREADS 256
-#define LOGITS 128 // keys at once, a thread each
+#define LOGITS 128 // keys at a time, one for each thread
 
-/* Blocks for `n` threads of 256, in a grid-stride loop where there are very many. */
+/* Blocks of 256 threads for n elements; EACH loops where there are more elements than threads. */
 static unsigned blocks_for(int64_t n)
 {
     const int64_t blocks = (n + 255) / 256, most = 1 << 20;
@@ -19,14 +19,14 @@ static unsigned blocks_for(int64_t n)
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < (n);                      \
          i += (int64_t)gridDim.x * blockDim.x)
 
-#define LAUNCHED(op) return cuda_check(cudaGetLastError(), op)
+#define LAUNCHED(op) return cuda_status(cudaGetLastError(), "%s", op)
 
 /* ---- products ---- */
 
 #define TILE 16
-#define SUM_TERMS 128 // of a partial sum, so that long f32 sums stay exact enough
+#define SUM_TERMS 128 // in a partial sum; partial sums keep the rounding error of long sums small
 
-/* A thread an output, a block a tile of TILE x TILE; K in tiles through shared memory. */
+/* Each thread has one output, each block TILE x TILE; K in tiles through shared memory. */
 __global__ void gemm_kernel(struct tensor out, struct tensor a, struct tensor w, struct tensor bias,
                             enum act act, bool add)
 {
@@ -63,7 +63,7 @@ __global__ void gemm_kernel(struct tensor out, struct tensor a, struct tensor w,
 static status product(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                       struct tensor bias, enum act act, bool add)
 {
-    const int64_t rows = (int64_t)TILE * 65535; // of a grid
+    const int64_t rows = (int64_t)TILE * 65535; // that one grid can have
 
     for (int64_t m = 0; m < a.dim[0]; m += rows) {
         const int64_t count = a.dim[0] - m < rows ? a.dim[0] - m : rows;
@@ -88,7 +88,7 @@ status plain_gemm_add(struct device *dev, struct tensor sum, struct tensor a, st
     return product(dev, sum, a, w, bias, ACT_NONE, true);
 }
 
-/* A thread an output value. */
+/* Each thread has one output. */
 __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor past,
                               struct tensor w, struct tensor bias, struct tensor residual,
                               struct conv conv, int64_t count)
@@ -109,9 +109,9 @@ __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor 
                     const int64_t frame = t * conv.stride_t + dt - conv.front;
                     const struct tensor &in = frame < 0 ? past : x;
                     const int64_t padded = y * conv.stride + dy;
-                    const int64_t line = (conv.twice ? (padded + 1) >> 1 : padded) - conv.top;
+                    const int64_t line = (conv.upsample2x ? (padded + 1) >> 1 : padded) - conv.top;
                     const int64_t at_col = col * conv.stride + dx - conv.left;
-                    const int64_t from = conv.twice ? at_col >> 1 : at_col;
+                    const int64_t from = conv.upsample2x ? at_col >> 1 : at_col;
                     const int64_t pixel = (frame < 0 ? frame + conv.front : frame) * in.stride[0] +
                                           line * in.stride[1] + from * in.stride[2];
                     float part = 0;
@@ -141,9 +141,9 @@ status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, stru
     LAUNCHED("conv3d");
 }
 
-/* ---- attention: a block a query and head ---- */
+/* ---- attention: each block has one query of one head ---- */
 
-/* logits[threadIdx.x] = scale * q k_j, j = first + threadIdx.x; -inf behind the last key */
+/* The dot product of query[D] and key j of one head. */
 __device__ float logit(const struct tensor &k, const float *query, int64_t j, int64_t head)
 {
     const int64_t at = j * k.stride[0] + head * k.stride[1];
@@ -154,7 +154,7 @@ __device__ float logit(const struct tensor &k, const float *query, int64_t j, in
     return sum;
 }
 
-/* Dynamic shared memory: query and output, D each. */
+/* Dynamic shared memory: the query and the output, [D] each. */
 __global__ void attention_kernel(struct tensor out, struct tensor lse, struct tensor q,
                                  struct tensor k, struct tensor v, float scale)
 {
@@ -196,14 +196,14 @@ status plain_attention(struct device *dev, struct tensor out, struct tensor lse,
                        struct tensor k, struct tensor v, float scale)
 {
     const dim3 grid((unsigned)q.dim[0], (unsigned)q.dim[1]);
-    const size_t bytes = (2 * (size_t)q.dim[2] + 3) * sizeof(float); // it is read four at a time
+    const size_t bytes = (2 * (size_t)q.dim[2] + 3) * sizeof(float); // padded for vector accesses
 
     if (q.dim[0] > 0)
         attention_kernel<<<grid, LOGITS, bytes, cuda_stream(dev)>>>(out, lse, q, k, v, scale);
     LAUNCHED("attention");
 }
 
-/* A warp a row. */
+/* Each warp has one row. */
 __global__ void merge_kernel(struct tensor acc, float *la, struct tensor part, const float *lb,
                              int64_t rows)
 {
@@ -215,13 +215,13 @@ __global__ void merge_kernel(struct tensor acc, float *la, struct tensor part, c
 
     const float a = la[row], b = lb[row], max = fmaxf(a, b);
     const float ea = isinf(a) ? 0 : expf(a - max), eb = isinf(b) ? 0 : expf(b - max);
-    const float sum = ea + eb, share = sum != 0 ? 1 / sum : 1;
+    const float sum = ea + eb, inv_sum = sum != 0 ? 1 / sum : 1;
     const int64_t at = row_at(acc, row), from = row_at(part, row);
 
     for (int64_t i = lane; i < acc.dim[2]; i += 32)
         store(acc, at + i,
-              (ea != 0 ? load(acc, at + i) * (ea * share) : 0) +
-                  (eb != 0 ? load(part, from + i) * (eb * share) : 0));
+              (ea != 0 ? load(acc, at + i) * (ea * inv_sum) : 0) +
+                  (eb != 0 ? load(part, from + i) * (eb * inv_sum) : 0));
     __syncwarp();
     if (lane == 0)
         la[row] = max + logf(sum);
@@ -247,7 +247,7 @@ __device__ int bucket(int64_t distance)
     return b + (distance > 0 ? 16 : 0);
 }
 
-/* Dynamic shared memory: query, D, and the logits of all keys. */
+/* Dynamic shared memory: the query [D] and the logits of all keys. */
 __global__ void relative_kernel(struct tensor out, struct tensor q, struct tensor k,
                                 struct tensor v, struct tensor table)
 {
@@ -290,36 +290,38 @@ status plain_relative_attention(struct device *dev, struct tensor out, struct te
     const dim3 grid((unsigned)q.dim[0], (unsigned)q.dim[1]);
 
     if (bytes > ((size_t)200 << 10))
-        return fail(ST_DEVICE, "umT5's attention over %lld tokens is more than a GPU block holds",
+        return fail(ST_DEVICE,
+                    "umT5's attention over %lld tokens needs more shared memory than a block has",
                     (long long)k.dim[0]);
-    TRY(cuda_check(cudaFuncSetAttribute(relative_kernel,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-                   "relative_attention"));
+    TRY(cuda_status(cudaFuncSetAttribute(relative_kernel,
+                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                    "relative_attention"));
     if (q.dim[0] > 0)
         relative_kernel<<<grid, LOGITS, bytes, cuda_stream(dev)>>>(out, q, k, v, table);
     LAUNCHED("relative_attention");
 }
 
-/* ---- norms: a block a row ---- */
+/* ---- norms: each block has one row ---- */
 
-/* sum of x - from */
-__device__ float row_sum(const struct tensor &x, int64_t at, int64_t c, float from, float *part)
+/* The sum of x - mean over the row of c elements at offset `at`. */
+__device__ float row_sum(const struct tensor &x, int64_t at, int64_t c, float mean, float *part)
 {
     float sum = 0;
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
-        sum += load(x, at + i) - from;
+        sum += load(x, at + i) - mean;
     return block_sum(sum, part);
 }
 
-/* sum of (x - about - rest)^2: a mean of two parts, as one f32 is too coarse beside a large mean */
-__device__ float row_square(const struct tensor &x, int64_t at, int64_t c, float about, float rest,
+/* The sum of (x - mean - rest)^2. The mean has two parts because one f32 is too coarse for a mean
+ * that is large relative to the differences from it. */
+__device__ float row_square(const struct tensor &x, int64_t at, int64_t c, float mean, float rest,
                             float *part)
 {
     float sum = 0;
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x) {
-        const float v = load(x, at + i) - about - rest;
+        const float v = load(x, at + i) - mean - rest;
         sum = fmaf(v, v, sum);
     }
     return block_sum(sum, part);
@@ -331,14 +333,14 @@ __global__ void layer_norm_kernel(struct tensor out, struct tensor x, const floa
 {
     __shared__ float part[32];
     const int64_t c = x.dim[1], at = row_at(x, blockIdx.x), to = row_at(out, blockIdx.x);
-    const float about = row_sum(x, at, c, 0, part) / (float)c;
-    const float rest = row_sum(x, at, c, about, part) / (float)c;
-    const float var = row_square(x, at, c, about, rest, part) / (float)c,
+    const float mean = row_sum(x, at, c, 0, part) / (float)c;
+    const float rest = row_sum(x, at, c, mean, part) / (float)c;
+    const float var = row_square(x, at, c, mean, rest, part) / (float)c,
                 rate = 1 / sqrtf(var + eps);
 
     for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
         store(out, to + i,
-              fmaf(rounded(round, (load(x, at + i) - about - rest) * rate), plus + mul[i], add[i]));
+              fmaf(rounded(round, (load(x, at + i) - mean - rest) * rate), plus + mul[i], add[i]));
 }
 
 status plain_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
@@ -359,7 +361,7 @@ status plain_layer_norm(struct device *dev, struct tensor out, struct tensor x, 
     LAUNCHED("layer_norm");
 }
 
-/* One after the other. */
+/* The two ops, one after the other. */
 status plain_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
                                struct tensor x, struct tensor y, struct tensor gate,
                                struct tensor scale, struct tensor shift, float eps)
@@ -427,7 +429,7 @@ status plain_norm_rope(struct device *dev, struct tensor x, struct tensor w, flo
     LAUNCHED("norm_rope");
 }
 
-/* A warp a pixel. */
+/* Each warp has one pixel. */
 __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const float *gamma,
                                     enum act act, int64_t rows)
 {
@@ -463,7 +465,7 @@ status plain_channel_norm(struct device *dev, struct tensor out, struct tensor x
     LAUNCHED("channel_norm");
 }
 
-/* ---- element by element ---- */
+/* ---- elementwise ---- */
 
 __global__ void gate_add_kernel(struct tensor out, struct tensor x, struct tensor y,
                                 const float *gate, int64_t count)
@@ -527,7 +529,7 @@ __global__ void gated_gelu_kernel(struct tensor out, struct tensor gate, struct 
 
     EACH(i, count)
     {
-        // each product and sum by itself: no multiply-add, which rounds once
+        // separate multiplies and adds: a fused multiply-add would round once instead of twice
         const float x = load(gate, i);
         const float p = rounded(dt, __fmul_rn(rounded(dt, __fmul_rn(x, x)), x));
         const float a = rounded(dt, __fmul_rn(0.044715f, p));
@@ -581,7 +583,7 @@ status plain_lincomb(struct device *dev, struct tensor out, int count, const flo
     LAUNCHED("lincomb");
 }
 
-/* Element i of t in row-major order. */
+/* The offset of element i of t in row-major order. */
 __device__ int64_t element_at(const struct tensor &t, int64_t i)
 {
     int64_t at = 0;

@@ -1,7 +1,6 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/picture.h"
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/wide.h"
 
@@ -39,7 +38,7 @@ void table_cuda(struct table *t)
 {
     table_cuda_plain(t);
     t->name = "cuda";
-    t->workspace = 64 * MB; // cuBLASLt's scratch, attention's marks
+    t->workspace = 64 * MB; // for cuBLASLt, attention_sm90 and hopper_conv3d
     t->gemm = gemm_cublaslt;
     t->gemm_add = gemm_add_cublaslt;
     t->norm_modulate = wide_norm_modulate;
@@ -53,6 +52,6 @@ void table_cuda(struct table *t)
     t->gate_add = wide_gate_add;
     t->copy = wide_copy;
     t->conv3d = hopper_conv3d;
-    t->channel_norm = picture_channel_norm;
-    t->to_u8 = picture_to_u8;
+    t->channel_norm = wide_channel_norm;
+    t->to_u8 = wide_to_u8;
 }

@@ -1,18 +1,21 @@
-/* vector.cuh - eight neighbouring elements at once, f32 or bf16: 16 bytes an access. */
+/* vector.cuh - loads and stores of eight consecutive elements, f32 or bf16, in accesses of 16
+ * bytes.
+ */
 #ifndef KERNELS_CUDA_VECTOR_CUH
 #define KERNELS_CUDA_VECTOR_CUH
 
 #include "kernels/cuda/device.cuh"
 
+/* v = elements [at, at + 8) of t. */
 __device__ inline void load8(float (&v)[8], const struct tensor &t, int64_t at)
 {
     if (t.dtype == DT_BF16) {
         const uint4 u = *(const uint4 *)((const __nv_bfloat16 *)t.data + at);
-        const uint32_t two[4] = { u.x, u.y, u.z, u.w };
+        const uint32_t pairs[4] = { u.x, u.y, u.z, u.w };
 
         for (int i = 0; i < 4; i++) {
-            v[2 * i] = __uint_as_float(two[i] << 16);
-            v[2 * i + 1] = __uint_as_float(two[i] & 0xffff0000u);
+            v[2 * i] = __uint_as_float(pairs[i] << 16);
+            v[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
         }
     } else {
         const float4 *f = (const float4 *)((const float *)t.data + at);
@@ -23,17 +26,19 @@ __device__ inline void load8(float (&v)[8], const struct tensor &t, int64_t at)
     }
 }
 
+/* Elements [at, at + 8) of t = v, rounded. */
 __device__ inline void store8(const struct tensor &t, int64_t at, const float (&v)[8])
 {
     if (t.dtype == DT_BF16) {
-        uint32_t two[4];
+        uint32_t pairs[4];
 
         for (int i = 0; i < 4; i++) {
             const __nv_bfloat162 pair = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
 
-            two[i] = *(const uint32_t *)&pair;
+            pairs[i] = *(const uint32_t *)&pair;
         }
-        *(uint4 *)((__nv_bfloat16 *)t.data + at) = make_uint4(two[0], two[1], two[2], two[3]);
+        *(uint4 *)((__nv_bfloat16 *)t.data + at) =
+            make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     } else {
         float4 *f = (float4 *)((float *)t.data + at);
 
@@ -42,9 +47,9 @@ __device__ inline void store8(const struct tensor &t, int64_t at, const float (&
     }
 }
 
-/* Whether rows can be read and written so: they start at multiples of 16 bytes and their lengths
- * are multiples of eight. */
-static inline bool in_eights(const struct tensor &t)
+/* Whether every row of t can be accessed so: it starts at a multiple of 16 bytes and has a multiple
+ * of eight elements. */
+static inline bool is_aligned_8(const struct tensor &t)
 {
     bool fits = (uintptr_t)t.data % 16 == 0 && t.dim[t.ndim - 1] % 8 == 0;
 

@@ -1,14 +1,16 @@
-/* wide.cuh - rows in a block's registers. Thread t of T has elements [(j * T + t) * E, ... + E) of
- * a row, j < PARTS: an access is of 16 bytes, or of 8 for what is bf16 beside f32.
+/* wide.cuh - a row held in the registers of a block. Thread t of T holds elements
+ * [(j * T + t) * E, (j * T + t + 1) * E) of the row, for j < PARTS:
  *
- *   wide_row    f32 in registers, from and to either dtype; E = 4, 16 elements to a thread
- *   narrow_row  bf16 as it lies in memory; E = 8, 32 elements to a thread */
+ *   wide_row    as f32, for rows in memory of f32 (16 bytes an access) or bf16 (8); E = 4, 16
+ *               elements in a thread
+ *   narrow_row  as bf16, for rows in memory of bf16 (16 bytes an access); E = 8, 32 elements in a
+ *               thread */
 #ifndef KERNELS_CUDA_WIDE_CUH
 #define KERNELS_CUDA_WIDE_CUH
 
 #include "kernels/cuda/device.cuh"
 
-/* Four elements behind each other, as f32. */
+/* v[4] = four consecutive elements. */
 __device__ inline void read_f32(float *v, const float *p)
 {
     const float4 a = *(const float4 *)p;
@@ -76,19 +78,20 @@ struct narrow_row {
         unpack(to, v[j].x), unpack(to + 2, v[j].y), unpack(to + 4, v[j].z), unpack(to + 6, v[j].w);
     }
 
-    __device__ void put(int j, const float *from) // rounds
+    __device__ void put(int j, const float *from) // rounds to bf16
     {
         v[j] = make_uint4(pack(from), pack(from + 2), pack(from + 4), pack(from + 6));
     }
 };
 
-/* The first element of part j. */
+/* The column of the first element that this thread holds in part j. */
 template <class Row> __device__ inline int column(int j)
 {
     return (j * (int)blockDim.x + (int)threadIdx.x) * Row::E;
 }
 
-/* The dtype is asked for once a row, so that the loads behind it are under way together. */
+/* r = the row of c elements at offset `at` of t. The dtype is tested once for the whole row, so
+ * that its loads are issued together. */
 __device__ inline void read_row(struct wide_row &r, const struct tensor &t, int64_t at, int c)
 {
     if (t.dtype == DT_BF16) {
@@ -131,11 +134,13 @@ __device__ inline void write_row(const struct tensor &t, int64_t at, const struc
         *(uint4 *)((__nv_bfloat16 *)t.data + at + column<narrow_row>(j)) = r.v[j];
 }
 
-/* Threads of a block that holds rows of c. A block has at most ROW_THREADS, so that two of them
- * have 48 registers to a thread, and the four of C = 5120 as well. */
+/* Limits of a block that holds a row: at most ROW_THREADS threads, and two blocks of that size on a
+ * multiprocessor, which leaves 48 registers to a thread. Rows of C = 5120 need 320 threads, so four
+ * blocks fit. */
 #define ROW_THREADS 640
 #define ROW_BOUNDS __launch_bounds__(ROW_THREADS, 2)
 
+/* Threads of a block that holds a row of c elements. */
 template <class Row> static inline unsigned row_threads(int64_t c)
 {
     const int64_t warp = 32 * PARTS * Row::E;
@@ -143,8 +148,8 @@ template <class Row> static inline unsigned row_threads(int64_t c)
     return (unsigned)((c + warp - 1) / warp * 32);
 }
 
-/* Whether rows of t can be read e at a time; none can. */
-static inline bool lies_wide(const struct tensor &t, int e)
+/* Whether every row of t can be accessed e elements at a time; true for none. */
+static inline bool is_aligned(const struct tensor &t, int e)
 {
     const size_t bytes = e * dtype_size(t.dtype);
 

@@ -1,6 +1,7 @@
-/* wide.h - what the transformer does to rows between its products, at the speed of memory: 16 bytes
- * to an access, a row read once and held in a block's registers. Each falls back on its plain
- * kernel where a row does not fit or does not lie on 16 bytes. */
+/* wide.h - ops that are limited by memory bandwidth, with accesses of 16 bytes: the transformer's
+ * ops on rows (norm.cu, elementwise.cu) and the VAE's on frames (frames.cu). A row is read once and
+ * held in a block's registers. Each calls its plain kernel (plain.h) where a row is too long or not
+ * aligned. */
 #ifndef KERNELS_CUDA_WIDE_H
 #define KERNELS_CUDA_WIDE_H
 
@@ -10,25 +11,17 @@
 extern "C" {
 #endif
 
-status wide_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
-                          struct tensor scale, struct tensor shift, float eps);
-status wide_layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                       struct tensor b, float eps);
-status wide_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
-                              struct tensor x, struct tensor y, struct tensor gate,
-                              struct tensor scale, struct tensor shift, float eps);
-status wide_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
-                           struct tensor x, struct tensor y, struct tensor gate, struct tensor w,
-                           struct tensor b, float eps);
-status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
-                     float eps);
-status wide_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                      struct tensor table, struct token_grid grid);
-status wide_gate_add(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
-                     struct tensor gate);
-status wide_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
-                            struct tensor part, struct tensor part_lse);
-status wide_copy(struct device *dev, struct tensor out, struct tensor x);
+norm_modulate_fn wide_norm_modulate;
+layer_norm_fn wide_layer_norm;
+add_norm_modulate_fn wide_add_norm_modulate;
+add_layer_norm_fn wide_add_layer_norm;
+rms_norm_fn wide_rms_norm;
+norm_rope_fn wide_norm_rope;
+gate_add_fn wide_gate_add;
+attention_merge_fn wide_attention_merge;
+copy_fn wide_copy;
+channel_norm_fn wide_channel_norm;
+to_u8_fn wide_to_u8;
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-/* p = e^(p - max), and the sum of it; *max is set. */
+/* p = e^(p - *max), with *max the maximum of p. Returns the sum. */
 static double exponentials(double *p, int64_t n, double *max)
 {
     double sum = 0;
@@ -26,7 +26,7 @@ static double dot(const double *a, const double *b, int64_t n)
 }
 
 /* o = sum over j of p[j] v[j][head]. row: scratch [D]. */
-static void weigh(double *o, const double *p, struct tensor v, int64_t head, double *row)
+static void weighted_sum(double *o, const double *p, struct tensor v, int64_t head, double *row)
 {
     const int64_t d = v.dim[2];
 
@@ -59,7 +59,7 @@ status ref_attention(struct device *dev, struct tensor out, struct tensor lse, s
 
             const double sum = exponentials(logits, keys, &max);
 
-            weigh(o, logits, v, n, row);
+            weighted_sum(o, logits, v, n, row);
             for (int64_t i = 0; i < d; i++)
                 o[i] /= sum;
             ref_store(out, s * out.stride[0] + n * out.stride[1], o, d);
@@ -81,7 +81,7 @@ status ref_attention_merge(struct device *dev, struct tensor acc, struct tensor 
     b = a + d;
     for (int64_t row = 0; row < ref_rows(acc); row++) {
         const double max = fmax(la[row], lb[row]);
-        // -inf less -inf is no number
+        // -inf - -inf is NaN
         const double ea = isinf(la[row]) ? 0 : exp(la[row] - max);
         const double eb = isinf(lb[row]) ? 0 : exp(lb[row] - max);
         const double sum = ea + eb != 0 ? ea + eb : 1;
@@ -98,7 +98,9 @@ status ref_attention_merge(struct device *dev, struct tensor acc, struct tensor 
 
 int64_t ref_bucket(int64_t distance)
 {
-    static const int from[] = { 8, 12, 16, 23, 32, 46, 64, 91 }; // where buckets 8 to 15 begin
+    static const int from[] = {
+        8, 12, 16, 23, 32, 46, 64, 91
+    }; // first distances of buckets 8 to 15
     const int64_t a = distance < 0 ? -distance : distance;
     int64_t b = a < 8 ? a : 7;
 
@@ -132,7 +134,7 @@ status ref_relative_attention(struct device *dev, struct tensor out, struct tens
 
             for (int64_t j = 0; j < keys; j++)
                 p[j] = ref_round(dt, p[j] / sum);
-            weigh(o, p, v, n, row);
+            weighted_sum(o, p, v, n, row);
             ref_store(out, s * out.stride[0] + n * out.stride[1], o, d);
         }
     return ST_OK;

@@ -58,7 +58,7 @@ status ref_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
         ref_load(&x, gate, i, 1);
         ref_load(&y, up, i, 1);
 
-        const double p = ref_round(dt, ref_round(dt, x * x) * x); // as PyTorch cubes
+        const double p = ref_round(dt, ref_round(dt, x * x) * x); // PyTorch computes x^3 so
         const double a = ref_round(dt, (double)0.044715f * p);
         const double b = ref_round(dt, x + a);
         const double c = ref_round(dt, (double)(float)sqrt(2 / M_PI) * b);
@@ -131,8 +131,8 @@ status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x
     return ST_OK;
 }
 
-/* In f32, step by step, as the official writer does it: where a value falls on a boundary, the
- * rounding of each step decides. */
+/* In f32 and in the same steps as the official code that writes videos: for a value at the boundary
+ * between two bytes, the rounding of each step decides. */
 status ref_to_u8(struct device *dev, struct tensor out, struct tensor x)
 {
     for (int64_t row = 0; row < ref_rows(x); row++)

@@ -21,7 +21,7 @@ static double dot_bf16(const double *a, const uint16_t *w, int64_t n)
     return sum;
 }
 
-/* a . elements [at, at + n) of w */
+/* The dot product of a[n] and elements [at, at + n) of w. */
 static double dot(const double *a, struct tensor w, int64_t at, int64_t n)
 {
     return w.dtype == DT_BF16 ? dot_bf16(a, (const uint16_t *)w.data + at, n)
@@ -79,7 +79,7 @@ status ref_gemm_add(struct device *dev, struct tensor sum, struct tensor a, stru
     return ST_OK;
 }
 
-/* Pixel (t, y, x) of frames [T, H, W, Cin], zeros where there is none. */
+/* Pixel (t, y, x) of frames [T, H, W, Cin], or zeros outside of them. */
 static void load_pixel(double *dst, struct tensor frames, int64_t t, int64_t y, int64_t x)
 {
     const int64_t c = frames.dim[3];
@@ -92,21 +92,21 @@ static void load_pixel(double *dst, struct tensor frames, int64_t t, int64_t y, 
             dst[i] = 0;
 }
 
-/* The window of output pixel (t, y, col): [kt, kh, kw, Cin]. */
+/* The inputs of output pixel (t, y, col): [kt, kh, kw, Cin]. */
 static void load_window(double *dst, struct tensor x, struct tensor past, struct tensor w,
                         struct conv conv, int64_t t, int64_t y, int64_t col)
 {
-    past.dim[1] = x.dim[1], past.dim[2] = x.dim[2], past.dim[3] = x.dim[3]; // where it is none
+    past.dim[1] = x.dim[1], past.dim[2] = x.dim[2], past.dim[3] = x.dim[3]; // past may be none
     for (int64_t i = 0; i < w.dim[1]; i++)
         for (int64_t j = 0; j < w.dim[2]; j++)
             for (int64_t l = 0; l < w.dim[3]; l++, dst += x.dim[3]) {
                 const int64_t frame = t * conv.stride_t + i, row = y * conv.stride + j;
-                const int64_t line = (conv.twice ? (row + 1) >> 1 : row) - conv.top;
+                const int64_t line = (conv.upsample2x ? (row + 1) >> 1 : row) - conv.top;
                 const int64_t at = col * conv.stride + l - conv.left;
                 const bool before = frame < conv.front;
 
                 load_pixel(dst, before ? past : x, before ? frame : frame - conv.front, line,
-                           conv.twice ? at >> 1 : at);
+                           conv.upsample2x ? at >> 1 : at);
             }
 }
 

@@ -33,8 +33,8 @@ const struct table table_ref = {
 status ref_scratch(struct device *dev, double **p, int64_t count)
 {
     if ((uint64_t)count > REF_WORKSPACE / sizeof(double))
-        return fail(ST_MEMORY, "the reference ops have scratch for rows of %zu numbers, not %lld",
-                    REF_WORKSPACE / sizeof(double), (long long)count);
+        return fail(ST_MEMORY, "the reference op needs %lld doubles of workspace and has %zu",
+                    (long long)count, REF_WORKSPACE / sizeof(double));
     *p = dev->workspace;
     return ST_OK;
 }

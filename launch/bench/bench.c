@@ -1,9 +1,9 @@
-/* wanmpi bench: how fast this machine does what a generation consists of, and how far that is from
- * what it can. */
+/* wanmpi bench: times the parts of a generation on this machine and compares them with the
+ * machine's measured ceilings. */
 #include "launch/bench/bench.h"
 
 #include "launch/commands.h"
-#include "model/checkpoint/checkpoint.h"
+#include "model/pipeline/condition.h"
 #include "parallel/split.h"
 
 #include <stdlib.h>
@@ -18,48 +18,49 @@ static const struct part_row {
     const char *help;
 } part_rows[] = {
     { "gemm", bench_gemm, "matrix products of the transformer's shapes" },
-    { "attention", bench_attention, "its attention, self and cross" },
+    { "attention", bench_attention, "self and cross attention of the transformer" },
     { "conv", bench_conv, "convolutions of the VAE's decoder" },
     { "fused", bench_fused, "norms, rotary embedding, gates" },
-    { "comm", bench_comm, "exchanges between ranks" },
-    { "load", bench_load, "host memory to device, at the sizes of weights" },
+    { "comm", bench_comm, "communication between ranks" },
+    { "load", bench_load, "copies between host memory and the device" },
     { "text", bench_text, "the text encoder, 512 tokens" },
-    { "dit", bench_dit, "a forward of the transformer, and where its time goes" },
-    { "vae", bench_vae, "decoding" },
-    { "whole", bench_whole, "a guided step, and what a video takes with it" },
+    { "dit", bench_dit, "a forward of the transformer, with a breakdown by op" },
+    { "vae", bench_vae, "VAE decode, with a breakdown by op" },
+    { "whole", bench_whole, "a guided step, and the time of a video estimated from it" },
 };
 
 #define AT(f) offsetof(struct bench_options, f)
 
 static const struct option rows[] = {
     { "PARTS", OPT_STRING, AT(parts), .positional = true, .value = "PARTS",
-      .help = "which of the parts below, joined by commas (default gemm,attention,fused,dit)" },
-    { "model", OPT_STRING, AT(model), .group = "What is run", .value = "NAME",
+      .help = "parts to run, separated by commas (default gemm,attention,fused,dit)" },
+    { "model", OPT_STRING, AT(model), .group = "Model and size", .value = "NAME",
       .help = "14B, 1.3B, or another preset of synth (default 1.3B)" },
     { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .least = 16,
       .most = 16384, .help = "pixels (default 832*480)" },
     { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .most = 100001,
       .help = "frames (default 81)" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16",
-      .help = "of the transformer and the VAE (default bf16 on GPUs, fp32 else)" },
+      .help = "of the transformer and the VAE (default bf16 on GPUs, else fp32)" },
     { "repeats", OPT_INT, AT(repeats), .value = "N", .least = 1, .most = 1000,
-      .help = "timed runs of each test, of which the median counts (default 5)" },
-    { "device", OPT_CHOICE, AT(device), .group = "Where", .choices = "cuda|cpu",
-      .help = "default: GPUs where there are some" },
+      .help = "timed runs of each test; the median is reported (default 5)" },
+    { "device", OPT_CHOICE, AT(device), .group = "Device and ranks", .choices = "cuda|cpu",
+      .help = "default: cuda if there are GPUs, else cpu" },
     { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096,
       .help = "per rank (default: this rank's share of the cores)" },
     { "cfg_size", OPT_INT, AT(cfg_size), .value = "N", .least = 1, .most = 2,
-      .help = "ranks over the two sides of guidance (default 1)" },
+      .help = "ranks for the two CFG branches (default 1)" },
     { "ring_size", OPT_INT, AT(ring_size), .value = "N", .least = 1, .most = 65536,
-      .help = "ranks of ring attention" },
+      .help = "ranks for ring attention" },
     { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .most = 65536,
-      .help = "ranks of Ulysses attention" },
+      .help = "ranks for Ulysses attention" },
     { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .help = "shard the transformer's weights" },
     { "json", OPT_STRING, AT(json), .group = "Files", .value = "FILE",
-      .help = "write the results there" },
-    { "hdf5", OPT_STRING, AT(hdf5), .value = "FILE", .help = "and there, a column a data set" },
+      .help = "write the results as JSON" },
+    { "hdf5", OPT_STRING, AT(hdf5), .value = "FILE",
+      .help = "write the results as HDF5, one data set per column" },
     { "trace", OPT_STRING, AT(trace), .value = "FILE",
-      .help = "one traced forward, step or decode, for ui.perfetto.dev" },
+      .help = "write a trace of one forward, step or decode, for ui.perfetto.dev" },
 };
 
 static struct option_set option_set(struct bench_options *o)
@@ -73,8 +74,9 @@ void help_bench(FILE *out)
     const struct option_set set = option_set(&fields);
 
     fputs(
-        "wanmpi bench: times beside what was measured to be possible in the same run. Weights are\n"
-        "random, no checkpoint is needed.\n\n"
+        "wanmpi bench: times the parts of a generation and compares them with ceilings measured "
+        "in\n"
+        "the same job. Weights are random; no checkpoint is needed.\n\n"
         "    wanmpi bench dit --model 14B --size 1280*720 --json dit.json --trace dit.trace.json\n"
         "    mpirun -q -n 8 wanmpi bench dit,comm --model 14B --ulysses_size 8\n\n"
         "Parts\n",
@@ -84,7 +86,8 @@ void help_bench(FILE *out)
     options_help(out, 0, &set, 1);
 }
 
-static unsigned parts_of(const char *list, const char **unknown, size_t *length)
+/* The parts named in `list`, as a bit mask. An unknown name of `length` bytes goes to *unknown. */
+static unsigned parse_parts(const char *list, const char **unknown, size_t *length)
 {
     unsigned parts = 0;
 
@@ -120,7 +123,7 @@ static status find_model(const char *name, const struct preset **preset)
     return ST_OK;
 }
 
-/* Every rank parses the same words, so no rank fails alone. */
+/* All ranks parse the same arguments, so they all fail or none does. */
 static status parse(struct bench_options *o, int argc, char **argv, unsigned *parts,
                     const struct preset **preset)
 {
@@ -132,7 +135,8 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
         .size = { 832, 480 }, .frame_num = 81, .device = -1, .precision = -1, .repeats = 5
     };
     TRY(options_parse("bench", 0, &set, 1, argc, argv));
-    *parts = parts_of(o->parts != NULL ? o->parts : "gemm,attention,fused,dit", &unknown, &length);
+    *parts =
+        parse_parts(o->parts != NULL ? o->parts : "gemm,attention,fused,dit", &unknown, &length);
     if (unknown != NULL)
         return fail(ST_USAGE, "bench %.*s: no such part; wanmpi bench --help lists them",
                     (int)length, unknown);
@@ -153,11 +157,11 @@ static status open_device(struct bench *b)
 
     if (gpus > 0)
         TRY(device_cuda_bus(index, bus, sizeof(bus)));
-    TRY(placement_here(b->world, gpus > 0 ? bus : NULL, &node));
+    TRY(placement_detect(b->world, gpus > 0 ? bus : NULL, &node));
     TRY(placement_choose(&b->place, &node, o->threads));
     TRY(placement_bind(&b->place));
     if (gpus == 0 && o->device == ON_CUDA)
-        return fail(ST_DEVICE, "--device cuda: no GPU can be opened here");
+        return fail(ST_DEVICE, "--device cuda: no GPU is usable on this machine");
     b->cdt = o->precision == IN_BF16 || (o->precision < 0 && gpus > 0) ? DT_BF16 : DT_F32;
     if (gpus > 0) {
         table_cuda(&b->table);
@@ -170,12 +174,14 @@ static status open_device(struct bench *b)
 static status make_plan(struct bench *b, const struct preset *preset, unsigned parts)
 {
     const struct bench_options *o = b->options;
-    const struct vae_config *vae = &preset->config.vae;
+    const struct model model = preset_model(preset);
+    const struct vae_config *vae = model_vae(&model);
+    const struct dit_config *dit = model_dit(&model);
     const bool guided = o->cfg_size == 2 || (parts & 1u << (COUNT(part_rows) - 1)) != 0;
     struct mesh_shape shape = { o->cfg_size > 0 ? o->cfg_size : 1, o->ring_size, o->ulysses_size };
 
     b->plan = (struct plan_input){
-        .config = preset->config,
+        .model = model,
         .latent = { vae->z, 1 + (o->frame_num - 1) / vae->stride_t, o->size[1] / vae->stride,
                     o->size[0] / vae->stride },
         .steps = 4,
@@ -187,17 +193,17 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .fsdp = o->dit_fsdp != 0,
         .t5_stored = DT_BF16,
         .prompts = 1,
-        .text_rows = (int)preset->config.dit.text_len,
+        .text_rows = (int)dit->text_len,
         .decode = true,
         .table = &b->table,
     };
-    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, preset->config.dit.heads,
-                    guided));
+    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided));
     b->plan.mesh = shape;
+    TRY(condition_text(NULL, &b->plan, &(struct task_inputs){ 0 }, &b->plan.conditioning));
     return plan_rank(&b->plan, b->world->rank, &b->sizes);
 }
 
-/* Everything that may fail on one rank alone; what follows is collective. */
+/* Everything that can fail on one rank alone; what follows is collective. */
 static status open_local(struct bench *b, const struct preset *preset, unsigned parts)
 {
     TRY(open_device(b));
@@ -205,7 +211,7 @@ static status open_local(struct bench *b, const struct preset *preset, unsigned 
     return bench_values_open(b);
 }
 
-static void announce(const struct bench *b, const struct preset *preset)
+static void print_setup(const struct bench *b, const struct preset *preset)
 {
     const struct mesh_shape m = b->plan.mesh;
     const struct latent_shape s = b->plan.latent;
@@ -217,9 +223,10 @@ static void announce(const struct bench *b, const struct preset *preset)
            b->cdt == DT_BF16 ? "bf16" : "fp32", b->options->size[0], b->options->size[1],
            b->options->frame_num, (long long)s.t, (long long)s.h, (long long)s.w,
            (long long)b->tokens);
-    printf("ranks   %d: cfg %d x ring %d x ulysses %d; transformer %s, %.1f GB of weights a rank\n",
+    printf("ranks   %d: cfg %d x ring %d x ulysses %d; transformer %s, %.1f GB of weights per "
+           "rank\n",
            b->world->size, m.cfg, m.ring, m.ulysses, b->plan.fsdp ? "sharded" : "replicated",
-           (double)b->sizes.step.weights / 1e9);
+           (double)plan_stage(&b->sizes, STAGE_STEP)->weights / 1e9);
     fflush(stdout);
 }
 
@@ -234,7 +241,7 @@ static status bench(struct bench *b, const struct preset *preset, unsigned parts
     seq = mesh_seq_size(&b->mesh);
     b->tokens = b->plan.latent.t * (b->plan.latent.h / 2) * (b->plan.latent.w / 2);
     b->s_loc = split_count(b->tokens, seq, mesh_seq_rank(&b->mesh));
-    announce(b, preset);
+    print_setup(b, preset);
     b->in_step = true;
     TRY(bench_ceilings(b));
     for (size_t i = 0; i < COUNT(part_rows); i++)

@@ -1,9 +1,17 @@
 /* bench.h - what the parts of `wanmpi bench` share: the job, the results, ceilings and timing.
  *
- * A part times things on every rank at once and adds rows to the results. A row's time is the
- * median of `repeats` runs on the slowest rank. What it is held against was measured in the same
- * run: the rate of a large matrix product, of a copy on the device, of copies from pinned host
- * memory, of one large message between two ranks. */
+ * A part runs its tests on all ranks at the same time and adds rows to the results. A row's time is
+ * the median of `repeats` runs on the slowest rank. It is compared with a ceiling measured in the
+ * same job: the rate of a large matrix product, of a copy within the device, of a copy from pinned
+ * host memory, or of one large message between two ranks.
+ *
+ *   bench.c         arguments, devices, the list of parts
+ *   bench_time.c    timing, rows, JSON and HDF5 output
+ *   bench_values.c  random weights and inputs
+ *   bench_ops.c     parts gemm, attention, conv, fused, load, and the ceilings
+ *   bench_comm.c    part comm
+ *   bench_model.c   parts text, dit, vae, whole
+ *   trace.h         events around every op and collective; breakdown and Chrome trace */
 #ifndef LAUNCH_BENCH_BENCH_H
 #define LAUNCH_BENCH_BENCH_H
 
@@ -22,13 +30,13 @@ enum ceiling {
 };
 
 struct bench_row {
-    char test[16], family[24], name[72]; // family: of a part of a traced run
+    char test[16], family[24], name[72]; // family: only in rows of a trace
     int runs;
     double median_s, least_s, most_s; // of the slowest rank
     double flops, bytes;              // of this rank
     enum ceiling against;
-    double ceiling;         // operations or bytes a second
-    double calls, waited_s; // of a part of a traced run; else 0
+    double ceiling;         // operations or bytes per second
+    double calls, waited_s; // only in rows of a trace, else 0
 };
 
 struct bench_options {
@@ -49,21 +57,21 @@ struct bench {
     struct plan_rank sizes; // of this rank
     struct mesh mesh;
     int64_t tokens, s_loc;          // of the latent; of this rank
-    float *values;                  // BENCH_VALUES random ones of deviation 1, pinned
-    uint16_t *values_bf16;          // the same
+    float *values;                  // BENCH_VALUES random numbers with deviation 1, pinned
+    uint16_t *values_bf16;          // the same in bf16
     double ceilings[CEILING_COUNT]; // 0 until measured
     struct bench_row *rows;
-    int count, room;
-    bool in_step; // a failure now ends the job
+    int count, capacity; // of rows
+    bool in_step;        // a failure now aborts the job
 };
 
 #define BENCH_VALUES ((int64_t)1 << 22)
 
 /* ---- bench_time.c ---- */
 
-/* Times `call`, which queues work, after one run that is not counted unless it is `warm`; the ranks
- * start together. Adds a row, and prints it on rank 0. `flops` and `bytes` are of one run; flops
- * below 0: those that the ops count. Collective. */
+/* Times `call`, which queues work on the device. Unless it is `warm`, one run that is not counted
+ * comes first. All ranks start together. Adds a row, and prints it on rank 0. `flops` and `bytes`
+ * are of one run; flops below 0: use the number that the ops count. Collective. */
 struct bench_work {
     status (*call)(void *payload);
     void *payload;
@@ -74,19 +82,21 @@ struct bench_work {
 status bench_time(struct bench *b, const char *test, struct bench_work work, const char *format,
                   ...) __attribute__((format(printf, 4, 5)));
 
-/* A row whose times are known: seconds[runs] of this rank. Collective. */
+/* Adds a row from times already measured: seconds[runs] of this rank. Collective. */
 status bench_add(struct bench *b, const char *test, const char *name, int runs, double *seconds,
                  double flops, double bytes, enum ceiling against);
 
-/* A part of a traced run, on this rank: not printed, and not slowest of all. Local. */
-status bench_part(struct bench *b, const char *test, const struct trace_row *row,
-                  enum ceiling against);
+/* Adds a row of a trace, with this rank's times; it is not printed. Local. */
+status bench_add_trace_row(struct bench *b, const char *test, const struct trace_row *row,
+                           enum ceiling against);
 
-/* Seconds of one run of `call` on this rank; bench_once is collective, all begin together. */
-status bench_once(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
-status bench_alone(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
+/* Seconds of one run of `call` on this rank. bench_run_together is collective: all ranks start
+ * after a barrier. bench_run is local. */
+status bench_run_together(struct bench *b, status (*call)(void *payload), void *payload,
+                          double *seconds);
+status bench_run(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
 
-/* The results as a file. Local; rank 0 calls it. ST_IO. */
+/* Writes the results to a file. Local; rank 0 calls it. ST_IO. */
 status bench_json(const struct bench *b, const char *path);
 status bench_hdf5(const struct bench *b, const char *path);
 
@@ -95,10 +105,10 @@ status bench_hdf5(const struct bench *b, const char *path);
 status bench_values_open(struct bench *b);
 void bench_values_close(struct bench *b);
 
-/* Fills a contiguous tensor, f32 or bf16, with random values times `scale`, 1 or 0.02. */
+/* Fills a contiguous tensor, f32 or bf16, with random numbers times `scale`, which is 1 or 0.02. */
 status bench_fill(struct bench *b, struct tensor t, float scale);
 
-/* Parameters of any name: norms' weights 1, all others random of deviation 0.02. */
+/* Weights for any tensor name: 1 for norms, random with deviation 0.02 for all others. */
 struct weight_source bench_source(struct bench *b);
 
 /* ---- the parts ---- */

@@ -1,4 +1,4 @@
-/* Whole parts of a generation, with random weights: the transformer, the VAE, the text encoder. */
+/* Transformer, VAE and text encoder of a generation, with random weights. */
 #include "launch/bench/bench.h"
 
 #include "model/text/umt5.h"
@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRACE_ROOM 16384
+#define TRACE_SPANS 16384
 #define TRACE_ROWS 256
-#define STEPS 50 // of the official defaults
+#define STEPS 50 // the official default
 
-/* ---- where the time goes ---- */
+/* ---- time by op ---- */
 
+/* Prints the trace as a table on rank 0 and adds its rows to the results. */
 static status add_breakdown(struct bench *b, const char *test, const struct trace *t)
 {
     struct trace_row rows[TRACE_ROWS];
@@ -35,8 +36,8 @@ static status add_breakdown(struct bench *b, const char *test, const struct trac
             printf("  %-18s %-40s %6d %10.3f %6.1f%% %9s %9.0f", r->family, r->what, r->calls,
                    r->seconds * 1e3, 100 * r->seconds / t->total, rate,
                    r->bytes / r->seconds * 1e-9);
-            if (r->lane == LANE_EXCHANGES)
-                printf("  waited for %.3f ms, %.0f%% hidden", r->waited * 1e3,
+            if (r->lane == LANE_COMMUNICATION)
+                printf("  %.3f ms of waiting, %.0f%% hidden", r->waited * 1e3,
                        100 * (1 - r->waited / r->seconds));
             printf("\n");
         }
@@ -48,11 +49,11 @@ static status add_breakdown(struct bench *b, const char *test, const struct trac
     }
     for (int i = 0; i < count; i++) {
         const struct trace_row *r = &rows[i];
-        const enum ceiling against = r->lane == LANE_EXCHANGES ? CEILING_LINK
-                                     : r->flops > 0            ? CEILING_GEMM
-                                                               : CEILING_COPY;
+        const enum ceiling against = r->lane == LANE_COMMUNICATION ? CEILING_LINK
+                                     : r->flops > 0                ? CEILING_GEMM
+                                                                   : CEILING_COPY;
 
-        TRY(bench_part(b, test, r, against));
+        TRY(bench_add_trace_row(b, test, r, against));
     }
     return ST_OK;
 }
@@ -64,7 +65,7 @@ static status traced(struct bench *b, const char *test, status (*call)(void *pay
     struct trace t = { 0 };
     status st;
 
-    TRY_OUT(trace_open(&t, &b->dev, TRACE_ROOM, b->plan.config.dit.text_len));
+    TRY_OUT(trace_open(&t, &b->dev, TRACE_SPANS, model_dit(&b->plan.model)->text_len));
     trace_groups(&t, &b->mesh);
     TRY_OUT(device_wait(&b->dev));
     world_barrier(b->world);
@@ -87,7 +88,8 @@ struct forward {
     struct arena weights, run, scratch;
     struct schedule schedule;
     struct denoise d;
-    float *text, *noise;
+    struct conditioning conditioning;
+    float *noise;
 };
 
 static status open_weights(void *payload)
@@ -95,38 +97,56 @@ static status open_weights(void *payload)
     struct forward *f = payload;
     struct bench *b = f->b;
 
-    TRY(dit_open(&f->dit, &b->plan.config.dit, &b->mesh, &b->dev, &f->weights, b->cdt, b->plan.fsdp,
-                 bench_source(b)));
+    TRY(dit_open(&f->dit, model_dit(&b->plan.model), &b->mesh, &b->dev, &f->weights, b->cdt,
+                 b->plan.fsdp, bench_source(b)));
     return dit_complete(&f->dit);
+}
+
+/* Random text for both branches. */
+static status fill_text(struct forward *f)
+{
+    static const char *const names[] = { CONDITION_COND, CONDITION_UNCOND };
+    const struct dit_config *c = model_dit(&f->b->plan.model);
+    const int64_t dim[] = { c->text_len, c->text_dim };
+
+    for (int i = 0; i < 2; i++) {
+        float *text;
+
+        TRY(conditioning_add(&f->conditioning, names[i], 2, dim, &text));
+        for (int64_t k = 0; k < dim[0] * dim[1]; k++)
+            text[k] = 0.1f * f->b->values[k % BENCH_VALUES];
+    }
+    return ST_OK;
 }
 
 static status forward_open(struct forward *f, struct bench *b)
 {
-    const struct dit_config *c = &b->plan.config.dit;
-    const int64_t rows = c->text_len * c->text_dim, latent = latent_count(b->plan.latent);
-    struct denoise_input in = { .shape = b->plan.latent, .guidance = 5, .guided = b->plan.guided };
+    const struct plan_stage *sizes = plan_stage(&b->sizes, STAGE_STEP);
+    const int64_t latent = latent_count(b->plan.latent);
+    struct denoise_input in = { .shape = b->plan.latent,
+                                .guidance = { 5, 5 },
+                                .guided = b->plan.guided };
+    struct dit *dit = &f->dit;
     double seconds;
 
     *f = (struct forward){ .b = b };
     b->dev.held_peak = b->dev.held;
-    TRY(arena_init(&f->weights, &b->dev, "transformer", b->sizes.step.weights));
-    TRY(arena_init(&f->run, &b->dev, "run", b->sizes.step.run));
-    TRY(arena_init(&f->scratch, &b->dev, "step", b->sizes.step.scratch));
-    TRY(bench_once(b, open_weights, f, &seconds));
+    TRY(arena_init(&f->weights, &b->dev, "transformer", sizes->weights));
+    TRY(arena_init(&f->run, &b->dev, "run", sizes->run));
+    TRY(arena_init(&f->scratch, &b->dev, "step", sizes->scratch));
+    TRY(bench_run_together(b, open_weights, f, &seconds));
     TRY(bench_add(b, "load", "the transformer's weights, from random values", 1, &seconds, 0,
-                  (double)b->sizes.step.weights, CEILING_HOST));
-    f->text = malloc((size_t)rows * sizeof(float));
+                  (double)sizes->weights, CEILING_HOST));
+    TRY(fill_text(f));
     f->noise = malloc((size_t)latent * sizeof(float));
-    if (f->text == NULL || f->noise == NULL)
-        return fail(ST_MEMORY, "no host memory for text and noise");
-    for (int64_t i = 0; i < rows; i++)
-        f->text[i] = 0.1f * b->values[i % BENCH_VALUES];
+    if (f->noise == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for the noise");
     for (int64_t i = 0; i < latent; i++)
         f->noise[i] = b->values[i % BENCH_VALUES];
     TRY(schedule_init(&f->schedule, SOLVER_UNIPC, b->plan.steps, 5));
     in.schedule = f->schedule;
-    in.text[0] = in.text[1] = (struct text_rows){ c->text_len, f->text };
-    TRY(denoise_begin(&f->d, &f->dit, &f->run, &f->scratch, &in));
+    in.conditioning = &f->conditioning;
+    TRY(denoise_begin(&f->d, &dit, 1, &f->run, &f->scratch, &in));
     return denoise_start(&f->d, f->noise);
 }
 
@@ -138,7 +158,7 @@ static void forward_close(struct forward *f)
     arena_done(&f->scratch);
     arena_done(&f->run);
     arena_done(&f->weights);
-    free(f->text);
+    conditioning_done(&f->conditioning);
     free(f->noise);
 }
 
@@ -146,10 +166,10 @@ static status call_forward(void *payload)
 {
     struct forward *f = payload;
 
-    return dit_forward(&f->d.run, &f->scratch, 0, 0, tensor_at(f->d.v, 0), f->d.x);
+    return dit_forward(&f->d.run[0], &f->scratch, 0, 0, tensor_at(f->d.v, 0), f->d.x);
 }
 
-/* The first step again and again. */
+/* Repeats the first step. */
 static status call_step(void *payload)
 {
     struct forward *f = payload;
@@ -160,14 +180,14 @@ static status call_step(void *payload)
 
 static void print_memory(const struct bench *b)
 {
-    const struct plan_rank *s = &b->sizes;
+    const struct plan_stage *s = plan_stage(&b->sizes, STAGE_STEP);
 
     if (b->world->rank == 0)
-        printf("memory  planned %.2f GB for weights %.2f, run %.2f, step %.2f and workspace; held "
-               "at most %.2f GB\n",
-               (double)(s->step.weights + s->step.run + s->step.scratch + s->workspace) / 1e9,
-               (double)s->step.weights / 1e9, (double)s->step.run / 1e9,
-               (double)s->step.scratch / 1e9, (double)b->dev.held_peak / 1e9);
+        printf("memory  planned %.2f GB: weights %.2f, run %.2f, step %.2f, and workspace; peak "
+               "%.2f GB\n",
+               (double)(s->weights + s->run + s->scratch + b->sizes.workspace) / 1e9,
+               (double)s->weights / 1e9, (double)s->run / 1e9, (double)s->scratch / 1e9,
+               (double)b->dev.held_peak / 1e9);
 }
 
 static status run_transformer(struct bench *b, const char *test, status (*call)(void *payload),
@@ -177,7 +197,7 @@ static status run_transformer(struct bench *b, const char *test, status (*call)(
     status st;
 
     TRY_OUT(forward_open(&f, b));
-    TRY_OUT(call(&f)); // makes what later ones find
+    TRY_OUT(call(&f)); // the first run fills caches that later runs use
     TRY_OUT(bench_time(b, test, (struct bench_work){ call, &f, -1, 0, CEILING_GEMM, true },
                        "%s, %lld tokens", what, (long long)b->tokens));
     TRY_OUT(traced(b, test, call, &f));
@@ -189,7 +209,7 @@ out:
 
 status bench_dit(struct bench *b)
 {
-    return run_transformer(b, "dit", call_forward, "a forward, one side of guidance");
+    return run_transformer(b, "dit", call_forward, "a forward, one CFG branch");
 }
 
 /* ---- the VAE ---- */
@@ -201,7 +221,7 @@ struct decoding {
     float *latent;
 };
 
-static status no_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
+static status ignore_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
     return ST_OK;
 }
@@ -212,7 +232,7 @@ static status call_decode(void *payload)
     const struct latent_shape s = d->b->plan.latent;
 
     return vae_decode(&d->vae, &d->scratch, d->latent, s.t, s.h, s.w, (struct vae_tiling){ 0 },
-                      (struct frame_sink){ no_frames, NULL }, NULL);
+                      (struct frame_sink){ ignore_frames, NULL }, NULL);
 }
 
 status bench_vae(struct bench *b)
@@ -223,12 +243,13 @@ status bench_vae(struct bench *b)
 
     d.latent = malloc((size_t)latent_count(s) * sizeof(float));
     if (d.latent == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for a latent"));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a latent"));
     for (int64_t i = 0; i < latent_count(s); i++)
         d.latent[i] = b->values[i % BENCH_VALUES];
-    TRY_OUT(arena_init(&d.weights, &b->dev, "vae", b->sizes.decode.weights));
-    TRY_OUT(arena_init(&d.scratch, &b->dev, "decode", b->sizes.decode.scratch));
-    TRY_OUT(vae_open(&d.vae, &b->plan.config.vae, &b->mesh.all, &b->dev, &d.weights,
+    TRY_OUT(arena_init(&d.weights, &b->dev, "vae", plan_stage(&b->sizes, STAGE_DECODE)->weights));
+    TRY_OUT(
+        arena_init(&d.scratch, &b->dev, "decode", plan_stage(&b->sizes, STAGE_DECODE)->scratch));
+    TRY_OUT(vae_open(&d.vae, model_vae(&b->plan.model), &b->mesh.all, &b->dev, &d.weights,
                      b->plan.vae_dtype, false, true, bench_source(b)));
     TRY_OUT(bench_time(b, "vae", (struct bench_work){ call_decode, &d, -1, 0, CEILING_GEMM, false },
                        "decode %d frames of %d*%d, %s", b->options->frame_num, b->options->size[0],
@@ -257,14 +278,14 @@ static status call_encode(void *payload)
     const int *const ids[] = { e->ids };
     float *const out[] = { e->out };
 
-    return umt5_encode(&e->b->plan.config.t5, &e->b->dev, &e->a, e->b->cdt, bench_source(e->b),
-                       e->b->plan.t5_stored, NULL, 1, ids, &e->length, out);
+    return umt5_encode(model_t5(&e->b->plan.model), &e->b->dev, &e->a, e->b->cdt,
+                       bench_source(e->b), e->b->plan.t5_stored, NULL, 1, ids, &e->length, out);
 }
 
-/* On rank 0, as in a generation; the others wait. */
+/* On rank 0, as in a generation; the other ranks wait. */
 status bench_text(struct bench *b)
 {
-    const struct t5_config *c = &b->plan.config.t5;
+    const struct t5_config *c = model_t5(&b->plan.model);
     struct encoding e = { .b = b, .length = b->plan.text_rows };
     double seconds = 0, flops = 0;
     status st = ST_OK;
@@ -274,12 +295,12 @@ status bench_text(struct bench *b)
     e.ids = calloc((size_t)e.length, sizeof(*e.ids));
     e.out = calloc((size_t)e.length * (size_t)c->dim, sizeof(*e.out));
     if (e.ids == NULL || e.out == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for %d tokens", e.length));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %d tokens", e.length));
     for (int i = 0; i < e.length; i++)
         e.ids[i] = (int)((int64_t)i * 7919 % c->vocab);
-    TRY_OUT(arena_init(&e.a, &b->dev, "text", b->sizes.text.scratch));
+    TRY_OUT(arena_init(&e.a, &b->dev, "text", plan_stage(&b->sizes, STAGE_TEXT)->scratch));
     flops = b->dev.flops;
-    TRY_OUT(bench_alone(b, call_encode, &e, &seconds));
+    TRY_OUT(bench_run(b, call_encode, &e, &seconds));
     flops = b->dev.flops - flops;
     TRY_OUT(bench_add(b, "text", "the encoder, its blocks streamed from host memory", 1, &seconds,
                       flops, 0, CEILING_GEMM));
@@ -292,7 +313,8 @@ out:
 
 /* ---- a generation ---- */
 
-static double last_of(const struct bench *b, const char *test)
+/* Median of the last row of `test`; 0 when there is none. */
+static double last_median(const struct bench *b, const char *test)
 {
     double seconds = 0;
 
@@ -302,18 +324,18 @@ static double last_of(const struct bench *b, const char *test)
     return seconds;
 }
 
-/* A step is timed, and what a video of the official number of steps takes added up. */
+/* Times one step, and estimates the time of a video of STEPS steps from it. */
 status bench_whole(struct bench *b)
 {
     double seconds;
 
-    if (last_of(b, "text") == 0)
+    if (last_median(b, "text") == 0)
         TRY(bench_text(b));
     TRY(run_transformer(b, "whole", call_step, "a guided step"));
-    seconds = STEPS * last_of(b, "whole");
-    if (last_of(b, "vae") == 0)
+    seconds = STEPS * last_median(b, "whole");
+    if (last_median(b, "vae") == 0)
         TRY(bench_vae(b));
-    seconds += 2 * last_of(b, "text") + last_of(b, "vae");
+    seconds += 2 * last_median(b, "text") + last_median(b, "vae");
     return bench_add(b, "whole", "a video: two texts, 50 guided steps, decoding", 1, &seconds, 0, 0,
                      CEILING_NONE);
 }

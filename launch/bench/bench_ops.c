@@ -1,10 +1,10 @@
-/* Single ops at the sizes of a generation, and the ceilings that they are held against. */
+/* Single ops at the sizes of a generation, and the ceilings that they are compared with. */
 #include "launch/bench/bench.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-/* What one timed op works on. */
+/* Arguments of one timed op. */
 struct operands {
     struct bench *b;
     struct arena a;
@@ -17,7 +17,7 @@ struct operands {
 
 static const struct tensor none = { 0 };
 
-/* Memory for `bytes` of tensors, and their alignment. */
+/* Allocates memory for tensors of `bytes` in all, plus alignment. */
 static status operands_open(struct operands *o, struct bench *b, double bytes)
 {
     *o = (struct operands){ .b = b };
@@ -68,7 +68,7 @@ out:
 
 status bench_gemm(struct bench *b)
 {
-    const struct dit_config *c = &b->plan.config.dit;
+    const struct dit_config *c = model_dit(&b->plan.model);
 
     TRY(gemm(b, b->s_loc, 3 * c->dim, c->dim, ACT_NONE, "q k v"));
     TRY(gemm(b, b->s_loc, c->dim, c->dim, ACT_NONE, "o"));
@@ -110,12 +110,12 @@ out:
 
 status bench_attention(struct bench *b)
 {
-    const struct dit_config *c = &b->plan.config.dit;
+    const struct dit_config *c = model_dit(&b->plan.model);
     const struct mesh_shape m = b->plan.mesh;
-    const int64_t piece = (b->tokens + m.ring - 1) / m.ring;
+    const int64_t shard = (b->tokens + m.ring - 1) / m.ring; // tokens
     const int64_t heads = (c->heads + m.ulysses - 1) / m.ulysses;
 
-    TRY(attention(b, piece, piece, heads, c->dim / c->heads, "self"));
+    TRY(attention(b, shard, shard, heads, c->dim / c->heads, "self"));
     return attention(b, b->s_loc, c->text_len, c->heads, c->dim / c->heads, "cross");
 }
 
@@ -157,7 +157,7 @@ out:
 status bench_conv(struct bench *b)
 {
     const struct latent_shape s = b->plan.latent;
-    const int64_t c = b->plan.config.vae.decoder_base;
+    const int64_t c = model_vae(&b->plan.model)->decoder_base;
 
     TRY(conv(b, 1, s.h, s.w, 4 * c, 4 * c));
     TRY(conv(b, 2, 2 * s.h, 2 * s.w, 4 * c, 4 * c));
@@ -165,7 +165,7 @@ status bench_conv(struct bench *b)
     return conv(b, 4, 8 * s.h, 8 * s.w, c, c);
 }
 
-/* ---- what memory bounds ---- */
+/* ---- ops limited by memory bandwidth ---- */
 
 static status call_norm_modulate(void *payload)
 {
@@ -211,7 +211,7 @@ static status call_copy(void *payload)
 
 status bench_fused(struct bench *b)
 {
-    const struct dit_config *c = &b->plan.config.dit;
+    const struct dit_config *c = model_dit(&b->plan.model);
     const int64_t s = b->s_loc, dim = c->dim, pairs = dim / c->heads / 2;
     const struct latent_shape l = b->plan.latent;
     const int64_t axis = l.t > l.h ? (l.t > l.w ? l.t : l.w) : (l.h > l.w ? l.h : l.w);
@@ -290,7 +290,7 @@ status bench_load(struct bench *b)
     TRY_OUT(device_host_alloc(&b->dev, &pinned, (size_t)bytes));
     plain = malloc((size_t)bytes);
     if (plain == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for %lld bytes", (long long)bytes));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %lld bytes", (long long)bytes));
     for (int64_t i = 0; i < bytes; i += 4096)
         ((char *)plain)[i] = ((char *)pinned)[i] = (char)i;
 
@@ -320,7 +320,8 @@ out:
 
 /* ---- ceilings ---- */
 
-static void learn(struct bench *b, enum ceiling c)
+/* Sets a ceiling from the last row. */
+static void set_ceiling(struct bench *b, enum ceiling c)
 {
     const struct bench_row *r = &b->rows[b->count - 1];
 
@@ -332,7 +333,7 @@ static status ceiling_gemm(struct bench *b)
     const int64_t n = b->dev.kind == DEVICE_CUDA ? 8192 : 1024;
 
     TRY(gemm(b, n, n, n, ACT_NONE, "ceiling"));
-    learn(b, CEILING_GEMM);
+    set_ceiling(b, CEILING_GEMM);
     return ST_OK;
 }
 
@@ -349,7 +350,7 @@ static status ceiling_copy(struct bench *b)
         b, "copy",
         (struct bench_work){ call_device_copy, &o, 0, 2 * (double)bytes, CEILING_NONE, false },
         "ceiling: within the device, read and written"));
-    learn(b, CEILING_COPY);
+    set_ceiling(b, CEILING_COPY);
 out:
     operands_close(&o);
     return st;
@@ -368,7 +369,7 @@ static status ceiling_host(struct bench *b)
         bench_time(b, "host copy",
                    (struct bench_work){ call_upload, &o, 0, (double)bytes, CEILING_NONE, false },
                    "ceiling: from pinned memory"));
-    learn(b, CEILING_HOST);
+    set_ceiling(b, CEILING_HOST);
 out:
     device_host_free(&b->dev, o.host);
     operands_close(&o);

@@ -1,4 +1,4 @@
-/* Timing, rows of results, and how they are told. */
+/* Timing, rows of results, and their output: on the screen, as JSON, as HDF5. */
 #include "launch/bench/bench.h"
 #include "runtime/columnfile.h"
 #include "runtime/timeline.h"
@@ -54,14 +54,14 @@ static void print_row(const struct bench_row *r)
 
 static status add_row(struct bench *b, const struct bench_row *row)
 {
-    if (b->count == b->room) {
-        const int room = b->room > 0 ? 2 * b->room : 64;
-        struct bench_row *grown = realloc(b->rows, (size_t)room * sizeof(*grown));
+    if (b->count == b->capacity) {
+        const int capacity = b->capacity > 0 ? 2 * b->capacity : 64;
+        struct bench_row *grown = realloc(b->rows, (size_t)capacity * sizeof(*grown));
 
         if (grown == NULL)
-            return fail(ST_MEMORY, "no host memory for %d results", room);
+            return fail(ST_MEMORY, "cannot allocate host memory for %d results", capacity);
         b->rows = grown;
-        b->room = room;
+        b->capacity = capacity;
     }
     b->rows[b->count++] = *row;
     return ST_OK;
@@ -79,7 +79,7 @@ status bench_add(struct bench *b, const char *test, const char *name, int runs, 
     status st;
 
     if (all == NULL)
-        return fail(ST_MEMORY, "no host memory");
+        return fail(ST_MEMORY, "cannot allocate host memory");
     qsort(seconds, (size_t)runs, sizeof(*seconds), by_size);
     mine[0] = seconds[runs / 2];
     mine[1] = seconds[0];
@@ -101,8 +101,8 @@ status bench_add(struct bench *b, const char *test, const char *name, int runs, 
     return st;
 }
 
-status bench_part(struct bench *b, const char *test, const struct trace_row *part,
-                  enum ceiling against)
+status bench_add_trace_row(struct bench *b, const char *test, const struct trace_row *part,
+                           enum ceiling against)
 {
     struct bench_row row = { .runs = 1,
                              .median_s = part->seconds,
@@ -121,16 +121,16 @@ status bench_part(struct bench *b, const char *test, const struct trace_row *par
     return add_row(b, &row);
 }
 
-status bench_alone(struct bench *b, status (*call)(void *payload), void *payload, double *seconds)
+status bench_run(struct bench *b, status (*call)(void *payload), void *payload, double *seconds)
 {
     struct timeline m = { 0 };
     int from, to;
     status st;
 
     TRY_OUT(timeline_open(&m, &b->dev, 2));
-    TRY_OUT(timeline_put(&m, &from));
+    TRY_OUT(timeline_record(&m, &from));
     TRY_OUT(call(payload));
-    TRY_OUT(timeline_put(&m, &to));
+    TRY_OUT(timeline_record(&m, &to));
     TRY_OUT(device_wait(&b->dev));
     TRY_OUT(timeline_between(&m, from, to, seconds));
 out:
@@ -138,11 +138,12 @@ out:
     return st;
 }
 
-status bench_once(struct bench *b, status (*call)(void *payload), void *payload, double *seconds)
+status bench_run_together(struct bench *b, status (*call)(void *payload), void *payload,
+                          double *seconds)
 {
     TRY(device_wait(&b->dev));
     world_barrier(b->world);
-    return bench_alone(b, call, payload, seconds);
+    return bench_run(b, call, payload, seconds);
 }
 
 status bench_time(struct bench *b, const char *test, struct bench_work work, const char *format,
@@ -158,12 +159,12 @@ status bench_time(struct bench *b, const char *test, struct bench_work work, con
     vsnprintf(name, sizeof(name), format, args);
     va_end(args);
     if (seconds == NULL)
-        return fail(ST_MEMORY, "no host memory for %d times", runs);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d times", runs);
     if (!work.warm)
-        TRY_OUT(bench_once(b, work.call, work.payload, &first));
+        TRY_OUT(bench_run_together(b, work.call, work.payload, &first));
     for (int i = 0; i < runs; i++) {
         flops = b->dev.flops;
-        TRY_OUT(bench_once(b, work.call, work.payload, &seconds[i]));
+        TRY_OUT(bench_run_together(b, work.call, work.payload, &seconds[i]));
         flops = b->dev.flops - flops;
     }
     TRY_OUT(bench_add(b, test, name, runs, seconds, work.flops < 0 ? flops : work.flops, work.bytes,
@@ -198,8 +199,8 @@ static cJSON *json_row(const struct bench_row *r)
     return o;
 }
 
-/* What was run, as JSON. */
-static cJSON *about(const struct bench *b)
+/* The settings of this job, as JSON. */
+static cJSON *settings_json(const struct bench *b)
 {
     const struct bench_options *o = b->options;
     cJSON *root = cJSON_CreateObject(), *mesh;
@@ -236,7 +237,7 @@ static status write_text(const char *path, const char *text)
 
 status bench_json(const struct bench *b, const char *path)
 {
-    cJSON *root = about(b), *list = cJSON_AddArrayToObject(root, "results");
+    cJSON *root = settings_json(b), *list = cJSON_AddArrayToObject(root, "results");
     char *text;
     status st;
 
@@ -244,7 +245,8 @@ status bench_json(const struct bench *b, const char *path)
         cJSON_AddItemToArray(list, json_row(&b->rows[i]));
     text = cJSON_Print(root);
     cJSON_Delete(root);
-    st = text != NULL ? write_text(path, text) : fail(ST_MEMORY, "no host memory for the results");
+    st = text != NULL ? write_text(path, text)
+                      : fail(ST_MEMORY, "cannot allocate host memory for the results");
     free(text);
     return st;
 }
@@ -260,12 +262,12 @@ status bench_hdf5(const struct bench *b, const char *path)
     struct column columns[TEXTS + NUMBERS] = {
         { .name = "test" }, { .name = "family" }, { .name = "name" }, { .name = "against" }
     };
-    cJSON *root = about(b);
+    cJSON *root = settings_json(b);
     char *text = cJSON_PrintUnformatted(root);
     status st = ST_OK;
 
     if (numbers == NULL || texts == NULL || text == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for the results"));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for the results"));
     for (size_t c = 0; c < TEXTS; c++)
         columns[c].texts = texts + c * n;
     for (size_t c = 0; c < NUMBERS; c++)

@@ -1,11 +1,12 @@
-/* Random numbers for benchmarks, cheap enough for 14 billion parameters: pieces of one table. */
+/* Random numbers for benchmarks: slices of one table, fast enough for 14 billion weights. */
 #include "launch/bench/bench.h"
 #include "runtime/half.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t scramble(uint64_t x)
+/* splitmix64 */
+static uint64_t hash(uint64_t x)
 {
     x ^= x >> 30;
     x *= 0xbf58476d1ce4e5b9u;
@@ -14,17 +15,17 @@ static uint64_t scramble(uint64_t x)
     return x ^ x >> 31;
 }
 
-/* The sum of four uniform numbers: deviation 1. */
-static float near_normal(uint64_t index)
+/* Approximately normal with deviation 1: the sum of four uniform numbers. */
+static float approximate_normal(uint64_t index)
 {
-    const uint64_t z = scramble((index + 1) * 0x9e3779b97f4a7c15u);
+    const uint64_t z = hash((index + 1) * 0x9e3779b97f4a7c15u);
     const int sum =
         (int)(z & 0xffff) + (int)(z >> 16 & 0xffff) + (int)(z >> 32 & 0xffff) + (int)(z >> 48);
 
     return (float)(sum - 131070) * (float)(1.7320508075688772 / 65536);
 }
 
-/* The values at scale 1, behind them those at scale 0.02. */
+/* The first BENCH_VALUES numbers are at scale 1, the second BENCH_VALUES at scale 0.02. */
 status bench_values_open(struct bench *b)
 {
     void *f32 = NULL, *bf16 = NULL;
@@ -35,7 +36,7 @@ status bench_values_open(struct bench *b)
     b->values_bf16 = bf16;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < BENCH_VALUES; i++) {
-        const float x = near_normal((uint64_t)i);
+        const float x = approximate_normal((uint64_t)i);
 
         b->values[i] = x;
         b->values[BENCH_VALUES + i] = 0.02f * x;
@@ -53,12 +54,12 @@ void bench_values_close(struct bench *b)
     device_host_free(&b->dev, b->values_bf16);
 }
 
-/* Elements [first, first + count) of an endless row that repeats the table, from a place that `key`
- * chooses, through `take`. */
-static const void *piece(const struct bench *b, enum dtype dt, bool small, uint64_t key,
-                         int64_t first, int64_t most, int64_t *count)
+/* Elements [first, first + *count) of the table repeated without end, starting at an offset derived
+ * from `key`; *count is at most `most` and stops at the table's end. */
+static const void *table_slice(const struct bench *b, enum dtype dt, bool small, uint64_t key,
+                               int64_t first, int64_t most, int64_t *count)
 {
-    const int64_t at = (int64_t)((scramble(key) + (uint64_t)first) % (uint64_t)BENCH_VALUES);
+    const int64_t at = (int64_t)((hash(key) + (uint64_t)first) % (uint64_t)BENCH_VALUES);
     const int64_t left = BENCH_VALUES - at, from = at + (small ? BENCH_VALUES : 0);
 
     *count = most < left ? most : left;
@@ -71,8 +72,8 @@ status bench_fill(struct bench *b, struct tensor t, float scale)
     int64_t count;
 
     for (int64_t i = 0; i < tensor_count(t); i += count) {
-        const void *from = piece(b, t.dtype, scale < 1, (uint64_t)(uintptr_t)t.data, i,
-                                 tensor_count(t) - i, &count);
+        const void *from = table_slice(b, t.dtype, scale < 1, (uint64_t)(uintptr_t)t.data, i,
+                                       tensor_count(t) - i, &count);
 
         TRY(device_upload(&b->dev, tensor_slice(flat, 0, i, count), from));
     }
@@ -88,9 +89,10 @@ static bool is_norm(const char *name)
            (strstr(name, "norm") != NULL && last != NULL && strcmp(last, ".weight") == 0);
 }
 
-static status read_values(void *payload, const char *name, int64_t first, int64_t count,
-                          enum dtype dt, void *dst)
+static status read_values(void *payload, const struct weight_spec *spec, const char *name,
+                          int64_t first, int64_t count, void *dst)
 {
+    const enum dtype dt = spec->dtype;
     const struct bench *b = payload;
     const size_t size = dtype_size(dt);
     uint64_t key = 0;
@@ -110,7 +112,7 @@ static status read_values(void *payload, const char *name, int64_t first, int64_
             now = 1;
             memcpy(to, dt == DT_F32 ? (const void *)&one : (const void *)&one_bf16, size);
         } else {
-            const void *from = piece(b, dt, true, key, first + i, count - i, &now);
+            const void *from = table_slice(b, dt, true, key, first + i, count - i, &now);
 
             memcpy(to, from, (size_t)now * size);
         }

@@ -1,9 +1,11 @@
 #include "launch/bench/trace.h"
 
-#include "parallel/comm.h" // the tracing comm table stands where a real one does
+#include "parallel/comm.h" // the tracing comm table replaces a real one
 
 #include <assert.h>
+#include <cjson/cJSON.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,18 +16,18 @@ static struct trace *trace_of(const struct device *dev)
     return (struct trace *)dev->table;
 }
 
-/* A span begins; NULL while the trace is off or full. */
+/* Begins a span; *span is NULL while the trace is off or full. */
 static status span_begin(struct trace *t, struct trace_span **span, enum trace_lane lane,
                          const char *family)
 {
     *span = NULL;
-    if (!t->on || t->count == t->room)
+    if (!t->on || t->count == t->capacity)
         return ST_OK;
     *span = &t->spans[t->count++];
     **span = (struct trace_span){ .lane = lane };
     snprintf((*span)->family, sizeof((*span)->family), "%s", family);
     timeline_range_begin(family);
-    return timeline_put(&t->timeline, &(*span)->from);
+    return timeline_record(&t->timeline, &(*span)->from);
 }
 
 static status span_end(struct trace *t, struct trace_span *span)
@@ -33,7 +35,7 @@ static status span_end(struct trace *t, struct trace_span *span)
     if (span == NULL)
         return ST_OK;
     timeline_range_end();
-    return timeline_put(&t->timeline, &span->to);
+    return timeline_record(&t->timeline, &span->to);
 }
 
 static double bytes_of(struct tensor t)
@@ -43,7 +45,7 @@ static double bytes_of(struct tensor t)
 
 /* ---- ops ---- */
 
-/* One traced op: `family`, the real call, what it reads and writes. `span` is at hand in `note`. */
+/* One traced op: `family`, the real call, bytes read and written. `note` may use `span`. */
 #define TRACED(family, call, moved, note)                                                          \
     do {                                                                                           \
         struct trace *t = trace_of(dev);                                                           \
@@ -224,7 +226,7 @@ static status traced_to_u8(struct device *dev, struct tensor out, struct tensor 
     TRACED("pixels", to_u8(dev, out, x), bytes_of(out) + bytes_of(x), );
 }
 
-/* What is not named here goes to the real op unseen. */
+/* Ops not listed here are called directly and not recorded. */
 static void trace_ops(struct table *t)
 {
     t->gemm = traced_gemm;
@@ -250,13 +252,13 @@ static void trace_ops(struct table *t)
     t->to_u8 = traced_to_u8;
 }
 
-/* ---- exchanges ---- */
+/* ---- communication ---- */
 
 #define TRACED_GROUPS 8
 
-/* The tracing comm table, what it stands before, and the spans that are in flight. */
+/* The tracing comm table, the real one, and the spans in flight. */
 struct trace_comm {
-    struct comm_table table; // first, so that an exchange finds it by g->comm
+    struct comm_table table; // first, so that traced_start finds this struct by g->comm
     const struct comm_table *real;
     struct trace *trace;
     struct {
@@ -281,12 +283,12 @@ static struct trace_span **in_flight(const struct group *g, int slot)
     return &c->groups[i].slot[slot];
 }
 
-static status traced_start(struct group *g, int slot, const struct exchange *e)
+static status traced_start(struct group *g, int slot, const struct comm_op *e)
 {
     struct trace_comm *c = comm_of(g);
     struct trace_span *span;
 
-    TRY(span_begin(c->trace, &span, LANE_EXCHANGES, exchange_name[e->kind]));
+    TRY(span_begin(c->trace, &span, LANE_COMMUNICATION, comm_op_name[e->kind]));
     if (span != NULL) {
         span->bytes = e->bytes;
         snprintf(span->what, sizeof(span->what), "%s", g->name);
@@ -318,23 +320,23 @@ static status traced_wait(struct group *g, int slot)
     *in_flight(g, slot) = NULL;
     if (span == NULL || !c->trace->on)
         return c->real->wait(g, slot);
-    TRY(timeline_put(&c->trace->timeline, &span->wait_from));
-    return timeline_put_aside(&c->trace->timeline, real_wait, &w, &span->to);
+    TRY(timeline_record(&c->trace->timeline, &span->wait_from));
+    return timeline_record_wait(&c->trace->timeline, real_wait, &w, &span->to);
 }
 
 /* ---- opening and closing ---- */
 
-status trace_open(struct trace *t, struct device *dev, int room, int64_t text_len)
+status trace_open(struct trace *t, struct device *dev, int capacity, int64_t text_len)
 {
     status st = ST_OK;
 
-    *t = (struct trace){ .table = *dev->table, .room = room, .text_len = text_len };
+    *t = (struct trace){ .table = *dev->table, .capacity = capacity, .text_len = text_len };
     trace_ops(&t->table);
-    t->spans = calloc((size_t)room, sizeof(*t->spans));
+    t->spans = calloc((size_t)capacity, sizeof(*t->spans));
     t->comm = calloc(1, sizeof(*t->comm));
     if (t->spans == NULL || t->comm == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for a trace of %d ops", room));
-    TRY_OUT(timeline_open(&t->timeline, dev, 3 * room + 2));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a trace of %d ops", capacity));
+    TRY_OUT(timeline_open(&t->timeline, dev, 3 * capacity + 2));
     t->real = dev->table;
     t->dev = dev;
     dev->table = &t->table;
@@ -361,7 +363,7 @@ void trace_groups(struct trace *t, struct mesh *m)
     struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
     struct trace_comm *c = t->comm;
 
-    static_assert(COUNT(groups) <= TRACED_GROUPS, "room for all groups of a mesh");
+    static_assert(COUNT(groups) <= TRACED_GROUPS, "all groups of a mesh fit");
     for (size_t i = 0; i < COUNT(groups); i++) {
         if (groups[i]->comm == NULL)
             continue;
@@ -386,21 +388,22 @@ status trace_start(struct trace *t)
     for (int i = 0; i < t->comm->group_count; i++)
         memset(t->comm->groups[i].slot, 0, sizeof(t->comm->groups[i].slot));
     t->on = true;
-    return timeline_put(&t->timeline, &t->begin);
+    return timeline_record(&t->timeline, &t->begin);
 }
 
-/* An exchange that nobody has waited for by the end (weights for a forward to come) is left out. */
-static status work_out(struct trace *t, struct trace_span *s)
+/* Communication that was not waited for before trace_stop (weights prefetched for a later forward)
+ * is left out. */
+static status compute_times(struct trace *t, struct trace_span *s)
 {
     double at_wait = 0;
 
-    if (s->lane == LANE_EXCHANGES && s->wait_from < 0) {
+    if (s->lane == LANE_COMMUNICATION && s->wait_from < 0) {
         s->lane = LANE_COUNT;
         return ST_OK;
     }
     TRY(timeline_between(&t->timeline, t->begin, s->from, &s->at));
     TRY(timeline_between(&t->timeline, t->begin, s->to, &s->end));
-    if (s->lane == LANE_EXCHANGES) {
+    if (s->lane == LANE_COMMUNICATION) {
         TRY(timeline_between(&t->timeline, t->begin, s->wait_from, &at_wait));
         s->waited = s->end > at_wait ? s->end - at_wait : 0;
     }
@@ -409,16 +412,16 @@ static status work_out(struct trace *t, struct trace_span *s)
 
 status trace_stop(struct trace *t)
 {
-    TRY(timeline_put(&t->timeline, &t->end));
+    TRY(timeline_record(&t->timeline, &t->end));
     t->on = false;
     TRY(device_wait(t->dev));
     TRY(timeline_between(&t->timeline, t->begin, t->end, &t->total));
     for (int i = 0; i < t->count; i++)
-        TRY(work_out(t, &t->spans[i]));
+        TRY(compute_times(t, &t->spans[i]));
     return ST_OK;
 }
 
-/* ---- what came of it ---- */
+/* ---- results ---- */
 
 static int by_time(const void *a, const void *b)
 {
@@ -429,7 +432,7 @@ static int by_time(const void *a, const void *b)
     return x->seconds < y->seconds ? 1 : x->seconds > y->seconds ? -1 : 0;
 }
 
-int trace_rows(const struct trace *t, struct trace_row *rows, int room)
+int trace_rows(const struct trace *t, struct trace_row *rows, int capacity)
 {
     int count = 0;
 
@@ -441,7 +444,7 @@ int trace_rows(const struct trace *t, struct trace_row *rows, int room)
         while (r < count &&
                (strcmp(rows[r].family, s->family) != 0 || strcmp(rows[r].what, s->what) != 0))
             r++;
-        if (r == room)
+        if (r == capacity)
             continue;
         if (r == count)
             rows[count++] =
@@ -456,34 +459,74 @@ int trace_rows(const struct trace *t, struct trace_row *rows, int room)
     return count;
 }
 
-static void write_spans(FILE *out, const struct trace_span *spans, int count, int rank, bool *first)
+/* Writes one event of the list and deletes it. */
+static status write_event(FILE *out, cJSON *event, bool *first)
 {
-    static const char *const lanes[] = { "ops", "exchanges" };
+    char *text = cJSON_PrintUnformatted(event);
 
-    for (int lane = 0; lane < LANE_COUNT; lane++) {
-        fprintf(out,
-                "%s\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%d,\"tid\":%d,"
-                "\"args\":{\"name\":\"%s\"}}",
-                *first ? "" : ",", rank, lane, lanes[lane]);
-        *first = false;
-    }
-    fprintf(out,
-            ",\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"rank "
-            "%d\"}}",
-            rank, rank);
+    cJSON_Delete(event);
+    if (text == NULL)
+        return fail(ST_MEMORY, "no host memory to write the trace");
+    fprintf(out, "%s\n%s", *first ? "" : ",", text);
+    *first = false;
+    cJSON_free(text);
+    return ST_OK;
+}
+
+/* An event that names a process, or one of its threads if `lane` is not -1. */
+static cJSON *name_event(const char *what, int rank, int lane, const char *name)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(o, "ph", "M");
+    cJSON_AddStringToObject(o, "name", what);
+    cJSON_AddNumberToObject(o, "pid", rank);
+    if (lane >= 0)
+        cJSON_AddNumberToObject(o, "tid", lane);
+    cJSON_AddStringToObject(cJSON_AddObjectToObject(o, "args"), "name", name);
+    return o;
+}
+
+/* Rounded to one of `parts` parts, which keeps the file short. */
+static double rounded(double x, double parts)
+{
+    return round(x * parts) / parts;
+}
+
+static cJSON *span_event(const struct trace_span *s, const char *lane, int rank)
+{
+    const double took = s->end - s->at;
+    cJSON *o = cJSON_CreateObject(), *args;
+
+    cJSON_AddStringToObject(o, "ph", "X");
+    cJSON_AddStringToObject(o, "name", s->family);
+    cJSON_AddStringToObject(o, "cat", lane);
+    cJSON_AddNumberToObject(o, "pid", rank);
+    cJSON_AddNumberToObject(o, "tid", s->lane);
+    cJSON_AddNumberToObject(o, "ts", rounded(s->at * 1e6, 1e3)); // microseconds
+    cJSON_AddNumberToObject(o, "dur", rounded(took * 1e6, 1e3));
+    args = cJSON_AddObjectToObject(o, "args");
+    cJSON_AddStringToObject(args, "what", s->what);
+    cJSON_AddNumberToObject(args, "TFLOP/s", took > 0 ? rounded(s->flops / took * 1e-12, 10) : 0);
+    cJSON_AddNumberToObject(args, "GB/s", took > 0 ? rounded(s->bytes / took * 1e-9, 10) : 0);
+    return o;
+}
+
+static status write_spans(FILE *out, const struct trace_span *spans, int count, int rank,
+                          bool *first)
+{
+    static const char *const lanes[] = { "ops", "communication" };
+    char name[32];
+
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        TRY(write_event(out, name_event("thread_name", rank, lane, lanes[lane]), first));
+    snprintf(name, sizeof(name), "rank %d", rank);
+    TRY(write_event(out, name_event("process_name", rank, -1, name), first));
     for (int i = 0; i < count; i++) {
-        const struct trace_span *s = &spans[i];
-        const double took = s->end - s->at;
-
-        if (s->lane == LANE_COUNT)
-            continue;
-        fprintf(out,
-                ",\n{\"ph\":\"X\",\"name\":\"%s\",\"cat\":\"%s\",\"pid\":%d,\"tid\":%d,"
-                "\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"what\":\"%s\",\"TFLOP/s\":%.1f,"
-                "\"GB/s\":%.1f}}",
-                s->family, lanes[s->lane], rank, (int)s->lane, s->at * 1e6, took * 1e6, s->what,
-                took > 0 ? s->flops / took * 1e-12 : 0, took > 0 ? s->bytes / took * 1e-9 : 0);
+        if (spans[i].lane != LANE_COUNT)
+            TRY(write_event(out, span_event(&spans[i], lanes[spans[i].lane], rank), first));
     }
+    return ST_OK;
 }
 
 status trace_write(const struct trace *t, struct world *w, const char *path)
@@ -494,7 +537,7 @@ status trace_write(const struct trace *t, struct world *w, const char *path)
     int most = 0;
     bool first = true;
     FILE *out = NULL;
-    status st = counts != NULL ? ST_OK : fail(ST_MEMORY, "no host memory");
+    status st = counts != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory");
 
     TRY_OUT(agree(w, st));
     world_gather(w, &mine, sizeof(mine), counts);
@@ -504,7 +547,7 @@ status trace_write(const struct trace *t, struct world *w, const char *path)
     padded = calloc((size_t)most + 1, sizeof(*padded));
     all = calloc((size_t)w->size * ((size_t)most + 1), sizeof(*all));
     if (padded == NULL || all == NULL)
-        st = fail(ST_MEMORY, "no host memory for the trace of %d ranks", w->size);
+        st = fail(ST_MEMORY, "cannot allocate host memory for the trace of %d ranks", w->size);
     TRY_OUT(agree(w, st));
     memcpy(padded, t->spans, (size_t)t->count * sizeof(*padded));
     world_gather(w, padded, (size_t)most * sizeof(*padded), all);
@@ -512,14 +555,13 @@ status trace_write(const struct trace *t, struct world *w, const char *path)
         out = fopen(path, "w");
         if (out == NULL)
             st = fail(ST_IO, "%s: %s", path, strerror(errno));
-        for (int r = 0; r < w->size && out != NULL; r++) {
-            if (r == 0)
-                fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", out);
-            write_spans(out, all + (size_t)r * (size_t)most, (int)counts[r], r, &first);
-        }
+        else // the list is written event by event: there may be many thousands
+            fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", out);
+        for (int r = 0; r < w->size && st == ST_OK; r++)
+            st = write_spans(out, all + (size_t)r * (size_t)most, (int)counts[r], r, &first);
         if (out != NULL) {
             fputs("\n]}\n", out);
-            if (fclose(out) != 0)
+            if (fclose(out) != 0 && st == ST_OK)
                 st = fail(ST_IO, "%s: %s", path, strerror(errno));
         }
     }

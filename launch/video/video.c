@@ -10,16 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUEUE 8         // frames that decoding may be ahead of the encoder
-#define SHEET_FRAMES 16 // of a contact sheet, at most
-#define SHEET_WIDTH 320 // of one of its pictures, at most
-#define SHEET_GAP 4     // pixels between them
+#define QUEUE 8         // frames in the queue, at most
+#define SHEET_FRAMES 16 // frames in a contact sheet, at most
+#define SHEET_WIDTH 320 // width of a frame in it, at most
+#define SHEET_GAP 4     // pixels between frames
 
 struct sheet {
     struct newfile file;
-    int count, columns; // pictures
-    int w, h;           // of one
-    int width, height;  // of all
+    int count, columns; // frames
+    int w, h;           // of one frame
+    int width, height;  // of the sheet
     uint8_t *rgb;       // NULL: no sheet
 };
 
@@ -29,19 +29,19 @@ struct video {
     size_t frame_bytes;
     char *metadata;
     struct newfile file;
-    struct h264 *h264; // NULL: one picture
+    struct h264 *h264; // NULL: a PNG of one frame
     struct sheet sheet;
 
     pthread_t thread;
-    bool running; // the thread is there to be joined
+    bool running; // the thread was started and not yet joined
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    // under the lock:
-    uint8_t *queue;   // [QUEUE, h, w, 3]
-    int64_t put, got; // frames into and out of the queue
-    bool last, drop;  // no more will come; stop at once
-    status st;        // of the encoder
-    char line[512];   // and its line
+    // protected by the lock:
+    uint8_t *queue;         // [QUEUE, h, w, 3]
+    int64_t pushed, popped; // frames put into the queue, and encoded
+    bool closed, cancelled; // no more frames follow; stop without encoding the rest
+    status st;              // of the encoder
+    char message[512];      // its error message
 };
 
 static bool ends_in(const char *path, const char *suffix)
@@ -80,11 +80,12 @@ static status sheet_open(struct sheet *s, const char *path, int w, int h, int64_
     s->height = rows * s->h + (rows - 1) * SHEET_GAP;
     s->rgb = calloc((size_t)s->width * s->height, 3);
     if (s->rgb == NULL)
-        return fail(ST_MEMORY, "%s: no memory for a picture of %d x %d", path, s->width, s->height);
+        return fail(ST_MEMORY, "%s: cannot allocate a contact sheet of %d x %d", path, s->width,
+                    s->height);
     return newfile_open(&s->file, path);
 }
 
-/* Puts frame `index` of `frames` where it belongs, if it is one of those shown. */
+/* Copies frame `index` of `frames` into the sheet, if the sheet shows it. */
 static status sheet_frame(struct sheet *s, const uint8_t *rgb, int w, int h, int64_t index,
                           int64_t frames)
 {
@@ -95,8 +96,7 @@ static status sheet_frame(struct sheet *s, const uint8_t *rgb, int w, int h, int
         const size_t x = (size_t)(i % s->columns) * (s->w + SHEET_GAP);
         const size_t y = (size_t)(i / s->columns) * (s->h + SHEET_GAP);
         if (shown == index)
-            TRY(picture_scale(s->rgb + 3 * (y * s->width + x), s->w, s->h, 3 * s->width, rgb, w,
-                              h));
+            TRY(frame_scale(s->rgb + 3 * (y * s->width + x), s->w, s->h, 3 * s->width, rgb, w, h));
     }
     return ST_OK;
 }
@@ -122,7 +122,7 @@ static status encode_end(struct video *v)
     return ST_OK;
 }
 
-/* The encoder: takes frames in order until the last one, or until something fails. */
+/* The encoder thread: takes frames from the queue, in order, until the last one or an error. */
 static void *encoder(void *payload)
 {
     struct video *v = payload;
@@ -132,21 +132,21 @@ static void *encoder(void *payload)
     while (st == ST_OK && more) {
         const uint8_t *frame = NULL;
         pthread_mutex_lock(&v->lock);
-        while (v->got == v->put && !v->last && !v->drop)
+        while (v->popped == v->pushed && !v->closed && !v->cancelled)
             pthread_cond_wait(&v->changed, &v->lock);
-        more = !v->drop && v->got < v->put;
+        more = !v->cancelled && v->popped < v->pushed;
         if (more)
-            frame = v->queue + (size_t)(v->got % QUEUE) * v->frame_bytes;
-        const bool drop = v->drop;
+            frame = v->queue + (size_t)(v->popped % QUEUE) * v->frame_bytes;
+        const bool cancelled = v->cancelled;
         pthread_mutex_unlock(&v->lock);
-        if (drop)
+        if (cancelled)
             return NULL;
         st = more ? encode_frame(v, frame) : encode_end(v);
         pthread_mutex_lock(&v->lock);
-        v->got += more;
+        v->popped += more;
         v->st = st;
         if (st != ST_OK)
-            snprintf(v->line, sizeof(v->line), "%s", status_line());
+            snprintf(v->message, sizeof(v->message), "%s", status_line());
         pthread_cond_broadcast(&v->changed);
         pthread_mutex_unlock(&v->lock);
     }
@@ -159,7 +159,7 @@ status video_open(struct video **out, const struct video_settings *s)
     struct video *v = calloc(1, sizeof(*v));
 
     if (v == NULL)
-        return fail(ST_MEMORY, "%s: no memory for the video writer", s->path);
+        return fail(ST_MEMORY, "%s: cannot allocate memory for the video writer", s->path);
     pthread_mutex_init(&v->lock, NULL);
     pthread_cond_init(&v->changed, NULL);
     v->w = s->width_px;
@@ -172,10 +172,11 @@ status video_open(struct video **out, const struct video_settings *s)
             fail(ST_USAGE, "%s: %d x %d: both must be even for H.264 yuv420p", s->path, v->w, v->h);
         goto out;
     }
-    v->queue = malloc(QUEUE * v->frame_bytes + 64); // swscale reads whole vectors
+    v->queue = malloc(QUEUE * v->frame_bytes + 64); // swscale may read up to a vector past the end
     v->metadata = s->metadata != NULL ? strdup(s->metadata) : NULL;
     if (v->queue == NULL || (s->metadata != NULL && v->metadata == NULL)) {
-        st = fail(ST_MEMORY, "%s: no memory for %d frames of %d x %d", s->path, QUEUE, v->w, v->h);
+        st = fail(ST_MEMORY, "%s: cannot allocate memory for %d frames of %d x %d", s->path, QUEUE,
+                  v->w, v->h);
         goto out;
     }
     TRY_OUT(newfile_open(&v->file, s->path));
@@ -185,7 +186,7 @@ status video_open(struct video **out, const struct video_settings *s)
         TRY_OUT(h264_open(&v->h264, v->file.temp, s->path, v->w, v->h, s->fps, s->quality,
                           v->metadata));
     if (pthread_create(&v->thread, NULL, encoder, v) != 0) {
-        st = fail(ST_MEMORY, "%s: the system gives no thread for the encoder", s->path);
+        st = fail(ST_MEMORY, "%s: cannot start a thread for the encoder", s->path);
         goto out;
     }
     v->running = true;
@@ -200,31 +201,31 @@ status video_put(struct video *v, const uint8_t *rgb, int64_t count, int64_t h, 
 {
     status st = ST_OK;
 
-    assert(h == v->h && w == v->w && v->put + count <= v->frames);
+    assert(h == v->h && w == v->w && v->pushed + count <= v->frames);
     for (int64_t i = 0; i < count && st == ST_OK; i++) {
         pthread_mutex_lock(&v->lock);
-        while (v->put - v->got == QUEUE && v->st == ST_OK)
+        while (v->pushed - v->popped == QUEUE && v->st == ST_OK)
             pthread_cond_wait(&v->changed, &v->lock);
         st = v->st;
         if (st == ST_OK) {
-            memcpy(v->queue + (size_t)(v->put % QUEUE) * v->frame_bytes,
+            memcpy(v->queue + (size_t)(v->pushed % QUEUE) * v->frame_bytes,
                    rgb + (size_t)i * v->frame_bytes, v->frame_bytes);
-            v->put++;
+            v->pushed++;
             pthread_cond_broadcast(&v->changed);
         }
         pthread_mutex_unlock(&v->lock);
     }
-    return st == ST_OK ? ST_OK : fail(st, "%s", v->line);
+    return st == ST_OK ? ST_OK : fail(st, "%s", v->message);
 }
 
-/* Joins the encoder; `drop` does not wait for frames still queued. */
-static void stop(struct video *v, bool drop)
+/* Joins the encoder thread, after it has encoded the queued frames unless `cancel`. */
+static void stop(struct video *v, bool cancel)
 {
     if (!v->running)
         return;
     pthread_mutex_lock(&v->lock);
-    v->last = true;
-    v->drop = drop;
+    v->closed = true;
+    v->cancelled = cancel;
     pthread_cond_broadcast(&v->changed);
     pthread_mutex_unlock(&v->lock);
     pthread_join(v->thread, NULL);
@@ -235,7 +236,7 @@ status video_finish(struct video *v)
 {
     stop(v, false);
     if (v->st != ST_OK)
-        return fail(v->st, "%s", v->line);
+        return fail(v->st, "%s", v->message);
     assert(v->encoded == v->frames);
     if (v->sheet.rgb != NULL)
         TRY(newfile_commit(&v->sheet.file));

@@ -20,7 +20,7 @@ struct h264 {
 };
 
 /* imageio-ffmpeg (imageio_ffmpeg/_io.py, write_frames): quality q gives libx264 -crf
- * int((1 - q / 10) * 51), so 10 is lossless, the official 8 is 10 and DiffSynth's 5 is 25. */
+ * int((1 - q / 10) * 51). 10 is lossless, the official 8 gives 10 and DiffSynth's 5 gives 25. */
 int h264_crf(double quality)
 {
     return (int)((1 - quality / 10) * 51);
@@ -36,7 +36,7 @@ static status av_fail(const struct h264 *h, int code)
 
 static status no_memory(const struct h264 *h)
 {
-    return fail(ST_MEMORY, "%s: no memory for the video encoder", h->path);
+    return fail(ST_MEMORY, "%s: cannot allocate memory for the video encoder", h->path);
 }
 
 static status open_codec(struct h264 *h, int width_px, int height_px, double fps, double quality)
@@ -46,7 +46,8 @@ static status open_codec(struct h264 *h, int width_px, int height_px, double fps
     int code = 0;
 
     if (x264 == NULL)
-        return fail(ST_USAGE, "%s: this machine's FFmpeg has no libx264; install one that has",
+        return fail(ST_USAGE,
+                    "%s: the FFmpeg libraries here lack libx264; install a build that includes it",
                     h->path);
     h->codec = avcodec_alloc_context3(x264);
     if (h->codec == NULL)
@@ -57,9 +58,9 @@ static status open_codec(struct h264 *h, int width_px, int height_px, double fps
     h->codec->framerate = av_d2q(fps, 1000000);
     h->codec->time_base = av_inv_q(h->codec->framerate);
     h->codec->color_range = AVCOL_RANGE_MPEG;
-    h->codec->colorspace = AVCOL_SPC_SMPTE170M; // what swscale makes of RGB unless told otherwise
+    h->codec->colorspace = AVCOL_SPC_SMPTE170M; // swscale's default for RGB
     h->codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-    h->codec->thread_count = 8; // the stream depends on it, and shall not on the machine
+    h->codec->thread_count = 8; // fixed: the stream depends on it
     snprintf(crf, sizeof(crf), "%d", h264_crf(quality));
     av_opt_set(h->codec->priv_data, "crf", crf, 0);
     code = avcodec_open2(h->codec, x264, NULL);
@@ -79,7 +80,7 @@ static status open_file(struct h264 *h, const char *temp, const char *metadata)
     h->stream = avformat_new_stream(h->format, NULL);
     if (h->stream == NULL || asprintf(&url, "file:%s", temp) < 0)
         return no_memory(h);
-    h->format->url = av_strdup(url); // where the muxer finds it again to put the index in front
+    h->format->url = av_strdup(url); // for +faststart, which opens the file a second time
     h->stream->time_base = h->codec->time_base;
     h->stream->avg_frame_rate = h->codec->framerate;
     code = avcodec_parameters_from_context(h->stream->codecpar, h->codec);
@@ -103,13 +104,13 @@ status h264_open(struct h264 **out, const char *temp, const char *path, int widt
     struct h264 *h = calloc(1, sizeof(*h));
 
     if (h == NULL)
-        return fail(ST_MEMORY, "%s: no memory for the video encoder", path);
-    av_log_set_level(AV_LOG_QUIET); // errors come back as codes; only launch/ prints
+        return fail(ST_MEMORY, "%s: cannot allocate memory for the video encoder", path);
+    av_log_set_level(AV_LOG_QUIET); // we report errors from the returned codes
     h->path = strdup(path);
     h->frame = av_frame_alloc();
     h->packet = av_packet_alloc();
     if (h->path == NULL || h->frame == NULL || h->packet == NULL) {
-        st = fail(ST_MEMORY, "%s: no memory for the video encoder", path);
+        st = fail(ST_MEMORY, "%s: cannot allocate memory for the video encoder", path);
         goto out;
     }
     TRY_OUT(open_codec(h, width_px, height_px, fps, quality));
@@ -131,7 +132,7 @@ out:
     return st;
 }
 
-/* Sends a frame (NULL: no more) and writes the packets that are ready. */
+/* Sends a frame (NULL at the end) and writes the packets that are ready. */
 static status encode(struct h264 *h, const AVFrame *frame)
 {
     int code = avcodec_send_frame(h->codec, frame);
@@ -145,7 +146,8 @@ static status encode(struct h264 *h, const AVFrame *frame)
         av_packet_rescale_ts(h->packet, h->codec->time_base, h->stream->time_base);
         if (h->packet->duration == 0)
             h->packet->duration = av_rescale_q(1, h->codec->time_base, h->stream->time_base);
-        code = av_interleaved_write_frame(h->format, h->packet); // takes the packet's content
+        code = av_interleaved_write_frame(h->format,
+                                          h->packet); // takes ownership of the packet's data
     }
     return av_fail(h, code);
 }

@@ -1,4 +1,4 @@
-/* video_internal.h - the two writers behind video.h, each on the encoder's thread only. */
+/* video_internal.h - the H.264 and the PNG writer of video.c; used by the encoder thread only. */
 #ifndef LAUNCH_VIDEO_VIDEO_INTERNAL_H
 #define LAUNCH_VIDEO_VIDEO_INTERNAL_H
 
@@ -9,22 +9,22 @@
 /* One H.264 stream in an mp4 file. */
 struct h264;
 
-/* Opens `temp` (an existing, empty file) for `path`, which is what errors name. ST_IO, ST_USAGE. */
+/* Opens `temp`, an existing empty file; error messages name `path`. ST_IO, ST_USAGE. */
 status h264_open(struct h264 **h, const char *temp, const char *path, int width_px, int height_px,
                  double fps, double quality, const char *metadata);
 status h264_frame(struct h264 *h, const uint8_t *rgb);
-status h264_finish(struct h264 *h); // what the encoder still held, the index, and close
+status h264_finish(struct h264 *h); // writes delayed packets and the index, and closes the file
 void h264_close(struct h264 *h);    // accepts NULL
 
-/* The constant rate factor that imageio passes to libx264 for its quality 0 .. 10. */
+/* The constant rate factor that imageio passes to libx264 for a quality of 0 .. 10. */
 int h264_crf(double quality);
 
-/* rgb [height, width, 3] into `temp`, with `comment` (UTF-8; NULL for none) as an iTXt chunk. */
+/* Writes rgb [height, width, 3] to `temp`, with `comment` (UTF-8, or NULL) as an iTXt chunk. */
 status png_write(const char *temp, const char *path, const uint8_t *rgb, int width_px,
                  int height_px, const char *comment);
 
-/* rgb [h, w, 3] scaled down into a window of a wider picture: out_stride bytes a row. */
-status picture_scale(uint8_t *out, int out_w, int out_h, int out_stride, const uint8_t *rgb, int w,
-                     int h);
+/* Scales rgb [h, w, 3] down into a window of a larger image, whose rows have out_stride bytes. */
+status frame_scale(uint8_t *out, int out_w, int out_h, int out_stride, const uint8_t *rgb, int w,
+                   int h);
 
 #endif

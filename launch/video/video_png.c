@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PNG_HEAD (8 + 25) // signature and IHDR; text may follow
+#define PNG_HEAD (8 + 25) // signature and IHDR; an iTXt chunk may follow
 
 /* An iTXt chunk "Comment": UTF-8, not compressed. PNG specification, 11.3.4.5. */
 static status comment_chunk(const char *text, uint8_t **chunk, size_t *bytes)
@@ -22,7 +22,7 @@ static status comment_chunk(const char *text, uint8_t **chunk, size_t *bytes)
     uint32_t crc = 0;
 
     if (c == NULL)
-        return fail(ST_MEMORY, "no memory for a picture's comment");
+        return fail(ST_MEMORY, "cannot allocate memory for the PNG's comment");
     AV_WB32(c, (uint32_t)(head_bytes - 4 + length));
     memcpy(c + 4, head, head_bytes);
     memcpy(c + 4 + head_bytes, text, length);
@@ -65,7 +65,7 @@ status png_write(const char *temp, const char *path, const uint8_t *rgb, int wid
 
     av_log_set_level(AV_LOG_QUIET);
     if (png == NULL || codec == NULL || frame == NULL || packet == NULL) {
-        st = fail(ST_MEMORY, "%s: FFmpeg gives no PNG encoder", path);
+        st = fail(ST_MEMORY, "%s: FFmpeg has no PNG encoder, or no memory for it", path);
         goto out;
     }
     codec->width = frame->width = width_px;
@@ -84,7 +84,7 @@ status png_write(const char *temp, const char *path, const uint8_t *rgb, int wid
     if (code >= 0)
         code = avcodec_receive_packet(codec, packet);
     if (code < 0 || packet->size < PNG_HEAD) {
-        st = fail(ST_IO, "%s: FFmpeg cannot make a PNG of %d x %d", path, width_px, height_px);
+        st = fail(ST_IO, "%s: FFmpeg cannot encode a PNG of %d x %d", path, width_px, height_px);
         goto out;
     }
     if (comment != NULL)
@@ -98,10 +98,10 @@ out:
     return st;
 }
 
-status picture_scale(uint8_t *out, int out_w, int out_h, int out_stride, const uint8_t *rgb, int w,
-                     int h)
+status frame_scale(uint8_t *out, int out_w, int out_h, int out_stride, const uint8_t *rgb, int w,
+                   int h)
 {
-    const int padded = (3 * out_w + 127) / 64 * 64; // swscale writes whole vectors behind a row
+    const int padded = (3 * out_w + 127) / 64 * 64; // swscale may write past the end of a row
     const uint8_t *const from[] = { rgb };
     const int from_stride[] = { 3 * w }, to_stride[] = { padded };
     struct SwsContext *scale = sws_getContext(w, h, AV_PIX_FMT_RGB24, out_w, out_h,
@@ -117,5 +117,6 @@ status picture_scale(uint8_t *out, int out_w, int out_h, int out_stride, const u
     const bool done = scale != NULL && rows != NULL;
     sws_freeContext(scale);
     free(rows);
-    return done ? ST_OK : fail(ST_MEMORY, "no memory to scale a picture of %d x %d", w, h);
+    return done ? ST_OK
+                : fail(ST_MEMORY, "cannot allocate memory to scale a frame of %d x %d", w, h);
 }

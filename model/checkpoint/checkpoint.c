@@ -1,6 +1,7 @@
 #include "model/checkpoint/checkpoint.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
+#include "runtime/readfile.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -9,24 +10,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
-const char *const part_names[PART_COUNT] = {
-    [PART_DIT] = "transformer",
-    [PART_T5] = "text encoder",
-    [PART_VAE] = "VAE",
-};
-
-/* The first of these files that is in the folder, malloc'ed, or NULL. */
-static char *find_file(const char *folder, const char *const *names, size_t count)
+/* "FOLDER/NAME" if it is a file, malloc'ed; else NULL. */
+static char *find_file(const char *folder, const char *name)
 {
-    for (size_t i = 0; i < count; i++) {
-        char *path = NULL;
+    char *path = NULL;
 
-        if (asprintf(&path, "%s/%s", folder, names[i]) < 0)
-            return NULL;
-        if (path_is_file(path))
-            return path;
-        free(path);
-    }
+    if (asprintf(&path, "%s/%s", folder, name) < 0)
+        return NULL;
+    if (path_is_file(path))
+        return path;
+    free(path);
     return NULL;
 }
 
@@ -63,33 +56,48 @@ static bool looks_official(const char *folder)
 
 static status find_layout(struct checkpoint *c)
 {
-    if (folder_has(c->path, "high_noise_model", true))
-        return fail(ST_FORMAT,
-                    "%s: is a Wan2.2 A14B folder with two experts, which this version does not "
-                    "run; inspect its high_noise_model or low_noise_model",
-                    c->path);
-    if (folder_has(c->path, "transformer_2", true))
-        return fail(ST_FORMAT,
-                    "%s: has transformer_2 beside transformer, so it is a Wan2.2 A14B model of two "
-                    "experts, which this version does not run",
-                    c->path);
     if (folder_has(c->path, "model_index.json", false) || folder_has(c->path, "transformer", true))
         c->layout = LAYOUT_DIFFUSERS;
-    else if (folder_has(c->path, "config.json", false) || looks_official(c->path))
+    else if (folder_has(c->path, "config.json", false) || looks_official(c->path) ||
+             folder_has(c->path, "high_noise_model", true))
         c->layout = LAYOUT_OFFICIAL;
     else
         return fail(ST_FORMAT,
-                    "%s: is no checkpoint: neither config.json or "
-                    "diffusion_pytorch_model*.safetensors of an official folder are in it, nor "
+                    "%s: is not a checkpoint: it has neither config.json or "
+                    "diffusion_pytorch_model*.safetensors of an official folder, nor "
                     "model_index.json or transformer/ of a -Diffusers one",
                     c->path);
     return ST_OK;
 }
 
-status checkpoint_open(struct checkpoint *c, const char *path)
+/* Room for every part of the table, and the tokenizer's file. */
+static status open_parts(struct checkpoint *c, const struct part *const *parts)
 {
-    static const char *const tokenizers[] = { "google/umt5-xxl/spiece.model",
-                                              "tokenizer/spiece.model", "spiece.model" };
+    while (parts[c->count] != NULL)
+        c->count++;
+    c->parts = calloc((size_t)c->count, sizeof(*c->parts));
+    if (c->parts == NULL)
+        return fail(ST_MEMORY, "no host memory for %d parts of a checkpoint", c->count);
+    for (int i = 0; i < c->count; i++) {
+        const struct part *row = parts[i];
+
+        c->parts[i] = (struct checkpoint_part){ .row = row, .prefix = "" };
+        for (size_t k = 0; k < COUNT(row->tokenizers) && c->tokenizer == NULL; k++) {
+            char name[128];
+
+            if (row->tokenizers[k] == NULL)
+                continue;
+            snprintf(name, sizeof(name), "%s/spiece.model", row->tokenizers[k]);
+            c->tokenizer = find_file(c->folder, name);
+        }
+    }
+    if (c->tokenizer == NULL)
+        c->tokenizer = find_file(c->folder, "spiece.model");
+    return ST_OK;
+}
+
+status checkpoint_open(struct checkpoint *c, const char *path, const struct part *const *parts)
+{
     struct stat about;
     size_t length = strlen(path);
     status st = ST_OK;
@@ -121,7 +129,7 @@ status checkpoint_open(struct checkpoint *c, const char *path)
         st = fail(ST_MEMORY, "%s: no memory for its name", path);
         goto out;
     }
-    c->tokenizer = find_file(c->folder, tokenizers, COUNT(tokenizers));
+    TRY_OUT(open_parts(c, parts));
 out:
     if (st != ST_OK)
         checkpoint_close(c);
@@ -130,32 +138,32 @@ out:
 
 void checkpoint_close(struct checkpoint *c)
 {
-    for (int i = 0; i < PART_COUNT; i++)
-        tensorfile_close(&c->part[i]);
+    for (int i = 0; i < c->count; i++) {
+        tensorfile_close(&c->parts[i].file);
+        free(c->parts[i].config);
+    }
+    free(c->parts);
     free(c->path);
     free(c->folder);
     free(c->tokenizer);
     *c = (struct checkpoint){ 0 };
 }
 
-/* Files that are something else altogether get its name, instead of a list of unknown tensors. */
-static status refuse_foreign(const struct checkpoint *c, enum part part)
+/* Files that are something else get its name, instead of a list of unknown tensors. */
+static status refuse_foreign(const struct tensorfile *f)
 {
     static const struct {
-        const char *piece, *what;
+        const char *text, *what;
     } foreign[] = {
-        { "lora_", "a LoRA, which is merged into a checkpoint and is none" },
-        { ".lora.", "a LoRA, which is merged into a checkpoint and is none" },
+        { "lora_", "a LoRA, which is merged into a checkpoint" },
+        { ".lora.", "a LoRA, which is merged into a checkpoint" },
         { ".scale_weight", "in fp8 with scales, which this version does not read" },
         { ".weight_scale", "quantised with scales, which this version does not read" },
-        { "ref_conv.", "a Fun Control model, which this version does not run" },
-        { "control_adapter.", "a Fun Camera model, which this version does not run" },
     };
-    const struct tensorfile *f = &c->part[part];
 
     for (int i = 0; i < f->count; i++) {
         for (size_t k = 0; k < COUNT(foreign); k++) {
-            if (strstr(f->tensors[i].name, foreign[k].piece) != NULL)
+            if (strstr(f->tensors[i].name, foreign[k].text) != NULL)
                 return fail(ST_FORMAT, "%s: is %s (%.80s is in it)",
                             tensorfile_path(f, f->tensors[i].file), foreign[k].what,
                             f->tensors[i].name);
@@ -164,41 +172,64 @@ static status refuse_foreign(const struct checkpoint *c, enum part part)
     return ST_OK;
 }
 
-status part_open(struct checkpoint *c, enum part part)
+static void part_close(struct checkpoint_part *p)
+{
+    tensorfile_close(&p->file);
+    free(p->config);
+    p->config = NULL;
+}
+
+struct checkpoint_part *part_of(const struct checkpoint *c, const struct part *part)
+{
+    for (int i = 0; i < c->count; i++)
+        if (c->parts[i].row == part)
+            return &c->parts[i];
+    assert(!"a part of the checkpoint's table");
+    return NULL;
+}
+
+status part_open(struct checkpoint *c, struct checkpoint_part *p)
 {
     struct path_list files = { 0 };
-    struct tensorfile *f = &c->part[part];
     status st = ST_OK;
 
-    TRY_OUT(layout_files(c, part, &files));
-    TRY_OUT(tensorfile_open(f, (const char *const *)files.path, files.count));
-    if (f->count == 0) {
+    TRY_OUT(layout_files(c, p->row, &files));
+    TRY_OUT(tensorfile_open(&p->file, (const char *const *)files.path, files.count));
+    if (p->file.count == 0) {
         st = fail(ST_FORMAT, "%s: has no tensors", files.path[0]);
         goto out;
     }
-    TRY_OUT(layout_check_index(c, part, f)); // before the names change
-    TRY_OUT(names_make_official(f, part, &c->prefix[part]));
-    TRY_OUT(refuse_foreign(c, part));
-    TRY_OUT(describe_part(c, part));
+    TRY_OUT(layout_check_index(c, p)); // before the names change
+    TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
+    TRY_OUT(refuse_foreign(&p->file));
+    p->config = calloc(1, p->row->config_bytes);
+    if (p->config == NULL) {
+        st = fail(ST_MEMORY, "no host memory for the numbers of the %s", p->row->name);
+        goto out;
+    }
+    TRY_OUT(describe_part(c, p));
 out:
     if (st != ST_OK)
-        tensorfile_close(f);
+        part_close(p);
     path_list_done(&files);
     return st;
 }
 
 /* Tensors that are in files of some makers, and that nothing needs. */
-static bool ignorable(const struct checkpoint *c, enum part part, const struct file_tensor *t)
+static bool ignorable(const struct checkpoint_part *p, const struct file_tensor *t)
 {
-    const char *prefix = c->prefix[part];
+    const char *const *names = p->row->ignored;
 
-    if (strncmp(t->file_name, prefix, strlen(prefix)) != 0)
+    if (strncmp(t->file_name, p->prefix, strlen(p->prefix)) != 0)
         return true; // another part of a file that holds several
-    if (part != PART_T5)
-        return false;
-    return strcmp(t->name, "encoder.embed_tokens.weight") == 0 || // tied to the embedding
-           strcmp(t->name, "spiece_model") == 0 || // ComfyUI keeps the tokenizer here
-           strncmp(t->name, "decoder.", 8) == 0 || strcmp(t->name, "lm_head.weight") == 0;
+    for (; names != NULL && *names != NULL; names++) {
+        const size_t length = strlen(*names);
+
+        if ((*names)[length - 1] == '.' ? strncmp(t->name, *names, length) == 0
+                                        : strcmp(t->name, *names) == 0)
+            return true;
+    }
+    return false;
 }
 
 static bool is_float(enum dtype dt)
@@ -207,12 +238,12 @@ static bool is_float(enum dtype dt)
            dt == DT_F8_E5M2;
 }
 
-static struct tensor spec_shape(const struct spec_tensor *s)
+static struct tensor entry_shape(const struct inventory_entry *s)
 {
     return tensor_dims(NULL, DT_F32, s->ndim, s->dim);
 }
 
-static bool same_shape(const struct spec_tensor *s, struct tensor t)
+static bool same_shape(const struct inventory_entry *s, struct tensor t)
 {
     if (s->ndim != t.ndim)
         return false;
@@ -240,32 +271,30 @@ static void note(struct difference *d, FILE *full, const char *what, const char 
         fprintf(full, "  %-8s %s%s%s\n", what, name, *shape ? " " : "", shape);
 }
 
-status compare_part(const struct checkpoint *c, enum part part, FILE *full)
+status compare_part(const struct checkpoint *c, const struct checkpoint_part *p, FILE *full)
 {
-    const struct tensorfile *f = &c->part[part];
+    const struct tensorfile *f = &p->file;
     const char *path = f->files == 1 ? tensorfile_path(f, 0) : c->folder;
     struct difference missing = { 0 }, unknown = { 0 }, wrong = { 0 };
     char first_wrong[300] = "";
-    struct spec spec = { 0 };
+    struct tensor_list list = { 0 };
+    struct inventory spec = { 0 };
     status st = ST_OK;
     int i = 0, k = 0;
 
-    if (part == PART_VAE) // one half alone is a useful file
-        TRY_OUT(spec_vae(&spec, &c->config.vae, tensorfile_find(f, "encoder.conv1.weight") != NULL,
-                         tensorfile_find(f, "decoder.conv1.weight") != NULL));
-    else
-        TRY_OUT(spec_part(&spec, &c->config, part));
-    spec_sort(&spec);
+    p->row->tensors(&list, p->config, f);
+    TRY_OUT(inventory_expand(&spec, &list));
+    inventory_sort(&spec);
     while (i < spec.count || k < f->count) {
-        const struct spec_tensor *s = i < spec.count ? &spec.tensors[i] : NULL;
+        const struct inventory_entry *s = i < spec.count ? &spec.entries[i] : NULL;
         const struct file_tensor *t = k < f->count ? &f->tensors[k] : NULL;
         const int order = s == NULL ? 1 : t == NULL ? -1 : strcmp(s->name, t->name);
 
         if (order < 0) {
-            note(&missing, full, "missing", s->name, tensor_text(spec_shape(s)) + 4);
+            note(&missing, full, "missing", s->name, tensor_text(entry_shape(s)) + 4);
             i++;
         } else if (order > 0) {
-            if (!ignorable(c, part, t))
+            if (!ignorable(p, t))
                 note(&unknown, full, "unknown", t->file_name, tensor_text(t->shape));
             k++;
         } else {
@@ -273,7 +302,7 @@ status compare_part(const struct checkpoint *c, enum part part, FILE *full)
                 if (wrong.count == 0)
                     snprintf(first_wrong, sizeof(first_wrong), "%.100s is %s, it should be%s",
                              t->file_name, tensor_text(t->shape),
-                             strchr(tensor_text(spec_shape(s)), ' '));
+                             strchr(tensor_text(entry_shape(s)), ' '));
                 note(&wrong, full, "wrong", t->file_name, tensor_text(t->shape));
             }
             i++;
@@ -286,66 +315,139 @@ status compare_part(const struct checkpoint *c, enum part part, FILE *full)
     else if (missing.count > 0 && unknown.count > 0)
         st = fail(ST_FORMAT,
                   "%s: %d of the %s's tensors are missing (%s%s), and %d are unknown (%s%s)", path,
-                  missing.count, part_names[part], missing.names, missing.count > 3 ? ", ..." : "",
+                  missing.count, p->row->name, missing.names, missing.count > 3 ? ", ..." : "",
                   unknown.count, unknown.names, unknown.count > 3 ? ", ..." : "");
     else if (missing.count > 0)
         st = fail(ST_FORMAT, "%s: %d of the %s's tensors %s missing (%s%s)", path, missing.count,
-                  part_names[part], missing.count > 1 ? "are" : "is", missing.names,
+                  p->row->name, missing.count > 1 ? "are" : "is", missing.names,
                   missing.count > 3 ? ", ..." : "");
     else if (unknown.count > 0)
         st = fail(ST_FORMAT, "%s: %d tensors are unknown (%s%s)", path, unknown.count,
                   unknown.names, unknown.count > 3 ? ", ..." : "");
 out:
-    spec_done(&spec);
+    inventory_done(&spec);
+    tensors_done(&list);
     return st;
 }
 
-/* Whole and sound, but for a task that this version does not do. */
-static status check_usable(const struct checkpoint *c, enum part part)
+status checkpoint_part(struct checkpoint *c, const struct part *part)
 {
-    static const char *const witness[DIT_KIND_COUNT] = {
-        [DIT_I2V] = "img_emb.proj.1.weight",
-        [DIT_FLF2V] = "img_emb.emb_pos",
-        [DIT_VACE] = "vace_patch_embedding.weight",
-        [DIT_S2V] = "casual_audio_encoder.weights",
-        [DIT_ANIMATE] = "motion_encoder.dec.direction.weight",
-    };
-    const struct dit_config *dit = &c->config.dit;
-    const char *path = tensorfile_path(&c->part[part], 0);
+    struct checkpoint_part *p = part_of(c, part);
+    status st = ST_OK;
 
-    if (part == PART_DIT && dit->kind != DIT_T2V)
-        return fail(ST_FORMAT,
-                    "%s: is a checkpoint of Wan's %s (%s is in it); this version does text to "
-                    "video only",
-                    path, dit_kind_name(dit->kind), witness[dit->kind]);
-    if (part == PART_DIT && dit->in_dim != dit->out_dim)
-        return fail(ST_FORMAT,
-                    "%s: takes %lld channels and gives %lld, as Wan2.2's I2V does; this version "
-                    "does text to video only",
-                    path, (long long)dit->in_dim, (long long)dit->out_dim);
-    if (part == PART_VAE && c->config.vae.patch != 1)
-        return fail(ST_FORMAT,
-                    "%s: is Wan2.2's VAE of %lld latent channels, for TI2V-5B, which this version "
-                    "does not run",
-                    path, (long long)c->config.vae.z);
+    if (p->file.count > 0)
+        return ST_OK;
+    TRY_OUT(part_open(c, p));
+    // what it is comes before what it lacks: an I2V file with a cut index is an I2V file
+    TRY_OUT(part->check(p->config, tensorfile_path(&p->file, 0)));
+    TRY_OUT(compare_part(c, p, NULL));
+out:
+    if (st != ST_OK)
+        part_close(p);
+    return st;
+}
+
+bool checkpoint_has(const struct checkpoint *c, const struct part *part)
+{
+    struct path_list files = { 0 };
+    const bool has = layout_files(c, part, &files) == ST_OK;
+
+    path_list_done(&files);
+    return has;
+}
+
+const void *checkpoint_config(const struct checkpoint *c, const struct part *part)
+{
+    return part_of(c, part)->config;
+}
+
+struct tensorfile *checkpoint_file(struct checkpoint *c, const struct part *part)
+{
+    return &part_of(c, part)->file;
+}
+
+const void *part_variant(const struct part *part, const char *name)
+{
+    for (const struct variant *v = part->variants; v->name != NULL; v++)
+        if (strcmp(v->name, name) == 0)
+            return v->config;
+    return NULL;
+}
+
+status inventory_of_file(struct inventory *v, const struct tensorfile *f)
+{
+    *v = (struct inventory){ .entries = calloc((size_t)f->count + 1, sizeof(*v->entries)) };
+    if (v->entries == NULL)
+        return fail(ST_MEMORY, "no host memory for a list of %d tensors", f->count);
+    v->count = f->count;
+    for (int i = 0; i < f->count; i++) {
+        const struct tensor *t = &f->tensors[i].shape;
+
+        snprintf(v->entries[i].name, sizeof(v->entries[i].name), "%s", f->tensors[i].name);
+        v->entries[i].ndim = t->ndim;
+        memcpy(v->entries[i].dim, t->dim, sizeof(t->dim));
+    }
     return ST_OK;
 }
 
-status checkpoint_part(struct checkpoint *c, enum part part)
+status checkpoint_fingerprint(const struct checkpoint *c, const struct part *part, char *hex)
 {
-    status st = ST_OK;
+    struct inventory v = { 0 };
+    status st = inventory_of_file(&v, &part_of(c, part)->file);
 
-    if (c->part[part].count > 0)
-        return ST_OK;
-    TRY_OUT(part_open(c, part));
-    // what it is comes before what it lacks: an I2V file with a cut index is an I2V file
-    TRY_OUT(check_usable(c, part));
-    TRY_OUT(compare_part(c, part, NULL));
-out:
-    if (st != ST_OK)
-        tensorfile_close(&c->part[part]);
+    if (st == ST_OK)
+        st = inventory_fingerprint(&v, hex);
+    inventory_done(&v);
     return st;
 }
+
+/* ---- the tokenizer ---- */
+
+#define TOKENIZER_BYTES_MAX ((size_t)256 << 20) // google/umt5-xxl: 4.5 MB
+
+/* The tensor in which a part's file holds the tokenizer, or NULL. */
+static const struct file_tensor *tokenizer_tensor(const struct checkpoint_part *p)
+{
+    const struct file_tensor *t = NULL;
+
+    if (p->row->tokenizer_tensor != NULL && p->file.count > 0)
+        t = tensorfile_find(&p->file, p->row->tokenizer_tensor);
+    return t != NULL && t->shape.ndim == 1 && t->shape.dtype == DT_U8 &&
+                   (uint64_t)t->shape.dim[0] <= TOKENIZER_BYTES_MAX
+               ? t
+               : NULL;
+}
+
+status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, const char **from)
+{
+    *bytes = NULL;
+    *from = c->tokenizer;
+    if (c->tokenizer != NULL)
+        return readfile_bytes(c->tokenizer, TOKENIZER_BYTES_MAX, bytes, size);
+    for (int i = 0; i < c->count; i++) {
+        struct checkpoint_part *p = &c->parts[i];
+        const struct file_tensor *t;
+
+        if (p->row->tokenizer_tensor == NULL)
+            continue;
+        TRY(checkpoint_part(c, p->row));
+        t = tokenizer_tensor(p);
+        if (t == NULL)
+            continue;
+        *size = (size_t)t->shape.dim[0];
+        *bytes = malloc(*size + 1);
+        *from = tensorfile_path(&p->file, t->file);
+        if (*bytes == NULL)
+            return fail(ST_MEMORY, "%s: no host memory for its tokenizer", *from);
+        return tensorfile_read(&p->file, t, 0, t->shape.dim[0], DT_U8, *bytes);
+    }
+    return fail(ST_FORMAT,
+                "%s: the tokenizer is missing; put google/umt5-xxl/spiece.model (or "
+                "tokenizer/spiece.model) there, or pass --text FILE.h5 with embeddings",
+                c->folder);
+}
+
+/* ---- the source of weights ---- */
 
 /* Rows of a [O, I, k...] tensor in the order [O, k..., I]. A range of one order lies within the
  * same rows of the other, so only those are read. */
@@ -373,33 +475,29 @@ out:
     return st;
 }
 
-/* The tensor behind a name with or without a mark. */
-static status find_marked(const struct tensorfile *f, const char *name, bool *permuted,
-                          const struct file_tensor **found)
+/* The file's tensor of a spec, which must have the shape that the spec says. */
+static status find_tensor(const struct tensorfile *f, const struct weight_spec *spec,
+                          const char *name, const struct file_tensor **found)
 {
-    const bool conv = strncmp(name, "conv:", 5) == 0, patch = strncmp(name, "patch:", 6) == 0;
-    const char *bare = name + (conv ? 5 : patch ? 6 : 0);
-    const struct file_tensor *t = tensorfile_find(f, bare);
+    const struct file_tensor *t = tensorfile_find(f, name);
 
     if (t == NULL)
-        return fail(ST_FORMAT, "%s: has no tensor %s", tensorfile_path(f, 0), bare);
-    if ((conv && t->shape.ndim != 4 && t->shape.ndim != 5) ||
-        (patch && (t->shape.ndim != 5 || t->shape.dim[2] != 1)))
-        return fail(ST_FORMAT, "%s: tensor %s is %s, no convolution's", tensorfile_path(f, t->file),
-                    bare, tensor_text(t->shape));
-    *permuted = conv || patch;
+        return fail(ST_FORMAT, "%s: has no tensor %s", tensorfile_path(f, 0), name);
+    if (t->shape.ndim != spec->file_ndim ||
+        memcmp(t->shape.dim, spec->file_dim, (size_t)t->shape.ndim * sizeof(int64_t)) != 0)
+        return fail(ST_FORMAT, "%s: tensor %s is %s; other sizes are expected",
+                    tensorfile_path(f, t->file), name, tensor_text(t->shape));
     *found = t;
     return ST_OK;
 }
 
-static status source_read(void *payload, const char *name, int64_t first, int64_t count,
-                          enum dtype dt, void *dst)
+static status source_read(void *payload, const struct weight_spec *spec, const char *name,
+                          int64_t first, int64_t count, void *dst)
 {
     struct tensorfile *f = payload;
     const struct file_tensor *t = NULL;
-    bool permuted = false;
 
-    TRY(find_marked(f, name, &permuted, &t));
+    TRY(find_tensor(f, spec, name, &t));
     if (first < 0 || count < 0 || first > tensor_count(t->shape) ||
         count > tensor_count(t->shape) - first)
         return fail(ST_FORMAT, "%s: tensor %s is %s; elements %lld to %lld are not in it",
@@ -407,21 +505,23 @@ static status source_read(void *payload, const char *name, int64_t first, int64_
                     (long long)(first + count));
     if (count == 0)
         return ST_OK;
-    return permuted ? read_channels_last(f, t, first, count, dt, dst)
-                    : tensorfile_read(f, t, first, count, dt, dst);
+    return spec->channels_last ? read_channels_last(f, t, first, count, spec->dtype, dst)
+                               : tensorfile_read(f, t, first, count, spec->dtype, dst);
 }
 
-static void source_want(void *payload, const char *name, int64_t first, int64_t count)
+static void source_prefetch(void *payload, const char *name, int64_t first, int64_t count)
 {
     struct tensorfile *f = payload;
     const struct file_tensor *t = tensorfile_find(f, name);
 
     if (t != NULL && first >= 0 && count >= 0 && first <= tensor_count(t->shape) - count)
-        tensorfile_want(f, t, first, count);
+        tensorfile_prefetch(f, t, first, count);
 }
 
-struct weight_source checkpoint_source(struct checkpoint *c, enum part part)
+struct weight_source checkpoint_source(struct checkpoint *c, const struct part *part)
 {
-    assert(c->part[part].count > 0);
-    return (struct weight_source){ source_read, source_want, &c->part[part] };
+    struct checkpoint_part *p = part_of(c, part);
+
+    assert(p->file.count > 0);
+    return (struct weight_source){ source_read, source_prefetch, &p->file };
 }

@@ -1,9 +1,9 @@
 /* Which files a part of a model consists of, in each layout that users have. */
 #include "model/checkpoint/checkpoint_internal.h"
+#include "runtime/readfile.h"
 
 #include <cjson/cJSON.h>
 #include <dirent.h>
-#include <errno.h>
 #include <fnmatch.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -84,49 +84,6 @@ static status list_matching(const char *folder, const char *pattern, struct path
     return st;
 }
 
-status read_text(const char *path, size_t limit, char **text)
-{
-    FILE *file = fopen(path, "rbe");
-    char *bytes = NULL;
-    size_t size = 0, room = 0;
-    status st = ST_OK;
-
-    if (file == NULL)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
-    do {
-        if (size + 1 >= room) {
-            char *more = realloc(bytes, room ? 2 * room : 16384);
-
-            if (more == NULL) {
-                st = fail(ST_MEMORY, "%s: no memory to read it", path);
-                goto out;
-            }
-            room = room ? 2 * room : 16384;
-            bytes = more;
-        }
-        size += fread(bytes + size, 1, room - size - 1, file);
-        if (size > limit) {
-            st =
-                fail(ST_FORMAT, "%s: is larger than %zu bytes, which no such file is", path, limit);
-            goto out;
-        }
-    } while (!feof(file) && !ferror(file));
-    if (ferror(file)) {
-        st = fail(ST_IO, "%s: cannot be read", path);
-        goto out;
-    }
-    bytes[size] = '\0';
-    if (strlen(bytes) != size)
-        st = fail(ST_FORMAT, "%s: is no text", path);
-out:
-    fclose(file);
-    if (st == ST_OK)
-        *text = bytes;
-    else
-        free(bytes);
-    return st;
-}
-
 /* "NAME-00002-of-00006.safetensors": all six must be there. */
 static status check_shards(const struct path_list *files)
 {
@@ -161,7 +118,7 @@ static status parse_index(const char *path, cJSON **json, const cJSON **map)
 {
     char *text = NULL;
 
-    TRY(read_text(path, INDEX_BYTES_MAX, &text));
+    TRY(readfile_text(path, INDEX_BYTES_MAX, &text));
     *json = cJSON_Parse(text);
     free(text);
     *map = cJSON_GetObjectItemCaseSensitive(*json, "weight_map");
@@ -208,42 +165,20 @@ out:
     return st;
 }
 
-/* Where a part's files are, first match wins. A stem stands for an index, one file, or shards; a
- * pattern must match one file. Folders are relative to the model's. */
-struct place {
-    const char *folder, *name;
-    bool stem;
-};
-
-static const struct place official_places[PART_COUNT][8] = {
-    [PART_DIT] = { { "", "diffusion_pytorch_model", true } },
-    [PART_T5] = { { "", "models_t5_umt5-xxl-enc-bf16.pth", false },
-                  { "", "models_t5*.pth", false },
-                  { "", "models_t5*.safetensors", false },
-                  { "", "umt5*.safetensors", false },
-                  { "/text_encoders", "umt5*.safetensors", false },
-                  { "/../text_encoders", "umt5*.safetensors", false } },
-    [PART_VAE] = { { "", "Wan2.1_VAE.pth", false },
-                   { "", "Wan2.1_VAE*.safetensors", false },
-                   { "", "wan_2.1_vae*.safetensors", false },
-                   { "", "Wan2.2_VAE.pth", false },
-                   { "/vae", "wan_2.1_vae*.safetensors", false },
-                   { "/../vae", "wan_2.1_vae*.safetensors", false } },
-};
-
-static const struct place diffusers_places[PART_COUNT][2] = {
-    [PART_DIT] = { { "/transformer", "diffusion_pytorch_model", true } },
-    [PART_T5] = { { "/text_encoder", "model", true } },
-    [PART_VAE] = { { "/vae", "diffusion_pytorch_model", true } },
-};
-
-static const struct place *place_at(const struct checkpoint *c, enum part part, int i)
+static bool is_diffusers(const struct checkpoint *c)
 {
-    const bool diffusers = strcmp(c->layout, LAYOUT_DIFFUSERS) == 0;
-    const struct place *p = diffusers ? diffusers_places[part] : official_places[part];
-    const int room = diffusers ? (int)COUNT(diffusers_places[0]) : (int)COUNT(official_places[0]);
+    return strcmp(c->layout, LAYOUT_DIFFUSERS) == 0;
+}
 
-    return i < room && p[i].name != NULL ? &p[i] : NULL;
+static const struct place *places_of(const struct checkpoint *c, const struct part *part)
+{
+    return is_diffusers(c) ? part->diffusers : part->official;
+}
+
+/* Whether the part is the single file itself. */
+static bool is_the_file(const struct checkpoint *c, const struct part *part)
+{
+    return strcmp(c->layout, LAYOUT_FILE) == 0 && part->single_file;
 }
 
 static status files_of_stem(const char *folder, const char *stem, struct path_list *files)
@@ -291,46 +226,77 @@ out:
     return st;
 }
 
-status layout_files(const struct checkpoint *c, enum part part, struct path_list *files)
+/* Appends "diffusion_pytorch_model*.safetensors, vae/..." to the places that were tried. */
+static void note_tried(char *tried, size_t size, const struct place *p)
 {
-    char tried[700] = "";
-    int length = 0;
-    const struct place *p;
+    const size_t used = strlen(tried);
 
-    if (part == PART_DIT && strcmp(c->layout, LAYOUT_FILE) == 0)
-        return path_list_add(files, "%s", c->path);
-    for (int i = 0; (p = place_at(c, part, i)) != NULL; i++) {
-        TRY(files_of_place(c, p, files));
-        if (files->count > 0)
-            return ST_OK;
-        if (length < (int)sizeof(tried))
-            length +=
-                snprintf(tried + length, sizeof(tried) - (size_t)length, "%s%s%s%s", i ? ", " : "",
-                         *p->folder ? p->folder + 1 : "", *p->folder ? "/" : "", p->name);
-        if (p->stem && length < (int)sizeof(tried))
-            length += snprintf(tried + length, sizeof(tried) - (size_t)length, "*.safetensors");
-    }
-    return fail(ST_IO, "%s: the %s is not there; tried %s", c->folder, part_names[part], tried);
+    snprintf(tried + used, size - used, "%s%s%s%s%s", used ? ", " : "",
+             *p->folder ? p->folder + 1 : "", *p->folder ? "/" : "", p->name,
+             p->stem ? "*.safetensors" : "");
 }
 
-status layout_check_index(const struct checkpoint *c, enum part part, const struct tensorfile *f)
+/* The place in which the part's files are, and these; NULL where there is none. */
+static status find_place(const struct checkpoint *c, const struct part *part,
+                         const struct place **found, struct path_list *files)
 {
-    const struct place *p = place_at(c, part, 0);
+    *found = NULL;
+    for (const struct place *p = places_of(c, part); p->name != NULL; p++) {
+        TRY(files_of_place(c, p, files));
+        if (files->count > 0) {
+            *found = p;
+            return ST_OK;
+        }
+    }
+    return ST_OK;
+}
+
+status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files)
+{
+    const struct place *found = NULL;
+    char tried[700] = "";
+
+    if (is_the_file(c, part))
+        return path_list_add(files, "%s", c->path);
+    TRY(find_place(c, part, &found, files));
+    if (found != NULL)
+        return ST_OK;
+    for (const struct place *p = places_of(c, part); p->name != NULL; p++)
+        note_tried(tried, sizeof(tried), p);
+    return fail(ST_IO, "%s: the %s is missing; tried %s", c->folder, part->name, tried);
+}
+
+/* "FOLDER/NAME", where FOLDER holds the opened part's first file; NULL without memory. */
+static char *beside_part(const struct checkpoint_part *p, const char *name)
+{
+    const char *first = tensorfile_path(&p->file, 0), *slash = strrchr(first, '/');
+    char *path = NULL;
+
+    if (slash == NULL)
+        return strdup(name);
+    return asprintf(&path, "%.*s/%s", (int)(slash - first), first, name) < 0 ? NULL : path;
+}
+
+status layout_check_index(const struct checkpoint *c, const struct checkpoint_part *p)
+{
+    const struct place *place = places_of(c, p->row);
     const cJSON *map = NULL, *entry;
     cJSON *json = NULL;
-    char *index = NULL;
+    char name[128], *index = NULL;
     status st = ST_OK;
 
-    if (!p->stem || (part == PART_DIT && strcmp(c->layout, LAYOUT_FILE) == 0))
+    if (!place->stem || is_the_file(c, p->row))
         return ST_OK;
-    if (asprintf(&index, "%s%s/%s.safetensors.index.json", c->folder, p->folder, p->name) < 0)
+    snprintf(name, sizeof(name), "%s.safetensors.index.json", place->name);
+    index = beside_part(p, name);
+    if (index == NULL)
         return fail(ST_MEMORY, "no memory for a file's name");
     if (!path_is_file(index))
         goto out;
     TRY_OUT(parse_index(index, &json, &map));
     cJSON_ArrayForEach(entry, map)
     {
-        const struct file_tensor *t = tensorfile_find(f, entry->string);
+        const struct file_tensor *t = tensorfile_find(&p->file, entry->string);
 
         if (t == NULL) {
             st = fail(ST_FORMAT, "%s: names the tensor %.80s, which none of its files has", index,
@@ -338,9 +304,9 @@ status layout_check_index(const struct checkpoint *c, enum part part, const stru
             goto out;
         }
         if (!cJSON_IsString(entry) ||
-            strcmp(strrchr(tensorfile_path(f, t->file), '/') + 1, entry->valuestring) != 0) {
+            strcmp(strrchr(tensorfile_path(&p->file, t->file), '/') + 1, entry->valuestring) != 0) {
             st = fail(ST_FORMAT, "%s: tensor %.80s is in %s, not where this says", index,
-                      entry->string, tensorfile_path(f, t->file));
+                      entry->string, tensorfile_path(&p->file, t->file));
             goto out;
         }
     }
@@ -350,19 +316,15 @@ out:
     return st;
 }
 
-char *layout_config(const struct checkpoint *c, enum part part)
+char *layout_config(const struct checkpoint *c, const struct checkpoint_part *p)
 {
-    const bool diffusers = strcmp(c->layout, LAYOUT_DIFFUSERS) == 0;
-    char *path = NULL;
+    char *path;
 
-    if (!diffusers && part != PART_DIT)
+    if (!is_diffusers(c) && !p->row->official_config)
         return NULL;
-    if (asprintf(&path, "%s%s/config.json", c->folder,
-                 diffusers ? diffusers_places[part][0].folder : "") < 0)
-        return NULL;
-    if (!path_is_file(path)) {
-        free(path);
-        return NULL;
-    }
-    return path;
+    path = beside_part(p, "config.json");
+    if (path == NULL || path_is_file(path))
+        return path;
+    free(path);
+    return NULL;
 }

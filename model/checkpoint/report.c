@@ -27,41 +27,18 @@ static const char *grouped(int64_t n)
     return text;
 }
 
-/* The part's tensors as a list like that of an architecture. */
-static status list_opened(const struct tensorfile *f, struct spec *s)
+/* The variants with the same tensors, "t2v-14B or t2v-A14B"; "" for none. */
+static status match_variants(const struct part *part, const char *fingerprint, char *names,
+                             size_t size)
 {
-    s->tensors = calloc((size_t)f->count + 1, sizeof(*s->tensors));
-    if (s->tensors == NULL)
-        return fail(ST_MEMORY, "no memory for a list of %d tensors", f->count);
-    s->count = s->room = f->count;
-    for (int i = 0; i < f->count; i++) {
-        const struct tensor *t = &f->tensors[i].shape;
-
-        snprintf(s->tensors[i].name, sizeof(s->tensors[i].name), "%s", f->tensors[i].name);
-        s->tensors[i].ndim = t->ndim;
-        memcpy(s->tensors[i].dim, t->dim, sizeof(t->dim));
-    }
-    return ST_OK;
-}
-
-/* The presets whose part has the same tensors, "t2v-14B or t2v-A14B"; "" for none. */
-static status match_presets(enum part part, const char *fingerprint, char *names, size_t size)
-{
-    const struct preset *p;
-
     names[0] = '\0';
-    for (int i = 0; (p = preset_at(i)) != NULL; i++) {
-        char hex[FINGERPRINT_BYTES];
-        struct spec s = { 0 };
+    for (const struct variant *v = part->variants; v->name != NULL; v++) {
         const size_t used = strlen(names);
-        status st = spec_part(&s, &p->config, part);
+        char hex[FINGERPRINT_BYTES] = "";
 
-        if (st == ST_OK)
-            st = spec_fingerprint(&s, hex);
-        spec_done(&s);
-        TRY(st);
+        TRY(variant_fingerprint(part, v->config, hex));
         if (strcmp(hex, fingerprint) == 0)
-            snprintf(names + used, size - used, "%s%s", used ? " or " : "", p->name);
+            snprintf(names + used, size - used, "%s%s", used ? " or " : "", v->name);
     }
     return ST_OK;
 }
@@ -108,44 +85,9 @@ static void print_dtypes(FILE *m, const struct tensorfile *f)
     fputc('\n', m);
 }
 
-static void print_config(FILE *m, const struct model_config *config, enum part part)
-{
-    const struct dit_config *d = &config->dit;
-    const struct t5_config *t = &config->t5;
-    const struct vae_config *v = &config->vae;
-
-    fprintf(m, "  %-12s", "config");
-    switch (part) {
-    case PART_DIT:
-        fprintf(m,
-                "%s, channels %" PRId64 " to %" PRId64 ", width %" PRId64 ", ffn %" PRId64
-                ", %d heads, %d layers, text %" PRId64 " x %" PRId64 ", eps %g\n",
-                dit_kind_name(d->kind), d->in_dim, d->out_dim, d->dim, d->ffn_dim, d->heads,
-                d->layers, d->text_len, d->text_dim, (double)d->eps);
-        if (d->extra_layers > 0)
-            fprintf(m, "  %-12s%d %s\n", "", d->extra_layers,
-                    d->kind == DIT_VACE  ? "VACE blocks"
-                    : d->kind == DIT_S2V ? "audio injectors"
-                                         : "face adapters");
-        break;
-    case PART_T5:
-        fprintf(m,
-                "vocabulary %" PRId64 ", width %" PRId64 ", attention %" PRId64 ", ffn %" PRId64
-                ", %d heads, %d layers, %d buckets\n",
-                t->vocab, t->dim, t->attn_dim, t->ffn_dim, t->heads, t->layers, t->buckets);
-        break;
-    default:
-        fprintf(m, "%" PRId64 " latent channels, width %" PRId64, v->z, v->base);
-        if (v->decoder_base != v->base)
-            fprintf(m, " and %" PRId64 " in the decoder", v->decoder_base);
-        fprintf(m, ", %d blocks per level, strides %" PRId64 " x %" PRId64 " x %" PRId64 "\n",
-                v->res_blocks, v->stride_t, v->stride, v->stride);
-        break;
-    }
-}
-
 /* Whether the part is whole; which tensors are not as they should be. */
-static status print_state(FILE *m, const struct checkpoint *c, enum part part, bool all)
+static status print_state(FILE *m, const struct checkpoint *c, const struct checkpoint_part *p,
+                          bool all)
 {
     char *text = NULL;
     size_t size = 0;
@@ -155,7 +97,7 @@ static status print_state(FILE *m, const struct checkpoint *c, enum part part, b
 
     if (full == NULL)
         return fail(ST_MEMORY, "no memory for a report");
-    st = compare_part(c, part, full);
+    st = compare_part(c, p, full);
     if (fclose(full) != 0)
         st = fail(ST_MEMORY, "no memory for a report");
     if (st == ST_OK) {
@@ -178,34 +120,34 @@ static status print_state(FILE *m, const struct checkpoint *c, enum part part, b
     return st;
 }
 
-static status print_part(FILE *m, struct checkpoint *c, enum part part, bool all)
+static status print_part(FILE *m, struct checkpoint *c, struct checkpoint_part *p, bool all)
 {
-    const struct tensorfile *f = &c->part[part];
-    char fingerprint[FINGERPRINT_BYTES], presets[256];
-    struct spec opened = { 0 };
-    status st = f->count > 0 ? ST_OK : part_open(c, part);
+    const struct tensorfile *f = &p->file;
+    char fingerprint[FINGERPRINT_BYTES], variants[256];
+    struct inventory opened = { 0 };
+    status st = f->count > 0 ? ST_OK : part_open(c, p);
 
-    fprintf(m, "\n%s\n", part_names[part]);
+    fprintf(m, "\n%s\n", p->row->name);
     if (st == ST_IO || st == ST_FORMAT) {
         fprintf(m, "  %-12s%s\n", "state", status_line());
         return ST_OK; // that it cannot be opened is what there is to say
     }
     if (st != ST_OK)
         return st;
-    TRY_OUT(list_opened(f, &opened));
-    TRY_OUT(spec_fingerprint(&opened, fingerprint));
-    TRY_OUT(match_presets(part, fingerprint, presets, sizeof(presets)));
+    TRY_OUT(inventory_of_file(&opened, f));
+    TRY_OUT(inventory_fingerprint(&opened, fingerprint));
+    TRY_OUT(match_variants(p->row, fingerprint, variants, sizeof(variants)));
     print_files(m, c, f);
     fprintf(m, "  %-12s%d, ", "tensors", f->count);
-    fprintf(m, "%s parameters, ", grouped(spec_parameters(&opened)));
+    fprintf(m, "%s parameters, ", grouped(inventory_parameters(&opened)));
     fprintf(m, "%s bytes\n", grouped((int64_t)f->total_bytes));
     print_dtypes(m, f);
-    if (c->prefix[part][0] != '\0')
-        fprintf(m, "  %-12s%s\n", "prefix", c->prefix[part]);
-    print_config(m, &c->config, part);
+    if (p->prefix[0] != '\0')
+        fprintf(m, "  %-12s%s\n", "prefix", p->prefix);
+    p->row->print(m, p->config);
     fprintf(m, "  %-12s%s, %s%s\n", "fingerprint", fingerprint,
-            presets[0] ? "the tensors of " : "of no released model", presets);
-    TRY_OUT(print_state(m, c, part, all));
+            variants[0] ? "the tensors of " : "of no released model", variants);
+    TRY_OUT(print_state(m, c, p, all));
     for (int i = 0; all && i < f->count; i++) {
         const struct file_tensor *t = &f->tensors[i];
 
@@ -214,8 +156,22 @@ static status print_part(FILE *m, struct checkpoint *c, enum part part, bool all
                 strcmp(t->name, t->file_name) != 0 ? t->file_name : "");
     }
 out:
-    spec_done(&opened);
+    inventory_done(&opened);
     return st;
+}
+
+static void print_tokenizer(FILE *m, struct checkpoint *c)
+{
+    const char *from = NULL;
+    char *bytes = NULL;
+    size_t size = 0;
+
+    fprintf(m, "\ntokenizer\n");
+    if (checkpoint_tokenizer(c, &bytes, &size, &from) != ST_OK)
+        fprintf(m, "  %-12s%s\n", "state", status_line());
+    else
+        fprintf(m, "  %-12s%s, %s bytes\n", "file", from, grouped((int64_t)size));
+    free(bytes);
 }
 
 status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors)
@@ -229,10 +185,10 @@ status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors)
         return fail(ST_MEMORY, "no memory for a report");
     fprintf(m, "%s: %s%s\n", c->path, c->layout,
             strcmp(c->layout, LAYOUT_FILE) == 0 ? "" : " layout");
-    for (int part = 0; part < PART_COUNT; part++)
-        TRY_OUT(print_part(m, c, (enum part)part, all_tensors));
-    fprintf(m, "\ntokenizer\n  %-12s%s\n", "file",
-            c->tokenizer ? c->tokenizer : "no spiece.model was found");
+    for (int i = 0; i < c->count; i++)
+        if (!c->parts[i].row->optional || checkpoint_has(c, c->parts[i].row))
+            TRY_OUT(print_part(m, c, &c->parts[i], all_tensors));
+    print_tokenizer(m, c);
 out:
     if (fclose(m) != 0 && st == ST_OK)
         st = fail(ST_MEMORY, "no memory for a report");

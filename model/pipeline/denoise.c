@@ -1,34 +1,85 @@
 #include "model/pipeline/denoise.h"
 
-#include "parallel/split.h"
-
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
-status denoise_begin(struct denoise *d, struct dit *m, struct arena *a, struct arena *scratch,
-                     const struct denoise_input *in)
+/* Which expert computes a step. */
+static int expert_at(const struct denoise_input *in, int experts, int step)
 {
-    const int cfg = m->mesh->size.cfg;
-    const int sides = in->guided ? 2 : 1;
-    struct tensor text[2] = { { 0 } };
+    return experts == 2 && in->schedule.timestep[step] < in->boundary ? 1 : 0;
+}
 
-    assert(in->guided || cfg == 1);
-    *d = (struct denoise){ .in = *in,
-                           .m = m,
-                           .dev = m->dev,
-                           .mesh = m->mesh,
-                           .scratch = scratch,
-                           .local_sides = sides / cfg };
-    for (int i = 0; i < d->local_sides; i++) {
-        const struct text_rows *t = &in->text[cfg == 2 ? m->mesh->cfg : i];
-        text[i] = tensor_of(t->data, DT_F32, t->rows, m->config.text_dim);
+/* The last step that an expert computes; -1 when it computes none. */
+static int last_step(const struct denoise_input *in, int experts, int expert)
+{
+    int step = in->schedule.steps - 1;
+
+    while (step >= 0 && expert_at(in, experts, step) != expert)
+        step--;
+    return step;
+}
+
+/* The rows of known latents that this rank has, onto the device. */
+static status take_clean(struct denoise *d, struct arena *a, struct tensor given)
+{
+    const struct latent_shape s = d->in.shape;
+    const struct spans *spans = &d->run[0].spans;
+    const int64_t tokens = given.dim[1] * (s.h / 2) * (s.w / 2), row = 4 * s.c;
+    const int64_t left = tokens - spans->latent_first;
+    const int64_t rows = left < 0 ? 0 : left < spans->latent_rows ? left : spans->latent_rows;
+    float *all = NULL;
+    status st;
+
+    if (given.dim[0] != s.c || given.dim[2] != s.h || given.dim[3] != s.w)
+        return fail(ST_USAGE, "known frames are %s; the latent has %lld channels of %lld x %lld",
+                    tensor_text(given), (long long)s.c, (long long)s.h, (long long)s.w);
+    TRY_OUT(arena_take(a, &d->clean, DT_F32, rows, row));
+    if (given.data == NULL || rows == 0)
+        goto out;
+    all = malloc(tensor_bytes(given));
+    if (all == NULL) {
+        st = fail(ST_MEMORY, "no host memory for %lld known frames", (long long)given.dim[1]);
+        goto out;
     }
-    TRY(dit_begin(&d->run, m, a, scratch, in->shape.t, in->shape.h / 2, in->shape.w / 2,
-                  in->schedule.steps, in->schedule.timestep, d->local_sides, text));
-    TRY(arena_take(a, &d->x, DT_F32, d->run.s_loc, 4 * in->shape.c));
-    TRY(arena_take(a, &d->v, DT_F32, sides, d->run.s_loc, 4 * in->shape.c));
-    return solver_init(&d->solver, &d->in.schedule, a, d->run.s_loc, 4 * in->shape.c);
+    tokens_from_latent(all, given.data, s.c, given.dim[1], s.h, s.w);
+    TRY_OUT(device_upload(d->dev, d->clean, all + spans->latent_first * row));
+out:
+    free(all);
+    return st;
+}
+
+status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
+                     struct arena *scratch, const struct denoise_input *in)
+{
+    const int cfg = dit[0]->mesh->size.cfg, branches = in->guided ? 2 : 1;
+    const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
+    struct dit_input input = { .f = in->shape.t,
+                               .h = in->shape.h / 2,
+                               .w = in->shape.w / 2,
+                               .steps = in->schedule.steps,
+                               .timestep = in->schedule.timestep,
+                               .branches = branches / cfg,
+                               .first_branch = cfg == 2 ? dit[0]->mesh->cfg : 0,
+                               .conditioning = in->conditioning };
+    int64_t rows;
+
+    assert((in->guided || cfg == 1) && experts >= 1 && experts <= EXPERTS_MAX);
+    *d = (struct denoise){ .in = *in,
+                           .dev = dit[0]->dev,
+                           .mesh = dit[0]->mesh,
+                           .scratch = scratch,
+                           .experts = experts,
+                           .local_branches = input.branches };
+    for (int i = 0; i < experts; i++) {
+        input.last_step = last_step(in, experts, i);
+        TRY(dit_begin(&d->run[i], dit[i], a, scratch, &input));
+    }
+    rows = d->run[0].spans.latent_rows;
+    TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
+    TRY(arena_take(a, &d->v, DT_F32, branches, rows, 4 * in->shape.c));
+    if (clean.ndim != 0)
+        TRY(take_clean(d, a, clean));
+    return solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c);
 }
 
 void denoise_end(struct denoise *d)
@@ -52,54 +103,69 @@ static status scatter(struct denoise *d, struct tensor dst, const float *latent)
         return fail(ST_MEMORY, "no host memory for a latent of %lld values",
                     (long long)latent_count(s));
     tokens_from_latent(tokens, latent, s.c, s.t, s.h, s.w);
-    TRY_OUT(device_upload(d->dev, dst, tokens + d->run.grid.first * row));
+    TRY_OUT(device_upload(d->dev, dst, tokens + d->run[0].spans.latent_first * row));
 out:
     free(tokens);
     return st;
 }
 
-/* Everybody's tokens of one tensor, as a whole latent in host memory of every rank that wants it
+/* All ranks' tokens of one tensor, as a whole latent in host memory of every rank that wants it
  * (latent not NULL). */
 static status gather(struct denoise *d, float *latent, struct tensor src)
 {
     const struct latent_shape s = d->in.shape;
+    const int64_t tokens = s.t * (s.h / 2) * (s.w / 2);
     const int ranks = d->mesh->all.size, seq = mesh_seq_size(d->mesh);
     const size_t mark = d->scratch->used;
     const size_t row_bytes = (size_t)(4 * s.c) * sizeof(float);
     struct transfer t = { 0 };
     struct tensor whole;
-    float *tokens = NULL;
+    float *all = NULL;
     size_t *offset = malloc(((size_t)ranks + 1) * sizeof(size_t));
     status st;
 
     if (offset == NULL)
         return fail(ST_MEMORY, "no host memory");
-    for (int r = 0; r <= ranks; r++) // the other side of guidance holds the same and sends nothing
-        offset[r] = (size_t)split_at(d->run.tokens, seq, r < seq ? r : seq) * row_bytes;
-    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, d->run.tokens, 4 * s.c));
+    for (int r = 0; r <= ranks; r++) { // the other CFG branch has the same tokens and sends nothing
+        struct spans spans = { .latent_first = tokens };
+
+        if (r < seq)
+            spans_of(&spans, &d->run[0].segments, seq, r);
+        offset[r] = (size_t)spans.latent_first * row_bytes;
+    }
+    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, tokens, 4 * s.c));
     TRY_OUT(group_all_gather(&d->mesh->all, &t, whole.data, offset, src.data));
     TRY_OUT(transfer_wait(&t));
     if (latent == NULL)
         goto out;
-    tokens = malloc(tensor_bytes(whole));
-    if (tokens == NULL) {
-        st = fail(ST_MEMORY, "no host memory for %lld tokens", (long long)d->run.tokens);
+    all = malloc(tensor_bytes(whole));
+    if (all == NULL) {
+        st = fail(ST_MEMORY, "no host memory for %lld tokens", (long long)tokens);
         goto out;
     }
-    TRY_OUT(device_download(d->dev, tokens, whole));
+    TRY_OUT(device_download(d->dev, all, whole));
     TRY_OUT(device_wait(d->dev));
-    latent_from_tokens(latent, tokens, s.c, s.t, s.h, s.w);
+    latent_from_tokens(latent, all, s.c, s.t, s.h, s.w);
 out:
-    free(tokens);
+    free(all);
     free(offset);
     arena_release(d->scratch, mark);
     return st;
 }
 
+/* Known frames stay as they are. */
+static status keep_clean(struct denoise *d)
+{
+    return d->clean.ndim == 0
+               ? ST_OK
+               : op_copy(d->dev, tensor_slice(d->x, 0, 0, d->clean.dim[0]), d->clean);
+}
+
 status denoise_start(struct denoise *d, const float *noise)
 {
     d->solver.step = 0;
-    return scatter(d, d->x, noise);
+    TRY(scatter(d, d->x, noise));
+    return keep_clean(d);
 }
 
 /* The solver's history in the order of denoise_state. */
@@ -121,23 +187,25 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
 status denoise_step(struct denoise *d)
 {
     const struct tensor none = { 0 };
-    const int step = d->solver.step;
+    const int step = d->solver.step, expert = expert_at(&d->in, d->experts, step);
+    struct dit_run *run = &d->run[expert];
     struct mesh *mesh = d->mesh;
 
-    if (mesh->size.cfg == 2) { // this rank's side into its place, then everybody has both
+    if (mesh->size.cfg == 2) { // this rank's branch into its place, then all-gather both
         const size_t bytes = tensor_bytes(d->x), offset[3] = { 0, bytes, 2 * bytes };
-        struct tensor mine = tensor_at(d->v, mesh->cfg);
+        struct tensor own = tensor_at(d->v, mesh->cfg);
         struct transfer t = { 0 };
 
-        TRY(dit_forward(&d->run, d->scratch, step, 0, mine, d->x));
-        TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, mine.data));
+        TRY(dit_forward(run, d->scratch, step, 0, own, d->x));
+        TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, own.data));
         TRY(transfer_wait(&t));
     } else {
-        for (int side = 0; side < d->local_sides; side++)
-            TRY(dit_forward(&d->run, d->scratch, step, side, tensor_at(d->v, side), d->x));
+        for (int branch = 0; branch < d->local_branches; branch++)
+            TRY(dit_forward(run, d->scratch, step, branch, tensor_at(d->v, branch), d->x));
     }
-    return solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
-                       d->in.guided ? tensor_at(d->v, 1) : none, d->in.guidance);
+    TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
+                    d->in.guided ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
+    return keep_clean(d);
 }
 
 status denoise_latent(struct denoise *d, float *latent)

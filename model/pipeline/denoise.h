@@ -1,10 +1,13 @@
 /* denoise.h - one latent from noise: transformer, guidance and solver, step by step, on the tokens
- * that this rank holds. The same code runs on the plan device to learn what it takes. */
+ * of this rank. One or two transformers (experts), each for its range of times. The same code runs
+ * on the plan device to compute its memory and work. */
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
 #include "model/sampling/schedule.h"
 #include "model/transformer/dit.h"
+
+#define EXPERTS_MAX 2
 
 /* The shape of a latent [c, t, h, w]; tokens are cells of 2 x 2. */
 struct latent_shape {
@@ -16,30 +19,27 @@ static inline int64_t latent_count(struct latent_shape s)
     return s.c * s.t * s.h * s.w;
 }
 
-/* Text as the encoder gave it: rows [rows, text_dim] f32, host memory of the owner. */
-struct text_rows {
-    int64_t rows;
-    float *data;
-};
-
 struct denoise_input {
     struct latent_shape shape;
-    struct schedule schedule; // borrowed arrays
-    float guidance;
-    bool guided;              // two sides; else `text[1]` is not looked at
-    struct text_rows text[2]; // conditional, unconditional; data may be NULL on a plan device
+    struct schedule schedule;    // borrowed arrays
+    bool guided;                 // two branches; else only cond is used
+    float guidance[EXPERTS_MAX]; // of each expert
+    float boundary;              // timesteps from here on are expert 0's, those below expert 1's
+    const struct conditioning *conditioning; // borrowed during denoise_begin
 };
 
 struct denoise {
     struct denoise_input in;
-    struct dit *m; // borrowed, as are the arenas
-    struct device *dev;
+    struct device *dev; // borrowed, as are mesh and arena
     struct mesh *mesh;
     struct arena *scratch;
-    struct dit_run run;
+    int experts;
+    struct dit_run run[EXPERTS_MAX];
     struct solver solver;
-    struct tensor x, v; // [s_loc, 4c]; [2 or 1, s_loc, 4c], f32
-    int local_sides;    // sides that this rank computes
+    struct tensor x;     // [n, 4c] f32: the n tokens of the latent that this rank has
+    struct tensor v;     // [2 or 1, n, 4c] f32
+    struct tensor clean; // [m, 4c] f32: the first m of them, which stay as they are; or none
+    int local_branches;  // those that this rank computes
 };
 
 /* What a run file keeps of a run: host arrays of latent shape, the owner's; on a plan device NULL.
@@ -50,13 +50,13 @@ struct denoise_state {
     int64_t step, order;
 };
 
-/* Takes what lives as long as the run from `a`. Local. */
-status denoise_begin(struct denoise *d, struct dit *m, struct arena *a, struct arena *scratch,
-                     const struct denoise_input *in);
+/* Memory that stays comes from `a`. dit: one or two, on the same mesh and device. Local. */
+status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
+                     struct arena *scratch, const struct denoise_input *in);
 void denoise_end(struct denoise *d);
 
 /* The starting point: a whole latent [c, t, h, w] in host memory of every rank, at step 0; or a
- * state, which goes on behind its last step. Latents are NULL on a plan device, here and below. */
+ * state, which continues after its last step. Latents are NULL on a plan device, here and below. */
 status denoise_start(struct denoise *d, const float *noise);
 status denoise_restore(struct denoise *d, const struct denoise_state *state);
 

@@ -1,19 +1,23 @@
 #include "model/pipeline/pipeline.h"
 
 #include "kernels/table.h"
-#include "model/text/tokenizer.h"
 #include "model/text/umt5.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 status pipeline_open(struct pipeline *p, struct world *world, struct device *dev,
-                     struct checkpoint *checkpoint, const struct plan_input *plans, int count)
+                     struct checkpoint *checkpoint, struct tokenizer *tokenizer,
+                     const struct plan_input *plans, int count)
 {
     status st = ST_OK;
 
-    *p =
-        (struct pipeline){ .world = world, .dev = dev, .checkpoint = checkpoint, .plan = plans[0] };
+    *p = (struct pipeline){ .world = world,
+                            .dev = dev,
+                            .checkpoint = checkpoint,
+                            .tokenizer = tokenizer,
+                            .plan = plans[0] };
     for (int i = 0; i < count && st == ST_OK; i++) {
         struct plan_rank one;
 
@@ -25,29 +29,51 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
     return mesh_open(&p->mesh, world, dev, plans[0].mesh);
 }
 
+static void close_dit(struct pipeline *p)
+{
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        dit_close(&p->dit[i]);
+    arena_done(&p->dit_weights);
+    p->experts = 0;
+    p->dit_complete = false;
+}
+
 void pipeline_close(struct pipeline *p)
 {
     if (p->vae_ready)
         vae_close(&p->vae);
-    if (p->dit_ready)
-        dit_close(&p->dit);
+    close_dit(p);
     arena_done(&p->vae_weights);
-    arena_done(&p->dit_weights);
     mesh_close(&p->mesh);
+    for (int i = 0; i < p->text_count; i++) {
+        free(p->texts[i].prompt);
+        free(p->texts[i].rows.data);
+    }
+    free(p->texts);
     *p = (struct pipeline){ 0 };
 }
 
+/* ---- the transformer: one expert or two, resident together ---- */
+
 static status load_dit(struct pipeline *p)
 {
+    static const struct part *const parts[EXPERTS_MAX] = { &part_dit, &part_dit_low };
     struct checkpoint *c = p->checkpoint;
 
-    if (p->dit_ready)
+    if (p->experts > 0)
         return ST_OK;
-    TRY(checkpoint_part(c, PART_DIT));
-    TRY(arena_init(&p->dit_weights, p->dev, "transformer", p->sizes.step.weights));
-    TRY(dit_open(&p->dit, &c->config.dit, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
-                 p->plan.fsdp, checkpoint_source(c, PART_DIT)));
-    p->dit_ready = true;
+    TRY(arena_init(&p->dit_weights, p->dev, "transformer",
+                   plan_stage(&p->sizes, STAGE_STEP)->weights));
+    for (int i = 0; i < EXPERTS_MAX; i++) {
+        const struct dit_config *config = model_config(&p->plan.model, parts[i]);
+
+        if (config == NULL)
+            continue;
+        TRY(checkpoint_part(c, parts[i]));
+        TRY(dit_open(&p->dit[p->experts], config, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
+                     p->plan.fsdp, checkpoint_source(c, parts[i])));
+        p->experts++;
+    }
     return ST_OK;
 }
 
@@ -55,12 +81,13 @@ static status load_dit(struct pipeline *p)
 static status complete_dit(struct pipeline *p, status st)
 {
     TRY(agree(p->world, st));
-    if (p->dit_whole)
+    if (p->dit_complete)
         return ST_OK;
     p->in_step = true;
-    TRY(dit_complete(&p->dit));
+    for (int i = 0; i < p->experts; i++)
+        TRY(dit_complete(&p->dit[i]));
     p->in_step = false;
-    p->dit_whole = true;
+    p->dit_complete = true;
     return ST_OK;
 }
 
@@ -69,68 +96,122 @@ status pipeline_load(struct pipeline *p)
     return complete_dit(p, load_dit(p));
 }
 
+/* ---- text ---- */
+
+status pipeline_tokenizer(struct tokenizer **t, struct checkpoint *c)
+{
+    const struct t5_config *t5;
+    const char *from = NULL;
+    char *bytes = NULL;
+    size_t size = 0;
+    status st;
+
+    *t = NULL;
+    TRY_OUT(checkpoint_tokenizer(c, &bytes, &size, &from));
+    TRY_OUT(tokenizer_open(t, bytes, size, from));
+    t5 = checkpoint_config(c, &part_t5);
+    if (t5 != NULL && tokenizer_pieces(*t) > t5->vocab)
+        st = fail(ST_FORMAT,
+                  "%s: the tokenizer has %lld pieces, but the text encoder a vocabulary of %lld: "
+                  "they belong to different models",
+                  from, (long long)tokenizer_pieces(*t), (long long)t5->vocab);
+out:
+    free(bytes);
+    if (st != ST_OK) {
+        tokenizer_close(*t);
+        *t = NULL;
+    }
+    return st;
+}
+
+static struct text_entry *find_text(const struct pipeline *p, const char *prompt)
+{
+    for (int i = 0; i < p->text_count; i++)
+        if (strcmp(p->texts[i].prompt, prompt) == 0)
+            return &p->texts[i];
+    return NULL;
+}
+
+struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt)
+{
+    const struct text_entry *e = find_text(p, prompt);
+
+    assert(e != NULL);
+    return e->rows;
+}
+
 /* Prompts as tokens, and the rows that the encoder makes of them. */
 struct texts {
     int count;
+    const char **prompt; // borrowed
     int *length, **ids;
-    float **rows;
+    float **rows; // owned by the entries of the pipeline once they are in them
 };
 
 static void texts_done(struct texts *t)
 {
     for (int i = 0; t->ids != NULL && i < t->count; i++)
         free(t->ids[i]);
+    for (int i = 0; t->rows != NULL && i < t->count; i++)
+        free(t->rows[i]);
+    free(t->prompt);
     free(t->ids);
     free(t->length);
-    free(t->rows); // the rows themselves are the caller's
+    free(t->rows);
     *t = (struct texts){ 0 };
 }
 
-/* Room for every prompt's tokens, and on rank 0 the tokens. */
-static status read_prompts(struct pipeline *p, struct texts *t, int count,
+/* Those of the prompts that are not encoded yet, each once, with memory for their tokens. */
+static status choose_texts(struct pipeline *p, struct texts *t, int count,
                            const char *const *prompts)
 {
-    const int max = (int)p->plan.config.dit.text_len;
-    struct checkpoint *c = p->checkpoint;
-    struct tokenizer *tokenizer = NULL;
-    status st = ST_OK;
+    const size_t n = (size_t)count, max = (size_t)model_dit(&p->plan.model)->text_len;
 
-    *t = (struct texts){ .count = count,
-                         .length = calloc((size_t)count, sizeof(int)),
-                         .ids = calloc((size_t)count, sizeof(int *)),
-                         .rows = calloc((size_t)count, sizeof(float *)) };
-    if (t->length == NULL || t->ids == NULL || t->rows == NULL)
+    *t = (struct texts){ .prompt = calloc(n, sizeof(*t->prompt)),
+                         .length = calloc(n, sizeof(*t->length)),
+                         .ids = calloc(n, sizeof(*t->ids)),
+                         .rows = calloc(n, sizeof(*t->rows)) };
+    if (t->prompt == NULL || t->length == NULL || t->ids == NULL || t->rows == NULL)
         return fail(ST_MEMORY, "no host memory for %d prompts", count);
-    TRY_OUT(checkpoint_part(c, PART_T5));
-    if (p->world->rank == 0)
-        TRY_OUT(tokenizer_open(&tokenizer, c->tokenizer));
     for (int i = 0; i < count; i++) {
-        t->ids[i] = calloc((size_t)max, sizeof(int));
-        if (t->ids[i] == NULL) {
-            st = fail(ST_MEMORY, "no host memory for %d tokens", max);
-            goto out;
-        }
-        if (tokenizer != NULL)
-            TRY_OUT(tokenizer_encode(tokenizer, prompts[i], max, t->ids[i], &t->length[i]));
-    }
-out:
-    tokenizer_close(tokenizer);
-    return st;
-}
+        int k = 0;
 
-/* Memory for the rows, whose lengths are known. */
-static status take_rows(struct pipeline *p, struct texts *t, struct text_rows *out)
-{
-    for (int i = 0; i < t->count; i++) {
-        t->rows[i] = malloc((size_t)t->length[i] * (size_t)p->plan.config.t5.dim * sizeof(float));
-        if (t->rows[i] == NULL)
-            return fail(ST_MEMORY, "no host memory for %d text rows", t->length[i]);
-        out[i] = (struct text_rows){ t->length[i], t->rows[i] };
+        while (k < t->count && strcmp(t->prompt[k], prompts[i]) != 0)
+            k++;
+        if (k < t->count || find_text(p, prompts[i]) != NULL)
+            continue;
+        t->prompt[t->count] = prompts[i];
+        t->ids[t->count] = calloc(max, sizeof(int));
+        if (t->ids[t->count++] == NULL)
+            return fail(ST_MEMORY, "no host memory for %zu tokens", max);
     }
     return ST_OK;
 }
 
-/* The rows of tokens that are here, on the device or with --t5_cpu on the host's cores. */
+static status tokenize(struct pipeline *p, struct texts *t)
+{
+    const int max = (int)model_dit(&p->plan.model)->text_len;
+
+    TRY(checkpoint_part(p->checkpoint, &part_t5));
+    for (int i = 0; i < t->count && p->world->rank == 0; i++)
+        TRY(tokenizer_encode(p->tokenizer, t->prompt[i], max, t->ids[i], &t->length[i]));
+    return ST_OK;
+}
+
+/* Memory for the rows, whose lengths are known. */
+static status take_rows(struct pipeline *p, struct texts *t)
+{
+    const size_t row = (size_t)model_dit(&p->plan.model)->text_dim * sizeof(float);
+
+    for (int i = 0; i < t->count; i++) {
+        t->rows[i] = malloc((size_t)t->length[i] * row);
+        if (t->rows[i] == NULL)
+            return fail(ST_MEMORY, "no host memory for %d text rows", t->length[i]);
+    }
+    return ST_OK;
+}
+
+/* The rows of the tokens, on the device or with --t5_cpu on the host's cores. */
 static status encode(struct pipeline *p, struct texts *t, struct group *g)
 {
     struct checkpoint *c = p->checkpoint;
@@ -144,10 +225,10 @@ static status encode(struct pipeline *p, struct texts *t, struct group *g)
         dev = &host;
         TRY_OUT(device_open_cpu(&host, p->plan.threads, &table, table.workspace));
     }
-    TRY_OUT(arena_init(&a, dev, "text", p->sizes.text.scratch));
-    TRY_OUT(umt5_encode(&c->config.t5, dev, &a, p->plan.cdt, checkpoint_source(c, PART_T5),
-                        p->plan.t5_stored, g, t->count, (const int *const *)t->ids, t->length,
-                        t->rows));
+    TRY_OUT(arena_init(&a, dev, "text", plan_stage(&p->sizes, STAGE_TEXT)->scratch));
+    TRY_OUT(umt5_encode(model_t5(&p->plan.model), dev, &a, p->plan.cdt,
+                        checkpoint_source(c, &part_t5), p->plan.t5_stored, g, t->count,
+                        (const int *const *)t->ids, t->length, t->rows));
     TRY_OUT(device_wait(dev));
 out:
     arena_done(&a);
@@ -155,98 +236,100 @@ out:
     return st;
 }
 
-/* Rank 0 encodes, the others get its rows later. */
-static status text_alone(struct pipeline *p, int count, const char *const *prompts,
-                         struct text_rows *out)
+/* Rank 0 encodes while the others load the transformer, then all get its rows. */
+static status encode_alone(struct pipeline *p, struct texts *t)
 {
-    struct texts t = { 0 };
+    const size_t row = (size_t)model_dit(&p->plan.model)->text_dim * sizeof(float);
+    const bool first = p->world->rank == 0;
     status st = ST_OK;
 
-    if (p->world->rank == 0) {
-        st = read_prompts(p, &t, count, prompts);
-        if (st == ST_OK)
-            st = take_rows(p, &t, out);
-        if (st == ST_OK)
-            st = encode(p, &t, NULL);
-        texts_done(&t);
-    }
-    return st;
+    if (first)
+        st = tokenize(p, t);
+    if (first && st == ST_OK)
+        st = take_rows(p, t);
+    if (first && st == ST_OK)
+        st = encode(p, t, NULL);
+    if (st == ST_OK)
+        st = load_dit(p);
+    TRY(complete_dit(p, st));
+    world_broadcast(p->world, t->length, (size_t)t->count * sizeof(int), 0);
+    TRY(agree(p->world, first ? ST_OK : take_rows(p, t)));
+    for (int i = 0; i < t->count; i++)
+        world_broadcast(p->world, t->rows[i], (size_t)t->length[i] * row, 0);
+    return ST_OK;
 }
 
-/* All ranks encode rank 0's tokens, with weights that are spread over them. */
-static status text_together(struct pipeline *p, int count, const char *const *prompts,
-                            struct text_rows *out)
+/* All ranks encode rank 0's tokens, with weights that are sharded over them. */
+static status encode_together(struct pipeline *p, struct texts *t)
 {
-    const size_t most = (size_t)p->plan.config.dit.text_len * sizeof(int);
+    const size_t most = (size_t)model_dit(&p->plan.model)->text_len * sizeof(int);
+
+    TRY(agree(p->world, tokenize(p, t)));
+    world_broadcast(p->world, t->length, (size_t)t->count * sizeof(int), 0);
+    for (int i = 0; i < t->count; i++)
+        world_broadcast(p->world, t->ids[i], most, 0);
+    TRY(agree(p->world, take_rows(p, t)));
+    p->in_step = true;
+    TRY(encode(p, t, &p->mesh.all));
+    p->in_step = false;
+    return pipeline_load(p);
+}
+
+/* The rows into the pipeline's entries. Local. */
+static status keep_texts(struct pipeline *p, struct texts *t)
+{
+    const int64_t width = model_dit(&p->plan.model)->text_dim;
+    const size_t count = (size_t)(p->text_count + t->count);
+    struct text_entry *more = realloc(p->texts, (count + 1) * sizeof(*more));
+
+    if (more == NULL)
+        return fail(ST_MEMORY, "no host memory for %zu texts", count);
+    p->texts = more;
+    for (int i = 0; i < t->count; i++) {
+        struct text_entry e = { strdup(t->prompt[i]),
+                                tensor_of(t->rows[i], DT_F32, t->length[i], width) };
+
+        if (e.prompt == NULL)
+            return fail(ST_MEMORY, "no host memory for a prompt");
+        t->rows[i] = NULL;
+        p->texts[p->text_count++] = e;
+    }
+    return ST_OK;
+}
+
+status pipeline_text(struct pipeline *p, int count, const char *const *prompts)
+{
+    const bool together = p->plan.t5_fsdp && p->world->size > 1;
     struct texts t = { 0 };
     status st;
 
-    TRY_OUT(agree(p->world, read_prompts(p, &t, count, prompts)));
-    world_broadcast(p->world, t.length, (size_t)count * sizeof(int), 0);
-    for (int i = 0; i < count; i++)
-        world_broadcast(p->world, t.ids[i], most, 0);
-    TRY_OUT(agree(p->world, take_rows(p, &t, out)));
-    p->in_step = true;
-    TRY_OUT(encode(p, &t, &p->mesh.all));
-    p->in_step = false;
+    TRY_OUT(agree(p->world, choose_texts(p, &t, count, prompts)));
+    if (t.count == 0)
+        goto out;
+    TRY_OUT(together ? encode_together(p, &t) : encode_alone(p, &t));
+    TRY_OUT(agree(p->world, keep_texts(p, &t)));
 out:
     texts_done(&t);
     return st;
 }
 
-/* Rank 0's rows to everybody. */
-static status share_rows(struct pipeline *p, int count, struct text_rows *out)
-{
-    const size_t width = (size_t)p->plan.config.dit.text_dim * sizeof(float);
-    struct world *w = p->world;
-    status st = ST_OK;
-
-    for (int i = 0; i < count; i++) {
-        world_broadcast(w, &out[i].rows, sizeof(out[i].rows), 0);
-        if (w->rank != 0) {
-            out[i].data = malloc((size_t)out[i].rows * width);
-            if (out[i].data == NULL)
-                st = fail(ST_MEMORY, "no host memory for %lld text rows", (long long)out[i].rows);
-        }
-    }
-    TRY(agree(w, st));
-    for (int i = 0; i < count; i++)
-        world_broadcast(w, out[i].data, (size_t)out[i].rows * width, 0);
-    return ST_OK;
-}
-
-status pipeline_text(struct pipeline *p, int count, const char *const *prompts,
-                     struct text_rows *out)
-{
-    const bool together = p->plan.t5_fsdp && p->world->size > 1;
-    status st;
-
-    for (int i = 0; i < count; i++)
-        out[i] = (struct text_rows){ 0 };
-    if (together) {
-        TRY(text_together(p, count, prompts, out));
-        return pipeline_load(p);
-    }
-    st = text_alone(p, count, prompts, out);
-    if (st == ST_OK)
-        st = load_dit(p);
-    TRY(complete_dit(p, st));
-    return share_rows(p, count, out);
-}
+/* ---- the stages of a run ---- */
 
 status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
                         const struct denoise_state *state, struct step_watch watch, float *latent)
 {
+    const struct plan_stage *sizes = plan_stage(&p->sizes, STAGE_STEP);
     struct arena run = { 0 }, scratch = { 0 };
+    struct dit *experts[EXPERTS_MAX] = { &p->dit[0], &p->dit[1] };
     struct denoise d = { 0 };
     status st;
 
     TRY(pipeline_load(p));
-    st = arena_init(&run, p->dev, "run", p->sizes.step.run);
+    st = arena_init(&run, p->dev, "run", sizes->run);
     if (st == ST_OK)
-        st = arena_init(&scratch, p->dev, "step", p->sizes.step.scratch);
+        st = arena_init(&scratch, p->dev, "step", sizes->scratch);
     if (st == ST_OK)
-        st = denoise_begin(&d, &p->dit, &run, &scratch, in);
+        st = denoise_begin(&d, experts, p->experts, &run, &scratch, in);
     if (st == ST_OK)
         st = state != NULL ? denoise_restore(&d, state) : denoise_start(&d, noise);
     TRY_OUT(agree(p->world, st));
@@ -269,11 +352,8 @@ out:
 
 void pipeline_offload(struct pipeline *p)
 {
-    if (p->plan.keep_models || !p->dit_ready)
-        return;
-    dit_close(&p->dit);
-    arena_done(&p->dit_weights);
-    p->dit_ready = p->dit_whole = false;
+    if (!p->plan.keep_models)
+        close_dit(p);
 }
 
 static status load_vae(struct pipeline *p)
@@ -282,10 +362,10 @@ static status load_vae(struct pipeline *p)
 
     if (p->vae_ready)
         return ST_OK;
-    TRY(checkpoint_part(c, PART_VAE));
-    TRY(arena_init(&p->vae_weights, p->dev, "vae", p->sizes.decode.weights));
-    TRY(vae_open(&p->vae, &c->config.vae, &p->mesh.all, p->dev, &p->vae_weights, p->plan.vae_dtype,
-                 false, true, checkpoint_source(c, PART_VAE)));
+    TRY(checkpoint_part(c, &part_vae));
+    TRY(arena_init(&p->vae_weights, p->dev, "vae", plan_stage(&p->sizes, STAGE_DECODE)->weights));
+    TRY(vae_open(&p->vae, model_vae(&p->plan.model), &p->mesh.all, p->dev, &p->vae_weights,
+                 p->plan.vae_dtype, false, true, checkpoint_source(c, &part_vae)));
     p->vae_ready = true;
     return ST_OK;
 }
@@ -315,7 +395,7 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
     if (st == ST_OK)
         st = load_vae(p);
     if (st == ST_OK)
-        st = arena_init(&scratch, p->dev, "decode", p->sizes.decode.scratch);
+        st = arena_init(&scratch, p->dev, "decode", plan_stage(&p->sizes, STAGE_DECODE)->scratch);
     TRY_OUT(agree(p->world, st));
     p->in_step = true;
     TRY_OUT(vae_decode(&p->vae, &scratch, last, shape.t, shape.h, shape.w, tiling, sink, NULL));

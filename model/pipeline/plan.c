@@ -3,7 +3,9 @@
 #include "kernels/table.h"
 #include "model/text/umt5.h"
 
+#include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void tally(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
@@ -22,12 +24,12 @@ static void tally(struct plan_stage *s, const struct device *dev, const struct m
 /* A stage begins: remember the counters, so that tally() leaves the differences. */
 static void start(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
-    *s = (struct plan_stage){ 0 };
+    *s = (struct plan_stage){ .name = s->name };
     tally(s, dev, m);
 }
 
-static status nothing(void *payload, const char *name, int64_t first, int64_t count, enum dtype dt,
-                      void *dst)
+static status nothing(void *payload, const struct weight_spec *spec, const char *name,
+                      int64_t first, int64_t count, void *dst)
 {
     return ST_OK;
 }
@@ -39,9 +41,19 @@ static status no_frames(void *payload, const uint8_t *rgb, int64_t count, int64_
 
 static const struct weight_source no_source = { .read = nothing };
 
-static status plan_text(const struct plan_input *in, struct device *dev, struct mesh *m,
-                        struct plan_stage *stage)
+static struct plan_stage *add_stage(struct plan_rank *p, const char *name)
 {
+    struct plan_stage *s = &p->stage[p->count++];
+
+    assert(p->count <= PLAN_STAGES_MAX);
+    *s = (struct plan_stage){ .name = name };
+    return s;
+}
+
+static status plan_text(const struct plan_input *in, struct device *dev, struct mesh *m,
+                        struct plan_rank *out)
+{
+    struct plan_stage *stage = add_stage(out, STAGE_TEXT);
     struct arena a = { 0 };
     int *length = calloc((size_t)in->prompts, sizeof(*length));
     status st = ST_OK;
@@ -52,7 +64,7 @@ static status plan_text(const struct plan_input *in, struct device *dev, struct 
         length[i] = in->text_rows;
     start(stage, dev, m);
     TRY_OUT(arena_init(&a, dev, "text", 0));
-    TRY_OUT(umt5_encode(&in->config.t5, dev, &a, in->cdt, no_source, in->t5_stored,
+    TRY_OUT(umt5_encode(model_t5(&in->model), dev, &a, in->cdt, no_source, in->t5_stored,
                         in->t5_fsdp ? &m->all : NULL, in->prompts, NULL, length, NULL));
     tally(stage, dev, m);
     stage->scratch = a.peak;
@@ -65,40 +77,52 @@ out:
 static status plan_denoise(const struct plan_input *in, struct device *dev, struct mesh *m,
                            struct plan_rank *out)
 {
+    static const struct part *const parts[EXPERTS_MAX] = { &part_dit, &part_dit_low };
+    struct plan_stage *begin = add_stage(out, STAGE_BEGIN), *step = add_stage(out, STAGE_STEP);
     struct arena weights = { 0 }, run = { 0 }, scratch = { 0 };
-    struct dit dit = { 0 };
+    struct dit dit[EXPERTS_MAX] = { { .stacks = 0 } }, *open[EXPERTS_MAX];
     struct denoise d = { 0 };
     struct denoise_state state = { 0 };
     struct denoise_input input = { .shape = in->latent,
-                                   .guidance = 5,
+                                   .guidance = { 5, 5 },
                                    .guided = in->guided,
-                                   .text = { { in->text_rows, NULL }, { in->text_rows, NULL } } };
+                                   .conditioning = &in->conditioning };
+    int experts = 0;
     status st;
 
     TRY_OUT(schedule_init(&input.schedule, SOLVER_UNIPC, in->steps, 5));
     TRY_OUT(arena_init(&weights, dev, "transformer", 0));
     TRY_OUT(arena_init(&run, dev, "run", 0));
     TRY_OUT(arena_init(&scratch, dev, "step", 0));
-    TRY_OUT(dit_open(&dit, &in->config.dit, m, dev, &weights, in->cdt, in->fsdp, no_source));
-    TRY_OUT(dit_complete(&dit));
-    start(&out->load, dev, m);
-    TRY_OUT(denoise_begin(&d, &dit, &run, &scratch, &input));
-    tally(&out->load, dev, m);
-    start(&out->step, dev, m);
+    for (int i = 0; i < EXPERTS_MAX; i++) {
+        const struct dit_config *config = model_config(&in->model, parts[i]);
+
+        if (config == NULL)
+            continue;
+        TRY_OUT(dit_open(&dit[experts], config, m, dev, &weights, in->cdt, in->fsdp, no_source));
+        TRY_OUT(dit_complete(&dit[experts]));
+        open[experts] = &dit[experts];
+        experts++;
+    }
+    start(begin, dev, m);
+    TRY_OUT(denoise_begin(&d, open, experts, &run, &scratch, &input));
+    tally(begin, dev, m);
+    start(step, dev, m);
     TRY_OUT(denoise_start(&d, NULL));
-    TRY_OUT(denoise_step(&d)); // the first one also makes the text's keys and values
+    TRY_OUT(denoise_step(&d)); // the first one also computes the text's keys and values
     if (in->steps > 1) {
-        start(&out->step, dev, m);
+        start(step, dev, m);
         TRY_OUT(denoise_step(&d));
     }
-    tally(&out->step, dev, m);
+    tally(step, dev, m);
     TRY_OUT(denoise_save(&d, &state));
-    out->step.weights = weights.peak;
-    out->step.run = run.peak;
-    out->step.scratch = scratch.peak;
+    step->weights = weights.peak;
+    step->run = run.peak;
+    step->scratch = scratch.peak;
 out:
     denoise_end(&d);
-    dit_close(&dit);
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        dit_close(&dit[i]);
     arena_done(&scratch);
     arena_done(&run);
     arena_done(&weights);
@@ -107,8 +131,9 @@ out:
 }
 
 static status plan_decode(const struct plan_input *in, struct device *dev, struct mesh *m,
-                          struct plan_stage *stage)
+                          struct plan_rank *out)
 {
+    struct plan_stage *stage = add_stage(out, STAGE_DECODE);
     const struct latent_shape s = in->latent;
     struct arena weights = { 0 }, scratch = { 0 };
     struct vae vae = { 0 };
@@ -116,8 +141,8 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
 
     TRY_OUT(arena_init(&weights, dev, "vae", 0));
     TRY_OUT(arena_init(&scratch, dev, "decode", 0));
-    TRY_OUT(vae_open(&vae, &in->config.vae, &m->all, dev, &weights, in->vae_dtype, false, true,
-                     no_source));
+    TRY_OUT(vae_open(&vae, model_vae(&in->model), &m->all, dev, &weights, in->vae_dtype, false,
+                     true, no_source));
     start(stage, dev, m);
     TRY_OUT(vae_decode(&vae, &scratch, NULL, s.t, s.h, s.w, in->tiling,
                        (struct frame_sink){ no_frames, NULL }, NULL));
@@ -131,20 +156,55 @@ out:
     return st;
 }
 
+/* ---- the stages ---- */
+
+static bool encodes_text(const struct plan_input *in, int rank)
+{
+    return (rank == 0 || in->t5_fsdp) && in->prompts > 0;
+}
+
+static bool decodes(const struct plan_input *in, int rank)
+{
+    return in->decode;
+}
+
+/* In the order of the run. A row's function adds one stage or more. */
+static const struct {
+    bool (*applies)(const struct plan_input *in, int rank); // NULL: always
+    status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
+                  struct plan_rank *out);
+} rows[] = {
+    { encodes_text, plan_text },
+    { NULL, plan_denoise },
+    { decodes, plan_decode },
+};
+
+const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
+{
+    static const struct plan_stage none;
+
+    for (int i = 0; i < p->count; i++)
+        if (strcmp(p->stage[i].name, name) == 0)
+            return &p->stage[i];
+    return &none;
+}
+
 /* Host memory that grows with the request: what pipeline.c and denoise.c allocate beside arenas. */
 static size_t host_bytes(const struct plan_input *in, int rank)
 {
+    const struct vae_config *vae = model_vae(&in->model);
     const size_t latent = (size_t)latent_count(in->latent) * sizeof(float);
-    const size_t frame =
-        (size_t)(in->latent.h * in->config.vae.stride * in->latent.w * in->config.vae.stride * 3);
-    const int64_t frames = 1 + (in->latent.t - 1) * in->config.vae.stride_t;
+    const size_t frame = (size_t)(in->latent.h * vae->stride * in->latent.w * vae->stride * 3);
+    const int64_t frames = 1 + (in->latent.t - 1) * vae->stride_t;
     size_t bytes = 7 * latent; // noise, latent, its tokens, and the state for the run file
 
-    bytes += (size_t)in->prompts * (size_t)in->text_rows * (size_t)in->config.dit.text_dim *
+    bytes += (size_t)in->prompts * (size_t)in->text_rows * (size_t)model_dit(&in->model)->text_dim *
              sizeof(float);
-    bytes += in->gpu ? loader_bytes(in->threads) : 4 << 20; // weights on their way in
+    for (int i = 0; i < in->conditioning.count; i++)
+        bytes += tensor_bytes(in->conditioning.array[i].value);
+    bytes += in->gpu ? loader_bytes(in->threads) : 4 << 20; // buffers that weights are read into
     bytes += in->gpu ? DEVICE_CUDA_HOST : 0;
-    if (rank == 0) // on their way into the file, and what x264 keeps of the last 80
+    if (rank == 0) // frames being encoded, and what x264 keeps of the last 80
         bytes += (16 + (size_t)(frames < 80 ? frames : 80) * 5 / 4) * frame;
     return bytes;
 }
@@ -154,12 +214,30 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* The largest sum that is allocated at once. Models that stay are loaded after the text stage,
+ * which loads none that does. */
+static size_t device_bytes(const struct plan_input *in, const struct plan_rank *p)
+{
+    size_t kept = 0, most = 0;
+
+    for (int i = 0; i < p->count && in->keep_models; i++)
+        kept += p->stage[i].weights;
+    for (int i = 0; i < p->count; i++) {
+        const struct plan_stage *s = &p->stage[i];
+        const bool text = strcmp(s->name, STAGE_TEXT) == 0;
+
+        if (text && in->t5_cpu)
+            continue;
+        most = larger(most, s->run + s->scratch + (text || !in->keep_models ? s->weights : kept));
+    }
+    return most;
+}
+
 status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
 {
     struct device dev = { 0 };
     struct world world;
     struct mesh mesh = { 0 };
-    size_t text, step, decode;
     status st;
 
     *out = (struct plan_rank){ .workspace = in->table->workspace };
@@ -168,27 +246,16 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
                     "a latent of %lld x %lld has no 2 x 2 cells; sizes in pixels must be "
                     "multiples of %lld",
                     (long long)in->latent.w, (long long)in->latent.h,
-                    (long long)(2 * in->config.vae.stride));
+                    (long long)(2 * model_vae(&in->model)->stride));
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
-    if ((rank == 0 || in->t5_fsdp) && in->prompts > 0)
-        TRY_OUT(plan_text(in, &dev, &mesh, &out->text));
-    TRY_OUT(plan_denoise(in, &dev, &mesh, out));
-    if (in->decode)
-        TRY_OUT(plan_decode(in, &dev, &mesh, &out->decode));
-    text = in->t5_cpu ? 0 : out->text.scratch;
-    step = out->step.weights + out->step.run + out->step.scratch;
-    decode = out->decode.weights + out->decode.scratch;
-    if (in->keep_models) // both models stay; the other stage's scratch does not
-        out->device =
-            larger(text, out->step.weights + out->decode.weights +
-                             larger(out->step.run + out->step.scratch, out->decode.scratch));
-    else
-        out->device = larger(text, larger(step, decode));
-    out->device += out->workspace;
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (rows[i].applies == NULL || rows[i].applies(in, rank))
+            TRY_OUT(rows[i].run(in, &dev, &mesh, out));
+    out->device = device_bytes(in, out) + out->workspace;
     out->beside = in->gpu ? DEVICE_CUDA_BESIDE : 0;
-    out->host = host_bytes(in, rank) + (in->t5_cpu ? out->text.scratch : 0);
+    out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);
 out:
     mesh_close(&mesh);
     device_close(&dev);
@@ -207,10 +274,15 @@ static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
 
 void plan_cover(struct plan_rank *all, const struct plan_rank *one)
 {
-    cover_stage(&all->text, &one->text);
-    cover_stage(&all->load, &one->load);
-    cover_stage(&all->step, &one->step);
-    cover_stage(&all->decode, &one->decode);
+    for (int i = 0; i < one->count; i++) {
+        int k = 0;
+
+        while (k < all->count && strcmp(all->stage[k].name, one->stage[i].name) != 0)
+            k++;
+        if (k == all->count)
+            add_stage(all, one->stage[i].name);
+        cover_stage(&all->stage[k], &one->stage[i]);
+    }
     all->workspace = larger(all->workspace, one->workspace);
     all->device = larger(all->device, one->device);
     all->beside = larger(all->beside, one->beside);

@@ -1,8 +1,9 @@
-/* Mersenne Twister with the vector Box-Muller of PyTorch's AVX2 kernel (float polynomials,
- * reproduced with their fused multiply-adds).
+/* Mersenne Twister and the vector Box-Muller of PyTorch's AVX2 kernel (float polynomials with the
+ * same fused multiply-adds).
  *
  * Sources: Matsumoto and Nishimura 1998; Cephes' single precision logf, sinf and cosf by
- * S. Moshier; the order of draws as described in wan-sampling, section 5. */
+ * S. Moshier; order of draws: PyTorch, normal_fill in
+ * aten/src/ATen/native/cpu/DistributionTemplates.h. */
 #include "model/sampling/noise.h"
 
 #include "runtime/half.h"
@@ -67,7 +68,7 @@ static double uniform_double(struct twister *t)
     return (double)((high << 32 | low) & 0x1fffffffffffffu) * 0x1p-53;
 }
 
-/* ---- the vector path's elementary functions; x > 0 in log, 0 <= x <= 2 pi in sin and cos ---- */
+/* ---- elementary functions of the vector code; x > 0 in log, 0 <= x <= 2 pi in sin and cos ---- */
 
 static float log_poly(float x)
 {
@@ -118,7 +119,7 @@ static void sincos_poly(float *sine, float *cosine, float x)
         *cosine = -*cosine;
 }
 
-/* 16 uniforms become 16 normals: pair j is (d[j], d[j + 8]). */
+/* 16 uniform numbers become 16 normal ones, in place; pair j is (d[j], d[j + 8]). */
 static void normals16(float *d)
 {
     for (int j = 0; j < 8; j++) {
@@ -158,7 +159,7 @@ void noise_cpu(float *out, int64_t n, uint64_t seed)
         out[i] = uniform_float(&t);
     for (int64_t i = 0; i + 16 <= n; i += 16)
         normals16(out + i);
-    if (n % 16 != 0) { // the last 16 are drawn again, over normals and uniforms alike
+    if (n % 16 != 0) { // the last 16 are drawn again
         for (int64_t i = n - 16; i < n; i++)
             out[i] = uniform_float(&t);
         normals16(out + n - 16);

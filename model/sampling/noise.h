@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* torch.randn(n) of a CPU generator with this seed (its vector path, n >= 16; the scalar path
- * below). */
+/* torch.randn(n) of a CPU generator with this seed: its vector code for n >= 16, else its scalar
+ * code. */
 void noise_cpu(float *out, int64_t n, uint64_t seed);
 
 /* torch.randn(n, device="cuda") of a fresh generator, on a GPU of `sms` multiprocessors of 2,048

@@ -1,9 +1,11 @@
-/* Philox 4x32-10 as cuRAND counts it, and cuRAND's Box-Muller in the arithmetic of an NVIDIA GPU.
+/* Philox 4x32-10 with cuRAND's counter, and cuRAND's Box-Muller with the arithmetic of an NVIDIA
+ * GPU.
  *
- * Logarithm, root and products are IEEE operations, in the order in which nvcc compiles them. Sine
- * and cosine are the GPU's own, MUFU.SIN and MUFU.COS: 64 parabolas to the quarter turn in fixed
- * point, whose squarer drops low bits. All this equals an H200, bit for bit, for each of the 2^32
- * inputs of either; tests/golden/read_sine.cu reads the parabolas off a GPU and compares.
+ * Logarithm, square root and products are IEEE operations, in the order in which nvcc compiles
+ * them. Sine and cosine are the GPU instructions MUFU.SIN and MUFU.COS: 64 parabolas per quarter
+ * turn in fixed point, with a squarer that drops low bits. The results equal those of an H200 bit
+ * for bit, for each of the 2^32 inputs of both; tests/golden/read_sine.cu measures the parabolas on
+ * a GPU and compares.
  *
  * Sources: Salmon et al. 2011; Oberman and Siu 2005 for the interpolator; envytools' description of
  * the same unit in the first GPUs that had it. */
@@ -46,7 +48,7 @@ static float gpu_log(float x)
     return fmaf((float)(int32_t)e * 0x1p-23f, 0.693147182f, y);
 }
 
-/* The nearest float between d and 0. */
+/* d rounded to float toward zero. */
 static float toward_zero(double d)
 {
     uint64_t bits;
@@ -57,7 +59,7 @@ static float toward_zero(double d)
     return (float)d;
 }
 
-/* Of each parabola of the first quarter: its beginning in units of 2^-26, slope, curvature. */
+/* For each parabola of the first quarter: start value in units of 2^-26, slope, curvature. */
 static const int32_t sine_table[64][3] = {
     { 0, 25737, -14 },          { 1646926, 25730, -48 },    { 3292872, 25706, -76 },
     { 4936828, 25668, -110 },   { 6577812, 25613, -137 },   { 8214836, 25544, -171 },
@@ -83,10 +85,10 @@ static const int32_t sine_table[64][3] = {
     { 67088652, 632, -1265 },
 };
 
-/* sin of `angle`, in units of 2^-25 of a turn. */
+/* sin of `angle`, given in units of 2^-25 turns. */
 static float gpu_sine(uint32_t angle)
 {
-    const uint32_t a = angle >> 23 & 1 ? ~angle : angle; // odd quarters run backwards
+    const uint32_t a = angle >> 23 & 1 ? ~angle : angle; // odd quarters are mirrored
     const int32_t *p = sine_table[a >> 17 & 63];
     const int64_t x = a & 0x1ffff;
     int64_t square = 0;
@@ -105,7 +107,7 @@ static float gpu_radius(uint32_t x)
     return sqrtf(-2 * gpu_log(fmaf((float)x, STEP, STEP / 2)));
 }
 
-/* y * 2^-32 of a turn, by way of radians. */
+/* y * 2^-32 turns, computed through radians as the GPU does. */
 static uint32_t gpu_angle(uint32_t y)
 {
     const float turn = STEP * 6.2831855f, v = fmaf((float)y, turn, turn / 2);

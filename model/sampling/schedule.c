@@ -1,5 +1,5 @@
-/* The sigma lists, in the precision and order of operations of their sources: numpy doubles for the
- * official solvers, float tensors for euler. Timesteps near an integer depend on it. */
+/* The sigma lists, with the precision and order of operations of their sources: numpy doubles for
+ * the official solvers, float tensors for euler. Timesteps near an integer depend on both. */
 #include "model/sampling/schedule.h"
 
 #include <math.h>
@@ -24,7 +24,7 @@ const char *solver_name(enum solver_kind kind)
     return names[kind];
 }
 
-/* Of an even walk from `start` to 0 in `steps` steps, shifted: step i. */
+/* Element i of `steps` equal steps from `start` to 0, shifted. */
 static double sigma_double(double start, int steps, int i, double shift)
 {
     const double stride = (0.0 - start) / steps;
@@ -33,7 +33,7 @@ static double sigma_double(double start, int steps, int i, double shift)
     return shift * x / (1 + (shift - 1) * x);
 }
 
-/* The same in floats from 1: the half nearer to the end is counted from there. */
+/* The same in floats from 1. As in torch.linspace, the second half is computed from the end. */
 static float sigma_float(int steps, int i, double shift)
 {
     const float stride = -1.0f / (float)steps;
@@ -56,7 +56,7 @@ status schedule_init(struct schedule *s, enum solver_kind kind, int steps, doubl
     s->timestep = malloc((size_t)steps * sizeof(*s->timestep));
     if (s->sigma == NULL || s->timestep == NULL) {
         schedule_done(s);
-        return fail(ST_MEMORY, "no memory for a schedule of %d steps", steps);
+        return fail(ST_MEMORY, "cannot allocate memory for a schedule of %d steps", steps);
     }
     for (int i = 0; i < steps; i++) {
         if (kind == SOLVER_EULER) {

@@ -1,12 +1,13 @@
-/* One step of each solver, as weighted sums of whole latents. The weights are made on the host: the
- * scalars in f32 where the official code has f32 tensors of no axes, whose cancellations are part
- * of the result; only the last products, which join terms that it adds one by one, in double. */
+/* One step of each solver, as weighted sums of latents. The weights are computed on the host: in
+ * f32 where the official code has f32 scalar tensors, because their cancellation errors are part of
+ * the result; in double only for the final products, which combine terms that the official code
+ * adds one by one. */
 #include "model/sampling/schedule.h"
 
 #include <assert.h>
 #include <math.h>
 
-/* f32 functions rounded from double, as nearly as a math library can be told to be right. */
+/* f32 functions computed in double and rounded: correctly rounded in almost all cases. */
 static float log_f32(float x)
 {
     return (float)log(x);
@@ -65,27 +66,27 @@ static void shift_history(struct solver *s)
     s->next = oldest;
 }
 
-/* What predictor and corrector have in common: the way from level s to level t. */
-struct way {
+/* Shared by predictor and corrector: the coefficients of a step from level s to level t. */
+struct step_coef {
     float ratio;   // sigma_t / sigma_s
     float hh;      // minus the step in lambda
     float e;       // e^hh - 1, which is also B(h)
     float alpha_e; // alpha_t (e^hh - 1)
 };
 
-static struct way way_between(struct level from, struct level to)
+static struct step_coef step_coef(struct level from, struct level to)
 {
     const float hh = -(to.lambda - from.lambda), e = expm1_f32(hh);
 
-    return (struct way){ to.sigma / from.sigma, hh, e, to.alpha * e };
+    return (struct step_coef){ to.sigma / from.sigma, hh, e, to.alpha * e };
 }
 
-/* last = the sample at step i again, now that the network has been asked there: x0 is s->next.
- * From `last` at step i - 1. */
+/* Corrector: last = the sample at step i, computed again from `last` at step i - 1 and the
+ * network's new prediction x0, which is in s->next. */
 static status unipc_correct(struct solver *s, struct device *dev)
 {
     const struct level from = level_at(s, s->step - 1), to = level_at(s, s->step);
-    const struct way w = way_between(from, to);
+    const struct step_coef w = step_coef(from, to);
     double before = 0, here = 0.5; // weights of (m[1] - m[0]) and (next - m[0])
 
     if (s->order == 2) {
@@ -108,7 +109,7 @@ static status unipc_correct(struct solver *s, struct device *dev)
 static status unipc_predict(struct solver *s, struct device *dev, struct tensor x)
 {
     const struct level from = level_at(s, s->step), to = level_at(s, s->step + 1);
-    const struct way w = way_between(from, to);
+    const struct step_coef w = step_coef(from, to);
     const double k = -(double)w.alpha_e;
     double before = 0; // weight of (m[1] - m[0])
 
@@ -121,7 +122,7 @@ static status unipc_predict(struct solver *s, struct device *dev, struct tensor 
     return op_lincomb(dev, x, 3, coef, (struct tensor[]){ s->last, s->m[0], s->m[1] });
 }
 
-/* x0 of this step in s->next. */
+/* Takes this step's x0 from s->next. */
 static status unipc(struct solver *s, struct device *dev, struct tensor x)
 {
     const int left = s->schedule->steps - s->step;

@@ -1,7 +1,7 @@
 /* A small SentencePiece unigram model, so that random checkpoints take prompts: special pieces with
  * umT5's ids, every printable ASCII character, and some words and characters of English and
  * Chinese. Encoded by hand; the messages are those of sentencepiece_model.proto. */
-#include "model/checkpoint/checkpoint_internal.h"
+#include "model/synth/synth_internal.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Random weights: a counter-based generator, so that any piece of any tensor can be made alone. */
-#include "model/checkpoint/checkpoint_internal.h"
+#include "model/synth/synth_internal.h"
 #include "runtime/half.h"
 
 /* Bits that look random, from a count (Steele et al. 2014, SplitMix64). */

@@ -63,21 +63,21 @@ static void put_utf8(struct text *to, const char *s)
     }
 }
 
-/* Characters of "#12" or "#x1F" at s, without a semicolon; 0 when it is no number. */
-static size_t number_length(const int32_t *s, size_t room, int32_t *value)
+/* Number of characters of "#12" or "#x1F" at s, without a semicolon; 0 if it is not a number. */
+static size_t number_length(const int32_t *s, size_t size, int32_t *value)
 {
-    const bool hex = room > 1 && (s[1] == 'x' || s[1] == 'X');
+    const bool hex = size > 1 && (s[1] == 'x' || s[1] == 'X');
     const int base = hex ? 16 : 10;
     const size_t first = hex ? 2 : 1;
     size_t i = first;
 
-    for (*value = 0; i < room && digit_value(s[i]) < base; i++)
-        if (*value <= 0x10ffff) // beyond Unicode it need not be exact
+    for (*value = 0; i < size && digit_value(s[i]) < base; i++)
+        if (*value <= 0x10ffff) // larger values need not be exact
             *value = *value * base + digit_value(s[i]);
     return i > first ? i : 0;
 }
 
-/* What the HTML standard says a numeric reference stands for; -1 for nothing at all. */
+/* The character of a numeric reference in the HTML standard; -1 if it is to be dropped. */
 static int32_t number_character(int32_t value)
 {
     if (value >= 0x80 && value <= 0x9f)
@@ -91,28 +91,28 @@ static int32_t number_character(int32_t value)
     return value;
 }
 
-/* The reference after an ampersand at s: puts what it stands for, returns how much of s it took; 0
- * when it is none, and nothing was put. */
-static size_t unescape_one(struct text *to, const int32_t *s, size_t room)
+/* Decodes the reference after an ampersand at s and appends its text. Returns the number of
+ * characters read; 0 if it is not a reference, then nothing is appended. */
+static size_t unescape_one(struct text *to, const int32_t *s, size_t size)
 {
     size_t length = 0;
     int32_t value;
 
-    if (room > 0 && s[0] == '#') {
-        length = number_length(s, room, &value);
+    if (size > 0 && s[0] == '#') {
+        length = number_length(s, size, &value);
         if (length == 0)
             return 0;
         value = number_character(value);
         if (value >= 0)
             text_put(to, value);
-        return length < room && s[length] == ';' ? length + 1 : length;
+        return length < size && s[length] == ';' ? length + 1 : length;
     }
-    while (length < room && length < NAME_MAX_CHARS && alphanumeric(s[length]))
+    while (length < size && length < NAME_MAX_CHARS && alphanumeric(s[length]))
         length++;
     for (size_t n = length; n > 1; n--) {
-        const bool closed = n < room && n == length && s[n] == ';';
+        const bool closed = n < size && n == length && s[n] == ';';
         const struct html_entity *e = find(s, n);
-        if (e == NULL || e->mark == HTML_FTFY || (!closed && e->mark != HTML_BARE))
+        if (e == NULL || e->kind == HTML_FTFY || (!closed && e->kind != HTML_BARE))
             continue;
         put_utf8(to, e->text);
         return closed ? n + 1 : n;
@@ -134,16 +134,16 @@ status html_unescape(struct text *to, const struct text *from)
     return ST_OK;
 }
 
-/* As unescape_one, for the strict kind. */
-static size_t unescape_one_strict(struct text *to, const int32_t *s, size_t room)
+/* As unescape_one, for html_unescape_strict. */
+static size_t unescape_one_strict(struct text *to, const int32_t *s, size_t size)
 {
-    const size_t first = room > 0 && s[0] == '#' ? 1 : 0;
+    const size_t first = size > 0 && s[0] == '#' ? 1 : 0;
     size_t length = first;
     int32_t value;
 
-    while (length < room && length < first + STRICT_MAX_CHARS && alphanumeric(s[length]))
+    while (length < size && length < first + STRICT_MAX_CHARS && alphanumeric(s[length]))
         length++;
-    if (length == first || length == room || s[length] != ';')
+    if (length == first || length == size || s[length] != ';')
         return 0;
     if (first == 0) {
         const struct html_entity *e = find(s, length);
@@ -152,10 +152,10 @@ static size_t unescape_one_strict(struct text *to, const int32_t *s, size_t room
         put_utf8(to, e->text);
         return length + 1;
     }
-    if (number_length(s, room, &value) != length)
+    if (number_length(s, size, &value) != length)
         return 0;
     value = number_character(value);
-    if (value == ';') // ftfy takes a semicolon left over for a sign that it was no reference
+    if (value == ';') // ftfy: a result that ends in a semicolon is not a reference
         return 0;
     if (value >= 0)
         text_put(to, value);

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
 """Prints html_entities.c, made from the HTML5 table of Python's standard library; run by the build.
 
-Marks: BARE may stand without its semicolon (the HTML standard's old names). FTFY is no entity of
-HTML: ftfy also takes lower-case names written in capitals, where no other entity is meant by that.
+Kinds: BARE is valid without the semicolon too (old names of the HTML standard). FTFY is not an HTML
+entity: ftfy also accepts lower-case names in capitals, if HTML has no entity of that name.
 """
 import html
 from html.entities import html5
 
-table = {}  # name without the semicolon -> (text, mark)
+table = {}  # name without the semicolon -> (text, kind)
 for name, text in html5.items():
     if name.endswith(";"):
         bare = html5.get(name[:-1])
         assert bare in (None, text)
         table[name[:-1]] = (text, "BARE" if bare else "0")
-assert len(html5) == len(table) + sum(mark == "BARE" for _, mark in table.values()) == 2231
+assert len(html5) == len(table) + sum(kind == "BARE" for _, kind in table.values()) == 2231
 for name, text in html5.items():
     capitals = "&" + name.upper()
     if name.endswith(";") and name == name.lower() and html.unescape(capitals) == capitals:
@@ -35,8 +35,8 @@ def literal(text):
 assert max(map(len, table)) < 32 and max(len(text) for text, _ in table.values()) <= 3
 lines, line = [], "   "
 for name in sorted(table):
-    text, mark = table[name]
-    entry = ' { "%s", %s, %s },' % (name, literal(text), mark)
+    text, kind = table[name]
+    entry = ' { "%s", %s, %s },' % (name, literal(text), kind)
     if len(line + entry) > 100:
         lines.append(line)
         line = "   "

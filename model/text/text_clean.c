@@ -1,8 +1,9 @@
 /* text_clean.c - the official tokenizer's cleaning of a prompt. Source: Wan2.1
  * wan/modules/tokenizers.py, which calls ftfy.fix_text (ftfy 6.3, defaults) and html.unescape.
  *
- * Left out: ftfy's repair of text that was decoded with a wrong encoding, a guess by a table of
- * unlikely neighbours ("schÃ¶n" stays as it is). Every other step is here, in ftfy's order. */
+ * Left out: ftfy's repair of text that was decoded with a wrong encoding, which guesses from a
+ * table of unlikely character pairs ("schÃ¶n" stays as it is). All other steps are here, in ftfy's
+ * order. */
 #include "model/text/text_internal.h"
 #include "model/text/tokenizer.h"
 
@@ -10,16 +11,17 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum { SEGMENT_MAX = 1000000 }; // code points that ftfy treats at once where there is no line break
+enum { SEGMENT_MAX = 1000000 }; // code points; ftfy splits longer lines into segments of this size
 
-status text_begin(struct text *t, size_t room)
+status text_begin(struct text *t, size_t capacity)
 {
-    if (room >= t->room) {
-        int32_t *larger = realloc(t->cp, (room + 1) * sizeof(*larger));
+    if (capacity >= t->capacity) {
+        int32_t *larger = realloc(t->cp, (capacity + 1) * sizeof(*larger));
         if (larger == NULL)
-            return fail(ST_MEMORY, "no memory for a prompt of %zu characters", room);
+            return fail(ST_MEMORY, "cannot allocate memory for a prompt of %zu characters",
+                        capacity);
         t->cp = larger;
-        t->room = room + 1;
+        t->capacity = capacity + 1;
     }
     t->count = 0;
     return ST_OK;
@@ -27,13 +29,14 @@ status text_begin(struct text *t, size_t room)
 
 static status append(struct text *to, const struct text *more)
 {
-    if (to->room - to->count < more->count) {
-        const size_t room = 2 * to->room + more->count;
-        int32_t *larger = realloc(to->cp, room * sizeof(*larger));
+    if (to->capacity - to->count < more->count) {
+        const size_t capacity = 2 * to->capacity + more->count;
+        int32_t *larger = realloc(to->cp, capacity * sizeof(*larger));
         if (larger == NULL)
-            return fail(ST_MEMORY, "no memory for a prompt of %zu characters", room);
+            return fail(ST_MEMORY, "cannot allocate memory for a prompt of %zu characters",
+                        capacity);
         to->cp = larger;
-        to->room = room;
+        to->capacity = capacity;
     }
     memcpy(to->cp + to->count, more->cp, more->count * sizeof(*more->cp));
     to->count += more->count;
@@ -71,7 +74,8 @@ static status encode(char **out, const struct text *from)
     char *s = malloc(from->count * 4 + 1), *end = s;
 
     if (s == NULL)
-        return fail(ST_MEMORY, "no memory for a prompt of %zu characters", from->count);
+        return fail(ST_MEMORY, "cannot allocate memory for a prompt of %zu characters",
+                    from->count);
     for (size_t i = 0; i < from->count; i++)
         end += utf8proc_encode_char(from->cp[i], (utf8proc_uint8_t *)end);
     *end = '\0';
@@ -95,7 +99,7 @@ static const struct {
     { 0xfb06, { 's', 't' } },
 };
 
-/* Straight quotes for curly ones. */
+/* Appends c; curly quotes become straight ones. */
 static void put_quote(struct text *to, int32_t c)
 {
     if (c == 0x02bc || (c >= 0x2018 && c <= 0x201b))
@@ -105,7 +109,7 @@ static void put_quote(struct text *to, int32_t c)
     text_put(to, c);
 }
 
-/* The usual width: the ideographic space, and NFKC for the block of half and full width forms. */
+/* Appends c; ideographic space becomes a space, half and full width forms are NFKC-normalized. */
 static void put_width(struct text *to, int32_t c)
 {
     utf8proc_int32_t wide[8] = { c };
@@ -136,8 +140,8 @@ static void put_ligature(struct text *to, int32_t c)
     put_width(to, c);
 }
 
-/* C1 controls as Windows-1252, ligatures, width, quotes. Each looks at one character alone, so one
- * pass through all four is the same as four passes. */
+/* C1 controls to Windows-1252, ligatures, width, quotes. Each step depends on one character only,
+ * so one pass with all four gives the same as four passes. */
 static status fix_characters(struct text *to, const struct text *from)
 {
     TRY(text_begin(to, from->count * TEXT_GROWTH));
@@ -150,27 +154,27 @@ static status fix_characters(struct text *to, const struct text *from)
 
 /* ---- ftfy, lines and controls ---- */
 
-/* Length of a terminal's escape sequence at s, "ESC [ digits and semicolons, letter"; 0 if none. */
-static size_t escape_length(const int32_t *s, size_t room)
+/* Length of a terminal escape sequence at s: ESC [, digits and semicolons, a letter. 0 if none. */
+static size_t escape_length(const int32_t *s, size_t size)
 {
     size_t i = 2;
 
-    if (room < 3 || s[0] != 0x1b || s[1] != '[')
+    if (size < 3 || s[0] != 0x1b || s[1] != '[')
         return 0;
-    while (i < room && (s[i] == ';' || utf8proc_category(s[i]) == UTF8PROC_CATEGORY_ND))
+    while (i < size && (s[i] == ';' || utf8proc_category(s[i]) == UTF8PROC_CATEGORY_ND))
         i++;
-    if (i == room || !((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z')))
+    if (i == size || !((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z')))
         return 0;
     return i + 1;
 }
 
-static bool dropped_control(int32_t c)
+static bool is_dropped_control(int32_t c)
 {
     return c <= 0x08 || c == 0x0b || (c >= 0x0e && c <= 0x1f) || c == 0x7f ||
            (c >= 0x206a && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffc);
 }
 
-/* One kind of line break, no terminal escapes, no controls. */
+/* Line breaks become line feeds; terminal escapes and control characters are removed. */
 static status fix_controls(struct text *to, const struct text *from)
 {
     TRY(text_begin(to, from->count));
@@ -183,14 +187,14 @@ static status fix_controls(struct text *to, const struct text *from)
             if (c == '\r' && i + 1 < from->count && from->cp[i + 1] == '\n')
                 i++;
             text_put(to, '\n');
-        } else if (!dropped_control(c)) {
+        } else if (!is_dropped_control(c)) {
             text_put(to, c);
         }
     }
     return ST_OK;
 }
 
-/* NFC. `from` is used up. */
+/* Normalizes to NFC. */
 static status compose(struct text *to, struct text *from)
 {
     char *utf8 = NULL;
@@ -199,16 +203,18 @@ static status compose(struct text *to, struct text *from)
 
     TRY(encode(&utf8, from));
     TRY_OUT(text_begin(to, from->count * TEXT_GROWTH));
-    n = utf8proc_decompose((const utf8proc_uint8_t *)utf8, 0, to->cp, (utf8proc_ssize_t)to->room,
+    n = utf8proc_decompose((const utf8proc_uint8_t *)utf8, 0, to->cp,
+                           (utf8proc_ssize_t)to->capacity,
                            UTF8PROC_NULLTERM | UTF8PROC_DECOMPOSE | UTF8PROC_STABLE);
-    assert(n >= 0 && n <= (utf8proc_ssize_t)to->room); // canonical decomposition makes at most four
+    assert(n >= 0 &&
+           n <= (utf8proc_ssize_t)to->capacity); // canonical decomposition gives at most four
     to->count = (size_t)utf8proc_normalize_utf32(to->cp, n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
 out:
     free(utf8);
     return st;
 }
 
-/* ftfy.fix_text of one segment, in place: its steps over and over until nothing changes. */
+/* ftfy.fix_text of one segment, in place: repeats its steps until nothing changes. */
 static status fix_segment(struct text *t, bool unescape, struct text *step, struct text *before)
 {
     do {
@@ -228,8 +234,8 @@ static status fix_segment(struct text *t, bool unescape, struct text *step, stru
     return ST_OK;
 }
 
-/* ftfy.fix_text: segments end behind a line feed. From the first "<" on the text counts as HTML
- * and keeps its entities. */
+/* ftfy.fix_text: segments end after a line feed. From the first "<" on the text is treated as HTML
+ * and its entities are kept. */
 static status fix_text(struct text *to, const struct text *from)
 {
     struct text segment = { 0 }, step = { 0 }, before = { 0 };
@@ -256,23 +262,23 @@ out:
     return st;
 }
 
-/* ---- what the tokenizer does after ftfy ---- */
+/* ---- the tokenizer's own steps after ftfy ---- */
 
-static bool white(int32_t c)
+static bool is_space(int32_t c)
 {
     return (c >= 0x09 && c <= 0x0d) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
            c == 0x205f || c == 0x3000;
 }
 
-/* White space to single spaces between words, none at the ends. */
+/* White space becomes single spaces between words; none at the ends. */
 static status join_words(struct text *to, const struct text *from)
 {
     TRY(text_begin(to, from->count));
     for (size_t i = 0; i < from->count; i++) {
-        if (white(from->cp[i]))
+        if (is_space(from->cp[i]))
             continue;
-        if (to->count > 0 && white(from->cp[i - 1]))
+        if (to->count > 0 && is_space(from->cp[i - 1]))
             text_put(to, ' ');
         text_put(to, from->cp[i]);
     }

@@ -1,5 +1,4 @@
-/* text_internal.h - what the parts of text_clean share: text as code points, and HTML's entities.
- */
+/* text_internal.h - text as code points, and HTML entities; for text_clean.c, html_unescape.c. */
 #ifndef MODEL_TEXT_TEXT_INTERNAL_H
 #define MODEL_TEXT_TEXT_INTERNAL_H
 
@@ -10,44 +9,44 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Code points. A pass over a text reads one and writes another, which is made large enough first:
- * no pass makes more than TEXT_GROWTH of one. */
+/* Code points. A pass reads one text and writes another, which is first given enough capacity: a
+ * pass writes at most TEXT_GROWTH code points for each one that it reads. */
 struct text {
     int32_t *cp; // malloc'ed
-    size_t count, room;
+    size_t count, capacity;
 };
 
 #define TEXT_GROWTH 4
 
-status text_begin(struct text *t, size_t room); // empties it; ST_MEMORY
+status text_begin(struct text *t, size_t capacity); // clears the text; ST_MEMORY
 
 static inline void text_put(struct text *t, int32_t cp)
 {
-    assert(t->count < t->room);
+    assert(t->count < t->capacity);
     t->cp[t->count++] = cp;
 }
 
-/* Windows-1252 in the places of the C1 controls, U+0080 to U+009F, as HTML reads them. */
+/* The Windows-1252 characters that HTML uses for the C1 controls, U+0080 to U+009F. */
 extern const uint16_t windows_1252[32];
 
 enum {
-    HTML_BARE = 1, // counts without its semicolon too
-    HTML_FTFY = 2, // capitals that only ftfy knows
+    HTML_BARE = 1, // valid without the semicolon too
+    HTML_FTFY = 2, // in capitals, known to ftfy only
 };
 
 struct html_entity {
     const char *name; // without & and semicolon; the table is sorted by it
     const char *text; // UTF-8, at most three code points
-    int mark;
+    int kind;
 };
 
 extern const struct html_entity html_entities[];
 extern const int html_entity_count;
 
-/* Python's html.unescape. */
+/* As Python's html.unescape. */
 status html_unescape(struct text *to, const struct text *from);
 
-/* ftfy's: only what ends in a semicolon, and its own capitals. */
+/* As ftfy: only entities with a semicolon, and also HTML_FTFY. */
 status html_unescape_strict(struct text *to, const struct text *from);
 
 #endif

@@ -1,20 +1,18 @@
-/* tokenizer.cc - token ids as the fast tokenizer of Hugging Face makes them from the same model
- * file, which is what Wan was trained with. It differs from SentencePiece's own encoder in five
- * ways:
- *   - names of special tokens ("</s>", "<extra_id_0>") that stand in a prompt become those tokens
- *   - every word is split on its own, and scores are summed in double: no drift in a long prompt
- *   - characters without a piece become one <unk> per run, also where the model has byte pieces
- *   - control and byte pieces are found in text like others
- *   - a rewritten character loses its combining marks where all of it is less than six bytes
- * SentencePiece reads the model and normalizes. Where it has a rule for a rewritten character and
- * a mark together ("k" in mathematical script with an accent), the result is the rule's, not
- * theirs. Source: transformers 4.51 convert_slow_tokenizer.py (T5Converter), tokenizers' Unigram.
- */
+/* tokenizer.cc - the token ids that the fast tokenizer of Hugging Face gives for the same model
+ * file; Wan was trained with it. It differs from SentencePiece's own encoder in five ways:
+ *   - names of special tokens ("</s>", "<extra_id_0>") in a prompt become those tokens
+ *   - every word is split separately, and scores are summed in double: no drift in a long prompt
+ *   - characters without a piece become one <unk> per run, even if the model has byte pieces
+ *   - control and byte pieces in the text are matched like other pieces
+ *   - a character that normalization rewrites loses its combining marks if it has less than six
+ *     bytes together with them
+ * SentencePiece reads the model and normalizes. If it has a rule for such a character together with
+ * a mark ("k" in mathematical script with an accent), our result follows that rule and differs from
+ * Hugging Face. Source: transformers 4.51 convert_slow_tokenizer.py (T5Converter), tokenizers'
+ * Unigram. */
 #include "model/text/tokenizer.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -31,16 +29,16 @@
 namespace
 {
 
-constexpr int extra_ids = 300; // of google/umt5-xxl: behind the model's pieces, the last one first
+constexpr int extra_ids = 300; // of google/umt5-xxl: after the model's pieces, in reverse order
 constexpr double unknown_penalty = 10;
-constexpr std::string_view space = "\xe2\x96\x81"; // U+2581 stands for it in pieces
+constexpr std::string_view space = "\xe2\x96\x81"; // U+2581, which replaces spaces in pieces
 
 struct special {
     std::string name;
     int id;
 };
 
-/* Bytes of the UTF-8 character at the front of s, which is not empty and well formed. */
+/* Number of bytes of the first UTF-8 character of s, which is not empty and is valid UTF-8. */
 size_t character_length(std::string_view s)
 {
     const unsigned char c = static_cast<unsigned char>(s[0]);
@@ -77,7 +75,7 @@ status tokenizer::open(const std::string &bytes, const char *file)
     double lowest = 0;
 
     if (!loaded.ok())
-        return fail(ST_FORMAT, "%s: no SentencePiece model: %s", file, loaded.error_message());
+        return fail(ST_FORMAT, "%s: not a SentencePiece model: %s", file, loaded.error_message());
     const int pieces = model.GetPieceSize();
     if (model.unk_id() < 0 || model.eos_id() < 0)
         return fail(ST_FORMAT, "%s: the model has no %s piece", file,
@@ -95,8 +93,9 @@ status tokenizer::open(const std::string &bytes, const char *file)
     return ST_OK;
 }
 
-/* The tokenizers library rewrites a cluster (a character and what combines with it) of less than
- * six bytes by the rule for its first character. This cuts such clusters down to that character. */
+/* The tokenizers library normalizes a grapheme cluster (a character and its combining marks) of
+ * less than six bytes by the rule for its first character. This reduces such clusters to that
+ * character. */
 std::string tokenizer::drop_marks(std::string_view text) const
 {
     std::string kept;
@@ -124,17 +123,17 @@ std::string tokenizer::drop_marks(std::string_view text) const
     return kept;
 }
 
-/* The text under the model's normalization, spaces as U+2581. SentencePiece before 0.2 does not
- * offer this alone, but the pieces of a text are its normalized form, cut up. */
+/* The text after the model's normalization, with spaces as U+2581. SentencePiece before 0.2 has no
+ * function for this; the concatenated pieces of a text are its normalized form. */
 std::string tokenizer::normalize(std::string_view text) const
 {
     std::vector<std::string> pieces;
     std::string joined;
 
-    model.Encode(text, &pieces).IgnoreError(); // fails for a model that is not loaded
+    model.Encode(text, &pieces).IgnoreError(); // fails only if no model is loaded
     for (const std::string &piece : pieces) {
         const int id = model.PieceToId(piece);
-        if (model.IsByte(id)) // spelled <0xE7>
+        if (model.IsByte(id)) // written <0xE7>
             joined += static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16));
         else
             joined += piece;
@@ -144,7 +143,8 @@ std::string tokenizer::normalize(std::string_view text) const
     return joined;
 }
 
-/* The split of a word whose pieces have the highest sum of scores; the first found of equals. */
+/* Splits a word into the pieces with the highest sum of scores (Viterbi); the first one found if
+ * there are several. */
 void tokenizer::encode_word(std::string_view word, std::vector<int> *ids) const
 {
     struct node {
@@ -152,7 +152,7 @@ void tokenizer::encode_word(std::string_view word, std::vector<int> *ids) const
         size_t start = 0;
         int id = 0;
     };
-    std::vector<node> best(word.size() + 1); // of the word's first bytes
+    std::vector<node> best(word.size() + 1); // best[i]: for the word's first i bytes
     std::vector<int> backwards;
 
     best[0].score = 0;
@@ -184,7 +184,7 @@ void tokenizer::encode_word(std::string_view word, std::vector<int> *ids) const
     ids->insert(ids->end(), backwards.rbegin(), backwards.rend());
 }
 
-/* Text without special tokens: word by word, each led by U+2581. */
+/* Encodes text without special tokens: word by word, each beginning with U+2581. */
 void tokenizer::encode_section(std::string_view text, std::vector<int> *ids) const
 {
     const std::string whole = normalize(drop_marks(text));
@@ -217,46 +217,35 @@ void tokenizer::encode(std::string_view text, std::vector<int> *ids) const
     encode_section(text.substr(section), ids);
 }
 
-/* Runs `body`, which returns a status, and turns exceptions into one: none may reach C. */
+/* Runs `body` and returns its status; exceptions become a status, since none may reach C code. */
 template <typename F> static status guarded(F body)
 {
     try {
         return body();
     } catch (const std::bad_alloc &) {
-        return fail(ST_MEMORY, "no memory for the tokenizer");
+        return fail(ST_MEMORY, "cannot allocate memory for the tokenizer");
     } catch (const std::exception &e) {
         return fail(ST_FORMAT, "tokenizer: %s", e.what());
     } catch (...) {
-        return fail(ST_FORMAT, "tokenizer: unknown fault");
+        return fail(ST_FORMAT, "tokenizer: unknown exception");
     }
 }
 
-static status read_file(const char *path, std::string *bytes)
-{
-    FILE *f = std::fopen(path, "rb");
-    char block[65536];
-    size_t got;
-
-    if (f == nullptr)
-        return fail(ST_IO, "%s: %s", path, std::strerror(errno));
-    while ((got = std::fread(block, 1, sizeof(block), f)) > 0)
-        bytes->append(block, got);
-    const bool broken = std::ferror(f) != 0;
-    std::fclose(f);
-    return broken ? fail(ST_IO, "%s: cannot be read", path) : ST_OK;
-}
-
-extern "C" status tokenizer_open(struct tokenizer **t, const char *model_file)
+extern "C" status tokenizer_open(struct tokenizer **t, const void *bytes, size_t size,
+                                 const char *from)
 {
     return guarded([&] {
-        std::string bytes;
         auto opened = std::make_unique<tokenizer>();
 
-        TRY(read_file(model_file, &bytes));
-        TRY(opened->open(bytes, model_file));
+        TRY(opened->open(std::string(static_cast<const char *>(bytes), size), from));
         *t = opened.release();
         return ST_OK;
     });
+}
+
+extern "C" long long tokenizer_pieces(const struct tokenizer *t)
+{
+    return t->model.GetPieceSize();
 }
 
 extern "C" void tokenizer_close(struct tokenizer *t)

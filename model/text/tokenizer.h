@@ -1,9 +1,18 @@
-/* tokenizer.h - from a prompt to umT5's token ids: cleaning as the official tokenizer does it, then
- * the SentencePiece unigram model of google/umt5-xxl. Source: Wan2.1 wan/modules/tokenizers.py. */
+/* tokenizer.h - from a prompt to umT5's token ids: the official tokenizer's cleaning, then the
+ * SentencePiece unigram model of google/umt5-xxl. Source: Wan2.1 wan/modules/tokenizers.py.
+ *
+ *   tokenizer.cc           token ids of a cleaned prompt
+ *   text_clean.c           the cleaning (ftfy, white space)
+ *   html_unescape.c        HTML entities, used by the cleaning
+ *   make_html_entities.py  writes the table of entities at build time
+ *   text_internal.h        shared by text_clean.c and html_unescape.c
+ *   umt5.h, umt5.c         the text encoder, which follows the tokenizer */
 #ifndef MODEL_TEXT_TOKENIZER_H
 #define MODEL_TEXT_TOKENIZER_H
 
 #include "runtime/status.h"
+
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -11,15 +20,19 @@ extern "C" {
 
 struct tokenizer;
 
-status tokenizer_open(struct tokenizer **t, const char *model_file);
+/* Opens a serialized SentencePiece model; `from` names it in error lines. ST_FORMAT, ST_MEMORY. */
+status tokenizer_open(struct tokenizer **t, const void *bytes, size_t size, const char *from);
 void tokenizer_close(struct tokenizer *t); // accepts NULL
 
-/* Cleans, encodes, cuts so that the last of at most `max` ids is EOS. *count >= 1. ids: max ints.
- */
+long long tokenizer_pieces(const struct tokenizer *t); // of the model
+
+/* Cleans and encodes the prompt, truncated to at most `max` ids of which the last is EOS. *count
+ * >= 1. ids: max ints. */
 status tokenizer_encode(struct tokenizer *t, const char *prompt, int max, int *ids, int *count);
 
-/* The cleaning alone: ftfy.fix_text (its deterministic part), html.unescape twice, white space runs
- * to one space, strip. UTF-8 in and out; *out is malloc'ed. ST_FORMAT when `in` is no UTF-8. */
+/* The cleaning alone: ftfy.fix_text without the repair of encodings, html.unescape twice, runs of
+ * white space to one space, strip. UTF-8 in and out; *out is malloc'ed. ST_FORMAT if `in` is not
+ * UTF-8. */
 status text_clean(const char *in, char **out);
 
 #ifdef __cplusplus

@@ -10,65 +10,9 @@
 
 /* ---- parameters ---- */
 
-/* The root's tensors, in the order of root_specs. */
-enum {
-    PATCH_W,
-    PATCH_B,
-    TEXT0_W,
-    TEXT0_B,
-    TEXT2_W,
-    TEXT2_B,
-    TIME0_W,
-    TIME0_B,
-    TIME2_W,
-    TIME2_B,
-    TIME_MOD_W,
-    TIME_MOD_B,
-    HEAD_W,
-    HEAD_B,
-    HEAD_MOD
-};
-
-#define MATRIX(of, dt, rows, cols)                                                                 \
-    {                                                                                              \
-        .name = of, .dtype = dt, .ndim = 2, .dim = { rows, cols }                                  \
-    }
-#define VECTOR(of, dt, rows)                                                                       \
-    {                                                                                              \
-        .name = of, .dtype = dt, .ndim = 1, .dim = { rows }                                        \
-    }
-
-static void root_specs(struct weight_spec specs[DIT_ROOT_TENSORS], const struct dit_config *config,
-                       enum dtype cdt)
-{
-    const int64_t c = config->dim;
-    const struct weight_spec all[] = {
-        MATRIX("patch:patch_embedding.weight", cdt, c, 4 * config->in_dim),
-        VECTOR("patch_embedding.bias", cdt, c),
-        MATRIX("text_embedding.0.weight", cdt, c, config->text_dim),
-        VECTOR("text_embedding.0.bias", cdt, c),
-        MATRIX("text_embedding.2.weight", cdt, c, c),
-        VECTOR("text_embedding.2.bias", cdt, c),
-        MATRIX("time_embedding.0.weight", DT_F32, c, config->freq_dim),
-        VECTOR("time_embedding.0.bias", DT_F32, c),
-        MATRIX("time_embedding.2.weight", DT_F32, c, c),
-        VECTOR("time_embedding.2.bias", DT_F32, c),
-        MATRIX("time_projection.1.weight", DT_F32, 6 * c, c),
-        VECTOR("time_projection.1.bias", DT_F32, 6 * c),
-        MATRIX("head.head.weight", DT_F32, 4 * config->out_dim, c),
-        VECTOR("head.head.bias", DT_F32, 4 * config->out_dim),
-        MATRIX("head.modulation", DT_F32, 2, c),
-    };
-
-    static_assert(COUNT(all) == DIT_ROOT_TENSORS, "one spec per tensor");
-    memcpy(specs, all, sizeof(all));
-}
-
 static status check_config(const struct dit_config *c)
 {
-    if (c->kind != DIT_T2V)
-        return fail(ST_USAGE, "a transformer of kind %s needs more than text; only T2V is known",
-                    dit_kind_name(c->kind));
+    TRY(dit_check_features(c, "transformer"));
     if (c->heads < 1 || c->layers < 1 || c->dim < 1 || c->dim % (2 * c->heads) != 0)
         return fail(ST_FORMAT, "%lld channels do not make %d heads of even size in %d layers",
                     (long long)c->dim, c->heads, c->layers);
@@ -81,27 +25,23 @@ status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mes
                 struct device *dev, struct arena *a, enum dtype cdt, bool fsdp,
                 struct weight_source source)
 {
-    const int64_t c = config->dim;
-    const struct weight_spec modulation = MATRIX("blocks.%d.modulation", DT_F32, 6, c);
-    struct weight_spec root[DIT_ROOT_TENSORS], block[DIT_BLOCK_TENSORS];
-    struct weight_spec text[DIT_TEXT_TENSORS];
-    const enum weights_mode mode = fsdp ? WEIGHTS_SHARDED : WEIGHTS_RESIDENT;
-    struct group *all;
+    struct tensor_list list = { 0 };
     status st;
 
     *m = (struct dit){ .config = *config, .cdt = cdt, .dev = dev, .mesh = mesh };
     TRY_OUT(check_config(config));
-    all = &mesh->all;
-    root_specs(root, config, cdt);
-    text_specs(text, config, cdt);
-    block_specs(block, config, cdt);
-    TRY_OUT(weights_open(&m->root, a, WEIGHTS_RESIDENT, all, 1, root, DIT_ROOT_TENSORS, source));
-    TRY_OUT(weights_open(&m->modulation, a, WEIGHTS_RESIDENT, NULL, config->layers, &modulation, 1,
-                         source));
-    TRY_OUT(weights_open(&m->text, a, mode, all, config->layers, text, DIT_TEXT_TENSORS, source));
-    TRY_OUT(
-        weights_open(&m->blocks, a, mode, all, config->layers, block, DIT_BLOCK_TENSORS, source));
+    dit_tensors(&list, config, cdt);
+    TRY_OUT(tensors_status(&list));
+    for (int i = 0; i < list.stack_count; i++) {
+        struct dit_stack *s = &m->stack[m->stacks];
+
+        assert(m->stacks < DIT_STACKS_MAX);
+        s->name = list.stacks[i].name;
+        TRY_OUT(tensors_open(&s->weights, &list, &list.stacks[i], a, &mesh->all, fsdp, source));
+        m->stacks++;
+    }
 out:
+    tensors_done(&list);
     if (st != ST_OK)
         dit_close(m);
     return st;
@@ -109,18 +49,40 @@ out:
 
 status dit_complete(struct dit *m)
 {
-    TRY(weights_complete(&m->root));
-    TRY(weights_complete(&m->text));
-    return weights_complete(&m->blocks);
+    for (int i = 0; i < m->stacks; i++)
+        TRY(weights_all_gather(&m->stack[i].weights));
+    return ST_OK;
 }
 
 void dit_close(struct dit *m)
 {
-    weights_close(&m->blocks);
-    weights_close(&m->text);
-    weights_close(&m->modulation);
-    weights_close(&m->root);
+    for (int i = 0; i < m->stacks; i++)
+        weights_close(&m->stack[i].weights);
     *m = (struct dit){ 0 };
+}
+
+struct weights *dit_weights(struct dit *m, const char *stack)
+{
+    for (int i = 0; i < m->stacks; i++)
+        if (strcmp(m->stack[i].name, stack) == 0)
+            return &m->stack[i].weights;
+    assert(!"a stack of this name");
+    return NULL;
+}
+
+static status acquire_root(struct dit *m, struct dit_root *root)
+{
+    return weights_acquire(dit_weights(m, STACK_ROOT), 0, -1, root);
+}
+
+/* ---- features ---- */
+
+/* The hooks of the i-th feature of the model, or NULL after the last. */
+static const struct feature_hooks *hooks_at(const struct dit *m, int i)
+{
+    return i < DIT_FEATURES_MAX && m->config.use[i].feature != NULL
+               ? m->config.use[i].feature->hooks
+               : NULL;
 }
 
 /* ---- what a run makes once ---- */
@@ -129,15 +91,22 @@ void dit_close(struct dit *m)
  * an axis of n pairs turns by 10000^(-i/n) per position. */
 static status make_rope(struct dit_run *r, struct arena *a)
 {
-    const struct token_grid *g = &r->grid;
-    const int64_t pairs = r->m->config.dim / r->m->config.heads / 2, side = pairs / 3;
-    const int64_t longer = g->h > g->w ? g->h : g->w, count = g->f > longer ? g->f : longer;
-    const int64_t axis_pairs[3] = { pairs - 2 * side, side, side };
-    float *table = malloc((size_t)(count * pairs) * 2 * sizeof(*table));
+    const int64_t pairs = r->m->config.dim / r->m->config.heads / 2, spatial = pairs / 3;
+    const int64_t axis_pairs[3] = { pairs - 2 * spatial, spatial, spatial };
+    int64_t count = 0;
+    float *table;
     status st;
 
+    for (int i = 0; i < r->segments.count; i++) {
+        const struct token_grid *g = &r->segments.segment[i].grid;
+        const int64_t longer = g->h > g->w ? g->h : g->w, most = g->f > longer ? g->f : longer;
+
+        count = most > count ? most : count;
+    }
+    table = malloc((size_t)(count * pairs) * 2 * sizeof(*table));
     if (table == NULL)
-        return fail(ST_MEMORY, "no memory for rotary angles of %lld positions", (long long)count);
+        return fail(ST_MEMORY, "no host memory for rotary angles of %lld positions",
+                    (long long)count);
     for (int64_t p = 0; p < count; p++) {
         float *to = table + p * pairs * 2;
 
@@ -157,18 +126,21 @@ out:
     return st;
 }
 
-/* Sinusoids of the times, f64 rounded to f32: first all cosines, then all sines. */
-static status make_sinusoid(struct device *dev, struct tensor out, const float *timestep)
+/* Sinusoids of the times, f64 rounded to f32: first all cosines, then all sines. Rows after the
+ * steps have time 0. */
+static status make_sinusoid(struct device *dev, struct tensor out, const float *timestep, int steps)
 {
-    const int64_t steps = out.dim[0], half = out.dim[1] / 2;
+    const int64_t rows = out.dim[0], half = out.dim[1] / 2;
     float *host = malloc(tensor_bytes(out));
     status st;
 
     if (host == NULL)
-        return fail(ST_MEMORY, "no memory for the sinusoids of %lld steps", (long long)steps);
-    for (int64_t s = 0; s < steps; s++) {
+        return fail(ST_MEMORY, "no host memory for the sinusoids of %lld times", (long long)rows);
+    for (int64_t s = 0; s < rows; s++) {
+        const float t = s < steps ? timestep[s] : 0;
+
         for (int64_t i = 0; i < half; i++) {
-            const double angle = timestep[s] * pow(10000, -(double)i / (double)half);
+            const double angle = t * pow(10000, -(double)i / (double)half);
             host[s * 2 * half + i] = (float)cos(angle);
             host[s * 2 * half + half + i] = (float)sin(angle);
         }
@@ -178,25 +150,39 @@ static status make_sinusoid(struct device *dev, struct tensor out, const float *
     return st;
 }
 
+int dit_time_row(const struct dit_run *r, int step, enum segment_time time)
+{
+    return time == TIME_STEP ? step : r->steps;
+}
+
+static bool has_time(const struct segments *s, enum segment_time time)
+{
+    for (int i = 0; i < s->count; i++)
+        if (s->segment[i].time == time)
+            return true;
+    return false;
+}
+
 /* e and e0 of all steps, in f32 whatever cdt is. */
 static status make_time(struct dit_run *r, struct arena *a, struct arena *step,
-                        const struct tensor *root, const float *timestep)
+                        const struct dit_root *root, const float *timestep)
 {
     const struct dit_config *c = &r->m->config;
+    const int rows = r->steps + has_time(&r->segments, TIME_ZERO);
     struct device *dev = r->m->dev;
     const size_t mark = step->used;
     struct tensor wave = { 0 }, mid = { 0 };
     status st;
 
-    TRY_OUT(arena_take(a, &r->time, DT_F32, r->steps, c->dim));
-    TRY_OUT(arena_take(a, &r->time_mod, DT_F32, r->steps, 6 * c->dim));
-    TRY_OUT(arena_take(step, &wave, DT_F32, r->steps, c->freq_dim));
-    TRY_OUT(arena_take(step, &mid, DT_F32, r->steps, c->dim));
-    TRY_OUT(make_sinusoid(dev, wave, timestep));
-    TRY_OUT(op_gemm(dev, mid, wave, root[TIME0_W], root[TIME0_B], ACT_SILU));
-    TRY_OUT(op_gemm(dev, r->time, mid, root[TIME2_W], root[TIME2_B], ACT_NONE));
+    TRY_OUT(arena_take(a, &r->time, DT_F32, rows, c->dim));
+    TRY_OUT(arena_take(a, &r->time_mod, DT_F32, rows, 6 * c->dim));
+    TRY_OUT(arena_take(step, &wave, DT_F32, rows, c->freq_dim));
+    TRY_OUT(arena_take(step, &mid, DT_F32, rows, c->dim));
+    TRY_OUT(make_sinusoid(dev, wave, timestep, r->steps));
+    TRY_OUT(op_gemm(dev, mid, wave, root->time0.w, root->time0.b, ACT_SILU));
+    TRY_OUT(op_gemm(dev, r->time, mid, root->time2.w, root->time2.b, ACT_NONE));
     TRY_OUT(op_silu(dev, mid, r->time));
-    TRY_OUT(op_gemm(dev, r->time_mod, mid, root[TIME_MOD_W], root[TIME_MOD_B], ACT_NONE));
+    TRY_OUT(op_gemm(dev, r->time_mod, mid, root->time_mod.w, root->time_mod.b, ACT_NONE));
 out:
     arena_release(step, mark);
     return st;
@@ -206,21 +192,22 @@ out:
 static status make_block_mod(struct dit_run *r, struct arena *a)
 {
     struct dit *m = r->m;
+    struct weights *modulation = dit_weights(m, STACK_MODULATION);
 
     TRY(arena_take(a, &r->block_mod, DT_F32, m->config.layers, 6 * m->config.dim));
     for (int l = 0; l < m->config.layers; l++) {
-        struct tensor one;
+        struct dit_modulation one;
 
-        TRY(weights_acquire(&m->modulation, l, -1, &one));
-        TRY(op_copy(m->dev, tensor_at(r->block_mod, l), tensor_reshape(one, 6 * m->config.dim)));
+        TRY(weights_acquire(modulation, l, -1, &one));
+        TRY(op_copy(m->dev, tensor_at(r->block_mod, l), one.mod));
     }
     return ST_OK;
 }
 
-/* One side's text through the embedding, text_len rows of it: those behind the text are zeros
+/* One branch's text through the embedding, text_len rows of it: the rows after the text are zeros
  * going in, not coming out. */
 static status make_context(struct dit_run *r, struct arena *a, struct arena *step,
-                           const struct tensor *root, int side, struct tensor text)
+                           const struct dit_root *root, int branch, struct tensor text)
 {
     const struct dit_config *c = &r->m->config;
     struct device *dev = r->m->dev;
@@ -229,137 +216,236 @@ static status make_context(struct dit_run *r, struct arena *a, struct arena *ste
     struct tensor rows = { 0 }, in = { 0 }, mid = { 0 };
     status st;
 
-    TRY_OUT(arena_take(a, &r->context[side], cdt, c->text_len, c->dim));
-    TRY_OUT(arena_take(a, &r->text_kv[side], cdt, c->layers, c->text_len, 2 * c->dim));
+    TRY_OUT(arena_take(a, &r->context[branch], cdt, c->text_len, c->dim));
+    TRY_OUT(arena_take(a, &r->text_kv[branch], cdt, c->layers, c->text_len, 2 * c->dim));
     TRY_OUT(arena_take(step, &rows, DT_F32, c->text_len, c->text_dim));
     TRY_OUT(arena_take(step, &in, cdt, c->text_len, c->text_dim));
     TRY_OUT(arena_take(step, &mid, cdt, c->text_len, c->dim));
     TRY_OUT(device_zero(dev, rows));
     TRY_OUT(device_upload(dev, tensor_slice(rows, 0, 0, text.dim[0]), text.data));
     TRY_OUT(op_copy(dev, in, rows));
-    TRY_OUT(op_gemm(dev, mid, in, root[TEXT0_W], root[TEXT0_B], ACT_GELU_TANH));
-    TRY_OUT(op_gemm(dev, r->context[side], mid, root[TEXT2_W], root[TEXT2_B], ACT_NONE));
+    TRY_OUT(op_gemm(dev, mid, in, root->text0.w, root->text0.b, ACT_GELU_TANH));
+    TRY_OUT(op_gemm(dev, r->context[branch], mid, root->text2.w, root->text2.b, ACT_NONE));
 out:
     arena_release(step, mark);
     return st;
 }
 
-status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena *step, int64_t f,
-                 int64_t h, int64_t w, int steps, const float *timestep, int sides,
-                 const struct tensor *text)
+/* This rank's tokens of the channels that are joined to the latent's. */
+static status make_channels(struct dit_run *r, struct arena *a, struct tensor given)
 {
-    const int part = mesh_seq_rank(m->mesh), parts = mesh_seq_size(m->mesh);
-    const struct dit_config *c = &m->config;
-    struct tensor root[DIT_ROOT_TENSORS];
+    const int64_t c = given.dim[0], row = 4 * c;
+    float *tokens = NULL;
+    status st;
 
-    assert(sides == 1 || sides == 2);
-    *r = (struct dit_run){ .m = m, .tokens = f * h * w, .steps = steps, .sides = sides };
-    r->grid = (struct token_grid){ f, h, w, split_at(r->tokens, parts, part) };
-    r->s_loc = split_count(r->tokens, parts, part);
-    for (int side = 0; side < sides; side++) {
-        if (text[side].ndim != 2 || text[side].dim[0] > c->text_len ||
-            text[side].dim[1] != c->text_dim || text[side].dtype != DT_F32)
-            return fail(ST_USAGE, "text of %s; the transformer takes up to %lld rows of %lld",
-                        tensor_text(text[side]), (long long)c->text_len, (long long)c->text_dim);
+    TRY_OUT(arena_take(a, &r->channels, DT_F32, r->spans.latent_rows, 4, c));
+    if (given.data == NULL)
+        goto out;
+    tokens = malloc(tensor_bytes(given));
+    if (tokens == NULL) {
+        st = fail(ST_MEMORY, "no host memory for %lld channels", (long long)c);
+        goto out;
     }
-    TRY(weights_acquire(&m->root, 0, -1, root));
+    tokens_from_latent(tokens, given.data, c, given.dim[1], given.dim[2], given.dim[3]);
+    TRY_OUT(device_upload(r->m->dev, r->channels, tokens + r->spans.latent_first * row));
+out:
+    free(tokens);
+    return st;
+}
+
+/* The conditioning has what the network takes, in its shapes. */
+static status check_conditioning(const struct dit *m, const struct dit_input *in)
+{
+    static const char *const texts[DIT_BRANCHES] = { CONDITION_COND, CONDITION_UNCOND };
+    const struct dit_config *c = &m->config;
+    const struct tensor channels = conditioning_find(in->conditioning, CONDITION_CHANNELS);
+    const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
+
+    for (int b = in->first_branch; b < in->first_branch + in->branches; b++) {
+        const struct tensor text = conditioning_find(in->conditioning, texts[b]);
+
+        if (text.ndim != 2 || text.dim[0] > c->text_len || text.dim[1] != c->text_dim)
+            return fail(ST_USAGE, "%s is %s; the transformer takes up to %lld rows of %lld",
+                        texts[b], tensor_text(text), (long long)c->text_len,
+                        (long long)c->text_dim);
+    }
+    if (channels.ndim != 0 &&
+        (channels.ndim != 4 || channels.dim[0] >= c->in_dim || channels.dim[1] != in->f ||
+         channels.dim[2] != 2 * in->h || channels.dim[3] != 2 * in->w))
+        return fail(ST_USAGE, "channels are %s; the latent has %lld frames of %lld x %lld",
+                    tensor_text(channels), (long long)in->f, (long long)(2 * in->h),
+                    (long long)(2 * in->w));
+    if (clean.ndim != 0 && (clean.ndim != 4 || clean.dim[1] > in->f))
+        return fail(ST_USAGE, "known frames are %s; the latent has %lld frames", tensor_text(clean),
+                    (long long)in->f);
+    return ST_OK;
+}
+
+/* Which tokens there are, and which of them this rank has. */
+static void make_spans(struct dit_run *r, const struct dit_input *in)
+{
+    struct dit *m = r->m;
+    const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
+    const int parts = mesh_seq_size(m->mesh), part = mesh_seq_rank(m->mesh);
+    const struct feature_hooks *hooks;
+
+    segments_of_latent(&r->segments, in->f, in->h, in->w, clean.dim[1]);
+    for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
+        if (hooks->extend != NULL)
+            hooks->extend(&r->segments, in);
+    spans_of(&r->spans, &r->segments, parts, part);
+    r->tokens = segments_tokens(&r->segments);
+    r->s_loc = split_count(r->tokens, parts, part);
+}
+
+status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena *step,
+                 const struct dit_input *in)
+{
+    static const char *const texts[DIT_BRANCHES] = { CONDITION_COND, CONDITION_UNCOND };
+    const struct tensor channels = conditioning_find(in->conditioning, CONDITION_CHANNELS);
+    const struct feature_hooks *hooks;
+    struct dit_root root;
+
+    assert(in->branches >= 1 && in->first_branch + in->branches <= DIT_BRANCHES);
+    *r = (struct dit_run){
+        .m = m, .steps = in->steps, .last_step = in->last_step, .branches = in->branches
+    };
+    TRY(check_conditioning(m, in));
+    make_spans(r, in);
+    TRY(acquire_root(m, &root));
     TRY(make_rope(r, a));
-    TRY(make_time(r, a, step, root, timestep));
+    TRY(make_time(r, a, step, &root, in->timestep));
     TRY(make_block_mod(r, a));
-    for (int side = 0; side < sides; side++)
-        TRY(make_context(r, a, step, root, side, text[side]));
+    for (int i = 0; i < in->branches; i++)
+        TRY(make_context(r, a, step, &root, i,
+                         conditioning_find(in->conditioning, texts[in->first_branch + i])));
+    if (channels.ndim != 0)
+        TRY(make_channels(r, a, channels));
+    for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
+        if (hooks->begin != NULL)
+            TRY(hooks->begin(r, r->feature[i], in, a, step));
     return ST_OK;
 }
 
 /* The text's keys and values depend on neither step nor latent. Made in the first forward, which is
  * collective, as sharded weights are gathered for it. */
-static status make_text_kv(struct dit_run *r)
+static status prepare(struct dit_run *r)
 {
+    struct weights *text = dit_weights(r->m, STACK_TEXT);
     const int layers = r->m->config.layers;
+    const struct feature_hooks *hooks;
 
     for (int l = 0; l < layers; l++) {
-        struct tensor unit[DIT_TEXT_TENSORS];
+        struct dit_text unit;
 
-        TRY(weights_acquire(&r->m->text, l, l + 1 < layers ? l + 1 : -1, unit));
-        for (int side = 0; side < r->sides; side++)
-            TRY(block_text_kv(r, unit, l, side));
+        TRY(weights_acquire(text, l, l + 1 < layers ? l + 1 : -1, &unit));
+        for (int b = 0; b < r->branches; b++)
+            TRY(block_text_kv(r, &unit, l, b));
     }
-    r->text_ready = true;
+    for (int i = 0; (hooks = hooks_at(r->m, i)) != NULL; i++)
+        if (hooks->prepare != NULL)
+            TRY(hooks->prepare(r, r->feature[i]));
+    r->prepared = true;
     return ST_OK;
 }
 
 /* ---- a forward ---- */
 
-/* Which block's weights will be wanted after `layer`'s: -1 behind the last forward of the run. */
-static int next_block(const struct dit_run *r, int step, int side, int layer)
+/* Which block's weights are used after `layer`'s: -1 after the last forward of the run. */
+static int next_block(const struct dit_run *r, int step, int branch, int layer)
 {
     const int layers = r->m->config.layers;
 
     if (layer + 1 < layers)
         return layer + 1;
-    return layers == 1 || (step == r->steps - 1 && side == r->sides - 1) ? -1 : 0;
+    return layers == 1 || (step == r->last_step && branch == r->branches - 1) ? -1 : 0;
 }
 
-/* patch = W x + b: a token's values are one row. */
-static status embed(struct block_ctx *f, const struct tensor *root, struct tensor *patch,
-                    struct tensor x)
+/* patch = W [x; channels] + b: a token's values are one row, (cell, channel). */
+static status embed(struct block_ctx *ctx, const struct dit_root *root, struct tensor x)
 {
-    const struct dit *m = f->r->m;
+    const struct dit_run *r = ctx->r;
+    const struct dit *m = r->m;
+    const int64_t rows = r->spans.latent_rows, in_dim = m->config.in_dim, own = x.dim[1] / 4;
     struct tensor in = { 0 };
+    const struct feature_hooks *hooks;
 
-    TRY(arena_take(f->a, patch, m->cdt, f->r->s_loc, m->config.dim));
-    TRY(arena_take(f->a, &in, m->cdt, x.dim[0], x.dim[1]));
-    TRY(op_copy(m->dev, in, x));
-    return op_gemm(m->dev, *patch, in, root[PATCH_W], root[PATCH_B], ACT_NONE);
+    TRY(arena_take(ctx->a, &ctx->patch, m->cdt, r->s_loc, m->config.dim));
+    TRY(arena_take(ctx->a, &in, m->cdt, rows, 4, in_dim));
+    TRY(op_copy(m->dev, tensor_slice(in, 2, 0, own), tensor_reshape(x, rows, 4, own)));
+    if (r->channels.ndim != 0)
+        TRY(op_copy(m->dev, tensor_slice(in, 2, own, in_dim - own), r->channels));
+    TRY(op_gemm(m->dev, tensor_slice(ctx->patch, 0, r->spans.latent_row, rows),
+                tensor_reshape(in, rows, 4 * in_dim), root->patch.w, root->patch.b, ACT_NONE));
+    for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
+        if (hooks->after_patch != NULL)
+            TRY(hooks->after_patch(ctx, r->feature[i]));
+    return ST_OK;
 }
 
-/* v = W (norm(x) * (1 + scale) + shift) + b, f32 throughout; x is used up. */
-static status head(struct block_ctx *f, const struct tensor *root, struct tensor v, int step)
+/* v = W (norm(x) * (1 + scale) + shift) + b of the latent's rows, f32 throughout; overwrites x. */
+static status head(struct block_ctx *ctx, const struct dit_root *root, struct tensor v)
 {
-    const struct dit *m = f->r->m;
-    struct tensor mod = { 0 }; // shift, scale
+    const struct dit_run *r = ctx->r;
+    const struct dit *m = r->m;
 
-    TRY(arena_take(f->a, &mod, DT_F32, 2, m->config.dim));
-    TRY(op_add_rows(m->dev, mod, root[HEAD_MOD], tensor_at(f->r->time, step)));
-    TRY(op_norm_modulate(m->dev, f->x, f->x, tensor_at(mod, 1), tensor_at(mod, 0), m->config.eps));
-    return op_gemm(m->dev, v, f->x, root[HEAD_W], root[HEAD_B], ACT_NONE);
+    for (int i = 0; i < r->spans.count; i++) {
+        const struct span *s = &r->spans.span[i];
+        const struct tensor rows = tensor_slice(ctx->x, 0, s->first, s->count);
+        struct tensor mod = { 0 }; // shift, scale
+
+        if (!s->latent)
+            continue;
+        TRY(arena_take(ctx->a, &mod, DT_F32, 2, m->config.dim));
+        TRY(op_add_rows(m->dev, mod, root->head_mod,
+                        tensor_at(r->time, dit_time_row(r, ctx->step, s->time))));
+        TRY(op_norm_modulate(m->dev, rows, rows, tensor_at(mod, 1), tensor_at(mod, 0),
+                             m->config.eps));
+    }
+    return op_gemm(m->dev, v, tensor_slice(ctx->x, 0, r->spans.latent_row, r->spans.latent_rows),
+                   root->head.w, root->head.b, ACT_NONE);
 }
 
-status dit_forward(struct dit_run *r, struct arena *a, int step, int side, struct tensor v,
+status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, struct tensor v,
                    struct tensor x)
 {
     struct dit *m = r->m;
+    struct weights *blocks = dit_weights(m, STACK_BLOCKS);
     const int64_t c = m->config.dim;
     const size_t mark = a->used;
-    struct tensor root[DIT_ROOT_TENSORS], unit[DIT_BLOCK_TENSORS], from = { 0 };
-    struct block_ctx f = { .r = r, .a = a, .side = side };
-    size_t blocks = 0;
+    struct block_ctx ctx = { .r = r, .a = a, .step = step, .branch = branch };
+    struct dit_root root;
+    size_t after_patches = 0;
     status st;
 
-    assert(step < r->steps && side < r->sides && x.dim[0] == r->s_loc);
-    if (!r->text_ready)
-        TRY_OUT(make_text_kv(r));
-    TRY_OUT(weights_acquire(&m->root, 0, -1, root));
-    TRY_OUT(arena_take(a, &f.x, DT_F32, r->s_loc, c));
-    TRY_OUT(arena_take(a, &f.h, m->cdt, r->s_loc, c));
-    TRY_OUT(arena_take(a, &f.y, m->cdt, r->s_loc, c));
-    TRY_OUT(arena_take(a, &f.mod, DT_F32, m->config.layers, 6 * c));
-    TRY_OUT(op_add_rows(m->dev, f.mod, r->block_mod, tensor_at(r->time_mod, step)));
-    blocks = a->used;
-    TRY_OUT(embed(&f, root, &from, x));
-    TRY_OUT(block_enter(&f, from));
-    for (int l = 0; l < m->config.layers; l++) {
-        struct block b;
-
-        TRY_OUT(weights_acquire(&m->blocks, l, next_block(r, step, side, l), unit));
-        block_from_tensors(&b, unit);
-        TRY_OUT(block_self_attention(&f, &b, l, from));
-        arena_release(a, blocks); // the patches, once they are in x
-        from = f.x;
-        TRY_OUT(block_cross_attention(&f, &b, l));
-        TRY_OUT(block_feed_forward(&f, &b, l));
+    assert(step < r->steps && branch < r->branches && x.dim[0] == r->spans.latent_rows);
+    assert(x.dim[1] + (r->channels.ndim != 0 ? 4 * r->channels.dim[2] : 0) == 4 * m->config.in_dim);
+    if (!r->prepared)
+        TRY_OUT(prepare(r));
+    TRY_OUT(acquire_root(m, &root));
+    TRY_OUT(arena_take(a, &ctx.x, DT_F32, r->s_loc, c));
+    TRY_OUT(arena_take(a, &ctx.h, m->cdt, r->s_loc, c));
+    TRY_OUT(arena_take(a, &ctx.y, m->cdt, r->s_loc, c));
+    for (int t = 0; t < SEGMENT_TIMES; t++) {
+        if (!has_time(&r->segments, (enum segment_time)t))
+            continue;
+        TRY_OUT(arena_take(a, &ctx.mod[t], DT_F32, m->config.layers, 6 * c));
+        TRY_OUT(op_add_rows(m->dev, ctx.mod[t], r->block_mod,
+                            tensor_at(r->time_mod, dit_time_row(r, step, (enum segment_time)t))));
     }
-    TRY_OUT(head(&f, root, v, step));
+    after_patches = a->used;
+    TRY_OUT(embed(&ctx, &root, x));
+    TRY_OUT(block_enter(&ctx, ctx.patch));
+    for (int l = 0; l < m->config.layers; l++) {
+        struct dit_block b;
+
+        TRY_OUT(weights_acquire(blocks, l, next_block(r, step, branch, l), &b));
+        TRY_OUT(block_self_attention(&ctx, &b, l, l == 0 ? ctx.patch : ctx.x));
+        arena_release(a, after_patches); // the patches are in x now
+        TRY_OUT(block_cross_attention(&ctx, &b, l));
+        TRY_OUT(block_feed_forward(&ctx, &b, l));
+    }
+    TRY_OUT(head(&ctx, &root, v));
 out:
     arena_release(a, mark);
     return st;

@@ -1,112 +1,12 @@
-/* A block: self attention, attention to the text, feed forward. Each ends with the norm that the
- * next begins with, so that x is read once between two products.
+/* A block: self attention, cross attention to the text, feed forward. Each ends with the norm that
+ * the next begins with, so that x is read once between two matrix products. What depends on the
+ * time is done segment by segment: mostly there is one.
  * Source: Wan2.1 wan/modules/model.py, WanAttentionBlock. */
 #include "model/transformer/dit_internal.h"
 
 #include "parallel/attention.h"
 
-#include <assert.h>
 #include <math.h>
-#include <string.h>
-
-#define MATRIX(of, rows, cols)                                                                     \
-    {                                                                                              \
-        .name = "blocks.%d." of ".weight", .dtype = cdt, .ndim = 2, .dim = { rows, cols }          \
-    }
-#define VECTOR(of, dt, rows)                                                                       \
-    {                                                                                              \
-        .name = "blocks.%d." of, .dtype = dt, .ndim = 1, .dim = { rows }                           \
-    }
-#define JOINED_MATRIX(of, rows, cols)                                                              \
-    {                                                                                              \
-        .name = "blocks.%d." of ".weight", .dtype = cdt, .joined = true, .ndim = 2, .dim = {       \
-            rows,                                                                                  \
-            cols                                                                                   \
-        }                                                                                          \
-    }
-#define JOINED_VECTOR(of, dt, rows)                                                                \
-    {                                                                                              \
-        .name = "blocks.%d." of, .dtype = dt, .joined = true, .ndim = 1, .dim = { rows }           \
-    }
-
-void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_config *config,
-                 enum dtype cdt)
-{
-    const int64_t c = config->dim, f = config->ffn_dim;
-    const struct weight_spec all[] = {
-        MATRIX("self_attn.q", c, c),
-        VECTOR("self_attn.q.bias", cdt, c),
-        MATRIX("self_attn.k", c, c),
-        VECTOR("self_attn.k.bias", cdt, c),
-        MATRIX("self_attn.v", c, c),
-        VECTOR("self_attn.v.bias", cdt, c),
-        VECTOR("self_attn.norm_q.weight", DT_F32, c),
-        VECTOR("self_attn.norm_k.weight", DT_F32, c),
-        MATRIX("self_attn.o", c, c),
-        VECTOR("self_attn.o.bias", cdt, c),
-        VECTOR("norm3.weight", DT_F32, c),
-        VECTOR("norm3.bias", DT_F32, c),
-        MATRIX("cross_attn.q", c, c),
-        VECTOR("cross_attn.q.bias", cdt, c),
-        VECTOR("cross_attn.norm_q.weight", DT_F32, c),
-        MATRIX("cross_attn.o", c, c),
-        VECTOR("cross_attn.o.bias", DT_F32, c), // added in f32, see block_cross_attention
-        MATRIX("ffn.0", f, c),
-        VECTOR("ffn.0.bias", cdt, f),
-        MATRIX("ffn.2", c, f),
-        VECTOR("ffn.2.bias", cdt, c),
-    };
-
-    static_assert(COUNT(all) == DIT_BLOCK_TENSORS, "one spec per tensor");
-    memcpy(specs, all, sizeof(all));
-}
-
-void text_specs(struct weight_spec specs[DIT_TEXT_TENSORS], const struct dit_config *config,
-                enum dtype cdt)
-{
-    const int64_t c = config->dim;
-    const struct weight_spec all[] = {
-        MATRIX("cross_attn.k", c, c),
-        JOINED_MATRIX("cross_attn.v", c, c),
-        VECTOR("cross_attn.k.bias", cdt, c),
-        JOINED_VECTOR("cross_attn.v.bias", cdt, c),
-        VECTOR("cross_attn.norm_k.weight", DT_F32, c),
-    };
-
-    static_assert(COUNT(all) == DIT_TEXT_TENSORS, "one spec per tensor");
-    memcpy(specs, all, sizeof(all));
-}
-
-/* Two tensors of one shape that lie behind each other: their outer axes are one. */
-static struct tensor joined(const struct tensor t[2])
-{
-    int64_t dim[TENSOR_AXES] = { 0 };
-
-    for (int i = 0; i < t->ndim; i++)
-        dim[i] = t->dim[i];
-    dim[0] *= 2;
-    assert((const char *)t[1].data == (const char *)t[0].data + tensor_bytes(t[0]));
-    return tensor_dims(t->data, t->dtype, t->ndim, dim);
-}
-
-void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS])
-{
-    *b = (struct block){
-        .q = { t[0], t[1] },
-        .k = { t[2], t[3] },
-        .v = { t[4], t[5] },
-        .norm_q = t[6],
-        .norm_k = t[7],
-        .o = { t[8], t[9] },
-        .norm_w = t[10],
-        .norm_b = t[11],
-        .text_q = { t[12], t[13] },
-        .text_norm_q = t[14],
-        .text_o = { t[15], t[16] },
-        .up = { t[17], t[18] },
-        .down = { t[19], t[20] },
-    };
-}
 
 static status linear(struct device *dev, struct tensor out, struct tensor x, struct linear l,
                      enum act act)
@@ -117,106 +17,187 @@ static status linear(struct device *dev, struct tensor out, struct tensor x, str
 /* The rows of a layer's modulation. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FFN, SCALE_FFN, GATE_FFN };
 
-static struct tensor mod_row(const struct block_ctx *f, int layer, int row)
+static struct tensor mod_row(const struct block_ctx *x, const struct span *s, int layer, int row)
 {
-    const int64_t c = f->r->m->config.dim;
+    const int64_t c = x->r->m->config.dim;
 
-    return tensor_slice(tensor_at(f->mod, layer), 0, row * c, c);
+    return tensor_slice(tensor_at(x->mod[s->time], layer), 0, row * c, c);
+}
+
+static struct tensor rows_of(struct tensor t, const struct span *s)
+{
+    return tensor_slice(t, 0, s->first, s->count);
 }
 
 /* [S, C] as heads: [S, N, D] */
-static struct tensor heads(const struct block_ctx *f, struct tensor t)
+static struct tensor heads(const struct block_ctx *x, struct tensor t)
 {
-    return tensor_split(t, 1, f->r->m->config.dim / f->r->m->config.heads);
+    return tensor_split(t, 1, x->r->m->config.dim / x->r->m->config.heads);
 }
 
-status block_enter(struct block_ctx *f, struct tensor from)
+/* h = norm(from) * (1 + scale) + shift, with two rows of the layer's modulation. */
+static status modulate(struct block_ctx *x, struct tensor from, int layer, int scale, int shift)
 {
-    return op_norm_modulate(f->r->m->dev, f->h, from, mod_row(f, 0, SCALE_ATTENTION),
-                            mod_row(f, 0, SHIFT_ATTENTION), f->r->m->config.eps);
+    const struct spans *spans = &x->r->spans;
+
+    for (int i = 0; i < spans->count; i++) {
+        const struct span *s = &spans->span[i];
+
+        TRY(op_norm_modulate(x->r->m->dev, rows_of(x->h, s), rows_of(from, s),
+                             mod_row(x, s, layer, scale), mod_row(x, s, layer, shift),
+                             x->r->m->config.eps));
+    }
+    return ST_OK;
 }
 
-status block_self_attention(struct block_ctx *f, const struct block *b, int layer,
+/* t = rotated norm(t), each row at the position of its segment's grid. */
+static status norm_rope(struct block_ctx *x, struct tensor t, struct tensor w)
+{
+    const struct dit_run *r = x->r;
+
+    for (int i = 0; i < r->spans.count; i++) {
+        const struct span *s = &r->spans.span[i];
+
+        TRY(op_norm_rope(r->m->dev, rows_of(t, s), w, r->m->config.eps, r->rope, s->grid));
+    }
+    return ST_OK;
+}
+
+status block_enter(struct block_ctx *x, struct tensor from)
+{
+    return modulate(x, from, 0, SCALE_ATTENTION, SHIFT_ATTENTION);
+}
+
+status block_self_attention(struct block_ctx *x, const struct dit_block *b, int layer,
                             struct tensor from)
 {
-    const struct dit_run *r = f->r;
+    const struct dit_run *r = x->r;
     struct device *dev = r->m->dev;
     const int64_t c = r->m->config.dim;
-    const float eps = r->m->config.eps;
-    const size_t mark = f->a->used;
-    struct sequence seq;
+    const size_t mark = x->a->used;
+    struct parallel_attention seq;
     struct tensor q = { 0 }, k = { 0 }, v = { 0 };
     status st;
 
-    TRY_OUT(arena_take(f->a, &q, r->m->cdt, r->s_loc, c));
-    TRY_OUT(arena_take(f->a, &k, r->m->cdt, r->s_loc, c));
-    TRY_OUT(arena_take(f->a, &v, r->m->cdt, r->s_loc, c));
-    TRY_OUT(sequence_open(&seq, r->m->mesh, dev, f->a, r->m->cdt, r->tokens, r->m->config.heads,
-                          c / r->m->config.heads));
-    TRY_OUT(linear(dev, v, f->h, b->v, ACT_NONE));
-    TRY_OUT(sequence_send(&seq, SEQUENCE_V, heads(f, v)));
-    TRY_OUT(linear(dev, k, f->h, b->k, ACT_NONE));
-    TRY_OUT(op_norm_rope(dev, k, b->norm_k, eps, r->rope, r->grid));
-    TRY_OUT(sequence_send(&seq, SEQUENCE_K, heads(f, k)));
-    TRY_OUT(linear(dev, q, f->h, b->q, ACT_NONE));
-    TRY_OUT(op_norm_rope(dev, q, b->norm_q, eps, r->rope, r->grid));
-    TRY_OUT(sequence_send(&seq, SEQUENCE_Q, heads(f, q)));
-    TRY_OUT(sequence_attention(&seq, heads(f, f->h)));
-    TRY_OUT(linear(dev, f->y, f->h, b->o, ACT_NONE));
-    TRY_OUT(op_add_layer_norm(dev, f->h, f->x, from, f->y, mod_row(f, layer, GATE_ATTENTION),
-                              b->norm_w, b->norm_b, eps));
+    TRY_OUT(arena_take(x->a, &q, r->m->cdt, r->s_loc, c));
+    TRY_OUT(arena_take(x->a, &k, r->m->cdt, r->s_loc, c));
+    TRY_OUT(arena_take(x->a, &v, r->m->cdt, r->s_loc, c));
+    TRY_OUT(parallel_attention_open(&seq, r->m->mesh, dev, x->a, r->m->cdt, r->tokens,
+                                    r->m->config.heads, c / r->m->config.heads));
+    TRY_OUT(linear(dev, v, x->h, b->v, ACT_NONE));
+    TRY_OUT(parallel_attention_send(&seq, ATTENTION_V, heads(x, v)));
+    TRY_OUT(linear(dev, k, x->h, b->k, ACT_NONE));
+    TRY_OUT(norm_rope(x, k, b->norm_k));
+    TRY_OUT(parallel_attention_send(&seq, ATTENTION_K, heads(x, k)));
+    TRY_OUT(linear(dev, q, x->h, b->q, ACT_NONE));
+    TRY_OUT(norm_rope(x, q, b->norm_q));
+    TRY_OUT(parallel_attention_send(&seq, ATTENTION_Q, heads(x, q)));
+    TRY_OUT(parallel_attention_run(&seq, heads(x, x->h)));
+    TRY_OUT(linear(dev, x->y, x->h, b->o, ACT_NONE));
+    for (int i = 0; i < r->spans.count; i++) {
+        const struct span *s = &r->spans.span[i];
+
+        TRY_OUT(op_add_layer_norm(dev, rows_of(x->h, s), rows_of(x->x, s), rows_of(from, s),
+                                  rows_of(x->y, s), mod_row(x, s, layer, GATE_ATTENTION),
+                                  b->norm3.w, b->norm3.b, r->m->config.eps));
+    }
 out:
-    arena_release(f->a, mark);
+    arena_release(x->a, mark);
     return st;
 }
 
-status block_text_kv(struct dit_run *r, const struct tensor t[DIT_TEXT_TENSORS], int layer,
-                     int side)
+status block_text_kv(struct dit_run *r, const struct dit_text *t, int layer, int branch)
 {
-    const struct linear both = { joined(t), joined(t + 2) };
-    const struct tensor kv = tensor_at(r->text_kv[side], layer);
+    const struct tensor kv = tensor_at(r->text_kv[branch], layer);
     const struct tensor k = tensor_slice(kv, 1, 0, r->m->config.dim);
 
-    TRY(linear(r->m->dev, kv, r->context[side], both, ACT_NONE));
-    return op_rms_norm(r->m->dev, k, k, t[4], r->m->config.eps);
+    TRY(linear(r->m->dev, kv, r->context[branch], t->kv, ACT_NONE));
+    return op_rms_norm(r->m->dev, k, k, t->norm_k, r->m->config.eps);
 }
 
-status block_cross_attention(struct block_ctx *f, const struct block *b, int layer)
+status block_cross_attention(struct block_ctx *x, const struct dit_block *b, int layer)
 {
-    const struct dit_run *r = f->r;
+    const struct dit_run *r = x->r;
     struct device *dev = r->m->dev;
+    const struct feature_use *use = r->m->config.use;
     const int64_t c = r->m->config.dim;
     const float eps = r->m->config.eps, scale = 1 / sqrtf((float)(c / r->m->config.heads));
-    const struct tensor kv = tensor_at(r->text_kv[f->side], layer);
+    const struct tensor kv = tensor_at(r->text_kv[x->branch], layer);
     const struct tensor k = tensor_slice(kv, 1, 0, c), v = tensor_slice(kv, 1, c, c);
 
-    TRY(linear(dev, f->y, f->h, b->text_q, ACT_NONE));
-    TRY(op_rms_norm(dev, f->y, f->y, b->text_norm_q, eps));
-    TRY(op_attention(dev, heads(f, f->h), (struct tensor){ 0 }, heads(f, f->y), heads(f, k),
-                     heads(f, v), scale));
-    TRY(op_gemm_add(dev, f->x, f->h, b->text_o.w, b->text_o.b)); // there is no gate
-    return op_norm_modulate(dev, f->h, f->x, mod_row(f, layer, SCALE_FFN),
-                            mod_row(f, layer, SHIFT_FFN), eps);
+    TRY(linear(dev, x->y, x->h, b->text_q, ACT_NONE));
+    TRY(op_rms_norm(dev, x->y, x->y, b->text_norm_q, eps));
+    TRY(op_attention(dev, heads(x, x->h), (struct tensor){ 0 }, heads(x, x->y), heads(x, k),
+                     heads(x, v), scale));
+    for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
+        if (use[i].feature->hooks->cross_attention != NULL)
+            TRY(use[i].feature->hooks->cross_attention(x, r->feature[i], layer, x->y));
+    TRY(op_gemm_add(dev, x->x, x->h, b->text_o.w, b->text_o.b)); // there is no gate
+    return modulate(x, x->x, layer, SCALE_FFN, SHIFT_FFN);
 }
 
-status block_feed_forward(struct block_ctx *f, const struct block *b, int layer)
+/* Whether a feature changes x between two blocks, so that sum and norm cannot be one pass. */
+static bool changed_after_block(const struct dit *m)
 {
-    const struct dit_run *r = f->r;
+    for (int i = 0; i < DIT_FEATURES_MAX && m->config.use[i].feature != NULL; i++)
+        if (m->config.use[i].feature->hooks->after_block != NULL)
+            return true;
+    return false;
+}
+
+/* x += gate * y, then what the features do after the block, then the norm of the next. */
+static status end_with_features(struct block_ctx *x, int layer)
+{
+    const struct dit_run *r = x->r;
+    const struct feature_use *use = r->m->config.use;
+
+    for (int i = 0; i < r->spans.count; i++) {
+        const struct span *s = &r->spans.span[i];
+
+        TRY(op_gate_add(r->m->dev, rows_of(x->x, s), rows_of(x->x, s), rows_of(x->y, s),
+                        mod_row(x, s, layer, GATE_FFN)));
+    }
+    for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
+        if (use[i].feature->hooks->after_block != NULL)
+            TRY(use[i].feature->hooks->after_block(x, r->feature[i], layer));
+    return layer + 1 == r->m->config.layers
+               ? ST_OK
+               : modulate(x, x->x, layer + 1, SCALE_ATTENTION, SHIFT_ATTENTION);
+}
+
+/* The same without features: sum and norm in one pass, bitwise equal to the separate ops. */
+static status end_of_block(struct block_ctx *x, int layer)
+{
+    const struct dit_run *r = x->r;
+
+    for (int i = 0; i < r->spans.count; i++) {
+        const struct span *s = &r->spans.span[i];
+        const struct tensor sum = rows_of(x->x, s), y = rows_of(x->y, s);
+        const struct tensor gate = mod_row(x, s, layer, GATE_FFN);
+
+        if (layer + 1 == r->m->config.layers)
+            TRY(op_gate_add(r->m->dev, sum, sum, y, gate));
+        else
+            TRY(op_add_norm_modulate(r->m->dev, rows_of(x->h, s), sum, sum, y, gate,
+                                     mod_row(x, s, layer + 1, SCALE_ATTENTION),
+                                     mod_row(x, s, layer + 1, SHIFT_ATTENTION), r->m->config.eps));
+    }
+    return ST_OK;
+}
+
+status block_feed_forward(struct block_ctx *x, const struct dit_block *b, int layer)
+{
+    const struct dit_run *r = x->r;
     struct device *dev = r->m->dev;
-    const size_t mark = f->a->used;
+    const size_t mark = x->a->used;
     struct tensor wide = { 0 };
     status st;
 
-    TRY_OUT(arena_take(f->a, &wide, r->m->cdt, r->s_loc, r->m->config.ffn_dim));
-    TRY_OUT(linear(dev, wide, f->h, b->up, ACT_GELU_TANH));
-    TRY_OUT(linear(dev, f->y, wide, b->down, ACT_NONE));
-    if (layer + 1 == r->m->config.layers)
-        TRY_OUT(op_gate_add(dev, f->x, f->x, f->y, mod_row(f, layer, GATE_FFN)));
-    else
-        TRY_OUT(op_add_norm_modulate(dev, f->h, f->x, f->x, f->y, mod_row(f, layer, GATE_FFN),
-                                     mod_row(f, layer + 1, SCALE_ATTENTION),
-                                     mod_row(f, layer + 1, SHIFT_ATTENTION), r->m->config.eps));
+    TRY_OUT(arena_take(x->a, &wide, r->m->cdt, r->s_loc, r->m->config.ffn_dim));
+    TRY_OUT(linear(dev, wide, x->h, b->up, ACT_GELU_TANH));
+    TRY_OUT(linear(dev, x->y, wide, b->down, ACT_NONE));
+    TRY_OUT(changed_after_block(r->m) ? end_with_features(x, layer) : end_of_block(x, layer));
 out:
-    arena_release(f->a, mark);
+    arena_release(x->a, mark);
     return st;
 }

@@ -1,58 +1,94 @@
-/* dit_internal.h - a block of the transformer, between dit.c and dit_block.c. */
+/* dit_internal.h - what the files of the transformer share: the structs that its weights are
+ * loaded into, and one forward's state. */
 #ifndef MODEL_TRANSFORMER_DIT_INTERNAL_H
 #define MODEL_TRANSFORMER_DIT_INTERNAL_H
 
 #include "model/transformer/dit.h"
+#include "model/transformer/features.h"
 
-/* y = x w^T + b */
-struct linear {
-    struct tensor w, b; // [out, in], [out]
+/* ---- dit_tensors.c: weights as structs, one per stack ---- */
+
+#define STACK_ROOT "root"
+#define STACK_MODULATION "modulation"
+#define STACK_TEXT "text"
+#define STACK_BLOCKS "blocks"
+
+struct dit_root {
+    struct linear patch;                  // [C, 4 in_dim]
+    struct linear text0, text2;           // [C, text_dim], [C, C]
+    struct linear time0, time2, time_mod; // [C, freq_dim], [C, C], [6C, C] f32
+    struct linear head;                   // [4 out_dim, C] f32
+    struct tensor head_mod;               // [2, C] f32: shift, scale
 };
 
-struct block {
+struct dit_modulation {
+    struct tensor mod; // [6C] f32
+};
+
+/* What makes the keys and values of cross attention from the text: used once a run. */
+struct dit_text {
+    struct linear kv;     // [2C, C], [2C]: k, then v
+    struct tensor norm_k; // [C] f32
+};
+
+struct dit_block {
     struct linear q, k, v, o;     // self attention: [C, C]
     struct tensor norm_q, norm_k; // [C] f32
-    struct linear text_q, text_o; // cross attention: [C, C]
+    struct linear text_q, text_o; // cross attention: [C, C]; the bias of text_o is f32
     struct tensor text_norm_q;    // [C] f32
-    struct tensor norm_w, norm_b; // [C] f32: before cross attention
+    struct linear norm3;          // weight, bias [C] f32: before cross attention
     struct linear up, down;       // feed forward: [F, C], [C, F]
 };
 
-void block_specs(struct weight_spec specs[DIT_BLOCK_TENSORS], const struct dit_config *c,
-                 enum dtype cdt);
-void text_specs(struct weight_spec specs[DIT_TEXT_TENSORS], const struct dit_config *c,
-                enum dtype cdt);
+/* Names of the three stacks that blocks consist of. */
+struct block_stacks {
+    const char *modulation, *text, *blocks;
+};
 
-/* The unit's tensors by name, those that lie behind each other as one. */
-void block_from_tensors(struct block *b, const struct tensor t[DIT_BLOCK_TENSORS]);
+/* Emits `units` blocks whose names begin with `prefix`, "blocks.%d.". */
+void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
+                       int units, enum dtype cdt, struct block_stacks names);
 
-/* text_kv of one layer and side: norm(W_k context) beside W_v context. */
-status block_text_kv(struct dit_run *r, const struct tensor t[DIT_TEXT_TENSORS], int layer,
-                     int side);
+/* Tensors that are listed and not loaded: weight and bias of a convolution [out, in, k...]; an
+ * attention's four matrices and two norms. */
+void dit_list_conv(struct tensor_list *l, const char *name, enum dtype cdt, const int64_t *dims);
+void dit_list_attention(struct tensor_list *l, const char *prefix, int64_t dim, enum dtype cdt);
 
-/* What a block works on, for one forward. */
+/* ---- one forward ---- */
+
 struct block_ctx {
     struct dit_run *r;
     struct arena *a;
-    int side;
-    struct tensor x;    // [s_loc, C] f32: the residual stream
-    struct tensor h, y; // [s_loc, C] cdt: what goes into a layer, what comes out
-    struct tensor mod;  // [L, 6C] f32: shift, scale, gate of self attention, of the feed forward
+    int step, branch;
+    struct tensor patch;              // [s_loc, C] cdt: the embedded patches, before block 0
+    struct tensor x;                  // [s_loc, C] f32: the residual stream
+    struct tensor h, y;               // [s_loc, C] cdt: input and output of a layer
+    struct tensor mod[SEGMENT_TIMES]; // [L, 6C] f32: shift, scale, gate of self attention, of the
+                                      // feed forward; none for a time that no segment has
 };
 
-/* What goes into the first block's self attention: h = norm(from) * (1 + scale) + shift. */
-status block_enter(struct block_ctx *f, struct tensor from);
+/* The row of r->time and r->time_mod for a segment's time. */
+int dit_time_row(const struct dit_run *r, int step, enum segment_time time);
+
+/* ---- dit_block.c: x, h, y of block_ctx as above ---- */
+
+/* Input of the first block's self attention: h = norm(from) * (1 + scale) + shift. */
+status block_enter(struct block_ctx *x, struct tensor from);
 
 /* x = from + gate * W_o attention(q, k, v), with q, k, v from h; then h = norm(x) * w + b.
  * from: [s_loc, C], x itself, or in block 0 the embedded patches in cdt. */
-status block_self_attention(struct block_ctx *f, const struct block *b, int layer,
+status block_self_attention(struct block_ctx *x, const struct dit_block *b, int layer,
                             struct tensor from);
 
 /* x += W_o attention(q, k, v), with q from h, k and v from the text; then h = norm(x) * (1 + scale)
  * + shift for the feed forward. */
-status block_cross_attention(struct block_ctx *f, const struct block *b, int layer);
+status block_cross_attention(struct block_ctx *x, const struct dit_block *b, int layer);
 
-/* x += gate * W_down gelu(W_up h); then h for the next block, if there is one. */
-status block_feed_forward(struct block_ctx *f, const struct block *b, int layer);
+/* x += gate * W_down gelu(W_up h), the features' after_block, then h for the next block, if there
+ * is one. */
+status block_feed_forward(struct block_ctx *x, const struct dit_block *b, int layer);
+
+/* text_kv of one layer and branch: norm(W_k context), then W_v context. */
+status block_text_kv(struct dit_run *r, const struct dit_text *t, int layer, int branch);
 
 #endif

@@ -3,9 +3,9 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define WIDTH_MAX 65536 // sizes of tensors stay far from 64 bits
+#define WIDTH_MAX 65536 // so that sizes of tensors fit 64 bits
 #define BLOCKS_MAX 64
-#define CHUNK 4 // frames of a chunk but the first, which is one frame alone
+#define CHUNK 4 // frames of a chunk; the first chunk is a single frame
 
 static bool is_width(int64_t base)
 {
@@ -15,16 +15,15 @@ static bool is_width(int64_t base)
 static status check_config(const struct vae_config *c)
 {
     if (c->stride_t != 4 || c->stride != 8 || c->patch != 1)
-        return fail(
-            ST_FORMAT,
-            "a VAE with strides %lld (time), %lld and patches of %lld is not one of Wan2.1, "
-            "which has 4, 8 and 1",
-            (long long)c->stride_t, (long long)c->stride, (long long)c->patch);
+        return fail(ST_FORMAT,
+                    "a VAE with time stride %lld, spatial stride %lld and patch size %lld is not "
+                    "supported; Wan2.1 has 4, 8 and 1",
+                    (long long)c->stride_t, (long long)c->stride, (long long)c->patch);
     if (c->z < 1 || c->z > VAE_CHANNELS_MAX || !is_width(c->base) || !is_width(c->decoder_base) ||
         c->res_blocks < 1 || c->res_blocks > BLOCKS_MAX)
         return fail(ST_FORMAT,
-                    "a VAE of widths %lld and %lld with %d blocks a level and %lld latent channels "
-                    "is unknown; Wan2.1 has 96, 96, 2 and 16",
+                    "a VAE of widths %lld and %lld with %d blocks per level and %lld latent "
+                    "channels is not supported; Wan2.1 has 96, 96, 2 and 16",
                     (long long)c->base, (long long)c->decoder_base, c->res_blocks, (long long)c->z);
     for (int i = 0; i < c->z; i++)
         if (!(c->std[i] > 0))
@@ -33,7 +32,7 @@ static status check_config(const struct vae_config *c)
     return ST_OK;
 }
 
-/* Latents are (mu - mean) * inv, and mu is latent / inv + mean, inv = 1 / std rounded to f32. */
+/* latent = (mu - mean) * inv and mu = latent / inv + mean, where inv is 1 / std rounded to f32. */
 static status open_scales(struct vae *v, struct arena *a)
 {
     const int64_t z = v->config.z;
@@ -58,24 +57,24 @@ status vae_open(struct vae *v, const struct vae_config *config, struct group *g,
                 struct arena *a, enum dtype dtype, bool encoder, bool decoder,
                 struct weight_source source)
 {
-    struct weight_spec *specs = NULL;
-    char *names = NULL;
-    int count = 0;
+    struct tensor_list list = { 0 };
     status st;
 
     *v = (struct vae){ .config = *config, .dev = dev, .group = g, .dtype = dtype };
     TRY_OUT(check_config(config));
-    TRY_OUT(vae_net_build(config, dtype, encoder ? &v->encoder : NULL, decoder ? &v->decoder : NULL,
-                          &specs, &names, &count));
-    TRY_OUT(weights_open(&v->weights, a, WEIGHTS_RESIDENT, NULL, 1, specs, count, source));
-    v->tensors = calloc((size_t)count, sizeof(v->tensors[0]));
-    if (v->tensors == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no host memory for %d tensors of the VAE", count));
-    TRY_OUT(weights_acquire(&v->weights, 0, -1, v->tensors));
+    v->layers = calloc((size_t)vae_layers_max(config), sizeof(v->layers[0]));
+    v->nets = calloc(2, sizeof(v->nets[0]));
+    if (v->layers == NULL || v->nets == NULL)
+        TRY_OUT(fail(ST_MEMORY, "no host memory for the VAE's layers"));
+    vae_build(&list, config, dtype, encoder, decoder, v->layers, v->nets);
+    TRY_OUT(tensors_status(&list));
+    v->encoder = encoder ? &v->nets[0] : NULL;
+    v->decoder = decoder ? &v->nets[1] : NULL;
+    TRY_OUT(tensors_open(&v->weights, &list, &list.stacks[0], a, NULL, false, source));
+    TRY_OUT(weights_acquire(&v->weights, 0, -1, v->layers));
     TRY_OUT(open_scales(v, a));
 out:
-    free(specs);
-    free(names);
+    tensors_done(&list);
     if (st != ST_OK)
         vae_close(v);
     return st;
@@ -84,50 +83,50 @@ out:
 void vae_close(struct vae *v)
 {
     weights_close(&v->weights);
-    vae_net_free(v->encoder);
-    vae_net_free(v->decoder);
-    free(v->tensors);
+    free(v->nets);
+    free(v->layers);
     *v = (struct vae){ 0 };
 }
 
 /* ---- windows ---- */
 
-/* Rows [row, row + rows) of frames [first, first + count) of a host picture [F, h, w, C] into x
+/* Copies rows [row, row + rows) of frames [first, first + count) of a host video [F, h, w, C] to x
  * [count, rows, w, C]. */
-static status upload_rows(struct device *dev, struct tensor x, const float *picture, int64_t h,
+static status upload_rows(struct device *dev, struct tensor x, const float *video, int64_t h,
                           int64_t first, int64_t row)
 {
     const int64_t line = x.dim[2] * x.dim[3];
 
     for (int64_t i = 0; i < x.dim[0]; i++)
-        TRY(device_upload(dev, tensor_at(x, i), picture + ((first + i) * h + row) * line));
+        TRY(device_upload(dev, tensor_at(x, i), video + ((first + i) * h + row) * line));
     return ST_OK;
 }
 
 status vae_decode_window(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                          int64_t w, struct vae_window window, struct vae_output output)
 {
-    const struct tensor *matrix = &v->tensors[v->decoder->latent];
+    const struct linear *point = &v->decoder->point->conv1;
     const int64_t z = v->config.z;
     const size_t mark = a->used;
     struct vae_pass pass = { 0 };
     struct rows rows;
-    struct tensor given, scaled, x, out;
+    struct tensor uploaded, scaled, x, out;
     status st = ST_OK;
 
     rows_split(&rows, v->group, window.rows);
     if (rows.count == 0)
         return ST_OK;
-    TRY_OUT(arena_take(a, &given, DT_F32, 1, rows.count, w, z));
+    TRY_OUT(arena_take(a, &uploaded, DT_F32, 1, rows.count, w, z));
     TRY_OUT(arena_take(a, &scaled, DT_F32, 1, rows.count, window.cols, z));
     TRY_OUT(rows_take(&rows, a, &x, v->dtype, 1, rows.count, window.cols, z));
     TRY_OUT(vae_pass_open(&pass, v, v->decoder, a, rows, 1, 1, window.cols, t));
     for (int64_t i = 0; i < t; i++) {
-        TRY_OUT(upload_rows(v->dev, given, latent, h, i, window.row + rows.first));
-        TRY_OUT(op_channel_affine(v->dev, scaled, tensor_slice(given, 2, window.col, window.cols),
-                                  v->scale[0], v->shift[0]));
+        TRY_OUT(upload_rows(v->dev, uploaded, latent, h, i, window.row + rows.first));
+        TRY_OUT(op_channel_affine(v->dev, scaled,
+                                  tensor_slice(uploaded, 2, window.col, window.cols), v->scale[0],
+                                  v->shift[0]));
         TRY_OUT(op_gemm(v->dev, tensor_reshape(x, rows.count * window.cols, z),
-                        tensor_reshape(scaled, rows.count * window.cols, z), matrix[0], matrix[1],
+                        tensor_reshape(scaled, rows.count * window.cols, z), point->w, point->b,
                         ACT_NONE));
         TRY_OUT(vae_pass_run(&pass, &out, x));
         TRY_OUT(output.put(output.payload, &rows, i == 0 ? 0 : 1 + CHUNK * (i - 1), out));
@@ -141,34 +140,36 @@ out:
 status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, int64_t t, int64_t h,
                          int64_t w, struct vae_window window, struct vae_output output)
 {
-    const struct tensor *matrix = &v->tensors[v->encoder->latent];
+    const struct linear *point = &v->encoder->point->conv1;
     const int64_t z = v->config.z, px = v->config.stride;
     const int64_t chunk = t > 1 ? CHUNK : 1;
     const size_t mark = a->used;
     struct vae_pass pass = { 0 };
     struct rows rows;
-    struct tensor given, x, out, mu;
+    struct tensor uploaded, x, out, mu;
     status st = ST_OK;
 
     rows_split(&rows, v->group, window.rows);
     if (rows.count == 0)
         return ST_OK;
-    TRY_OUT(arena_take(a, &given, DT_F32, chunk, rows.count * px, w * px, 3));
+    TRY_OUT(arena_take(a, &uploaded, DT_F32, chunk, rows.count * px, w * px, 3));
     TRY_OUT(rows_take(&rows, a, &x, v->dtype, chunk, rows.count * px, window.cols * px, 3));
     TRY_OUT(arena_take(a, &mu, DT_F32, 1, rows.count, window.cols, z));
     TRY_OUT(vae_pass_open(&pass, v, v->encoder, a, rows, chunk, px, window.cols * px, t));
     for (int64_t i = 0; i < t; i++) {
         const int64_t n = i == 0 ? 1 : CHUNK, first = i == 0 ? 0 : 1 + CHUNK * (i - 1);
-        const struct tensor whole = tensor_slice(given, 0, 0, n), part = tensor_slice(x, 0, 0, n);
+        const struct tensor whole = tensor_slice(uploaded, 0, 0, n);
+        const struct tensor cropped = tensor_slice(x, 0, 0, n);
 
         TRY_OUT(upload_rows(v->dev, whole, pixels, h * px, first, (window.row + rows.first) * px));
-        TRY_OUT(op_copy(v->dev, part, tensor_slice(whole, 2, window.col * px, window.cols * px)));
-        TRY_OUT(vae_pass_run(&pass, &out, part));
+        TRY_OUT(
+            op_copy(v->dev, cropped, tensor_slice(whole, 2, window.col * px, window.cols * px)));
+        TRY_OUT(vae_pass_run(&pass, &out, cropped));
 
-        // of mean and variance only the mean is wanted: the first half of the outputs
+        // the encoder gives mean and log variance; the latent is the mean, the first z outputs
         TRY_OUT(op_gemm(v->dev, tensor_reshape(mu, rows.count * window.cols, z),
                         tensor_reshape(out, rows.count * window.cols, 2 * z),
-                        tensor_slice(matrix[0], 0, 0, z), tensor_slice(matrix[1], 0, 0, z),
+                        tensor_slice(point->w, 0, 0, z), tensor_slice(point->b, 0, 0, z),
                         ACT_NONE));
         TRY_OUT(op_channel_affine(v->dev, mu, mu, v->scale[1], v->shift[1]));
         TRY_OUT(output.put(output.payload, &rows, i, mu));
@@ -192,7 +193,7 @@ status vae_gather(struct tensor *whole, const struct rows *rows, struct device *
     return rows_gather(rows, *whole, x, scale, 0);
 }
 
-/* ---- whole pictures ---- */
+/* ---- whole images ---- */
 
 static bool covers(struct vae_tiling tiling, int64_t h, int64_t w)
 {
@@ -215,22 +216,22 @@ static status check_size(int64_t frames, int64_t h, int64_t w, struct vae_tiling
     return ST_OK;
 }
 
-struct decoding {
+struct decode_ctx {
     struct vae *v;
     struct arena *a;
-    struct delivery delivery; // rank 0
+    struct frame_output frames; // rank 0
 };
 
-static status decoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
+static status put_decoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
 {
-    struct decoding *d = payload;
+    struct decode_ctx *d = payload;
     const size_t mark = d->a->used;
     struct tensor whole;
     status st;
 
     TRY_OUT(vae_gather(&whole, rows, d->v->dev, d->a, x, d->v->config.stride));
     if (d->v->group->rank == 0)
-        TRY_OUT(delivery_put(&d->delivery, whole, first));
+        TRY_OUT(frame_output_put(&d->frames, whole, first));
 out:
     arena_release(d->a, mark);
     return st;
@@ -239,7 +240,7 @@ out:
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
 {
-    struct decoding d = { .v = v, .a = a };
+    struct decode_ctx d = { .v = v, .a = a };
     const int64_t px = v->config.stride;
     const size_t mark = a->used;
     status st;
@@ -249,25 +250,25 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
     if (!covers(tiling, h, w))
         return vae_decode_tiles(v, a, latent, t, h, w, tiling, sink, pixels);
     if (v->group->rank == 0)
-        TRY_OUT(delivery_open(&d.delivery, v->dev, a, sink, pixels, CHUNK, h * px, w * px));
+        TRY_OUT(frame_output_open(&d.frames, v->dev, a, sink, pixels, CHUNK, h * px, w * px));
     TRY_OUT(vae_decode_window(v, a, latent, t, h, w, (struct vae_window){ 0, 0, h, w },
-                              (struct vae_output){ decoded, &d }));
-    st = delivery_finish(&d.delivery);
+                              (struct vae_output){ put_decoded, &d }));
+    st = frame_output_finish(&d.frames);
 out:
-    delivery_close(&d.delivery);
+    frame_output_close(&d.frames);
     arena_release(a, mark);
     return st;
 }
 
-struct encoding {
+struct encode_ctx {
     struct vae *v;
     struct arena *a;
-    struct tensor frame; // [1, h, w, z], for all ranks
+    struct tensor frame; // [1, h, w, z], gathered on rank 0, then broadcast
     float *latent;
 };
 
-/* One latent frame, on rank 0, to every rank's host. */
-static status spread(struct vae *v, struct tensor frame, float *latent)
+/* Broadcasts one latent frame from rank 0 and copies it to host memory on every rank. */
+static status broadcast_frame(struct vae *v, struct tensor frame, float *latent)
 {
     struct transfer transfer = { 0 };
 
@@ -277,30 +278,32 @@ static status spread(struct vae *v, struct tensor frame, float *latent)
     return device_download(v->dev, latent, frame);
 }
 
-static status encoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
+static status put_encoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
 {
-    struct encoding *e = payload;
+    struct encode_ctx *e = payload;
 
     if (rows->ranks > 1)
         TRY(rows_gather(rows, e->frame, x, 1, 0));
     else
         TRY(op_copy(e->v->dev, e->frame, x));
-    return spread(e->v, e->frame, e->latent + first * tensor_count(e->frame));
+    return broadcast_frame(e->v, e->frame, e->latent + first * tensor_count(e->frame));
 }
 
 status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pixels,
                   int64_t frames, int64_t h, int64_t w, struct vae_tiling tiling)
 {
     const int64_t px = v->config.stride, t = 1 + (frames - 1) / CHUNK, z = v->config.z;
-    struct encoding e = { .v = v, .a = a, .latent = latent };
+    struct encode_ctx e = { .v = v, .a = a, .latent = latent };
     const size_t mark = a->used;
     struct rows rows;
     status st;
 
     assert(v->encoder != NULL);
     if (h % px != 0 || w % px != 0)
-        return fail(ST_USAGE, "pictures of %lld x %lld do not divide by %lld; resize them first",
-                    (long long)w, (long long)h, (long long)px);
+        return fail(
+            ST_USAGE,
+            "images of %lld x %lld: width and height must be multiples of %lld; resize them first",
+            (long long)w, (long long)h, (long long)px);
     h /= px;
     w /= px;
     TRY(check_size(frames, h, w, tiling));
@@ -309,9 +312,9 @@ status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pi
     rows_split(&rows, v->group, h);
     TRY_OUT(arena_take(a, &e.frame, DT_F32, 1, h, w, z));
     TRY_OUT(vae_encode_window(v, a, pixels, t, h, w, (struct vae_window){ 0, 0, h, w },
-                              (struct vae_output){ encoded, &e }));
+                              (struct vae_output){ put_encoded, &e }));
     for (int64_t i = 0; rows.count == 0 && i < t; i++)
-        TRY_OUT(spread(v, e.frame, latent + i * h * w * z));
+        TRY_OUT(broadcast_frame(v, e.frame, latent + i * h * w * z));
     TRY_OUT(device_wait(v->dev));
 out:
     arena_release(a, mark);

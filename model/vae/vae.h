@@ -1,64 +1,94 @@
-/* vae.h - the causal video autoencoder of Wan2.1: pixels to latents and back, any length, chunk by
- * chunk with the cache of wan/modules/vae.py, exact; spread over ranks by rows.
+/* vae.h - the causal video autoencoder of Wan2.1: encodes pixels to latents and decodes latents to
+ * pixels. Videos have any length and are processed chunk by chunk with the feature cache of
+ * wan/modules/vae.py, with exactly the same result. Image rows are split over ranks.
  *
- * Pictures are frames [T, H, W, C]. Source: Wan2.1 wan/modules/vae.py. */
+ * Images are frames [T, H, W, C]. Source: Wan2.1 wan/modules/vae.py. */
 #ifndef MODEL_VAE_VAE_H
 #define MODEL_VAE_VAE_H
 
 #include "kernels/ops.h"
-#include "model/pipeline/config.h"
+#include "model/checkpoint/tensors.h"
 #include "parallel/halo.h"
-#include "parallel/weights.h"
 
+#define VAE_CHANNELS_MAX 64
+
+struct vae_config {
+    int64_t z;                // latent channels
+    int64_t base;             // 96: widths are base * {1, 2, 4, 4}
+    int64_t decoder_base;     // the decoder's, which in Wan2.2 is another
+    int64_t patch;            // pixels per row and column that become channels: 1, in Wan2.2 2
+    int res_blocks;           // per level in the encoder; the decoder has one more
+    int64_t stride_t, stride; // 4, 8
+    float mean[VAE_CHANNELS_MAX], std[VAE_CHANNELS_MAX]; // of the latents, z each
+};
+
+/* Emits the tensors of the encoder, the decoder or both; dtype: of the matrices in memory. */
+void vae_tensors(struct tensor_list *l, const struct vae_config *config, enum dtype dtype,
+                 bool encoder, bool decoder);
+
+struct layer;
 struct vae_net;
 
 struct vae {
     struct vae_config config;
     struct device *dev;
-    struct group *group; // the ranks that share the rows
+    struct group *group; // borrowed; rows are split over its ranks
     struct weights weights;
-    enum dtype dtype;                  // of activations and matrices; F32 here
-    struct vae_net *encoder, *decoder; // the halves that are loaded, own; NULL else
-    struct tensor *tensors;            // all parameters, own array
-    struct tensor scale[2], shift[2];  // f32 [z]: latents to the network's values, and back
+    enum dtype dtype;                  // of activations and weight matrices
+    struct layer *layers;              // owned: of encoder and decoder, with all parameters
+    struct vae_net *nets;              // owned: the two
+    struct vae_net *encoder, *decoder; // in nets; NULL if not loaded
+    struct tensor scale[2], shift[2];  // f32 [z]: [0] latents to network values, [1] back
 };
 
-/* Every rank holds all parameters. Memory from `a`, which keeps it; reading errors are local, as
- * those of weights_open. ST_USAGE, ST_FORMAT (widths no such network has), ST_IO, ST_MEMORY. */
+/* Loads the encoder, the decoder or both. Every rank keeps all parameters, allocated from arena
+ * `a`, which keeps the memory after vae_close. Local, not collective: as with weights_open, the
+ * caller passes the status to agree(). ST_FORMAT (no Wan VAE has these widths or strides), ST_IO,
+ * ST_MEMORY. */
 status vae_open(struct vae *v, const struct vae_config *config, struct group *g, struct device *dev,
                 struct arena *a, enum dtype dtype, bool encoder, bool decoder,
                 struct weight_source source);
-void vae_close(struct vae *v); // accepts a zeroed one
+void vae_close(struct vae *v); // accepts a zeroed vae
 
-/* Tiles in latent units, as DiffSynth-Studio's tiled=True blends them; zeroed = whole pictures.
+/* Tile size and stride in latent rows and columns, blended as in DiffSynth-Studio (tiled=True). All
+ * zero: no tiling.
  *
- * Every tile is one pass over all frames, its rows split over the ranks. The blended sum of all
- * frames is on rank 0, in f32, and frames leave for the sink when the last tile is in it: tiles
- * make the caches and pictures of a pass small, at the price of the sum (0.9 GB for 81 frames of
- * 720p). A tile that covers the picture is no tiling. */
+ * Each tile is one pass over all frames, with its rows split over the ranks. Rank 0 adds up the
+ * weighted tiles of all frames in f32; the sink gets frames only after the last tile was added.
+ * Tiles reduce the memory for caches and activations, but need memory for this sum (0.9 GB for 81
+ * frames of 720p). A tile size that covers the whole image means no tiling, too. */
 struct vae_tiling {
     int64_t size_h, size_w, stride_h, stride_w;
 };
 
-/* Where finished pictures go, on rank 0 of the group, in order: `count` frames [count, H, W, 3] u8
- * in host memory, borrowed during the call. put may be NULL: then they are computed and dropped. */
+/* Callback for finished frames, called on rank 0 of the group, in order: `count` frames
+ * [count, H, W, 3] u8 in host memory, valid during the call. Its error ends the decoding. put may
+ * be NULL: the frames are computed and discarded. */
 struct frame_sink {
     status (*put)(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w);
     void *payload;
 };
 
-/* latent [T, h, w, z] f32 normalized, whole, in host memory of every rank. 4(T-1)+1 frames go to
- * the sink as they are ready. Collective over the group; ranks that get no row return at once. All
- * memory from `a`, given back; only rank 0 takes two chunks of pictures of host memory beside it.
- * pixels, when not NULL, gets them as f32 [4(T-1)+1, 8h, 8w, 3] too, on rank 0, not clamped. On the
- * plan device latent and pixels are not looked at, only whether pixels is NULL, and the sink is
- * told of pictures that are not there. */
+/* Decodes a latent and passes 4(T-1)+1 frames to the sink as they are finished.
+ *
+ * Collective over the group; ranks that get no rows return at once.
+ *   latent  [T, h, w, z] f32, normalized; the whole latent, in host memory of every rank
+ *   pixels  NULL, or on rank 0 host memory for the same frames, f32 [4(T-1)+1, 8h, 8w, 3], not
+ *           clamped; other ranks ignore it
+ *   a       scratch, given back on return; rank 0 also allocates host memory for two chunks of
+ *           frames
+ * On the plan device the data of latent and pixels is not accessed, and the sink must not read rgb.
+ * ST_USAGE (no frames, or tiles that leave gaps), ST_MEMORY, or the status of the sink. */
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels);
 
-/* pixels [F, H, W, 3] f32 in [-1, 1], whole, on every rank's host; latent [T, h, w, z] f32
- * normalized, T = 1 + (F-1)/4, whole, on every rank: frames behind 4(T-1)+1 are dropped. H and W
- * are multiples of 8, else ST_USAGE. Collective over the group. */
+/* Encodes the first 4(T-1)+1 of F frames, T = 1 + (F-1)/4; later frames are ignored.
+ *
+ * Collective over the group.
+ *   latent  [T, H/8, W/8, z] f32, normalized; the whole latent, in host memory of every rank
+ *   pixels  [F, H, W, 3] f32 in [-1, 1]; the whole video, in host memory of every rank
+ *   a       scratch, given back on return
+ * ST_USAGE when H or W is not a multiple of 8, when F is 0, or when tiles leave gaps; ST_MEMORY. */
 status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pixels,
                   int64_t frames, int64_t h, int64_t w, struct vae_tiling tiling);
 

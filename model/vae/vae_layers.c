@@ -1,9 +1,10 @@
 /* What the layers compute. Source: Wan2.1 wan/modules/vae.py, the classes of the same names, with
- * the caches that their forward passes keep between chunks.
+ * the feature caches that their forward passes keep between chunks.
  *
- * Every picture [T, h, W, C] lies in memory with room for a row of each neighbour above and below
- * (parallel/halo.h). Before a causal convolution's chunk come the two frames that its layer saw
- * last, zeros before the first chunk: they are kept in a slot of the cache, seam rows included. */
+ * Every activation [T, h, W, C] is this rank's rows, in memory that also holds a halo row above and
+ * below (parallel/halo.h). A causal convolution pads its chunk in front with the last two frames of
+ * the layer's previous input, or zeros before the first chunk. These frames are kept in a cache
+ * slot, with their halo rows. */
 #include "model/vae/vae_internal.h"
 
 #include <assert.h>
@@ -14,87 +15,89 @@ static const struct tensor none;
 
 /* ---- memory between the layers ---- */
 
-/* The buffer that does not hold the current picture, as one. */
-static struct tensor other(const struct vae_pass *p, enum dtype dt, int64_t t, int64_t h, int64_t w,
-                           int64_t c)
+/* A tensor in the buffer that does not hold the current activation. */
+static struct tensor spare_buffer(const struct vae_pass *p, enum dtype dt, int64_t t, int64_t h,
+                                  int64_t w, int64_t c)
 {
-    const struct tensor buffer = p->buffer[!p->at];
+    const struct tensor buffer = p->buffer[!p->current];
 
     assert(rows_bytes(&p->rows, dt, t, h, w, c) <= tensor_bytes(buffer));
-    return rows_in(&p->rows, buffer.data, dt, t, h, w, c);
+    return rows_view(&p->rows, buffer.data, dt, t, h, w, c);
 }
 
-/* Pixels as rows of a matrix. */
-static struct tensor flat(struct tensor x)
+/* [T, h, W, C] as a matrix [T h W, C]. */
+static struct tensor flatten(struct tensor x)
 {
     return tensor_reshape(x, tensor_count(x) / x.dim[x.ndim - 1], x.dim[x.ndim - 1]);
 }
 
-/* out = x w^T + bias + residual, pixel by pixel; w: a matrix [out, in], bias. */
-static status mix(struct vae_pass *p, struct tensor out, struct tensor x, struct tensor w,
-                  struct tensor bias, struct tensor residual)
+/* out = x w^T + bias + residual for each pixel: a 1x1x1 convolution; w: a matrix [out, in]. */
+static status conv1x1(struct vae_pass *p, struct tensor out, struct tensor x, struct tensor w,
+                      struct tensor bias, struct tensor residual)
 {
     return op_conv3d(p->v->dev, out, x, none, tensor_reshape(w, w.dim[0], 1, 1, 1, w.dim[1]), bias,
                      residual, (struct conv){ .stride_t = 1, .stride = 1 });
 }
 
-/* Keeps the last frames of past and x for the next chunk. past: what the slot has, or none. */
+/* Stores the last frames of (past, x) in a cache slot for the next chunk. past: the slot's tensor,
+ * or `none` if it holds no frames yet. */
 static status keep_past(struct vae_pass *p, int slot, struct tensor past, struct tensor x)
 {
-    const struct tensor kept = p->slot[slot];
-    const int64_t n = kept.dim[0], t = x.dim[0] < n ? x.dim[0] : n;
+    const struct tensor cache = p->slot[slot];
+    const int64_t n = cache.dim[0], t = x.dim[0] < n ? x.dim[0] : n;
 
     if (p->chunk + 1 == p->chunks)
         return ST_OK;
     assert(n <= 2);
     if (t < n && past.data == NULL)
-        TRY(device_zero(p->v->dev, tensor_slice(kept, 0, 0, n - t)));
+        TRY(device_zero(p->v->dev, tensor_slice(cache, 0, 0, n - t)));
     else if (t < n)
-        TRY(op_copy(p->v->dev, tensor_slice(kept, 0, 0, n - t), tensor_slice(past, 0, t, n - t)));
-    return op_copy(p->v->dev, tensor_slice(kept, 0, n - t, t), tensor_slice(x, 0, x.dim[0] - t, t));
+        TRY(op_copy(p->v->dev, tensor_slice(cache, 0, 0, n - t), tensor_slice(past, 0, t, n - t)));
+    return op_copy(p->v->dev, tensor_slice(cache, 0, n - t, t),
+                   tensor_slice(x, 0, x.dim[0] - t, t));
 }
 
-/* ---- rows of the neighbours ---- */
+/* ---- halo rows ---- */
 
-/* Brings the seam rows of x. */
-static status bring_seams(struct vae_pass *p, struct tensor x, bool above)
+/* Fills the halo rows of x, and waits for them. Collective over the ranks that hold rows. */
+static status fetch_halo(struct vae_pass *p, struct tensor x, bool above)
 {
     struct transfer t = { 0 };
 
-    TRY(rows_halo(&p->rows, &t, x, above));
+    TRY(rows_halo_exchange(&p->rows, &t, x, above));
     return transfer_wait(&t);
 }
 
-/* A window of 3x3 over rows and their seams, with zeros where the picture ends. */
-static struct conv over_seams(const struct vae_pass *p)
+/* A 3x3 convolution over rows with halo rows; zero padding only at the edges of the image. */
+static struct conv conv3x3(const struct vae_pass *p)
 {
     return (struct conv){ .stride_t = 1,
                           .stride = 1,
-                          .top = 1 - rows_above(&p->rows),
-                          .bottom = 1 - rows_below(&p->rows),
+                          .top = 1 - halo_above(&p->rows),
+                          .bottom = 1 - halo_below(&p->rows),
                           .left = 1,
                           .right = 1 };
 }
 
 /* ---- causal convolutions 3x3x3 ---- */
 
-/* out = conv(past and x) + residual, once x's seams have come; w: kernel, bias. */
+/* out = conv(past, x) + residual; first fetches x's halo rows. */
 static status causal_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
-                          const struct tensor *w, struct tensor residual)
+                          struct linear l, struct tensor residual)
 {
     const struct tensor past = p->chunk > 0 ? p->slot[slot] : none;
-    const struct tensor around = rows_around(&p->rows, x, true);
-    struct conv conv = over_seams(p);
+    const struct tensor with_halo = rows_with_halo(&p->rows, x, true);
+    struct conv conv = conv3x3(p);
 
     conv.front = 2;
-    TRY(bring_seams(p, x, true));
-    TRY(op_conv3d(p->v->dev, out, around, past, w[0], w[1], residual, conv));
-    return keep_past(p, slot, past, around);
+    TRY(fetch_halo(p, x, true));
+    TRY(op_conv3d(p->v->dev, out, with_halo, past, l.w, l.b, residual, conv));
+    return keep_past(p, slot, past, with_halo);
 }
 
-/* out = conv(silu(norm(x))) + residual; w: gamma, kernel, bias. out may be x. */
+/* out = conv(silu(norm(x))). out may be x. */
 static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
-                          const struct tensor *w, struct tensor residual)
+                          struct tensor gamma, struct linear l)
 {
     const size_t mark = p->a->used;
     struct tensor normed;
@@ -102,8 +105,8 @@ static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x
 
     TRY_OUT(
         rows_take(&p->rows, p->a, &normed, p->v->dtype, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
-    TRY_OUT(op_channel_norm(p->v->dev, normed, x, w[0], ACT_SILU));
-    TRY_OUT(causal_conv(p, out, normed, slot, &w[1], residual));
+    TRY_OUT(op_channel_norm(p->v->dev, normed, x, gamma, ACT_SILU));
+    TRY_OUT(causal_conv(p, out, normed, slot, l, none));
 out:
     arena_release(p->a, mark);
     return st;
@@ -111,102 +114,101 @@ out:
 
 static status first_conv(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
-    const struct tensor out = other(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
+    const struct tensor out = spare_buffer(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
 
-    TRY(causal_conv(p, out, *x, l->slot, &p->v->tensors[l->tensor], none));
-    p->at = !p->at;
+    TRY(causal_conv(p, out, *x, l->slot, l->conv1, none));
+    p->current = !p->current;
     *x = out;
     return ST_OK;
 }
 
-/* x + conv(silu(norm(conv(silu(norm(x)))))), the x in front through the shortcut where the widths
- * differ. */
+/* x = shortcut(x) + conv(silu(norm(conv(silu(norm(x)))))); the shortcut is a 1x1x1 convolution if
+ * the channel counts differ, else the identity. */
 static status residual_block(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     struct device *dev = p->v->dev;
-    const struct tensor *w = &p->v->tensors[l->tensor];
-    const struct tensor hidden = other(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
+    const struct tensor hidden =
+        spare_buffer(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
     const size_t mark = p->a->used;
     struct tensor normed;
     status st;
 
-    TRY_OUT(normed_conv(p, hidden, *x, l->slot, w, none));
+    TRY_OUT(normed_conv(p, hidden, *x, l->slot, l->norm1, l->conv1));
     TRY_OUT(
         rows_take(&p->rows, p->a, &normed, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out));
-    TRY_OUT(op_channel_norm(dev, normed, hidden, w[3], ACT_SILU));
-    if (l->in != l->out) { // hidden is done with: its place takes the shortcut
-        TRY_OUT(mix(p, hidden, *x, w[6], w[7], none));
-        p->at = !p->at;
+    TRY_OUT(op_channel_norm(dev, normed, hidden, l->norm2, ACT_SILU));
+    if (l->in != l->out) { // hidden is no longer needed: its buffer gets the shortcut
+        TRY_OUT(conv1x1(p, hidden, *x, l->shortcut.w, l->shortcut.b, none));
+        p->current = !p->current;
         *x = hidden;
     }
-    TRY_OUT(causal_conv(p, *x, normed, l->slot + 1, &w[4], *x));
+    TRY_OUT(causal_conv(p, *x, normed, l->slot + 1, l->conv2, *x));
 out:
     arena_release(p->a, mark);
     return st;
 }
 
-/* f32 whatever the pass computes in: what follows is at most a few channels wide. */
+/* x = conv(silu(norm(x))), in f32 for any v->dtype, as it has only a few channels. */
 static status head(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
-    const struct tensor out = other(p, DT_F32, x->dim[0], x->dim[1], x->dim[2], l->out);
+    const struct tensor out = spare_buffer(p, DT_F32, x->dim[0], x->dim[1], x->dim[2], l->out);
 
-    TRY(normed_conv(p, out, *x, l->slot, &p->v->tensors[l->tensor], none));
-    p->at = !p->at;
+    TRY(normed_conv(p, out, *x, l->slot, l->norm1, l->conv1));
+    p->current = !p->current;
     *x = out;
     return ST_OK;
 }
 
-/* ---- attention over the whole picture ---- */
+/* ---- attention over the whole image ---- */
 
-/* x += proj(attention(norm(x))): one head, the queries of own rows, keys and values of all. */
+/* x += proj(attention(norm(x))): one head; q of this rank's rows, k and v of all rows. */
 static status attention_block(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     struct device *dev = p->v->dev;
-    const struct tensor *w = &p->v->tensors[l->tensor];
     const int64_t h = x->dim[1], cols = x->dim[2], c = l->in, scale = h / p->rows.count;
-    const struct tensor normed = other(p, p->v->dtype, 1, h, cols, c);
+    const struct tensor normed = spare_buffer(p, p->v->dtype, 1, h, cols, c);
     const size_t mark = p->a->used;
     struct tensor q, kv, all;
     status st;
 
-    assert(x->dim[0] == 1); // of the coarsest scale a chunk has one frame
-    TRY_OUT(op_channel_norm(dev, normed, *x, w[0], ACT_NONE));
+    assert(x->dim[0] == 1); // at the coarsest scale a chunk is one frame
+    TRY_OUT(op_channel_norm(dev, normed, *x, l->norm1, ACT_NONE));
     TRY_OUT(arena_take(p->a, &q, p->v->dtype, 1, h, cols, c));
     TRY_OUT(arena_take(p->a, &kv, p->v->dtype, 1, h, cols, 2 * c));
-    TRY_OUT(mix(p, q, normed, tensor_slice(w[1], 0, 0, c), tensor_slice(w[2], 0, 0, c), none));
-    TRY_OUT(
-        mix(p, kv, normed, tensor_slice(w[1], 0, c, 2 * c), tensor_slice(w[2], 0, c, 2 * c), none));
+    TRY_OUT(conv1x1(p, q, normed, tensor_slice(l->qkv.w, 0, 0, c), tensor_slice(l->qkv.b, 0, 0, c),
+                    none));
+    TRY_OUT(conv1x1(p, kv, normed, tensor_slice(l->qkv.w, 0, c, 2 * c),
+                    tensor_slice(l->qkv.b, 0, c, 2 * c), none));
     all = kv;
     if (p->rows.ranks > 1) {
         TRY_OUT(arena_take(p->a, &all, p->v->dtype, 1, p->rows.total * scale, cols, 2 * c));
         TRY_OUT(rows_gather(&p->rows, all, kv, scale, -1));
     }
 
-    const struct tensor heads = tensor_split(flat(all), 1, c); // [S, 2, C]
-    const struct tensor q1 = tensor_split(flat(q), 1, c);      // [S, 1, C]
+    const struct tensor heads = tensor_split(flatten(all), 1, c); // [S, 2, C]
+    const struct tensor q1 = tensor_split(flatten(q), 1, c);      // [S, 1, C]
 
     TRY_OUT(op_attention(dev, q1, none, q1, tensor_slice(heads, 1, 0, 1),
                          tensor_slice(heads, 1, 1, 1), (float)(1 / sqrt((double)c))));
-    TRY_OUT(mix(p, *x, q, w[3], w[4], *x));
+    TRY_OUT(conv1x1(p, *x, q, l->proj.w, l->proj.b, *x));
 out:
     arena_release(p->a, mark);
     return st;
 }
 
-/* ---- changes of scale ---- */
+/* ---- downsampling and upsampling ---- */
 
-/* Half the rows and columns, by a convolution of stride 2 that looks to the right and down. With
- * time also half the frames, but for the first chunk, whose one frame only becomes the past. */
-static status down(struct vae_pass *p, const struct layer *l, struct tensor *x)
+/* Halves rows and columns, by a convolution of stride 2 padded on the right and below. With l->time
+ * also halves the frames, except in the first chunk: its single frame stays, and is cached. */
+static status downsample(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     struct device *dev = p->v->dev;
-    const struct tensor *w = &p->v->tensors[l->tensor];
     const int64_t t = x->dim[0], h = x->dim[1], cols = x->dim[2];
     const bool time = l->time && p->chunk > 0;
     const size_t mark = p->a->used;
-    struct tensor out = other(p, p->v->dtype, time ? t / 2 : t, h / 2, cols / 2, l->out);
+    struct tensor out = spare_buffer(p, p->v->dtype, time ? t / 2 : t, h / 2, cols / 2, l->out);
     const struct tensor past = time ? p->slot[l->slot] : none;
-    struct conv conv = over_seams(p);
+    struct conv conv = conv3x3(p);
     struct tensor spatial = out;
     status st;
 
@@ -214,62 +216,62 @@ static status down(struct vae_pass *p, const struct layer *l, struct tensor *x)
     conv.top = conv.left = 0;
     if (time)
         TRY_OUT(arena_take(p->a, &spatial, p->v->dtype, t, h / 2, cols / 2, l->out));
-    TRY_OUT(bring_seams(p, *x, false));
-    TRY_OUT(
-        op_conv3d(dev, spatial, rows_around(&p->rows, *x, false), none, w[0], w[1], none, conv));
+    TRY_OUT(fetch_halo(p, *x, false));
+    TRY_OUT(op_conv3d(dev, spatial, rows_with_halo(&p->rows, *x, false), none, l->conv1.w,
+                      l->conv1.b, none, conv));
     if (time)
-        TRY_OUT(op_conv3d(dev, out, spatial, past, w[2], w[3], none,
+        TRY_OUT(op_conv3d(dev, out, spatial, past, l->time_conv.w, l->time_conv.b, none,
                           (struct conv){ .stride_t = 2, .stride = 1, .front = 1 }));
     if (l->time)
         TRY_OUT(keep_past(p, l->slot, past, spatial));
-    p->at = !p->at;
+    p->current = !p->current;
     *x = out;
 out:
     arena_release(p->a, mark);
     return st;
 }
 
-/* Twice the frames: a convolution along time makes 2C channels of C, the first half of which is
- * the earlier frame. frames [2T, h, W, C], rows may be strided. The first chunk does not come here,
- * and the second finds no past. */
+/* Doubles the frames: a convolution along time computes 2C channels, of which the first C are the
+ * earlier frame. frames: [2T, h, W, C], rows may be strided. Not called for the first chunk; for
+ * the second there is no past. */
 static status double_frames(struct vae_pass *p, const struct layer *l, struct tensor frames,
                             struct tensor x)
 {
     struct device *dev = p->v->dev;
-    const struct tensor *w = &p->v->tensors[l->tensor];
     const struct tensor halves =
         tensor_permute(tensor_split(frames, 0, 2), (const int[]){ 1, 0, 2, 3, 4 });
     const struct tensor past = p->chunk > 1 ? p->slot[l->slot] : none;
     const int64_t c = l->in;
 
     for (int i = 0; i < 2; i++)
-        TRY(op_conv3d(dev, tensor_at(halves, i), x, past, tensor_slice(w[2], 0, i * c, c),
-                      tensor_slice(w[3], 0, i * c, c), none,
+        TRY(op_conv3d(dev, tensor_at(halves, i), x, past, tensor_slice(l->time_conv.w, 0, i * c, c),
+                      tensor_slice(l->time_conv.b, 0, i * c, c), none,
                       (struct conv){ .stride_t = 1, .stride = 1, .front = 2 }));
     return keep_past(p, l->slot, past, x);
 }
 
-/* Twice the rows and columns, nearest, then a convolution. */
-static status up(struct vae_pass *p, const struct layer *l, struct tensor *x)
+/* Doubles rows and columns (nearest neighbour), then a convolution. With l->time first doubles the
+ * frames, except in the first chunk. */
+static status upsample(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     struct device *dev = p->v->dev;
-    const struct tensor *w = &p->v->tensors[l->tensor];
     const bool time = l->time && p->chunk > 0;
     const int64_t t = time ? 2 * x->dim[0] : x->dim[0], h = x->dim[1], cols = x->dim[2];
-    const struct tensor out = other(p, p->v->dtype, t, 2 * h, 2 * cols, l->out);
+    const struct tensor out = spare_buffer(p, p->v->dtype, t, 2 * h, 2 * cols, l->out);
     const size_t mark = p->a->used;
-    struct conv conv = over_seams(p);
+    struct conv conv = conv3x3(p);
     struct tensor frames = *x;
     status st;
 
-    conv.twice = true;
+    conv.upsample2x = true;
     if (time) {
         TRY_OUT(rows_take(&p->rows, p->a, &frames, p->v->dtype, t, h, cols, l->in));
         TRY_OUT(double_frames(p, l, frames, *x));
     }
-    TRY_OUT(bring_seams(p, frames, true));
-    TRY_OUT(op_conv3d(dev, out, rows_around(&p->rows, frames, true), none, w[0], w[1], none, conv));
-    p->at = !p->at;
+    TRY_OUT(fetch_halo(p, frames, true));
+    TRY_OUT(op_conv3d(dev, out, rows_with_halo(&p->rows, frames, true), none, l->conv1.w,
+                      l->conv1.b, none, conv));
+    p->current = !p->current;
     *x = out;
 out:
     arena_release(p->a, mark);
@@ -278,7 +280,7 @@ out:
 
 /* ---- the pass ---- */
 
-/* dims [T, h, W, C] of a layer's input become those of its output. */
+/* Changes dim [T, h, W, C] from a layer's input to its output. */
 static void layer_dims(const struct layer *l, bool first, int64_t *dim)
 {
     const bool time = l->time && !first;
@@ -293,26 +295,26 @@ static void layer_dims(const struct layer *l, bool first, int64_t *dim)
     dim[3] = l->out;
 }
 
-/* A slot of a causal convolution's: two frames with their seam rows. */
-static status take_slot(struct vae_pass *p, struct tensor *slot, const int64_t *in, int64_t c)
+/* Allocates the cache slot of a causal convolution: two frames with halo rows. */
+static status alloc_slot(struct vae_pass *p, struct tensor *slot, const int64_t *in, int64_t c)
 {
-    struct tensor own;
+    struct tensor rows;
 
-    TRY(rows_take(&p->rows, p->a, &own, p->v->dtype, 2, in[1], in[2], c));
-    *slot = rows_around(&p->rows, own, true);
+    TRY(rows_take(&p->rows, p->a, &rows, p->v->dtype, 2, in[1], in[2], c));
+    *slot = rows_with_halo(&p->rows, rows, true);
     return ST_OK;
 }
 
-static status take_slots(struct vae_pass *p, const struct layer *l, const int64_t *in,
-                         const int64_t *out)
+static status alloc_slots(struct vae_pass *p, const struct layer *l, const int64_t *in,
+                          const int64_t *out)
 {
     const enum dtype dt = p->v->dtype;
     struct tensor *slot = &p->slot[l->slot];
 
     if (l->kind == LAYER_CONV || l->kind == LAYER_HEAD || l->kind == LAYER_RESIDUAL)
-        TRY(take_slot(p, &slot[0], in, l->in));
+        TRY(alloc_slot(p, &slot[0], in, l->in));
     if (l->kind == LAYER_RESIDUAL)
-        TRY(take_slot(p, &slot[1], in, l->out));
+        TRY(alloc_slot(p, &slot[1], in, l->out));
     if (l->kind == LAYER_UP && l->time)
         TRY(arena_take(p->a, &slot[0], dt, 2, in[1], in[2], l->in));
     if (l->kind == LAYER_DOWN && l->time)
@@ -337,8 +339,8 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
         size_t need;
 
         layer_dims(l, chunks == 1, dim);
-        if (chunks > 1) // a single chunk has no future
-            TRY(take_slots(p, l, in, dim));
+        if (chunks > 1) // no cache for a single chunk
+            TRY(alloc_slots(p, l, in, dim));
         need = rows_bytes(&p->rows, dt, dim[0], dim[1], dim[2], dim[3]);
         bytes = need > bytes ? need : bytes;
     }
@@ -360,8 +362,8 @@ status vae_pass_run(struct vae_pass *p, struct tensor *out, struct tensor x)
         [LAYER_CONV] = first_conv,
         [LAYER_RESIDUAL] = residual_block,
         [LAYER_ATTENTION] = attention_block,
-        [LAYER_DOWN] = down,
-        [LAYER_UP] = up,
+        [LAYER_DOWN] = downsample,
+        [LAYER_UP] = upsample,
         [LAYER_HEAD] = head,
     };
 

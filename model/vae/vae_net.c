@@ -1,72 +1,33 @@
+/* The layers of encoder and decoder, with their tensors, each told once.
+ *
+ * Source: Wan2.1 wan/modules/vae.py, Encoder3d and Decoder3d with the released settings: widths
+ * base * {1, 2, 4, 4}; two of the three up- or downsampling layers also change the frame count.
+ * Wan2.2 wan/modules/vae2_2.py: patches of pixels as channels, a list of layers per level, and
+ * upsampling that keeps the channels. */
 #include "model/vae/vae_internal.h"
 
-#include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
-/* Source: Wan2.1 wan/modules/vae.py, Encoder3d and Decoder3d with the released settings: widths
- * base * {1, 2, 4, 4}, two of the three changes of scale also along time. */
 #define LEVELS 4
 #define NAME_BYTES 80
-#define LAYER_TENSORS 8 // at most
 
 static const int64_t width[LEVELS] = { 1, 2, 4, 4 };
 
 struct builder {
+    struct tensor_list *list;
     const struct vae_config *config;
-    enum dtype dtype; // of the matrices
-    struct vae_net *net;
-    struct weight_spec *specs;
-    char (*names)[NAME_BYTES];
-    int count;
+    enum dtype dtype;     // of the matrices
+    struct layer *layers; // NULL: tensors only
+    struct layer dummy;   // the layer then
+    int count, slots;
 };
 
-/* ---- parameters ---- */
-
-static struct weight_spec *add_spec(struct builder *b, enum dtype dt, const char *mark,
-                                    const char *prefix, const char *name)
+/* Where the layers have this tensor or struct linear, for weights_acquire. */
+static size_t slot_of(const struct builder *b, const void *member)
 {
-    struct weight_spec *s = &b->specs[b->count];
-    char *text = b->names[b->count++];
-    const int n = snprintf(text, NAME_BYTES, "%s%s%s", mark, prefix, name);
-
-    assert(n < NAME_BYTES);
-    *s = (struct weight_spec){ .name = text, .dtype = dt };
-    return s;
-}
-
-static void add_vector(struct builder *b, const char *prefix, const char *name, int64_t n)
-{
-    struct weight_spec *s = add_spec(b, DT_F32, "", prefix, name);
-
-    s->ndim = 1;
-    s->dim[0] = n;
-}
-
-/* A convolution's kernel [out, kt, k, k, in] and bias. */
-static void add_conv(struct builder *b, const char *prefix, const char *name, int64_t in,
-                     int64_t out, int64_t kt, int64_t k)
-{
-    char full[NAME_BYTES];
-
-    snprintf(full, sizeof(full), "%s%s.", prefix, name);
-
-    struct weight_spec *s = add_spec(b, b->dtype, "conv:", full, "weight");
-
-    s->ndim = 5;
-    s->dim[0] = out, s->dim[1] = kt, s->dim[2] = k, s->dim[3] = k, s->dim[4] = in;
-    add_vector(b, full, "bias", out);
-}
-
-/* A convolution of one pixel, which is a matrix [out, in], and its bias. */
-static void add_matrix(struct builder *b, const char *prefix, const char *name, int64_t in,
-                       int64_t out)
-{
-    struct weight_spec *s = &b->specs[b->count];
-
-    add_conv(b, prefix, name, in, out, 1, 1);
-    s->ndim = 2;
-    s->dim[1] = in;
+    return b->layers != NULL ? (size_t)((const char *)member - (const char *)b->layers)
+                             : TENSORS_NO_SLOT;
 }
 
 /* ---- layers ---- */
@@ -74,157 +35,190 @@ static void add_matrix(struct builder *b, const char *prefix, const char *name, 
 static struct layer *add_layer(struct builder *b, enum layer_kind kind, int64_t in, int64_t out,
                                int slots)
 {
-    struct layer *l = &b->net->layer[b->net->layers++];
+    struct layer *l = b->layers != NULL ? &b->layers[b->count++] : &b->dummy;
 
-    *l = (struct layer){
-        .kind = kind, .in = in, .out = out, .tensor = b->count, .slot = b->net->slots
-    };
-    b->net->slots += slots;
+    *l = (struct layer){ .kind = kind, .in = in, .out = out, .slot = b->slots };
+    b->slots += slots;
+    return l;
+}
+
+static const char *join(char full[WEIGHT_NAME_BYTES], const char *prefix, const char *name)
+{
+    snprintf(full, WEIGHT_NAME_BYTES, "%.60s%.50s", prefix, name);
+    return full;
+}
+
+/* A norm's gamma [C, 1, 1, 1] in the file (axes 3: [C, 1, 1]), [C] in memory. */
+static void add_norm(struct builder *b, const char *prefix, const char *name, struct tensor *to,
+                     int64_t c, int axes)
+{
+    char full[WEIGHT_NAME_BYTES];
+    struct weight_spec *t = tensors_add(b->list, join(full, prefix, name), slot_of(b, to), DT_F32,
+                                        axes == 3 ? TENSOR_DIMS(c, 1, 1) : TENSOR_DIMS(c, 1, 1, 1));
+
+    t->ndim = 1;
+}
+
+/* kt 0: a convolution over frames one by one, which has no such axis in the file. */
+static void add_conv(struct builder *b, const char *prefix, const char *name, struct linear *to,
+                     int64_t in, int64_t out, int64_t kt, int64_t k)
+{
+    char full[WEIGHT_NAME_BYTES];
+
+    tensors_conv(b->list, join(full, prefix, name), slot_of(b, to), out, in, kt, k, b->dtype);
+}
+
+static struct layer *add_point(struct builder *b, const char *name, int64_t c)
+{
+    struct layer *l = add_layer(b, LAYER_POINT, c, c, 0);
+
+    add_conv(b, "", name, &l->conv1, c, c, 1, 1);
     return l;
 }
 
 static void add_first(struct builder *b, const char *prefix, int64_t in, int64_t out)
 {
-    add_layer(b, LAYER_CONV, in, out, 1);
-    add_conv(b, prefix, "conv1", in, out, 3, 3);
+    struct layer *l = add_layer(b, LAYER_CONV, in, out, 1);
+
+    add_conv(b, prefix, "conv1", &l->conv1, in, out, 3, 3);
 }
 
 static void add_residual(struct builder *b, const char *prefix, int64_t in, int64_t out)
 {
-    add_layer(b, LAYER_RESIDUAL, in, out, 2);
-    add_vector(b, prefix, "residual.0.gamma", in);
-    add_conv(b, prefix, "residual.2", in, out, 3, 3);
-    add_vector(b, prefix, "residual.3.gamma", out);
-    add_conv(b, prefix, "residual.6", out, out, 3, 3);
+    struct layer *l = add_layer(b, LAYER_RESIDUAL, in, out, 2);
+
+    add_norm(b, prefix, "residual.0.gamma", &l->norm1, in, 4);
+    add_conv(b, prefix, "residual.2", &l->conv1, in, out, 3, 3);
+    add_norm(b, prefix, "residual.3.gamma", &l->norm2, out, 4);
+    add_conv(b, prefix, "residual.6", &l->conv2, out, out, 3, 3);
     if (in != out)
-        add_matrix(b, prefix, "shortcut", in, out);
+        add_conv(b, prefix, "shortcut", &l->shortcut, in, out, 1, 1);
 }
 
 static void add_middle(struct builder *b, const char *prefix, int64_t c)
 {
     char name[NAME_BYTES];
+    struct layer *l;
 
     snprintf(name, sizeof(name), "%smiddle.0.", prefix);
     add_residual(b, name, c, c);
     snprintf(name, sizeof(name), "%smiddle.1.", prefix);
-    add_layer(b, LAYER_ATTENTION, c, c, 0);
-    add_vector(b, name, "norm.gamma", c);
-    add_matrix(b, name, "to_qkv", c, 3 * c);
-    add_matrix(b, name, "proj", c, c);
+    l = add_layer(b, LAYER_ATTENTION, c, c, 0);
+    add_norm(b, name, "norm.gamma", &l->norm1, c, 3);
+    add_conv(b, name, "to_qkv", &l->qkv, c, 3 * c, 0, 1);
+    add_conv(b, name, "proj", &l->proj, c, c, 0, 1);
     snprintf(name, sizeof(name), "%smiddle.2.", prefix);
     add_residual(b, name, c, c);
 }
 
-static void add_scale(struct builder *b, enum layer_kind kind, const char *prefix, int64_t in,
-                      int64_t out, bool time)
+static void add_resample(struct builder *b, enum layer_kind kind, const char *prefix, int64_t in,
+                         int64_t out, bool time)
 {
     struct layer *l = add_layer(b, kind, in, out, time ? 1 : 0);
 
     l->time = time;
-    add_conv(b, prefix, "resample.1", in, out, 1, 3);
+    add_conv(b, prefix, "resample.1", &l->conv1, in, out, 0, 3);
     if (time)
-        add_conv(b, prefix, "time_conv", in, kind == LAYER_UP ? 2 * in : in, 3, 1);
+        add_conv(b, prefix, "time_conv", &l->time_conv, in, kind == LAYER_UP ? 2 * in : in, 3, 1);
 }
 
 static void add_head(struct builder *b, const char *prefix, int64_t in, int64_t out)
 {
-    add_layer(b, LAYER_HEAD, in, out, 1);
-    add_vector(b, prefix, "head.0.gamma", in);
-    add_conv(b, prefix, "head.2", in, out, 3, 3);
+    struct layer *l = add_layer(b, LAYER_HEAD, in, out, 1);
+
+    add_norm(b, prefix, "head.0.gamma", &l->norm1, in, 4);
+    add_conv(b, prefix, "head.2", &l->conv1, in, out, 3, 3);
 }
 
-static void build_encoder(struct builder *b)
+/* Prefix of entry `j` of level `i`: one flat list in Wan2.1, a list per level in Wan2.2. */
+static const char *entry(char *name, const struct vae_config *c, const char *list, int per_level,
+                         int i, int j)
 {
-    const int64_t base = b->config->base, z = b->config->z;
-    int64_t c = base;
-    char name[NAME_BYTES];
-    int index = 0;
+    if (c->patch == 1)
+        snprintf(name, NAME_BYTES, "%s.%d.", list, i * per_level + j);
+    else
+        snprintf(name, NAME_BYTES, "%s.%d.%s.%d.", list, i, strchr(list, '.') + 1, j);
+    return name;
+}
 
-    add_first(b, "encoder.", 3, c);
-    for (int level = 0; level < LEVELS; level++) {
-        for (int i = 0; i < b->config->res_blocks; i++, c = base * width[level]) {
-            snprintf(name, sizeof(name), "encoder.downsamples.%d.", index++);
-            add_residual(b, name, c, base * width[level]);
-        }
-        if (level == LEVELS - 1)
-            break;
-        snprintf(name, sizeof(name), "encoder.downsamples.%d.", index++);
-        add_scale(b, LAYER_DOWN, name, c, c, level > 0);
+static struct layer *build_encoder(struct builder *b)
+{
+    static const char list[] = "encoder.downsamples";
+    const struct vae_config *config = b->config;
+    const int blocks = config->res_blocks;
+    int64_t c = config->base;
+    char name[NAME_BYTES];
+
+    add_first(b, "encoder.", 3 * config->patch * config->patch, c);
+    for (int i = 0; i < LEVELS; i++) {
+        for (int j = 0; j < blocks; j++, c = config->base * width[i])
+            add_residual(b, entry(name, config, list, blocks + 1, i, j), c,
+                         config->base * width[i]);
+        if (i < LEVELS - 1)
+            add_resample(b, LAYER_DOWN, entry(name, config, list, blocks + 1, i, blocks), c, c,
+                         i > 0);
     }
     add_middle(b, "encoder.", c);
-    add_head(b, "encoder.", c, 2 * z);
-    b->net->latent = b->count;
-    add_matrix(b, "", "conv1", 2 * z, 2 * z);
+    add_head(b, "encoder.", c, 2 * config->z);
+    return add_point(b, "conv1", 2 * config->z);
 }
 
-static void build_decoder(struct builder *b)
+static struct layer *build_decoder(struct builder *b)
 {
-    const int64_t base = b->config->decoder_base, z = b->config->z;
+    static const char list[] = "decoder.upsamples";
+    const struct vae_config *config = b->config;
+    const int64_t base = config->decoder_base;
+    const int blocks = config->res_blocks + 1;
     int64_t c = base * width[LEVELS - 1];
+    struct layer *point = add_point(b, "conv2", config->z);
     char name[NAME_BYTES];
-    int index = 0;
 
-    b->net->latent = b->count;
-    add_matrix(b, "", "conv2", z, z);
-    add_first(b, "decoder.", z, c);
+    add_first(b, "decoder.", config->z, c);
     add_middle(b, "decoder.", c);
-    for (int level = LEVELS - 1; level >= 0; level--) {
-        for (int i = 0; i < b->config->res_blocks + 1; i++, c = base * width[level]) {
-            snprintf(name, sizeof(name), "decoder.upsamples.%d.", index++);
-            add_residual(b, name, c, base * width[level]);
-        }
-        if (level == 0)
+    for (int i = 0; i < LEVELS; i++) {
+        const int64_t out = base * width[LEVELS - 1 - i];
+
+        for (int j = 0; j < blocks; j++, c = out)
+            add_residual(b, entry(name, config, list, blocks + 1, i, j), c, out);
+        if (i == LEVELS - 1)
             break;
-        snprintf(name, sizeof(name), "decoder.upsamples.%d.", index++);
-        add_scale(b, LAYER_UP, name, c, c / 2, level > 1);
-        c /= 2;
+        c = config->patch == 1 ? c / 2 : c; // in Wan2.2 the next level's first block halves them
+        add_resample(b, LAYER_UP, entry(name, config, list, blocks + 1, i, blocks), out, c, i < 2);
     }
-    add_head(b, "decoder.", c, 3);
+    add_head(b, "decoder.", c, 3 * config->patch * config->patch);
+    return point;
 }
 
-/* Starts a list of at most `layers` layers. */
-static status start(struct vae_net **net, int layers)
+int vae_layers_max(const struct vae_config *config)
 {
-    *net = calloc(1, sizeof(**net));
-    if (*net != NULL)
-        (*net)->layer = calloc((size_t)layers, sizeof((*net)->layer[0]));
-    if (*net == NULL || (*net)->layer == NULL)
-        return fail(ST_MEMORY, "no host memory for the VAE's %d layers", layers);
-    return ST_OK;
+    // per level its blocks and a resampling; middle, first and last
+    return 2 * (LEVELS * (config->res_blocks + 2) + 6);
 }
 
-status vae_net_build(const struct vae_config *config, enum dtype dtype, struct vae_net **encoder,
-                     struct vae_net **decoder, struct weight_spec **specs, char **names, int *count)
+void vae_build(struct tensor_list *l, const struct vae_config *config, enum dtype dtype,
+               bool encoder, bool decoder, struct layer *layers, struct vae_net nets[2])
 {
-    const int layers = LEVELS * (config->res_blocks + 1) + (LEVELS - 1) + 5;
-    const size_t most = 2 * ((size_t)layers * LAYER_TENSORS + 2);
-    struct builder b = { .config = config, .dtype = dtype };
-    status st = ST_OK;
+    struct builder b = { .list = l, .config = config, .dtype = dtype, .layers = layers };
 
-    b.specs = calloc(most, sizeof(b.specs[0]));
-    b.names = calloc(most, sizeof(b.names[0]));
-    *specs = b.specs;
-    *names = (char *)b.names;
-    if (b.specs == NULL || b.names == NULL)
-        return fail(ST_MEMORY, "no host memory for the names of the VAE's tensors");
-    if (encoder != NULL) {
-        TRY_OUT(start(encoder, layers));
-        b.net = *encoder;
-        build_encoder(&b);
+    tensors_stack(l, "vae", "", 1, TENSORS_LOCAL);
+    for (int half = 0; half < 2; half++) {
+        const int first = b.count;
+        struct layer *point;
+
+        if (!(half == 0 ? encoder : decoder))
+            continue;
+        b.slots = 0;
+        point = half == 0 ? build_encoder(&b) : build_decoder(&b);
+        if (layers == NULL)
+            continue;
+        nets[half] =
+            (struct vae_net){ .point = point, .layers = b.count - first - 1, .slots = b.slots };
+        nets[half].layer = &layers[half == 0 ? first : first + 1];
     }
-    if (decoder != NULL) {
-        TRY_OUT(start(decoder, layers));
-        b.net = *decoder;
-        build_decoder(&b);
-    }
-    *count = b.count;
-out:
-    return st;
 }
 
-void vae_net_free(struct vae_net *net)
+void vae_tensors(struct tensor_list *l, const struct vae_config *config, enum dtype dtype,
+                 bool encoder, bool decoder)
 {
-    if (net != NULL)
-        free(net->layer);
-    free(net);
+    vae_build(l, config, dtype, encoder, decoder, NULL, NULL);
 }

@@ -1,8 +1,8 @@
-/* Overlapping tiles: each goes through the whole network on its own, and they are added up with
- * weights that ramp down towards the edges inside the picture.
+/* Overlapping tiles: each passes through the whole network separately. The results are added with
+ * weights that decrease linearly towards tile edges inside the image.
  *
- * The sum of weights at each pixel is known beforehand, so tiles are added with their weights
- * divided by it, and nothing is left to do at the end.
+ * The sum of all tiles' weights at each pixel is computed first, and the weights are divided by it:
+ * the sum of tiles needs no normalization at the end.
  * Source: DiffSynth-Studio diffsynth/models/wan_video_vae.py, tiled_decode and tiled_encode. */
 #include "model/vae/vae_internal.h"
 
@@ -18,13 +18,13 @@ struct blend {
     struct vae *v;
     struct arena *a;
     struct vae_tiling tiling;
-    int64_t h, w;       // of the picture, in latent units
-    int64_t scale;      // elements of the result per latent row: 8 for pixels, 1 for latents
-    struct tensor sum;  // rank 0: [F, h * scale, w * scale, C] f32
-    struct tensor gate; // rank 0: [rows, cols * C] f32, the weights of the tile at hand
-    float *total;       // rank 0: [h * scale, w * scale], the sum of all tiles' weights
-    float *weight;      // rank 0: host side of gate
-    struct vae_window tile;
+    int64_t h, w;           // of the image, in latent rows and columns
+    int64_t scale;          // rows of the result per latent row: 8 for pixels, 1 for latents
+    struct tensor sum;      // rank 0: [F, h * scale, w * scale, C] f32
+    struct tensor gate;     // rank 0: [rows, cols * C] f32, the weights of the current tile
+    float *total;           // rank 0: [h * scale, w * scale], the sum of all tiles' weights
+    float *weight;          // rank 0: the same in host memory
+    struct vae_window tile; // the current tile
 };
 
 static struct vae_window tile_at(const struct blend *b, int64_t index)
@@ -41,19 +41,19 @@ static struct vae_window tile_at(const struct blend *b, int64_t index)
     };
 }
 
-static int64_t tiles(const struct blend *b)
+static int64_t total_tiles(const struct blend *b)
 {
     return tile_count(b->h, b->tiling.size_h, b->tiling.stride_h) *
            tile_count(b->w, b->tiling.size_w, b->tiling.stride_w);
 }
 
-/* The weight of element i of n along one axis, ramps of `border` at the edges that are inside. The
- * far ramp wins where both meet. */
-static float ramp(int64_t i, int64_t n, int64_t border, bool near_inside, bool far_inside)
+/* The weight of element i of n along one axis: linear over `border` elements at an edge that is
+ * inside the image. Where both ramps overlap, that of the end is used. */
+static float ramp(int64_t i, int64_t n, int64_t border, bool start_inside, bool end_inside)
 {
-    if (far_inside && n - i <= border)
+    if (end_inside && n - i <= border)
         return (float)(n - i) / (float)border;
-    if (near_inside && i < border)
+    if (start_inside && i < border)
         return (float)(i + 1) / (float)border;
     return 1;
 }
@@ -69,20 +69,20 @@ static float weight_at(const struct blend *b, struct vae_window t, int64_t row, 
     return down < across ? down : across;
 }
 
-/* The place in b->total of an element of a tile. */
+/* The element of b->total for element (row, col) of a tile. */
 static float *total_at(const struct blend *b, struct vae_window t, int64_t row, int64_t col)
 {
     return b->total + (t.row * b->scale + row) * b->w * b->scale + t.col * b->scale + col;
 }
 
-/* Memory for the sum of `frames` frames of c channels; on rank 0 also its weights, and the sum
- * cleared. Other ranks take the sum only if `everywhere`. */
-static status blend_open(struct blend *b, int64_t frames, int64_t c, bool everywhere)
+/* Allocates the sum of `frames` frames of c channels: on rank 0, set to zero, with the weights; on
+ * other ranks only if `all_ranks`. */
+static status blend_open(struct blend *b, int64_t frames, int64_t c, bool all_ranks)
 {
     const int64_t rows = b->h * b->scale, cols = b->w * b->scale;
     const struct vae_window first = tile_at(b, 0); // no other is larger
 
-    if (everywhere || b->v->group->rank == 0)
+    if (all_ranks || b->v->group->rank == 0)
         TRY(arena_take(b->a, &b->sum, DT_F32, frames, rows, cols, c));
     if (b->v->group->rank != 0)
         return ST_OK;
@@ -93,7 +93,7 @@ static status blend_open(struct blend *b, int64_t frames, int64_t c, bool everyw
     if (b->total == NULL || b->weight == NULL)
         return fail(ST_MEMORY, "no host memory for the weights of tiles of %lld x %lld",
                     (long long)cols, (long long)rows);
-    for (int64_t i = 0; i < tiles(b); i++) {
+    for (int64_t i = 0; i < total_tiles(b); i++) {
         const struct vae_window t = tile_at(b, i);
 
         for (int64_t r = 0; r < t.rows * b->scale; r++)
@@ -109,8 +109,8 @@ static void blend_close(struct blend *b)
     free(b->weight);
 }
 
-/* Turns to a tile. */
-static status blend_tile(struct blend *b, int64_t index)
+/* Makes tile `index` the current one: computes and uploads its weights. */
+static status set_tile(struct blend *b, int64_t index)
 {
     const struct vae_window t = b->tile = tile_at(b, index);
 
@@ -131,8 +131,8 @@ static status blend_tile(struct blend *b, int64_t index)
     return device_upload(b->v->dev, b->gate, b->weight);
 }
 
-/* One row of some columns of all frames: [T, cols * C], strided. */
-static struct tensor line(struct tensor x, int64_t row, int64_t col, int64_t cols)
+/* Columns [col, col + cols) of one row of all frames of x: [T, cols * C], strided. */
+static struct tensor row_view(struct tensor x, int64_t row, int64_t col, int64_t cols)
 {
     x = tensor_slice(tensor_slice(x, 1, row, 1), 2, col, cols);
     x.ndim = 2;
@@ -141,7 +141,7 @@ static struct tensor line(struct tensor x, int64_t row, int64_t col, int64_t col
     return x;
 }
 
-/* A chunk of the tile at hand into the sum. */
+/* vae_output callback: adds a chunk of the current tile to the sum. */
 static status blend_chunk(void *payload, const struct rows *rows, int64_t first, struct tensor x)
 {
     struct blend *b = payload;
@@ -158,9 +158,9 @@ static status blend_chunk(void *payload, const struct rows *rows, int64_t first,
 
     for (int64_t r = 0; r < t.rows * b->scale; r++) {
         const struct tensor to =
-            line(sum, t.row * b->scale + r, t.col * b->scale, t.cols * b->scale);
+            row_view(sum, t.row * b->scale + r, t.col * b->scale, t.cols * b->scale);
 
-        TRY_OUT(op_gate_add(b->v->dev, to, to, line(whole, r, 0, t.cols * b->scale),
+        TRY_OUT(op_gate_add(b->v->dev, to, to, row_view(whole, r, 0, t.cols * b->scale),
                             tensor_at(b->gate, r)));
     }
 out:
@@ -171,31 +171,31 @@ out:
 status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                         int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
 {
-    const int64_t frames = v->config.stride_t * (t - 1) + 1, most = v->config.stride_t;
+    const int64_t frames = v->config.stride_t * (t - 1) + 1, chunk = v->config.stride_t;
     struct blend b = {
         .v = v, .a = a, .tiling = tiling, .h = h, .w = w, .scale = v->config.stride
     };
     const size_t mark = a->used;
-    struct delivery delivery = { 0 };
+    struct frame_output output = { 0 };
     status st;
 
     TRY_OUT(blend_open(&b, frames, 3, false));
-    for (int64_t i = 0; i < tiles(&b); i++) {
-        TRY_OUT(blend_tile(&b, i));
+    for (int64_t i = 0; i < total_tiles(&b); i++) {
+        TRY_OUT(set_tile(&b, i));
         TRY_OUT(vae_decode_window(v, a, latent, t, h, w, b.tile,
                                   (struct vae_output){ blend_chunk, &b }));
     }
     if (v->group->rank != 0)
         goto out;
 
-    TRY_OUT(delivery_open(&delivery, v->dev, a, sink, pixels, most, b.sum.dim[1], b.sum.dim[2]));
+    TRY_OUT(frame_output_open(&output, v->dev, a, sink, pixels, chunk, b.sum.dim[1], b.sum.dim[2]));
     for (int64_t i = 0, n; i < frames; i += n) {
-        n = i == 0 ? 1 : most;
-        TRY_OUT(delivery_put(&delivery, tensor_slice(b.sum, 0, i, n), i));
+        n = i == 0 ? 1 : chunk;
+        TRY_OUT(frame_output_put(&output, tensor_slice(b.sum, 0, i, n), i));
     }
-    st = delivery_finish(&delivery);
+    st = frame_output_finish(&output);
 out:
-    delivery_close(&delivery);
+    frame_output_close(&output);
     blend_close(&b);
     arena_release(a, mark);
     return st;
@@ -210,8 +210,8 @@ status vae_encode_tiles(struct vae *v, struct arena *a, float *latent, const flo
     status st;
 
     TRY_OUT(blend_open(&b, t, v->config.z, true));
-    for (int64_t i = 0; i < tiles(&b); i++) {
-        TRY_OUT(blend_tile(&b, i));
+    for (int64_t i = 0; i < total_tiles(&b); i++) {
+        TRY_OUT(set_tile(&b, i));
         TRY_OUT(vae_encode_window(v, a, pixels, t, h, w, b.tile,
                                   (struct vae_output){ blend_chunk, &b }));
     }

@@ -1,8 +1,8 @@
 """Records torch.randn(n) of the CPU generator: cpu_noise.safetensors.
 
 Usage: python make_cpu_noise.py OUT.safetensors
-For each n and seed all values of short draws, and of long ones the first 32, the last 32 and every
-so many between. On a machine with AVX2, whose kernel is the one that users know."""
+For each n and seed: all values of short draws; of long draws the first 32, the last 32 and a regular
+selection between them. Run it on a machine with AVX2, since PyTorch's AVX2 kernel is the reference."""
 import sys
 
 import torch

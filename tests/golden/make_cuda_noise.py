@@ -16,7 +16,7 @@ def indices(n):
 
 
 def save(tensors, path):
-    """safetensors by hand: a JSON header and raw bytes."""
+    """Writes safetensors without the library: a JSON header and raw bytes."""
     names = {torch.int64: "I64", torch.float32: "F32"}
     header, blobs, at = {}, [], 0
     for k, v in tensors.items():

@@ -1,8 +1,9 @@
-"""Records what the published demo checkpoint makes of a prompt and a seed: demo.safetensors.
+"""Records the latents of the demo checkpoint for one prompt and seed: demo.safetensors.
 
 Usage: python make_demo.py MODEL_DEMO OUT.safetensors
-latents [C, T, H, W] after the last of four steps, in fp32 on the CPU, by MODEL_DEMO/recipe's own modules and
-solver, which recipe/compare.py holds against the official code. tests/demo.sh runs the same request."""
+latents [C, T, H, W] after the last of four steps, in fp32 on the CPU, by the modules and the solver of
+MODEL_DEMO/recipe, which recipe/compare.py compares with the official code. tests/demo.sh runs the same
+request."""
 import os
 import sys
 

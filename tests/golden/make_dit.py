@@ -1,9 +1,9 @@
-"""Records the official transformer over models whose weights are a formula: dit.safetensors.
+"""Records results of the official transformer for small models: dit.safetensors.
 
 Usage: python make_dit.py WAN2.1_CHECKOUT OUT.safetensors
-Weights and inputs are value(name) below, which tests/dit_model.h has in C, so no weights are kept.
-Attention is PyTorch's in f32, over inputs and result rounded as flash attention's are.
-  v.CASE.t      [C, T, H, W]  one forward at time t, side cond
+Weights and inputs are computed by value(name) below, as in tests/dit_model.h, so no weights are stored.
+Attention is PyTorch's in f32; its inputs and result are rounded as in flash attention.
+  v.CASE.t      [C, T, H, W]  one forward at time t, cond branch
   half.CASE.t                 the same under autocast(bfloat16)
   final.SOLVER                case a after 10 steps, shift 5, guidance 5"""
 import contextlib
@@ -11,7 +11,7 @@ import importlib.util
 import sys
 import types
 
-import diffusers.models.modeling_utils  # before anything is replaced
+import diffusers.models.modeling_utils  # must be imported before modules are replaced below
 import numpy as np
 import torch
 import torch.cuda.amp
@@ -39,11 +39,11 @@ def weight(name, shape):
     if "norm" in name and name.endswith("weight"):
         return 1 + value(name, shape) / 4
     if "modulation" in name:
-        return value(name, shape)  # gates that let the blocks be seen
+        return value(name, shape)  # large gates, so that every block affects the result
     return value(name, shape) / 8
 
 
-# The official file with its attention replaced, and its CUDA autocast regions turned to the CPU's.
+# Loads the official file, with its attention replaced and its CUDA autocast changed to the CPU's.
 package = types.ModuleType("wan_modules")
 package.__path__ = [wan + "/wan/modules"]
 attention = types.ModuleType("wan_modules.attention")
@@ -93,8 +93,8 @@ def make(case):
 
 
 @torch.no_grad()
-def forward(case, m, x, t, side):
-    text = 4 * value(f"text.{side}", (CASES[case][10], CASES[case][7]))
+def forward(case, m, x, t, branch):
+    text = 4 * value(f"text.{branch}", (CASES[case][10], CASES[case][7]))
     tokens = x.shape[1] * x.shape[2] * x.shape[3] // 4
     with torch.autocast("cpu", dtype=torch.bfloat16) if half else contextlib.nullcontext():
         return m([x], t=torch.tensor([t]), context=[text], seq_len=tokens)[0]
@@ -124,7 +124,7 @@ for solver in ("unipc", "dpm++", "euler"):
     elif solver == "dpm++":
         s = dpmpp.FlowDPMSolverMultistepScheduler(num_train_timesteps=1000, shift=1, use_dynamic_shifting=False)
         times, _ = dpmpp.retrieve_timesteps(s, device="cpu", sigmas=dpmpp.get_sampling_sigmas(10, 5.0))
-    else:  # DiffSynth's, written out
+    else:  # as in DiffSynth
         sigma = torch.linspace(1.0, 0.0, 11)
         sigma = 5.0 * sigma / (1 + (5.0 - 1) * sigma)
         times = sigma[:-1] * 1000

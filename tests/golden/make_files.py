@@ -1,5 +1,5 @@
-"""Weight files as PyTorch, safetensors, diffusers and transformers make them, for test_tensorfile.c
-and test_checkpoint.c. Values are quarters, exact in every dtype: element i of x is i / 4.
+"""Writes weight files with PyTorch and safetensors, and the tensor names of diffusers and transformers, for
+test_tensorfile.c and test_checkpoint.c. Values are quarters, exact in every dtype: element i of x is i / 4.
 
     python make_files.py        (torch, safetensors, diffusers, transformers)"""
 import io
@@ -48,11 +48,11 @@ with zipfile.ZipFile(os.path.join(here, "nested.pth")) as source, \
 with zipfile.ZipFile(os.path.join(here, "nested.pth")) as source, \
         zipfile.ZipFile(os.path.join(here, "zip64.pth"), "w") as target:
     first = next(name for name in source.namelist() if name.endswith("data.pkl"))
-    zipfile.ZIP64_LIMIT = len(source.read(first))  # as if whatever follows lay beyond 4 GiB
+    zipfile.ZIP64_LIMIT = len(source.read(first))  # writes ZIP64 fields, as for entries after 4 GiB
     for name in sorted(source.namelist(), key=lambda name: name != first):
         target.writestr(name, source.read(name))
 
-# The names and shapes that the libraries' own models have, at the sizes of the preset "tiny".
+# Tensor names and shapes of the libraries' models, at the sizes of the preset "tiny".
 with torch.device("meta"):
     parts = [
         WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=32,

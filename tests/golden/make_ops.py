@@ -1,8 +1,8 @@
-"""Records what PyTorch makes of small inputs to each op of kernels/ops.h: ops.safetensors.
+"""Records PyTorch's results of each op of kernels/ops.h for small inputs: ops.safetensors.
 
 Usage: python make_ops.py OUT.safetensors        (torch, transformers, safetensors)
-CASE.ARGUMENT is an input, CASE.want a result. Results are evaluated in float64, except where an op
-rounds on the way: there the steps are PyTorch's own bf16 ops. Channels are put last."""
+CASE.ARGUMENT is an input, CASE.want a result. Results are computed in float64; where an op rounds
+intermediate values, these steps are PyTorch's bf16 ops. The channel is the last axis."""
 import math
 import sys
 
@@ -40,7 +40,7 @@ record("gemm_bf16", a=a, w=w, bias=b,
        want=F.gelu(F.linear(a.double(), w.double(), b.double()).to(bf16), approximate="tanh"))
 
 x, w, b = randn(4, 3, 6, 5), randn(7, 4, 3, 3, 3), randn(7)  # [Cin, T, H, W], [Cout, Cin, ...]
-full = F.pad(x.double(), (0, 0, 1, 1, 2, 0))  # rows and frames are there, columns are the op's
+full = F.pad(x.double(), (0, 0, 1, 1, 2, 0))  # rows and frames are padded here, columns by the op
 same = F.conv3d(F.pad(full, (1, 1)), w.double(), b.double())
 res = randn(*same.shape)
 record("conv3d", x=full.permute(1, 2, 3, 0), w=w.permute(0, 2, 3, 4, 1), bias=b,
@@ -80,12 +80,12 @@ turn = torch.cat([ft[:f].view(f, 1, 1, -1).expand(f, h, w, -1),
                   fh[:h].view(1, h, 1, -1).expand(f, h, w, -1),
                   fw[:w].view(1, 1, w, -1).expand(f, h, w, -1)], -1).reshape(f * h * w, 1, -1)
 values = {"table": torch.view_as_real(freqs)}
-for side in "qk":
+for name in "qk":
     x, weight = randn(f * h * w, heads * d), randn(heads * d)
     normed = F.rms_norm(x.double(), (heads * d,), weight.double(), eps=eps)
     turned = torch.view_as_real(torch.view_as_complex(normed.view(-1, heads, pairs, 2)) * turn)
-    values |= {side: x[first:], "w" + side: weight,
-               "want_" + side: turned.reshape(-1, heads * d)[first:]}
+    values |= {name: x[first:], "w" + name: weight,
+               "want_" + name: turned.reshape(-1, heads * d)[first:]}
 record("qk_norm_rope", **values)
 
 # attention
@@ -104,7 +104,7 @@ one, one_lse = attend(q, k[:4], v[:4], 0.7)
 two, two_lse = attend(q, k[4:], v[4:], 0.7)
 record("attention_merge", acc=one, lse=one_lse, part=two, part_lse=two_lse, want=out, want_lse=lse)
 
-# distances on both sides of every bucket's edge, up to beyond 128
+# distances on both sides of the limits of every bucket, and above 128
 s, n, d = 140, 2, 4
 distance = torch.arange(s)[None, :] - torch.arange(s)[:, None]
 umt5 = UMT5Attention.__new__(UMT5Attention)

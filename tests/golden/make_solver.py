@@ -1,14 +1,14 @@
 """Records the official schedulers and DiffSynth's Euler: solver.safetensors.
 
 Usage: python make_solver.py WAN2.1_CHECKOUT DIFFSYNTH_CHECKOUT OUT.safetensors
-Per solver, steps N and shift s:  sigma.SOLVER.N.s [N+1], timestep.SOLVER.N.s [N] and, for the
-smaller set, states.SOLVER.N.s [N, 24], the sample after every step of a walk from `start` with the
-velocities cond[i] and uncond[i] joined by guidance 5 (shifts 5 and 16) or cond[i] alone (3 and 12).
+Per solver, steps N and shift s:  sigma.SOLVER.N.s [N+1], timestep.SOLVER.N.s [N] and, except for N = 40,
+states.SOLVER.N.s [N, 24]: the sample after every step of a run from `start` with the velocities cond[i]
+and uncond[i] combined with guidance 5 (shifts 5 and 16), or cond[i] alone (3 and 12).
 
-These velocities jump from step to step, as a network's never do, so every weight counts; but then
-the last bit of a logarithm counts too (it is divided by a small step twice), and PyTorch's is off by
-up to 0.87 ulp where it comes from MKL. So torch.log is rounded correctly for `states`. The walks
-`smooth`, over velocities that drift, are recorded with everything as it is."""
+These velocities are independent from step to step, unlike a network's, so that an error in any weight
+shows. But then the last bit of a logarithm shows too (it is divided by a small step twice), and
+PyTorch's log has an error of up to 0.87 ulp where it comes from MKL. So torch.log is replaced by a
+correctly rounded one for `states`. The runs `smooth`, whose velocities change slowly, use torch.log."""
 import importlib.util
 import sys
 
@@ -48,7 +48,7 @@ def log_rounded(x):
         return torch.from_numpy(np.asarray(np.log(x.double().numpy()))).float()
 
 
-def walk(kind, steps, shift, cond, uncond):
+def run(kind, steps, shift, cond, uncond):
     s = make(kind, steps, shift)
     x, states = start.clone(), []
     for i, t in enumerate(s.timesteps):
@@ -79,7 +79,7 @@ for kind in ("unipc", "dpm++", "euler"):
             if steps == 40:
                 continue
             torch_log, torch.log = torch.log, log_rounded
-            out["states." + name] = walk(kind, steps, shift, cond, uncond)
+            out["states." + name] = run(kind, steps, shift, cond, uncond)
             torch.log = torch_log
-            out["smooth." + name] = walk(kind, steps, shift, *smooth)
+            out["smooth." + name] = run(kind, steps, shift, *smooth)
 save_file(out, out_path)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Makes spiece.model, text.safetensors: a small SentencePiece model of umT5's kind, and strings with
-what the official tokenizer makes of them.
+"""Makes spiece.model and text.safetensors: a small SentencePiece model like umT5's, and strings with the
+results of the official tokenizer for them.
 
     pip install transformers==4.51.3 sentencepiece protobuf ftfy==6.3.1 regex numpy safetensors
     python3 tests/golden/make_text.py tests/golden
 
-transformers is of the series that Wan2.1 was released with; its fast tokenizer is made from
-spiece.model as it makes google/umt5-xxl's. text.safetensors holds, as bytes and offsets into them:
+This transformers version is of the series that Wan2.1 was released with. It builds its fast tokenizer from
+spiece.model in the same way as for google/umt5-xxl. text.safetensors has, as concatenated rows and offsets:
     clean_in, clean_out    strings before and after the official cleaning
-    token_in, ids          prompts and their ids, at most 512 and EOS
-    short_ids              the same, at most 16
+    token_in, ids          prompts and their ids, truncated to 512 including EOS
+    short_ids              the same, truncated to 16
 """
 import html
 import html.entities
@@ -88,7 +88,7 @@ CHINESE = """
 
 
 def train(path):
-    """Sentences cut and joined anew, so that there is enough to count."""
+    """Trains on random combinations of the sentences' parts, which gives enough text."""
     rng = random.Random(1)
     lines = []
     for text in (ENGLISH, CHINESE):
@@ -195,7 +195,7 @@ def cases():
 
 
 def plain(rng):
-    """A prompt of the kind people write, somewhat damaged."""
+    """A typical prompt, with some irregular characters."""
     parts = [p for text in (ENGLISH, CHINESE)
              for p in regex.findall(r"\S[^,.;，。：\n]*[,.;，。：]?", text)]
     joints = [" ", " ", "", "\n", "  ", "，", "\u3000", " — ", "“", "” ", "&amp;", "😀"]
@@ -210,7 +210,7 @@ NAMES = sorted(html.entities.html5) + sorted({n.upper() for n in html.entities.h
 
 
 def hostile(rng):
-    """Code points and entities from the places where something happens."""
+    """Code points and entities from the ranges that the cleaning changes."""
     def one():
         kind = rng.random()
         if kind < 0.15:
@@ -228,12 +228,12 @@ def hostile(rng):
 
 
 def unrepaired(text):
-    """Whether the one step of ftfy that the program leaves out does nothing here."""
+    """Whether the step of ftfy that wanmpi omits has no effect on this text."""
     return ftfy.fix_text(text) == ftfy.fix_text(text, fix_encoding=False)
 
 
 def packed(name, rows):
-    """Rows of one dtype behind each other, and where each begins."""
+    """Concatenated rows of one dtype, and the offset of each."""
     offset = np.cumsum([0] + [len(r) for r in rows]).astype(np.int64)
     return {name: np.concatenate(rows), name + "_offset": offset}
 

@@ -1,10 +1,10 @@
-"""Records the official text encoder over a small model whose weights are a formula: umt5.safetensors.
+"""Records results of the official text encoder for a small model: umt5.safetensors.
 
 Usage: python make_umt5.py WAN2.1_CHECKOUT OUT.safetensors
-Weights and token ids are value(name) below, which tests/dit_model.h and tests/test_umt5.c have in C.
-transformers' UMT5EncoderModel must agree with the official module.
-  out.LENGTH   [LENGTH, C] f32    the official module in fp32, called as the pipeline calls it: padded
-                                  to 512 tokens, with a mask, then cut
+Weights and token ids are computed by value(name) below, as in tests/dit_model.h and tests/test_umt5.c.
+The script also checks that transformers' UMT5EncoderModel agrees with the official module.
+  out.LENGTH   [LENGTH, C] f32    the official module in fp32, called as in the pipeline: padded to 512
+                                  tokens, with a mask, then truncated to LENGTH
   half.LENGTH  [LENGTH, C] bf16   the same in bf16"""
 import importlib.util
 import sys
@@ -39,12 +39,12 @@ def weight(name, shape):
     if "norm" in name:
         return (1 + value(name, shape) / 4).bfloat16().float()
     if "embedding" in name:
-        return value(name, shape) * 2  # logits and biases that tell keys apart
+        return value(name, shape) * 2  # large enough that attention differs between keys
     return value(name, shape) / (4 if name.endswith(("q.weight", "k.weight")) else 8)
 
 
 def tokens(length):
-    """Some come twice; the last is EOS."""
+    """Some ids occur twice; the last is EOS."""
     ids = ((value("tokens", (length,)) * 64 + 63.5).long() * 37 + 11) % VOCAB
     ids[-1] = 1
     return ids
@@ -53,7 +53,7 @@ def tokens(length):
 package = types.ModuleType("wan_modules")
 package.__path__ = [wan + "/wan/modules"]
 sys.modules["wan_modules"] = package
-torch.cuda.current_device = lambda: "cpu"  # the default of an argument
+torch.cuda.current_device = lambda: "cpu"  # evaluated there as a default argument
 spec = importlib.util.spec_from_file_location("wan_modules.t5", wan + "/wan/modules/t5.py")
 t5 = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(t5)
@@ -88,9 +88,9 @@ with torch.no_grad():
             tensors[f"{kind}.{length}"] = y.clone()
             if kind == "out":
                 z = hugging(input_ids=ids, attention_mask=mask).last_hidden_state[0, :length]
-                apart = ((y - z).norm() / y.norm()).item()
-                print(length, "official to transformers:", apart)
-                assert apart < 1e-5
+                difference = ((y - z).norm() / y.norm()).item()
+                print(length, "official to transformers:", difference)
+                assert difference < 1e-5
             else:
                 full = tensors[f"out.{length}"]
                 print(length, "bf16 to fp32:", ((y.float() - full).norm() / full.norm()).item())

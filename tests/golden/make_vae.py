@@ -1,15 +1,15 @@
-"""Writes vae.safetensors: what the VAE of Wan2.1 makes of made-up latents and pixels.
+"""Writes vae.safetensors: results of the VAE of Wan2.1 for random weights, latents and pixels.
 
     python3 make_vae.py WAN21 [DIFFSYNTH]
 
 WAN21 is a checkout of github.com/Wan-Video/Wan2.1 (needs torch, einops, safetensors). With a checkout
-of github.com/modelscope/DiffSynth-Studio as well, the tiles are blended by its own tiled_decode and
-tiled_encode, which must give what the restatement below gives.
+of github.com/modelscope/DiffSynth-Studio, its tiled_decode and tiled_encode are run too, and must agree
+with the tiling below.
 
 Weights and inputs are not stored: element i of the tensor called NAME is u * size, with u in [-1, 1)
-from a hash of (NAME, i), in tests/vae_random.h too. Everything is float32 on the CPU. Outputs are in
-the order of our program, frames [T, H, W, C], decoded pixels not clamped. Of a longer video the
-first frames are the shorter one's, which is checked here, so only the longest is kept.
+from a hash of (NAME, i), as in tests/vae_random.h. Everything is float32 on the CPU. Outputs have our
+layout, frames [T, H, W, C]; decoded pixels are not clamped. The first frames of a longer video equal the
+frames of a shorter one, which is checked here, so only the longest is stored.
 """
 import argparse
 import importlib.util
@@ -32,7 +32,7 @@ STD = [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
 
 
 def uniform(name, count):
-    """FNV-1a of the name, then splitmix64 of it plus the index; the top 24 bits."""
+    """FNV-1a of the name, then splitmix64 of it and the index; uses the top 24 bits."""
     seed = 14695981039346656037
     for byte in name.encode():
         seed = (seed ^ byte) * 1099511628211 % 2**64
@@ -74,8 +74,8 @@ def ramps(n, border, inside_near, inside_far):
 
 
 def tiled(run, x, tile, into, out_shape):
-    """x [C, T, H, W] cut in tiles (of x's rows and columns), each through run; `into` maps a number
-    of x's rows to the result's."""
+    """Splits x [C, T, H, W] into tiles, calls `run` on each and blends the results; `into` converts a
+    number of rows of x to rows of the result."""
     size_h, size_w, stride_h, stride_w = tile
     total, weight = torch.zeros(out_shape), torch.zeros(out_shape[-2:])
     h, w = x.shape[-2:]

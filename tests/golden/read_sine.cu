@@ -1,20 +1,21 @@
-/* Reads sine_table of model/noise_cuda.c off a GPU, and holds that file against the GPU.
+/* Measures the sine_table of model/sampling/noise_cuda.c on a GPU, and compares that file's results
+ * with the GPU's.
  *
  *     nvcc -arch=native -Xcompiler -ffp-contract=off -I. -o read_sine tests/golden/read_sine.cu
  *     ./read_sine
  *
- * A parabola's 131,072 sines, cut to 24 bits each, leave one beginning, slope and curvature of all
- * whole numbers. Then every float that an input of 32 bits can become, through sine, cosine and
- * radius, and pairs through cuRAND's own Box-Muller. Exit 1 where anything differs. */
-#include "model/noise_cuda.c"
+ * A parabola is measured by its 131,072 sines, truncated to 24 bits: only one integer start value,
+ * slope and curvature fit them all. Then sine, cosine and radius of every float that a 32-bit input
+ * can become are compared, and pairs with cuRAND's own Box-Muller. Exit 1 if anything differs. */
+#include "model/sampling/noise_cuda.c"
 
 #include <curand_kernel.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define CHUNK (1ll << 22)
-#define FLOATS ((1ll << 24) + 8 * (1ll << 23) + 1) // that 32-bit numbers can become
-#define NEAR 24 // how far from the estimate slope and curvature are sought
+#define FLOATS ((1ll << 24) + 8 * (1ll << 23) + 1) // floats that 32-bit numbers can become
+#define NEAR 24 // slope and curvature are searched within this distance of the estimate
 
 static void need(cudaError_t e)
 {
@@ -34,7 +35,7 @@ __host__ __device__ static uint32_t number(int64_t i)
     return e < 8 ? (uint32_t)((1 << 23) + (k & 0x7fffff)) << (e + 1) : UINT32_MAX; // that is 2^32
 }
 
-/* Something of 32 bits, different for each i. */
+/* A 32-bit hash of i. */
 __host__ __device__ static uint32_t scatter(int64_t i)
 {
     uint32_t h = (uint32_t)i * 0x9e3779b1u;
@@ -43,8 +44,9 @@ __host__ __device__ static uint32_t scatter(int64_t i)
     return h ^ h >> 13;
 }
 
-/* sin of the angles from `first` on, in units of 2^-25 of a turn, in the first quarter: of the
- * least radians that the compiler's product, toward 0, turns into each. */
+/* sin of the angles from `first` on, in units of 2^-25 turns, in the first quarter. The argument is
+ * the smallest angle in radians that the compiled product, rounded toward 0, converts to that
+ * angle. */
 __global__ void sines(float *out, uint32_t first)
 {
     const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, angle = first + i;
@@ -71,12 +73,13 @@ __global__ void values(float2 *out, int64_t first, enum what what)
         out[i] = _curand_box_muller(scatter(first + i), n);
 }
 
-/* What a beginning may be, in units of 2^-26, so that all of y come out; none when low > high. */
-static void beginnings(int64_t *low, int64_t *high, const float *y, int64_t slope, int64_t bend)
+/* The range of start values, in units of 2^-26, that give all of y; empty if low > high. */
+static void start_range(int64_t *low, int64_t *high, const float *y, int64_t slope, int64_t bend)
 {
     *low = 0, *high = 1 << 26;
     for (int64_t i = 0; i < 1 << 17 && *low <= *high; i++) {
-        const int64_t x = i * 30011 & 0x1ffff; // far apart first: most candidates end soon
+        const int64_t x =
+            i * 30011 & 0x1ffff; // distant points first, to reject most candidates early
         const double at_least = y[x] * 0x1p37, below = nextafterf(y[x], 2) * 0x1p37;
         int64_t square = 0;
 
@@ -88,7 +91,7 @@ static void beginnings(int64_t *low, int64_t *high, const float *y, int64_t slop
     }
 }
 
-/* Prints the parabola of these 131,072 sines; true when it is the only one and the table's. */
+/* Prints the parabola of these 131,072 sines; true if there is only one and it is the table's. */
 static bool read_parabola(int segment, const float *y)
 {
     const double from = segment * M_PI / 128;
@@ -102,7 +105,7 @@ static bool read_parabola(int segment, const float *y)
         for (int64_t b = bend - NEAR; b <= bend + NEAR; b++) {
             int64_t low, high;
 
-            beginnings(&low, &high, y, s, b);
+            start_range(&low, &high, y, s, b);
             for (int64_t c = low; c <= high; c++) {
                 printf("%s{ %lld, %lld, %lld },%s", found > 0 ? "or " : "", (long long)c,
                        (long long)s, (long long)b, segment % 3 == 2 ? "\n" : " ");
@@ -119,7 +122,7 @@ static int64_t unequal(float a, float b)
     return f32_bits(a) != f32_bits(b);
 }
 
-/* How many of the GPU's numbers are not noise_cuda.c's. */
+/* Counts the GPU's numbers that differ from those of noise_cuda.c. */
 static int64_t compare(float2 *host, float2 *dev, enum what what)
 {
     int64_t wrong = 0;
@@ -155,7 +158,7 @@ int main(void)
         need(cudaMemcpy(host, dev, (1 << 17) * sizeof(float), cudaMemcpyDeviceToHost));
         differ += !read_parabola(segment, (float *)host);
     }
-    printf("\n%lld of 64 parabolas are not the table's\n", (long long)differ);
+    printf("\n%lld of 64 parabolas differ from the table\n", (long long)differ);
     for (int what = SINCOS; what <= PAIR; what++) {
         const int64_t wrong = compare(host, dev, (enum what)what);
 

@@ -1,10 +1,10 @@
-"""Do the official modules, given the exported files, make the picture that sample.py makes?
+"""Compares the frames of sample.py with those of the official modules, from the exported files.
 
     compare.py --ckpt_dir model/demo --official PATH [--video FILE.npy ...]
 
-PATH is a checkout of Wan2.1. Its DiT, umT5, VAE and UniPC run in fp32 on the CPU; its attention,
-which wants flash-attn, is replaced by PyTorch's. `--video` compares frames [T, H, W, 3] u8 too, such as
-the C program's for the same prompt and seed.
+PATH is a checkout of Wan2.1. Its DiT, umT5, VAE and UniPC run in fp32 on the CPU; its attention, which
+needs flash-attn, is replaced by PyTorch's. `--video` also compares frames [T, H, W, 3] u8, for example
+wanmpi's for the same prompt and seed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from vae import MEAN, STD
 
 
 def official(checkout):
-    """Its modules, without what its __init__ files bring in."""
+    """Imports the checkout's modules without running its __init__ files."""
     for name, folder in (
         ("wan", "wan"),
         ("wan.modules", "wan/modules"),
@@ -143,7 +143,7 @@ def main():
     apart = (ours - theirs).abs()
     print(
         f"sample.py and the official modules: largest difference {apart.max():.2e}, mean {apart.mean():.2e}, "
-        f"of pictures with standard deviation {theirs.std():.3f}"
+        f"of frames with standard deviation {theirs.std():.3f}"
     )
     frames = sample.to_bytes(theirs)[0].astype(numpy.int32)
     for file in a.video:

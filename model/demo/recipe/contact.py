@@ -1,7 +1,7 @@
-"""A picture of what guidance, the negative prompt and the seed do, from videos of the C program.
+"""Makes an image that shows the effect of guidance, negative prompt and seed, from videos of wanmpi.
 
-    contact.py requests FILE.jsonl    one request per video
-    contact.py sheet FILE.jpg         the videos, two beside each other, from those in the current folder
+    contact.py requests FILE.jsonl    writes one request per video
+    contact.py sheet FILE.jpg         draws the videos in the current folder, two per row
 """
 
 import argparse
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 import measure
 
 PROMPT = "an orange star and a small blue square bounce in a desert as night falls"
-OPEN = "a large red circle moves right"  # on no background in particular
+OPEN = "a large red circle moves right"  # no background specified
 VIDEOS = [  # label, request
     ("guidance 5, seed 4", {"prompt": PROMPT, "base_seed": 4}),
     ("guidance 1, seed 4", {"prompt": PROMPT, "base_seed": 4, "sample_guide_scale": 1.0}),

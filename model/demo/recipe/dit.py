@@ -1,6 +1,6 @@
 """The transformer of Wan2.1 T2V (wan/modules/model.py), official parameter names, batched.
 
-Rows of zeros behind the text are attended to, as in the original: there is no mask.
+As in the original, the text is padded with zero rows and attention has no mask.
 """
 
 import math
@@ -19,7 +19,7 @@ def sinusoid(t, dim):
 
 
 def rope(f, h, w, head_dim, device):
-    """cos and sin [f*h*w, head_dim/2]: pairs for time, then rows, then columns."""
+    """Returns cos and sin [f*h*w, head_dim/2]: pairs for time, then rows, then columns."""
     pairs = head_dim // 2
     parts = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
     at = torch.meshgrid(
@@ -34,14 +34,14 @@ def rope(f, h, w, head_dim, device):
 
 
 def rotate(x, cos, sin):
-    """x [B, S, N, D], neighbours are the pairs."""
+    """x [B, S, N, D]; neighbouring channels are pairs."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[:, None], sin[:, None]
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
 
 
 class RMSNorm(nn.Module):
-    """Over the whole width, before the heads are split."""
+    """Over all channels, before the split into heads."""
 
     def __init__(self, dim):
         super().__init__()
@@ -168,6 +168,6 @@ class DiT(nn.Module):
         for block in self.blocks:
             y = block(y, e0, context, cos, sin)
         y = self.head(y, e)
-        # a token's values are (row, column, channel), channel innermost
+        # the values of a token are ordered (row, column, channel), channel innermost
         y = y.view(y.shape[0], f, h, w, 2, 2, c["out_dim"])
         return y.permute(0, 6, 1, 2, 4, 3, 5).reshape(x.shape[0], c["out_dim"], f, 2 * h, 2 * w)

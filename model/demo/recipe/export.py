@@ -1,7 +1,7 @@
-"""From train.py's folder to a checkpoint folder in the official layout, bf16.
+"""Converts train.py's folder to a checkpoint folder in the official layout, bf16.
 
 export.py --out DIR --to model/demo
-export.py --out DIR --back model/demo    the other way, to train on from what was published
+export.py --out DIR --back model/demo    the reverse, to continue training from a checkpoint folder
 """
 
 import argparse
@@ -27,7 +27,7 @@ def part(state, prefix):
 
 
 def back(folder, out):
-    """What a new machine has is the checkpoint only: train.py's files from it."""
+    """Writes train.py's files from a checkpoint folder."""
     widen = lambda state, prefix="": {prefix + n: v.float() for n, v in state.items()}
     path = lambda name: os.path.join(folder, name)
     os.makedirs(out, exist_ok=True)
@@ -38,9 +38,9 @@ def back(folder, out):
     torch.save(
         {"model": weights, "average": weights, "step": 1, "spent": 0.0}, os.path.join(out, "dit.pt")
     )
-    pictures = widen(torch.load(path("Wan2.1_VAE.pth"), weights_only=True))
+    vae = widen(torch.load(path("Wan2.1_VAE.pth"), weights_only=True))
     torch.save(
-        {"model": pictures, "base": pictures["encoder.conv1.weight"].shape[0]},
+        {"model": vae, "base": vae["encoder.conv1.weight"].shape[0]},
         os.path.join(out, "vae.pt"),
     )
     shutil.copyfile(path("google/umt5-xxl/spiece.model"), os.path.join(out, "spiece.model"))
@@ -50,7 +50,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", required=True, help="train.py's")
+    parser.add_argument("--out", required=True, help="train.py's folder")
     parser.add_argument("--to")
     parser.add_argument("--back")
     a = parser.parse_args()
@@ -85,7 +85,7 @@ def main():
                 size = os.path.getsize(os.path.join(folder, name))
                 total += size
                 print(f"{size:10d} {os.path.relpath(os.path.join(folder, name), a.to)}")
-    print(f"{total:10d} in all, {total / 2**20:.2f} MiB")
+    print(f"{total:10d} in total, {total / 2**20:.2f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The figures of model/demo/README.md, by the C program: what 64 held-out captions give, how much the
-# autoencoder keeps, and the contact sheet of guidance, negative prompt and seed.
+# Makes the figures of model/demo/README.md with wanmpi: the results for 64 held-out captions, the PSNR of
+# the autoencoder, and the contact sheet of guidance, negative prompt and seed.
 #
 #     figures.sh BUILD PYTHON [FOLDER [flags of wanmpi, such as --threads 4 --sample_steps 20]]
 #
-# Videos go to FOLDER (default: BUILD/figures), where a second start finds them.
+# Videos go to FOLDER (default: BUILD/figures). A second run skips those that exist.
 set -eu
 build=$(realpath "$1") python=$2
 shift 2

@@ -1,15 +1,16 @@
-"""Does a clip show what its caption says? Plain pixel counting, for single objects on plain backgrounds.
+"""Checks whether clips show their captions, by counting pixels; single objects on plain backgrounds only.
 
-    measure.py requests FILE.jsonl [--seed 0]     the 64 held-out captions, one request per line
-    measure.py clips FOLDER                       FOLDER/000.mp4 ... or FOLDER/000/*.png: agreement with them
-    measure.py truth                              the drawings of these captions' scenes, and of trained ones
+    measure.py requests FILE.jsonl [--seed 0]     writes the 64 held-out captions, one request per line
+    measure.py clips FOLDER                       evaluates FOLDER/000.mp4 ... or FOLDER/000/*.png
+    measure.py truth                              evaluates drawings of these captions, and of trained ones
 
-The background of a frame is the median colour of its border, the object what lies at least half way from
-there to the object's own colour: soft edges and faint trails fall on the side where they mostly belong.
+The background colour of a frame is the median of its border. A pixel belongs to the object if its distance
+from the background colour is at least half that of the object's own colour, so pixels of soft edges and
+faint trails are counted where they mostly belong.
   colour     the name whose colour is nearest to most of the object's pixels
-  direction  from the centroid of the first frames to that of the last
-  shape      the object's area over its bounding box's, the median over the frames: the nearest of RATIOS,
-             which are what render.py's drawings of trained scenes have (`measure.py truth` prints them)
+  direction  from the centroid of the first frames to that of the last frames
+  shape      the object's area divided by its bounding box's, median over the frames; the nearest of RATIOS,
+             which are measured on render.py's drawings of trained scenes (`measure.py truth` prints them)
 """
 
 import argparse
@@ -23,7 +24,7 @@ import numpy
 import render
 
 RATIOS = {"star": 0.42, "triangle": 0.555, "ring": 0.67, "circle": 0.795, "square": 1.0}
-DIFFERENT = 60  # a pixel so far from the background's colour is looked at for the object's
+DIFFERENT = 60  # pixels at this distance from the background colour are used to find the object's colour
 
 
 def masks(clip):
@@ -60,10 +61,10 @@ def centroid(mask):
 
 
 def direction_of(mask):
-    seen = [c for c in map(centroid, mask) if c]
-    if len(seen) < 4:
+    found = [c for c in map(centroid, mask) if c]
+    if len(found) < 4:
         return None
-    (x0, y0), (x1, y1) = numpy.mean(seen[:2], 0), numpy.mean(seen[-2:], 0)
+    (x0, y0), (x1, y1) = numpy.mean(found[:2], 0), numpy.mean(found[-2:], 0)
     dx, dy = x1 - x0, y1 - y0
     if max(abs(dx), abs(dy)) < 0.1 * mask.shape[1]:
         return "still"
@@ -78,7 +79,7 @@ def shape_of(mask):
         y, x = numpy.nonzero(m)
         if len(x) < 30:
             continue
-        # the box leaves out the last half percent, lest one stray pixel make it large
+        # the box excludes half a percent of the pixels, so that single outliers do not enlarge it
         x0, x1 = numpy.percentile(x, [0.25, 99.75])
         y0, y1 = numpy.percentile(y, [0.25, 99.75])
         if x.min() > 0 and y.min() > 0 and x.max() < m.shape[1] - 1 and y.max() < m.shape[0] - 1:
@@ -90,7 +91,7 @@ def shape_of(mask):
 
 
 def report(results, verbose=True):
-    """results: [((caption, colour, shape, motion), clip)] -> agreement in percent."""
+    """results: [((caption, colour, shape, motion), clip)] -> correct ones in percent."""
     right = {"colour": [], "direction": [], "shape": []}
     for i, ((caption, colour, shape, motion), clip) in enumerate(results):
         mask = masks(clip)
@@ -114,7 +115,7 @@ def report(results, verbose=True):
 
 
 def read_clip(path):
-    """A folder of PNGs or a video file, through ffmpeg -> [T, H, W, 3] u8."""
+    """Reads a folder of PNGs, or a video file with ffmpeg -> [T, H, W, 3] u8."""
     if os.path.isdir(path):
         from PIL import Image
 
@@ -154,7 +155,7 @@ def main():
     parser.add_argument("what", choices=["requests", "clips", "truth"])
     parser.add_argument("path", nargs="?")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first request; the next ones count up"
+        "--seed", type=int, default=0, help="of the first request; it increases by one per request"
     )
     a = parser.parse_args()
     cases = render.test_cases()

@@ -1,7 +1,7 @@
-"""Muon for matrices, AdamW for the rest, as one optimizer.
+"""One optimizer with Muon for matrices and AdamW for all other parameters.
 
-Muon (Jordan et al. 2024) moves a matrix along its momentum with all singular values made about one; scaled
-by 0.2 sqrt(longer side) (Liu et al. 2025), its steps are as long as AdamW's and one learning rate serves both.
+The update of Muon (Jordan et al. 2024) is the momentum with all singular values set to about one. Scaled by
+0.2 sqrt(larger dimension) (Liu et al. 2025) it has the size of AdamW's update, so both use one learning rate.
 """
 
 import torch
@@ -20,7 +20,7 @@ def orthogonal(g, rounds=5):
 
 
 class Muon:
-    """Takes the learning rate as a tensor, so that a captured step sees it change."""
+    """The learning rate is a tensor, so that it can change in a captured CUDA graph."""
 
     def __init__(self, matrices, others, rate, momentum=0.95, betas=(0.9, 0.98), decay=0.01):
         self.rate, self.momentum, self.decay = rate, momentum, decay

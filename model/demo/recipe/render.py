@@ -1,15 +1,15 @@
 """Synthetic captioned clips: one to three coloured shapes that move over a background.
 
-A clip is drawn in three steps, each a plain function:
+A clip is made in three steps:
 
-    scene(rng)            what happens: a dict (objects, background, camera, light)
-    caption(scene, rng)   how one says it, in English or Chinese, in many wordings
+    scene(rng)            the content: a dict (objects, background, camera, light)
+    caption(scene, rng)   a caption, in English or Chinese, in many wordings
     render(params, ...)   the pixels, on any device, many clips at once, with soft edges
 
-Everything follows from the seed. Lengths are in units of the picture's height, times in units of the
-clip (0 first frame, 1 last), so one scene can be drawn at any size and length.
+The seed determines everything. Lengths are in units of the frame's height, times in units of the clip (0:
+first frame, 1: last frame), so one scene can be drawn at any size and length.
 
-Some (colour, shape, motion) triples never occur in training: see `held_out`.
+Some (colour, shape, motion) triples are excluded from training: see `held_out`.
 """
 
 import math
@@ -172,12 +172,12 @@ PATTERNS = {  # name: (number in render(), English, Chinese)
     "stripes": (2, "striped", "条纹"),
     "checks": (3, "checkered", "方格"),
 }
-NIGHT_BACK = (0.20, 0.24, 0.42)  # what full night leaves of red, green and blue
-NIGHT_OBJECT = (0.55, 0.58, 0.72)
+NIGHT_BACK = (0.20, 0.24, 0.42)  # factors for red, green and blue of the background at full night
+NIGHT_OBJECT = (0.55, 0.58, 0.72)  # and of the objects
 
 EDGE, BACK_EDGE = 2.2, 4.0  # widths of the soft edges of objects and backgrounds, in pixels
 
-CLEAN = 0.4  # share of the training clips that are a single object on a plain background
+CLEAN = 0.4  # fraction of the training clips with a single object on a plain background
 
 OBJECTS = 3
 BACK_PARAMS = 14
@@ -186,13 +186,13 @@ PARAMS = BACK_PARAMS + OBJECTS * OBJECT_PARAMS
 
 
 def held_out(colour, shape, motion):
-    """About one triple in nine is never trained on; every pair of its members is."""
+    """About one triple in nine is excluded from training; every pair of its members occurs in training."""
     c, s, m = list(COLOURS).index(colour), list(SHAPES).index(shape), list(MOTIONS).index(motion)
     return (c + 2 * s + m) % 9 == 4
 
 
-def familiar(rng):
-    """A triple that is trained on."""
+def training_triple(rng):
+    """A random triple of those used in training."""
     while True:
         colour, shape = rng.choice(list(COLOURS)), rng.choice(list(SHAPES))
         motion = draw(rng, MOTION_ODDS)
@@ -201,7 +201,7 @@ def familiar(rng):
             return colour, shape, motion
 
 
-# ---------------------------------------------------------------------------------- what happens
+# ---------------------------------------------------------------------------------- scenes
 
 
 def draw(rng, odds):
@@ -214,7 +214,7 @@ def contrast(a, b):
 
 
 def background(rng, camera):
-    """{kind, name, rgb pair}; a moving camera needs something to see it by."""
+    """A background as a dict; with a moving camera it is never plain, so that the motion is visible."""
     kind = draw(
         rng,
         (
@@ -245,7 +245,7 @@ def background(rng, camera):
 
 
 def path(rng, motion, radius, aspect):
-    """Where an object goes: start, end, circle (radius, phase, turns), bounce (height, count), size
+    """The path of an object: start, end, circle (radius, phase, turns), bounce (height, count), size
     from/to, rotation from/to."""
     p = {
         "rho": 0.0,
@@ -288,7 +288,7 @@ def path(rng, motion, radius, aspect):
     if motion == "spin":
         p["rot0"] = rng.uniform(0, 2 * math.pi)
         p["rot1"] = p["rot0"] + rng.choice([-1, 1]) * rng.uniform(1.2, 1.8) * math.pi
-    # the start leaves room for the way
+    # choose the start such that the whole path is inside the frame
     sx0, sx1 = max(lo_x, lo_x - dx), min(hi_x, hi_x - dx)
     sy0, sy1 = max(lo_y, lo_y - dy), min(hi_y, hi_y - dy)
     p["x0"] = rng.uniform(sx0, sx1) if sx1 > sx0 else (sx0 + sx1) / 2
@@ -305,7 +305,7 @@ def position(p, u):
 
 
 def crowding(objects):
-    """How far the closest two objects ever come, less their radii; negative: they overlap."""
+    """The smallest gap between any two objects over time; negative: they overlap."""
     gap = 1.0
     for i, a in enumerate(objects):
         for b in objects[:i]:
@@ -320,8 +320,8 @@ def jitter(rng, rgb):
 
 
 def scene(rng, aspect=1.0, only=None):
-    """A random scene. only: (colour, shape, motion) asks for a single object on a plain background;
-    otherwise no object is a held-out triple."""
+    """A random scene. only: (colour, shape, motion) of a single object on a plain background; without it no
+    object is a held-out triple."""
     light = (
         draw(rng, [("day", 10), ("dusk", 1.5), ("dawn", 0.7), ("night", 0.5)])
         if not only
@@ -353,7 +353,7 @@ def scene(rng, aspect=1.0, only=None):
             continue
         rgb = COLOURS[colour][0]
         if colour in taken or min(contrast(rgb, back["first"]), contrast(rgb, back["second"])) < 85:
-            if only:  # the colour is asked for, so the background gives way
+            if only:  # the colour is fixed, so change the background
                 back = background(rng, camera)
                 while back["kind"] != "plain":
                     back = background(rng, camera)
@@ -378,7 +378,7 @@ def scene(rng, aspect=1.0, only=None):
             o["try"] = path(
                 rng, o["motion"], o["radius"] * (1.3 if o["motion"] == "grow" else 1.0), aspect
             )
-            if camera:  # what stands still in the world moves against the camera
+            if camera:  # a still object moves opposite to the camera
                 o["try"]["x0"] = min(
                     max(0.5 * aspect + move[0] / 2 + rng.uniform(-0.2, 0.2), 0.1), aspect - 0.1
                 )
@@ -396,7 +396,7 @@ def scene(rng, aspect=1.0, only=None):
 
 
 def params(s):
-    """The scene as PARAMS numbers, for render()."""
+    """Returns the scene as PARAMS numbers, for render()."""
     b = s["back"]
     kind = 4 if b["kind"] == "land" else PATTERNS[b["kind"]][0]
     night = {"day": (0, 0), "dusk": (0, 1), "dawn": (1, 0), "night": (1, 1)}[s["light"]]
@@ -429,7 +429,7 @@ def params(s):
     return [float(v) for v in out]
 
 
-# ---------------------------------------------------------------------------------- how one says it
+# ---------------------------------------------------------------------------------- captions
 
 
 def english(s, rng):
@@ -563,14 +563,13 @@ def caption(s, rng):
 def clip(seed, aspect=1.0, captions=1):
     """(params, captions) of training clip number `seed`."""
     rng = random.Random(seed)
-    s = scene(rng, aspect, familiar(rng) if rng.random() < CLEAN else None)
+    s = scene(rng, aspect, training_triple(rng) if rng.random() < CLEAN else None)
     return params(s), [caption(s, rng) for _ in range(captions)]
 
 
 def test_scenes(count=64, seed=20260, known=False):
-    """Single objects on plain backgrounds with captions and what these ask for: [(scene, (caption, colour,
-    shape, motion))]. Three of four move in a direction. Held-out triples, or with `known` trained ones, to
-    choose settings by."""
+    """Single objects on plain backgrounds: [(scene, (caption, colour, shape, motion))]. Three of four move in
+    a direction. Held-out triples; with `known` triples of the training, for choosing settings."""
     rng = random.Random(seed)
     triples = [
         (c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS if held_out(c, s, m) != known
@@ -590,11 +589,11 @@ def test_cases(count=64, known=False):
     return [case for _, case in test_scenes(count, known=known)]
 
 
-# ---------------------------------------------------------------------------------- the pixels
+# ---------------------------------------------------------------------------------- pixels
 
 
 def polygon(px, py, corners, outer, inner, turn):
-    """Signed distance to a regular polygon or star, one corner up (turned by `turn`). All [B, ...]."""
+    """Signed distance to a regular polygon or star with one corner up, rotated by `turn`. All [B, ...]."""
     sector = 2 * math.pi / corners
     angle = torch.atan2(px, -py) + turn
     angle = (angle - torch.round(angle / sector) * sector).abs()
@@ -623,7 +622,7 @@ def object_distance(shape, px, py, radius):
 def render(p, time, height, width, top=None, left=None, full_height=None):
     """p [B, PARAMS], time [B, T] in 0..1 -> [B, 3, T, height, width] f32 in -1..1.
 
-    top, left [B]: draw only a window of a picture that is full_height high."""
+    top, left [B]: draw only a window of a frame of height full_height."""
     size = float(full_height or height)
     view = lambda x: x.view(-1, 1, 1, 1)
     u = time[:, :, None, None]

@@ -1,10 +1,10 @@
-"""Clips from captions, in Python: the reference for the C program and the look at a training's result.
+"""Clips from captions, in PyTorch: the reference for wanmpi, and a check of a training's result.
 
     sample.py --out DIR --prompt "a red circle moves right" --save sheet.png
-    sample.py --out DIR --test 64 --save sheet.png        held-out captions, measured
+    sample.py --out DIR --test 64 --save sheet.png        held-out captions, evaluated by measure.py
 
-DIR is train.py's, or a checkpoint folder that export.py wrote. The solver is the official UniPC
-(order 2, bh2), the noise PyTorch's CPU generator's.
+DIR is train.py's folder, or a checkpoint folder written by export.py. The solver is the official UniPC
+(order 2, bh2), the noise is from PyTorch's CPU generator.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from vae import VAE
 
 
 def noise_levels(steps, shift):
-    """sigma [steps + 1] with 0 at the end, and the integer times that the network sees."""
+    """Returns sigma [steps + 1] with 0 at the end, and the integer timesteps for the network."""
     top = torch.tensor(0.999, dtype=torch.float32).double().item()
     base = [top * (1 - i / steps) for i in range(steps)]
     sigma = [shift * s / (1 + (shift - 1) * s) for s in base]
@@ -42,7 +42,7 @@ class UniPC:
     def step(self, x, v):
         i, sigma = self.step_index, self.sigma
         m = x - sigma[i] * v
-        if i > 0:  # corrector, from the sample the last predictor started at
+        if i > 0:  # corrector, from the sample that the last predictor started from
             h = self.lam(i) - self.lam(i - 1)
             hh, e = -h, math.expm1(-h)
             m0 = self.history[-1]
@@ -117,18 +117,18 @@ def denoise(
 
 @torch.no_grad()
 def sample(model, vae, tokenizer, prompts, *settings, **named):
-    """denoise()'s arguments -> [B, 3, frames, height, width] in -1..1."""
+    """Arguments as in denoise() -> [B, 3, frames, height, width] in -1..1."""
     x = denoise(model, tokenizer, prompts, *settings, **named)
     return torch.cat([vae.decode(part) for part in x.split(8)])
 
 
 def to_bytes(clips):
-    """-> [B, T, H, W, 3] u8 as the official program writes them."""
+    """-> [B, T, H, W, 3] u8, converted as in the official program."""
     return ((clips.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
 def sheet(clips, path, columns=5, across=1):
-    """One row of `columns` frames per clip, `across` clips beside each other."""
+    """Draws one strip of `columns` frames per clip, `across` clips per row."""
     import numpy
     from PIL import Image
 
@@ -146,16 +146,16 @@ def sheet(clips, path, columns=5, across=1):
 
 
 def load_export(folder, device):
-    """The exported weights, computed with in fp32."""
+    """Loads an exported checkpoint, converted to fp32."""
     path = lambda name: os.path.join(folder, name)
     widen = lambda state: {n: v.float() for n, v in state.items()}
     words = widen(torch.load(path("models_t5_umt5-xxl-enc-bf16.pth"), weights_only=True))
     model = Both(words["token_embedding.weight"].shape[0])
     model.text.load_state_dict(words)
     model.dit.load_state_dict(widen(load_file(path("diffusion_pytorch_model.safetensors"))))
-    pictures = widen(torch.load(path("Wan2.1_VAE.pth"), weights_only=True))
-    vae = VAE(pictures["encoder.conv1.weight"].shape[0])
-    vae.load_state_dict(pictures)
+    state = widen(torch.load(path("Wan2.1_VAE.pth"), weights_only=True))
+    vae = VAE(state["encoder.conv1.weight"].shape[0])
+    vae.load_state_dict(state)
     return (
         model.to(device).eval(),
         vae.to(device).eval(),
@@ -179,7 +179,7 @@ def main():
     )
     parser.add_argument("--out", required=True)
     parser.add_argument("--prompt", action="append", default=[])
-    parser.add_argument("--test", type=int, default=0, help="so many held-out captions, measured")
+    parser.add_argument("--test", type=int, default=0, help="number of held-out captions to sample and evaluate")
     parser.add_argument("--negative", default=text.NEGATIVE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=17)

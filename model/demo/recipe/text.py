@@ -1,7 +1,7 @@
-"""Text: the SentencePiece model and a small umT5 encoder under the official parameter names.
+"""Text: the SentencePiece model and a small umT5 encoder with the official parameter names.
 
-The encoder is the one of Wan2.1 (wan/modules/t5.py): pre-norm, gated GELU, no biases, no scaling of
-the logits, one table of relative positions per layer. It is trained together with the transformer.
+The encoder has the architecture of Wan2.1 (wan/modules/t5.py): pre-norm, gated GELU, no biases, no scaling
+of the logits, one table of relative positions per layer. It is trained together with the transformer.
 """
 
 import html
@@ -21,7 +21,7 @@ import render
 PAD, EOS, BOS, UNK = 0, 1, 2, 3
 VOCAB = 1024
 
-# What the official program uses as the other side of guidance. Trained as "no caption".
+# The official default negative prompt, for the uncond branch. Trained as "no caption".
 NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
     "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
@@ -30,8 +30,8 @@ NEGATIVE = (
 
 
 def clean(text):
-    """The part of the official cleaning that matters for our captions: character widths, quotes,
-    HTML entities, white space."""
+    """The part of the official cleaning that affects our captions: character widths, quotes, HTML
+    entities, white space."""
     out = []
     for ch in text:
         code = ord(ch)
@@ -72,8 +72,8 @@ def lexicon():
 
 
 def train_tokenizer(path, seed=7):
-    """A unigram model of about VOCAB pieces with umT5's special ids. Captions alone are too regular (the
-    pieces would be whole half-sentences), so most of the corpus are single words."""
+    """Trains a unigram model of about VOCAB pieces with umT5's special ids. Captions alone are too regular
+    (the pieces would be half sentences), so most of the corpus is single words."""
     rng = random.Random(seed)
     lines = [clean(c) for i in range(150) for c in render.clip(10**9 + i, captions=2)[1]]
     english, chinese = lexicon()
@@ -112,7 +112,7 @@ class Tokenizer:
         self.model = sentencepiece.SentencePieceProcessor(model_file=path)
 
     def __call__(self, text, limit):
-        """Ids with EOS last, at most `limit`."""
+        """Returns at most `limit` ids, the last of which is EOS."""
         return self.model.encode(clean(text))[: limit - 1] + [EOS]
 
 
@@ -170,7 +170,8 @@ class Positions(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1)
 
     def bucket(self, length, device):
-        """[L, L]: exact up to 7 away, then logarithmic up to FAR; keys to the right have their own half."""
+        """[L, L]: exact up to a distance of 7, then logarithmic up to FAR; the upper half of the buckets is
+        for keys to the right."""
         at = torch.arange(length, device=device)
         rel = at[None, :] - at[:, None]
         half, near = self.BUCKETS // 2, self.BUCKETS // 4
@@ -211,7 +212,7 @@ class TextEncoder(nn.Module):
         self.norm = Norm(dim)
 
     def forward(self, ids):
-        """ids [B, L], PAD behind the end -> [B, L, dim], exact zeros behind the end."""
+        """ids [B, L], padded with PAD -> [B, L, dim], zeros at the padding."""
         valid = ids != PAD
         mask = torch.zeros(ids.shape, device=ids.device).masked_fill(~valid, -1e30)[:, None, None]
         x = self.token_embedding(ids)

@@ -2,11 +2,11 @@
 
     train.py tokenizer --out DIR
     train.py vae --out DIR --minutes 6
-    train.py vae --refine --out DIR --minutes 6      goes on, for PSNR alone
+    train.py vae --refine --out DIR --minutes 6      continues with vae.pt, for PSNR only
     train.py dit --out DIR --minutes 13
 
-Weights go to DIR (vae.pt, dit.pt) about once a minute and on SIGTERM; DIR is what sample.py and export.py
-read. A killed `dit` goes on where it was. Learning rates follow the share of the minutes that is over.
+Weights are saved to DIR (vae.pt, dit.pt) about once a minute and on SIGTERM; sample.py and export.py read
+them. An interrupted `dit` resumes. Learning rates depend on the elapsed fraction of the minutes.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from muon import Muon
 from text import TextEncoder, Tokenizer
 from vae import VAE
 
-EMPTY_SHARE = 0.10  # captions replaced by the empty one or by the default negative prompt
+EMPTY_SHARE = 0.10  # fraction of captions replaced by the empty one or the default negative prompt
 SHIFT = 5.0  # of the noise levels, as in sampling
 CAPTIONS = 4  # wordings kept per clip
-TEST_SEED = 2 * 10**9  # scenes from here on are never trained on
+TEST_SEED = 2 * 10**9  # scenes from this number on are not used in training
 
-# (frames, height, width, share of the clips)
+# (frames, height, width, fraction of the clips)
 BUCKETS = [(17, 128, 128, 0.56), (33, 128, 128, 0.20), (17, 128, 192, 0.12), (49, 128, 128, 0.12)]
 
-stopping = []  # something in it: SIGTERM came, so save and end
+stopping = []  # not empty after SIGTERM: save and end
 
 
 def log(*words):
@@ -49,7 +49,7 @@ def lr_at(progress, step, peak, end, warmup=300):
 
 
 class Average:
-    """Moving average of the parameters; what is sampled from and exported."""
+    """Moving average of the parameters, used for sampling and export."""
 
     def __init__(self, model, decay):
         self.params = [p for p in model.parameters()]
@@ -69,8 +69,8 @@ def channels_last(x):
 
 
 class Captured:
-    """A training step on inputs of one shape; on a GPU recorded once and replayed, since launching its
-    hundreds of small kernels one by one takes longer than they do."""
+    """A training step for inputs of one shape. On a GPU it is captured once as a CUDA graph and replayed,
+    since launching its hundreds of small kernels takes longer than running them."""
 
     enabled = True
 
@@ -109,7 +109,7 @@ def save(path, state):
 
 
 def test_params(count, device):
-    """Scenes that are never trained on."""
+    """Scenes that are not used in training."""
     scenes = [render.scene(random.Random(TEST_SEED + i)) for i in range(count)]
     return torch.tensor([render.params(s) for s in scenes], device=device)
 
@@ -137,12 +137,12 @@ def captioned(job):
 
 
 def psnr(a, b):
-    """Per clip, of pictures in -1..1."""
+    """Per clip, for pixels in -1..1."""
     return -10 * torch.log10((a - b).div(2).square().flatten(1).mean(1))
 
 
 def prepare(vae, device):
-    """Layout and kernels for speed."""
+    """Sets memory layout and kernels for speed."""
     if device != "cuda":
         return
     torch.backends.cudnn.benchmark = True
@@ -151,7 +151,7 @@ def prepare(vae, device):
     compiled = torch.compile(vae_module._norm)
 
     def norm_rows(x, gamma, silu):
-        torch._dynamo.mark_static(x, 1)  # a kernel for each width, not for each number of rows
+        torch._dynamo.mark_static(x, 1)  # one kernel per width, for any number of rows
         torch._dynamo.mark_static(gamma, 0)
         torch._dynamo.maybe_mark_dynamic(x, 0)
         return compiled(x, gamma, silu)
@@ -175,8 +175,8 @@ def evaluate_vae(model, device, frames=17, size=128, count=32):
 
 
 def some_clips(rows, frames, size, count):
-    """Random windows in space and time of random scenes. Short clips are the fast ones: of three, two take all
-    their scene's way in 17 frames. Windows smaller than the picture lie round the first object."""
+    """Random windows in space and time of random scenes. Half of the scenes have a length of 17 frames, and
+    so move fastest. Windows smaller than the frame are placed around the first object."""
     device = rows.device
     p = rows[torch.randint(0, len(rows), (count,), device=device)]
     total = torch.tensor([17, 17, 33, 49], device=device)[
@@ -194,7 +194,7 @@ def some_clips(rows, frames, size, count):
 
 
 def train_vae(a):
-    """With a.refine an autoencoder that is there already goes on, for PSNR alone."""
+    """With a.refine, training continues from the saved autoencoder, for PSNR only."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(a.seed)
     if a.refine:
@@ -205,7 +205,7 @@ def train_vae(a):
             model.conv1.bias[vae_module.Z :] = -5.0  # little noise at first
     prepare(model, device)
     average = Average(model, 0.999)
-    rate = torch.tensor(a.lr, device=device)  # a tensor, so that a captured step sees it change
+    rate = torch.tensor(a.lr, device=device)  # a tensor, so that it can change in a captured step
     inner = {
         n: p
         for n, p in model.named_parameters()
@@ -222,23 +222,23 @@ def train_vae(a):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
             mean, logvar = model.moments(clips)
             mean, logvar = mean.float(), logvar.float().clamp(-20, 10)
-            if a.refine:  # the variance is no longer trained; a little noise stays
+            if a.refine:  # the variance is no longer trained; add a small fixed noise
                 logvar = torch.full_like(mean, 2 * math.log(0.03)) + 2 * model.std.log()
             out = model.decode_raw(mean + torch.randn_like(mean) * (0.5 * logvar).exp()).float()
         diff = out - clips
         square = diff.square().flatten(1).mean(1)
         if a.refine:
-            side = ((mean - model.mean) / model.std).square().mean()
-            loss = (square + 2e-4).log().mean() + 0.01 * side
+            prior = ((mean - model.mean) / model.std).square().mean()
+            loss = (square + 2e-4).log().mean() + 0.01 * prior
         else:
-            side = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+            prior = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
             edges = torch.diff(diff, dim=-1).abs().mean() + torch.diff(diff, dim=-2).abs().mean()
-            loss = diff.abs().mean() + 4 * square.mean() + 0.5 * edges + a.kl * side
+            loss = diff.abs().mean() + 4 * square.mean() + 0.5 * edges + a.kl * prior
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5 if not a.refine else 5.0)
         optimizer.step()
         average.update()
-        return torch.stack([square.detach().log().mean().exp(), side.detach()])
+        return torch.stack([square.detach().log().mean().exp(), prior.detach()])
 
     path, step = os.path.join(a.out, "vae.pt"), 0
     start = saved = time.time()
@@ -247,7 +247,7 @@ def train_vae(a):
         progress = (time.time() - start) / (60 * a.minutes)
         if progress >= 1 or step == a.steps or stopping:
             break
-        # small windows first; whole pictures, long clips and larger batches later
+        # small windows first; whole frames, long clips and larger batches later
         late = a.refine or progress > 0.6
         frames, size = [(17, 64), (17, 128), (33, 64), (17, 128)][step % 4] if late else (17, 64)
         count = max(1, (2 * a.pixels if late else a.pixels) // (frames * size * size))
@@ -263,7 +263,7 @@ def train_vae(a):
             s, k = torch.stack(window).mean(0).tolist()
             window = []
             log(
-                f"step {step} {time.time() - start:.0f} s  psnr {10 * math.log10(4 / s):.2f}  side {k:.4f}"
+                f"step {step} {time.time() - start:.0f} s  psnr {10 * math.log10(4 / s):.2f}  prior {k:.4f}"
             )
         if time.time() - saved > 60:
             save(path, {"model": average.state(model), "base": a.base})
@@ -281,7 +281,7 @@ def train_vae(a):
 
 
 def fold(a, model, rows, device):
-    """Latents to Wan's constants."""
+    """Folds our latents' mean and std into the weights, so that they become Wan's constants."""
     sums = torch.zeros(3, vae_module.Z, dtype=torch.float64, device=device)
     with torch.no_grad():
         for part in rows[: a.stat_clips].split(16):
@@ -318,7 +318,7 @@ class Bucket:
 
 @torch.no_grad()
 def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file):
-    """Renders and encodes clips for some time, in the shares of BUCKETS."""
+    """Renders and encodes clips for `seconds`, in the fractions of BUCKETS."""
     buckets = [Bucket((f, h, w), w / h) for f, h, w, _ in BUCKETS]
     chunk = 32 if device == "cuda" else 1
     jobs, seed = [], first
@@ -363,7 +363,7 @@ def load_vae(out, device):
 
 
 class Both(torch.nn.Module):
-    """The two that are trained together."""
+    """Text encoder and transformer, which are trained together."""
 
     def __init__(self, vocab):
         super().__init__()
@@ -398,7 +398,7 @@ def train_dit(a):
             average.values, [state["average"][n] for n, _ in model.named_parameters()]
         )
         step, before = state["step"], state["spent"]
-        log(f"goes on at step {step}, {before:.0f} s")
+        log(f"resumes at step {step}, {before:.0f} s")
     log(
         f"{sum(p.numel() for p in model.dit.parameters())} + {sum(p.numel() for p in model.text.parameters())} parameters, vocabulary {vocab}"
     )
@@ -426,7 +426,7 @@ def train_dit(a):
         ids = torch.where(
             (drop < EMPTY_SHARE)[:, None], nothing[(drop < EMPTY_SHARE / 2).long()], ids
         ).long()
-        # noise levels evenly spread over the shifted schedule
+        # noise levels spread evenly over the shifted schedule
         u = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
         sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
         noise = torch.randn_like(x0)
@@ -447,9 +447,9 @@ def train_dit(a):
         if progress >= 1 or step == a.steps or stopping:
             break
         bucket = buckets[torch.multinomial(odds, 1).item()]
-        picture = bucket is buckets[0] and random.random() < 0.08  # a clip of one frame
+        still = bucket is buckets[0] and random.random() < 0.08  # a clip of one frame
         t, h, w = bucket.latents.shape[2:]
-        t = 1 if picture else t
+        t = 1 if still else t
         count = min(max(a.tokens // (t * h * w // 4) // 8 * 8, 4), 256)
         pick = torch.randint(0, len(bucket.latents), (count,), device=device)
         x0 = bucket.latents[pick][:, :, :t].float()
@@ -492,7 +492,7 @@ def main():
     parser.add_argument("what", choices=["tokenizer", "vae", "dit"])
     parser.add_argument("--out", required=True)
     parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--steps", type=int, default=-1, help="stop after so many, if earlier")
+    parser.add_argument("--steps", type=int, default=-1, help="stop after this number of steps")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--log", type=int, default=200)
@@ -500,16 +500,16 @@ def main():
     parser.add_argument("--base", type=int, default=16, help="vae: width of the first level")
     parser.add_argument("--lr_end", type=float, default=1e-5, help="dit: at the end")
     parser.add_argument("--first", type=int, default=0, help="the first scene's number")
-    parser.add_argument("--refine", action="store_true", help="vae: go on with DIR/vae.pt")
+    parser.add_argument("--refine", action="store_true", help="vae: continue with DIR/vae.pt")
     parser.add_argument("--muon", type=int, default=1, help="vae")
     parser.add_argument("--kl", type=float, default=1e-4)
     parser.add_argument("--pixels", type=int, default=350_000, help="vae: per step")
-    parser.add_argument("--scenes", type=int, default=60_000, help="vae: how many different ones")
+    parser.add_argument("--scenes", type=int, default=60_000, help="vae: number of scenes")
     parser.add_argument(
         "--stat_clips", type=int, default=2048, help="vae: for the latents' statistics"
     )
     parser.add_argument("--test_clips", type=int, default=32)
-    parser.add_argument("--clips", type=int, default=150_000, help="dit: at most so many")
+    parser.add_argument("--clips", type=int, default=150_000, help="dit: maximum number")
     parser.add_argument("--encode_seconds", type=float, default=90)
     parser.add_argument("--tokens", type=int, default=40960, help="dit: per step")
     parser.add_argument("--ema", type=float, default=0.9995)

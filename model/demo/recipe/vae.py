@@ -1,12 +1,12 @@
 """The video autoencoder of Wan2.1 (wan/modules/vae.py), official parameter names, any base width.
 
-The official program works through a clip in chunks (1 frame, then 4 at a time) and keeps the last
-frames of every convolution in a cache. Here the whole clip is computed at once. That is the same
-function, because a cache of past frames is what a causal convolution over the whole clip sees,
-with two exceptions, both written out below:
-  - halving time (encoder): the first frame passes by the strided convolution;
-  - doubling time (decoder): the first frame passes by, and for the frames behind it the convolution
-    sees zeros in its place.
+The official program processes a clip in chunks (1 frame, then 4 at a time) and keeps the last frames of
+every convolution in a cache. Here the whole clip is computed at once. The results are the same, because
+the cache holds the frames that a causal convolution over the whole clip reads, with two exceptions, both
+coded below:
+  - temporal downsampling (encoder): the first frame skips the strided convolution;
+  - temporal upsampling (decoder): the first frame skips the convolution, and for the following frames the
+    convolution reads zeros in its place.
 """
 
 import torch
@@ -64,7 +64,7 @@ def _norm(x, gamma, silu):
     return (F.silu(y) if silu else y).to(x.dtype)
 
 
-norm_rows = _norm  # train.py puts a compiled one here
+norm_rows = _norm  # train.py replaces it by a compiled one
 
 
 class RMSNorm(nn.Module):
@@ -83,7 +83,7 @@ class RMSNorm(nn.Module):
 
 
 class CausalConv3d(nn.Conv3d):
-    """Pads with zeros: in time only in front."""
+    """Pads with zeros; in time only before the first frame."""
 
     def forward(self, x):
         if self.kernel_size[0] > 1:
@@ -95,7 +95,7 @@ class CausalConv3d(nn.Conv3d):
 class ResidualBlock(nn.Module):
     def __init__(self, cin, cout):
         super().__init__()
-        self.residual = nn.Sequential(  # the names count an activation and a dropout as modules
+        self.residual = nn.Sequential(  # Identity: activation and dropout, which count in the names
             RMSNorm(cin, 3, True),
             nn.Identity(),
             CausalConv3d(cin, cout, 3),
@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module):
 
 
 def per_frame(f, x):
-    """A 2-D function over each frame of [B, C, T, H, W]."""
+    """Applies a 2-D function to each frame of [B, C, T, H, W]."""
     b, _, t = x.shape[:3]
     y = f(x.transpose(1, 2).flatten(0, 1))
     return y.unflatten(0, (b, t)).transpose(1, 2)
@@ -221,7 +221,7 @@ class VAE(nn.Module):
         scale = lambda v: torch.tensor(v).view(1, Z, 1, 1, 1)
         self.register_buffer("mean", scale(MEAN), persistent=False)
         self.register_buffer("std", scale(STD), persistent=False)
-        for name, m in self.named_modules():  # keep the variance; branches start near nothing
+        for name, m in self.named_modules():  # preserve the variance; residual branches start small
             if isinstance(m, (nn.Conv2d, nn.Conv3d)):
                 branch = name.endswith((".residual.6", ".proj"))
                 nn.init.normal_(
@@ -234,7 +234,7 @@ class VAE(nn.Module):
         return self.conv1(self.encoder(pixels)).chunk(2, 1)
 
     def encode(self, pixels):
-        """Normalized latents, as the transformer sees them."""
+        """Normalized latents, the transformer's input."""
         return (self.moments(pixels)[0].float() - self.mean) / self.std
 
     def decode_raw(self, z):
@@ -245,8 +245,8 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def fold_statistics(self, mean, std):
-        """Wan's latent mean and std are constants of the format. Given what our latents have, change the two
-        1x1x1 convolutions so that they have Wan's, and so that the decoder still gets what it had.
+        """Wan's latent mean and std are constants of the format. From the mean and std of our latents, changes
+        the two 1x1x1 convolutions such that the latents get Wan's and the decoder's input stays the same.
         """
         a = (self.std.flatten() / std).float()  # new = a * old + b
         b = self.mean.flatten() - a * mean

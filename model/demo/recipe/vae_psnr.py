@@ -1,4 +1,4 @@
-"""What the autoencoder keeps of clips that it was not trained on: by our C program and by PyTorch.
+"""PSNR of the autoencoder on held-out clips, by bench/vae_psnr and by PyTorch.
 
     vae_psnr.py --ckpt_dir model/demo --program build/bench/vae_psnr [--frames 17] [--count 32]
 
@@ -47,7 +47,7 @@ def main():
             [train.psnr(vae.decode(vae.encode(clip)), clip) for clip in clips.split(1)]
         )
     print(
-        f"{a.count} held-out clips of {a.frames} frames: PSNR {ours.mean():.3f} dB (least {ours.min():.3f}), "
+        f"{a.count} held-out clips of {a.frames} frames: PSNR {ours.mean():.3f} dB (minimum {ours.min():.3f}), "
         f"PyTorch {theirs.mean():.3f}, largest difference {(ours - theirs).abs().max():.4f}"
     )
 

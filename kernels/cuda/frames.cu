@@ -1,12 +1,11 @@
-/* What the VAE does to pictures besides convolution, at the speed of memory. */
-#include "kernels/cuda/picture.h"
-
+/* The VAE's ops on frames other than convolution, with accesses of 16 bytes. */
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/wide.h"
 
 #define THREADS 256
 
-/* x as [outer, rows, cols, C], so that a block knows its row without dividing. */
+/* x as [outer, rows, cols, C]: a block finds its row without divisions. */
 static struct tensor four_axes(struct tensor x)
 {
     struct tensor y = x;
@@ -20,14 +19,14 @@ static struct tensor four_axes(struct tensor x)
     return y;
 }
 
-/* ---- the norm ---- */
+/* ---- channel_norm ---- */
 
 __device__ inline float silu(float v, bool exact)
 {
     return exact ? v / (1 + expf(-v)) : __fdividef(v, 1 + __expf(-v));
 }
 
-/* LANES threads have a pixel, each VECTORS times eight channels of it. */
+/* A pixel has LANES threads, and each of them VECTORS groups of eight channels. */
 template <int LANES, int VECTORS>
 __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const float *gamma,
                                     enum act act)
@@ -86,8 +85,8 @@ static void norm(cudaStream_t stream, struct tensor out, struct tensor x, const 
     channel_norm_kernel<LANES, VECTORS><<<grid, THREADS, 0, stream>>>(out, x, gamma, act);
 }
 
-status picture_channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                            struct tensor gamma, enum act act)
+status wide_channel_norm(struct device *dev, struct tensor out, struct tensor x,
+                         struct tensor gamma, enum act act)
 {
     const int64_t c = x.dim[x.ndim - 1];
     const float *g = (const float *)gamma.data;
@@ -95,7 +94,7 @@ status picture_channel_norm(struct device *dev, struct tensor out, struct tensor
 
     const struct tensor from = four_axes(x), to = four_axes(out);
 
-    if (x.ndim > 4 || !in_eights(from) || !in_eights(to) || c > 1024 || from.dim[0] > 65535 ||
+    if (x.ndim > 4 || !is_aligned_8(from) || !is_aligned_8(to) || c > 1024 || from.dim[0] > 65535 ||
         from.dim[1] > 65535 || (uintptr_t)g % 16 != 0)
         return plain_channel_norm(dev, out, x, gamma, act);
     if (c <= 96)
@@ -106,12 +105,12 @@ status picture_channel_norm(struct device *dev, struct tensor out, struct tensor
         norm<16, 3>(stream, to, from, g, act);
     else
         norm<32, 4>(stream, to, from, g, act);
-    return cuda_check(cudaGetLastError(), "channel_norm");
+    return cuda_status(cudaGetLastError(), "channel_norm");
 }
 
-/* ---- bytes ---- */
+/* ---- to_u8 ---- */
 
-/* A thread four neighbours. */
+/* Each thread converts four consecutive elements. */
 __global__ void to_u8_kernel(uchar4 *out, const float4 *x, int64_t count)
 {
     const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x;
@@ -123,7 +122,7 @@ __global__ void to_u8_kernel(uchar4 *out, const float4 *x, int64_t count)
     }
 }
 
-status picture_to_u8(struct device *dev, struct tensor out, struct tensor x)
+status wide_to_u8(struct device *dev, struct tensor out, struct tensor x)
 {
     const int64_t count = tensor_count(x) / 4;
 
@@ -132,5 +131,5 @@ status picture_to_u8(struct device *dev, struct tensor out, struct tensor x)
         return plain_to_u8(dev, out, x);
     to_u8_kernel<<<(unsigned)((count + THREADS - 1) / THREADS), THREADS, 0, cuda_stream(dev)>>>(
         (uchar4 *)out.data, (const float4 *)x.data, count);
-    return cuda_check(cudaGetLastError(), "to_u8");
+    return cuda_status(cudaGetLastError(), "to_u8");
 }

@@ -1,0 +1,139 @@
+#include "model/pipeline/model.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define ADDRESS(name) &part_##name,
+const struct part *const model_parts[MODEL_PART_COUNT + 1] = { MODEL_PARTS(ADDRESS) NULL };
+#undef ADDRESS
+
+int model_index(const struct part *part)
+{
+    for (int i = 0; i < MODEL_PART_COUNT; i++)
+        if (model_parts[i] == part)
+            return i;
+    assert(!"a part of the table");
+    return -1;
+}
+
+const void *model_config(const struct model *m, const struct part *part)
+{
+    return m->config[model_index(part)];
+}
+
+void model_set(struct model *m, const struct part *part, const void *config)
+{
+    m->config[model_index(part)] = config;
+}
+
+struct model model_of_checkpoint(const struct checkpoint *c)
+{
+    struct model m = { { NULL } };
+
+    for (int i = 0; i < c->count; i++)
+        model_set(&m, c->parts[i].row, c->parts[i].config);
+    return m;
+}
+
+status model_check(const struct model *m, const char *path)
+{
+    const struct dit_config *dit = model_dit(m), *low = model_config(m, &part_dit_low);
+    const struct t5_config *t5 = model_t5(m);
+    const struct vae_config *vae = model_vae(m);
+
+    if (dit != NULL && t5 != NULL && dit->text_dim != t5->dim)
+        return fail(ST_FORMAT,
+                    "%s: the transformer takes text of width %lld, but the text encoder gives "
+                    "%lld: they belong to different models",
+                    path, (long long)dit->text_dim, (long long)t5->dim);
+    if (dit != NULL && vae != NULL && dit->out_dim != vae->z)
+        return fail(ST_FORMAT,
+                    "%s: the transformer gives latents of %lld channels, but the VAE takes %lld: "
+                    "they belong to different models",
+                    path, (long long)dit->out_dim, (long long)vae->z);
+    if (dit != NULL && dit->in_dim < dit->out_dim)
+        return fail(ST_FORMAT, "%s: the transformer takes %lld channels, but gives %lld", path,
+                    (long long)dit->in_dim, (long long)dit->out_dim);
+    if (dit != NULL && low != NULL &&
+        (dit->in_dim != low->in_dim || dit->out_dim != low->out_dim ||
+         dit->text_dim != low->text_dim || dit->text_len != low->text_len))
+        return fail(ST_FORMAT, "%s: the two transformers differ in channels or text width", path);
+    return ST_OK;
+}
+
+/* ---- released models ---- */
+
+#define WAN21(dit)                                                                                 \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_t5, "umt5-xxl" },                                              \
+        {                                                                                          \
+            &part_vae, "wan2.1"                                                                    \
+        }                                                                                          \
+    }
+#define WAN22(dit)                                                                                 \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_t5, "umt5-xxl" },                                              \
+        {                                                                                          \
+            &part_vae, "wan2.2"                                                                    \
+        }                                                                                          \
+    }
+
+static const struct preset presets[] = {
+    { "t2v-1.3B", 1, WAN21("t2v-1.3B") },
+    { "t2v-14B", 1, WAN21("t2v-14B") },
+    { "i2v-14B", 1, WAN21("i2v-14B") },
+    { "flf2v-14B", 1, WAN21("flf2v-14B") },
+    { "vace-1.3B", 1, WAN21("vace-1.3B") },
+    { "vace-14B", 1, WAN21("vace-14B") },
+    { "t2v-A14B", 2, WAN21("t2v-A14B") }, // synth writes one of the two experts
+    { "i2v-A14B", 2, WAN21("i2v-A14B") },
+    { "ti2v-5B", 1, WAN22("ti2v-5B") },
+    { "s2v-14B", 1, WAN21("s2v-14B") },
+    { "animate-14B", 1, WAN21("animate-14B") },
+    { "tiny",
+      0,
+      { { &part_dit, "tiny" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
+};
+
+const struct preset *preset_at(int index)
+{
+    return index >= 0 && index < (int)COUNT(presets) ? &presets[index] : NULL;
+}
+
+const struct preset *preset_find(const char *name)
+{
+    for (size_t i = 0; i < COUNT(presets); i++)
+        if (strcmp(presets[i].name, name) == 0)
+            return &presets[i];
+    return NULL;
+}
+
+struct model preset_model(const struct preset *preset)
+{
+    struct model m = { { NULL } };
+
+    for (int i = 0; i < MODEL_PART_COUNT && preset->part[i].part != NULL; i++) {
+        const void *config = part_variant(preset->part[i].part, preset->part[i].variant);
+
+        assert(config != NULL);
+        model_set(&m, preset->part[i].part, config);
+    }
+    return m;
+}
+
+status preset_of_checkpoint(const struct preset **preset, const struct checkpoint *c)
+{
+    const int experts = checkpoint_has(c, &part_dit_low) ? 2 : 1;
+    char opened[FINGERPRINT_BYTES] = "", released[FINGERPRINT_BYTES] = "";
+
+    *preset = NULL;
+    TRY(checkpoint_fingerprint(c, &part_dit, opened));
+    for (size_t i = 0; i < COUNT(presets) && *preset == NULL; i++) {
+        const struct model m = preset_model(&presets[i]);
+
+        TRY(variant_fingerprint(&part_dit, model_dit(&m), released));
+        if (strcmp(opened, released) == 0 && presets[i].experts == experts)
+            *preset = &presets[i];
+    }
+    return ST_OK;
+}

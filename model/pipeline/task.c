@@ -1,0 +1,252 @@
+#include "model/pipeline/task.h"
+
+#include "model/pipeline/condition.h"
+#include "model/pipeline/prompts.h"
+#include "runtime/nearest.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NAME_INPUT(name) #name,
+const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
+#undef NAME_INPUT
+
+#define CATS                                                                                       \
+    "Two anthropomorphic cats in comfy boxing gear and bright gloves fight intensely on a "        \
+    "spotlighted stage."
+
+#define SIZES_480 "480*832, 832*480"
+#define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
+#define TEXT_PARTS                                                                                 \
+    {                                                                                              \
+        &part_dit, &part_t5, &part_vae                                                             \
+    }
+
+static const struct task tasks[] = {
+    { .name = "t2v-1.3B",
+      .presets = { "t2v-1.3B" },
+      .parts = TEXT_PARTS,
+      .width_px = 832,
+      .height_px = 480,
+      .sizes = SIZES_480,
+      .frames = 81,
+      .fps = 16,
+      .steps = 50,
+      .shift = 5,
+      .guidance = 5,
+      .prompt = CATS,
+      .negative = negative_shared,
+      .size = size_as_given,
+      .condition = condition_text },
+    { .name = "t2v-14B",
+      .presets = { "t2v-14B" },
+      .parts = TEXT_PARTS,
+      .width_px = 1280,
+      .height_px = 720,
+      .sizes = SIZES_720,
+      .frames = 81,
+      .fps = 16,
+      .steps = 50,
+      .shift = 5,
+      .guidance = 5,
+      .prompt = CATS,
+      .negative = negative_shared,
+      .size = size_as_given,
+      .condition = condition_text },
+    { .name = "t2i-14B",
+      .presets = { "t2v-14B" },
+      .parts = TEXT_PARTS,
+      .image = true,
+      .width_px = 1280,
+      .height_px = 720,
+      .sizes = SIZES_720 ", 1024*1024",
+      .frames = 1,
+      .fps = 16,
+      .steps = 50,
+      .shift = 5,
+      .guidance = 5,
+      .prompt = "一个朴素端庄的美人",
+      .negative = negative_shared,
+      .size = size_as_given,
+      .condition = condition_text },
+    // of the official programs, known by name
+    { .name = "i2v-14B", .presets = { "i2v-14B" } },
+    { .name = "flf2v-14B", .presets = { "flf2v-14B" } },
+    { .name = "vace-1.3B", .presets = { "vace-1.3B" } },
+    { .name = "vace-14B", .presets = { "vace-14B" } },
+    { .name = "t2v-A14B", .presets = { "t2v-A14B" } },
+    { .name = "i2v-A14B", .presets = { "i2v-A14B" } },
+    { .name = "ti2v-5B", .presets = { "ti2v-5B" } },
+    { .name = "s2v-14B", .presets = { "s2v-14B" } },
+    { .name = "animate-14B", .presets = { "animate-14B" } },
+};
+
+const struct task *task_at(int index)
+{
+    return index >= 0 && index < (int)COUNT(tasks) ? &tasks[index] : NULL;
+}
+
+bool task_runs(const struct task *task)
+{
+    return task->condition != NULL;
+}
+
+/* "t2v-1.3B, t2v-14B or t2i-14B": those that this version runs and that `wanted` takes. Valid until
+ * the next call on this thread; "" for none. */
+static const char *list_tasks(bool (*wanted)(const struct task *task, const void *payload),
+                              const void *payload)
+{
+    static _Thread_local char text[256];
+    const struct task *last = NULL;
+    int length = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < COUNT(tasks); i++)
+        if (task_runs(&tasks[i]) && wanted(&tasks[i], payload))
+            last = &tasks[i];
+    for (size_t i = 0; i < COUNT(tasks) && length < (int)sizeof(text); i++) {
+        if (!task_runs(&tasks[i]) || !wanted(&tasks[i], payload))
+            continue;
+        length += snprintf(text + length, sizeof(text) - (size_t)length, "%s%s",
+                           length == 0         ? ""
+                           : &tasks[i] == last ? " or "
+                                               : ", ",
+                           tasks[i].name);
+    }
+    return text;
+}
+
+static bool any_task(const struct task *task, const void *payload)
+{
+    return true;
+}
+
+static bool has_preset(const struct task *task, const void *payload)
+{
+    for (int i = 0; i < TASK_PRESETS_MAX && task->presets[i] != NULL; i++)
+        if (strcmp(task->presets[i], payload) == 0)
+            return true;
+    return false;
+}
+
+static bool takes_input(const struct task *task, const void *payload)
+{
+    return (task->takes >> *(const int *)payload & 1) != 0;
+}
+
+/* Whether the transformer has the features and the joined channels of the task's models. */
+static bool suits(const struct task *task, const void *payload)
+{
+    const struct dit_config *c = payload;
+    const struct model m = preset_model(preset_find(task->presets[0]));
+    const struct dit_config *own = model_dit(&m);
+
+    if (own->in_dim - own->out_dim != c->in_dim - c->out_dim)
+        return false;
+    for (int i = 0; i < DIT_FEATURES_MAX; i++)
+        if (own->use[i].feature != c->use[i].feature)
+            return false;
+    return true;
+}
+
+status task_find(const struct task **task, const char *name)
+{
+    const char *known[COUNT(tasks)], *near;
+
+    for (size_t i = 0; i < COUNT(tasks); i++) {
+        known[i] = tasks[i].name;
+        if (strcmp(tasks[i].name, name) != 0)
+            continue;
+        if (!task_runs(&tasks[i]))
+            return fail(ST_USAGE, "--task %s: this version does not run it; it runs %s", name,
+                        list_tasks(any_task, NULL));
+        *task = &tasks[i];
+        return ST_OK;
+    }
+    near = nearest_word(name, known, COUNT(known));
+    if (near != NULL)
+        return fail(ST_USAGE, "--task %s: no such task; did you mean %s?", name, near);
+    return fail(ST_USAGE, "--task %s: no such task; choose %s", name, list_tasks(any_task, NULL));
+}
+
+/* ---- tasks and checkpoints ---- */
+
+/* "is a checkpoint of i2v-14B", or what its transformer is like. Valid until the next call on this
+ * thread. */
+static const char *describe_model(const struct preset *preset, const struct dit_config *c)
+{
+    static _Thread_local char text[160];
+
+    if (preset != NULL)
+        snprintf(text, sizeof(text), "is a checkpoint of %s", preset->name);
+    else
+        snprintf(text, sizeof(text),
+                 "has a transformer of %lld layers that takes %lld channels and gives %lld",
+                 (long long)c->layers, (long long)c->in_dim, (long long)c->out_dim);
+    return text;
+}
+
+/* The tasks that the checkpoint can do, as list_tasks has them, and what it is. */
+static status tasks_of(const struct checkpoint *c, const struct preset **preset, const char **names)
+{
+    const struct dit_config *dit = checkpoint_config(c, &part_dit);
+
+    TRY(preset_of_checkpoint(preset, c));
+    *names = *preset != NULL ? list_tasks(has_preset, (*preset)->name) : list_tasks(suits, dit);
+    return ST_OK;
+}
+
+static bool does(const struct task *task, const struct checkpoint *c, const struct preset *preset)
+{
+    return task_runs(task) && (preset != NULL ? has_preset(task, preset->name)
+                                              : suits(task, checkpoint_config(c, &part_dit)));
+}
+
+status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
+{
+    const struct preset *preset = NULL;
+    const char *names = NULL;
+
+    TRY(tasks_of(c, &preset, &names));
+    for (size_t i = 0; i < COUNT(tasks); i++) {
+        if (!does(&tasks[i], c, preset))
+            continue;
+        *task = &tasks[i];
+        return ST_OK;
+    }
+    return fail(ST_FORMAT, "%s: %s, which this version does not run; it runs %s", c->path,
+                describe_model(preset, checkpoint_config(c, &part_dit)),
+                list_tasks(any_task, NULL));
+}
+
+status task_check(const struct task *task, const struct checkpoint *c)
+{
+    const struct preset *preset = NULL;
+    const char *names = NULL;
+
+    TRY(tasks_of(c, &preset, &names));
+    if (does(task, c, preset))
+        return ST_OK;
+    if (names[0] == '\0')
+        return task_for_checkpoint(&task, c); // says that there is none
+    return fail(ST_USAGE, "--task %s: %s %s; use --task %s, or leave --task out", task->name,
+                c->path, describe_model(preset, checkpoint_config(c, &part_dit)), names);
+}
+
+status task_check_inputs(const struct task *task, unsigned given)
+{
+    for (int i = 0; i < INPUT_COUNT; i++) {
+        const bool has = (given >> i & 1) != 0, needs = (task->needs >> i & 1) != 0;
+
+        if (has && !takes_input(task, &i)) {
+            const char *others = list_tasks(takes_input, &i);
+
+            return fail(ST_USAGE, "--%s: task %s does not take it%s%s", task_input_names[i],
+                        task->name,
+                        others[0] ? "; it is for " : ", nor does another of this version", others);
+        }
+        if (!has && needs)
+            return fail(ST_USAGE, "--%s is needed for task %s", task_input_names[i], task->name);
+    }
+    return ST_OK;
+}

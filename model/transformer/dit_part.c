@@ -1,0 +1,252 @@
+#include "model/transformer/dit_part.h"
+
+#include "model/checkpoint/config_json.h"
+#include "model/transformer/dit.h"
+#include "model/transformer/features.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+
+#define HEAD_DIM 128 // of every released transformer
+#define EPS 1e-6f
+
+/* ---- released sizes. Source: Wan2.1 and Wan2.2 wan/configs ---- */
+
+#define TEXT .freq_dim = 256, .text_dim = 4096, .text_len = 512, .eps = EPS
+#define SIZE_1B .out_dim = 16, .dim = 1536, .ffn_dim = 8960, .heads = 12, .layers = 30, TEXT
+#define SIZE_5B .dim = 3072, .ffn_dim = 14336, .heads = 24, .layers = 30, TEXT
+#define SIZE_14B .out_dim = 16, .dim = 5120, .ffn_dim = 13824, .heads = 40, .layers = 40, TEXT
+#define CONFIG(...) (&(const struct dit_config){ __VA_ARGS__ })
+#define USES(...) .use = { __VA_ARGS__ }
+
+static const struct variant variants[] = {
+    { "t2v-1.3B", CONFIG(.in_dim = 16, SIZE_1B) },
+    { "t2v-14B", CONFIG(.in_dim = 16, SIZE_14B) },
+    { "i2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES({ &feature_image_context, 0 })) },
+    { "flf2v-14B", CONFIG(.in_dim = 36, SIZE_14B,
+                          USES({ &feature_image_context, 0 }, { &feature_frame_positions, 0 })) },
+    { "vace-1.3B", CONFIG(.in_dim = 16, SIZE_1B, USES({ &feature_vace, 15 })) },
+    { "vace-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_vace, 8 })) },
+    { "t2v-A14B", CONFIG(.in_dim = 16, SIZE_14B) }, // each of two experts
+    { "i2v-A14B", CONFIG(.in_dim = 36, SIZE_14B) }, // each of two experts
+    { "ti2v-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_5B) },
+    { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12 })) },
+    { "animate-14B", CONFIG(.in_dim = 36, SIZE_14B,
+                            USES({ &feature_image_context, 0 }, { &feature_animate, 8 })) },
+    { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, .dim = 128, .ffn_dim = 256, .freq_dim = 64,
+                     .text_dim = 64, .text_len = 512, .heads = 4, .layers = 3, .eps = EPS) },
+    { NULL, NULL },
+};
+
+/* ---- numbers of a file ---- */
+
+static status find_features(const struct describing *d, struct dit_config *c)
+{
+    for (const struct feature *const *f = dit_features; *f != NULL; f++) {
+        int units = 0;
+
+        if (!describe_has(d, (*f)->witness))
+            continue;
+        if ((*f)->list != NULL)
+            TRY(describe_count(d, (*f)->list, &units));
+        dit_add_feature(c, *f, units);
+    }
+    return ST_OK;
+}
+
+static status find_heads(const struct describing *d, struct dit_config *c)
+{
+    int64_t heads = 0, head_dim = 0;
+
+    TRY(describe_size(d, "num_heads", &heads));
+    TRY(describe_size(d, "num_attention_heads", &heads));
+    TRY(describe_size(d, "attention_head_dim", &head_dim));
+    if (heads == 0)
+        heads = c->dim / (head_dim ? head_dim : HEAD_DIM);
+    if (heads == 0 || c->dim % heads != 0 || c->dim / heads % 2 != 0 ||
+        (head_dim != 0 && head_dim * heads != c->dim))
+        return fail(ST_FORMAT, "%s: %lld heads%s do not split a width of %lld",
+                    d->config ? d->config : d->file, (long long)heads,
+                    head_dim ? " of the size it says" : "", (long long)c->dim);
+    c->heads = (int)heads;
+    return ST_OK;
+}
+
+static status check_patch(const struct describing *d)
+{
+    static const int sizes[] = { 1, 2, 2 };
+    const cJSON *patch = cJSON_GetObjectItemCaseSensitive(d->json, "patch_size");
+
+    if (patch == NULL || cJSON_IsNull(patch))
+        return ST_OK;
+    for (int i = 0; i < 3; i++) {
+        const cJSON *size = cJSON_GetArrayItem(patch, i);
+
+        if (!cJSON_IsNumber(size) || size->valuedouble != sizes[i])
+            return fail(ST_FORMAT, "%s: patch_size is not [1, 2, 2]", d->config);
+    }
+    return ST_OK;
+}
+
+static status describe(const struct describing *d, void *config)
+{
+    struct dit_config c = { .text_len = 512, .eps = EPS };
+    double eps = 1e-6;
+    int64_t four_out;
+
+    TRY(describe_axis(d, "patch_embedding.weight", 5, 0, &c.dim));
+    TRY(describe_axis(d, "patch_embedding.weight", 5, 1, &c.in_dim));
+    TRY(describe_axis(d, "text_embedding.0.weight", 2, 1, &c.text_dim));
+    TRY(describe_axis(d, "time_embedding.0.weight", 2, 1, &c.freq_dim));
+    TRY(describe_axis(d, "blocks.0.ffn.0.weight", 2, 0, &c.ffn_dim));
+    TRY(describe_axis(d, "head.head.weight", 2, 0, &four_out));
+    c.out_dim = four_out / 4;
+    if (four_out % 4 != 0 || c.freq_dim % 2 != 0)
+        return fail(ST_FORMAT,
+                    "%s: the head has %lld outputs, which must be 4 times the channels, and the "
+                    "time embedding %lld inputs, which must be even",
+                    d->file, (long long)four_out, (long long)c.freq_dim);
+    TRY(describe_count(d, "blocks.", &c.layers));
+    TRY(find_features(d, &c));
+    TRY(find_heads(d, &c));
+    TRY(describe_size(d, "text_len", &c.text_len));
+    TRY(describe_number(d, "eps", &eps));
+    if (!(eps > 0 && eps < 1))
+        return fail(ST_FORMAT, "%s: eps is %g", d->config, eps);
+    c.eps = (float)eps;
+
+    TRY(describe_agree(d, "dim", c.dim, "patch_embedding.weight"));
+    TRY(describe_agree(d, "in_dim", c.in_dim, "patch_embedding.weight"));
+    TRY(describe_agree(d, "in_channels", c.in_dim, "patch_embedding.weight"));
+    TRY(describe_agree(d, "out_dim", c.out_dim, "head.head.weight"));
+    TRY(describe_agree(d, "out_channels", c.out_dim, "head.head.weight"));
+    TRY(describe_agree(d, "ffn_dim", c.ffn_dim, "blocks.0.ffn.0.weight"));
+    TRY(describe_agree(d, "freq_dim", c.freq_dim, "time_embedding.0.weight"));
+    TRY(describe_agree(d, "text_dim", c.text_dim, "text_embedding.0.weight"));
+    TRY(describe_agree(d, "num_layers", c.layers, "blocks.N"));
+    TRY(check_patch(d));
+    *(struct dit_config *)config = c;
+    return ST_OK;
+}
+
+static void tensors(struct tensor_list *l, const void *config, const struct tensorfile *file)
+{
+    dit_tensors(l, config, DT_F32);
+}
+
+static status check(const void *config, const char *file)
+{
+    return dit_check_features(config, file);
+}
+
+static void print(FILE *out, const void *config)
+{
+    const struct dit_config *c = config;
+
+    fprintf(out,
+            "  %-12schannels %" PRId64 " to %" PRId64 ", width %" PRId64 ", ffn %" PRId64
+            ", %d heads, %d layers, text %" PRId64 " x %" PRId64 ", eps %g\n",
+            "config", c->in_dim, c->out_dim, c->dim, c->ffn_dim, c->heads, c->layers, c->text_len,
+            c->text_dim, (double)c->eps);
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++) {
+        const struct feature *f = c->use[i].feature;
+
+        fprintf(out, "  %-12s%s", i == 0 ? "features" : "", f->name);
+        if (f->title != NULL)
+            fprintf(out, ": %d %s", c->use[i].units, f->title);
+        fputs(f->hooks == NULL ? ", not computed by this version\n" : "\n", out);
+    }
+}
+
+/* ---- config.json ---- */
+
+/* As the official ones, which leave out what all releases share. */
+static void official_json(cJSON *json, const struct dit_config *c)
+{
+    config_set_text(json, "_class_name", "WanModel");
+    config_set_text(json, "_diffusers_version", "0.30.0");
+    config_set_number(json, "dim", (double)c->dim);
+    config_set_number(json, "eps", 1e-6);
+    config_set_number(json, "ffn_dim", (double)c->ffn_dim);
+    config_set_number(json, "freq_dim", (double)c->freq_dim);
+    config_set_number(json, "in_dim", (double)c->in_dim);
+    config_set_text(json, "model_type",
+                    c->in_dim == 48           ? "ti2v"
+                    : c->in_dim != c->out_dim ? "i2v"
+                                              : "t2v");
+    config_set_number(json, "num_heads", c->heads);
+    config_set_number(json, "num_layers", c->layers);
+    config_set_number(json, "out_dim", (double)c->out_dim);
+    config_set_number(json, "text_len", (double)c->text_len);
+    if (c->text_dim != 4096)
+        config_set_number(json, "text_dim", (double)c->text_dim);
+}
+
+static void diffusers_json(cJSON *json, const struct dit_config *c)
+{
+    static const float patch[] = { 1, 2, 2 };
+
+    config_set_text(json, "_class_name", "WanTransformer3DModel");
+    config_set_text(json, "_diffusers_version", "0.33.0");
+    config_set_text(json, "added_kv_proj_dim", NULL);
+    config_set_number(json, "attention_head_dim", (double)(c->dim / c->heads));
+    config_set_bool(json, "cross_attn_norm", true);
+    config_set_number(json, "eps", 1e-6);
+    config_set_number(json, "ffn_dim", (double)c->ffn_dim);
+    config_set_number(json, "freq_dim", (double)c->freq_dim);
+    config_set_text(json, "image_dim", NULL);
+    config_set_number(json, "in_channels", (double)c->in_dim);
+    config_set_number(json, "num_attention_heads", c->heads);
+    config_set_number(json, "num_layers", c->layers);
+    config_set_number(json, "out_channels", (double)c->out_dim);
+    config_set_floats(json, "patch_size", patch, 3);
+    config_set_text(json, "qk_norm", "rms_norm_across_heads");
+    config_set_number(json, "rope_max_seq_len", 1024);
+    config_set_number(json, "text_dim", (double)c->text_dim);
+}
+
+static void config_json(struct cJSON *json, const void *config, bool diffusers)
+{
+    const struct dit_config *c = config;
+
+    if (diffusers)
+        diffusers_json(json, c);
+    else
+        official_json(json, c);
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
+        if (c->use[i].feature->config != NULL)
+            c->use[i].feature->config(json, c, c->use[i].units, diffusers);
+}
+
+/* ---- the rows ---- */
+
+#define STEM "diffusion_pytorch_model"
+static const struct place places[] = { { "", STEM, true },
+                                       { "/high_noise_model", STEM, true },
+                                       { 0 } };
+static const struct place diffusers_places[] = { { "/transformer", STEM, true }, { 0 } };
+static const struct place low_places[] = { { "/low_noise_model", STEM, true }, { 0 } };
+static const struct place low_diffusers_places[] = { { "/transformer_2", STEM, true }, { 0 } };
+static const struct name_pair anchors[] = {
+    { "time_projection.1.weight", "condition_embedder.time_proj.weight" }, { NULL, NULL }
+};
+
+#define ROW                                                                                        \
+    .config_bytes = sizeof(struct dit_config), .variants = variants, .official_config = true,      \
+    .anchors = anchors, .rename = dit_rename, .describe = describe, .tensors = tensors,            \
+    .check = check, .print = print, .library = "diffusers", .class_name = "WanTransformer3DModel", \
+    .config_json = config_json, .dtype = DT_F32
+
+const struct part part_dit = { .key = "dit",
+                               .name = "transformer",
+                               .single_file = true,
+                               .official = places,
+                               .diffusers = diffusers_places,
+                               ROW };
+
+const struct part part_dit_low = { .key = "dit_low",
+                                   .name = "transformer for low noise",
+                                   .optional = true,
+                                   .official = low_places,
+                                   .diffusers = low_diffusers_places,
+                                   ROW };

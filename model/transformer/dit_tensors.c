@@ -1,0 +1,102 @@
+/* The transformer's tensors. Source: Wan2.1 wan/modules/model.py; complete by fingerprint: the
+ * lists of the released sizes hash to what DiffSynth-Studio records of the real files. */
+#include "model/transformer/dit_internal.h"
+
+#include <stdio.h>
+
+#define ROOT(member) offsetof(struct dit_root, member)
+#define TEXT(member) offsetof(struct dit_text, member)
+#define BLOCK(member) offsetof(struct dit_block, member)
+
+void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
+                       int units, enum dtype cdt, struct block_stacks names)
+{
+    const int64_t dim = c->dim, ffn = c->ffn_dim;
+    struct weight_spec *t;
+
+    tensors_stack(l, names.modulation, prefix, units, TENSORS_LOCAL);
+    t = tensors_add(l, "modulation", offsetof(struct dit_modulation, mod), DT_F32,
+                    TENSOR_DIMS(1, 6, dim));
+    t->ndim = 1;
+    t->dim[0] = 6 * dim;
+
+    tensors_stack(l, names.text, prefix, units, TENSORS_SHARDED);
+    tensors_add(l, "cross_attn.k.weight", TEXT(kv.w), cdt, TENSOR_DIMS(dim, dim));
+    tensors_add(l, "cross_attn.v.weight", TEXT(kv.w), cdt, TENSOR_DIMS(dim, dim))->joined = true;
+    tensors_add(l, "cross_attn.k.bias", TEXT(kv.b), cdt, TENSOR_DIMS(dim));
+    tensors_add(l, "cross_attn.v.bias", TEXT(kv.b), cdt, TENSOR_DIMS(dim))->joined = true;
+    tensors_vector(l, "cross_attn.norm_k.weight", TEXT(norm_k), dim, DT_F32);
+
+    tensors_stack(l, names.blocks, prefix, units, TENSORS_SHARDED);
+    tensors_linear(l, "self_attn.q", BLOCK(q), dim, dim, cdt);
+    tensors_linear(l, "self_attn.k", BLOCK(k), dim, dim, cdt);
+    tensors_linear(l, "self_attn.v", BLOCK(v), dim, dim, cdt);
+    tensors_vector(l, "self_attn.norm_q.weight", BLOCK(norm_q), dim, DT_F32);
+    tensors_vector(l, "self_attn.norm_k.weight", BLOCK(norm_k), dim, DT_F32);
+    tensors_linear(l, "self_attn.o", BLOCK(o), dim, dim, cdt);
+    tensors_norm(l, "norm3", BLOCK(norm3), dim);
+    tensors_linear(l, "cross_attn.q", BLOCK(text_q), dim, dim, cdt);
+    tensors_vector(l, "cross_attn.norm_q.weight", BLOCK(text_norm_q), dim, DT_F32);
+    tensors_add(l, "cross_attn.o.weight", BLOCK(text_o.w), cdt, TENSOR_DIMS(dim, dim));
+    tensors_vector(l, "cross_attn.o.bias", BLOCK(text_o.b), dim, DT_F32); // added in f32
+    tensors_linear(l, "ffn.0", BLOCK(up), ffn, dim, cdt);
+    tensors_linear(l, "ffn.2", BLOCK(down), dim, ffn, cdt);
+}
+
+static void root_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype cdt)
+{
+    struct weight_spec *t;
+
+    tensors_stack(l, STACK_ROOT, "", 1, TENSORS_RESIDENT);
+    t = tensors_add(l, "patch_embedding.weight", ROOT(patch.w), cdt,
+                    TENSOR_DIMS(c->dim, c->in_dim, 1, 2, 2));
+    t->channels_last = true; // to (ph, pw, channel), the order of a token's values
+    t->ndim = 2;
+    t->dim[1] = 4 * c->in_dim;
+    tensors_vector(l, "patch_embedding.bias", ROOT(patch.b), c->dim, cdt);
+    tensors_linear(l, "text_embedding.0", ROOT(text0), c->dim, c->text_dim, cdt);
+    tensors_linear(l, "text_embedding.2", ROOT(text2), c->dim, c->dim, cdt);
+    tensors_linear(l, "time_embedding.0", ROOT(time0), c->dim, c->freq_dim, DT_F32);
+    tensors_linear(l, "time_embedding.2", ROOT(time2), c->dim, c->dim, DT_F32);
+    tensors_linear(l, "time_projection.1", ROOT(time_mod), 6 * c->dim, c->dim, DT_F32);
+    tensors_linear(l, "head.head", ROOT(head), 4 * c->out_dim, c->dim, DT_F32);
+    t = tensors_add(l, "head.modulation", ROOT(head_mod), DT_F32, TENSOR_DIMS(1, 2, c->dim));
+    t->ndim = 2;
+    t->dim[0] = 2;
+    t->dim[1] = c->dim;
+}
+
+void dit_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype cdt)
+{
+    root_tensors(l, c, cdt);
+    dit_block_tensors(l, c, "blocks.%d.", c->layers, cdt,
+                      (struct block_stacks){ STACK_MODULATION, STACK_TEXT, STACK_BLOCKS });
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
+        if (c->use[i].feature->tensors != NULL)
+            c->use[i].feature->tensors(l, c, c->use[i].units, cdt);
+}
+
+void dit_list_conv(struct tensor_list *l, const char *name, enum dtype cdt, const int64_t *dims)
+{
+    char full[WEIGHT_NAME_BYTES];
+
+    snprintf(full, sizeof(full), "%s.weight", name);
+    tensors_add(l, full, TENSORS_NO_SLOT, cdt, dims);
+    snprintf(full, sizeof(full), "%s.bias", name);
+    tensors_vector(l, full, TENSORS_NO_SLOT, dims[0], cdt);
+}
+
+void dit_list_attention(struct tensor_list *l, const char *prefix, int64_t dim, enum dtype cdt)
+{
+    static const char *const matrices[] = { "q", "k", "v", "o" };
+    char name[WEIGHT_NAME_BYTES];
+
+    for (size_t i = 0; i < COUNT(matrices); i++) {
+        snprintf(name, sizeof(name), "%s%s", prefix, matrices[i]);
+        tensors_linear(l, name, TENSORS_NO_SLOT, dim, dim, cdt);
+    }
+    snprintf(name, sizeof(name), "%snorm_q.weight", prefix);
+    tensors_vector(l, name, TENSORS_NO_SLOT, dim, DT_F32);
+    snprintf(name, sizeof(name), "%snorm_k.weight", prefix);
+    tensors_vector(l, name, TENSORS_NO_SLOT, dim, DT_F32);
+}

@@ -1,0 +1,48 @@
+#include "model/transformer/features.h"
+
+#include <assert.h>
+
+#define FEATURE_ADDRESS(name) &feature_##name,
+const struct feature *const dit_features[] = { DIT_FEATURES(FEATURE_ADDRESS) NULL };
+
+/* Known by their tensors' names alone. */
+const struct feature feature_reference = { .name = "reference image tokens (Fun Control)",
+                                           .witness = "ref_conv." };
+const struct feature feature_camera = { .name = "camera adapter (Fun Camera)",
+                                        .witness = "control_adapter." };
+const struct feature feature_vsa_gate = { .name = "gate of video sparse attention (FastWan)",
+                                          .witness = "blocks.0.to_gate_compress." };
+const struct feature feature_sla = { .name = "projection of sparse-linear attention (TurboWan)",
+                                     .witness = "blocks.0.self_attn.attn_op.local_attn." };
+
+const struct feature_use *dit_uses(const struct dit_config *c, const struct feature *feature)
+{
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
+        if (c->use[i].feature == feature)
+            return &c->use[i];
+    return NULL;
+}
+
+void dit_add_feature(struct dit_config *c, const struct feature *feature, int units)
+{
+    int i = 0;
+
+    while (i < DIT_FEATURES_MAX && c->use[i].feature != NULL)
+        i++;
+    assert(i < DIT_FEATURES_MAX);
+    c->use[i] = (struct feature_use){ feature, units };
+}
+
+status dit_check_features(const struct dit_config *c, const char *file)
+{
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++) {
+        const struct feature *f = c->use[i].feature;
+
+        if (f->hooks == NULL)
+            return fail(ST_FORMAT,
+                        "%s: the model has the feature '%s' (%s is in it), which this version does "
+                        "not compute; it runs text-to-video models",
+                        file, f->name, f->witness);
+    }
+    return ST_OK;
+}

@@ -1,0 +1,15 @@
+/* clock.h - time that has passed, in seconds. */
+#ifndef RUNTIME_CLOCK_H
+#define RUNTIME_CLOCK_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+double clock_seconds(void);     // since some start; never goes back
+double clock_cpu_seconds(void); // that all threads of this process have computed
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,135 @@
+#!/bin/sh
+# Checkpoints whose parts do not fit each other or the task, or that lack the tokenizer: one line before
+# anything is loaded, from every command, on one rank and two. And parts in the places where ComfyUI's
+# users have them.
+#     parts.sh WANMPI MAKE_CHECKPOINT SAME_LATENTS MPIRUN [its arguments]
+wanmpi=$1
+make=$2
+same=$3
+shift 3
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+count=0
+wrong=0
+
+need() {
+    "$@" >log 2>&1 || {
+        cat log
+        exit 1
+    }
+}
+
+bad() {
+    wrong=$((wrong + 1))
+    echo "$*"
+    sed 's/^/    /' out
+}
+
+# refused LINE COMMAND...: fails, and its one line holds the pattern
+refused() {
+    line=$1
+    shift
+    count=$((count + 1))
+    if timeout -k 5 300 "$@" >out 2>&1; then
+        bad "succeeded: $*"
+    elif [ "$(grep -c '^wanmpi: ' out)" != 1 ] || ! grep -q "^wanmpi: .*$line" out; then
+        bad "not one line with '$line': $*"
+    fi
+}
+
+# says PATTERN COMMAND...: succeeds, and prints it
+says() {
+    line=$1
+    shift
+    count=$((count + 1))
+    timeout 60 "$@" >out 2>&1 && grep -q -e "$line" out || bad "no '$line' from: $*"
+}
+
+# everywhere LINE DIR: inspect says it; plan, generate on one rank and two, and batch end with it
+everywhere() {
+    says "^  parts  *.*$1" "$wanmpi" inspect "$2"
+    refused "$1" "$wanmpi" plan --task t2v-1.3B --ckpt_dir "$2" --size 64*64 --frame_num 5
+    for ranks in 1 2; do
+        # shellcheck disable=SC2086
+        refused "$1" $mpirun -n $ranks "$wanmpi" generate --task t2v-1.3B --ckpt_dir "$2" \
+            --size 64*64 --frame_num 5 --sample_steps 1 --save_file a.mp4
+    done
+    # shellcheck disable=SC2086
+    refused "$1" $mpirun -n 2 "$wanmpi" batch jobs.jsonl --ckpt_dir "$2" --size 64*64 --frame_num 5 \
+        --sample_steps 1
+}
+
+mpirun=$*
+echo '{"prompt": "a cat"}' >jobs.jsonl
+small="--dim 128 --ffn_dim 256 --heads 4 --layers 2 --freq_dim 64 --text_dim 64"
+for layout in official diffusers; do
+    flag=
+    [ $layout = official ] || flag=--diffusers
+    need "$wanmpi" synth --preset tiny $flag --out "$layout"
+    # shellcheck disable=SC2086
+    need "$wanmpi" synth --preset ti2v-5B $small $flag --parts dit --out "wide-$layout"
+    need "$wanmpi" synth --preset tiny $flag --text_dim 96 --out "text-$layout"
+done
+
+# ---- text of another width; latents of another number of channels
+cp -r official text
+cp text-official/models_t5* text/
+everywhere 'text of width 64, but the text encoder gives 96' text
+cp -r diffusers text-d
+rm -r text-d/text_encoder
+cp -r text-diffusers/text_encoder text-d/
+everywhere 'text of width 64, but the text encoder gives 96' text-d
+cp -r official wide
+cp wide-official/diffusion* wide-official/config.json wide/
+everywhere 'latents of 48 channels, but the VAE takes 16' wide
+cp -r diffusers wide-d
+rm -r wide-d/transformer
+cp -r wide-diffusers/transformer wide-d/
+everywhere 'latents of 48 channels, but the VAE takes 16' wide-d
+
+# ---- a vocabulary that is smaller than the tokenizer, and no tokenizer
+cp -r official words
+need "$wanmpi" synth --preset tiny --t5_vocab 300 --parts t5 --out words-t5
+cp words-t5/models_t5* words/
+everywhere 'the tokenizer has .* pieces, but the text encoder a vocabulary of 300' words
+cp -r official silent
+rm -r silent/google
+everywhere 'the tokenizer is missing; put google/umt5-xxl/spiece.model' silent
+
+# ---- the task and the checkpoint
+need "$make" sparse t2v-1.3B small
+need "$make" sparse t2v-14B large
+need "$make" sparse i2v-14B image
+need "$make" sparse i2v-A14B expert
+says '^  task  *t2v-1.3B$' "$wanmpi" inspect small
+says '^  task  *t2v-14B$' "$wanmpi" inspect large
+says '^  task  *t2v-1.3B$' "$wanmpi" inspect official
+# shellcheck disable=SC2086
+refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B, or leave' \
+    $mpirun -n 2 "$wanmpi" generate --task t2v-14B --ckpt_dir small
+refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B' \
+    "$wanmpi" plan --task t2i-14B --ckpt_dir small
+refused 'large is a checkpoint of t2v-14B; use --task t2v-14B or t2i-14B' \
+    "$wanmpi" plan --task t2v-1.3B --ckpt_dir large
+refused 'large: the text encoder is missing' "$wanmpi" generate --ckpt_dir large
+refused "the feature 'image context (I2V)' (img_emb.proj.1.weight is in it)" \
+    "$wanmpi" generate --ckpt_dir image
+refused 'this version does not run' "$wanmpi" generate --ckpt_dir expert
+
+# ---- ComfyUI's files, with the tokenizer inside the text encoder's
+# They have no config.json, so the heads are 128 wide, as in every released model.
+need "$wanmpi" synth --preset tiny --dim 256 --heads 2 --out two-heads
+need "$wanmpi" synth --preset tiny --dim 256 --heads 2 --diffusers --out two-heads-d
+need "$make" comfy two-heads-d comfy
+run="--size 64*64 --frame_num 5 --sample_steps 2 --base_seed 3 --threads 1"
+# shellcheck disable=SC2086
+need $mpirun -n 1 "$wanmpi" generate --ckpt_dir two-heads $run --prompt 'a cat' --save_file a.mp4 --run_file a.h5
+# shellcheck disable=SC2086
+need $mpirun -n 2 "$wanmpi" generate --ckpt_dir comfy/diffusion_models/wan2.1_t2v_tiny.safetensors $run \
+    --prompt 'a cat' --save_file b.mp4 --run_file b.h5
+count=$((count + 1))
+"$same" a.h5 b.h5 1e-5 >out 2>&1 || bad "another latent from ComfyUI's files"
+
+echo "parts: $count checks, $wrong failed"
+[ $wrong = 0 ]
