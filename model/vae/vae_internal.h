@@ -5,7 +5,9 @@
  *   vae_frames.c  finished frames to the sink
  *   vae_net.c     the lists of layers, and their parameters
  *   vae_layers.c  what each layer computes, with its cache of previous frames
- *   vae_tiles.c   tiles and how they are blended */
+ *   vae_tiles.c   tiles and how they are blended
+ *   vae_part.c    the VAE as a row of the table of parts: released sizes, places, config.json
+ *   vae_names.c   its tensors' names in diffusers */
 #ifndef MODEL_VAE_VAE_INTERNAL_H
 #define MODEL_VAE_VAE_INTERNAL_H
 
