@@ -14,7 +14,7 @@ check() { # NAME LINE COMMAND...
     name=$1 line=$2
     shift 2
     start=$(date +%s)
-    timeout -k 1 30 "$@" >out 2>err
+    timeout -k 5 300 "$@" >out 2>err
     status=$?
     seconds=$(($(date +%s) - start))
     done=$((done + 1))

@@ -43,7 +43,7 @@ says() {
     line=$1
     shift
     count=$((count + 1))
-    timeout 60 "$@" >out 2>&1 && grep -q -e "$line" out || bad "no '$line' from: $*"
+    timeout -k 5 300 "$@" >out 2>&1 && grep -q -e "$line" out || bad "no '$line' from: $*"
 }
 
 # everywhere LINE DIR: inspect says it; plan, generate on one rank and two, and batch end with it
