@@ -1,6 +1,6 @@
 #!/bin/sh
-# What is wrong with a command line or its files is said in one line, by one rank, behind the lines of
-# progress that there may be, with a status that is not 0, within seconds; nothing is left behind.
+# An error in a command line or its files: one line, printed by one rank, after the lines of progress if there
+# are any; the status is not 0; no file is left.
 #     cli_errors.sh WANMPI MPIRUN [its arguments]
 wanmpi=$1
 shift
@@ -21,16 +21,16 @@ expect() {
     shift
     count=$((count + 1))
     before=$(ls -A "$dir/out")
-    timeout 20 "$@" >"$dir/stdout" 2>"$dir/err"
+    timeout -k 5 300 "$@" >"$dir/stdout" 2>"$dir/err"
     result=$?
     if [ $result = 0 ]; then
         bad "succeeded: $*"
     elif [ $result = 124 ]; then
-        bad "took longer than 20 s: $*"
+        bad "did not end in 300 s: $*"
     elif [ "$(grep -c '^wanmpi: ' "$dir/err")" != 1 ] || ! tail -n 1 "$dir/err" | grep -q '^wanmpi: '; then
         bad "not one line, at the end: $*"
     elif grep -q -i -e mpi_abort -e mpirun -e signal -e assert "$dir/err"; then
-        bad "somebody else complains too: $*"
+        bad "more than our line: $*"
     elif ! grep -q "^wanmpi: .*$line" "$dir/err"; then
         bad "another line than '$line': $*"
     elif [ -s "$dir/stdout" ]; then

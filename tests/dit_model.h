@@ -9,27 +9,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 128 levels around 0, in (-1, 1): exact in bf16. */
-static inline float dit_value(const char *name, int64_t i)
+static inline uint64_t dit_seed(const char *name)
 {
     uint64_t z = 0xcbf29ce484222325u;
 
     for (const char *c = name; *c != '\0'; c++)
         z = (z ^ (uint8_t)*c) * 0x100000001b3u;
-    z += (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
+    return z;
+}
+
+/* 128 levels around 0, in (-1, 1): exact in bf16. */
+static inline float dit_value(uint64_t seed, int64_t i)
+{
+    uint64_t z = seed + (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
+
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     z ^= z >> 31;
     return ((float)(z >> 57) - 63.5f) / 64;
-}
-
-static inline float dit_weight(const char *name, int64_t i)
-{
-    const char *end = strrchr(name, '.');
-
-    if (strstr(name, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0)
-        return 1 + dit_value(name, i) / 4;
-    return strstr(name, "modulation") != NULL ? dit_value(name, i) : dit_value(name, i) / 8;
 }
 
 /* payload: the dit_config. */
@@ -37,11 +34,17 @@ static inline status dit_read(void *payload, const struct weight_spec *spec, con
                               int64_t first, int64_t count, void *dst)
 {
     const struct dit_config *c = payload;
+    const char *end = strrchr(name, '.');
+    const bool gain = strstr(name, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0;
+    const float offset = gain ? 1 : 0, scale = gain                                 ? 0.25f
+                                               : strstr(name, "modulation") != NULL ? 1
+                                                                                    : 0.125f;
+    const uint64_t seed = dit_seed(name);
 
     for (int64_t k = 0; k < count; k++) {
         const int64_t i = first + k, cell = i / c->in_dim % 4, row = i / c->in_dim / 4;
         const int64_t from = spec->channels_last ? (row * c->in_dim + i % c->in_dim) * 4 + cell : i;
-        const float v = dit_weight(name, from);
+        const float v = offset + scale * dit_value(seed, from);
 
         if (spec->dtype == DT_F32)
             ((float *)dst)[k] = v;
@@ -58,8 +61,10 @@ static inline struct weight_source dit_source(struct dit_config *config)
 
 static inline void dit_fill(float *out, int64_t n, const char *name, float scale)
 {
+    const uint64_t seed = dit_seed(name);
+
     for (int64_t i = 0; i < n; i++)
-        out[i] = scale * dit_value(name, i);
+        out[i] = scale * dit_value(seed, i);
 }
 
 /* Both branches' texts of `rows` rows. */

@@ -31,7 +31,7 @@ refused() {
     line=$1
     shift
     count=$((count + 1))
-    if timeout 60 "$@" >out 2>&1; then
+    if timeout -k 5 300 "$@" >out 2>&1; then
         bad "succeeded: $*"
     elif [ "$(grep -c '^wanmpi: ' out)" != 1 ] || ! grep -q "^wanmpi: .*$line" out; then
         bad "not one line with '$line': $*"
@@ -43,7 +43,7 @@ says() {
     line=$1
     shift
     count=$((count + 1))
-    timeout 60 "$@" >out 2>&1 && grep -q -e "$line" out || bad "no '$line' from: $*"
+    timeout -k 5 300 "$@" >out 2>&1 && grep -q -e "$line" out || bad "no '$line' from: $*"
 }
 
 # everywhere LINE DIR: inspect says it; plan, generate on one rank and two, and batch end with it

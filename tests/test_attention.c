@@ -79,7 +79,8 @@ static status run_whole(struct device *dev, struct arena *a, struct tensor *out,
 
     TRY(arena_take(a, &x, dt, tokens, 3 * heads * depth));
     TRY(arena_take(a, out, dt, tokens, heads, depth));
-    fill_rows(dev, x, 0);
+    if (dev->kind != DEVICE_PLAN)
+        fill_rows(dev, x, 0);
     return op_attention(dev, *out, (struct tensor){ 0 }, third(x, 0, heads, depth),
                         third(x, 1, heads, depth), third(x, 2, heads, depth),
                         1 / sqrtf((float)depth));
@@ -141,34 +142,36 @@ static void needed(const struct mesh *m, int64_t tokens, int64_t heads, int64_t 
     *ring += m->size.ring > 1 ? (double)(2 * (tokens - next_chunk) * n_loc * row_bytes) : 0;
 }
 
-static void check_mesh(struct world *w, bool gpu, const struct table *table,
-                       struct mesh_shape shape)
+static void check_mesh(struct world *w, struct device *dev, struct mesh_shape shape)
 {
     struct world described;
-    struct device dev, plan;
+    struct device plan;
     struct mesh m, planned;
     struct arena a, counted;
     double ulysses = 0, ring = 0;
 
     world_describe(&described, w->rank, w->size, w->size);
-    CHECK(ranks_device(&dev, w, gpu, table) == ST_OK, "%s", status_line());
     CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
-    CHECK(mesh_open(&m, w, &dev, shape) == ST_OK, "%s", status_line());
+    CHECK(mesh_open(&m, w, dev, shape) == ST_OK, "%s", status_line());
     CHECK(mesh_open(&planned, &described, &plan, shape) == ST_OK, "%s", status_line());
     for (size_t i = 0; i < COUNT(cases) * 2; i++) {
         const int64_t s = cases[i / 2].tokens, n = cases[i / 2].heads, d = cases[i / 2].depth;
         const enum dtype dt = i % 2 ? DT_BF16 : DT_F32;
         struct tensor got, want, none;
-        CHECK(arena_init(&a, &dev, "step", 1 << 20) == ST_OK, "%s", status_line());
+        dev->flops = plan.flops = 0;
         CHECK(arena_init(&counted, &plan, "step", 0) == ST_OK, "%s", status_line());
-        dev.flops = plan.flops = 0;
-        CHECK(run_parallel(&m, &dev, &a, &got, dt, s, n, d) == ST_OK, "%s", status_line());
         CHECK(run_parallel(&planned, &plan, &counted, &none, dt, s, n, d) == ST_OK, "%s",
               status_line());
-        CHECK(a.peak == counted.peak, "peak %zu, planned %zu", a.peak, counted.peak);
-        CHECK(dev.flops == plan.flops, "%.0f FLOPs, planned %.0f", dev.flops, plan.flops);
-        CHECK(run_whole(&dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
-        compare(&m, &dev, got, want, shape.ring == 1 && (gpu || table == &table_ref));
+        const size_t peak = counted.peak;
+        const double flops = plan.flops;
+        CHECK(run_whole(&plan, &counted, &none, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(arena_init(&a, dev, "step", counted.peak) == ST_OK, "%s", status_line());
+        CHECK(run_parallel(&m, dev, &a, &got, dt, s, n, d) == ST_OK, "%s", status_line());
+        CHECK(a.peak == peak, "peak %zu, planned %zu", a.peak, peak);
+        CHECK(dev->flops == flops, "%.0f FLOPs, planned %.0f", dev->flops, flops);
+        CHECK(run_whole(dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
+        compare(&m, dev, got, want,
+                shape.ring == 1 && (dev->kind == DEVICE_CUDA || dev->table == &table_ref));
         needed(&m, s, n, d * (int64_t)dtype_size(dt), &ulysses, &ring);
         arena_done(&counted);
         arena_done(&a);
@@ -182,11 +185,11 @@ static void check_mesh(struct world *w, bool gpu, const struct table *table,
     mesh_close(&planned);
     mesh_close(&m);
     device_close(&plan);
-    device_close(&dev);
 }
 
 int main(int argc, char **argv)
 {
+    struct device plain_dev, fast_dev;
     struct table plain, fast;
     struct world w;
     bool gpu;
@@ -199,13 +202,18 @@ int main(int argc, char **argv)
         table_cuda_plain(&plain);
         table_cuda(&fast);
     }
+    CHECK(ranks_device(&plain_dev, &w, gpu, gpu ? &plain : &table_ref) == ST_OK, "%s",
+          status_line());
+    CHECK(ranks_device(&fast_dev, &w, gpu, &fast) == ST_OK, "%s", status_line());
     for (int cfg = 1; cfg <= 2; cfg++)
         for (int ring = 1; ring <= w.size; ring++) {
             const struct mesh_shape shape = { cfg, ring, w.size / cfg / ring };
             if (w.size % (cfg * ring) != 0)
                 continue;
-            check_mesh(&w, gpu, gpu ? &plain : &table_ref, shape);
-            check_mesh(&w, gpu, &fast, shape);
+            check_mesh(&w, &plain_dev, shape);
+            check_mesh(&w, &fast_dev, shape);
         }
+    device_close(&plain_dev);
+    device_close(&fast_dev);
     return ranks_end(&w, "attention");
 }

@@ -5,7 +5,7 @@
 #include "model/pipeline/task.h"
 #include "model/synth/synth.h"
 #include "model/transformer/features.h"
-#include "tests/check.h"
+#include "tests/scratch.h"
 
 #include <ftw.h>
 #include <stdlib.h>
@@ -13,24 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char scratch[] = "/tmp/wanmpi-checkpoint-XXXXXX";
-
 static int remove_entry(const char *path, const struct stat *about, int kind, struct FTW *where)
 {
     (void)about;
     (void)kind;
     (void)where;
     return remove(path);
-}
-
-static const char *in(const char *name)
-{
-    static char path[4][300];
-    static int turn;
-    char *p = path[turn++ % 4];
-
-    snprintf(p, sizeof(path[0]), "%s/%s", scratch, name);
-    return p;
 }
 
 /* The parts that synth writes. */
@@ -175,7 +163,7 @@ static void test_order(struct checkpoint *c, const struct part *part, const char
 
 static void open_whole(struct checkpoint *c, const char *name, const char *layout)
 {
-    CHECK(checkpoint_open(c, in(name), model_parts) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_open(c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
     CHECK(c->layout != NULL && strcmp(c->layout, layout) == 0, "%s is %s", name, c->layout);
     for (size_t i = 0; i < COUNT(written); i++)
         CHECK(checkpoint_part(c, written[i]) == ST_OK, "%s", status_line());
@@ -187,12 +175,13 @@ static void test_layouts(void)
     struct checkpoint official, shards, diffusers;
     char *report = NULL;
 
-    CHECK(checkpoint_synth(in("official"), &o, NULL, NULL) == ST_OK, "%s", status_line());
-    CHECK(checkpoint_synth(in("official"), &o, NULL, NULL) == ST_USAGE, "written over");
+    CHECK(checkpoint_synth(scratch_path("official"), &o, NULL, NULL) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_synth(scratch_path("official"), &o, NULL, NULL) == ST_USAGE, "written over");
     o.shard_bytes = 500000;
-    CHECK(checkpoint_synth(in("shards"), &o, NULL, NULL) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_synth(scratch_path("shards"), &o, NULL, NULL) == ST_OK, "%s", status_line());
     o.diffusers = true;
-    CHECK(checkpoint_synth(in("diffusers"), &o, NULL, NULL) == ST_OK, "%s", status_line());
+    CHECK(checkpoint_synth(scratch_path("diffusers"), &o, NULL, NULL) == ST_OK, "%s",
+          status_line());
 
     open_whole(&official, "official", LAYOUT_OFFICIAL);
     open_whole(&shards, "shards", LAYOUT_OFFICIAL);
@@ -229,7 +218,7 @@ static void test_layouts(void)
 static void refuse(const char *name, const struct part *part, const char *says)
 {
     struct checkpoint c;
-    status st = checkpoint_open(&c, in(name), model_parts);
+    status st = checkpoint_open(&c, scratch_path(name), model_parts);
 
     if (st == ST_OK)
         st = checkpoint_part(&c, part);
@@ -247,33 +236,36 @@ static void write_text(const char *path, const char *text)
 
 static void test_damage(void)
 {
-    write_text(in("official/config.json"), "{\"num_heads\": 4, \"dim\": 256}");
+    write_text(scratch_path("official/config.json"), "{\"num_heads\": 4, \"dim\": 256}");
     refuse("official", &part_dit, "dim is 256, but by tensor patch_embedding.weight");
-    write_text(in("official/config.json"), "{\"num_heads\": 5}");
+    write_text(scratch_path("official/config.json"), "{\"num_heads\": 5}");
     refuse("official", &part_dit, "5 heads");
-    write_text(in("official/config.json"), "{\"num_heads\": ");
+    write_text(scratch_path("official/config.json"), "{\"num_heads\": ");
     refuse("official", &part_dit, "not a JSON");
-    CHECK(unlink(in("official/Wan2.1_VAE.pth")) == 0, "unlink");
+    CHECK(unlink(scratch_path("official/Wan2.1_VAE.pth")) == 0, "unlink");
     refuse("official", &part_vae, "tried Wan2.1_VAE.pth");
 
-    CHECK(rename(in("shards/diffusion_pytorch_model-00002-of-00007.safetensors"), in("gone")) == 0,
+    CHECK(rename(scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"),
+                 scratch_path("gone")) == 0,
           "the tiny transformer is not in 7 shards");
     refuse("shards", &part_dit, "is not there, but");
-    CHECK(unlink(in("shards/diffusion_pytorch_model.safetensors.index.json")) == 0, "unlink");
+    CHECK(unlink(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json")) == 0,
+          "unlink");
     refuse("shards", &part_dit, "00002-of-00007.safetensors: is not there");
-    rename(in("gone"), in("shards/diffusion_pytorch_model-00002-of-00007.safetensors"));
-    write_text(in("shards/diffusion_pytorch_model.safetensors.index.json"),
+    rename(scratch_path("gone"),
+           scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"));
+    write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"nothing\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
     refuse("shards", &part_dit, "names the tensor nothing");
-    write_text(in("shards/diffusion_pytorch_model.safetensors.index.json"),
+    write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"x\": \"../secret\"}}");
     refuse("shards", &part_dit, "no file that may be opened");
-    write_text(in("shards/diffusion_pytorch_model.safetensors.index.json"),
+    write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"patch_embedding.weight\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
     refuse("shards", &part_dit, "names the tensor patch_embedding.weight, which none");
-    mkdir(in("empty"), 0777);
+    mkdir(scratch_path("empty"), 0777);
     refuse("empty", &part_dit, "is not a checkpoint");
     refuse("nowhere", &part_dit, "No such file");
 }
@@ -305,8 +297,8 @@ static void test_families(void)
         o.model = (struct model){ { NULL } };
         model_set(&o.model, &part_dit, &config);
         o.diffusers = i % 2 != 0;
-        CHECK(checkpoint_synth(in(name), &o, NULL, NULL) == ST_OK, "%s", status_line());
-        CHECK(checkpoint_open(&c, in(name), model_parts) == ST_OK, "%s", status_line());
+        CHECK(checkpoint_synth(scratch_path(name), &o, NULL, NULL) == ST_OK, "%s", status_line());
+        CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
         if (checkpoint_part(&c, &part_dit) == ST_OK)
             CHECK(task_for_checkpoint(&task, &c) == ST_FORMAT &&
                       strstr(status_line(), kinds[i].says),
@@ -314,7 +306,7 @@ static void test_families(void)
         else
             CHECK(strstr(status_line(), kinds[i].says), "%s: %s", name, status_line());
         checkpoint_close(&c);
-        CHECK(checkpoint_open(&c, in(name), model_parts) == ST_OK &&
+        CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK &&
                   part_open(&c, part_of(&c, &part_dit)) == ST_OK &&
                   compare_part(&c, part_of(&c, &part_dit), NULL) == ST_OK,
               "%s", status_line());
@@ -326,7 +318,7 @@ static void test_families(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 || mkdtemp(scratch) == NULL)
+    if (argc != 2 || !scratch_open("checkpoint"))
         return 2;
     test_names(argv[1]);
     test_layouts();

@@ -64,7 +64,7 @@ static const struct dit_case {
       1 },
 };
 
-#define MEMORY ((size_t)64 << 20)
+#define MEMORY ((size_t)16 << 20)
 
 /* One rank with a model in memory, ready to run. */
 struct bench {

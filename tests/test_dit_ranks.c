@@ -124,26 +124,25 @@ static double shards_wanted(const struct dit_run *r)
                     (text->kept_bytes + (size_t)times * blocks->kept_bytes));
 }
 
-static struct outcome run_rank(struct world *w, const struct model *model,
-                               const struct table *table, bool plan, enum dtype cdt,
+/* With the memory that was planned; dev: the plan device makes the plan itself. */
+static struct outcome run_rank(struct world *w, const struct model *model, struct device *dev,
+                               const struct outcome *planned, enum dtype cdt,
                                struct mesh_shape shape, bool fsdp)
 {
     struct dit_config config = model->config;
     struct outcome o = { 0 };
-    struct device dev;
     struct mesh mesh;
     struct arena weights, run, step;
     struct dit m;
     struct dit_run r;
     struct conditioning text = { 0 };
-    const size_t bytes = on_gpus ? (size_t)256 << 20 : (size_t)4 << 20;
 
-    need(plan ? device_open_plan(&dev, &table_plan, 0) : ranks_device(&dev, w, on_gpus, table));
-    need(mesh_open(&mesh, w, &dev, shape));
-    need(arena_init(&weights, &dev, "weights", bytes));
-    need(arena_init(&run, &dev, "run", bytes));
-    need(arena_init(&step, &dev, "step", bytes));
-    need(dit_open(&m, &config, &mesh, &dev, &weights, cdt, fsdp, dit_source(&config)));
+    dev->flops = 0;
+    need(mesh_open(&mesh, w, dev, shape));
+    need(arena_init(&weights, dev, "weights", planned->weights));
+    need(arena_init(&run, dev, "run", planned->run));
+    need(arena_init(&step, dev, "step", planned->step));
+    need(dit_open(&m, &config, &mesh, dev, &weights, cdt, fsdp, dit_source(&config)));
     need(dit_complete(&m));
     mesh.all.sent = mesh.all.messages = 0;
     need(dit_text(&text, 3, config.text_dim));
@@ -161,7 +160,7 @@ static struct outcome run_rank(struct world *w, const struct model *model,
     o.weights = weights.peak;
     o.run = run.peak;
     o.step = step.peak;
-    o.flops = dev.flops;
+    o.flops = dev->flops;
     o.sent = mesh.all.sent + mesh.ring_group.sent + mesh.ulysses_group.sent;
     o.messages = mesh.all.messages + mesh.ring_group.messages + mesh.ulysses_group.messages;
     o.gathered = mesh.all.sent;
@@ -172,7 +171,19 @@ static struct outcome run_rank(struct world *w, const struct model *model,
     arena_done(&run);
     arena_done(&step);
     mesh_close(&mesh);
-    device_close(&dev);
+    return o;
+}
+
+/* On the plan device. */
+static struct outcome run_plan(struct world *w, const struct model *model, enum dtype cdt,
+                               struct mesh_shape shape, bool fsdp)
+{
+    struct device plan;
+    struct outcome o;
+
+    need(device_open_plan(&plan, &table_plan, 0));
+    o = run_rank(w, model, &plan, &(struct outcome){ 0 }, cdt, shape, fsdp);
+    device_close(&plan);
     return o;
 }
 
@@ -197,22 +208,22 @@ static void compare(const struct outcome *got, const struct outcome *alone, int6
 }
 
 static void check_mesh(struct world *w, const struct model *model, const struct outcome *alone,
-                       const struct table *table, enum dtype cdt, struct mesh_shape shape,
-                       bool fsdp)
+                       struct device *dev, enum dtype cdt, struct mesh_shape shape, bool fsdp)
 {
     struct world described;
     struct outcome got, planned;
     char what[120];
 
     snprintf(what, sizeof(what), "%d heads, %s, %s, cfg %d, ring %d, ulysses %d%s",
-             model->config.heads, table->name, dtype_name(cdt), shape.cfg, shape.ring,
+             model->config.heads, dev->table->name, dtype_name(cdt), shape.cfg, shape.ring,
              shape.ulysses, fsdp ? ", sharded" : "");
     world_describe(&described, w->rank, w->size, w->size);
-    got = run_rank(w, model, table, false, cdt, shape, fsdp);
-    planned = run_rank(&described, model, table, true, cdt, shape, fsdp);
+    planned = run_plan(&described, model, cdt, shape, fsdp);
+    got = run_rank(w, model, dev, &planned, cdt, shape, fsdp);
     // In bf16 a ring's parts are rounded before they are joined.
     compare(&got, alone, 4 * model->config.out_dim,
-            shape.ring == 1 && (on_gpus || table == &table_ref), cdt == DT_F32 ? 1e-5 : 1e-2, what);
+            shape.ring == 1 && (on_gpus || dev->table == &table_ref), cdt == DT_F32 ? 1e-5 : 1e-2,
+            what);
     CHECK(got.weights == planned.weights && got.run == planned.run && got.step == planned.step,
           "%s: peaks %zu, %zu, %zu; planned %zu, %zu, %zu", what, got.weights, got.run, got.step,
           planned.weights, planned.run, planned.step);
@@ -228,14 +239,39 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     world_close(&described);
 }
 
-static void check_model(struct world *w, const struct model *model, const struct table *table,
-                        enum dtype cdt)
+/* What one rank gives: rank 0 computes it for all. */
+static struct outcome run_alone(struct world *w, const struct model *model, struct device *dev,
+                                enum dtype cdt)
 {
+    const struct mesh_shape shape = { 1, 1, 1 };
+    const int64_t tokens = model->f * model->h * model->w;
+    const size_t bytes = (size_t)(tokens * 4 * model->config.out_dim) * sizeof(float);
+    struct outcome alone = { 0 };
     struct world one;
-    struct outcome alone;
 
     world_describe(&one, 0, 1, 1);
-    alone = run_rank(&one, model, table, false, cdt, (struct mesh_shape){ 1, 1, 1 }, false);
+    if (w->rank == 0) {
+        struct outcome planned = run_plan(&one, model, cdt, shape, false);
+
+        alone = run_rank(&one, model, dev, &planned, cdt, shape, false);
+        outcome_done(&planned);
+    }
+    world_close(&one);
+    for (int i = 0; i < STEPS * 2; i++) {
+        float **v = &alone.v[i / 2][i % 2];
+
+        if (w->rank != 0)
+            *v = malloc(bytes);
+        world_broadcast(w, *v, bytes, 0);
+    }
+    return alone;
+}
+
+static void check_model(struct world *w, const struct model *model, struct device *dev,
+                        enum dtype cdt)
+{
+    struct outcome alone = run_alone(w, model, dev, cdt);
+
     for (int cfg = 1; cfg <= 2; cfg++) {
         const int rest = w->size / cfg;
 
@@ -244,36 +280,38 @@ static void check_model(struct world *w, const struct model *model, const struct
 
             if (shape.ring * shape.ulysses != rest)
                 continue;
-            check_mesh(w, model, &alone, table, cdt, shape, false);
-            check_mesh(w, model, &alone, table, cdt, shape, true);
+            check_mesh(w, model, &alone, dev, cdt, shape, false);
+            check_mesh(w, model, &alone, dev, cdt, shape, true);
         }
     }
     outcome_done(&alone);
-    world_close(&one);
 }
 
 int main(int argc, char **argv)
 {
-    struct table cpu, cuda, plain;
+    struct table fast, plain;
+    struct device devs[2];
     struct world w;
 
     need(world_open(&w, &argc, &argv));
     on_gpus = ranks_on_gpus(&w, &argc, argv);
     if (on_gpus) {
         table_cuda_plain(&plain);
-        table_cuda(&cuda);
-        for (size_t i = 0; i < COUNT(models); i++)
-            check_model(&w, &models[i], &plain, DT_F32);
-        check_model(&w, &models[0], &plain, DT_BF16);
-        check_model(&w, &models[0], &cuda, DT_F32);
-        check_model(&w, &large, &cuda, DT_BF16);
-        check_model(&w, &large, &cuda, DT_F32);
-        return ranks_end(&w, "dit on GPUs");
+        table_cuda(&fast);
+    } else {
+        table_cpu(&fast);
     }
-    table_cpu(&cpu);
+    need(ranks_device(&devs[0], &w, on_gpus, on_gpus ? &plain : &table_ref));
+    need(ranks_device(&devs[1], &w, on_gpus, &fast));
     for (size_t i = 0; i < COUNT(models); i++)
-        check_model(&w, &models[i], &table_ref, DT_F32);
-    check_model(&w, &models[0], &table_ref, DT_BF16);
-    check_model(&w, &models[0], &cpu, DT_F32);
-    return ranks_end(&w, "dit");
+        check_model(&w, &models[i], &devs[0], DT_F32);
+    check_model(&w, &models[0], &devs[0], DT_BF16);
+    check_model(&w, &models[0], &devs[1], DT_F32);
+    if (on_gpus) {
+        check_model(&w, &large, &devs[1], DT_BF16);
+        check_model(&w, &large, &devs[1], DT_F32);
+    }
+    device_close(&devs[0]);
+    device_close(&devs[1]);
+    return ranks_end(&w, on_gpus ? "dit on GPUs" : "dit");
 }

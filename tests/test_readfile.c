@@ -1,12 +1,12 @@
 /* Reading whole files: sizes round the buffer's, the limit, zero bytes, what cannot be read. */
 #include "runtime/readfile.h"
-#include "tests/check.h"
+#include "tests/scratch.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static char path[] = "/tmp/test_readfile-XXXXXX";
+static char path[512];
 
 static void make(size_t size)
 {
@@ -41,26 +41,27 @@ static void test_refused(void)
 {
     char *data = NULL;
     size_t size = 0;
+    char line[512];
     FILE *f = fopen(path, "wb");
 
     CHECK(f != NULL && fwrite("a\0b", 1, 3, f) == 3 && fclose(f) == 0, "%s", path);
     CHECK(readfile_text(path, 10, &data) == ST_FORMAT && data == NULL, "%s", status_line());
     CHECK(readfile_bytes(path, 10, &data, &size) == ST_OK && size == 3, "%s", status_line());
     free(data);
-    CHECK(readfile_text("/nonexistent/a", 10, &data) == ST_IO, "%s", status_line());
-    CHECK(readfile_text("/tmp", 10, &data) == ST_IO, "%s", status_line());
-    CHECK(strcmp(status_line(), "/tmp: Is a directory") == 0, "%s", status_line());
+    CHECK(readfile_text(scratch_path("nowhere"), 10, &data) == ST_IO, "%s", status_line());
+    CHECK(readfile_text(scratch, 10, &data) == ST_IO, "%s", status_line());
+    snprintf(line, sizeof(line), "%s: Is a directory", scratch);
+    CHECK(strcmp(status_line(), line) == 0, "%s", status_line());
 }
 
 int main(void)
 {
-    const int fd = mkstemp(path);
-
-    if (fd < 0)
+    if (!scratch_open("readfile"))
         return 1;
-    close(fd);
+    snprintf(path, sizeof(path), "%s", scratch_path("a"));
     test_sizes();
     test_refused();
     unlink(path);
+    scratch_close();
     return check_end("readfile");
 }

@@ -1,8 +1,9 @@
 /* Flags, JSON and batch lines into requests: what is filled in, what is refused, in which words. */
 #include "launch/request.h"
 #include "runtime/device.h"
-#include "tests/check.h"
+#include "tests/scratch.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -169,8 +170,9 @@ static void test_refused(void)
 
 static void test_file_prompt(void)
 {
-    char path[] = "/tmp/test_request-XXXXXX", flags[128];
-    const int fd = mkstemp(path);
+    const char *const path = scratch_path("prompt");
+    const int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    char flags[600];
     struct request r;
 
     CHECK(fd >= 0 && write(fd, "一只猫\nin boots\n\n", 19) == 19, "write");
@@ -329,6 +331,8 @@ static void test_help(void)
 
 int main(void)
 {
+    if (!scratch_open("request"))
+        return 1;
     test_defaults();
     test_device();
     test_flags();
@@ -339,5 +343,6 @@ int main(void)
     test_resume();
     test_names();
     test_help();
+    scratch_close();
     return check_end("request");
 }

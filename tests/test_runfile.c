@@ -1,6 +1,6 @@
 /* The run file: what is written comes back, whole or not at all, and what is wrong is named. */
 #include "runtime/runfile.h"
-#include "tests/check.h"
+#include "tests/scratch.h"
 
 #include <hdf5.h>
 #include <stdlib.h>
@@ -8,8 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[] = "/tmp/test_runfile-XXXXXX";
-static char path[128], other[128];
+static char path[512], other[512];
 
 /* A file of seven arrays, up to five axes, and two texts. `data` holds 16 x 3 x 4 x 6 values. */
 static struct runfile whole(float *data, int64_t *step, const char *request)
@@ -50,21 +49,6 @@ static bool equal(const struct runfile *got, const struct runfile *want)
     return same;
 }
 
-/* Number of entries of the test's directory: temporary files must be gone. */
-static int entries(void)
-{
-    char command[160];
-    int n = -1;
-    FILE *f;
-
-    snprintf(command, sizeof(command), "ls -A %s | wc -l", dir);
-    f = popen(command, "r");
-    CHECK(f != NULL && fscanf(f, "%d", &n) == 1, "ls");
-    if (f != NULL)
-        pclose(f);
-    return n;
-}
-
 static void test_round_trip(void)
 {
     static float data[16 * 3 * 4 * 6];
@@ -86,7 +70,7 @@ static void test_round_trip(void)
     CHECK(runfile_write(path, &f) == ST_OK, "%s", status_line());
     CHECK(runfile_read(path, &got) == ST_OK && equal(&got, &f), "%s", status_line());
     runfile_done(&got);
-    CHECK(entries() == 1, "%d entries", entries());
+    CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
     runfile_done(&f);
     free(request);
 }
@@ -106,9 +90,9 @@ static void test_frames(void)
     CHECK(runfile_write(path, &whole_file) == ST_OK, "%s", status_line());
     CHECK(run_frames_open(&f, path, 5, 4, 6) == ST_OK, "%s", status_line());
     CHECK(run_frames_put(f, rgb, 3) == ST_OK, "%s", status_line());
-    CHECK(entries() == 2, "a copy while frames come, %d entries", entries());
+    CHECK(scratch_entries() == 2, "a copy while frames come, %d entries", scratch_entries());
     run_frames_close(f); // the job dies here
-    CHECK(entries() == 1, "%d entries", entries());
+    CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
     CHECK(runfile_read(path, &got) == ST_OK && equal(&got, &whole_file), "%s", status_line());
     runfile_done(&got);
 
@@ -135,7 +119,7 @@ static void test_frames(void)
           "frames differ");
     H5Dclose(set);
     H5Fclose(file);
-    CHECK(entries() == 1, "%d entries", entries());
+    CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
     runfile_done(&whole_file);
 }
 
@@ -156,7 +140,7 @@ static void test_cut(void)
         wrong += st != ST_FORMAT || strstr(status_line(), path) == NULL;
     }
     CHECK(wrong == 0, "%ld cuts were not refused", wrong);
-    CHECK(runfile_read("/nonexistent/a.h5", &got) == ST_IO, "missing");
+    CHECK(runfile_read(scratch_path("nowhere/a.h5"), &got) == ST_IO, "missing");
     CHECK(strstr(status_line(), "No such file") != NULL, "%s", status_line());
     runfile_done(&f);
 }
@@ -298,18 +282,20 @@ static void test_not_written(void)
     int64_t step = 7;
     struct runfile f = whole(data, &step, "{}");
 
-    CHECK(runfile_write("/nonexistent/a.h5", &f) == ST_IO, "%s", status_line());
-    CHECK(runfile_write("/dev/null", &f) == ST_USAGE, "%s", status_line());
-    CHECK(runfile_write(dir, &f) == ST_USAGE, "%s", status_line());
+    CHECK(runfile_write(scratch_path("nowhere/a.h5"), &f) == ST_IO, "%s", status_line());
+    CHECK(mkfifo(scratch_path("fifo"), 0600) == 0, "fifo");
+    CHECK(runfile_write(scratch_path("fifo"), &f) == ST_USAGE, "%s", status_line());
+    unlink(scratch_path("fifo"));
+    CHECK(runfile_write(scratch, &f) == ST_USAGE, "%s", status_line());
     runfile_done(&f);
 }
 
 int main(void)
 {
-    if (mkdtemp(dir) == NULL)
+    if (!scratch_open("runfile"))
         return 1;
-    snprintf(path, sizeof(path), "%s/a.h5", dir);
-    snprintf(other, sizeof(other), "%s/b.h5", dir);
+    snprintf(path, sizeof(path), "%s", scratch_path("a.h5"));
+    snprintf(other, sizeof(other), "%s", scratch_path("b.h5"));
     test_round_trip();
     test_frames();
     test_cut();
@@ -319,6 +305,6 @@ int main(void)
     test_not_written();
     unlink(path);
     unlink(other);
-    CHECK(rmdir(dir) == 0, "something is left in %s", dir);
+    scratch_close();
     return check_end("runfile");
 }

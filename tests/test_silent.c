@@ -40,7 +40,6 @@ int main(int argc, char **argv)
     }
     if (argc < 2)
         return 1;
-    w.deadline_s = strcmp(argv[1], "silent") == 0 ? 1 : 60;
     if (device_open_cpu(&dev, 1, &table_ref, 0) != ST_OK ||
         group_open(&g, "ulysses", &w, &dev, 0, NULL, 0) != ST_OK)
         return 1;
@@ -49,6 +48,8 @@ int main(int argc, char **argv)
         char word[4] = "";
         if (i == 3 && w.rank == 1)
             fail_as(&w, argv[1]);
+        if (i == 5 && strcmp(argv[1], "silent") == 0)
+            g.deadline_s = 1; // the first broadcast from rank 1; a slow rank is given more time
         st = group_broadcast(&g, &t, word, sizeof(word), i % w.size);
         if (st == ST_OK)
             st = transfer_wait(&t);

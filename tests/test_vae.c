@@ -11,7 +11,6 @@
 #include "tests/ranks.h"
 #include "tests/vae_random.h"
 
-#define ARENA ((size_t)256 << 20)
 #define RANKS_MAX 64
 #define TOLERANCE 2e-5 // of float32 against float32
 
@@ -36,21 +35,22 @@ static struct vae_config config_of(const struct golden *g)
     return c;
 }
 
-/* A group, its device and memory, and a VAE with random weights on them. */
+/* A group, its device (borrowed) and memory, and a VAE with random weights on them. */
 struct fixture {
     struct world world;
     struct group group;
-    struct device dev;
+    struct device *dev;
     struct arena weights, step;
     struct vae vae;
 };
 
-static void fixture_open(struct fixture *s, const struct golden *g)
+/* weights, step: bytes of the arenas, of no account on the plan device. */
+static void fixture_open(struct fixture *s, const struct golden *g, size_t weights, size_t step)
 {
     const struct vae_config config = config_of(g);
-    CHECK(arena_init(&s->weights, &s->dev, "weights", ARENA) == ST_OK, "%s", status_line());
-    CHECK(arena_init(&s->step, &s->dev, "step", ARENA) == ST_OK, "%s", status_line());
-    CHECK(vae_open(&s->vae, &config, &s->group, &s->dev, &s->weights, DT_F32, true, true,
+    CHECK(arena_init(&s->weights, s->dev, "weights", weights) == ST_OK, "%s", status_line());
+    CHECK(arena_init(&s->step, s->dev, "step", step) == ST_OK, "%s", status_line());
+    CHECK(vae_open(&s->vae, &config, &s->group, s->dev, &s->weights, DT_F32, true, true,
                    vae_random_source()) == ST_OK,
           "%s", status_line());
 }
@@ -61,7 +61,6 @@ static void fixture_close(struct fixture *s)
     arena_done(&s->weights);
     arena_done(&s->step);
     group_close(&s->group);
-    device_close(&s->dev);
 }
 
 /* The frames that the sink got so far, one after the other. */
@@ -88,7 +87,7 @@ static status keep_frames(void *payload, const uint8_t *rgb, int64_t count, int6
 struct result {
     float *decoded, *encoded;
     int64_t decoded_count, encoded_count;
-    size_t decode_peak, encode_peak; // bytes of the step arena
+    size_t weights_peak, decode_peak, encode_peak; // bytes, the last two of the step arena
     double flops, sent, messages;
 };
 
@@ -105,14 +104,14 @@ static void run(struct fixture *s, const struct golden *g, int64_t t, struct res
     float *pixels = random_input(name, px, 1);
     struct frames sink = { .rgb = malloc((size_t)px),
                            .capacity = px,
-                           .planned = s->dev.kind == DEVICE_PLAN };
+                           .planned = s->dev->kind == DEVICE_PLAN };
 
     *r = (struct result){ .decoded = calloc((size_t)px, sizeof(float)),
                           .encoded = calloc((size_t)latents, sizeof(float)),
                           .decoded_count = px,
                           .encoded_count = latents };
     s->step.peak = 0;
-    s->dev.flops = s->group.sent = s->group.messages = 0;
+    s->dev->flops = s->group.sent = s->group.messages = 0;
     CHECK(vae_decode(&s->vae, &s->step, latent, t, g->h, g->w, g->tiling,
                      (struct frame_sink){ keep_frames, &sink }, r->decoded) == ST_OK,
           "%s", status_line());
@@ -122,8 +121,9 @@ static void run(struct fixture *s, const struct golden *g, int64_t t, struct res
                      g->tiling) == ST_OK,
           "%s", status_line());
     r->encode_peak = s->step.peak;
+    r->weights_peak = s->weights.peak;
     CHECK(s->step.used == 0, "%zu bytes were not released", s->step.used);
-    r->flops = s->dev.flops;
+    r->flops = s->dev->flops;
     r->sent = s->group.sent;
     r->messages = s->group.messages;
 
@@ -132,7 +132,7 @@ static void run(struct fixture *s, const struct golden *g, int64_t t, struct res
 
         CHECK(sink.bytes == px, "%lld bytes of frames, not %lld", (long long)sink.bytes,
               (long long)px);
-        for (int64_t i = 0; i < sink.bytes && s->dev.kind != DEVICE_PLAN; i++) {
+        for (int64_t i = 0; i < sink.bytes && s->dev->kind != DEVICE_PLAN; i++) {
             const float x = r->decoded[i] < -1 ? -1 : r->decoded[i] > 1 ? 1 : r->decoded[i];
             const double value = ((double)x + 1) / 2 * 255, error = value - sink.rgb[i];
 
@@ -177,22 +177,34 @@ static void check_same(const char *what, const float *got, const float *want, in
         check_near(what, got, want, n, 1e-5);
 }
 
-/* Plans rank `rank` of `size`: the same memory, FLOPs and messages as in the real run. */
-static void check_plan(const struct golden *g, int64_t t, int rank, int size,
-                       const struct result *real)
+/* Rank `rank` of `size` on the plan device. */
+static void run_plan(const struct golden *g, int64_t t, int rank, int size, struct result *r)
 {
-    struct fixture s = { 0 };
-    struct result r;
+    struct device plan;
+    struct fixture s = { .dev = &plan };
     int members[RANKS_MAX];
 
     for (int i = 0; i < size; i++)
         members[i] = i;
     world_describe(&s.world, rank, size, size);
-    CHECK(device_open_plan(&s.dev, &table_plan, 0) == ST_OK, "%s", status_line());
-    CHECK(group_open(&s.group, "vae", &s.world, &s.dev, 0, members, size) == ST_OK, "%s",
+    CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&s.group, "vae", &s.world, &plan, 0, members, size) == ST_OK, "%s",
           status_line());
-    fixture_open(&s, g);
-    run(&s, g, t, &r);
+    fixture_open(&s, g, 0, 0);
+    run(&s, g, t, r);
+    fixture_close(&s);
+    device_close(&plan);
+}
+
+/* Plans rank `rank` of `size`: the same memory, FLOPs and messages as in the real run. */
+static void check_plan(const struct golden *g, int64_t t, int rank, int size,
+                       const struct result *real)
+{
+    struct result r;
+
+    run_plan(g, t, rank, size, &r);
+    CHECK(r.weights_peak == real->weights_peak, "weights: %zu bytes planned, %zu used",
+          r.weights_peak, real->weights_peak);
     CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu used", r.decode_peak,
           real->decode_peak);
     CHECK(r.encode_peak == real->encode_peak, "encode: %zu bytes planned, %zu used", r.encode_peak,
@@ -202,23 +214,34 @@ static void check_plan(const struct golden *g, int64_t t, int rank, int size,
           "%g bytes in %g messages planned, %g in %g sent", r.sent, r.messages, real->sent,
           real->messages);
     result_free(&r);
-    fixture_close(&s);
 }
 
-static void check_case(struct world *w, struct tensorfile *file, const struct golden *g,
-                       const struct table *table, bool bits)
+/* With the memory of its plan for all frames. */
+static void fixture_open_planned(struct fixture *s, const struct golden *g)
 {
-    struct fixture all = { .world = *w }, alone = { .world = *w };
+    struct result r;
+
+    run_plan(g, g->t, s->group.rank, s->group.size, &r);
+    fixture_open(s, g, r.weights_peak,
+                 r.decode_peak > r.encode_peak ? r.decode_peak : r.encode_peak);
+    result_free(&r);
+}
+
+static void check_case(struct world *w, struct device *dev, struct tensorfile *file,
+                       const struct golden *g, bool bits)
+{
+    const bool compared = w->size > 1 && w->rank == 0;
+    struct fixture all = { .world = *w, .dev = dev }, alone = { .dev = dev };
     struct result got, want;
 
-    CHECK(levels_device(&all.dev, w->local_rank, table) == ST_OK, "%s", status_line());
-    CHECK(levels_device(&alone.dev, w->local_rank, table) == ST_OK, "%s", status_line());
-    CHECK(group_open(&all.group, "all", w, &all.dev, 0, NULL, 0) == ST_OK, "%s", status_line());
-    CHECK(group_open(&alone.group, "alone", w, &alone.dev, w->rank, NULL, 0) == ST_OK, "%s",
-          status_line());
-    fixture_open(&all, g);
-    if (w->size > 1 && w->rank == 0)
-        fixture_open(&alone, g);
+    CHECK(group_open(&all.group, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    fixture_open_planned(&all, g);
+    if (compared) {
+        world_describe(&alone.world, 0, 1, 1);
+        CHECK(group_open(&alone.group, "alone", &alone.world, dev, 0, &w->rank, 1) == ST_OK, "%s",
+              status_line());
+        fixture_open_planned(&alone, g);
+    }
     for (int64_t t = 1; t <= g->t; t += t == 1 ? 1 : 3) {
         if ((g->tiling.size_h > 0 || (w->size > 1 && t == 2)) && t != g->t)
             continue;
@@ -227,17 +250,16 @@ static void check_case(struct world *w, struct tensorfile *file, const struct go
             check_golden(file, file, g, "decoded", got.decoded, got.decoded_count);
         check_golden(file, file, g, "encoded", got.encoded, got.encoded_count);
         check_plan(g, t, w->rank, w->size, &got);
-        if (w->size > 1) {
-            if (w->rank == 0) {
-                run(&alone, g, t, &want);
-                check_same("decoded", got.decoded, want.decoded, want.decoded_count, bits);
-                check_same("encoded", got.encoded, want.encoded, want.encoded_count, bits);
-                result_free(&want);
-            }
+        if (compared) {
+            run(&alone, g, t, &want);
+            check_same("decoded", got.decoded, want.decoded, want.decoded_count, bits);
+            check_same("encoded", got.encoded, want.encoded, want.encoded_count, bits);
+            result_free(&want);
         }
         result_free(&got);
     }
-    fixture_close(&alone);
+    if (compared)
+        fixture_close(&alone);
     fixture_close(&all);
 }
 
@@ -245,6 +267,7 @@ int main(int argc, char **argv)
 {
     struct tensorfile file;
     struct table tables[LEVELS], *table;
+    struct device dev;
     struct world w;
 
     if (world_open(&w, &argc, &argv) != ST_OK || argc != 3) {
@@ -254,9 +277,11 @@ int main(int argc, char **argv)
     CHECK(w.size <= RANKS_MAX, "%d ranks", w.size);
     levels_open(tables, &argc, argv);
     table = &tables[levels_cuda || strcmp(argv[2], "cpu") == 0];
+    CHECK(levels_device(&dev, w.local_rank, table) == ST_OK, "%s", status_line());
     CHECK(tensorfile_open(&file, (const char *const *)&argv[1], 1) == ST_OK, "%s", status_line());
     for (size_t i = 0; i < COUNT(goldens); i++)
-        check_case(&w, &file, &goldens[i], table, strcmp(argv[2], "cpu") != 0);
+        check_case(&w, &dev, &file, &goldens[i], strcmp(argv[2], "cpu") != 0);
     tensorfile_close(&file);
+    device_close(&dev);
     return ranks_end(&w, "vae");
 }

@@ -2,7 +2,7 @@
  * failure. */
 #include "launch/video/video.h"
 #include "launch/video/video_internal.h"
-#include "tests/check.h"
+#include "tests/scratch.h"
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -13,33 +13,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static char dir[] = "/tmp/test_video-XXXXXX";
-
-static const char *in_dir(const char *name)
-{
-    static char paths[4][160];
-    static int next;
-    char *path = paths[next++ % 4];
-
-    snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
-    return path;
-}
-
-/* Number of files in the directory. */
-static int entries(void)
-{
-    char command[160];
-    int n = -1;
-    FILE *f;
-
-    snprintf(command, sizeof(command), "ls -A %s | wc -l", dir);
-    f = popen(command, "r");
-    CHECK(f != NULL && fscanf(f, "%d", &n) == 1, "ls");
-    if (f != NULL)
-        pclose(f);
-    return n;
-}
 
 /* Draws frame t: smooth, with a colour and brightness that depend on t. */
 static void paint(uint8_t *rgb, int w, int h, int t)
@@ -161,22 +134,22 @@ static void test_mp4(void)
     enum { W = 96, H = 64, F = 17 };
     uint8_t *back = malloc(3 * W * H * 20), *sheet = malloc(3 * 400 * 300), want[3 * W * H];
     const char *comment = "{\"prompt\":\"猫 \\\"x\\\"\",\"base_seed\":7}";
-    struct video_settings s = { .path = in_dir("a:b%d.mp4"),
+    struct video_settings s = { .path = scratch_path("a:b%d.mp4"),
                                 .width_px = W,
                                 .height_px = H,
                                 .frames = F,
                                 .fps = 16,
                                 .quality = 8,
                                 .metadata = comment,
-                                .contact_sheet = in_dir("sheet.png") };
+                                .contact_sheet = scratch_path("sheet.png") };
     char *got = NULL;
     double fps = 0;
     enum AVPixelFormat format = AV_PIX_FMT_NONE;
-    char url[200];
+    char url[600];
     int n;
 
     CHECK(write_video(&s, 4) == ST_OK, "%s", status_line());
-    CHECK(entries() == 2, "%d entries", entries());
+    CHECK(scratch_entries() == 2, "%d entries", scratch_entries());
     snprintf(url, sizeof(url), "file:%s", s.path);
     n = read_back(url, W, H, back, 20, &fps, &got, &format);
     CHECK(n == F && fps == 16 && format == AV_PIX_FMT_YUV420P, "%d frames, %g fps", n, fps);
@@ -208,7 +181,7 @@ static void test_mp4(void)
 static void test_png(void)
 {
     uint8_t back[3 * 50 * 34], want[3 * 50 * 34];
-    struct video_settings s = { .path = in_dir("p.png"),
+    struct video_settings s = { .path = scratch_path("p.png"),
                                 .width_px = 50,
                                 .height_px = 34,
                                 .frames = 1,
@@ -225,7 +198,7 @@ static void test_png(void)
     got = png_comment(s.path);
     CHECK(got != NULL && strcmp(got, s.metadata) == 0, "comment %s", got);
     free(got);
-    CHECK(entries() == 1, "%d entries", entries());
+    CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
     unlink(s.path);
 }
 
@@ -235,35 +208,37 @@ static void check_refused(struct video_settings s, status want, const char *line
     const status st = video_open(&v, &s);
 
     CHECK(st == want && strstr(status_line(), line) != NULL, "%s: %d, %s", line, st, status_line());
-    CHECK(v == NULL && entries() == 0, "%d entries", entries());
+    CHECK(v == NULL && scratch_entries() == 0, "%d entries", scratch_entries());
 }
 
 static void test_refused(void)
 {
-    struct video_settings s = { .path = in_dir("a.mp4"),
+    struct video_settings s = { .path = scratch_path("a.mp4"),
                                 .width_px = 64,
                                 .height_px = 64,
                                 .frames = 5,
                                 .fps = 16,
                                 .quality = 8 };
     struct video_settings odd = s, type = s, still = s, missing = s, sheet = s;
+    char line[600];
 
     odd.width_px = 63;
     check_refused(odd, ST_USAGE, "63 x 64: both must be even");
-    type.path = in_dir("a.avi");
+    type.path = scratch_path("a.avi");
     check_refused(type, ST_USAGE, "written as .mp4");
-    still.path = in_dir("a.png");
+    still.path = scratch_path("a.png");
     check_refused(still, ST_USAGE, "one frame, not 5");
-    missing.path = "/nonexistent/a.mp4"; // fails before the first frame
-    check_refused(missing, ST_IO, "cannot write into /nonexistent");
-    sheet.contact_sheet = "/nonexistent/s.png";
-    check_refused(sheet, ST_IO, "/nonexistent/s.png");
+    missing.path = scratch_path("nowhere/a.mp4"); // fails before the first frame
+    snprintf(line, sizeof(line), "cannot write into %s", scratch_path("nowhere"));
+    check_refused(missing, ST_IO, line);
+    sheet.contact_sheet = scratch_path("nowhere/s.png");
+    check_refused(sheet, ST_IO, sheet.contact_sheet);
 }
 
 /* After a cancelled job and after a full disk there is no file, neither final nor temporary. */
 static void test_nothing_left(void)
 {
-    struct video_settings s = { .path = in_dir("a.mp4"),
+    struct video_settings s = { .path = scratch_path("a.mp4"),
                                 .width_px = 640,
                                 .height_px = 480,
                                 .frames = 60,
@@ -279,7 +254,7 @@ static void test_nothing_left(void)
     for (int t = 0; t < 20; t++)
         CHECK(video_put(v, rgb, 1, 480, 640) == ST_OK, "%s", status_line());
     video_close(v);
-    CHECK(entries() == 0, "%d entries", entries());
+    CHECK(scratch_entries() == 0, "%d entries", scratch_entries());
 
     getrlimit(RLIMIT_FSIZE, &limit);
     signal(SIGXFSZ, SIG_IGN);
@@ -298,13 +273,13 @@ static void test_nothing_left(void)
     CHECK(st == ST_IO && strstr(status_line(), s.path) != NULL, "%d %s", st, status_line());
     video_close(v);
     setrlimit(RLIMIT_FSIZE, &limit);
-    CHECK(entries() == 0, "%d entries", entries());
+    CHECK(scratch_entries() == 0, "%d entries", scratch_entries());
     free(rgb);
 }
 
 int main(void)
 {
-    if (mkdtemp(dir) == NULL)
+    if (!scratch_open("video"))
         return 1;
     CHECK(h264_crf(8) == 10 && h264_crf(5) == 25 && h264_crf(10) == 0 && h264_crf(0) == 51, "%d %d",
           h264_crf(8), h264_crf(5)); // what imageio-ffmpeg passes
@@ -312,6 +287,6 @@ int main(void)
     test_png();
     test_refused();
     test_nothing_left();
-    CHECK(rmdir(dir) == 0, "%s is not empty", dir);
+    scratch_close();
     return check_end("video");
 }

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# run_common.sh - what the tests of whole runs share: a temporary folder with a small checkpoint in `model`,
+# runs on any number of ranks, and a count of checks. Bash scripts include it with their own arguments:
+#     . "$(dirname "$0")/run_common.sh" WANMPI SAME_LATENTS
+set -u
+wanmpi=$(realpath "$1") same=$(realpath "$2")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+export TMPDIR=$dir # Open MPI's files too
+done=0 failed=0
+
+check() { # check NAME COMMAND...: the command's output is shown when it fails
+    local name=$1
+    shift
+    done=$((done + 1))
+    if "$@" > check.log 2>&1; then
+        echo "ok      $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name: $*"
+        cat check.log
+    fi
+}
+not() { ! "$@"; }
+
+mpirun=(mpirun -q --oversubscribe --bind-to none)
+ranks() { # ranks P COMMAND...: the command on P ranks
+    local p=$1
+    shift
+    "${mpirun[@]}" -n "$p" "$wanmpi" "$@"
+}
+
+common=(--task t2v-1.3B --size 128*96 --frame_num 9 --sample_steps 6 --base_seed 7
+        --prompt "Two cats boxing" --threads 1)
+make() { # make P NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5
+    local p=$1 name=$2
+    shift 2
+    ranks "$p" generate "${common[@]}" --ckpt_dir model --save_file "$name.mp4" \
+        --run_file "$name.h5" "$@"
+}
+
+is_video() { # is_video FILE WIDTH HEIGHT FRAMES
+    [ "$(ffprobe -v error -count_frames -select_streams v -of csv=p=0 \
+        -show_entries stream=codec_name,width,height,pix_fmt,nb_read_frames "$1")" \
+        = "h264,$2,$3,yuv420p,$4" ]
+}
+
+summary() { # the last line; exits 1 when a check failed
+    echo "$done checks, $failed failed"
+    [ "$failed" = 0 ]
+}
+
+check "synth" "$wanmpi" synth --preset tiny --out model
