@@ -151,7 +151,7 @@ static const struct option rows[] = {
       .help = "update the run file after every K steps (default 5)" },
     { "keep_frames", OPT_SWITCH, AT(keep_frames), .commands = ALL,
       .help = "also store the decoded frames in the run file" },
-    { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE | CMD_PLAN,
+    { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE,
       .help =
           "continue the run of a run file, on any number of ranks; the request is read from it" },
 
