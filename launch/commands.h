@@ -17,6 +17,7 @@ status cmd_synth(struct world *w, int argc, char **argv);
 status cmd_bench(struct world *w, int argc, char **argv);
 
 /* What --help writes about the options of a command. */
+void help_tasks(FILE *out); // a table of their defaults
 void help_generate(FILE *out);
 void help_batch(FILE *out);
 void help_plan(FILE *out);

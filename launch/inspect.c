@@ -11,11 +11,11 @@ struct inspect {
 };
 
 static const struct option rows[] = {
-    { "path", OPT_STRING, offsetof(struct inspect, path), .group = "What to look at",
-      .value = "PATH", .positional = true,
-      .help = "the official folder, a -Diffusers folder, or one .safetensors file" },
+    { "path", OPT_STRING, offsetof(struct inspect, path), .group = "Checkpoint", .value = "PATH",
+      .positional = true,
+      .help = "an official folder, a -Diffusers folder, or one .safetensors file" },
     { "tensors", OPT_SWITCH, offsetof(struct inspect, tensors),
-      .help = "list every tensor with its type and shape" },
+      .help = "list every tensor with its data type and shape" },
 };
 
 void help_inspect(FILE *out)
@@ -24,8 +24,10 @@ void help_inspect(FILE *out)
     const struct option_set set = { rows, COUNT(rows), &fields, NULL };
 
     fputs(
-        "wanmpi inspect: layout, model, tensors and types of a checkpoint, and what is missing or\n"
-        "unknown in it. Reads headers only.\n\n"
+        "wanmpi inspect: prints the layout, model, tensors and data types of a checkpoint, what "
+        "is\n"
+        "missing or unknown in it, whether its parts fit each other, and the task that it is for.\n"
+        "Reads the headers of the files, not the weights.\n\n"
         "    wanmpi inspect Wan2.1-T2V-1.3B\n"
         "    wanmpi inspect Wan2.1-T2V-1.3B --tensors\n",
         out);

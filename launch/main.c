@@ -11,23 +11,24 @@ static const struct command {
     status (*run)(struct world *w, int argc, char **argv);
     void (*help)(FILE *out);
 } commands[] = {
-    { "generate", "one video, or picture, from a prompt", cmd_generate, help_generate },
-    { "batch", "many requests, models loaded once", cmd_batch, help_batch },
-    { "plan", "what a request takes: ranks, memory, time", cmd_plan, help_plan },
-    { "inspect", "what a checkpoint holds, and what it lacks", cmd_inspect, help_inspect },
-    { "synth", "a checkpoint of random weights", cmd_synth, help_synth },
-    { "bench", "how fast this machine is at what a video takes", cmd_bench, help_bench },
+    { "generate", "make one video or image from a prompt", cmd_generate, help_generate },
+    { "batch", "run many requests, loading the models once", cmd_batch, help_batch },
+    { "plan", "memory, work and time of a request, without running it", cmd_plan, help_plan },
+    { "inspect", "what a checkpoint contains, and what is missing", cmd_inspect, help_inspect },
+    { "synth", "write a checkpoint of random weights", cmd_synth, help_synth },
+    { "bench", "time the parts of a generation on this machine", cmd_bench, help_bench },
 };
 
 static void help(FILE *out)
 {
-    fprintf(out, "wanmpi %s: the Wan2.1 video models on any number of ranks\n\n", WANMPI_VERSION);
+    fprintf(out, "wanmpi %s: the Wan2.1 video models on one or many processes (MPI)\n\n",
+            WANMPI_VERSION);
     for (size_t i = 0; i < COUNT(commands); i++)
         fprintf(out, "  wanmpi %-10s %s\n", commands[i].name, commands[i].summary);
-    fputs("\nwanmpi COMMAND --help tells more. Start several ranks with mpirun or srun:\n\n"
-          "    mpirun -q -n 4 wanmpi generate --task t2v-1.3B --ckpt_dir Wan2.1-T2V-1.3B \\\n"
-          "        --prompt \"A cat surfs\" --save_file cat.mp4\n\n"
-          "-q leaves what went wrong, if it does, to one line of ours.\n",
+    fputs("\n'wanmpi COMMAND --help' lists the flags of a command. To use several GPUs or nodes,\n"
+          "start wanmpi with mpirun or srun, one process (rank) per GPU:\n\n"
+          "    mpirun -n 4 wanmpi generate --ckpt_dir Wan2.1-T2V-1.3B \\\n"
+          "        --prompt \"A cat surfs\" --save_file cat.mp4\n",
           out);
 }
 

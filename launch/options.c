@@ -157,7 +157,7 @@ static status set_text(const char *what, char **to, const char *word)
     if (word[0] != '@')
         return set_string(to, word);
     if (word[1] == 0)
-        return fail(ST_USAGE, "%s @: a file name belongs behind the @", what);
+        return fail(ST_USAGE, "%s @: a file name must follow the @", what);
     TRY(readfile_text(word + 1, 1 << 20, &text));
     for (size_t n = strlen(text); n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'); n--)
         text[n - 1] = 0;

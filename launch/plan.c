@@ -15,19 +15,20 @@ struct machine {
 };
 
 static const struct option machine_rows[] = {
-    { "ranks", OPT_INT, offsetof(struct machine, ranks), .value = "N", .group = "machine",
-      .least = 1, .most = 65536, .help = "ranks on this machine (default: those of mpirun)" },
+    { "ranks", OPT_INT, offsetof(struct machine, ranks), .value = "N",
+      .group = "Machine (default: this one)", .least = 1, .most = 65536,
+      .help = "number of ranks on this machine (default: as many as mpirun started)" },
     { "nodes", OPT_INT, offsetof(struct machine, nodes), .value = "N", .least = 1, .most = 65536,
-      .help = "describe another machine: so many nodes" },
+      .help = "plan for another machine: number of its nodes (default 1)" },
     { "gpus", OPT_INT, offsetof(struct machine, gpus), .value = "N", .least = 1, .most = 1024,
-      .help = "GPUs of each node, one rank each" },
+      .help = "plan for another machine: GPUs per node, one rank each (default 8)" },
     { "gpu_memory", OPT_DOUBLE, offsetof(struct machine, memory_gb), .value = "GB", .least = 1,
-      .most = 100000, .help = "memory of a GPU in GB (default 80)" },
+      .most = 100000, .help = "memory of one of its GPUs in GB, 10^9 bytes (default 80)" },
     { "tflops", OPT_DOUBLE, offsetof(struct machine, tflops), .value = "X", .least = 0.001,
       .most = 100000,
-      .help = "sustained TFLOP/s of a rank, for the time (default: 600 for GPUs, else measured)" },
+      .help = "TFLOP/s per rank to assume (default: measured here; another machine: 600)" },
     { "link", OPT_DOUBLE, offsetof(struct machine, link_gbs), .value = "GB/S", .least = 0.001,
-      .most = 100000, .help = "GB/s between ranks, for the time (default 200 for GPUs, else 2)" },
+      .most = 100000, .help = "GB/s between ranks to assume (default: 200 for GPUs, else 2)" },
 };
 
 static struct option_set machine_set(struct machine *m)
@@ -44,13 +45,14 @@ void help_plan(FILE *out)
     request_init(&r);
     sets[0] = request_options(&r);
     sets[1] = machine_set(&m);
-    fputs(
-        "wanmpi plan: mesh, bytes, FLOPs, messages and time of a request, from a run on a device\n"
-        "that computes nothing. Needs no weights; with --ckpt_dir it takes that model's sizes.\n\n"
-        "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
-        "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n\n",
-        out);
+    fputs("wanmpi plan: prints how a request would be split over ranks, and its memory, FLOPs,\n"
+          "messages and estimated time, without running it. Takes the flags of generate. Needs no\n"
+          "weights; with --ckpt_dir it uses the sizes of that checkpoint.\n\n"
+          "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
+          "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n",
+          out);
     options_help(out, CMD_PLAN, sets, 2);
+    help_tasks(out);
     request_done(&r);
 }
 

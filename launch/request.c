@@ -27,130 +27,149 @@ enum { NUMBERS = 1, JOB = 2, VIDEO = 4 };
         .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = true                   \
     }
 
-/* `plan` takes the same flags as `generate`, so that a line is priced by changing one word. */
+/* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
 static const struct option rows[] = {
-    { "batch_file", OPT_STRING, AT(batch_file), .group = "What to make", .value = "FILE.jsonl",
+    { "batch_file", OPT_STRING, AT(batch_file), .group = "Request", .value = "FILE.jsonl",
       .positional = true, .commands = CMD_BATCH,
-      .help = "one request a line, a JSON object with the flags' names as keys" },
-    { "task", OPT_STRING, AT(task_name), .group = "What to make", .value = "TASK", .commands = ALL,
+      .help = "one request per line: a JSON object whose keys are names of flags" },
+    { "task", OPT_STRING, AT(task_name), .group = "Request", .value = "TASK", .commands = ALL,
       .marks = NUMBERS | JOB,
-      .help = "what to do with which model (default: what the checkpoint is for)" },
+      .help = "a task of the list below (default: that of the checkpoint; without one t2v-14B)" },
     { "prompt", OPT_TEXT, AT(prompt), .value = "TEXT", .commands = ONE, .marks = NUMBERS,
-      .help = "what the video shows; @FILE reads it from a file (default: the official example)" },
+      .help = "text that describes the video; @FILE reads it from a file (default: the official "
+              "example)" },
     { "negative_prompt", OPT_TEXT, AT(negative_prompt), .alias = "n_prompt", .value = "TEXT",
       .commands = ALL, .marks = NUMBERS,
-      .help = "what it must not show (default: the official list of faults)" },
+      .help = "text that describes what to avoid (default: the official negative prompt)" },
     { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .commands = ALL,
-      .marks = NUMBERS, .help = "width and height in pixels, multiples of 16" },
+      .marks = NUMBERS,
+      .help = "width and height in pixels, multiples of 16 (default: the task's, see below)" },
     { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .commands = ALL,
-      .marks = NUMBERS, .help = "frames, 4n+1" },
+      .marks = NUMBERS, .help = "number of frames, 4n+1 (default: the task's)" },
     { "base_seed", OPT_I64, AT(base_seed), .value = "N", .least = -1, .commands = ALL,
-      .marks = NUMBERS, .help = "the same seed gives the same video; -1 draws one (default -1)" },
+      .marks = NUMBERS,
+      .help = "random seed; the same seed gives the same video; -1 chooses one (default -1)" },
 
     { "sample_steps", OPT_INT, AT(sample_steps), .group = "Sampling", .value = "N", .least = 1,
-      .most = 1000, .commands = ALL, .marks = NUMBERS, .help = "denoising steps" },
+      .most = 1000, .commands = ALL, .marks = NUMBERS,
+      .help = "number of denoising steps (default: the task's)" },
     { "sample_solver", OPT_CHOICE, AT(sample_solver), .choices = "unipc|dpm++|euler",
-      .commands = ALL, .marks = NUMBERS, .help = "(default unipc)" },
+      .commands = ALL, .marks = NUMBERS, .help = "solver of the denoising steps (default unipc)" },
     { "sample_shift", OPT_DOUBLE, AT(sample_shift), .value = "X", .commands = ALL, .marks = NUMBERS,
       .least = 1e-3, .most = 1e3,
-      .help = "larger spends more of the steps on high noise; 8 to 12 are advised for 1.3B" },
+      .help =
+          "shift of the noise schedule: a larger value spends more steps at high noise; 8 to 12 "
+          "are recommended for 1.3B (default: the task's)" },
     { "sample_guide_scale", OPT_DOUBLE, AT(sample_guide_scale), .value = "X", .least = 0,
       .most = 1e3, .commands = ALL, .marks = NUMBERS,
-      .help = "how closely to follow the prompt; 1 turns guidance off, at half the work" },
+      .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work "
+              "(default: the task's)" },
     { "rand_device", OPT_CHOICE, AT(rand_device), .choices = "cpu|cuda", .commands = ALL,
       .marks = NUMBERS,
-      .help = "whose random numbers: PyTorch's on a CPU, or on a GPU (default cpu)" },
+      .help = "first noise as PyTorch's CPU generator or its CUDA generator draws it; needs no GPU "
+              "(default cpu)" },
     { "cuda_sms", OPT_INT, AT(cuda_sms), .value = "N", .least = 1, .most = 1024, .commands = ALL,
       .marks = NUMBERS,
-      .help = "multiprocessors of the GPU whose numbers --rand_device cuda draws (default 132)" },
+      .help =
+          "number of multiprocessors (SMs) of the GPU that --rand_device cuda imitates (default "
+          "132, H100 and H200)" },
     { "noise", OPT_STRING, AT(noise_file), .value = "FILE.h5", .commands = ONE, .marks = NUMBERS,
-      .help = "take the first latent, /noise, from a run file" },
+      .help = "read the first noise from a run file (its data set /noise)" },
     { "text", OPT_STRING, AT(text_file), .value = "FILE.h5", .commands = ONE, .marks = NUMBERS,
-      .help = "take the embeddings, /text, from a run file; needs no text encoder" },
+      .help =
+          "read the text embeddings from a run file (/text/cond, /text/uncond); the text encoder "
+          "is not loaded" },
 
     { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
-      .marks = JOB, .help = "checkpoint: the official folder, a -Diffusers folder, or one file" },
+      .marks = JOB,
+      .help =
+          "checkpoint: an official folder, a -Diffusers folder, or the transformer's .safetensors "
+          "file" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
       .marks = NUMBERS | JOB,
-      .help = "bf16 rounds as the official program does (default bf16 on GPUs, else fp32)" },
+      .help = "data type of the computation; bf16 rounds where the official program does (default: "
+              "bf16 on GPUs, else fp32)" },
     { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = "fp32|bf16", .commands = ALL,
       .marks = NUMBERS | JOB,
       .help =
-          "of the VAE alone (default fp32, as the official program has it; bf16 takes a third of "
-          "the time and half the memory on GPUs)" },
+          "data type of the VAE (default fp32, as in the official program; on GPUs bf16 takes a "
+          "third of the time and half the memory)" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB,
       .help =
-          "True frees the transformer while frames are decoded, and reads it again for the next "
-          "request; a batch keeps it by default" },
+          "True frees the transformer before decoding, and loads it again for the next request; "
+          "for batch, which keeps it by default (generate always frees it)" },
     { "convert_model_dtype", OPT_SWITCH, AT(convert_model_dtype), .commands = ALL,
-      .marks = NUMBERS | JOB, .help = "the official flag for --precision bf16" },
+      .marks = NUMBERS | JOB, .help = "official flag, the same as --precision bf16" },
     { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
-      .help = "encode texts on rank 0's cores, not on its GPU" },
+      .help = "run the text encoder on rank 0's CPU, not on its GPU" },
 
     { "cfg_size", OPT_INT, AT(cfg_size),
-      .group = "Ranks (cfg * ring * ulysses = ranks; those not "
-               "given are chosen)",
+      .group = "Ranks (cfg_size * ring_size * ulysses_size = number of ranks; sizes left out are "
+               "chosen)",
       .value = "N", .least = 1, .most = 2, .commands = ALL, .marks = JOB,
-      .help = "2 computes the two sides of guidance on different ranks" },
+      .help = "2 computes the two CFG branches on different ranks" },
     { "ring_size", OPT_INT, AT(ring_size), .value = "N", .least = 1, .commands = ALL, .marks = JOB,
-      .help = "pieces of the sequence whose keys and values go round" },
+      .help = "ring attention: number of slices of the sequence; keys and values pass from rank to "
+              "rank" },
     { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .commands = ALL,
-      .marks = JOB, .help = "pieces of the sequence that swap tokens for heads" },
+      .marks = JOB,
+      .help = "Ulysses attention: number of slices of the sequence; an all-to-all gives each rank "
+              "all tokens of some heads" },
     { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .commands = ALL, .marks = JOB,
-      .help = "spread the transformer's weights over the ranks (default: when they do not fit)" },
+      .help = "shard the transformer's weights over the ranks (default: only if they do not fit)" },
     { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
-      .help = "spread the text encoder's weights over the ranks, which all encode (default: rank 0 "
-              "encodes and streams them from the file)" },
+      .help = "shard the text encoder's weights over the ranks, which all encode (default: rank 0 "
+              "encodes, and streams the weights from the file)" },
     { "device", OPT_CHOICE, AT(device), .choices = "auto|cpu|cuda", .commands = ALL, .marks = JOB,
-      .help =
-          "where to compute: auto takes GPUs, one a rank, where there are some (default auto)" },
+      .help = "auto: GPUs, one per rank, if there are any, else the CPU (default auto)" },
     { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
-      .marks = JOB, .help = "per rank (default: the node's cores over its ranks)" },
+      .marks = JOB,
+      .help = "CPU threads per rank (default: the node's cores divided by its ranks)" },
     { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,
-      .help =
-          "of the CPU: cpu is fast, ref the plain specification, for comparison (default cpu)" },
+      .help = "CPU kernels: cpu is fast, ref is the slow reference for comparison (default cpu)" },
 
     { "tiled", OPT_SWITCH, AT(tiled), .group = "Decoding", .commands = ALL,
       .help = "decode in overlapping tiles: less memory, slightly different pixels" },
     { "tile_size", OPT_PAIR, AT(tile_size), .value = "ROWS,COLUMNS", .joint = ',', .commands = ALL,
-      .help = "of the latent, 1/8 of the pixels (default 30,52)" },
+      .help = "size of a tile in rows and columns of the latent, 8 pixels each (default 30,52)" },
     { "tile_stride", OPT_PAIR, AT(tile_stride), .value = "ROWS,COLUMNS", .joint = ',',
-      .commands = ALL, .help = "from tile to tile (default 15,26)" },
+      .commands = ALL, .help = "distance from tile to tile, in the same unit (default 15,26)" },
 
     { "save_file", OPT_STRING, AT(save_file), .group = "Output", .value = "FILE", .commands = ONE,
       .help = ".mp4, or .png for one frame (default: a name made of task, size, "
               "ranks, prompt and time)" },
     { "fps", OPT_DOUBLE, AT(fps), .value = "X", .least = 0.1, .most = 1000, .commands = ALL,
-      .marks = VIDEO, .help = "frames a second (default 16)" },
+      .marks = VIDEO, .help = "frames per second (default 16)" },
     { "quality", OPT_DOUBLE, AT(quality), .value = "X", .least = 0, .most = 10, .commands = ALL,
-      .marks = VIDEO, .help = "of the H.264 stream, 0 to 10 (default 8)" },
+      .marks = VIDEO, .help = "quality of the H.264 video, 0 to 10 (default 8)" },
     { "contact_sheet", OPT_STRING, AT(contact_sheet), .value = "FILE.png", .commands = ONE,
-      .help = "up to 16 frames in one picture, beside the video" },
+      .help = "also write an image with up to 16 of the frames" },
     { "run_file", OPT_STRING, AT(run_file), .value = "FILE.h5", .commands = ONE,
-      .help = "keep the run's state here, to look inside and to go on from" },
+      .help = "keep the state of the run in this HDF5 file, to inspect it and to resume" },
     { "save_every", OPT_INT, AT(save_every), .value = "K", .least = 1, .commands = ALL,
-      .help = "write the run file after every K steps (default 5)" },
+      .help = "update the run file after every K steps (default 5)" },
     { "keep_frames", OPT_SWITCH, AT(keep_frames), .commands = ALL,
-      .help = "put the decoded frames into the run file too" },
-    { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE | CMD_PLAN,
-      .help = "go on from a run file, on any number of ranks; the request is the file's" },
+      .help = "also store the decoded frames in the run file" },
+    { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE,
+      .help =
+          "continue the run of a run file, on any number of ranks; the request is read from it" },
 
     // inputs that no task of this version takes: hidden
     INPUT(image, "the image to start from"),
     INPUT(first_frame, "the first frame"),
     INPUT(last_frame, "the last frame"),
-    INPUT(src_video, "the video to edit or to control with"),
-    INPUT(src_mask, "what of it to change"),
-    INPUT(src_ref_images, "images to refer to, joined by commas"),
-    INPUT(audio, "the sound to move to"),
-    INPUT(pose_video, "the poses to follow"),
-    INPUT(num_clip, "how many clips to make one after the other"),
+    INPUT(src_video, "the video to edit, or that controls the result"),
+    INPUT(src_mask, "mask of the regions to edit"),
+    INPUT(src_ref_images, "reference images, separated by commas"),
+    INPUT(audio, "the audio that drives the motion"),
+    INPUT(pose_video, "the video whose poses are followed"),
+    INPUT(num_clip, "number of clips, each of which continues the one before"),
     { "use_prompt_extend", OPT_SWITCH, AT(use_prompt_extend), .commands = ONE, .hidden = true,
       .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
-    INPUT(prompt_extend_method, "how to rewrite it"),
-    INPUT(prompt_extend_model, "with which model"),
-    INPUT(prompt_extend_target_lang, "in which language"),
+    INPUT(prompt_extend_method, "method of --use_prompt_extend"),
+    INPUT(prompt_extend_model, "model of --use_prompt_extend"),
+    INPUT(prompt_extend_target_lang, "language of the rewritten prompt"),
 };
 
 _Static_assert(COUNT(rows) <= OPTIONS_MAX, "request.given has an entry for each row");

@@ -28,35 +28,36 @@ struct synth {
     }
 
 static const struct option rows[] = {
-    { "preset", OPT_STRING, AT(preset), .group = "What to write", .value = "NAME",
+    { "preset", OPT_STRING, AT(preset), .group = "Checkpoint", .value = "NAME",
       .help = "sizes of a released model (t2v-1.3B, t2v-14B, ...), or tiny" },
-    { "out", OPT_STRING, AT(out), .value = "DIR", .help = "the folder to make; must not be there" },
-    { "seed", OPT_I64, AT(seed), .value = "N", .help = "other weights for every seed (default 0)" },
+    { "out", OPT_STRING, AT(out), .value = "DIR", .help = "folder to create; it must not exist" },
+    { "seed", OPT_I64, AT(seed), .value = "N", .help = "seed of the random weights (default 0)" },
     { "parts", OPT_STRING, AT(parts), .value = "LIST",
-      .help = "some of dit,t5,vae (default: all; the tokenizer goes with t5)" },
+      .help = "parts to write, out of dit,t5,vae (default: all; t5 includes the tokenizer)" },
     { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16",
-      .help = "type of the transformer's tensors (default fp32)" },
+      .help = "data type of the transformer (default fp32)" },
     { "t5_dtype", OPT_CHOICE, AT(t5_dtype), .choices = "fp32|bf16|fp16",
-      .help = "of the text encoder's (default bf16)" },
+      .help = "data type of the text encoder (default bf16)" },
     { "vae_dtype", OPT_CHOICE, AT(vae_dtype), .choices = "fp32|bf16|fp16",
-      .help = "of the VAE's (default fp32)" },
+      .help = "data type of the VAE (default fp32)" },
     { "shard_gb", OPT_DOUBLE, AT(shard_gb), .value = "X", .least = 1e-6, .most = 1e6,
-      .help = "begin another file, and write an index, after so many GB (default: one file)" },
-    { "diffusers", OPT_SWITCH, AT(diffusers), .help = "write the -Diffusers layout" },
-    { "dim", OPT_INT, AT(dim), .group = "Sizes other than the preset's", .value = "N", .least = 1,
-      .help = "width of the transformer" },
-    SIZE(ffn_dim, "of its feed-forward layers"),
-    SIZE(heads, "of its attention; dim/heads must be even"),
-    SIZE(layers, "blocks"),
-    SIZE(freq_dim, "of the time embedding; even"),
-    SIZE(text_len, "rows of text it attends to"),
-    SIZE(text_dim, "width of the text encoder, and of what it hands over"),
-    SIZE(t5_vocab, "tokens"),
-    SIZE(t5_attn_dim, "width of its heads together"),
-    SIZE(t5_ffn_dim, "of its feed-forward layers"),
-    SIZE(t5_heads, "of its attention"),
-    SIZE(t5_layers, "blocks"),
-    SIZE(vae_base, "channels of the VAE's finest level"),
+      .help = "start a new .safetensors file after X GB, and write an index (default: one file)" },
+    { "diffusers", OPT_SWITCH, AT(diffusers),
+      .help = "write the -Diffusers layout (default: the official layout)" },
+    { "dim", OPT_INT, AT(dim), .group = "Sizes that replace those of the preset", .value = "N",
+      .least = 1, .help = "transformer: width" },
+    SIZE(ffn_dim, "transformer: width of the feed-forward layers"),
+    SIZE(heads, "transformer: attention heads; dim/heads must be even"),
+    SIZE(layers, "transformer: blocks"),
+    SIZE(freq_dim, "transformer: width of the time embedding; even"),
+    SIZE(text_len, "transformer: rows of text that it attends to"),
+    SIZE(text_dim, "text encoder: width, also of its output"),
+    SIZE(t5_vocab, "text encoder: vocabulary"),
+    SIZE(t5_attn_dim, "text encoder: width of all attention heads together"),
+    SIZE(t5_ffn_dim, "text encoder: width of the feed-forward layers"),
+    SIZE(t5_heads, "text encoder: attention heads"),
+    SIZE(t5_layers, "text encoder: blocks"),
+    SIZE(vae_base, "VAE: channels at full resolution"),
 };
 
 void help_synth(FILE *out)
@@ -64,13 +65,14 @@ void help_synth(FILE *out)
     struct synth fields = { 0 };
     const struct option_set set = { rows, COUNT(rows), &fields, NULL };
 
-    fputs("wanmpi synth: a checkpoint of random weights in the official layout, with a small "
-          "working\n"
-          "tokenizer. It runs like a real one and shows noise: for tests and for speed.\n\n"
-          "    wanmpi synth --preset tiny --out tiny-checkpoint\n"
-          "    wanmpi synth --preset tiny --dim 192 --heads 6 --layers 2 --out six-heads\n"
-          "    wanmpi synth --preset t2v-1.3B --dit_dtype bf16 --out random-1.3B\n",
-          out);
+    fputs(
+        "wanmpi synth: writes a checkpoint of random weights, with a small working tokenizer. It\n"
+        "loads and runs like a released checkpoint, but its videos are noise: for tests and for\n"
+        "timing.\n\n"
+        "    wanmpi synth --preset tiny --out tiny-checkpoint\n"
+        "    wanmpi synth --preset tiny --dim 192 --heads 6 --layers 2 --out six-heads\n"
+        "    wanmpi synth --preset t2v-1.3B --dit_dtype bf16 --out random-1.3B\n",
+        out);
     options_help(out, 0, &set, 1);
 }
 

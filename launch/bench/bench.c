@@ -32,8 +32,8 @@ static const struct part_row {
 #define AT(f) offsetof(struct bench_options, f)
 
 static const struct option rows[] = {
-    { "PARTS", OPT_STRING, AT(parts), .positional = true, .value = "PARTS",
-      .help = "parts to run, separated by commas (default gemm,attention,fused,dit)" },
+    { "PARTS", OPT_STRING, AT(parts), .positional = true, .group = "What to time", .value = "PARTS",
+      .help = "parts of the list above, separated by commas (default gemm,attention,fused,dit)" },
     { "model", OPT_STRING, AT(model), .group = "Model and size", .value = "NAME",
       .help = "14B, 1.3B, or another preset of synth (default 1.3B)" },
     { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .least = 16,
@@ -78,7 +78,7 @@ void help_bench(FILE *out)
         "in\n"
         "the same job. Weights are random; no checkpoint is needed.\n\n"
         "    wanmpi bench dit --model 14B --size 1280*720 --json dit.json --trace dit.trace.json\n"
-        "    mpirun -q -n 8 wanmpi bench dit,comm --model 14B --ulysses_size 8\n\n"
+        "    mpirun -n 8 wanmpi bench dit,comm --model 14B --ulysses_size 8\n\n"
         "Parts\n",
         out);
     for (size_t i = 0; i < COUNT(part_rows); i++)

@@ -2,8 +2,8 @@
  * in each layout, how they are recognised, what their tensors are, how its numbers are read from
  * them. Everything in checkpoint/ and synth/ works on rows and knows no part by name.
  *
- * To add a part: its files with a `const struct part part_NAME`, and a line in the table of
- * ../pipeline/parts.h. */
+ * To add a part: its files with a `const struct part part_NAME`, and a line in MODEL_PARTS of
+ * ../pipeline/model.h. */
 #ifndef MODEL_CHECKPOINT_PART_H
 #define MODEL_CHECKPOINT_PART_H
 
