@@ -148,8 +148,8 @@ static void test_refused(void)
     refuse("--task|t2v-13B", "did you mean t2v-1.3B?");
     refuse("--task|i2v-14B", "this version does not run it; it runs t2v-1.3B, t2v-14B or t2i-14B");
     refuse("--task|t2v-A14B", "this version does not run it");
-    refuse("--image|a.png", "--image: task t2v-14B does not take it, nor does another");
-    refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not take it");
+    refuse("--image|a.png", "--image: task t2v-14B does not use it; remove it (no task of this");
+    refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not use it");
     refuse("--prompt|Two|cats", "what to do with 'cats'; a text of several words needs quotes");
     refuse("-n|4", "flags start with two dashes");
     refuse("--ckpt_dir|X|--cuda_sms|78", "--cuda_sms is for --rand_device cuda");
