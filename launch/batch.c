@@ -183,8 +183,6 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
         if (st == ST_OK)
             st = run_go(&run, j, p);
         run_close(&run); // removes its unfinished files
-        if (p->in_step)
-            command_abort(j->world, st);
     }
     return st;
 }
@@ -229,6 +227,8 @@ status cmd_batch(struct world *w, int argc, char **argv)
     TRY_OUT(run_all(&b, &job, &p, plans));
     job_memory(&job, &p);
 out:
+    if (p.in_step)
+        command_abort(w, st);
     pipeline_close(&p);
     free(plans);
     close_entries(&b);

@@ -35,7 +35,7 @@ status run_condition(struct run *run, struct job *j, struct pipeline *p, const s
                      const char *path);
 
 /* Denoises, decodes, and writes the files. Collective. If it fails and p->in_step is true, the
- * ranks have not agreed on the status, and the caller ends the job (command_abort). */
+ * ranks have not agreed on the status: the command must end the job with command_abort. */
 status run_go(struct run *run, struct job *j, struct pipeline *p);
 
 void run_close(struct run *run); // removes unfinished files; accepts a half-open or zeroed run
