@@ -1,4 +1,4 @@
-/* wanmpi batch: many requests, one a line, with the models loaded once. */
+/* wanmpi batch: many requests, one per line of a file; the models are loaded once. */
 #include "launch/commands.h"
 #include "launch/run.h"
 #include "runtime/readfile.h"
@@ -8,18 +8,18 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FILE_MOST ((size_t)64 << 20)
+#define FILE_BYTES_MAX ((size_t)64 << 20)
 
 struct entry {
     struct request request;
     struct plan_input plan;
-    bool done; // its file is there already
+    bool done; // its result file exists, so it is skipped
 };
 
 struct batch {
     struct entry *entries;
     int count;
-    const char **prompts; // distinct, borrowed from the requests
+    const char **prompts; // each text once; borrowed from the requests
     int prompt_count;
 };
 
@@ -32,14 +32,15 @@ static int line_count(const char *text)
     return n + 1;
 }
 
-static bool blank(const char *line)
+static bool is_blank(const char *line)
 {
     while (isspace((unsigned char)*line))
         line++;
     return *line == '\0';
 }
 
-/* A line without save_file gets a name that a second start finds again: jobs-0003.mp4. */
+/* The default save_file of a line: line 3 of jobs.jsonl writes jobs-0003.mp4. It is the same when
+ * the batch is started again, so that finished requests are found. */
 static status name_entry(struct request *r, const char *file, int line)
 {
     const char *base = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;
@@ -50,12 +51,12 @@ static status name_entry(struct request *r, const char *file, int line)
     if (asprintf(&r->save_file, "%.*s-%04d.%s", (int)(dot ? dot - base : (long)strlen(base)), base,
                  line, r->frame_num == 1 ? "png" : "mp4") < 0) {
         r->save_file = NULL;
-        return fail(ST_MEMORY, "no host memory");
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     }
     return ST_OK;
 }
 
-/* The lines of the file as complete requests, the same on all ranks. Collective. */
+/* Reads the lines of the file as complete requests, the same on all ranks. Collective. */
 static status read_entries(struct batch *b, struct world *w, const struct request *job)
 {
     char *text = NULL;
@@ -63,13 +64,15 @@ static status read_entries(struct batch *b, struct world *w, const struct reques
     status st = ST_OK;
 
     if (w->rank == 0)
-        st = readfile_text(job->batch_file, FILE_MOST, &text);
+        st = readfile_text(job->batch_file, FILE_BYTES_MAX, &text);
     if (w->rank == 0 && st == ST_OK)
         lines = line_count(text);
     TRY_OUT(agree(w, st));
     world_broadcast(w, &lines, sizeof(lines), 0);
     b->entries = calloc((size_t)lines, sizeof(*b->entries));
-    TRY_OUT(agree(w, b->entries ? ST_OK : fail(ST_MEMORY, "no host memory for %d lines", lines)));
+    TRY_OUT(agree(w, b->entries ? ST_OK
+                                : fail(ST_MEMORY, "cannot allocate host memory for %d lines of %s",
+                                       lines, job->batch_file)));
     for (int i = 0, at = 0; i < lines; i++) {
         struct entry *e = &b->entries[b->count];
         char *line = text + at, where[512];
@@ -78,7 +81,7 @@ static status read_entries(struct batch *b, struct world *w, const struct reques
         if (w->rank == 0) {
             line[strcspn(line, "\n")] = '\0';
             at += (int)strlen(line) + 1;
-            skip = blank(line);
+            skip = is_blank(line);
         }
         world_broadcast(w, &skip, sizeof(skip), 0);
         if (skip)
@@ -97,7 +100,7 @@ static status read_entries(struct batch *b, struct world *w, const struct reques
         world_broadcast(w, &e->done, sizeof(e->done), 0);
     }
     if (b->count == 0)
-        st = fail(ST_USAGE, "%s has no requests: write one JSON object a line", job->batch_file);
+        st = fail(ST_USAGE, "%s has no requests: write one JSON object per line", job->batch_file);
 out:
     free(text);
     return st;
@@ -113,12 +116,12 @@ static void add_prompt(struct batch *b, const char *prompt)
         b->prompts[b->prompt_count++] = prompt;
 }
 
-/* Distinct texts of the requests still to do. Local. */
+/* Collects the prompts of the requests that are not done, each text once. Local. */
 static status collect_prompts(struct batch *b)
 {
     b->prompts = calloc((size_t)b->count, 2 * sizeof(*b->prompts));
     if (b->prompts == NULL)
-        return fail(ST_MEMORY, "no host memory for %d prompts", 2 * b->count);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d prompts", 2 * b->count);
     for (int i = 0; i < b->count; i++) {
         struct entry *e = &b->entries[i];
 
@@ -130,7 +133,8 @@ static status collect_prompts(struct batch *b)
     return ST_OK;
 }
 
-/* Plans of the requests to do, in a row for job_fit and pipeline_open. */
+/* The plans of the requests that are not done, as one array for job_fit and pipeline_open; the
+ * caller frees *plans. Local. */
 static status plan_all(struct batch *b, struct job *j, struct plan_input **plans, int *count)
 {
     status st = ST_OK;
@@ -138,7 +142,7 @@ static status plan_all(struct batch *b, struct job *j, struct plan_input **plans
     *count = 0;
     *plans = calloc(b->count > 0 ? (size_t)b->count : 1, sizeof(**plans));
     if (*plans == NULL)
-        return fail(ST_MEMORY, "no host memory for %d plans", b->count);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d plans", b->count);
     for (int i = 0; i < b->count && st == ST_OK; i++) {
         if (b->entries[i].done)
             continue;
@@ -156,7 +160,7 @@ static void close_entries(struct batch *b)
     free(b->entries);
 }
 
-/* The requests that are not done, one after the other. */
+/* Runs the requests that are not done, one after the other. Collective. */
 static status run_all(struct batch *b, struct job *j, struct pipeline *p,
                       const struct plan_input *plans)
 {
@@ -168,7 +172,7 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
         struct run run = { 0 };
 
         if (e->done) {
-            progress_print(&j->progress, "request %d of %d: %s is there, skipped", i + 1, b->count,
+            progress_print(&j->progress, "request %d of %d: %s exists, skipped", i + 1, b->count,
                            e->request.save_file);
             continue;
         }
@@ -178,9 +182,7 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
             st = run_condition(&run, j, p, NULL, NULL);
         if (st == ST_OK)
             st = run_go(&run, j, p);
-        run_close(&run); // takes its unfinished files away
-        if (p->in_step)
-            command_abort(j->world, st);
+        run_close(&run); // removes its unfinished files
     }
     return st;
 }
@@ -209,7 +211,7 @@ status cmd_batch(struct world *w, int argc, char **argv)
         st = plan_all(&b, &job, &plans, &todo);
     TRY_OUT(agree(w, st));
     if (todo == 0) {
-        progress_print(&job.progress, "all %d requests are done", b.count);
+        progress_print(&job.progress, "all %d requests are done already", b.count);
         goto out;
     }
     TRY_OUT(job_fit(&job, &r, plans, todo));
@@ -225,6 +227,8 @@ status cmd_batch(struct world *w, int argc, char **argv)
     TRY_OUT(run_all(&b, &job, &p, plans));
     job_memory(&job, &p);
 out:
+    if (p.in_step)
+        command_abort(w, st);
     pipeline_close(&p);
     free(plans);
     close_entries(&b);

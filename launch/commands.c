@@ -7,7 +7,7 @@ void command_complain(const char *line)
 {
     fflush(stdout);
     if (isatty(STDERR_FILENO))
-        fputs("\r\033[K", stderr); // over a line of progress
+        fputs("\r\033[K", stderr); // erases a progress line
     fprintf(stderr, "wanmpi: %s\n", line);
     fflush(stderr);
 }

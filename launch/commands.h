@@ -1,8 +1,9 @@
-/* commands.h - the commands of the program, one function and one row of main's table each.
+/* commands.h - the commands of the program: each is one function and one row of the table in
+ * main.c.
  *
- * `argv[0 .. argc)` are the words behind the command; --help has been dealt with. All ranks call
- * it; what a command prints, rank 0 prints. A failing command returns the same status on all ranks
- * (agree) unless it ended the job itself with command_abort. */
+ * argv[0 .. argc) are the words after the command's name; --help has been handled before. All ranks
+ * call the function (collective), and only rank 0 prints. A command that fails returns the same
+ * status on all ranks (agree), or ends the job with command_abort. */
 #ifndef LAUNCH_COMMANDS_H
 #define LAUNCH_COMMANDS_H
 
@@ -16,8 +17,8 @@ status cmd_inspect(struct world *w, int argc, char **argv);
 status cmd_synth(struct world *w, int argc, char **argv);
 status cmd_bench(struct world *w, int argc, char **argv);
 
-/* What --help writes about the options of a command. */
-void help_tasks(FILE *out); // a table of their defaults
+/* Write the --help text of a command. */
+void help_tasks(FILE *out); // a table of the tasks' defaults
 void help_generate(FILE *out);
 void help_batch(FILE *out);
 void help_plan(FILE *out);
@@ -25,11 +26,12 @@ void help_inspect(FILE *out);
 void help_synth(FILE *out);
 void help_bench(FILE *out);
 
-/* Prints this rank's line and ends all ranks; for a fault inside a step, where the others cannot
- * agree. A peer's failure (ST_PEER) waits two seconds, so that the cause speaks first. */
+/* Prints this rank's error line and ends all ranks. For an error inside a step, where the ranks
+ * cannot agree. With ST_PEER it waits two seconds first, so that the rank that caused the failure
+ * prints its line first. */
 void command_abort(struct world *w, status st) __attribute__((noreturn));
 
-/* One line to stderr, "wanmpi: ...". */
+/* Prints "wanmpi: LINE" to stderr. */
 void command_complain(const char *line);
 
 #endif

@@ -1,8 +1,8 @@
-/* What a failed assert does in this program, in C and in C++, in our code and in a library's: one
- * line and the end of the whole job, instead of SIGABRT, for which MPI prints a stack of its own
- * and the system writes a core file.
+/* Replaces the C library's handler of failed asserts, in C and C++, in our code and in libraries:
+ * it prints one line and ends the whole job. The default handler raises SIGABRT, for which MPI
+ * prints a stack trace and the system may write a core file.
  *
- * It is part of the program and not of a library: test programs keep the C library's way. */
+ * Linked into the program only, not into a library: test programs keep the default handler. */
 #include "parallel/world.h"
 
 #include <assert.h>
@@ -11,19 +11,21 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EXIT_FAULT 70  // EX_SOFTWARE of sysexits.h; a status is smaller
-#define ABORT_LIMIT 10 // seconds that ending the job may take
+#define EXIT_FAULT 70    // EX_SOFTWARE of sysexits.h; every `status` is smaller
+#define ABORT_LIMIT_S 10 // after this time the process is killed by SIGALRM
 
-/* The file as seen from the root of the sources: __FILE__ is what the compiler was given. */
+/* The path of a source file relative to the root of the sources. __FILE__ is the path that the
+ * compiler was given, and has a prefix that depends on the build folder. */
 static const char *from_root(const char *file)
 {
-    static const char here[] = __FILE__, own[] = "launch/fault.c";
-    const size_t prefix = sizeof(here) - sizeof(own);
+    static const char here[] = __FILE__, relative[] = "launch/fault.c";
+    const size_t prefix = sizeof(here) - sizeof(relative);
 
     return strncmp(file, here, prefix) == 0 ? file + prefix : file;
 }
 
-/* glibc's assert calls this. Any thread: the first one ends the job, others wait for it. */
+/* Called by glibc's assert, on any thread. The first thread ends the job; others wait until the
+ * process ends. */
 void __assert_fail(const char *condition, const char *file, unsigned line, const char *function)
 {
     static atomic_flag ending = ATOMIC_FLAG_INIT;
@@ -33,7 +35,7 @@ void __assert_fail(const char *condition, const char *file, unsigned line, const
     (void)function;
     while (atomic_flag_test_and_set(&ending))
         pause();
-    alarm(ABORT_LIMIT); // MPI may be in the middle of a call, or another thread hold a lock
+    alarm(ABORT_LIMIT_S); // MPI may be inside a call, or another thread may hold a lock
     fflush(stdout);
     length = snprintf(text, sizeof(text), "%swanmpi: internal fault: %s:%u: %s; please report it\n",
                       isatty(STDERR_FILENO) ? "\r\033[K" : "", from_root(file), line, condition);
@@ -41,7 +43,7 @@ void __assert_fail(const char *condition, const char *file, unsigned line, const
         length = sizeof(text) - 1;
         text[length - 1] = '\n';
     }
-    if (write(STDERR_FILENO, text, (size_t)length) < 0) // in one call: other ranks print too
+    if (write(STDERR_FILENO, text, (size_t)length) < 0) // one call: other ranks may print too
         _exit(EXIT_FAULT);
     world_abort_anywhere(EXIT_FAULT);
 }

@@ -5,14 +5,18 @@
 
 #include <stdlib.h>
 
-/* Rank 0: flags to a complete request; for --resume also the run file it goes on from. */
+/* Rank 0 only. Parses the flags into a complete request. With --resume it also reads the run file,
+ * into *from. */
 static status read_request(struct request *r, struct runfile *from, int argc, char **argv)
 {
     TRY(request_parse(r, CMD_GENERATE, NULL, 0, argc, argv));
     if (r->resume != NULL) {
         TRY(runfile_read(r->resume, from));
         if (runfile_text(from, "request") == NULL)
-            return fail(ST_FORMAT, "%s: no request in it; it cannot be resumed", r->resume);
+            return fail(ST_FORMAT,
+                        "%s: has no text 'request', so it cannot be resumed; use a file that "
+                        "--run_file wrote",
+                        r->resume);
         TRY(request_resume(r, runfile_text(from, "request"), r->resume));
         return request_choose_task(r);
     }
@@ -20,7 +24,8 @@ static status read_request(struct request *r, struct runfile *from, int argc, ch
     return request_complete(r, CMD_GENERATE);
 }
 
-/* The conditioning, from the inputs or from the run file of --resume or --text. */
+/* Makes the conditioning from the inputs, or reads it from the run file of --resume or --text.
+ * `resumed`: the contents of the former, on rank 0. Collective. */
 static status condition(struct run *run, struct job *j, struct pipeline *p,
                         const struct runfile *resumed)
 {
@@ -46,7 +51,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     struct plan_input plan;
     struct pipeline p = { 0 };
     struct run run = { 0 };
-    double began;
+    double start_s;
     status st;
 
     request_init(&r);
@@ -61,16 +66,16 @@ status cmd_generate(struct world *w, int argc, char **argv)
     job_announce(&job, &r, &plan);
     TRY_OUT(run_open(&run, &job, &r, &plan, r.resume != NULL ? &from : NULL));
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, &plan, 1));
-    began = clock_seconds();
+    start_s = clock_seconds();
     progress_stage(&job.progress, "text and weights", 0, 0, "");
     TRY_OUT(condition(&run, &job, &p, &from));
     TRY_OUT(pipeline_load(&p));
     progress_end(&job.progress);
-    run.text_s = clock_seconds() - began;
+    run.text_s = clock_seconds() - start_s;
     TRY_OUT(run_go(&run, &job, &p));
     job_memory(&job, &p);
 out:
-    run_close(&run); // takes its unfinished files away
+    run_close(&run); // removes its unfinished files
     if (p.in_step)
         command_abort(w, st);
     pipeline_close(&p);

@@ -1,4 +1,4 @@
-/* wanmpi inspect: what a checkpoint holds. */
+/* wanmpi inspect: prints the contents of a checkpoint. */
 #include "launch/commands.h"
 #include "model/pipeline/pipeline.h"
 #include "model/pipeline/task.h"
@@ -34,7 +34,7 @@ void help_inspect(FILE *out)
     options_help(out, 0, &set, 1);
 }
 
-/* Whether the parts fit each other, and what the checkpoint is for. */
+/* Prints whether the parts fit each other, and which task the checkpoint is for. */
 static void print_model(struct checkpoint *c)
 {
     const struct model m = model_of_checkpoint(c);
@@ -62,7 +62,7 @@ static status inspect(int argc, char **argv)
 
     TRY_OUT(options_parse("inspect", 0, &set, 1, argc, argv));
     if (fields.path == NULL) {
-        st = fail(ST_USAGE, "inspect needs the path of a checkpoint");
+        st = fail(ST_USAGE, "inspect needs the path of a checkpoint: wanmpi inspect DIR");
         goto out;
     }
     TRY_OUT(checkpoint_open(&c, fields.path, model_parts));

@@ -8,20 +8,21 @@
 #define MB 1e6
 #define GB 1e9
 
-/* Bytes of this process that are in memory now. */
+/* Resident memory of this process now, in bytes; 0 if unknown. */
 static size_t resident_now(void)
 {
-    long long pages = 0, whole = 0;
+    long long pages = 0, virtual_pages = 0;
     FILE *f = fopen("/proc/self/statm", "r");
 
     if (f == NULL)
         return 0;
-    if (fscanf(f, "%lld %lld", &whole, &pages) != 2)
+    if (fscanf(f, "%lld %lld", &virtual_pages, &pages) != 2)
         pages = 0;
     fclose(f);
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Maximum resident memory of this process so far, in bytes; 0 if unknown. */
 static size_t resident_peak(void)
 {
     struct rusage use;
@@ -39,7 +40,7 @@ void job_table(struct table *t, const struct request *r)
         table_cpu(t);
 }
 
-/* Whether prompts go through the text encoder, or their embeddings come from a file. */
+/* Whether the text encoder computes the prompts' embeddings; else they are read from a run file. */
 static bool encodes_text(const struct request *r)
 {
     return r->text_file == NULL && r->resume == NULL;
@@ -58,8 +59,8 @@ static status open_parts(struct job *j, const struct request *r)
     return j->world->rank == 0 && encodes_text(r) ? pipeline_tokenizer(&j->tokenizer, c) : ST_OK;
 }
 
-/* This rank's GPU on its node, and where it sits: ranks of a node take them in turn. A scheduler
- * may show each rank its own one only. */
+/* Index and PCI address of the GPU that this rank uses: the GPUs of a node are assigned to its
+ * ranks round-robin. A scheduler may show each rank one GPU only; then the index is 0. */
 static status find_gpu(const struct job *j, int *index, char *bus, size_t size)
 {
     const int count = device_cuda_count();
@@ -152,7 +153,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }
 
-/* How umT5's matrices lie in memory: as narrow as their file has them. */
+/* Data type of umT5's matrices in memory: bf16 if their file has bf16, else the compute type. */
 static enum dtype t5_stored(struct checkpoint *c, enum dtype cdt)
 {
     const struct tensorfile *f = checkpoint_file(c, &part_t5);
@@ -171,14 +172,14 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
     return ST_OK;
 }
 
-/* Bytes on the device and on the host; a CPU has one memory for both. */
-struct room {
+/* Bytes on the device and on the host. On a CPU both are the same memory: device is 0. */
+struct memory {
     double device, host;
 };
 
-/* What the rank will take at most beyond what it has, for all requests in turn. */
-static status need(const struct job *j, const struct plan_input *plans, int count, int rank,
-                   struct room *bytes)
+/* The memory that the rank will still allocate, at most, to run the requests one after another. */
+static status needed_memory(const struct job *j, const struct plan_input *plans, int count,
+                            int rank, struct memory *bytes)
 {
     struct plan_rank all = { 0 }, one;
 
@@ -186,24 +187,26 @@ static status need(const struct job *j, const struct plan_input *plans, int coun
         TRY(plan_rank(&plans[i], rank, &one));
         plan_cover(&all, &one);
     }
-    // the workspace is there already
-    *bytes = (struct room){ (double)(all.device - all.workspace), (double)all.host };
+    // the workspace is allocated already
+    *bytes = (struct memory){ (double)(all.device - all.workspace), (double)all.host };
     if (j->dev.kind != DEVICE_CUDA)
-        *bytes = (struct room){ 0, bytes->device + bytes->host };
+        *bytes = (struct memory){ 0, bytes->device + bytes->host };
     return ST_OK;
 }
 
-static struct room room_of(const struct job *j)
+/* The memory that this rank may use. The CUDA context is allocated already, the libraries not. */
+static struct memory available_memory(const struct job *j)
 {
-    const size_t libraries = DEVICE_CUDA_BESIDE - DEVICE_CUDA_CONTEXT; // the context is there
+    const size_t libraries = DEVICE_CUDA_BESIDE - DEVICE_CUDA_CONTEXT;
 
-    return (struct room){ .device = (double)j->available - (double)libraries,
-                          .host = (double)placement_memory() / j->world->local_size };
+    return (struct memory){ .device = (double)j->available - (double)libraries,
+                            .host = (double)placement_memory() / j->world->local_size };
 }
 
-static bool fits(struct room need, struct room has)
+static bool fits(struct memory needed, struct memory available)
 {
-    return need.host <= has.host && (need.device == 0 || need.device <= has.device);
+    return needed.host <= available.host &&
+           (needed.device == 0 || needed.device <= available.device);
 }
 
 static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
@@ -215,39 +218,43 @@ static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count)
 {
     struct world *w = j->world;
-    const struct room has = room_of(j);
-    struct room bytes = { 0 }, sharded;
+    const struct memory available = available_memory(j);
+    struct memory needed = { 0 }, sharded;
     int fsdp = plans[0].fsdp;
     status st = ST_OK;
 
     if (w->rank == 0 && r->dit_fsdp < 0 && w->size > 1) {
-        st = need(j, plans, count, 0, &bytes);
-        fsdp = !fits(bytes, has);
+        st = needed_memory(j, plans, count, 0, &needed);
+        fsdp = !fits(needed, available);
     }
     TRY(agree(w, st));
     world_broadcast(w, &fsdp, sizeof(fsdp), 0);
     set_fsdp(plans, count, fsdp);
-    st = need(j, plans, count, w->rank, &bytes);
-    if (st == ST_OK && !fits(bytes, has)) {
-        const char *hint = "take a smaller --size, fewer frames or a machine with more memory";
+    st = needed_memory(j, plans, count, w->rank, &needed);
+    if (st == ST_OK && !fits(needed, available)) {
+        const char *hint = "use a smaller --size, a smaller --frame_num, or a machine with more "
+                           "memory";
 
         if (!fsdp && w->size > 1) {
             set_fsdp(plans, count, true);
-            if (need(j, plans, count, w->rank, &sharded) == ST_OK && fits(sharded, has))
-                hint = "--dit_fsdp would fit";
+            if (needed_memory(j, plans, count, w->rank, &sharded) == ST_OK &&
+                fits(sharded, available))
+                hint = "with --dit_fsdp it would fit";
         }
-        if (bytes.host > has.host)
+        if (needed.host > available.host)
             st = fail(ST_MEMORY,
-                      "rank %d would take %.2f GB and has %.2f GB (%d ranks share this node): %s",
-                      w->rank, bytes.host / GB, has.host / GB, w->local_size, hint);
+                      "rank %d needs %.2f GB of host memory, %.2f GB are available to it (%d ranks "
+                      "on this node): %s",
+                      w->rank, needed.host / GB, available.host / GB, w->local_size, hint);
         else
-            st = fail(ST_MEMORY, "rank %d would take %.2f GB of GPU %d and has %.2f GB: %s",
-                      w->rank, bytes.device / GB, j->dev.index, has.device / GB, hint);
+            st = fail(ST_MEMORY,
+                      "rank %d needs %.2f GB of GPU memory, %.2f GB are available on GPU %d: %s",
+                      w->rank, needed.device / GB, available.device / GB, j->dev.index, hint);
     }
     return agree(w, st);
 }
 
-/* "text 120, step 900, decode 300": what each stage takes of the device. */
+/* "text 120, step 900, decode 300": device memory of each stage in MB. */
 static void stages_text(char *out, size_t size, const struct plan_rank *p)
 {
     size_t used = 0;
@@ -266,16 +273,16 @@ static void stages_text(char *out, size_t size, const struct plan_rank *p)
 static void announce_memory(struct job *j, const struct plan_rank *all)
 {
     const bool gpu = j->dev.kind == DEVICE_CUDA;
-    char beside[64] = "", stages[160];
+    char gpu_text[64] = "", stages[160];
 
     stages_text(stages, sizeof(stages), all);
     if (gpu)
-        snprintf(beside, sizeof(beside), " of its GPU (%.1f GB free) and %.0f of the host",
+        snprintf(gpu_text, sizeof(gpu_text), " of its GPU (%.1f GB free) and %.0f of the host",
                  (double)j->available / GB, (double)(j->resident + all->host) / MB);
     progress_print(
         &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
-        (double)(gpu ? all->device + all->beside : j->resident + all->device + all->host) / MB,
-        beside, stages, (double)placement_memory() / GB);
+        (double)(gpu ? all->device + all->cuda : j->resident + all->device + all->host) / MB,
+        gpu_text, stages, (double)placement_memory() / GB);
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
@@ -306,39 +313,42 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     announce_memory(j, &all);
 }
 
-/* Most that was in use on this rank's GPU, by whoever, and what of it is not ours to allocate: the
- * driver, the libraries, and others who share it. */
-static void gpu_use(const struct job *j, size_t *peak, size_t *beside)
+/* Bytes on this rank's GPU. peak: the maximum in use, by all processes. other_bytes: in use now,
+ * but not allocated with device_alloc: the driver, the CUDA libraries, and other processes. */
+static void gpu_use(const struct job *j, size_t *peak, size_t *other_bytes)
 {
     size_t total, available;
 
-    *peak = *beside = 0;
+    *peak = *other_bytes = 0;
     if (j->dev.kind != DEVICE_CUDA || device_cuda_memory(j->dev.index, &total, &available) != ST_OK)
         return;
     *peak = total - available > j->dev.used_peak ? total - available : j->dev.used_peak;
-    *beside = total - available - j->dev.held;
+    *other_bytes = total - available - j->dev.held;
 }
 
 void job_memory(struct job *j, const struct pipeline *p)
 {
     const bool gpu = j->dev.kind == DEVICE_CUDA;
-    const size_t own = j->resident + p->sizes.host;
-    size_t peak, beside, read = 0;
-    gpu_use(j, &peak, &beside);
+    const size_t host = j->resident + p->sizes.host;
+    size_t peak, other_bytes, read = 0;
+
+    gpu_use(j, &peak, &other_bytes);
     for (int i = 0; i < j->checkpoint.count; i++)
         read += j->checkpoint.parts[i].file.bytes_read;
     const size_t mine[6] = {
         resident_peak(),
-        gpu ? own : own + p->sizes.device - p->sizes.workspace,
+        gpu ? host : host + p->sizes.device - p->sizes.workspace,
         read,
         peak,
-        p->sizes.device + p->sizes.beside,
-        beside,
+        p->sizes.device + p->sizes.cuda,
+        other_bytes,
     };
     size_t(*all)[6] = calloc((size_t)j->world->size, sizeof(*all));
 
-    if (agree(j->world, all != NULL ? ST_OK : fail(ST_MEMORY, "no host memory")) != ST_OK)
-        goto out; // only a remark is lost
+    if (agree(j->world, all != NULL ? ST_OK
+                                    : fail(ST_MEMORY, "cannot allocate host memory for %d ranks",
+                                           j->world->size)) != ST_OK)
+        goto out; // only these lines are not printed: not an error of the run
     world_gather(j->world, mine, sizeof(mine), all);
     for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
         progress_print(&j->progress,

@@ -1,5 +1,5 @@
-/* job.h - what the commands that generate share: this rank's cores and device, the checkpoint, the
- * plans of the requests, and whether they fit. */
+/* job.h - what `generate`, `batch` and `plan` share: the cores and the device of this rank, the
+ * checkpoint, the plans of the requests, and the check that they fit into memory. */
 #ifndef LAUNCH_JOB_H
 #define LAUNCH_JOB_H
 
@@ -18,34 +18,40 @@ struct job {
     struct model model;          // of the checkpoint
     struct tokenizer *tokenizer; // rank 0, when texts are encoded
     struct progress progress;
-    size_t resident;  // bytes this process holds before any model
-    size_t available; // on a GPU: bytes that were free when it was opened
+    size_t resident;  // resident host memory of this process before any model is loaded, in bytes
+    size_t available; // on a GPU: bytes that were free after it was opened
 };
 
-/* Collective. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
+/* Binds this rank to its cores, opens its device, and opens and checks the parts of the checkpoint
+ * that the request needs. `w` is borrowed until job_close. Collective; the ranks agree on the
+ * status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */
 status job_open(struct job *j, struct world *w, const struct request *r);
 void job_close(struct job *j); // accepts a half-open or zeroed job
 
-/* The ops of the device that is asked for; on a CPU those that --ops names. */
+/* The op table for the request's device; on a CPU the one that --ops names. Local. */
 void job_table(struct table *t, const struct request *r);
 
-/* The request in the terms of plan.h, on `ranks` ranks; the mesh is chosen as far as the request
- * leaves it open, fsdp stays false unless asked for. `prompts`: how many the text stage encodes. */
+/* Converts a complete request to the input of plan_rank, for `ranks` ranks. Chooses the sizes of
+ * the mesh that the request does not set; fsdp is false unless the request sets it. `prompts`: the
+ * number of texts that are encoded; 0: the embeddings are read from a file. `model` and `table` are
+ * borrowed by *plan. Local. ST_USAGE. */
 status job_plan_input(struct plan_input *plan, const struct request *r, const struct model *model,
                       const struct table *table, int ranks, int ranks_per_node, int prompts);
 
-/* The same for this job's checkpoint and ranks. */
+/* The same for the checkpoint, the ranks and the device of this job. Local; agree() afterwards. */
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);
 
-/* Chooses fsdp where the request left it open and replication does not fit, the same for all plans;
- * then holds every rank's need against its node. Collective. ST_MEMORY says what would fit. */
+/* If the request does not set fsdp: chooses it, the same for all plans, on when replicated weights
+ * do not fit. Then compares the memory that each rank needs with what is available to it.
+ * Collective; the ranks agree on the status. ST_MEMORY, with what would fit. */
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count);
 
-/* Says on rank 0 what is about to happen: model, latent, mesh, memory. */
+/* Rank 0 prints the model, the latent, the mesh and the planned memory. Local; other ranks do
+ * nothing. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
 
-/* Says on rank 0 how much each rank took at most, beside the plan, and how much it read.
- * Collective. */
+/* Rank 0 prints the peak memory of each rank, the planned memory, and the bytes that the rank read
+ * from the checkpoint. Collective. */
 void job_memory(struct job *j, const struct pipeline *p);
 
 #endif

@@ -11,14 +11,15 @@
 #include <string.h>
 
 #define NAME_MAX_LEN 64
-#define EXACT_MAX 9007199254740992.0 // 2^53: whole numbers up to here survive JSON's doubles
+#define EXACT_MAX 9007199254740992.0 // 2^53: a double represents whole numbers up to here
 
 static void *field(const struct option_set *set, const struct option *row)
 {
     return (char *)set->fields + row->offset;
 }
 
-static bool taken(const struct option *row, unsigned mask)
+/* Whether the commands of `mask` use the row. */
+static bool is_used(const struct option *row, unsigned mask)
 {
     return mask == 0 || row->commands == 0 || (row->commands & mask) != 0;
 }
@@ -28,7 +29,7 @@ static bool is_string(const struct option *row)
     return row->type == OPT_STRING || row->type == OPT_TEXT;
 }
 
-static bool valued(const struct option *row)
+static bool has_value(const struct option *row)
 {
     return row->type != OPT_SWITCH;
 }
@@ -49,7 +50,7 @@ static const char *nearest_row(const char *name, unsigned mask, const struct opt
     for (int s = 0; s < count; s++) {
         for (int i = 0; i < sets[s].count && n < (int)COUNT(known); i++) {
             const struct option *row = &sets[s].rows[i];
-            if (taken(row, mask) && !row->positional && !row->hidden)
+            if (is_used(row, mask) && !row->positional && !row->hidden)
                 known[n++] = row->name;
         }
     }
@@ -67,7 +68,7 @@ static const struct option *find_row(const struct option_set *set, const char *n
     return NULL;
 }
 
-/* "unipc, dpm++ or euler" of "unipc|dpm++|euler". */
+/* Writes "unipc, dpm++ or euler" for "unipc|dpm++|euler". */
 static void choices_text(const char *choices, char *out, size_t size)
 {
     const char *last = strrchr(choices, '|');
@@ -103,7 +104,7 @@ static void choice_name(const char *choices, int index, char *out, size_t size)
     snprintf(out, size, "%.*s", (int)strcspn(choices, "|"), choices);
 }
 
-/* The words of the official str2bool. */
+/* 1 or 0 for the words that the official str2bool accepts, else -1. */
 static int bool_of(const char *word)
 {
     static const char *const yes[] = { "yes", "true", "t", "y", "1" };
@@ -144,7 +145,8 @@ static status set_string(char **to, const char *from)
     char *copy = strdup(from);
 
     if (copy == NULL)
-        return fail(ST_MEMORY, "no memory for %zu bytes of text", strlen(from) + 1);
+        return fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for a text",
+                    strlen(from) + 1);
     free(*to);
     *to = copy;
     return ST_OK;
@@ -196,14 +198,14 @@ static status set_word(const struct option_set *set, const struct option *row, c
     case OPT_SWITCH:
     case OPT_BOOL:
         if (bool_of(word) < 0)
-            return fail(ST_USAGE, "%s %s: True or False was expected", what, word);
+            return fail(ST_USAGE, "%s %s: expected True or False", what, word);
         *(int *)to = bool_of(word);
         break;
     case OPT_INT:
     case OPT_I64:
         if (!whole_number(word, &whole) ||
             (row->type == OPT_INT && (whole > INT32_MAX || whole < INT32_MIN)))
-            return fail(ST_USAGE, "%s %s: a whole number was expected", what, word);
+            return fail(ST_USAGE, "%s %s: expected a whole number", what, word);
         TRY(check_range(row, what, (double)whole));
         if (row->type == OPT_INT)
             *(int *)to = (int)whole;
@@ -213,14 +215,14 @@ static status set_word(const struct option_set *set, const struct option *row, c
     case OPT_DOUBLE: {
         const double value = strtod(word, &end);
         if (end == word || *end != 0 || !isfinite(value))
-            return fail(ST_USAGE, "%s %s: a number was expected", what, word);
+            return fail(ST_USAGE, "%s %s: expected a number", what, word);
         TRY(check_range(row, what, value));
         *(double *)to = value;
         break;
     }
     case OPT_STRING:
         if (word[0] == 0)
-            return fail(ST_USAGE, "%s is empty; %s was expected", what, row->value);
+            return fail(ST_USAGE, "%s is empty; expected %s", what, row->value);
         return set_string(to, word);
     case OPT_TEXT:
         return set_text(what, to, word);
@@ -243,11 +245,12 @@ static status unknown(const char *command, const char *flag, const char *name, u
     const char *near = nearest_row(name, mask, sets, count);
 
     if (near != NULL)
-        return fail(ST_USAGE, "%s does not know %s; did you mean --%s?", command, flag, near);
-    return fail(ST_USAGE, "%s does not know %s; see wanmpi %s --help", command, flag, command);
+        return fail(ST_USAGE, "%s has no flag %s; did you mean --%s?", command, flag, near);
+    return fail(ST_USAGE, "%s has no flag %s; see wanmpi %s --help", command, flag, command);
 }
 
-/* Takes the flag at argv[*i], and moves *i to its last word. */
+/* Parses the flag at argv[*i], and its value if it has one; *i is then the index of the last word
+ * that was used. */
 static status parse_flag(const char *command, unsigned mask, const struct option_set *sets,
                          int count, int argc, char **argv, int *i)
 {
@@ -256,7 +259,7 @@ static status parse_flag(const char *command, unsigned mask, const struct option
     char name[NAME_MAX_LEN + 1] = "", flag[NAME_MAX_LEN + 3];
 
     if (length > NAME_MAX_LEN)
-        return fail(ST_USAGE, "%s does not know --%.20s...; see wanmpi %s --help", command, word,
+        return fail(ST_USAGE, "%s has no flag --%.20s...; see wanmpi %s --help", command, word,
                     command);
     snprintf(flag, sizeof(flag), "--%.*s", (int)length, word);
     for (size_t c = 0; c < length; c++)
@@ -266,7 +269,7 @@ static status parse_flag(const char *command, unsigned mask, const struct option
         const char *value = equals != NULL ? equals + 1 : NULL;
         if (row == NULL)
             continue;
-        if (!taken(row, mask))
+        if (!is_used(row, mask))
             return fail(ST_USAGE, "%s does not use %s; see wanmpi %s --help", command, flag,
                         command);
         mark_given(&sets[s], row);
@@ -285,22 +288,20 @@ static status parse_flag(const char *command, unsigned mask, const struct option
     return unknown(command, flag, name, mask, sets, count);
 }
 
-/* The next word that is no flag goes to the first positional row still empty. */
+/* Stores a word that is not a flag in the first positional row that has no value yet. */
 static status parse_word(const char *command, unsigned mask, const struct option_set *sets,
                          int count, const char *word)
 {
     for (int s = 0; s < count; s++) {
         for (int i = 0; i < sets[s].count; i++) {
             const struct option *row = &sets[s].rows[i];
-            if (row->positional && taken(row, mask) && *(char **)field(&sets[s], row) == NULL) {
+            if (row->positional && is_used(row, mask) && *(char **)field(&sets[s], row) == NULL) {
                 mark_given(&sets[s], row);
                 return set_word(&sets[s], row, row->value, word);
             }
         }
     }
-    return fail(ST_USAGE,
-                "%s does not know what to do with '%s'; a text of several words needs "
-                "quotes",
+    return fail(ST_USAGE, "%s: unexpected argument '%s'; put quotes around a text of several words",
                 command, word);
 }
 
@@ -311,7 +312,7 @@ status options_parse(const char *command, unsigned mask, const struct option_set
         if (strncmp(argv[i], "--", 2) == 0 && argv[i][2] != 0)
             TRY(parse_flag(command, mask, sets, count, argc, argv, &i));
         else if (argv[i][0] == '-' && argv[i][1] != 0)
-            return fail(ST_USAGE, "%s does not know %s; flags start with two dashes", command,
+            return fail(ST_USAGE, "%s has no flag %s; flags start with two dashes", command,
                         argv[i]);
         else
             TRY(parse_word(command, mask, sets, count, argv[i]));
@@ -330,8 +331,8 @@ void options_free(const struct option_set *set)
     }
 }
 
-/* Words of `text` from column `indent` on, broken before column 96; the first line goes on where
- * the cursor, at `column`, is. */
+/* Writes the words of `text` at column `indent`, with line breaks before column 96. `column` is the
+ * current column of the output; if it is not left of `indent`, the text starts on a new line. */
 static void write_wrapped(FILE *out, const char *text, int column, int indent)
 {
     if (column >= indent) {
@@ -364,29 +365,29 @@ void options_help(FILE *out, unsigned mask, const struct option_set *sets, int c
         const char *group = NULL, *written = NULL;
         for (int i = 0; i < sets[s].count; i++) {
             const struct option *row = &sets[s].rows[i];
-            char left[96], names[64] = "";
+            char flag[96], names[64] = "";
             group = row->group != NULL ? row->group : group;
-            if (!taken(row, mask) || row->hidden)
+            if (!is_used(row, mask) || row->hidden)
                 continue;
             if (group != NULL && group != written)
                 fprintf(out, "\n%s\n", group);
             written = group;
             if (row->choices != NULL)
                 snprintf(names, sizeof(names), "%s", row->choices);
-            else if (valued(row) && row->value != NULL)
+            else if (has_value(row) && row->value != NULL)
                 snprintf(names, sizeof(names), "%s", row->value);
             if (row->positional)
-                snprintf(left, sizeof(left), "  %s", row->value);
+                snprintf(flag, sizeof(flag), "  %s", row->value);
             else
-                snprintf(left, sizeof(left), "  --%s%s%s", row->name, names[0] ? " " : "", names);
-            fputs(left, out);
-            write_wrapped(out, row->help, (int)strlen(left), 30);
+                snprintf(flag, sizeof(flag), "  --%s%s%s", row->name, names[0] ? " " : "", names);
+            fputs(flag, out);
+            write_wrapped(out, row->help, (int)strlen(flag), 30);
         }
     }
 }
 
-/* Whether a field holds something; see options_to_json. */
-static bool holds(const struct option_set *set, const struct option *row)
+/* Whether a field has a value, by the rule of options_to_json. */
+static bool is_set(const struct option_set *set, const struct option *row)
 {
     const void *from = field(set, row);
 
@@ -451,7 +452,7 @@ status options_to_json(const struct option_set *set, char **text)
 
     for (int i = 0; object != NULL && i < set->count; i++) {
         const struct option *row = &set->rows[i];
-        if (!row->positional && holds(set, row) && !add_value(object, set, row)) {
+        if (!row->positional && is_set(set, row) && !add_value(object, set, row)) {
             cJSON_Delete(object);
             object = NULL;
         }
@@ -460,21 +461,21 @@ status options_to_json(const struct option_set *set, char **text)
         printed = cJSON_PrintUnformatted(object);
     cJSON_Delete(object);
     if (printed == NULL)
-        return fail(ST_MEMORY, "no memory for a request as JSON");
+        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
     *text = strdup(printed);
     cJSON_free(printed);
-    return *text != NULL ? ST_OK : fail(ST_MEMORY, "no memory for a request as JSON");
+    return *text != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for JSON");
 }
 
-/* A number that a whole-number row can take, and that JSON kept exactly. */
+/* Stores a JSON number. A whole number must be one that a double represents exactly. */
 static status set_number(const struct option_set *set, const struct option *row, const char *what,
                          double value)
 {
     char word[40];
 
     if (row->type != OPT_DOUBLE && (value != rint(value) || fabs(value) > EXACT_MAX))
-        return fail(ST_USAGE,
-                    "%s: a whole number up to 2^53 was expected; larger ones go in quotes", what);
+        return fail(ST_USAGE, "%s: expected a whole number up to 2^53; write larger ones in quotes",
+                    what);
     snprintf(word, sizeof(word), row->type == OPT_DOUBLE ? "%.17g" : "%.0f", value);
     return set_word(set, row, what, word);
 }
@@ -486,14 +487,14 @@ static status set_json(const struct option_set *set, const struct option *row, c
 
     if (row->type == OPT_SWITCH || row->type == OPT_BOOL) {
         if (!cJSON_IsBool(item))
-            return fail(ST_USAGE, "%s: true or false was expected", what);
+            return fail(ST_USAGE, "%s: expected true or false", what);
         *(int *)field(set, row) = cJSON_IsTrue(item);
         return ST_OK;
     }
     if (number && cJSON_IsNumber(item))
         return set_number(set, row, what, item->valuedouble);
     if (!cJSON_IsString(item) || (number && row->type != OPT_I64))
-        return fail(ST_USAGE, "%s: a %s was expected", what, number ? "number" : "string");
+        return fail(ST_USAGE, "%s: expected a %s", what, number ? "number" : "string");
     return set_word(set, row, what, item->valuestring);
 }
 
@@ -506,18 +507,18 @@ status options_from_json(const struct option_set *set, unsigned mask, const char
     char what[256];
 
     if (object == NULL) {
-        st = fail(ST_USAGE, "%s: no JSON at byte %lld", where,
+        st = fail(ST_USAGE, "%s: not valid JSON at byte %lld", where,
                   (long long)(end != NULL ? end - text : 0));
         goto out;
     }
     if (!cJSON_IsObject(object)) {
-        st = fail(ST_USAGE, "%s: a JSON object { ... } was expected", where);
+        st = fail(ST_USAGE, "%s: expected a JSON object { ... }", where);
         goto out;
     }
     for (const cJSON *item = object->child; item != NULL; item = item->next) {
         const struct option *row = find_row(set, item->string);
         snprintf(what, sizeof(what), "%s: %.60s", where, item->string);
-        if (row == NULL || !taken(row, mask)) {
+        if (row == NULL || !is_used(row, mask)) {
             const char *near = nearest_row(item->string, mask, set, 1);
             st = near == NULL ? fail(ST_USAGE, "%s: no such key", what)
                               : fail(ST_USAGE, "%s: no such key; did you mean %s?", what, near);
@@ -531,7 +532,7 @@ out:
     return st;
 }
 
-/* Bytes of a field that is no string. */
+/* Bytes of a field that is not a string. */
 static const size_t sizes[] = {
     [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),      [OPT_INT] = sizeof(int),
     [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double), [OPT_CHOICE] = sizeof(int),

@@ -15,11 +15,12 @@ static status set_to_text(hwloc_const_cpuset_t set, char *text, size_t size)
     return ST_OK;
 }
 
-/* Loads this machine's topology, or that of a description: XML or hwloc's synthetic form. */
+/* Loads the topology of this machine, or with `described` the one that it describes, in XML or in
+ * hwloc's synthetic form. */
 static status load(hwloc_topology_t *topology, const char *described)
 {
     if (hwloc_topology_init(topology) != 0)
-        return fail(ST_MEMORY, "cannot allocate memory for hwloc");
+        return fail(ST_MEMORY, "cannot allocate host memory for hwloc");
     hwloc_topology_set_io_types_filter(*topology, HWLOC_TYPE_FILTER_KEEP_IMPORTANT); // GPUs
     if (described != NULL && described[0] == '<'
             ? hwloc_topology_set_xmlbuffer(*topology, described, (int)strlen(described) + 1) != 0
@@ -53,7 +54,7 @@ static status affinity(pid_t pid, char *list, size_t size)
             break;
     }
     if (mask == NULL || most > 1 << 18 || set == NULL) {
-        st = fail(ST_DEVICE, "cannot find out which cores this rank may use");
+        st = fail(ST_DEVICE, "cannot read which cores this rank may use (sched_getaffinity)");
         goto out;
     }
     for (int i = 0; i < most; i++) {
@@ -129,7 +130,7 @@ status placement_detect(struct world *w, const char *gpu, struct placement_node 
         st = placement_near_gpu(node, gpu);
     memcpy(mine.allowed, node->allowed, sizeof(mine.allowed));
     if (all == NULL)
-        st = fail(ST_MEMORY, "cannot allocate memory for %d ranks", w->size);
+        st = fail(ST_MEMORY, "cannot allocate host memory for %d ranks", w->size);
     TRY_OUT(agree(w, st));
     world_gather(w, &mine, sizeof(mine), all);
     if (w->rank == 0)
@@ -189,13 +190,13 @@ status placement_choose(struct placement *p, const struct placement_node *node, 
     }
     cores = calloc((size_t)count, sizeof(hwloc_obj_t));
     if (cores == NULL) {
-        st = fail(ST_MEMORY, "cannot allocate memory for %d cores", count);
+        st = fail(ST_MEMORY, "cannot allocate host memory for %d cores", count);
         goto out;
     }
     usable_cores(topology, usable, cores);
     p->all_cores = count;
     p->cores = 1;
-    if (node->size > count) { // more ranks than cores: leave the choice to the kernel
+    if (node->size > count) { // more ranks than cores: the kernel schedules them
         hwloc_bitmap_copy(mine, usable);
     } else {
         const int first = (int)((int64_t)count * node->rank / node->size);

@@ -8,7 +8,7 @@
  * socket). We undo this default and allow all cores that mpirun itself may use. A binding that the
  * user requested (`mpirun --bind-to`, `srun --cpu-bind`, a control group) is kept.
  *
- * A rank with a GPU uses the cores close to that GPU, if hwloc knows them and the rank is allowed
+ * A rank with a GPU uses the cores close to that GPU, if hwloc reports them and the rank is allowed
  * some of them. Memory is allocated on the NUMA node of the threads that first write it. */
 #ifndef LAUNCH_PLACEMENT_H
 #define LAUNCH_PLACEMENT_H
@@ -34,18 +34,19 @@ struct placement {
 };
 
 /* Describes this machine. gpu: PCI address of this rank's GPU, "0000:3b:00.0", or NULL. Collective;
- * the ranks agree on the status. ST_DEVICE. */
+ * the ranks agree on the status. ST_DEVICE, ST_MEMORY. */
 status placement_detect(struct world *w, const char *gpu, struct placement_node *node);
 
 /* Restricts node->allowed to the PUs close to the PCI device `gpu`. Unchanged if none of them is
- * close to it, or hwloc does not know the device. */
+ * close to it, or hwloc does not report the device. ST_USAGE, ST_DEVICE, ST_MEMORY. Local. */
 status placement_near_gpu(struct placement_node *node, const char *gpu);
 
 /* Chooses this rank's PUs. threads: requested by the user; 0: OMP_NUM_THREADS, or else one per
- * core. ST_USAGE, ST_DEVICE. */
+ * core. Local. ST_USAGE, ST_DEVICE, ST_MEMORY. */
 status placement_choose(struct placement *p, const struct placement_node *node, int threads);
 
-/* Binds the calling thread, and thereby the threads that it creates later. */
+/* Binds the calling thread, and thereby the threads that it creates later. Local. ST_DEVICE,
+ * ST_MEMORY. */
 status placement_bind(const struct placement *p);
 
 /* Host memory available to all ranks of this node together, in bytes; respects the limit of the

@@ -1,4 +1,5 @@
-/* wanmpi plan: what a request takes, on this machine or on a described one, without weights. */
+/* wanmpi plan: the ranks, memory, FLOPs, messages and time that a request needs, on this machine or
+ * on a described one. Reads no weights. */
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "runtime/clock.h"
@@ -8,7 +9,7 @@
 
 #define GIB ((double)(1 << 30))
 
-/* A machine that is not here. All 0: this one. */
+/* Another machine, described by flags. All 0: this machine. */
 struct machine {
     int nodes, gpus, ranks;
     double memory_gb, tflops, link_gbs;
@@ -56,35 +57,36 @@ void help_plan(FILE *out)
     request_done(&r);
 }
 
-/* Numbers without a pattern in [-1, 1): a GPU is faster on zeros. */
-static status scramble(struct device *dev, struct tensor t, struct tensor room)
+/* Fills t with pseudo-random numbers in [-1, 1). Zeros would give wrong timings: a GPU multiplies
+ * them faster. f32: scratch on the device, of at least t's elements. */
+static status fill_random(struct device *dev, struct tensor t, struct tensor f32)
 {
     uint32_t state = 1;
-    float *host = malloc(tensor_bytes(room));
+    float *host = malloc(tensor_bytes(f32));
     status st;
 
     if (host == NULL)
-        return fail(ST_MEMORY, "no host memory for measuring");
-    for (int64_t i = 0; i < tensor_count(room); i++) {
+        return fail(ST_MEMORY, "cannot allocate host memory for a timing");
+    for (int64_t i = 0; i < tensor_count(f32); i++) {
         state = state * 1664525 + 1013904223;
         host[i] = (float)(int32_t)state / 2147483648.0f;
     }
-    TRY_OUT(device_upload(dev, room, host));
-    TRY_OUT(op_copy(dev, t, tensor_reshape(room, t.dim[0], t.dim[1])));
+    TRY_OUT(device_upload(dev, f32, host));
+    TRY_OUT(op_copy(dev, t, tensor_reshape(f32, t.dim[0], t.dim[1])));
     TRY_OUT(device_wait(dev));
 out:
     free(host);
     return st;
 }
 
-/* TFLOP/s of this rank's matrix product, over about a quarter of a second. */
+/* Measures the TFLOP/s of a matrix product on this rank's device, for about 0.25 s. */
 static status measure(struct device *dev, enum dtype dt, double *tflops)
 {
     const bool gpu = dev->kind == DEVICE_CUDA;
     const int64_t m = gpu ? 8192 : 512, n = gpu ? 8192 : 1536, k = gpu ? 4096 : 1536;
     struct arena a = { 0 };
-    struct tensor out, x, w, room, none = { 0 };
-    double from, s = 0;
+    struct tensor out, x, w, f32, none = { 0 };
+    double start_s, s = 0;
     int times = 0;
     status st;
 
@@ -92,16 +94,16 @@ static status measure(struct device *dev, enum dtype dt, double *tflops)
     TRY_OUT(arena_take(&a, &out, dt, m, n));
     TRY_OUT(arena_take(&a, &x, dt, m, k));
     TRY_OUT(arena_take(&a, &w, dt, n, k));
-    TRY_OUT(arena_take(&a, &room, DT_F32, n * k));
-    TRY_OUT(scramble(dev, w, room));
-    TRY_OUT(scramble(dev, x, tensor_slice(room, 0, 0, m * k)));
+    TRY_OUT(arena_take(&a, &f32, DT_F32, n * k));
+    TRY_OUT(fill_random(dev, w, f32));
+    TRY_OUT(fill_random(dev, x, tensor_slice(f32, 0, 0, m * k)));
     TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
     TRY_OUT(device_wait(dev));
-    from = clock_seconds();
+    start_s = clock_seconds();
     for (; s < 0.25; times++) {
         TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
         TRY_OUT(device_wait(dev));
-        s = clock_seconds() - from;
+        s = clock_seconds() - start_s;
     }
     *tflops = 2.0 * (double)(m * n * k) * times / s / 1e12;
 out:
@@ -109,6 +111,7 @@ out:
     return st;
 }
 
+/* Whether two ranks have the same memory, FLOPs and messages. */
 static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
 {
     if (a->device != b->device || a->host != b->host || a->count != b->count)
@@ -130,7 +133,7 @@ static void print_stages(const struct plan_rank *p)
     }
 }
 
-/* Ranks with the same numbers are printed once. */
+/* Prints the stages of each rank. Consecutive ranks with the same numbers are printed once. */
 static void print_ranks(const struct plan_rank *all, int ranks)
 {
     printf("stages     weights MB     run MB scratch MB       TFLOP    sent MB  messages\n");
@@ -151,7 +154,7 @@ static void print_ranks(const struct plan_rank *all, int ranks)
     }
 }
 
-/* The step is one of many; "begin" counts with the text. */
+/* Prints the time of each stage and of the whole generation, which has `steps` steps. */
 static void print_time(const struct plan_rank *all, int ranks, int steps, const struct machine *m)
 {
     struct plan_rank most = { 0 };
@@ -173,8 +176,8 @@ static void print_time(const struct plan_rank *all, int ranks, int steps, const 
            progress_time(buffer, total), m->tflops, m->link_gbs);
 }
 
-/* Whether the largest rank fits, and if not with --dit_fsdp whether it would. Without GPUs the
- * host's buffers come out of the same memory. */
+/* Prints whether the rank that needs the most memory fits; if it does not, whether it would with
+ * --dit_fsdp. Without GPUs the host buffers use the same memory. */
 static void print_fit(const struct plan_input *in, const struct plan_rank *all, double memory,
                       bool gpus)
 {
@@ -184,17 +187,16 @@ static void print_fit(const struct plan_input *in, const struct plan_rank *all, 
 
     for (int i = 0; i < in->ranks; i++)
         plan_cover(&most, &all[i]);
-    bytes = (double)(most.device + (gpus ? most.beside : most.host));
+    bytes = (double)(most.device + (gpus ? most.cuda : most.host));
     printf("memory    %.2f GiB of the %.2f GiB of %s: %s\n", bytes / GIB, memory / GIB,
-           gpus ? "a GPU" : "this node's share for a rank",
-           bytes <= memory ? "fits" : "does not fit");
+           gpus ? "a GPU" : "a rank on this node", bytes <= memory ? "fits" : "does not fit");
     if (bytes <= memory || in->fsdp || in->ranks == 1)
         return;
     sharded.fsdp = true;
     most = (struct plan_rank){ 0 };
     for (int i = 0; i < in->ranks && plan_rank(&sharded, i, &one) == ST_OK; i++)
         plan_cover(&most, &one);
-    bytes = (double)(most.device + (gpus ? most.beside : most.host));
+    bytes = (double)(most.device + (gpus ? most.cuda : most.host));
     printf("          with --dit_fsdp %.2f GiB: %s\n", bytes / GIB,
            bytes <= memory ? "fits" : "does not fit either");
 }
@@ -221,7 +223,8 @@ static status plan(const struct request *r, struct machine *m, const struct mode
     status st = ST_OK;
 
     if (described && m->ranks > 0)
-        return fail(ST_USAGE, "--ranks is for this machine; a described one has --nodes * --gpus");
+        return fail(ST_USAGE, "--ranks is for this machine; a machine that --nodes and --gpus "
+                              "describe has nodes * gpus ranks: remove --ranks");
     TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks, 2));
     if (m->tflops == 0 && described)
         m->tflops = 600;
@@ -236,7 +239,7 @@ static status plan(const struct request *r, struct machine *m, const struct mode
         memory = (double)placement_memory() / ranks;
     all = calloc((size_t)ranks, sizeof(*all));
     if (all == NULL)
-        return fail(ST_MEMORY, "no host memory for %d ranks", ranks);
+        return fail(ST_MEMORY, "cannot allocate host memory for the plans of %d ranks", ranks);
     for (int i = 0; i < ranks; i++)
         TRY_OUT(plan_rank(&in, i, &all[i]));
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->task_name,

@@ -58,7 +58,7 @@ static double step_seconds(const struct progress *p, double now)
     return (now - p->started) / (double)steps;
 }
 
-/* "4.21 s/step" for slow steps, "12.3 frames/s" for fast ones. */
+/* Writes "4.21 s/step" for slow steps, "12.3 frames/s" for fast ones. `each`: seconds per step. */
 static void rate_text(char *text, size_t size, const struct progress *p, double each)
 {
     if (each <= 0)
@@ -69,6 +69,7 @@ static void rate_text(char *text, size_t size, const struct progress *p, double 
         snprintf(text, size, "  %.3g %s%s/s", 1 / each, p->unit, strcmp(p->unit, "MB") ? "s" : "");
 }
 
+/* Erases the line that is rewritten in place. */
 static void close_line(struct progress *p)
 {
     if (p->line_open)

@@ -24,23 +24,24 @@ struct progress {
     double first_end;           // time at which the stage's first step was done
     int64_t first_end_done;     // `done` at that time
     bool line_open;             // the terminal shows a line that will be rewritten
-    bool in_stage;
+    bool in_stage;              // between progress_stage and progress_end
 };
 
-/* `enabled`: whether this rank prints, which is rank 0 only. Lines go to `out`. */
+/* `enabled`: whether this rank prints; true on rank 0 only. Lines are written to `out`. */
 void progress_init(struct progress *p, FILE *out, bool enabled);
 
-/* Begins a stage and ends the previous one. total 0: no steps. `unit` is the name of a step. */
+/* Begins a stage and ends the previous one. `first` of `total` steps are done already; total 0: the
+ * stage has no steps. `unit` is the name of a step. */
 void progress_stage(struct progress *p, const char *name, int64_t first, int64_t total,
                     const char *unit);
-void progress_update(struct progress *p, int64_t done); // so many of `total` are done
-void progress_end(struct progress *p);                  // of the stage; says how long it took
+void progress_update(struct progress *p, int64_t done); // `done` of `total` steps are done
+void progress_end(struct progress *p);                  // ends the stage and prints its duration
 
 /* Prints a line, in any stage. */
 void progress_print(struct progress *p, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* "2:19", "1:02:03"; buffer of 24. */
+/* Writes a duration as "2:19" or "1:02:03" into a buffer of 24 bytes, and returns the buffer. */
 const char *progress_time(char *buffer, double seconds);
 
 #endif

@@ -10,15 +10,15 @@
 
 enum { CMD_LINE = 8 }; // a line of a batch file
 enum { NUMBERS = 1, JOB = 2, VIDEO = 4 };
-// NUMBERS: another value gives another latent, so --resume keeps the run file's
-// JOB:     one value for a whole batch
-// VIDEO:   of no use to a single image
+// NUMBERS: the value changes the resulting latent; --resume keeps the run file's value
+// JOB:     the value is the same for all requests of a batch
+// VIDEO:   not used for a single image
 
 #define ONE (CMD_GENERATE | CMD_PLAN | CMD_LINE)
 #define ALL (ONE | CMD_BATCH)
 #define AT(f) offsetof(struct request, f)
 
-/* An input of some tasks, as a mark of its row; task.h says which tasks take it. */
+/* An input that only some tasks use: `marks` of its row has its number (enum task_input) plus 1. */
 #define INPUT_SHIFT 8
 #define INPUT_MARK(name) (NUMBERS | (1 + INPUT_##name) << INPUT_SHIFT)
 #define INPUT(flag, what)                                                                          \
@@ -155,7 +155,7 @@ static const struct option rows[] = {
       .help =
           "continue the run of a run file, on any number of ranks; the request is read from it" },
 
-    // inputs that no task of this version takes: hidden
+    // inputs that no task of this version uses: hidden
     INPUT(image, "the image to start from"),
     INPUT(first_frame, "the first frame"),
     INPUT(last_frame, "the last frame"),
@@ -242,16 +242,18 @@ static bool given(const struct request *r, size_t offset)
 static status copy_text(char **to, const char *text)
 {
     *to = strdup(text);
-    return *to != NULL ? ST_OK : fail(ST_MEMORY, "no memory for the prompt");
+    return *to != NULL ? ST_OK
+                       : fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for a text",
+                              strlen(text) + 1);
 }
 
-/* A seed below 2^53, which every JSON reader keeps exactly. */
+/* A random seed below 2^53, which a JSON number represents exactly. */
 static status draw_seed(int64_t *seed)
 {
     uint64_t bits = 0;
 
     if (getrandom(&bits, sizeof(bits), 0) != (ssize_t)sizeof(bits))
-        return fail(ST_IO, "the system gives no random numbers; pass --base_seed N");
+        return fail(ST_IO, "cannot get a random seed from the system; pass --base_seed N");
     *seed = (int64_t)(bits >> 11);
     return ST_OK;
 }
@@ -277,7 +279,7 @@ static status fill_defaults(struct request *r)
     if (r->prompt == NULL)
         TRY(copy_text(&r->prompt, task->prompt));
     if (r->negative_prompt != NULL && r->negative_prompt[0] == 0) {
-        free(r->negative_prompt); // the official pipeline takes "" for "the default"
+        free(r->negative_prompt); // "" means the default, as in the official pipeline
         r->negative_prompt = NULL;
     }
     if (r->negative_prompt == NULL)
@@ -294,7 +296,7 @@ static status fill_defaults(struct request *r)
     default_int(&r->rand_device, RAND_CPU);
     default_int(&r->cuda_sms, 132);
     default_int(&r->device, USE_AUTO);
-    if (r->device == USE_AUTO) // rank 0 chooses for all; --ops asks for a CPU
+    if (r->device == USE_AUTO) // rank 0 chooses for all ranks; --ops implies a CPU
         r->device = !given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
@@ -325,7 +327,7 @@ static status check_shape(struct request *r)
 
     TRY(r->task->size(&in, r->size));
     if (r->task->image && f != 1)
-        return fail(ST_USAGE, "--frame_num %d: task %s makes one image; leave it out", f,
+        return fail(ST_USAGE, "--frame_num %d: task %s makes one image; remove --frame_num", f,
                     r->task_name);
     if (f % 4 != 1)
         return fail(ST_USAGE, "--frame_num %d: must be 4n+1; try %d or %d", f, (f - 1) / 4 * 4 + 1,
@@ -333,7 +335,7 @@ static status check_shape(struct request *r)
     return ST_OK;
 }
 
-/* Inputs that the task does not take, or lacks. */
+/* Refuses inputs that the task does not use, and missing inputs that it requires. */
 static status check_inputs(const struct request *r)
 {
     unsigned given = 0;
@@ -347,7 +349,7 @@ static status check_inputs(const struct request *r)
     return task_check_inputs(r->task, given);
 }
 
-/* Flags that say nothing without another one, or nothing for this task. */
+/* Refuses flags that have no effect without another flag, or for this task. */
 static status check_needs(const struct request *r)
 {
     if (given(r, AT(ops)) && r->device == USE_CUDA)
@@ -363,7 +365,7 @@ static status check_needs(const struct request *r)
         return fail(ST_USAGE, "--keep_frames needs --run_file FILE.h5");
     for (size_t i = 0; i < COUNT(rows); i++) {
         if ((rows[i].marks & VIDEO) != 0 && r->task->image && r->given[i])
-            return fail(ST_USAGE, "--%s: task %s makes an image, which does not use it",
+            return fail(ST_USAGE, "--%s: task %s makes an image and does not use it; remove it",
                         rows[i].name, r->task_name);
     }
     return ST_OK;
@@ -431,30 +433,30 @@ const char *request_note(const struct request *r)
 
     snprintf(size, sizeof(size), "%d*%d", r->size[0], r->size[1]);
     found = strstr(r->task->sizes, size);
-    // a whole word of the list: "20*1280" is not in "720*1280"
+    // compares whole list entries: "20*1280" is not in "720*1280"
     if (found != NULL && (found == r->task->sizes || found[-1] == ' ') &&
         (found[strlen(size)] == ',' || found[strlen(size)] == 0))
         return NULL;
-    snprintf(note, sizeof(note), "size %s is outside what %s was trained for: %s", size,
-             r->task_name, r->task->sizes);
+    snprintf(note, sizeof(note), "size %s is not one of the sizes that %s was trained for: %s",
+             size, r->task_name, r->task->sizes);
     return note;
 }
 
 status request_to_json(const struct request *r, char **text)
 {
-    const struct option_set set = { rows, COUNT(rows), (void *)r, NULL }; // only read
+    const struct option_set set = { rows, COUNT(rows), (void *)r, NULL }; // read only
 
     return options_to_json(&set, text);
 }
 
 status request_from_json(struct request *r, const char *text, const char *where)
 {
-    const struct option_set set = { rows, COUNT(rows), r, NULL }; // no flags were given
+    const struct option_set set = { rows, COUNT(rows), r, NULL }; // r->given stays unchanged
 
     return options_from_json(&set, 0, text, where);
 }
 
-/* The first row with a mark of `marks` that was given and in which *a and *b differ, or -1. */
+/* The first row that has a bit of `marks`, was given, and differs between *a and *b; -1 if none. */
 static int first_difference(struct request *a, struct request *b, const bool *given, unsigned marks)
 {
     const struct option_set x = request_options(a), y = request_options(b);
@@ -468,7 +470,7 @@ static int first_difference(struct request *a, struct request *b, const bool *gi
 status request_line(struct request *r, const struct request *job, const char *text,
                     const char *where)
 {
-    struct request flags = *job; // borrowed, only read
+    struct request flags = *job; // borrowed strings, read only
     const struct option_set from = request_options(&flags), to = request_options(r);
     int differs = -1;
 
@@ -478,7 +480,7 @@ status request_line(struct request *r, const struct request *job, const char *te
     TRY(options_from_json(&to, CMD_LINE, text, where));
     differs = first_difference(r, &flags, r->given, JOB);
     if (differs >= 0)
-        return fail(ST_USAGE, "%s: %s belongs to the whole job; pass --%s to batch", where,
+        return fail(ST_USAGE, "%s: %s must be the same for all lines; pass --%s to batch", where,
                     rows[differs].name, rows[differs].name);
     for (size_t i = 0; i < COUNT(rows); i++)
         r->given[i] |= job->given[i];
@@ -502,18 +504,19 @@ status request_resume(struct request *r, const char *text, const char *run_file)
     differs = first_difference(r, &saved, r->given, NUMBERS);
     if (differs >= 0) {
         st = fail(ST_USAGE,
-                  "--%s is not what %s was made with; leave it out to resume, or start "
-                  "anew without --resume",
+                  "--%s differs from the run in %s; remove it to resume that run, or start a new "
+                  "run without --resume",
                   rows[differs].name, run_file);
         goto out;
     }
-    // Ranks and threads are chosen anew; so are the files, which belong to the first run.
+    // Device, ranks and threads come from this command line only; flags that do not change the
+    // latent, such as file names, replace the saved ones.
     for (size_t i = 0; i < COUNT(rows); i++) {
         const size_t at = rows[i].offset;
-        const bool anew = at == AT(cfg_size) || at == AT(ring_size) || at == AT(ulysses_size) ||
-                          at == AT(threads) || at == AT(dit_fsdp) || at == AT(resume) ||
-                          at == AT(device);
-        if (anew || (r->given[i] && (rows[i].marks & NUMBERS) == 0))
+        const bool not_saved = at == AT(cfg_size) || at == AT(ring_size) ||
+                               at == AT(ulysses_size) || at == AT(threads) || at == AT(dit_fsdp) ||
+                               at == AT(resume) || at == AT(device);
+        if (not_saved || (r->given[i] && (rows[i].marks & NUMBERS) == 0))
             TRY_OUT(options_copy(&to, &from, (int)i));
     }
     memcpy(saved.given, r->given, sizeof(saved.given));
@@ -528,8 +531,8 @@ out:
     return st;
 }
 
-/* Bytes of the first `most` characters of UTF-8 text. */
-static size_t characters(const char *text, int most)
+/* Number of bytes of the first `most` characters of a UTF-8 text. */
+static size_t utf8_bytes(const char *text, int most)
 {
     size_t n = 0;
 
@@ -543,7 +546,7 @@ static size_t characters(const char *text, int most)
 status request_default_name(const struct request *r, int ulysses_size, int ring_size, time_t now,
                             char **name)
 {
-    const size_t length = characters(r->prompt, 50);
+    const size_t length = utf8_bytes(r->prompt, 50);
     char clock[32] = "";
     struct tm local;
 
@@ -552,8 +555,8 @@ status request_default_name(const struct request *r, int ulysses_size, int ring_
     if (asprintf(name, "%s_%d*%d_%d_%d_%.*s_%s%s", r->task_name, r->size[0], r->size[1],
                  ulysses_size, ring_size, (int)length, r->prompt, clock,
                  r->task->image ? ".png" : ".mp4") < 0)
-        return fail(ST_MEMORY, "no memory for a file name");
-    // Beyond the official blank and '/', line breaks and the like: nobody wants them in a name.
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+    // The official program replaces ' ' and '/'; this also replaces control characters.
     for (char *c = *name; *c != 0; c++) {
         if (*c == ' ' || *c == '/' || (unsigned char)*c < 32)
             *c = '_';

@@ -1,14 +1,15 @@
-/* request.h - what the user asked for, in one struct: filled from flags or JSON, completed with the
- * task's defaults and checked once on rank 0, then the same on every rank.
+/* request.h - the user's request in one struct: filled from flags or JSON, completed with the
+ * task's defaults and checked on rank 0, then sent to all ranks.
  *
  *     request_init(&r);
  *     if (world->rank == 0)
  *         st = request_parse(&r, CMD_GENERATE, NULL, 0, argc, argv);
  *     if (world->rank == 0 && st == ST_OK)
  *         st = request_complete(&r, CMD_GENERATE);
- *     TRY_OUT(request_share(world, st, &r));     // agrees, and sends rank 0's to everybody
+ *     TRY_OUT(request_share(world, st, &r));     // agrees, and sends rank 0's request to all ranks
  *
- * The rows behind the fields (request.c) are flags, --help, JSON keys and batch lines in one. */
+ * Each field has one row in request.c: its flag, its line in --help, its JSON key, and its key in
+ * batch lines. All functions are local unless their comment says collective. */
 #ifndef LAUNCH_REQUEST_H
 #define LAUNCH_REQUEST_H
 
@@ -25,9 +26,10 @@ enum { RAND_CPU, RAND_CUDA };
 enum { OPS_REF, OPS_CPU };
 enum { USE_AUTO, USE_CPU, USE_CUDA };
 
-/* Between request_init and request_complete, -1 (0 for fps, NULL for strings) means "not given".
- * Afterwards all are set, but: mesh sizes, threads and dit_fsdp may still be 0, 0 and -1 for "the
- * plan chooses", and files that were not asked for are NULL. Strings belong to the request. */
+/* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
+ * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
+ * sizes 0, threads 0, dit_fsdp -1 and offload_model -1 mean that the program chooses, and files
+ * that were not given are NULL. Strings belong to the request. */
 struct request {
     char *task_name;
     const struct task *task; // set by request_complete
@@ -41,21 +43,21 @@ struct request {
     double sample_shift, sample_guide_scale;
     int rand_device; // RAND_*
     int cuda_sms;
-    char *noise_file, *text_file; // run files to take /noise and /text from
+    char *noise_file, *text_file; // run files to read /noise and /text from
 
     char *ckpt_dir;
     int precision;     // PRECISION_*
-    int vae_precision; // of the VAE alone, PRECISION_*
-    int offload_model; // 0, 1, -1
+    int vae_precision; // of the VAE, PRECISION_*
+    int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
-    int convert_model_dtype; // the official flag for bf16
+    int convert_model_dtype; // the official flag for --precision bf16
 
     int cfg_size, ring_size, ulysses_size;
-    int dit_fsdp; // 0, 1, -1: the plan chooses
+    int dit_fsdp; // 0, 1; -1: job_fit chooses
     int t5_fsdp;
-    int device;  // USE_*; complete: not USE_AUTO
-    int threads; // per rank; 0: this rank's share of the cores
-    int ops;     // OPS_*, of a CPU
+    int device;  // USE_*; not USE_AUTO in a complete request
+    int threads; // per rank; 0: one per core of this rank
+    int ops;     // OPS_*, used on a CPU
 
     int tiled;
     int tile_size[2], tile_stride[2]; // rows, columns of the latent
@@ -68,60 +70,68 @@ struct request {
     char *resume;
     int keep_frames;
 
-    char *input[INPUT_COUNT]; // of the task, beside the prompts; see task.h
-    int use_prompt_extend;    // of the inputs the one without a value
+    char *input[INPUT_COUNT]; // inputs of the task other than prompts; see task.h
+    int use_prompt_extend;    // the only input without a value
 
-    char *batch_file; // the lines of `batch`
+    char *batch_file; // the file of `batch`
 
-    bool given[OPTIONS_MAX]; // rows that were given as flags
+    bool given[OPTIONS_MAX]; // row i was given as a flag, or in a batch line
 };
 
-/* The rows over *r, for options_help and for commands that parse them beside their own. */
+/* The option set of *r, for options_help and for commands that parse it together with other sets.
+ * *r is borrowed. */
 struct option_set request_options(struct request *r);
 
-/* The prompts and inputs as the task's functions take them; borrowed. */
+/* The prompts and inputs in the form that the task's functions need; borrowed from *r. */
 struct task_inputs request_inputs(const struct request *r);
 
 void request_init(struct request *r);
 void request_done(struct request *r); // accepts a zeroed request
 
-/* Flags of one command (CMD_*), beside up to two further sets of its own. ST_USAGE, ST_IO (@FILE).
- */
+/* Parses the flags of a command (CMD_*) into *r, and into `count` further sets of the command, at
+ * most 2. ST_USAGE, ST_IO (@FILE), ST_MEMORY. */
 status request_parse(struct request *r, unsigned command, const struct option_set *more, int count,
                      int argc, char **argv);
 
-/* Rank 0: chooses the task by the checkpoint where none was given; where one was, refuses a
- * checkpoint that is a model of another task. Nothing without ckpt_dir. ST_USAGE, ST_IO, ST_FORMAT.
- */
+/* Called on rank 0. If no task was given, chooses it from the checkpoint; if one was given, refuses
+ * a checkpoint of another task. Without ckpt_dir only the task's name is checked. ST_USAGE, ST_IO,
+ * ST_FORMAT, ST_MEMORY. */
 status request_choose_task(struct request *r);
 
-/* Fills in what was not given, draws the seed for base_seed < 0, and checks everything that can be
- * checked without files and ranks. `plan` needs no checkpoint. ST_USAGE. */
+/* Sets defaults for what was not given, draws the seed if base_seed < 0, and checks everything that
+ * can be checked without reading files and without the number of ranks. `command` is CMD_*;
+ * CMD_PLAN needs no checkpoint. ST_USAGE, ST_MEMORY; ST_IO if no seed can be drawn. */
 status request_complete(struct request *r, unsigned command);
 
-/* A remark about a complete request that is no error (a size nobody trained), or NULL. */
+/* A remark about a complete request that is not an error (a size that the model was not trained
+ * for), or NULL. Valid until the next call on this thread. */
 const char *request_note(const struct request *r);
 
-/* Collective. All get rank 0's request, or the lowest failing rank's status and line. */
+/* Copies rank 0's request to all ranks, or gives all ranks the status and the line of the lowest
+ * rank that failed. `st` is this rank's status so far. Collective. */
 status request_share(struct world *w, status st, struct request *r);
 
-/* JSON object of everything set; *text is malloc'ed. What mp4 and run file carry. */
+/* Writes all fields that are set as a JSON object; *text is malloc'ed. It is stored in the .mp4 and
+ * in the run file. ST_MEMORY. */
 status request_to_json(const struct request *r, char **text);
 
-/* Lays JSON over *r. `where` names the source in error lines ("jobs.jsonl:3"). Complete after. */
+/* Sets the fields of *r that the JSON object names; request_complete must follow. `where` names the
+ * source in error lines ("jobs.jsonl:3"). ST_USAGE, ST_MEMORY. */
 status request_from_json(struct request *r, const char *text, const char *where);
 
-/* A batch line over the job's flags: *r becomes a complete request. Keys that belong to the whole
- * job (task, ckpt_dir, precision, mesh, ...) may only repeat the job's value. ST_USAGE. */
+/* Makes a complete request *r from the flags of `batch` (*job) and the JSON of one line, whose
+ * values replace those of the flags. Keys that must be the same for all lines (task, ckpt_dir,
+ * precision, mesh, ...) may only repeat the job's value. ST_USAGE, ST_MEMORY. */
 status request_line(struct request *r, const struct request *job, const char *text,
                     const char *where);
 
-/* For --resume: *r (parsed, not complete) becomes the request of the run file, whose JSON is
- * `text`, with the flags of *r that do not change the numbers (ranks, files, fps, ...) over it,
- * complete. A flag that would change them is ST_USAGE unless it says the same. */
+/* For --resume. *r is parsed but not complete; `text` is the JSON of the run file's request. *r
+ * becomes that request, complete, in which the flags of *r that do not change the latent (ranks,
+ * files, fps, ...) replace the saved values. ST_USAGE for a flag that changes the latent and
+ * differs from the saved value; ST_MEMORY. On failure *r is unchanged. */
 status request_resume(struct request *r, const char *text, const char *run_file);
 
-/* Name of the result when --save_file is not given, as the official program forms it; malloc'ed.
+/* The file name when --save_file is not given, as in the official program; malloc'ed. ST_MEMORY.
  *     t2v-1.3B_832*480_1_1_Two_anthropomorphic_cats_20250225_120000.mp4 */
 status request_default_name(const struct request *r, int ulysses_size, int ring_size, time_t now,
                             char **name);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* JSON, as everywhere else: what is not set stays as request_init leaves it. */
+/* Sends the request as JSON. Fields that are not set keep the values of request_init. */
 status request_share(struct world *w, status st, struct request *r)
 {
     char *text = NULL;
@@ -17,7 +17,7 @@ status request_share(struct world *w, status st, struct request *r)
     if (w->rank != 0) {
         text = malloc(bytes);
         if (text == NULL)
-            st = fail(ST_MEMORY, "no memory for the request");
+            st = fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for the request", bytes);
     }
     st = agree(w, st);
     if (st != ST_OK)

@@ -12,13 +12,15 @@
 #include <string.h>
 #include <time.h>
 
-static status floats(float **p, int64_t count)
+static status allocate_latent(float **p, int64_t count)
 {
     *p = malloc((size_t)count * sizeof(float));
-    return *p != NULL ? ST_OK : fail(ST_MEMORY, "no host memory for %lld values", (long long)count);
+    return *p != NULL ? ST_OK
+                      : fail(ST_MEMORY, "cannot allocate %.2f GB of host memory for a latent",
+                             (double)count * sizeof(float) / 1e9);
 }
 
-/* Rank 0: the first latent, from a file or from the seed. */
+/* Called on rank 0: the noise, from a run file or from the seed. */
 static status first_latent(struct run *run, const struct runfile *from)
 {
     const struct request *r = run->request;
@@ -50,7 +52,7 @@ static status open_outputs(struct run *run, struct job *j)
     if (r->save_file != NULL) {
         run->name = strdup(r->save_file);
         if (run->name == NULL)
-            return fail(ST_MEMORY, "no host memory");
+            return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     } else {
         TRY(request_default_name(r, run->plan.mesh.ulysses, run->plan.mesh.ring, time(NULL),
                                  &run->name));
@@ -81,13 +83,13 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     st = schedule_init(&run->schedule, (enum solver_kind)r->sample_solver, r->sample_steps,
                        r->sample_shift);
     if (st == ST_OK)
-        st = floats(&run->noise, count);
+        st = allocate_latent(&run->noise, count);
     if (st == ST_OK)
-        st = floats(&run->latent, count);
+        st = allocate_latent(&run->latent, count);
     if (st == ST_OK)
-        st = floats(&run->state.latents, count);
+        st = allocate_latent(&run->state.latents, count);
     for (int i = 0; i < SOLVER_STATE && st == ST_OK; i++)
-        st = floats(&run->state.history[i], count);
+        st = allocate_latent(&run->state.history[i], count);
     if (st == ST_OK && j->world->rank == 0)
         st = first_latent(run, from);
     if (st == ST_OK && j->world->rank == 0 && from != NULL)
@@ -138,11 +140,13 @@ status run_condition(struct run *run, struct job *j, struct pipeline *p, const s
     return conditioning_share(j->world, st, &run->conditioning);
 }
 
-struct watcher {
+/* Payload of the callbacks. */
+struct run_ctx {
     struct run *run;
     struct job *job;
 };
 
+/* Called on rank 0: writes the run file. */
 static status write_state(struct run *run, struct job *j)
 {
     const struct request *r = run->request;
@@ -166,35 +170,37 @@ out:
     return st;
 }
 
-/* After a step: the bar, and the run file when it is its turn. A GPU has only been told what to do,
- * and is waited for: what is said of the time is so, and what went wrong comes out here. */
+/* Callback after each step: updates the progress line, and writes the run file every save_every
+ * steps and after the last one. It first waits for the device: on a GPU the step is only queued, so
+ * this makes the printed time correct and reports the step's errors. */
 static status after_step(void *payload, struct denoise *d, int done, int steps)
 {
-    struct watcher *w = payload;
-    const struct request *r = w->run->request;
+    struct run_ctx *ctx = payload;
+    const struct request *r = ctx->run->request;
 
-    TRY(device_wait(&w->job->dev));
-    progress_update(&w->job->progress, done);
+    TRY(device_wait(&ctx->job->dev));
+    progress_update(&ctx->job->progress, done);
     if (r->run_file == NULL || (done % r->save_every != 0 && done != steps))
         return ST_OK;
-    TRY(denoise_save(d, &w->run->state));
-    return w->job->world->rank == 0 ? write_state(w->run, w->job) : ST_OK;
+    TRY(denoise_save(d, &ctx->run->state));
+    return ctx->job->world->rank == 0 ? write_state(ctx->run, ctx->job) : ST_OK;
 }
 
-/* Frames on rank 0: into the video, and into the run file if it keeps them. */
+/* Callback on rank 0 for decoded frames: writes them to the video, and with --keep_frames to the
+ * run file. */
 static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
-    struct watcher *to = payload;
-    struct progress *p = &to->job->progress;
+    struct run_ctx *ctx = payload;
+    struct progress *p = &ctx->job->progress;
 
-    TRY(video_put(to->run->video, rgb, count, h, w));
-    if (to->run->frames != NULL)
-        TRY(run_frames_put(to->run->frames, rgb, count));
+    TRY(video_put(ctx->run->video, rgb, count, h, w));
+    if (ctx->run->frames != NULL)
+        TRY(run_frames_put(ctx->run->frames, rgb, count));
     progress_update(p, p->done + count);
     return ST_OK;
 }
 
-/* What the stages took, to milliseconds, into the run file. */
+/* Called on rank 0: writes the durations of the stages to the run file, rounded to milliseconds. */
 static status save_timings(const struct run *run)
 {
     cJSON *o = cJSON_CreateObject();
@@ -206,7 +212,7 @@ static status save_timings(const struct run *run)
     cJSON_AddNumberToObject(o, "decode_s", round(run->decode_s * 1e3) / 1e3);
     text = cJSON_PrintUnformatted(o);
     st = text != NULL ? runfile_set_text(run->request->run_file, "timings", text)
-                      : fail(ST_MEMORY, "no host memory");
+                      : fail(ST_MEMORY, "cannot allocate host memory for the timings");
     cJSON_free(text);
     cJSON_Delete(o);
     return st;
@@ -215,36 +221,36 @@ static status save_timings(const struct run *run)
 status run_go(struct run *run, struct job *j, struct pipeline *p)
 {
     const struct request *r = run->request;
-    struct watcher watcher = { run, j };
+    struct run_ctx ctx = { run, j };
     struct denoise_input in = { .shape = run->plan.latent,
                                 .schedule = run->schedule,
                                 .guidance = { (float)r->sample_guide_scale,
                                               (float)r->sample_guide_scale },
                                 .guided = run->plan.guided,
                                 .conditioning = &run->conditioning };
-    double began = clock_seconds();
+    double start_s = clock_seconds();
     status st = ST_OK;
 
     progress_stage(&j->progress, "sampling", run->resumed ? run->state.step : 0, r->sample_steps,
                    "step");
     TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
-                         (struct step_watch){ after_step, &watcher }, run->latent));
+                         (struct step_callback){ after_step, &ctx }, run->latent));
     progress_end(&j->progress);
-    run->denoise_s = clock_seconds() - began;
+    run->denoise_s = clock_seconds() - start_s;
     pipeline_offload(p);
-    began = clock_seconds();
+    start_s = clock_seconds();
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         st = run_frames_open(&run->frames, r->run_file, r->frame_num, r->size[1], r->size[0]);
     TRY(agree(j->world, st));
     progress_stage(&j->progress, "decoding", 0, r->frame_num, "frame");
     TRY(pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
-                        (struct frame_sink){ put_frames, &watcher }));
+                        (struct frame_sink){ put_frames, &ctx }));
     progress_end(&j->progress);
     if (j->world->rank == 0)
         st = video_finish(run->video);
     if (st == ST_OK && run->frames != NULL)
         st = run_frames_finish(run->frames);
-    run->decode_s = clock_seconds() - began;
+    run->decode_s = clock_seconds() - start_s;
     if (st == ST_OK && j->world->rank == 0 && r->run_file != NULL)
         st = save_timings(run);
     TRY(agree(j->world, st));

@@ -1,5 +1,5 @@
-/* run.h - one generation of a job, with its files: the run file it comes from and goes to, the
- * video it ends in. */
+/* run.h - one generation of a job, with its files: the run file that is read and written, and the
+ * video that is written. */
 #ifndef LAUNCH_RUN_H
 #define LAUNCH_RUN_H
 
@@ -12,28 +12,32 @@ struct run {
     struct plan_input plan;
     struct schedule schedule;
     struct conditioning conditioning;
-    float *noise, *latent;      // [c, t, h, w], every rank
-    struct denoise_state state; // to go on from, or for saving; arrays of latent shape
+    float *noise, *latent;      // [C, T, H, W] f32 in host memory, on every rank
+    struct denoise_state state; // to resume from, and buffers for saving
     bool resumed;
     struct video *video;                // rank 0
     struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
-    char *name;                         // of the result
-    double text_s, denoise_s, decode_s; // seconds of the stages
+    char *name;                         // rank 0: file name of the result
+    double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
 };
 
-/* Before the long computation: schedule, noise, buffers, files that will be written. `from` is the
- * run file's content on rank 0 when the run is resumed, else NULL. Collective. */
+/* Makes the schedule, the noise and the buffers, and opens the files that will be written, so that
+ * errors are found before the long computation. `from`: the contents of the run file, read on rank
+ * 0, if the run is resumed; else NULL. `r` is borrowed until run_close. Collective; the ranks agree
+ * on the status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
 status run_open(struct run *run, struct job *j, struct request *r, const struct plan_input *plan,
                 const struct runfile *from);
 
-/* The conditioning: by the task's function from the request's inputs; or, where `from` is not NULL,
- * from the arrays of a run file, which rank 0 has read from `path`. Collective. */
+/* Makes run->conditioning. path NULL: the task's function computes it from the request's inputs.
+ * Else it is copied from the arrays of the run file `path`, whose contents `from` rank 0 has read.
+ * Collective. */
 status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from,
                      const char *path);
 
-/* Denoise, decode, write. Collective; faults inside a step end the job. */
+/* Denoises, decodes, and writes the files. Collective. If it fails and p->in_step is true, the
+ * ranks have not agreed on the status: the command must end the job with command_abort. */
 status run_go(struct run *run, struct job *j, struct pipeline *p);
 
-void run_close(struct run *run); // accepts a half-open or zeroed run
+void run_close(struct run *run); // removes unfinished files; accepts a half-open or zeroed run
 
 #endif

@@ -29,7 +29,7 @@ status run_state_save(struct runfile *file, struct latent_shape s, const float *
     return runfile_add(file, "/solver/order", number((int64_t *)&state->order));
 }
 
-/* "/text/cond" */
+/* The name of a conditioning array in the run file: "/text/cond" for "text/cond". */
 static void path_of(char *path, const char *condition)
 {
     snprintf(path, RUNFILE_NAME_BYTES, "/%s", condition);
@@ -49,19 +49,19 @@ status run_state_save_conditioning(struct runfile *file, const struct conditioni
 static status load_latent(float *data, struct latent_shape s, const struct runfile *file,
                           const char *name, const char *path)
 {
-    const struct tensor got = runfile_find(file, name), want = latent(NULL, s);
+    const struct tensor got = runfile_find(file, name), expected = latent(NULL, s);
 
     if (got.data == NULL && got.ndim == 0)
         return fail(ST_FORMAT, "%s: has no %s", path, name);
-    if (got.data == NULL || got.dtype != DT_F32 || got.ndim != want.ndim ||
-        memcmp(got.dim, want.dim, sizeof(want.dim)) != 0)
+    if (got.data == NULL || got.dtype != DT_F32 || got.ndim != expected.ndim ||
+        memcmp(got.dim, expected.dim, sizeof(expected.dim)) != 0)
         return fail(ST_USAGE, "%s: %s is %s, this request needs %s", path, name, tensor_text(got),
-                    tensor_text(want));
+                    tensor_text(expected));
     memcpy(data, got.data, tensor_bytes(got));
     return ST_OK;
 }
 
-/* A count that the file may lack, which then is 0. */
+/* Reads a count; 0 if the file does not have it. */
 static status load_number(int64_t *value, const struct runfile *file, const char *name,
                           const char *path)
 {
@@ -102,22 +102,26 @@ status run_state_load(struct denoise_state *state, struct latent_shape s, int st
     return ST_OK;
 }
 
-status run_state_conditioning(struct conditioning *c, const struct conditioning *wanted,
+status run_state_conditioning(struct conditioning *c, const struct conditioning *planned,
                               const struct runfile *file, const char *path)
 {
-    for (int i = 0; i < wanted->count; i++) {
-        const struct tensor want = wanted->array[i].value;
+    for (int i = 0; i < planned->count; i++) {
+        const struct tensor expected = planned->array[i].value;
         char name[RUNFILE_NAME_BYTES];
         struct tensor got;
         float *data;
 
-        path_of(name, wanted->array[i].name);
+        path_of(name, planned->array[i].name);
         got = runfile_find(file, name);
-        if (got.data == NULL || got.dtype != DT_F32 || got.ndim != want.ndim || got.dim[0] < 1 ||
-            memcmp(got.dim + 1, want.dim + 1, (size_t)(want.ndim - 1) * sizeof(int64_t)) != 0)
-            return fail(ST_FORMAT, "%s: has no %s like %s; give --prompt and leave out --text",
-                        path, name, tensor_text(want));
-        TRY(conditioning_add(c, wanted->array[i].name, got.ndim, got.dim, &data));
+        if (got.data == NULL || got.dtype != DT_F32 || got.ndim != expected.ndim ||
+            got.dim[0] < 1 ||
+            memcmp(got.dim + 1, expected.dim + 1, (size_t)(expected.ndim - 1) * sizeof(int64_t)) !=
+                0)
+            return fail(ST_FORMAT,
+                        "%s: has no %s of shape %s (with any number of rows); use a run file of "
+                        "this model",
+                        path, name, tensor_text(expected));
+        TRY(conditioning_add(c, planned->array[i].name, got.ndim, got.dim, &data));
         memcpy(data, got.data, tensor_bytes(got));
     }
     return ST_OK;

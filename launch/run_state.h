@@ -1,10 +1,11 @@
-/* run_state.h - a generation as a run file (runtime/runfile.h), to resume, and to look inside.
+/* run_state.h - the state of a generation in a run file (runtime/runfile.h), to resume it and to
+ * inspect it.
  *
- *   /noise    [C, T, H, W] f32   the first latent
+ *   /noise    [C, T, H, W] f32   the initial latent
  *   /latents  [C, T, H, W] f32   normalized, after the last finished step
  *   /step     i64                finished steps
  *   /solver/m0, m1, last         the solver's history, latent shape; /solver/order i64
- *   /text/cond, /text/uncond, .. the conditioning, by its names (transformer/conditioning.h)
+ *   /text/cond, /text/uncond, .. the conditioning arrays (model/transformer/conditioning.h)
  *   /frames   [T, H, W, 3] u8    with --keep_frames
  *   texts: request (JSON), plan, version, timings (JSON)
  *
@@ -15,22 +16,24 @@
 #include "model/pipeline/denoise.h"
 #include "runtime/runfile.h"
 
-/* Adds the arrays to `file`, which borrows their memory. ST_MEMORY. */
+/* Add the arrays to `file`, which borrows their memory. ST_MEMORY. */
 status run_state_save(struct runfile *file, struct latent_shape s, const float *noise,
                       const struct denoise_state *state);
 status run_state_save_conditioning(struct runfile *file, const struct conditioning *c);
 
-/* Copies /noise into `noise`, of shape s; the rest of the state into the arrays of `state`. The
- * file's arrays must have the type and the shape that this request needs. `path` is for the error
- * line. ST_USAGE, ST_FORMAT. */
+/* Copy /noise into `noise` of shape s, and the rest of the state into *state, whose arrays the
+ * caller has allocated. `steps`: the number of steps of the request. `path` names the file in error
+ * lines. ST_USAGE if an array has another data type or shape than the request needs; ST_FORMAT if
+ * one is missing or a count is out of range. */
 status run_state_noise(float *noise, struct latent_shape s, const struct runfile *file,
                        const char *path);
 status run_state_load(struct denoise_state *state, struct latent_shape s, int steps,
                       const struct runfile *file, const char *path);
 
-/* Copies into `c` the file's array for each name that `wanted` has; the first axis may have another
- * size (rows of text). `path` is for the error line. ST_FORMAT, ST_MEMORY. */
-status run_state_conditioning(struct conditioning *c, const struct conditioning *wanted,
+/* For each array that `planned` names, copies the file's array into `c`. It must have the planned
+ * shape; the first axis (rows of text) may have another size. `path` names the file in error lines.
+ * ST_FORMAT, ST_MEMORY. */
+status run_state_conditioning(struct conditioning *c, const struct conditioning *planned,
                               const struct runfile *file, const char *path);
 
 #endif

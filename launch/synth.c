@@ -1,4 +1,4 @@
-/* wanmpi synth: checkpoints of random weights, in the layouts that users have. */
+/* wanmpi synth: writes a checkpoint of random weights, in the official or the -Diffusers layout. */
 #include "model/synth/synth.h"
 #include "launch/commands.h"
 #include "launch/progress.h"
@@ -76,12 +76,12 @@ void help_synth(FILE *out)
     options_help(out, 0, &set, 1);
 }
 
-static void size_of(int64_t *to, int from)
+static void set_int64(int64_t *to, int from)
 {
     *to = from > 0 ? from : *to;
 }
 
-static void int_of(int *to, int from)
+static void set_int(int *to, int from)
 {
     *to = from > 0 ? from : *to;
 }
@@ -99,7 +99,7 @@ static status check_sizes(const struct dit_config *dit, const struct t5_config *
     return ST_OK;
 }
 
-/* Leaves the parts of the list in the model; all when there is no list. */
+/* Removes from the model the parts that are not in the list; list NULL keeps all. */
 static status choose_parts(const char *list, struct model *m)
 {
     struct model all = *m;
@@ -118,8 +118,8 @@ static status choose_parts(const char *list, struct model *m)
                 found = i;
         }
         if (found < 0)
-            return fail(ST_USAGE, "--parts %.*s: choose some of the model's: dit,t5,vae", (int)n,
-                        list);
+            return fail(ST_USAGE, "--parts %.*s: not a part of this model; choose from dit,t5,vae",
+                        (int)n, list);
         m->config[found] = all.config[found];
         list += n + (list[n] == ',');
     }
@@ -139,10 +139,10 @@ static status find_preset(const char *name, const struct preset **preset)
     near = nearest_word(name, known, n);
     if (near != NULL)
         return fail(ST_USAGE, "--preset %s: no such model; did you mean %s?", name, near);
-    return fail(ST_USAGE, "--preset %s: no such model; try t2v-1.3B or tiny", name);
+    return fail(ST_USAGE, "--preset %s: no such model; use t2v-1.3B or tiny, for example", name);
 }
 
-/* The preset's sizes, changed as asked for. */
+/* The sizes of the parts: those of the preset, with the flags' values in their place. */
 struct sizes {
     struct dit_config dit;
     struct t5_config t5;
@@ -151,21 +151,21 @@ struct sizes {
 
 static void change_sizes(struct sizes *z, const struct synth *s)
 {
-    size_of(&z->dit.dim, s->dim);
-    size_of(&z->dit.ffn_dim, s->ffn_dim);
-    int_of(&z->dit.heads, s->heads);
-    int_of(&z->dit.layers, s->layers);
-    size_of(&z->dit.freq_dim, s->freq_dim);
-    size_of(&z->dit.text_len, s->text_len);
-    size_of(&z->dit.text_dim, s->text_dim);
-    size_of(&z->t5.dim, s->text_dim);
-    size_of(&z->t5.vocab, s->t5_vocab);
-    size_of(&z->t5.attn_dim, s->t5_attn_dim);
-    size_of(&z->t5.ffn_dim, s->t5_ffn_dim);
-    int_of(&z->t5.heads, s->t5_heads);
-    int_of(&z->t5.layers, s->t5_layers);
-    size_of(&z->vae.base, s->vae_base);
-    size_of(&z->vae.decoder_base, s->vae_base);
+    set_int64(&z->dit.dim, s->dim);
+    set_int64(&z->dit.ffn_dim, s->ffn_dim);
+    set_int(&z->dit.heads, s->heads);
+    set_int(&z->dit.layers, s->layers);
+    set_int64(&z->dit.freq_dim, s->freq_dim);
+    set_int64(&z->dit.text_len, s->text_len);
+    set_int64(&z->dit.text_dim, s->text_dim);
+    set_int64(&z->t5.dim, s->text_dim);
+    set_int64(&z->t5.vocab, s->t5_vocab);
+    set_int64(&z->t5.attn_dim, s->t5_attn_dim);
+    set_int64(&z->t5.ffn_dim, s->t5_ffn_dim);
+    set_int(&z->t5.heads, s->t5_heads);
+    set_int(&z->t5.layers, s->t5_layers);
+    set_int64(&z->vae.base, s->vae_base);
+    set_int64(&z->vae.decoder_base, s->vae_base);
 }
 
 static status options_of(struct synth_options *o, struct sizes *z, const struct synth *s)
@@ -198,6 +198,7 @@ static status options_of(struct synth_options *o, struct sizes *z, const struct 
     return ST_OK;
 }
 
+/* Callback of checkpoint_synth: progress in MB. */
 static void report(void *payload, uint64_t done, uint64_t total)
 {
     struct progress *p = payload;
@@ -227,7 +228,7 @@ out:
     return st;
 }
 
-/* One rank writes; the others of a job wait. */
+/* Rank 0 writes; the other ranks wait. */
 status cmd_synth(struct world *w, int argc, char **argv)
 {
     return agree(w, w->rank == 0 ? synth(argc, argv) : ST_OK);

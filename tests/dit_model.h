@@ -1,5 +1,5 @@
-/* dit_model.h - small transformers whose weights are a formula of name and index, as
- * golden/make_dit.py has it: nothing is read, and any range can be had by any rank. */
+/* dit_model.h - small transformers whose weights are a function of tensor name and index, the same
+ * as in golden/make_dit.py: no files are read, and any rank can compute any range. */
 #ifndef TESTS_DIT_MODEL_H
 #define TESTS_DIT_MODEL_H
 
@@ -29,7 +29,7 @@ static inline float dit_value(uint64_t seed, int64_t i)
     return ((float)(z >> 57) - 63.5f) / 64;
 }
 
-/* payload: the dit_config. */
+/* Reads from a weight source; payload: the dit_config. */
 static inline status dit_read(void *payload, const struct weight_spec *spec, const char *name,
                               int64_t first, int64_t count, void *dst)
 {
@@ -67,7 +67,7 @@ static inline void dit_fill(float *out, int64_t n, const char *name, float scale
         out[i] = scale * dit_value(seed, i);
 }
 
-/* Both branches' texts of `rows` rows. */
+/* Adds the text of both CFG branches, `rows` rows each. */
 static inline status dit_text(struct conditioning *c, int64_t rows, int64_t text_dim)
 {
     for (int i = 0; i < 2; i++) {

@@ -1,18 +1,13 @@
-/* Checkpoints that synth does not write.
+/* Writes checkpoints that synth does not write.
  *
  *     make_checkpoint sparse PRESET DIR
- *
- * The transformer of a released model in an official folder: all tensors by name and shape, their
- * values a hole in the file, so that it needs no space.
- *
+ *         An official folder with the transformer of a released model: all tensors with name and
+ *         shape. Their values are a hole in a sparse file, which needs no disk space.
  *     make_checkpoint comfy DIFFUSERS DIR
- *
- * The parts of a -Diffusers folder as ComfyUI's single files, the tokenizer inside the text
- * encoder's.
- *
+ *         The parts of a -Diffusers folder as ComfyUI's single files, with the tokenizer inside the
+ *         text encoder's file.
  *     make_checkpoint extra FILE OUT NAME
- *
- * A .safetensors file with one more tensor of this name. */
+ *         A .safetensors file with one more tensor of this name. */
 #include "model/pipeline/model.h"
 #include "runtime/readfile.h"
 #include "runtime/tensorwriter.h"
@@ -34,7 +29,7 @@ static const char *in(const char *dir, const char *name)
     return p;
 }
 
-/* ---- a hole ---- */
+/* ---- sparse files ---- */
 
 static status write_header(FILE *f, const struct inventory *v, uint64_t *bytes)
 {
@@ -58,7 +53,7 @@ static status write_header(FILE *f, const struct inventory *v, uint64_t *bytes)
     text = cJSON_PrintUnformatted(header);
     cJSON_Delete(header);
     if (text == NULL)
-        return fail(ST_MEMORY, "no memory for a header");
+        return fail(ST_MEMORY, "cannot allocate host memory for a header");
     length = strlen(text);
     *bytes = 8 + length + at;
     if (fwrite(&length, 8, 1, f) != 1 || fwrite(text, 1, length, f) != length)
@@ -78,7 +73,7 @@ static status make_sparse(const char *name, const char *dir)
     status st;
 
     if (preset == NULL)
-        return fail(ST_USAGE, "no preset %s", name);
+        return fail(ST_USAGE, "unknown preset %s", name);
     m = preset_model(preset);
     mkdir(dir, 0777);
     part_dit.tensors(&list, model_dit(&m), NULL);
@@ -117,8 +112,8 @@ static status copy_values(void *payload, int index, int64_t first, int64_t count
     return tensorfile_read(c->f, t, first, count, t->shape.dtype, dst);
 }
 
-/* One part into one file, names as they are in `from` with a prefix, and one more tensor of bytes
- * under the name `extra`. */
+/* Copies a part to one file, with `prefix` before the tensor names of `from`, and adds a tensor of
+ * bytes with the name `extra`, if that is not NULL. */
 static status copy_part(const char *from, const char *to, const char *prefix, const char *extra,
                         const char *bytes, size_t size)
 {
@@ -132,7 +127,7 @@ static status copy_part(const char *from, const char *to, const char *prefix, co
     entries = calloc((size_t)f.count + 1, sizeof(*entries));
     names = calloc((size_t)f.count + 1, sizeof(*names));
     if (entries == NULL || names == NULL)
-        TRY_OUT(fail(ST_MEMORY, "no memory for %d tensors", f.count));
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %d tensors", f.count));
     for (int i = 0; i < f.count; i++) {
         snprintf(names[i], sizeof(names[i]), "%s%.150s", prefix, f.tensors[i].name);
         entries[i] = (struct tensor_entry){ names[i], f.tensors[i].shape };

@@ -4,8 +4,8 @@
 # users have them.
 #     parts.sh WANMPI MAKE_CHECKPOINT SAME_LATENTS MPIRUN [its arguments]
 wanmpi=$1
-make=$2
-same=$3
+make=$(realpath "$2")
+same=$(realpath "$3")
 shift 3
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -75,18 +75,18 @@ done
 # ---- text of another width; latents of another number of channels
 cp -r official text
 cp text-official/models_t5* text/
-everywhere 'text of width 64, but the text encoder gives 96' text
+everywhere 'text of width 64, but the text encoder outputs 96' text
 cp -r diffusers text-d
 rm -r text-d/text_encoder
 cp -r text-diffusers/text_encoder text-d/
-everywhere 'text of width 64, but the text encoder gives 96' text-d
+everywhere 'text of width 64, but the text encoder outputs 96' text-d
 cp -r official wide
 cp wide-official/diffusion* wide-official/config.json wide/
-everywhere 'latents of 48 channels, but the VAE takes 16' wide
+everywhere 'latents of 48 channels, but the VAE needs 16' wide
 cp -r diffusers wide-d
 rm -r wide-d/transformer
 cp -r wide-diffusers/transformer wide-d/
-everywhere 'latents of 48 channels, but the VAE takes 16' wide-d
+everywhere 'latents of 48 channels, but the VAE needs 16' wide-d
 
 # ---- a vocabulary that is smaller than the tokenizer, and no tokenizer
 cp -r official words
@@ -106,14 +106,14 @@ says '^  task  *t2v-1.3B$' "$wanmpi" inspect small
 says '^  task  *t2v-14B$' "$wanmpi" inspect large
 says '^  task  *t2v-1.3B$' "$wanmpi" inspect official
 # shellcheck disable=SC2086
-refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B, or leave' \
+refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B, or remove' \
     $mpirun -n 2 "$wanmpi" generate --task t2v-14B --ckpt_dir small
 refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B' \
     "$wanmpi" plan --task t2i-14B --ckpt_dir small
 refused 'large is a checkpoint of t2v-14B; use --task t2v-14B or t2i-14B' \
     "$wanmpi" plan --task t2v-1.3B --ckpt_dir large
 refused 'large: the text encoder is missing' "$wanmpi" generate --ckpt_dir large
-refused "the feature 'image context (I2V)' (img_emb.proj.1.weight is in it)" \
+refused "the feature 'image context (I2V)' (tensor img_emb.proj.1.weight)" \
     "$wanmpi" generate --ckpt_dir image
 refused 'is a checkpoint of i2v-A14B, which this version does not run' \
     "$wanmpi" generate --ckpt_dir expert
@@ -132,7 +132,7 @@ for feature in "ref_conv.weight reference image tokens (Fun Control)" \
     cp -r official feature
     need "$make" extra official/diffusion_pytorch_model.safetensors \
         feature/diffusion_pytorch_model.safetensors "${feature%% *}"
-    refused "the feature '${feature#* }' (.* is in it), which this version does not compute" \
+    refused "the feature '${feature#* }' (tensor .*), which this version does not compute" \
         "$wanmpi" generate --ckpt_dir feature
 done
 need "$make" extra official/diffusion_pytorch_model.safetensors \

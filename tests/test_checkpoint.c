@@ -1,6 +1,6 @@
-/* Checkpoints in every layout: what synth writes, opened again; the same values whatever the
- * layout; names as diffusers' own models have them; and folders that lack or contradict something.
- * argv[1]: the folder of golden files. */
+/* Checkpoints in every layout: what synth writes is opened again, with the same values in each
+ * layout; tensor names are those of the diffusers models; incomplete and contradictory folders are
+ * refused. argv[1]: the folder of golden files. */
 #include "model/checkpoint/checkpoint_internal.h"
 #include "model/pipeline/task.h"
 #include "model/synth/synth.h"
@@ -49,7 +49,8 @@ static const struct inventory_entry *find_entry(const struct inventory *v, const
     return NULL;
 }
 
-/* Every name of the libraries' models is in the table, with its shape, and the other way round. */
+/* The tensors of the diffusers and transformers models, with their shapes, are exactly those of our
+ * lists after renaming. */
 static void test_names(const char *golden)
 {
     char path[512], line[256];
@@ -76,7 +77,7 @@ static void test_names(const char *golden)
         CHECK(written[part]->rename(official, false, back, sizeof(back)) && strcmp(back, name) == 0,
               "%s -> %s -> %s", name, official, back);
         found = find_entry(&all[part], official);
-        CHECK(found != NULL, "%s -> %s, which is no tensor", name, official);
+        CHECK(found != NULL, "%s -> %s, which is not in the list of tensors", name, official);
         while (found != NULL && (size = strtok_r(NULL, " \n", &save)) != NULL) {
             CHECK(axis < found->ndim && found->dim[axis] == atoll(size), "%s axis %d", name, axis);
             axis++;
@@ -127,7 +128,7 @@ static void check_same(struct checkpoint *a, struct checkpoint *b)
     }
 }
 
-/* channels_last walks [O, I, k] as [O, k, I], in any ranges. */
+/* With channels_last a tensor [O, I, k] is read in the order [O, k, I], in any ranges. */
 static void test_order(struct checkpoint *c, const struct part *part, const char *name)
 {
     const struct file_tensor *t = tensorfile_find(checkpoint_file(c, part), name);
@@ -144,8 +145,8 @@ static void test_order(struct checkpoint *c, const struct part *part, const char
         int wrong = 0;
 
         for (int64_t first = 0; first < limit; first += ranges[p]) {
-            const int64_t take = first + ranges[p] < n ? ranges[p] : n - first;
-            CHECK(s.read(s.payload, &spec, name, first, take, got + first) == ST_OK, "%s",
+            const int64_t count = first + ranges[p] < n ? ranges[p] : n - first;
+            CHECK(s.read(s.payload, &spec, name, first, count, got + first) == ST_OK, "%s",
                   status_line());
         }
         for (int64_t i = 0; i < limit; i++)
@@ -161,7 +162,7 @@ static void test_order(struct checkpoint *c, const struct part *part, const char
     free(got);
 }
 
-static void open_whole(struct checkpoint *c, const char *name, const char *layout)
+static void open_all_parts(struct checkpoint *c, const char *name, const char *layout)
 {
     CHECK(checkpoint_open(c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
     CHECK(c->layout != NULL && strcmp(c->layout, layout) == 0, "%s is %s", name, c->layout);
@@ -183,21 +184,21 @@ static void test_layouts(void)
     CHECK(checkpoint_synth(scratch_path("diffusers"), &o, NULL, NULL) == ST_OK, "%s",
           status_line());
 
-    open_whole(&official, "official", LAYOUT_OFFICIAL);
-    open_whole(&shards, "shards", LAYOUT_OFFICIAL);
-    open_whole(&diffusers, "diffusers", LAYOUT_DIFFUSERS);
+    open_all_parts(&official, "official", LAYOUT_OFFICIAL);
+    open_all_parts(&shards, "shards", LAYOUT_OFFICIAL);
+    open_all_parts(&diffusers, "diffusers", LAYOUT_DIFFUSERS);
     CHECK(checkpoint_file(&shards, &part_dit)->files > 2 &&
               checkpoint_file(&diffusers, &part_vae)->files > 2,
           "no shards");
     CHECK(official.tokenizer && diffusers.tokenizer, "no tokenizer");
     for (size_t i = 0; i < COUNT(written); i++) {
-        const void *want = model_config(&o.model, written[i]);
+        const void *expected = model_config(&o.model, written[i]);
 
-        CHECK(
-            memcmp(checkpoint_config(&official, written[i]), want, written[i]->config_bytes) == 0 &&
-                memcmp(checkpoint_config(&diffusers, written[i]), want, written[i]->config_bytes) ==
-                    0,
-            "numbers of the %s", written[i]->name);
+        CHECK(memcmp(checkpoint_config(&official, written[i]), expected,
+                     written[i]->config_bytes) == 0 &&
+                  memcmp(checkpoint_config(&diffusers, written[i]), expected,
+                         written[i]->config_bytes) == 0,
+              "config of the %s", written[i]->name);
     }
     check_same(&official, &shards);
     check_same(&official, &diffusers);
@@ -214,15 +215,15 @@ static void test_layouts(void)
     checkpoint_close(&diffusers);
 }
 
-/* The folder's part must be refused with these words. */
-static void refuse(const char *name, const struct part *part, const char *says)
+/* Opening the part must fail with a line that contains `text`. */
+static void refuse(const char *name, const struct part *part, const char *text)
 {
     struct checkpoint c;
     status st = checkpoint_open(&c, scratch_path(name), model_parts);
 
     if (st == ST_OK)
         st = checkpoint_part(&c, part);
-    CHECK((st == ST_FORMAT || st == ST_IO) && strstr(status_line(), says), "%s: %d %s", name, st,
+    CHECK((st == ST_FORMAT || st == ST_IO) && strstr(status_line(), text), "%s: %d %s", name, st,
           status_line());
     checkpoint_close(&c);
 }
@@ -237,9 +238,9 @@ static void write_text(const char *path, const char *text)
 static void test_damage(void)
 {
     write_text(scratch_path("official/config.json"), "{\"num_heads\": 4, \"dim\": 256}");
-    refuse("official", &part_dit, "dim is 256, but by tensor patch_embedding.weight");
+    refuse("official", &part_dit, "dim is 256, but 128 in the tensors (patch_embedding.weight");
     write_text(scratch_path("official/config.json"), "{\"num_heads\": 5}");
-    refuse("official", &part_dit, "5 heads");
+    refuse("official", &part_dit, "width 128 does not divide into 5 heads");
     write_text(scratch_path("official/config.json"), "{\"num_heads\": ");
     refuse("official", &part_dit, "not a JSON");
     CHECK(unlink(scratch_path("official/Wan2.1_VAE.pth")) == 0, "unlink");
@@ -248,39 +249,40 @@ static void test_damage(void)
     CHECK(rename(scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"),
                  scratch_path("gone")) == 0,
           "the tiny transformer is not in 7 shards");
-    refuse("shards", &part_dit, "is not there, but");
+    refuse("shards", &part_dit, "is missing, but");
     CHECK(unlink(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json")) == 0,
           "unlink");
-    refuse("shards", &part_dit, "00002-of-00007.safetensors: is not there");
+    refuse("shards", &part_dit, "00002-of-00007.safetensors: is missing; all 7 shards");
     rename(scratch_path("gone"),
            scratch_path("shards/diffusion_pytorch_model-00002-of-00007.safetensors"));
     write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"nothing\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
-    refuse("shards", &part_dit, "names the tensor nothing");
+    refuse("shards", &part_dit, "lists the tensor nothing");
     write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"x\": \"../secret\"}}");
-    refuse("shards", &part_dit, "no file that may be opened");
+    refuse("shards", &part_dit, "tensor x must be in a file of the same folder");
     write_text(scratch_path("shards/diffusion_pytorch_model.safetensors.index.json"),
                "{\"weight_map\": {\"patch_embedding.weight\": "
                "\"diffusion_pytorch_model-00001-of-00007.safetensors\"}}");
-    refuse("shards", &part_dit, "names the tensor patch_embedding.weight, which none");
+    refuse("shards", &part_dit, "lists the tensor patch_embedding.weight, but none");
     mkdir(scratch_path("empty"), 0777);
     refuse("empty", &part_dit, "is not a checkpoint");
     refuse("nowhere", &part_dit, "No such file");
 }
 
-/* Other members of the family are named for what they are. */
+/* Models that this version does not run are refused with the name of their feature. */
 static void test_families(void)
 {
     static const struct {
         const struct feature *features[2];
-        const char *says;
+        const char *text;
     } kinds[] = {
-        { { &feature_image_context }, "image context (I2V)' (img_emb" },
-        { { &feature_image_context, &feature_frame_positions }, "image context (I2V)' (img_emb" },
-        { { &feature_vace }, "VACE' (vace_patch_embedding" },
-        { { NULL }, "takes 36 channels" },
+        { { &feature_image_context }, "image context (I2V)' (tensor img_emb" },
+        { { &feature_image_context, &feature_frame_positions },
+          "image context (I2V)' (tensor img_emb" },
+        { { &feature_vace }, "VACE' (tensor vace_patch_embedding" },
+        { { NULL }, "36 input and 16 output channels" },
     };
 
     for (size_t i = 0; i < COUNT(kinds); i++) {
@@ -301,17 +303,17 @@ static void test_families(void)
         CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
         if (checkpoint_part(&c, &part_dit) == ST_OK)
             CHECK(task_for_checkpoint(&task, &c) == ST_FORMAT &&
-                      strstr(status_line(), kinds[i].says),
+                      strstr(status_line(), kinds[i].text),
                   "%s: %s", name, status_line());
         else
-            CHECK(strstr(status_line(), kinds[i].says), "%s: %s", name, status_line());
+            CHECK(strstr(status_line(), kinds[i].text), "%s: %s", name, status_line());
         checkpoint_close(&c);
         CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK &&
                   part_open(&c, part_of(&c, &part_dit)) == ST_OK &&
                   compare_part(&c, part_of(&c, &part_dit), NULL) == ST_OK,
               "%s", status_line());
         CHECK(memcmp(checkpoint_config(&c, &part_dit), &config, sizeof(config)) == 0,
-              "%s: other numbers", name);
+              "%s: the config differs", name);
         checkpoint_close(&c);
     }
 }

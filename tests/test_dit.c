@@ -1,5 +1,5 @@
-/* The transformer on one rank against the official one: forwards, whole generations, bf16, and what
- * the plan device says of them.
+/* The transformer on one rank against the official one: forwards, whole generations, bf16; and the
+ * plan device's memory and operation counts against those of the run.
  *
  *     test_dit GOLDEN [cuda] */
 #include "kernels/table.h"
@@ -10,7 +10,7 @@
 #include "tests/golden.h"
 #include "tests/levels.h"
 
-/* As CASES in golden/make_dit.py. */
+/* The same as CASES in golden/make_dit.py. */
 static const struct dit_case {
     const char *name;
     struct dit_config config;
@@ -66,8 +66,8 @@ static const struct dit_case {
 
 #define MEMORY ((size_t)16 << 20)
 
-/* One rank with a model in memory, ready to run. */
-struct bench {
+/* One rank with a loaded model and a run of it. */
+struct fixture {
     const struct dit_case *c;
     struct device dev;
     struct world world;
@@ -80,11 +80,11 @@ struct bench {
     int64_t tokens;
 };
 
-/* `plan`: on the plan device, from sizes alone. */
-static void bench_open(struct bench *b, const struct dit_case *c, const struct table *table,
-                       enum dtype cdt, bool plan, int steps, const float *timestep)
+/* `plan`: on the plan device. */
+static void fixture_open(struct fixture *b, const struct dit_case *c, const struct table *table,
+                         enum dtype cdt, bool plan, int steps, const float *timestep)
 {
-    *b = (struct bench){ .c = c, .config = c->config, .tokens = c->t * c->h / 2 * c->w / 2 };
+    *b = (struct fixture){ .c = c, .config = c->config, .tokens = c->t * c->h / 2 * c->w / 2 };
     golden_need(plan ? device_open_plan(&b->dev, &table_plan, table->workspace)
                      : levels_device(&b->dev, 0, table));
     world_describe(&b->world, 0, 1, 1);
@@ -106,7 +106,7 @@ static void bench_open(struct bench *b, const struct dit_case *c, const struct t
                                                .conditioning = &b->text }));
 }
 
-static void bench_close(struct bench *b)
+static void fixture_close(struct fixture *b)
 {
     conditioning_done(&b->text);
     dit_close(&b->dit);
@@ -120,7 +120,7 @@ static void bench_close(struct bench *b)
 
 static const float times[] = { 999, 501, 36 };
 
-static float *start_tokens(const struct bench *b)
+static float *start_tokens(const struct fixture *b)
 {
     const struct dit_case *c = b->c;
     const int64_t n = b->tokens * 4 * b->config.in_dim;
@@ -132,8 +132,8 @@ static float *start_tokens(const struct bench *b)
     return tokens;
 }
 
-/* All tokens' values as a latent. */
-static void read_latent(struct bench *b, float *latent, struct tensor x, int64_t channels)
+/* Downloads the tokens and converts them to a latent. */
+static void read_latent(struct fixture *b, float *latent, struct tensor x, int64_t channels)
 {
     float *tokens = malloc(tensor_bytes(x));
 
@@ -143,13 +143,13 @@ static void read_latent(struct bench *b, float *latent, struct tensor x, int64_t
     free(tokens);
 }
 
-/* Forwards at three times, all of one run: the text's keys and values are made in the first. */
+/* Forwards at three times in one run: the first also computes the text's keys and values. */
 static void check_forward(struct golden *g, const struct dit_case *c, const struct table *table,
                           enum dtype cdt)
 {
-    struct bench b;
+    struct fixture b;
 
-    bench_open(&b, c, table, cdt, false, COUNT(times), times);
+    fixture_open(&b, c, table, cdt, false, COUNT(times), times);
 
     const int64_t n = b.tokens * 4 * b.config.out_dim;
     float *tokens = start_tokens(&b), *latent = malloc((size_t)n * sizeof(float));
@@ -174,8 +174,8 @@ static void check_forward(struct golden *g, const struct dit_case *c, const stru
             const double ours = check_distance(latent, half, n);
             const double theirs = check_distance(half, full, n);
 
-            // A GPU sums in other orders, and leaves out roundings where two ops are one: what
-            // counts there is that it is no farther from fp32 than the official bf16 is.
+            // A GPU sums in another order, and skips the rounding between two fused ops. There the
+            // error against fp32 must be about that of the official bf16.
             CHECK(ours < (levels_cuda ? 1.5 : 1) * theirs,
                   "%s: %.3g from the official bf16, which is %.3g from fp32", what, ours, theirs);
             CHECK(!levels_cuda || check_distance(latent, full, n) < 1.2 * theirs,
@@ -187,10 +187,10 @@ static void check_forward(struct golden *g, const struct dit_case *c, const stru
         free(full);
         free(half);
     }
-    CHECK(b.step.used == 0, "%zu bytes of scratch were not given back", b.step.used);
+    CHECK(b.step.used == 0, "%zu bytes of scratch were not released", b.step.used);
     free(latent);
     free(tokens);
-    bench_close(&b);
+    fixture_close(&b);
 }
 
 /* Ten steps with guidance. */
@@ -199,14 +199,14 @@ static void check_generation(struct golden *g, const struct table *table, enum s
     const struct dit_case *c = &cases[0];
     struct schedule schedule;
     struct solver solver;
-    struct bench b;
+    struct fixture b;
 
     golden_need(schedule_init(&schedule, kind, 10, 5));
-    bench_open(&b, c, table, DT_F32, false, schedule.steps, schedule.timestep);
+    fixture_open(&b, c, table, DT_F32, false, schedule.steps, schedule.timestep);
 
     const int64_t n = b.tokens * 4 * b.config.in_dim;
     float *tokens = start_tokens(&b), *latent = malloc((size_t)n * sizeof(float));
-    float *want = golden_f32(g, NULL, "final.%s", solver_name(kind));
+    float *expected = golden_f32(g, NULL, "final.%s", solver_name(kind));
     struct tensor x = { 0 }, v[2] = { { 0 }, { 0 } };
     char what[80];
 
@@ -216,36 +216,37 @@ static void check_generation(struct golden *g, const struct table *table, enum s
     golden_need(solver_init(&solver, &schedule, &b.run, x.dim[0], x.dim[1]));
     golden_need(device_upload(&b.dev, x, tokens));
     for (int i = 0; i < schedule.steps; i++) {
-        for (int side = 0; side < 2; side++)
-            golden_need(dit_forward(&b.r, &b.step, i, side, v[side], x));
+        for (int branch = 0; branch < 2; branch++)
+            golden_need(dit_forward(&b.r, &b.step, i, branch, v[branch], x));
         golden_need(solver_step(&solver, &b.dev, x, v[0], v[1], 5));
     }
     read_latent(&b, latent, x, b.config.in_dim);
     snprintf(what, sizeof(what), "%s, 10 steps of %s", table->name, solver_name(kind));
-    check_near(what, latent, want, n, 2e-4);
-    printf("%s: final latent %.2g from the official one\n", what, check_distance(latent, want, n));
-    free(want);
+    check_near(what, latent, expected, n, 2e-4);
+    printf("%s: final latent %.2g from the official one\n", what,
+           check_distance(latent, expected, n));
+    free(expected);
     free(latent);
     free(tokens);
-    bench_close(&b);
+    fixture_close(&b);
     schedule_done(&schedule);
 }
 
-/* A plan's peaks and operations are the run's. */
+/* Peak memory and operation counts of the plan device equal those of the run. */
 static void check_plan(const struct table *table, const struct dit_case *c, enum dtype cdt)
 {
-    struct bench b[2];
+    struct fixture b[2];
 
     for (int plan = 0; plan < 2; plan++) {
         struct tensor x = { 0 }, v = { 0 };
 
-        bench_open(&b[plan], c, table, cdt, plan, COUNT(times), times);
+        fixture_open(&b[plan], c, table, cdt, plan, COUNT(times), times);
         golden_need(arena_take(&b[plan].run, &x, DT_F32, b->tokens, 4 * b->config.in_dim));
         golden_need(arena_take(&b[plan].run, &v, DT_F32, b->tokens, 4 * b->config.out_dim));
         if (!plan)
             golden_need(device_zero(&b[plan].dev, x));
-        for (int side = 0; side < 2; side++)
-            golden_need(dit_forward(&b[plan].r, &b[plan].step, 0, side, v, x));
+        for (int branch = 0; branch < 2; branch++)
+            golden_need(dit_forward(&b[plan].r, &b[plan].step, 0, branch, v, x));
     }
     CHECK(b[0].weights.peak == b[1].weights.peak, "%s: weights %zu, planned %zu", c->name,
           b[0].weights.peak, b[1].weights.peak);
@@ -255,13 +256,13 @@ static void check_plan(const struct table *table, const struct dit_case *c, enum
           b[1].step.peak);
     CHECK(b[0].dev.flops == b[1].dev.flops && b[0].dev.flops > 0, "%s: %g operations, planned %g",
           c->name, b[0].dev.flops, b[1].dev.flops);
-    bench_close(&b[0]);
-    bench_close(&b[1]);
+    fixture_close(&b[0]);
+    fixture_close(&b[1]);
 }
 
 static void check_refusals(const struct table *table)
 {
-    struct bench b;
+    struct fixture b;
     struct dit_run r;
     struct dit_config config = cases[0].config;
     struct dit m;
@@ -277,7 +278,7 @@ static void check_refusals(const struct table *table)
     config.heads = 7;
     CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) == ST_FORMAT,
           "7 heads of 72 channels");
-    bench_open(&b, &cases[2], table, DT_F32, false, 1, times);
+    fixture_open(&b, &cases[2], table, DT_F32, false, 1, times);
     golden_need(dit_text(&text, 1, b.config.text_dim + 1));
     CHECK(dit_begin(&r, &b.dit, &b.run, &b.step,
                     &(struct dit_input){ .f = 1,
@@ -289,7 +290,7 @@ static void check_refusals(const struct table *table)
                                          .conditioning = &text }) == ST_USAGE,
           "text of another width");
     conditioning_done(&text);
-    bench_close(&b);
+    fixture_close(&b);
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,7 @@
-/* The transformer on P ranks against itself on one, for every mesh of this many ranks, with whole
- * and with sharded weights: the same bits on the reference table where nothing goes round a ring,
- * 1e-5 elsewhere. Heads and tokens that do not divide, fewer tokens than ranks. What the plan
- * device says of each rank against what the rank then does. */
+/* The transformer on P ranks against itself on one rank, for every mesh of P ranks, with replicated
+ * and with sharded weights: bitwise equal with the reference table and without ring attention, else
+ * within 1e-5 (bf16: 1e-2). Includes heads and tokens that do not divide by the ranks, and fewer
+ * tokens than ranks. Also the plan device's counts for each rank against those of the run. */
 #include "parallel/split.h"
 #include "tests/dit_model.h"
 #include "tests/ranks_device.h"
@@ -60,7 +60,7 @@ static const float times[STEPS] = { 937, 208 };
 
 static void need(status st)
 {
-    if (st != ST_OK) { // the others are waiting: end them all
+    if (st != ST_OK) { // other ranks may be inside a collective: end the job
         printf("%s\n", status_line());
         abort();
     }
@@ -68,11 +68,11 @@ static void need(status st)
 
 /* What one rank did. */
 struct outcome {
-    float *v[STEPS][2]; // [s_loc, 4 out] by step and branch, NULL for sides of others
+    float *v[STEPS][2]; // [s_loc, 4 out_dim] by step and branch; NULL for branches of other ranks
     int64_t first, count;
     size_t weights, run, step; // peaks
     double flops, sent, messages;
-    double gathered, wanted; // bytes sent for sharded weights, and what they should be
+    double gathered, expected; // bytes sent for sharded weights, and the expected number
 };
 
 static void outcome_done(struct outcome *o)
@@ -81,7 +81,7 @@ static void outcome_done(struct outcome *o)
         free(o->v[i / 2][i % 2]);
 }
 
-/* Forwards of every step and of this rank's sides, in one run. */
+/* Forwards of every step and of this rank's branches, in one run. */
 static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, struct arena *step,
                      int first_branch)
 {
@@ -110,9 +110,9 @@ static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, st
     free(host);
 }
 
-/* Bytes of this rank's shards that the others need: the text's matrices once, a block's in every
- * forward, but for two blocks, which stay in the two buffers. */
-static double shards_wanted(const struct dit_run *r)
+/* Bytes of its shards that this rank sends to the others: the text's matrices once, those of a
+ * block in every forward. With at most two blocks only once: they stay in the two buffers. */
+static double expected_bytes(const struct dit_run *r)
 {
     struct dit *m = r->m;
     const struct weights *blocks = dit_weights(m, "blocks"), *text = dit_weights(m, "text");
@@ -164,7 +164,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     o.sent = mesh.all.sent + mesh.ring_group.sent + mesh.ulysses_group.sent;
     o.messages = mesh.all.messages + mesh.ring_group.messages + mesh.ulysses_group.messages;
     o.gathered = mesh.all.sent;
-    o.wanted = shards_wanted(&r);
+    o.expected = expected_bytes(&r);
     conditioning_done(&text);
     dit_close(&m);
     arena_done(&weights);
@@ -192,17 +192,18 @@ static void compare(const struct outcome *got, const struct outcome *alone, int6
 {
     for (int i = 0; i < STEPS; i++) {
         for (int branch = 0; branch < 2; branch++) {
-            const float *mine = got->v[i][branch], *want = alone->v[i][branch] + got->first * row;
+            const float *mine = got->v[i][branch];
+            const float *expected = alone->v[i][branch] + got->first * row;
             const int64_t n = got->count * row;
 
             if (mine == NULL)
                 continue;
             if (same_bits)
-                CHECK(memcmp(mine, want, (size_t)n * sizeof(*mine)) == 0,
-                      "%s: step %d, branch %d: other bits than alone, %.3g off", what, i, branch,
-                      check_distance(mine, want, n));
+                CHECK(memcmp(mine, expected, (size_t)n * sizeof(*mine)) == 0,
+                      "%s: step %d, branch %d: not bitwise equal to one rank, distance %.3g", what,
+                      i, branch, check_distance(mine, expected, n));
             else
-                check_near(what, mine, want, n, tolerance);
+                check_near(what, mine, expected, n, tolerance);
         }
     }
 }
@@ -220,7 +221,7 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     world_describe(&described, w->rank, w->size, w->size);
     planned = run_plan(&described, model, cdt, shape, fsdp);
     got = run_rank(w, model, dev, &planned, cdt, shape, fsdp);
-    // In bf16 a ring's parts are rounded before they are joined.
+    // In bf16 the partial results of a ring are rounded before they are merged.
     compare(&got, alone, 4 * model->config.out_dim,
             shape.ring == 1 && (on_gpus || dev->table == &table_ref), cdt == DT_F32 ? 1e-5 : 1e-2,
             what);
@@ -232,8 +233,8 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     CHECK(got.sent == planned.sent && got.messages == planned.messages,
           "%s: %.0f bytes in %.0f messages, planned %.0f in %.0f", what, got.sent, got.messages,
           planned.sent, planned.messages);
-    CHECK(got.gathered == got.wanted, "%s: %.0f bytes of weights sent, %.0f wanted", what,
-          got.gathered, got.wanted);
+    CHECK(got.gathered == got.expected, "%s: %.0f bytes of weights sent, expected %.0f", what,
+          got.gathered, got.expected);
     outcome_done(&got);
     outcome_done(&planned);
     world_close(&described);

@@ -1,6 +1,6 @@
-/* What the transformer takes beside text, on any number of ranks against plain runs on one rank
- * that must have the same bits: hooks of a feature, tokens before and after the video's, joined
- * channels, known frames at time 0, two experts.
+/* Inputs of the transformer other than text, on any number of ranks: hooks of a feature, tokens
+ * before and after the video's, concatenated channels, known frames at time 0, two experts. Each is
+ * compared with an equivalent run on one rank without it, and must be bitwise equal.
  *
  *     test_features (alone or under mpirun) */
 #include "kernels/table.h"
@@ -26,7 +26,7 @@ static const float times[STEPS] = { 937, 500, 208 };
 
 static void need(status st)
 {
-    if (st != ST_OK) { // the others are waiting: end them all
+    if (st != ST_OK) { // other ranks may be inside a collective: end the job
         printf("%s\n", status_line());
         abort();
     }
@@ -36,11 +36,12 @@ static void need(status st)
 
 static struct {
     int begin, prepare, patch, cross, block;
-    int64_t frames_before, frames_after; // of tokens that it adds: 0 or 1 each
+    int64_t frames_before, frames_after; // number of frames of tokens that it adds: 0 or 1 each
     const float *tokens;                 // their values [h * w, 4 * in_dim]
 } probe;
 
-/* The added frame is one of a video of one frame more: positions of the others move. */
+/* The added frame is the first or last frame of a video that is one frame longer: the positions of
+ * the latent's frames change accordingly. */
 static void probe_extend(struct segments *s, const struct dit_input *in)
 {
     const int64_t frame = in->h * in->w, added = probe.frames_before + probe.frames_after;
@@ -51,10 +52,10 @@ static void probe_extend(struct segments *s, const struct dit_input *in)
         s->segment[i].grid.first += probe.frames_before * frame;
     }
     if (probe.frames_before > 0)
-        segments_before(s, (struct segment){ .tokens = frame, .grid = grid, .time = TIME_STEP });
+        segments_prepend(s, (struct segment){ .tokens = frame, .grid = grid, .time = TIME_STEP });
     grid.first = in->f * frame;
     if (probe.frames_after > 0)
-        segments_after(s, (struct segment){ .tokens = frame, .grid = grid, .time = TIME_STEP });
+        segments_append(s, (struct segment){ .tokens = frame, .grid = grid, .time = TIME_STEP });
 }
 
 static status probe_begin(struct dit_run *r, struct tensor *data, const struct dit_input *in,
@@ -73,7 +74,7 @@ static status probe_prepare(struct dit_run *r, struct tensor *data)
     return ST_OK;
 }
 
-/* Embeds the rows of the added tokens that this rank has. */
+/* Writes the patch embedding of the added tokens that this rank has. */
 static status probe_after_patch(struct block_ctx *x, const struct tensor *data)
 {
     const struct spans *spans = &x->r->spans;
@@ -129,7 +130,7 @@ struct fixture {
     struct conditioning conditioning;
 };
 
-/* Weights of another model: half of the formula's. */
+/* Weights of a second model: half of those of dit_read. */
 static status read_half(void *payload, const struct weight_spec *spec, const char *name,
                         int64_t first, int64_t count, void *dst)
 {
@@ -170,7 +171,7 @@ static void close_fixture(struct fixture *x)
     device_close(&x->dev);
 }
 
-/* Adds an array of made-up values. */
+/* Adds an array of pseudo-random values to the conditioning. */
 static void add_values(struct fixture *x, const char *name, const char *values, int64_t c,
                        int64_t t, int64_t h, int64_t w)
 {
@@ -216,8 +217,8 @@ static void check_same(const char *what, const float *got, const float *expected
 {
     const bool equal = memcmp(got, expected, (size_t)n * sizeof(float)) == 0;
 
-    CHECK(n == 0 || equal == same, "%s: %s bits, %.3g apart", what, equal ? "the same" : "other",
-          check_distance(got, expected, n));
+    CHECK(n == 0 || equal == same, "%s: %s, distance %.3g", what,
+          equal ? "bitwise equal" : "not bitwise equal", check_distance(got, expected, n));
 }
 
 /* ---- the checks ---- */
@@ -232,7 +233,7 @@ static float *make_tokens(int64_t count, const char *name)
     return tokens;
 }
 
-/* All hooks are called, and doing nothing in them changes no bit. */
+/* All hooks are called, and hooks that do nothing do not change the result. */
 static void check_hooks(struct world *w)
 {
     float *tokens = make_tokens(F * H * W * 4 * base.in_dim, "x");
@@ -260,8 +261,8 @@ static void check_hooks(struct world *w)
     close_fixture(&plain);
 }
 
-/* A video whose first or last frame is tokens of a feature gives the rest as the whole video does.
- */
+/* If a feature adds the first or the last frame of a video as tokens, the other frames have the
+ * same result as in the whole video. */
 static void check_extra_tokens(struct world *w, bool before)
 {
     const int64_t frame = H * W, row = 4 * base.in_dim;
@@ -290,12 +291,12 @@ static void check_extra_tokens(struct world *w, bool before)
     close_fixture(&plain);
 }
 
-/* Channels of the conditioning are those of a wider latent. */
+/* A latent with concatenated channels has the same result as a latent that has all channels. */
 static void check_channels(struct world *w)
 {
-    enum { OWN = 5 };
-    const int64_t n = F * H * W, all = base.in_dim, joined = all - OWN;
-    float *latent = make_tokens(n * 4 * all, "x"), *own = malloc((size_t)n * 4 * OWN * 4);
+    enum { LATENT = 5 }; // channels of the latent
+    const int64_t n = F * H * W, all = base.in_dim, others = all - LATENT;
+    float *latent = make_tokens(n * 4 * all, "x"), *some = malloc((size_t)n * 4 * LATENT * 4);
     float *tokens = malloc((size_t)(n * 4 * all) * 4), *channels, *expected, *got;
     struct fixture plain, x;
     int64_t first, rows, count;
@@ -303,25 +304,25 @@ static void check_channels(struct world *w)
     open_fixture(&plain, NULL, &base);
     open_fixture(&x, w, &base);
     tokens_from_latent(tokens, latent, all, F, 2 * H, 2 * W);
-    tokens_from_latent(own, latent, OWN, F, 2 * H, 2 * W);
+    tokens_from_latent(some, latent, LATENT, F, 2 * H, 2 * W);
     need(conditioning_add(&x.conditioning, CONDITION_CHANNELS, 4,
-                          (const int64_t[]){ joined, F, 2 * H, 2 * W }, &channels));
-    memcpy(channels, latent + OWN * n * 4, (size_t)(joined * n * 4) * sizeof(float));
+                          (const int64_t[]){ others, F, 2 * H, 2 * W }, &channels));
+    memcpy(channels, latent + LATENT * n * 4, (size_t)(others * n * 4) * sizeof(float));
     expected = forward(&plain, F, H, W, tokens, all, times[0], &first, &count);
-    got = forward(&x, F, H, W, own, OWN, times[0], &first, &rows);
-    check_same("joined channels", got, expected + first * 4 * base.out_dim, rows * 4 * base.out_dim,
-               true);
+    got = forward(&x, F, H, W, some, LATENT, times[0], &first, &rows);
+    check_same("concatenated channels", got, expected + first * 4 * base.out_dim,
+               rows * 4 * base.out_dim, true);
     free(expected);
     free(got);
     free(tokens);
     free(latent);
-    free(own);
+    free(some);
     close_fixture(&x);
     close_fixture(&plain);
 }
 
-/* Known frames have time 0: all of them known is a run at time 0; one of them, when the step's
- * time is 0 too; else it is neither. */
+/* Known frames have time 0. The result equals a run at time 0 if all frames are known, or if the
+ * step's time is 0; otherwise it differs from the runs at time 0 and at the step's time. */
 static void check_known_frames(struct world *w)
 {
     const int64_t row = 4 * base.in_dim;
@@ -355,8 +356,8 @@ static void check_known_frames(struct world *w)
     close_fixture(&plain);
 }
 
-/* Final latent [c, f, 2h, 2w], malloc'ed, with experts 0 and 1 (or `only` one of them) of a
- * generation with guidance. */
+/* The final latent [C, F, 2H, 2W], malloc'ed, of a generation with guidance, by experts 0 and 1
+ * (only -1) or by expert `only`. */
 static float *generate(struct world *w, int only, float boundary, int known)
 {
     const struct latent_shape shape = { base.out_dim, F, 2 * H, 2 * W };
@@ -400,13 +401,13 @@ static void check_experts(struct world *w)
     float *mixed = generate(NULL, -1, 800, 0), *got;
 
     got = generate(w, -1, 0, 0);
-    check_same("all steps are the first expert's", got, high, n, true);
+    check_same("all steps by the first expert", got, high, n, true);
     free(got);
     got = generate(w, -1, 1001, 0);
-    check_same("all steps are the second expert's", got, low, n, true);
+    check_same("all steps by the second expert", got, low, n, true);
     free(got);
-    check_same("two experts, the first alone", mixed, high, n, false);
-    check_same("two experts, the second alone", mixed, low, n, false);
+    check_same("two experts against the first only", mixed, high, n, false);
+    check_same("two experts against the second only", mixed, low, n, false);
     got = generate(w, -1, 800, 0);
     check_same("two experts on these ranks", got, mixed, n, true);
     free(got);
@@ -415,7 +416,7 @@ static void check_experts(struct world *w)
     free(mixed);
 }
 
-/* Known frames come out as they are; the rest is made. */
+/* Known frames keep their values; the other frames are generated. */
 static void check_clean(struct world *w)
 {
     const int64_t frame = 4 * H * W;
@@ -425,15 +426,15 @@ static void check_clean(struct world *w)
     check_same("known frames, these ranks", got, alone, base.out_dim * F * frame, true);
     for (int64_t c = 0; c < base.out_dim; c++) {
         check_same("a known frame", got + c * F * frame, known + c * 2 * frame, 2 * frame, true);
-        check_same("a frame that is not", got + (c * F + 1) * frame, got + (c * F + 2) * frame,
-                   frame, false);
+        check_same("a frame that is not known", got + (c * F + 1) * frame,
+                   got + (c * F + 2) * frame, frame, false);
     }
     free(known);
     free(alone);
     free(got);
 }
 
-/* Rows of ranks: every token once, in order, whatever the segments. */
+/* The spans of all ranks together have every token of the segments once, in order. */
 static void check_spans(void)
 {
     for (int parts = 1; parts <= 40; parts++) {
@@ -441,8 +442,8 @@ static void check_spans(void)
         int64_t latent = 0, tokens = 0;
 
         segments_of_latent(&s, 3, 2, 5, 1);
-        segments_before(&s, (struct segment){ .tokens = 7, .grid = { 1, 1, 7, 0 } });
-        segments_after(&s, (struct segment){ .tokens = 4, .grid = { 2, 2, 4, 8 } });
+        segments_prepend(&s, (struct segment){ .tokens = 7, .grid = { 1, 1, 7, 0 } });
+        segments_append(&s, (struct segment){ .tokens = 4, .grid = { 2, 2, 4, 8 } });
         for (int part = 0; part < parts; part++) {
             struct spans spans;
             int64_t row = 0;
@@ -451,13 +452,14 @@ static void check_spans(void)
             CHECK(spans.latent_first == latent, "%d of %d: latent %lld, expected %lld", part, parts,
                   (long long)spans.latent_first, (long long)latent);
             for (int i = 0; i < spans.count; i++) {
-                CHECK(spans.span[i].first == row && spans.span[i].count > 0, "a gap");
+                CHECK(spans.span[i].first == row && spans.span[i].count > 0,
+                      "%d of %d: span %d does not follow the one before", part, parts, i);
                 row += spans.span[i].count;
             }
             latent += spans.latent_rows;
             tokens += row;
         }
-        CHECK(latent == 30 && tokens == 41, "%d parts: %lld of the latent, %lld in all", parts,
+        CHECK(latent == 30 && tokens == 41, "%d parts: %lld of the latent, %lld in total", parts,
               (long long)latent, (long long)tokens);
     }
 }

@@ -1,4 +1,4 @@
-/* Flags, JSON and batch lines into requests: what is filled in, what is refused, in which words. */
+/* Requests from flags, JSON and batch lines: defaults, refused values, and the text of errors. */
 #include "launch/request.h"
 #include "runtime/device.h"
 #include "tests/scratch.h"
@@ -8,17 +8,18 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WORDS 32
+#define WORDS_MAX 32
 
-/* Flags in one string, separated by '|'. */
+/* Parses flags that are given as one string, separated by '|'. */
 static status parse(struct request *r, unsigned command, const char *flags)
 {
-    char text[512], *words[WORDS], *rest = text;
+    char text[512], *words[WORDS_MAX], *rest = text;
     int n = 0;
 
     snprintf(text, sizeof(text), "%s", flags);
     request_init(r);
-    for (char *word = strsep(&rest, "|"); word != NULL && n < WORDS; word = strsep(&rest, "|")) {
+    for (char *word = strsep(&rest, "|"); word != NULL && n < WORDS_MAX;
+         word = strsep(&rest, "|")) {
         if (word[0] != 0)
             words[n++] = word;
     }
@@ -64,11 +65,11 @@ static void test_defaults(void)
     request_done(&r);
     CHECK(complete(&r, "--task|t2i-14B|--ckpt_dir|X|--size|1024*1024") == ST_OK, "%s",
           status_line());
-    CHECK(r.frame_num == 1 && r.task->image && request_note(&r) == NULL, "picture");
+    CHECK(r.frame_num == 1 && r.task->image && request_note(&r) == NULL, "image");
     request_done(&r);
 }
 
-/* Which device, and what follows from it; `auto` depends on the machine. */
+/* The device, and the defaults that depend on it; `auto` depends on the machine. */
 static void test_device(void)
 {
     struct request r;
@@ -127,10 +128,10 @@ static void test_refused(void)
     struct request r;
 
     refuse("", "--ckpt_dir DIR is needed");
-    refuse("--sampel_steps|5", "does not know --sampel_steps; did you mean --sample_steps?");
+    refuse("--sampel_steps|5", "has no flag --sampel_steps; did you mean --sample_steps?");
     refuse("--sample-step|5", "did you mean --sample_steps?");
     refuse("--ulysses|4", "did you mean --ulysses_size?");
-    refuse("--wibble|5", "does not know --wibble; see wanmpi generate --help");
+    refuse("--wibble|5", "generate has no flag --wibble; see wanmpi generate --help");
     refuse("--size", "--size needs a value: W*H");
     refuse("--size|--frame_num", "--size needs a value");
     refuse("--size|1280", "write W*H");
@@ -139,19 +140,19 @@ static void test_refused(void)
     refuse("--size|100*100", "multiples of 16; try 96*96");
     refuse("--frame_num|80", "must be 4n+1; try 77 or 81");
     refuse("--frame_num|0", "--frame_num 0: must be at least 1");
-    refuse("--frame_num|4x", "a whole number was expected");
-    refuse("--sample_steps|99999999999999999999", "a whole number was expected");
+    refuse("--frame_num|4x", "expected a whole number");
+    refuse("--sample_steps|99999999999999999999", "expected a whole number");
     refuse("--sample_solver|ddim", "choose unipc, dpm++ or euler");
-    refuse("--sample_guide_scale|nan", "a number was expected");
+    refuse("--sample_guide_scale|nan", "expected a number");
     refuse("--sample_shift|0", "must be");
     refuse("--quality|11", "must be 0 to 10");
-    refuse("--offload_model|maybe", "True or False was expected");
+    refuse("--offload_model|maybe", "expected True or False");
     refuse("--task|t2v-13B", "did you mean t2v-1.3B?");
     refuse("--task|i2v-14B", "this version does not run it; it runs t2v-1.3B, t2v-14B or t2i-14B");
     refuse("--task|t2v-A14B", "this version does not run it");
-    refuse("--image|a.png", "--image: task t2v-14B does not take it, nor does another");
-    refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not take it");
-    refuse("--prompt|Two|cats", "what to do with 'cats'; a text of several words needs quotes");
+    refuse("--image|a.png", "--image: task t2v-14B does not use it; remove it (no task of this");
+    refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not use it");
+    refuse("--prompt|Two|cats", "unexpected argument 'cats'; put quotes around a text of several");
     refuse("-n|4", "flags start with two dashes");
     refuse("--ckpt_dir|X|--cuda_sms|78", "--cuda_sms is for --rand_device cuda");
     refuse("--ckpt_dir|X|--tile_size|8,8", "need --tiled");
@@ -211,17 +212,17 @@ static void test_json(void)
     static const char *const bad[][2] = {
         { "{\"promt\":\"x\"}", "here: promt: no such key; did you mean prompt?" },
         { "{\"zzzzzz\":1}", "here: zzzzzz: no such key" },
-        { "{\"frame_num\":\"5\"}", "here: frame_num: a number was expected" },
+        { "{\"frame_num\":\"5\"}", "here: frame_num: expected a number" },
         { "{\"frame_num\":5.5}", "a whole number" },
         { "{\"base_seed\":1e300}", "a whole number" },
-        { "{\"tiled\":1}", "true or false was expected" },
-        { "{\"prompt\":1}", "a string was expected" },
+        { "{\"tiled\":1}", "expected true or false" },
+        { "{\"prompt\":1}", "expected a string" },
         { "{\"size\":\"9*\"}", "write W*H" },
         { "{\"batch_file\":\"x\"}", "no such key" },
         { "[1]", "a JSON object" },
-        { "{\"prompt\":\"x\"", "no JSON at byte" },
-        { "", "no JSON at byte" },
-        { "{} x", "no JSON at byte" },
+        { "{\"prompt\":\"x\"", "not valid JSON at byte" },
+        { "", "not valid JSON at byte" },
+        { "{} x", "not valid JSON at byte" },
     };
     for (size_t i = 0; i < COUNT(bad); i++) {
         request_init(&back);
@@ -248,8 +249,8 @@ static void test_lines(void)
     CHECK(request_line(&r, &job, "{\"ckpt_dir\":\"X\"}", "f:2") == ST_OK, "%s", status_line());
     request_done(&r);
     CHECK(request_line(&r, &job, "{\"ckpt_dir\":\"Y\"}", "f:2") == ST_USAGE &&
-              strcmp(status_line(), "f:2: ckpt_dir belongs to the whole job; pass --ckpt_dir to "
-                                    "batch") == 0,
+              strcmp(status_line(), "f:2: ckpt_dir must be the same for all lines; pass --ckpt_dir "
+                                    "to batch") == 0,
           "%s", status_line());
     request_done(&r);
     CHECK(request_line(&r, &job, "{\"frame_num\":4}", "f:3") == ST_USAGE &&
@@ -276,12 +277,13 @@ static void test_resume(void)
     CHECK(request_resume(&r, text, "a.h5") == ST_OK, "%s", status_line());
     CHECK(r.base_seed == 7 && r.frame_num == 5 && strcmp(r.prompt, "a") == 0 &&
               strcmp(r.save_file, "a.mp4") == 0 && strcmp(r.resume, "a.h5") == 0,
-          "from the file");
-    CHECK(r.ring_size == 3 && r.cfg_size == 0 && r.fps == 24 && r.task != NULL, "anew");
+          "values of the run file");
+    CHECK(r.ring_size == 3 && r.cfg_size == 0 && r.fps == 24 && r.task != NULL,
+          "values of the flags");
     request_done(&r);
     CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--base_seed|8") == ST_OK, "%s", status_line());
     CHECK(request_resume(&r, text, "a.h5") == ST_USAGE &&
-              strstr(status_line(), "--base_seed is not what a.h5 was made with") != NULL,
+              strstr(status_line(), "--base_seed differs from the run in a.h5; remove it") != NULL,
           "%s", status_line());
     request_done(&r);
     free(text);
@@ -310,7 +312,7 @@ static void test_names(void)
     request_done(&r);
 }
 
-/* What --help writes names every flag that is taken, and none that is refused. */
+/* --help lists the flags that the command uses, and no others. */
 static void test_help(void)
 {
     struct request r;
@@ -323,7 +325,7 @@ static void test_help(void)
     fclose(out);
     CHECK(strstr(text, "--sample_solver unipc|dpm++|euler") != NULL, "%s", text);
     CHECK(strstr(text, "--resume FILE.h5") != NULL && strstr(text, "--image") == NULL, "%s", text);
-    CHECK(strstr(text, "FILE.jsonl") == NULL, "batch's word in generate's help");
+    CHECK(strstr(text, "FILE.jsonl") == NULL, "generate's help has the argument of batch");
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
         CHECK(strlen(line) <= 100, "%s", line);
     free(text);

@@ -1,4 +1,5 @@
-/* A generation's state in a run file: what is saved is loaded, and what does not fit is named. */
+/* The state of a generation in a run file: saved arrays are loaded again, and arrays that do not
+ * fit are refused by name. */
 #include "launch/run_state.h"
 #include "tests/check.h"
 
@@ -18,7 +19,7 @@ static struct denoise_state state_of(float arrays[4][COUNT_F])
 static void test_round_trip(void)
 {
     struct denoise_state saved = state_of(data), loaded = state_of(back);
-    struct conditioning text = { 0 }, wanted = { 0 }, other = { 0 }, got = { 0 };
+    struct conditioning text = { 0 }, planned = { 0 }, other = { 0 }, got = { 0 };
     float *rows[2];
     struct runfile file = { 0 };
     float noise[COUNT_F];
@@ -35,8 +36,8 @@ static void test_round_trip(void)
           "%s", status_line());
     memset(rows[0], 0, 5 * 8 * sizeof(float));
     memcpy(rows[1], data[1], 3 * 8 * sizeof(float));
-    conditioning_add_shape(&wanted, "text/cond", 2, (const int64_t[]){ 512, 8 });
-    conditioning_add_shape(&wanted, "text/uncond", 2, (const int64_t[]){ 512, 8 });
+    conditioning_add_shape(&planned, "text/cond", 2, (const int64_t[]){ 512, 8 });
+    conditioning_add_shape(&planned, "text/uncond", 2, (const int64_t[]){ 512, 8 });
     conditioning_add_shape(&other, "text/cond", 2, (const int64_t[]){ 512, 9 });
     CHECK(run_state_save_conditioning(&file, &text) == ST_OK, "%s", status_line());
 
@@ -48,7 +49,7 @@ static void test_round_trip(void)
     CHECK(memcmp(back[0], data[0], sizeof(data[0])) == 0, "latents");
     CHECK(memcmp(back[1], data[1], sizeof(data[1])) == 0, "m0");
     CHECK(memcmp(back[3], data[3], sizeof(data[3])) == 0, "last");
-    CHECK(run_state_conditioning(&got, &wanted, &file, "a.h5") == ST_OK, "%s", status_line());
+    CHECK(run_state_conditioning(&got, &planned, &file, "a.h5") == ST_OK, "%s", status_line());
     CHECK(conditioning_find(&got, "text/cond").dim[0] == 5 &&
               conditioning_find(&got, "text/uncond").dim[0] == 3 &&
               ((float *)conditioning_find(&got, "text/uncond").data)[2] == data[1][2],
@@ -63,8 +64,8 @@ static void test_round_trip(void)
     runfile_done(&file);
 }
 
-/* One array of a complete state in another shape or type. */
-static void refuse(const char *name, struct tensor value, status want, const char *line)
+/* Loading must fail when one array of a complete state has another shape or data type. */
+static void refuse(const char *name, struct tensor value, status expected, const char *line)
 {
     struct denoise_state saved = state_of(data), loaded = state_of(back);
     struct runfile file = { 0 };
@@ -77,7 +78,7 @@ static void refuse(const char *name, struct tensor value, status want, const cha
             file.arrays[i].value = value;
     }
     st = run_state_load(&loaded, shape, 10, &file, "a.h5");
-    CHECK(st == want && strcmp(status_line(), line) == 0, "%d: %s", st, status_line());
+    CHECK(st == expected && strcmp(status_line(), line) == 0, "%d: %s", st, status_line());
     runfile_done(&file);
 }
 
@@ -85,7 +86,7 @@ static void test_refused(void)
 {
     const struct runfile none = { 0 };
     struct denoise_state loaded = state_of(back);
-    struct conditioning wanted = { 0 }, got = { 0 };
+    struct conditioning planned = { 0 }, got = { 0 };
     int64_t step = -3;
 
     refuse("/latents", tensor_of(data, DT_F32, 2, 3, 4), ST_USAGE,
@@ -102,8 +103,8 @@ static void test_refused(void)
     CHECK(run_state_noise(back[0], shape, &none, "a.h5") == ST_FORMAT, "no noise");
     CHECK(run_state_load(&loaded, shape, 10, &none, "a.h5") == ST_FORMAT, "nothing");
     CHECK(strcmp(status_line(), "a.h5: has no /latents") == 0, "%s", status_line());
-    conditioning_add_shape(&wanted, "text/cond", 2, (const int64_t[]){ 512, 8 });
-    CHECK(run_state_conditioning(&got, &wanted, &none, "a.h5") == ST_FORMAT, "no text");
+    conditioning_add_shape(&planned, "text/cond", 2, (const int64_t[]){ 512, 8 });
+    CHECK(run_state_conditioning(&got, &planned, &none, "a.h5") == ST_FORMAT, "no text");
 }
 
 int main(void)

@@ -1,4 +1,5 @@
-/* The run file: what is written comes back, whole or not at all, and what is wrong is named. */
+/* The run file: what is written is read again, completely or not at all; damaged and hostile files
+ * are refused with a line that names the problem. */
 #include "runtime/runfile.h"
 #include "tests/scratch.h"
 
@@ -90,8 +91,8 @@ static void test_frames(void)
     CHECK(runfile_write(path, &whole_file) == ST_OK, "%s", status_line());
     CHECK(run_frames_open(&f, path, 5, 4, 6) == ST_OK, "%s", status_line());
     CHECK(run_frames_put(f, rgb, 3) == ST_OK, "%s", status_line());
-    CHECK(scratch_entries() == 2, "a copy while frames come, %d entries", scratch_entries());
-    run_frames_close(f); // the job dies here
+    CHECK(scratch_entries() == 2, "a copy while frames are written, %d entries", scratch_entries());
+    run_frames_close(f); // as if the job ended here
     CHECK(scratch_entries() == 1, "%d entries", scratch_entries());
     CHECK(runfile_read(path, &got) == ST_OK && equal(&got, &whole_file), "%s", status_line());
     runfile_done(&got);
@@ -106,7 +107,7 @@ static void test_frames(void)
     CHECK(runfile_read(path, &got) == ST_OK, "%s", status_line());
     CHECK(strcmp(runfile_text(&got, "timings"), "{\"text\":1.5}") == 0, "timings");
     CHECK(strcmp(runfile_text(&got, "empty"), "no more") == 0, "a text replaced");
-    CHECK(runfile_find(&got, "/latents").data != NULL, "latents beside frames");
+    CHECK(runfile_find(&got, "/latents").data != NULL, "latents in a file with frames");
     const struct tensor frames = runfile_find(&got, "/frames");
     CHECK(frames.dtype == DT_U8 && frames.ndim == 4 && frames.dim[0] == 5 && frames.data == NULL,
           "frames are listed as %s", tensor_text(frames));
@@ -123,7 +124,7 @@ static void test_frames(void)
     runfile_done(&whole_file);
 }
 
-/* Every cut of the file fails with a line that names it, and nothing crashes. */
+/* A file that is truncated at any length is refused with a line that names it. */
 static void test_cut(void)
 {
     static float data[16 * 3 * 4 * 6];
@@ -145,8 +146,8 @@ static void test_cut(void)
     runfile_done(&f);
 }
 
-/* One data set of any type and shape; without data it is not written, so that the file lacks the
- * bytes. */
+/* Writes a file with one data set of any type and shape. data NULL: its values are not written, so
+ * that the file does not contain their bytes. */
 static void make(const char *name, hid_t type, int ndim, const hsize_t *dims, const void *data)
 {
     const hid_t file = H5Fcreate(other, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -160,14 +161,15 @@ static void make(const char *name, hid_t type, int ndim, const hsize_t *dims, co
     H5Fclose(file);
 }
 
-static void refuse(const char *what)
+/* Reading `other` must fail with a line that contains `text`, and must not change the output. */
+static void refuse(const char *text)
 {
     struct runfile got = { .array_count = 123 };
     const status st = runfile_read(other, &got);
 
-    CHECK(st == ST_FORMAT && strstr(status_line(), what) != NULL, "%s: %d, %s", what, st,
+    CHECK(st == ST_FORMAT && strstr(status_line(), text) != NULL, "%s: %d, %s", text, st,
           status_line());
-    CHECK(got.array_count == 123 && got.arrays == NULL, "outputs are left alone");
+    CHECK(got.array_count == 123 && got.arrays == NULL, "the output was changed");
 }
 
 static void test_hostile(void)
@@ -188,7 +190,7 @@ static void test_hostile(void)
     refuse("value 1 is not finite");
 }
 
-/* What others may have in their files: read as numbers, or listed without data. */
+/* Files of other programs: data sets are read as numbers, or listed without data. */
 static void test_foreign(void)
 {
     const float values[24] = { 1, 2, 3 };
@@ -224,7 +226,7 @@ static void test_foreign(void)
     runfile_done(&got);
 }
 
-/* Groups that contain themselves, many objects, one array under many names, other files' arrays. */
+/* Groups that contain themselves, many objects, an array with many names, arrays in other files. */
 static void test_links(void)
 {
     float values[1024] = { 1 };

@@ -1,4 +1,4 @@
-/* The tensor lists of the released models hash to the fingerprints recorded of the real files
+/* The tensor lists of the released models have the fingerprints of the real files
  * (DiffSynth-Studio, diffsynth/configs/model_configs.py). */
 #include "model/pipeline/model.h"
 #include "tests/check.h"

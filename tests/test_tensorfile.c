@@ -1,5 +1,5 @@
-/* Weight files as PyTorch and safetensors write them, and as nobody should: cut at every byte, with
- * bytes changed, and made to hurt. argv[1]: the folder of golden files. */
+/* Weight files as PyTorch and safetensors write them; and damaged ones: truncated at every byte,
+ * with changed bytes, and hostile ones. argv[1]: the folder of golden files. */
 #include "runtime/tensorfile_internal.h"
 #include "runtime/tensorwriter.h"
 #include "tests/check.h"
@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 static const char *golden;
-static int memory; // a file without a disk
-static char scratch[32];
+static int memory;       // descriptor of a file in memory
+static char scratch[32]; // its path
 
 static status open_golden(struct tensorfile *f, const char *name)
 {
@@ -31,7 +31,8 @@ static status open_bytes(struct tensorfile *f, const void *bytes, size_t size)
     return tensorfile_open(f, paths, 1);
 }
 
-/* Element i of the tensor is (first + i * step) / 4, whether read whole or one by one. */
+/* Element (r, c) of the tensor, which has `columns` columns, is (first + r * step + c *
+ * column_step) / 4, whether the tensor is read as a whole or one element at a time. */
 static void check_values(struct tensorfile *f, const char *name, enum dtype dt, int64_t count,
                          float first, float step, int64_t columns, float column_step)
 {
@@ -45,18 +46,18 @@ static void check_values(struct tensorfile *f, const char *name, enum dtype dt, 
           tensor_text(t->shape));
     CHECK(tensorfile_read(f, t, 0, count, DT_F32, whole) == ST_OK, "%s", status_line());
     for (int64_t i = 0; i < count; i++) {
-        const float want =
+        const float expected =
             (first + (float)(i / columns) * step + (float)(i % columns) * column_step) / 4;
         uint16_t narrow = 0;
 
-        CHECK(whole[i] == want, "%s[%d] is %g, not %g", name, (int)i, whole[i], want);
-        CHECK(tensorfile_read(f, t, i, 1, DT_F32, &one) == ST_OK && one == want,
-              "%s[%d] alone is %g, not %g", name, (int)i, one, want);
+        CHECK(whole[i] == expected, "%s[%d] is %g, not %g", name, (int)i, whole[i], expected);
+        CHECK(tensorfile_read(f, t, i, 1, DT_F32, &one) == ST_OK && one == expected,
+              "%s[%d] read separately is %g, not %g", name, (int)i, one, expected);
         CHECK(tensorfile_read(f, t, i, 1, DT_BF16, &narrow) == ST_OK &&
                   (uint32_t)narrow << 16 == ((union {
                                                 float f;
                                                 uint32_t u;
-                                            }){ want })
+                                            }){ expected })
                                                 .u,
               "%s[%d] as bf16 is %04x", name, (int)i, narrow);
     }
@@ -87,7 +88,7 @@ static void test_pth(void)
           "integers became floats");
     CHECK(tensorfile_read(&f, tensorfile_find(&f, "long"), 0, 1, DT_BF16, &x) == ST_FORMAT,
           "integers became bf16");
-    // the storage of a is shared by four tensors, and read where they say
+    // four tensors share the storage of a; each is read at its offset
     CHECK(tensorfile_find(&f, "row")->offset == tensorfile_find(&f, "a")->offset + 20, "row");
     tensorfile_close(&f);
 
@@ -131,13 +132,13 @@ static void test_safetensors(void)
     tensorfile_close(&f);
 }
 
-/* The same header with one thing wrong each; `data` bytes follow it. */
+/* Headers with one error each, followed by `data` bytes. text NULL: the header is valid. */
 static void test_hostile_headers(void)
 {
     static const struct {
         const char *header;
         int data;
-        const char *says;
+        const char *text;
     } cases[] = {
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, NULL },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}   ", 8, NULL },
@@ -194,10 +195,10 @@ static void test_hostile_headers(void)
         memcpy(bytes + 8, cases[i].header, length);
         memset(bytes + 8 + length, 0, (size_t)cases[i].data);
         st = open_bytes(&f, bytes, 8 + length + (size_t)cases[i].data);
-        if (cases[i].says == NULL)
+        if (cases[i].text == NULL)
             CHECK(st == ST_OK, "%s: %s", cases[i].header, status_line());
         else
-            CHECK(st == ST_FORMAT && strstr(status_line(), cases[i].says), "%s: %d %s",
+            CHECK(st == ST_FORMAT && strstr(status_line(), cases[i].text), "%s: %d %s",
                   cases[i].header, st, status_line());
         tensorfile_close(&f);
     }
@@ -232,7 +233,7 @@ static void test_hostile_pickles(void)
         const char *bytes;
         size_t size;
         int tensors; // -1: refused
-        const char *says;
+        const char *text;
     } cases[] = {
         { P(NAMED REBUILD STORAGE "K\0K\3K\5\x86K\5K\1\x86" HOOKS "u."), 1, NULL },
         { P("\x80\2}."), 0, NULL },
@@ -295,12 +296,12 @@ static void test_hostile_pickles(void)
         if (cases[i].tensors >= 0)
             CHECK(st == ST_OK && list.count == cases[i].tensors, "%d: %s", (int)i, status_line());
         else
-            CHECK(st == ST_FORMAT && strstr(status_line(), cases[i].says), "%d: %d %s", (int)i, st,
+            CHECK(st == ST_FORMAT && strstr(status_line(), cases[i].text), "%d: %d %s", (int)i, st,
                   status_line());
         tensor_list_done(&list);
     }
 
-    // lists in lists, a million deep, take neither stack nor time
+    // a million nested lists need neither stack nor time
     char *deep = malloc(1 << 20);
     struct tensor_list list = { 0 };
     memset(deep, ']', 1 << 20);
@@ -327,7 +328,7 @@ static uint8_t *read_golden(const char *name, size_t *size)
     return bytes;
 }
 
-/* Reads all that a file says it has; whatever comes, it must come as a status. */
+/* Reads all tensors of a file; reading may fail, but only with a status. */
 static void read_everything(struct tensorfile *f)
 {
     for (int i = 0; i < f->count; i++) {
@@ -345,7 +346,7 @@ static void read_everything(struct tensorfile *f)
 static const char *const files[] = { "flat.pth", "wrapped.pth", "nested.pth", "zip64.pth",
                                      "dtypes.safetensors" };
 
-/* Cut after every byte: never opened, always said why. */
+/* Files truncated after every byte are refused with a line that names the file. */
 static void test_cut(void)
 {
     for (size_t i = 0; i < COUNT(files); i++) {
@@ -364,7 +365,7 @@ static void test_cut(void)
     }
 }
 
-/* Up to four bytes changed, in thousands of ways: opened or refused, and no more. */
+/* Files with up to four random bytes changed are opened or refused; nothing crashes. */
 static void test_mutations(void)
 {
     uint64_t random = 42;
@@ -395,8 +396,8 @@ static void test_mutations(void)
         free(bytes);
         free(changed);
     }
-    CHECK(opened > 500 && refused > 500, "%d opened, %d refused: the changes do not reach", opened,
-          refused);
+    CHECK(opened > 500 && refused > 500, "%d opened, %d refused: the changes test too little",
+          opened, refused);
 }
 
 /* A file that shrinks after it was opened. */
@@ -411,7 +412,7 @@ static void test_shrunk(void)
     CHECK(truncate(scratch, (off_t)(size - 100)) == 0, "truncate");
     CHECK(tensorfile_read(&f, tensorfile_find(&f, "bf16"), 0, 15, DT_F32, x) == ST_IO ||
               tensorfile_read(&f, tensorfile_find(&f, "u8"), 0, 3, DT_U8, x) == ST_IO,
-          "what is cut off was read");
+          "read data after the end of the file");
     tensorfile_close(&f);
     free(bytes);
 }

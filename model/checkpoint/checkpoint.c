@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* "FOLDER/NAME" if it is a file, malloc'ed; else NULL. */
+/* "FOLDER/NAME", malloc'ed, if that file exists; else NULL, also without memory. */
 static char *find_file(const char *folder, const char *name)
 {
     char *path = NULL;
@@ -23,19 +23,20 @@ static char *find_file(const char *folder, const char *name)
     return NULL;
 }
 
+/* Whether FOLDER/NAME exists, as a folder or as a file. */
 static bool folder_has(const char *folder, const char *name, bool as_folder)
 {
     char *path = NULL;
-    bool there;
+    bool exists;
 
     if (asprintf(&path, "%s/%s", folder, name) < 0)
         return false;
-    there = as_folder ? path_is_folder(path) : path_is_file(path);
+    exists = as_folder ? path_is_folder(path) : path_is_file(path);
     free(path);
-    return there;
+    return exists;
 }
 
-/* Whether the folder has a file that begins like one of an official checkpoint's. */
+/* Whether the folder has a file whose name starts like those of an official checkpoint. */
 static bool looks_official(const char *folder)
 {
     static const char *const starts[] = { "diffusion_pytorch_model", "models_t5", "Wan2.1_VAE",
@@ -64,20 +65,21 @@ static status find_layout(struct checkpoint *c)
     else
         return fail(ST_FORMAT,
                     "%s: is not a checkpoint: it has neither config.json or "
-                    "diffusion_pytorch_model*.safetensors of an official folder, nor "
-                    "model_index.json or transformer/ of a -Diffusers one",
+                    "diffusion_pytorch_model*.safetensors, as an official folder has, nor "
+                    "model_index.json or transformer/, as a -Diffusers folder has",
                     c->path);
     return ST_OK;
 }
 
-/* Room for every part of the table, and the tokenizer's file. */
+/* Allocates an entry for every part of the table, and finds the tokenizer's file. */
 static status open_parts(struct checkpoint *c, const struct part *const *parts)
 {
     while (parts[c->count] != NULL)
         c->count++;
     c->parts = calloc((size_t)c->count, sizeof(*c->parts));
     if (c->parts == NULL)
-        return fail(ST_MEMORY, "no host memory for %d parts of a checkpoint", c->count);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d parts of a checkpoint",
+                    c->count);
     for (int i = 0; i < c->count; i++) {
         const struct part *row = parts[i];
 
@@ -107,7 +109,7 @@ status checkpoint_open(struct checkpoint *c, const char *path, const struct part
         length--;
     c->path = strndup(path, length);
     if (c->path == NULL) {
-        st = fail(ST_MEMORY, "%s: no memory for its name", path);
+        st = fail(ST_MEMORY, "%s: cannot allocate host memory for the path", path);
         goto out;
     }
     if (stat(c->path, &about) != 0) {
@@ -126,7 +128,7 @@ status checkpoint_open(struct checkpoint *c, const char *path, const struct part
                                        : strndup(c->path, (size_t)(slash - c->path));
     }
     if (c->folder == NULL) {
-        st = fail(ST_MEMORY, "%s: no memory for its name", path);
+        st = fail(ST_MEMORY, "%s: cannot allocate host memory for the path", path);
         goto out;
     }
     TRY_OUT(open_parts(c, parts));
@@ -149,22 +151,22 @@ void checkpoint_close(struct checkpoint *c)
     *c = (struct checkpoint){ 0 };
 }
 
-/* Files that are something else get its name, instead of a list of unknown tensors. */
+/* Refuses files of another kind by name; otherwise the error would list unknown tensors. */
 static status refuse_foreign(const struct tensorfile *f)
 {
     static const struct {
         const char *text, *what;
     } foreign[] = {
-        { "lora_", "a LoRA, which is merged into a checkpoint" },
-        { ".lora.", "a LoRA, which is merged into a checkpoint" },
+        { "lora_", "a LoRA; merge it into a checkpoint first" },
+        { ".lora.", "a LoRA; merge it into a checkpoint first" },
         { ".scale_weight", "in fp8 with scales, which this version does not read" },
-        { ".weight_scale", "quantised with scales, which this version does not read" },
+        { ".weight_scale", "quantized with scales, which this version does not read" },
     };
 
     for (int i = 0; i < f->count; i++) {
         for (size_t k = 0; k < COUNT(foreign); k++) {
             if (strstr(f->tensors[i].name, foreign[k].text) != NULL)
-                return fail(ST_FORMAT, "%s: is %s (%.80s is in it)",
+                return fail(ST_FORMAT, "%s: is %s (tensor %.80s)",
                             tensorfile_path(f, f->tensors[i].file), foreign[k].what,
                             f->tensors[i].name);
         }
@@ -199,12 +201,12 @@ status part_open(struct checkpoint *c, struct checkpoint_part *p)
         st = fail(ST_FORMAT, "%s: has no tensors", files.path[0]);
         goto out;
     }
-    TRY_OUT(layout_check_index(c, p)); // before the names change
+    TRY_OUT(layout_check_index(c, p)); // before the tensors are renamed
     TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
     TRY_OUT(refuse_foreign(&p->file));
     p->config = calloc(1, p->row->config_bytes);
     if (p->config == NULL) {
-        st = fail(ST_MEMORY, "no host memory for the numbers of the %s", p->row->name);
+        st = fail(ST_MEMORY, "cannot allocate host memory for the config of the %s", p->row->name);
         goto out;
     }
     TRY_OUT(describe_part(c, p));
@@ -215,13 +217,14 @@ out:
     return st;
 }
 
-/* Tensors that are in files of some makers, and that nothing needs. */
-static bool ignorable(const struct checkpoint_part *p, const struct file_tensor *t)
+/* Whether an unknown tensor is accepted: it is listed in the part's `ignored`, or belongs to
+ * another part of the same file. */
+static bool is_ignored(const struct checkpoint_part *p, const struct file_tensor *t)
 {
     const char *const *names = p->row->ignored;
 
     if (strncmp(t->file_name, p->prefix, strlen(p->prefix)) != 0)
-        return true; // another part of a file that holds several
+        return true; // another part: the file has several
     for (; names != NULL && *names != NULL; names++) {
         const size_t length = strlen(*names);
 
@@ -254,14 +257,14 @@ static bool same_shape(const struct inventory_entry *s, struct tensor t)
     return true;
 }
 
-/* Counts of one kind of difference, and the first few names. */
+/* The number of differences of one kind, and the first three names. */
 struct difference {
     int count;
     char names[200];
 };
 
-static void note(struct difference *d, FILE *full, const char *what, const char *name,
-                 const char *shape)
+static void add_difference(struct difference *d, FILE *full, const char *what, const char *name,
+                           const char *shape)
 {
     const size_t used = strlen(d->names);
 
@@ -291,19 +294,19 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
         const int order = s == NULL ? 1 : t == NULL ? -1 : strcmp(s->name, t->name);
 
         if (order < 0) {
-            note(&missing, full, "missing", s->name, tensor_text(entry_shape(s)) + 4);
+            add_difference(&missing, full, "missing", s->name, tensor_text(entry_shape(s)) + 4);
             i++;
         } else if (order > 0) {
-            if (!ignorable(p, t))
-                note(&unknown, full, "unknown", t->file_name, tensor_text(t->shape));
+            if (!is_ignored(p, t))
+                add_difference(&unknown, full, "unknown", t->file_name, tensor_text(t->shape));
             k++;
         } else {
             if (!same_shape(s, t->shape) || !is_float(t->shape.dtype)) {
                 if (wrong.count == 0)
-                    snprintf(first_wrong, sizeof(first_wrong), "%.100s is %s, it should be%s",
+                    snprintf(first_wrong, sizeof(first_wrong), "%.100s is %s, expected%s",
                              t->file_name, tensor_text(t->shape),
                              strchr(tensor_text(entry_shape(s)), ' '));
-                note(&wrong, full, "wrong", t->file_name, tensor_text(t->shape));
+                add_difference(&wrong, full, "wrong", t->file_name, tensor_text(t->shape));
             }
             i++;
             k++;
@@ -311,7 +314,7 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
     }
     if (wrong.count > 0)
         st = fail(ST_FORMAT, "%s: tensor %s%s", path, first_wrong,
-                  wrong.count > 1 ? " (and others are wrong)" : "");
+                  wrong.count > 1 ? " (other tensors are wrong too)" : "");
     else if (missing.count > 0 && unknown.count > 0)
         st = fail(ST_FORMAT,
                   "%s: %d of the %s's tensors are missing (%s%s), and %d are unknown (%s%s)", path,
@@ -338,7 +341,7 @@ status checkpoint_part(struct checkpoint *c, const struct part *part)
     if (p->file.count > 0)
         return ST_OK;
     TRY_OUT(part_open(c, p));
-    // what it is comes before what it lacks: an I2V file with a cut index is an I2V file
+    // a model that this version cannot run is reported as such, before tensors that are missing
     TRY_OUT(part->check(p->config, tensorfile_path(&p->file, 0)));
     TRY_OUT(compare_part(c, p, NULL));
 out:
@@ -378,7 +381,7 @@ status inventory_of_file(struct inventory *v, const struct tensorfile *f)
 {
     *v = (struct inventory){ .entries = calloc((size_t)f->count + 1, sizeof(*v->entries)) };
     if (v->entries == NULL)
-        return fail(ST_MEMORY, "no host memory for a list of %d tensors", f->count);
+        return fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", f->count);
     v->count = f->count;
     for (int i = 0; i < f->count; i++) {
         const struct tensor *t = &f->tensors[i].shape;
@@ -405,7 +408,7 @@ status checkpoint_fingerprint(const struct checkpoint *c, const struct part *par
 
 #define TOKENIZER_BYTES_MAX ((size_t)256 << 20) // google/umt5-xxl: 4.5 MB
 
-/* The tensor in which a part's file holds the tokenizer, or NULL. */
+/* The tensor of the part's file that contains the tokenizer, or NULL. */
 static const struct file_tensor *tokenizer_tensor(const struct checkpoint_part *p)
 {
     const struct file_tensor *t = NULL;
@@ -438,44 +441,46 @@ status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, co
         *bytes = malloc(*size + 1);
         *from = tensorfile_path(&p->file, t->file);
         if (*bytes == NULL)
-            return fail(ST_MEMORY, "%s: no host memory for its tokenizer", *from);
+            return fail(ST_MEMORY, "%s: cannot allocate %zu bytes of host memory for the tokenizer",
+                        *from, *size);
         return tensorfile_read(&p->file, t, 0, t->shape.dim[0], DT_U8, *bytes);
     }
     return fail(ST_FORMAT,
                 "%s: the tokenizer is missing; put google/umt5-xxl/spiece.model (or "
-                "tokenizer/spiece.model) there, or pass --text FILE.h5 with embeddings",
+                "tokenizer/spiece.model) into this folder, or pass --text FILE.h5 with embeddings",
                 c->folder);
 }
 
 /* ---- the source of weights ---- */
 
-/* Rows of a [O, I, k...] tensor in the order [O, k..., I]. A range of one order lies within the
- * same rows of the other, so only those are read. */
+/* Reads elements [first, first + count) of a [O, I, k...] tensor in the order [O, k..., I]. Both
+ * orders permute elements within a row of O only, so the rows that contain the range are read. */
 static status read_channels_last(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                                  int64_t count, enum dtype dt, void *dst)
 {
     const int64_t in = t->shape.dim[1], row = tensor_count(t->shape) / t->shape.dim[0];
-    const int64_t places = row / in, first_row = first / row;
+    const int64_t kernel = row / in, first_row = first / row;
     const size_t size = dtype_size(dt);
-    char *whole = malloc((size_t)row * size), *to = dst;
+    char *in_row = malloc((size_t)row * size), *to = dst;
     status st = ST_OK;
 
-    if (whole == NULL)
-        return fail(ST_MEMORY, "no memory for a row of %s", t->name);
+    if (in_row == NULL)
+        return fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for a row of %s",
+                    (size_t)row * size, t->name);
     for (int64_t r = first_row; r * row < first + count; r++) {
-        const int64_t from = r * row > first ? 0 : first - r * row;
-        const int64_t till = first + count - r * row < row ? first + count - r * row : row;
+        const int64_t begin = r * row > first ? 0 : first - r * row;
+        const int64_t end = first + count - r * row < row ? first + count - r * row : row;
 
-        TRY_OUT(tensorfile_read(f, t, r * row, row, dt, whole));
-        for (int64_t i = from; i < till; i++, to += size)
-            memcpy(to, whole + (size_t)(i % in * places + i / in) * size, size);
+        TRY_OUT(tensorfile_read(f, t, r * row, row, dt, in_row));
+        for (int64_t i = begin; i < end; i++, to += size)
+            memcpy(to, in_row + (size_t)(i % in * kernel + i / in) * size, size);
     }
 out:
-    free(whole);
+    free(in_row);
     return st;
 }
 
-/* The file's tensor of a spec, which must have the shape that the spec says. */
+/* Finds the tensor `name`. ST_FORMAT if it is missing or has another shape than the spec. */
 static status find_tensor(const struct tensorfile *f, const struct weight_spec *spec,
                           const char *name, const struct file_tensor **found)
 {
@@ -485,8 +490,10 @@ static status find_tensor(const struct tensorfile *f, const struct weight_spec *
         return fail(ST_FORMAT, "%s: has no tensor %s", tensorfile_path(f, 0), name);
     if (t->shape.ndim != spec->file_ndim ||
         memcmp(t->shape.dim, spec->file_dim, (size_t)t->shape.ndim * sizeof(int64_t)) != 0)
-        return fail(ST_FORMAT, "%s: tensor %s is %s; other sizes are expected",
-                    tensorfile_path(f, t->file), name, tensor_text(t->shape));
+        return fail(
+            ST_FORMAT, "%s: tensor %s is %s, expected %s", tensorfile_path(f, t->file), name,
+            tensor_text(t->shape),
+            tensor_text(tensor_dims(NULL, t->shape.dtype, spec->file_ndim, spec->file_dim)));
     *found = t;
     return ST_OK;
 }

@@ -1,16 +1,20 @@
-/* checkpoint.h - a model on disk, in any layout its users have, under one set of names.
+/* checkpoint.h - the files of a model in any of the common layouts, with one set of tensor names.
  *
- * Layouts: official folder (config.json, diffusion_pytorch_model*.safetensors, *.pth, google/), the
- * "-Diffusers" folder (transformer/, vae/, text_encoder/, tokenizer/), a single .safetensors file
- * of the transformer with or without a prefix. Names become the official ones (Wan2.1 wan/modules).
- * Parts are opened on demand; a part that is missing is named with the paths that were tried.
+ * Layouts: the official folder (config.json, diffusion_pytorch_model*.safetensors, *.pth, google/),
+ * the "-Diffusers" folder (transformer/, vae/, text_encoder/, tokenizer/), and a single
+ * .safetensors file of the transformer, whose tensor names may have a prefix; the other parts are
+ * then searched in the folder of that file. Tensors are renamed to the official names (Wan2.1
+ * wan/modules). Parts are opened on demand; if one is missing, the error names the paths that were
+ * tried.
+ *
+ * All functions are local: they read files and do not communicate.
  *
  *   checkpoint.c  open, parts, comparison with the list of tensors, source of weights
  *   layout.c      which files a part consists of, in each layout
- *   names.c       names of other layouts, prefixes of single files
- *   describe.c    numbers from shapes and config.json
+ *   names.c       tensor names of other layouts, prefixes of single files
+ *   describe.c    a part's config from tensor shapes and config.json
  *   tensors.c     the list of an architecture's tensors, and its fingerprint
- *   part.h        a part as one row
+ *   part.h        a part as one row of a table
  *   report.c      what `wanmpi inspect` prints */
 #ifndef MODEL_CHECKPOINT_CHECKPOINT_H
 #define MODEL_CHECKPOINT_CHECKPOINT_H
@@ -25,52 +29,57 @@
 struct checkpoint_part {
     const struct part *row;
     struct tensorfile file; // count 0 until opened
-    const char *prefix;     // what the names in the file begin with, mostly ""
-    void *config;           // row->config_bytes, once opened
+    const char *prefix;     // prefix of the tensor names in the file, usually ""
+    void *config;           // owned, row->config_bytes; NULL until opened
 };
 
 struct checkpoint {
-    char *path;         // as it was given
-    char *folder;       // the folder that it is, or which the single file is in
-    const char *layout; // one of the three above
+    char *path;         // as given, without '/' at its end
+    char *folder;       // `path`, or the folder of the single file
+    const char *layout; // LAYOUT_*
     int count;
     struct checkpoint_part *parts; // one per row of the table
-    char *tokenizer;               // the SentencePiece model's file; NULL when there is none
+    char *tokenizer;               // path of the SentencePiece model; NULL if there is no such file
 };
 
-/* Finds the layout; opens nothing but config.json. `parts`: the table of parts, up to NULL. ST_IO,
- * ST_FORMAT, ST_MEMORY. */
+/* Finds the layout and the tokenizer's file; reads no file. `parts`: the table of parts, ends with
+ * NULL; borrowed until checkpoint_close. ST_IO if the path does not exist, ST_FORMAT if it is not a
+ * checkpoint, ST_MEMORY. */
 status checkpoint_open(struct checkpoint *c, const char *path, const struct part *const *parts);
-void checkpoint_close(struct checkpoint *c);
+void checkpoint_close(struct checkpoint *c); // accepts half-open and zeroed values
 
-/* Opens one part's files, reads headers, reads its numbers from config.json and the tensors'
- * shapes, and checks that every tensor the architecture needs is there with its shape, and that
- * this version can run it; unknown tensors are an error that names them. Opening twice is nothing.
- * ST_IO, ST_FORMAT, ST_MEMORY. */
+/* Opens the files of a part and reads their headers, reads its config from the tensor shapes and
+ * config.json, and checks that this version can run it and that every tensor of the architecture
+ * exists with the right shape. Unknown tensors are an error, too, which names them. Does nothing if
+ * the part is open already. ST_IO if files are missing; ST_FORMAT, ST_MEMORY. */
 status checkpoint_part(struct checkpoint *c, const struct part *part);
 
-/* Whether the files of the part are there; nothing is opened. */
+/* Whether the files of the part exist; opens nothing. */
 bool checkpoint_has(const struct checkpoint *c, const struct part *part);
 
-/* Of an opened part: its numbers, its tensors. NULL while it is not opened. */
+/* The config of an opened part, of the part's own type; NULL if it is not open. */
 const void *checkpoint_config(const struct checkpoint *c, const struct part *part);
+
+/* The tensors of an opened part, with official names; count is 0 if it is not open. */
 struct tensorfile *checkpoint_file(struct checkpoint *c, const struct part *part);
 
-/* A source for weights_open over an opened part: reads tensors by official name, in the order that
- * the spec has in memory. */
+/* A source of weights (weights_open) that reads an opened part: tensors by official name, elements
+ * in the order of the spec's shape in memory. Valid until checkpoint_close. */
 struct weight_source checkpoint_source(struct checkpoint *c, const struct part *part);
 
-/* The SentencePiece model's bytes, from its file or from the tensor that some text encoders' files
- * hold it in, whose part is opened for that; *from names it for messages and belongs to the
- * checkpoint. *bytes is the caller's to free. ST_FORMAT with one line where there is none. */
+/* Reads the SentencePiece model, from its file or from a tensor of the text encoder's file
+ * (ComfyUI); for the latter that part is opened. *bytes is malloc'ed, the caller frees it; *from is
+ * the path for messages and belongs to the checkpoint. ST_FORMAT if it is missing; ST_IO,
+ * ST_MEMORY. */
 status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, const char **from);
 
-/* The fingerprint of an opened part's tensors, FINGERPRINT_BYTES. ST_MEMORY. */
+/* Writes the fingerprint of an opened part's tensors to hex[FINGERPRINT_BYTES]. ST_MEMORY. */
 status checkpoint_fingerprint(const struct checkpoint *c, const struct part *part, char *hex);
 
-/* What `wanmpi inspect` prints: layout, parts, config, tensors by dtype, missing and unknown names,
- * fingerprint, which release it is. Parts that are missing or damaged are reported as such, and are
- * no error. *text is the caller's to free. */
+/* The text that `wanmpi inspect` prints: layout, and for each part its files, config, data types,
+ * fingerprint, the released models with these tensors, and tensors that are missing or unknown;
+ * with `all_tensors` every tensor. Parts that are missing or damaged are reported in the text and
+ * are not an error. *text is malloc'ed; the caller frees it. ST_MEMORY. */
 status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors);
 
 #endif

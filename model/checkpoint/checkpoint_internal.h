@@ -1,4 +1,4 @@
-/* checkpoint_internal.h - what the files of checkpoint.h share. */
+/* checkpoint_internal.h - functions that the .c files of checkpoint.h share. */
 #ifndef MODEL_CHECKPOINT_CHECKPOINT_INTERNAL_H
 #define MODEL_CHECKPOINT_CHECKPOINT_INTERNAL_H
 
@@ -6,14 +6,15 @@
 
 #include <stdio.h>
 
-/* names.c: renames an opened part to official names: removes a known prefix, then translates.
- * `prefix` gets what was removed, "" mostly. ST_FORMAT when the names become equal. */
+/* names.c: renames the tensors of an opened part to official names: removes a known prefix, then
+ * translates the names of diffusers. *prefix is the prefix that was removed, or "". ST_FORMAT if
+ * two tensors get the same name. */
 status names_make_official(struct tensorfile *f, const struct part *part, const char **prefix);
 
-/* layout.c: the files that a part consists of. Strings are owned by the list. */
+/* layout.c: the files that a part consists of. The list owns the strings. */
 struct path_list {
     char **path;
-    int count, room;
+    int count, capacity;
 };
 
 status path_list_add(struct path_list *list, const char *format, ...)
@@ -22,31 +23,34 @@ void path_list_done(struct path_list *list);
 bool path_is_file(const char *path);
 bool path_is_folder(const char *path);
 
-/* ST_IO naming what was tried when the part is not there; ST_FORMAT when shards are missing. */
+/* Appends the paths of the part's files. ST_IO, with the paths that were tried, if the part or one
+ * of its shards is missing; ST_FORMAT if the index is damaged or several files match; ST_MEMORY. */
 status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files);
 
-/* After opening: every tensor that the index names must be in the shard that it names. */
+/* For an opened part with a safetensors index: checks that every tensor is in the shard that the
+ * index names. Called before the tensors are renamed. ST_FORMAT, ST_IO, ST_MEMORY. */
 status layout_check_index(const struct checkpoint *c, const struct checkpoint_part *p);
 
-/* The path of an opened part's config.json, or NULL when this layout has none for it. The caller
- * frees it. */
+/* The path of an opened part's config.json, malloc'ed; NULL if this layout has none for it. */
 char *layout_config(const struct checkpoint *c, const struct checkpoint_part *p);
 
-/* describe.c: the part's numbers from tensors and config.json, into p->config; where both have one
- * and they differ, ST_FORMAT naming both. */
+/* describe.c: fills p->config from the tensor shapes and config.json. ST_FORMAT, with both values,
+ * if they contradict each other. */
 status describe_part(struct checkpoint *c, struct checkpoint_part *p);
 
-/* checkpoint.c: compares the opened tensors with the list of the described config. ST_FORMAT with
- * one line that names the first missing, wrong and unknown tensors; all of them go to `full` when
- * it is not NULL. */
+/* checkpoint.c: compares the tensors of an opened part with the list of its architecture. ST_FORMAT
+ * with one line that names the first missing, wrong and unknown tensors. If `full` is not NULL, all
+ * of them are written to it, one per line. */
 status compare_part(const struct checkpoint *c, const struct checkpoint_part *p, FILE *full);
 
-/* Opens, renames, and describes the part, but does not compare it with what it should be. */
+/* checkpoint.c: opens the part's files, renames the tensors and fills the config, but does not
+ * check whether this version can run it, nor compare the tensors (compare_part). */
 status part_open(struct checkpoint *c, struct checkpoint_part *p);
 
+/* checkpoint.c: the checkpoint's entry for this row of the table. */
 struct checkpoint_part *part_of(const struct checkpoint *c, const struct part *part);
 
-/* The opened tensors as an inventory. ST_MEMORY. */
+/* checkpoint.c: names and shapes of the file's tensors; freed with inventory_done. ST_MEMORY. */
 status inventory_of_file(struct inventory *v, const struct tensorfile *f);
 
 #endif

@@ -26,7 +26,8 @@ void config_set_bool(struct cJSON *json, const char *key, bool value)
     set(json, key, cJSON_CreateBool(value));
 }
 
-/* The shortest decimal that reads back as this float: 0.4134, not 0.41339999437332153. */
+/* The decimal number with the fewest digits that reads back as this float: 0.4134, not
+ * 0.41339999437332153. */
 static double decimal(float value)
 {
     char text[32];

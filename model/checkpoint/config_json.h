@@ -1,5 +1,5 @@
-/* config_json.h - keys of a config.json that synth writes; a key that is there is replaced. No
- * memory: the key is left out, which synth's caller finds (config_text). */
+/* config_json.h - functions that set keys of a config.json, which synth writes. A key that exists
+ * is replaced. If host memory cannot be allocated, the key is omitted and no error is reported. */
 #ifndef MODEL_CHECKPOINT_CONFIG_JSON_H
 #define MODEL_CHECKPOINT_CONFIG_JSON_H
 
@@ -10,9 +10,11 @@ struct cJSON;
 void config_set_text(struct cJSON *json, const char *key, const char *text); // NULL: null
 void config_set_number(struct cJSON *json, const char *key, double value);
 void config_set_bool(struct cJSON *json, const char *key, bool value);
+
+/* A list; each number is written with the fewest digits that read back as the same float. */
 void config_set_floats(struct cJSON *json, const char *key, const float *values, int count);
 
-/* 0, stride, 2 * stride, ...: `count` numbers. */
+/* A list of `count` numbers: 0, stride, 2 * stride, ... */
 void config_set_series(struct cJSON *json, const char *key, int count, int stride);
 
 #endif

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define CONFIG_BYTES_MAX ((size_t)1 << 20)
-#define SIZE_MAX_SANE ((int64_t)1 << 20) // more than any width or vocabulary
+#define SIZE_LIMIT ((int64_t)1 << 20) // larger than any width or vocabulary
 
 status describe_axis(const struct describing *d, const char *tensor, int ndim, int axis,
                      int64_t *size)
@@ -18,11 +18,11 @@ status describe_axis(const struct describing *d, const char *tensor, int ndim, i
     if (t == NULL)
         return fail(ST_FORMAT, "%s: has no tensor %s", d->file, tensor);
     if (t->shape.ndim != ndim)
-        return fail(ST_FORMAT, "%s: tensor %s is %s; %d axes are expected", d->file, tensor,
+        return fail(ST_FORMAT, "%s: tensor %s is %s; expected %d axes", d->file, tensor,
                     tensor_text(t->shape), ndim);
-    if (t->shape.dim[axis] < 1 || t->shape.dim[axis] > SIZE_MAX_SANE)
-        return fail(ST_FORMAT, "%s: tensor %s is %s; no size may be 0 or above %lld", d->file,
-                    tensor, tensor_text(t->shape), (long long)SIZE_MAX_SANE);
+    if (t->shape.dim[axis] < 1 || t->shape.dim[axis] > SIZE_LIMIT)
+        return fail(ST_FORMAT, "%s: tensor %s is %s; sizes must be 1 to %lld", d->file, tensor,
+                    tensor_text(t->shape), (long long)SIZE_LIMIT);
     *size = t->shape.dim[axis];
     return ST_OK;
 }
@@ -43,7 +43,7 @@ status describe_count(const struct describing *d, const char *list, int *count)
         if (*end != '.')
             continue;
         if (n >= d->f->count)
-            return fail(ST_FORMAT, "%s: has tensor %.100s, but only %d tensors in all", d->file,
+            return fail(ST_FORMAT, "%s: has tensor %.100s, but only %d tensors in total", d->file,
                         name, d->f->count);
         most = n + 1 > most ? n + 1 : most;
     }
@@ -72,27 +72,28 @@ status describe_number(const struct describing *d, const char *key, double *valu
 
 status describe_size(const struct describing *d, const char *key, int64_t *value)
 {
-    double said = 0;
+    double number = 0;
 
     if (json_item(d, key) == NULL)
         return ST_OK;
-    TRY(describe_number(d, key, &said));
-    if (!(said >= 1) || said > (double)SIZE_MAX_SANE || said != (double)(int64_t)said)
-        return fail(ST_FORMAT, "%s: %s is %.15g, which is not a size", d->config, key, said);
-    *value = (int64_t)said;
+    TRY(describe_number(d, key, &number));
+    if (!(number >= 1) || number > (double)SIZE_LIMIT || number != (double)(int64_t)number)
+        return fail(ST_FORMAT, "%s: %s is %.15g; expected a whole number from 1 to %lld", d->config,
+                    key, number, (long long)SIZE_LIMIT);
+    *value = (int64_t)number;
     return ST_OK;
 }
 
 status describe_agree(const struct describing *d, const char *key, int64_t size, const char *tensor)
 {
     const struct file_tensor *t = tensorfile_find(d->f, tensor);
-    double said = (double)size;
+    double number = (double)size;
 
-    TRY(describe_number(d, key, &said));
-    if (said == (double)size)
+    TRY(describe_number(d, key, &number));
+    if (number == (double)size)
         return ST_OK;
-    return fail(ST_FORMAT, "%s: %s is %.15g, but by tensor %s %s it is %lld", d->config, key, said,
-                tensor, t ? tensor_text(t->shape) : "", (long long)size);
+    return fail(ST_FORMAT, "%s: %s is %.15g, but %lld in the tensors (%s%s%s)", d->config, key,
+                number, (long long)size, tensor, t ? " " : "", t ? tensor_text(t->shape) : "");
 }
 
 status describe_list(const struct describing *d, const char *key, int64_t count, bool positive,
@@ -106,12 +107,12 @@ status describe_list(const struct describing *d, const char *key, int64_t count,
     cJSON_ArrayForEach(number, list)
     {
         if (!cJSON_IsNumber(number) || n == count || (positive && !(number->valuedouble > 0)))
-            return fail(ST_FORMAT, "%s: %s is not a list of %lld usable numbers", d->config, key,
-                        (long long)count);
+            return fail(ST_FORMAT, "%s: %s is not a list of %lld %snumbers", d->config, key,
+                        (long long)count, positive ? "positive " : "");
         out[n++] = (float)number->valuedouble;
     }
     if (n != count)
-        return fail(ST_FORMAT, "%s: %s has %d numbers; %lld are expected", d->config, key, n,
+        return fail(ST_FORMAT, "%s: %s has %d numbers; expected %lld", d->config, key, n,
                     (long long)count);
     return ST_OK;
 }
@@ -139,7 +140,7 @@ status describe_part(struct checkpoint *c, struct checkpoint_part *p)
         TRY_OUT(readfile_text(config, CONFIG_BYTES_MAX, &text));
         json = cJSON_Parse(text);
         if (!cJSON_IsObject(json)) {
-            st = fail(ST_FORMAT, "%s: is not a JSON object", config);
+            st = fail(ST_FORMAT, "%s: is not a JSON object { ... }", config);
             goto out;
         }
         d.config = config;

@@ -1,5 +1,6 @@
-/* describe.h - reading a part's numbers from its tensors' shapes; config.json adds what shapes do
- * not tell (heads, eps) and must agree on the rest. */
+/* describe.h - functions that read a part's config from the shapes of its tensors. config.json adds
+ * what shapes do not determine (heads, eps), and must not contradict them. All return ST_FORMAT
+ * with the name of the file, tensor or key. Local. */
 #ifndef MODEL_CHECKPOINT_DESCRIBE_H
 #define MODEL_CHECKPOINT_DESCRIBE_H
 
@@ -9,32 +10,36 @@ struct cJSON;
 
 struct describing {
     const struct tensorfile *f;
-    const char *file;         // the first of its files, for error lines
+    const char *file;         // path of the first file of `f`, for error lines
     const char *config;       // the path of config.json, or NULL
     const struct cJSON *json; // its contents, or NULL
 };
 
-/* Size of one axis of a tensor that must exist with `ndim` axes. ST_FORMAT. */
+/* Size of one axis of a tensor. The tensor must exist and have `ndim` axes. */
 status describe_axis(const struct describing *d, const char *tensor, int ndim, int axis,
                      int64_t *size);
 
-/* One more than the largest N of the names that begin with "list.N."; 0 when there is none. */
+/* Number of entries of a list of modules, "blocks.": one more than the largest N of the tensor
+ * names that begin with "blocks.N."; 0 if there is none. */
 status describe_count(const struct describing *d, const char *list, int *count);
 
-/* A number of config.json; *value stays where it has none. ST_FORMAT when it is no number. */
+/* A number of config.json; *value is unchanged if the key is missing. */
 status describe_number(const struct describing *d, const char *key, double *value);
 
-/* A size that only config.json knows: whole and positive; *value stays where it has none. */
+/* A size that only config.json has: a positive whole number; *value is unchanged if the key is
+ * missing. */
 status describe_size(const struct describing *d, const char *key, int64_t *value);
 
-/* config.json may leave a size out, but must not contradict the tensor. */
+/* Checks that config.json, if it has the key, agrees with `size`, which was read from `tensor`. */
 status describe_agree(const struct describing *d, const char *key, int64_t size,
                       const char *tensor);
 
-/* A list of `count` numbers; out stays where config.json has none. positive: all above 0. */
+/* A list of `count` numbers; out[count] is unchanged if the key is missing. positive: all must be
+ * above 0. */
 status describe_list(const struct describing *d, const char *key, int64_t count, bool positive,
                      float *out);
 
-bool describe_has(const struct describing *d, const char *tensor); // "list.": any so named
+/* Whether the file has this tensor; for a name that ends in '.', any tensor that begins with it. */
+bool describe_has(const struct describing *d, const char *tensor);
 
 #endif

@@ -1,4 +1,4 @@
-/* Which files a part of a model consists of, in each layout that users have. */
+/* Which files a part of a model consists of, in each layout. */
 #include "model/checkpoint/checkpoint_internal.h"
 #include "runtime/readfile.h"
 
@@ -31,20 +31,20 @@ status path_list_add(struct path_list *list, const char *format, ...)
     va_list args;
     int length;
 
-    if (list->count == list->room) {
-        const int room = list->room ? 2 * list->room : 16;
-        char **more = realloc(list->path, (size_t)room * sizeof(char *));
+    if (list->count == list->capacity) {
+        const int capacity = list->capacity ? 2 * list->capacity : 16;
+        char **more = realloc(list->path, (size_t)capacity * sizeof(char *));
 
         if (more == NULL)
-            return fail(ST_MEMORY, "no memory for a list of files");
+            return fail(ST_MEMORY, "cannot allocate host memory for a list of files");
         list->path = more;
-        list->room = room;
+        list->capacity = capacity;
     }
     va_start(args, format);
     length = vasprintf(&list->path[list->count], format, args);
     va_end(args);
     if (length < 0)
-        return fail(ST_MEMORY, "no memory for a list of files");
+        return fail(ST_MEMORY, "cannot allocate host memory for a list of files");
     list->count++;
     return ST_OK;
 }
@@ -62,7 +62,8 @@ static int by_path(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* The files of `folder` whose names match, sorted; none when there is no such folder. */
+/* Appends the files of `folder` whose names match the pattern, sorted; none if the folder does not
+ * exist. */
 static status list_matching(const char *folder, const char *pattern, struct path_list *list)
 {
     DIR *dir = opendir(folder);
@@ -84,7 +85,8 @@ static status list_matching(const char *folder, const char *pattern, struct path
     return st;
 }
 
-/* "NAME-00002-of-00006.safetensors": all six must be there. */
+/* Checks that files named as shards are complete: with "NAME-00002-of-00006.safetensors" all six
+ * must exist. */
 static status check_shards(const struct path_list *files)
 {
     for (int i = 0; i < files->count; i++) {
@@ -97,17 +99,17 @@ static status check_shards(const struct path_list *files)
             sscanf(of - 6, "-%5d-of-%5d.safetensors%n", &number, &total, &end) != 2 || end == 0)
             continue;
         for (int k = 1; k <= total; k++) {
-            char *wanted = NULL;
-            bool there;
+            char *shard = NULL;
+            bool exists;
 
-            if (asprintf(&wanted, "%.*s-%05d-of-%05d.safetensors", (int)(of - 6 - path), path, k,
+            if (asprintf(&shard, "%.*s-%05d-of-%05d.safetensors", (int)(of - 6 - path), path, k,
                          total) < 0)
-                return fail(ST_MEMORY, "no memory for a file's name");
-            there = path_is_file(wanted);
-            if (!there)
-                fail(ST_IO, "%s: is not there; %d shards belong together", wanted, total);
-            free(wanted);
-            if (!there)
+                return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+            exists = path_is_file(shard);
+            if (!exists)
+                fail(ST_IO, "%s: is missing; all %d shards are needed", shard, total);
+            free(shard);
+            if (!exists)
                 return ST_IO;
         }
     }
@@ -126,10 +128,11 @@ static status parse_index(const char *path, cJSON **json, const cJSON **map)
         return ST_OK;
     cJSON_Delete(*json);
     *json = NULL;
-    return fail(ST_FORMAT, "%s: is no JSON with a weight_map", path);
+    return fail(ST_FORMAT, "%s: is not a JSON file with a weight_map", path);
 }
 
-/* The shards that an index names, each once. */
+/* Appends the shards that an index names, each once. Names with a '/' or a '.' at their start are
+ * refused: an index must not name files outside its folder. */
 static status files_of_index(const char *folder, const char *index, struct path_list *files)
 {
     const cJSON *map = NULL, *entry;
@@ -143,7 +146,7 @@ static status files_of_index(const char *folder, const char *index, struct path_
 
         if (!cJSON_IsString(entry) || strchr(entry->valuestring, '/') != NULL ||
             entry->valuestring[0] == '.' || entry->valuestring[0] == '\0') {
-            st = fail(ST_FORMAT, "%s: tensor %.80s is in no file that may be opened", index,
+            st = fail(ST_FORMAT, "%s: tensor %.80s must be in a file of the same folder", index,
                       entry->string);
             goto out;
         }
@@ -153,13 +156,13 @@ static status files_of_index(const char *folder, const char *index, struct path_
             continue;
         TRY_OUT(path_list_add(files, "%s/%s", folder, entry->valuestring));
         if (!path_is_file(files->path[files->count - 1])) {
-            st = fail(ST_IO, "%s: is not there, but %s names it", files->path[files->count - 1],
+            st = fail(ST_IO, "%s: is missing, but %s names it", files->path[files->count - 1],
                       index);
             goto out;
         }
     }
     if (files->count == 0)
-        st = fail(ST_FORMAT, "%s: names no files", index);
+        st = fail(ST_FORMAT, "%s: its weight_map is empty", index);
 out:
     cJSON_Delete(json);
     return st;
@@ -175,8 +178,8 @@ static const struct place *places_of(const struct checkpoint *c, const struct pa
     return is_diffusers(c) ? part->diffusers : part->official;
 }
 
-/* Whether the part is the single file itself. */
-static bool is_the_file(const struct checkpoint *c, const struct part *part)
+/* Whether the checkpoint is a single file and that file is this part. */
+static bool is_single_file(const struct checkpoint *c, const struct part *part)
 {
     return strcmp(c->layout, LAYOUT_FILE) == 0 && part->single_file;
 }
@@ -188,7 +191,7 @@ static status files_of_stem(const char *folder, const char *stem, struct path_li
     status st = ST_OK;
 
     if (asprintf(&index, "%s/%s.safetensors.index.json", folder, stem) < 0)
-        return fail(ST_MEMORY, "no memory for a file's name");
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     if (path_is_file(index)) {
         TRY_OUT(files_of_index(folder, index, files));
         goto out;
@@ -212,21 +215,22 @@ static status files_of_place(const struct checkpoint *c, const struct place *p,
     status st = ST_OK;
 
     if (asprintf(&folder, "%s%s", c->folder, p->folder) < 0)
-        return fail(ST_MEMORY, "no memory for a file's name");
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     if (p->stem) {
         TRY_OUT(files_of_stem(folder, p->name, files));
         goto out;
     }
     TRY_OUT(list_matching(folder, p->name, files));
     if (files->count > 1)
-        st = fail(ST_FORMAT, "%s and %s are both there; leave one of them", files->path[0],
+        st = fail(ST_FORMAT, "%s and %s both exist; remove one of them", files->path[0],
                   files->path[1]);
 out:
     free(folder);
     return st;
 }
 
-/* Appends "diffusion_pytorch_model*.safetensors, vae/..." to the places that were tried. */
+/* Appends a place to the text of the paths that were tried:
+ * "diffusion_pytorch_model*.safetensors, vae/...". */
 static void note_tried(char *tried, size_t size, const struct place *p)
 {
     const size_t used = strlen(tried);
@@ -236,7 +240,7 @@ static void note_tried(char *tried, size_t size, const struct place *p)
              p->stem ? "*.safetensors" : "");
 }
 
-/* The place in which the part's files are, and these; NULL where there is none. */
+/* Finds the first place that has files of the part, and appends them; *found: NULL if none has. */
 static status find_place(const struct checkpoint *c, const struct part *part,
                          const struct place **found, struct path_list *files)
 {
@@ -256,7 +260,7 @@ status layout_files(const struct checkpoint *c, const struct part *part, struct 
     const struct place *found = NULL;
     char tried[700] = "";
 
-    if (is_the_file(c, part))
+    if (is_single_file(c, part))
         return path_list_add(files, "%s", c->path);
     TRY(find_place(c, part, &found, files));
     if (found != NULL)
@@ -266,8 +270,9 @@ status layout_files(const struct checkpoint *c, const struct part *part, struct 
     return fail(ST_IO, "%s: the %s is missing; tried %s", c->folder, part->name, tried);
 }
 
-/* "FOLDER/NAME", where FOLDER holds the opened part's first file; NULL without memory. */
-static char *beside_part(const struct checkpoint_part *p, const char *name)
+/* "FOLDER/NAME", malloc'ed, where FOLDER is that of the opened part's first file; NULL without
+ * memory. */
+static char *path_in_folder_of(const struct checkpoint_part *p, const char *name)
 {
     const char *first = tensorfile_path(&p->file, 0), *slash = strrchr(first, '/');
     char *path = NULL;
@@ -285,12 +290,12 @@ status layout_check_index(const struct checkpoint *c, const struct checkpoint_pa
     char name[128], *index = NULL;
     status st = ST_OK;
 
-    if (!place->stem || is_the_file(c, p->row))
+    if (!place->stem || is_single_file(c, p->row))
         return ST_OK;
     snprintf(name, sizeof(name), "%s.safetensors.index.json", place->name);
-    index = beside_part(p, name);
+    index = path_in_folder_of(p, name);
     if (index == NULL)
-        return fail(ST_MEMORY, "no memory for a file's name");
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     if (!path_is_file(index))
         goto out;
     TRY_OUT(parse_index(index, &json, &map));
@@ -299,14 +304,14 @@ status layout_check_index(const struct checkpoint *c, const struct checkpoint_pa
         const struct file_tensor *t = tensorfile_find(&p->file, entry->string);
 
         if (t == NULL) {
-            st = fail(ST_FORMAT, "%s: names the tensor %.80s, which none of its files has", index,
+            st = fail(ST_FORMAT, "%s: lists the tensor %.80s, but none of its files has it", index,
                       entry->string);
             goto out;
         }
         if (!cJSON_IsString(entry) ||
             strcmp(strrchr(tensorfile_path(&p->file, t->file), '/') + 1, entry->valuestring) != 0) {
-            st = fail(ST_FORMAT, "%s: tensor %.80s is in %s, not where this says", index,
-                      entry->string, tensorfile_path(&p->file, t->file));
+            st = fail(ST_FORMAT, "%s: lists the tensor %.80s in another file than %s, which has it",
+                      index, entry->string, tensorfile_path(&p->file, t->file));
             goto out;
         }
     }
@@ -322,7 +327,7 @@ char *layout_config(const struct checkpoint *c, const struct checkpoint_part *p)
 
     if (!is_diffusers(c) && !p->row->official_config)
         return NULL;
-    path = beside_part(p, "config.json");
+    path = path_in_folder_of(p, "config.json");
     if (path == NULL || path_is_file(path))
         return path;
     free(path);

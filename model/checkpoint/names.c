@@ -1,5 +1,5 @@
-/* Tensor names of other layouts: the prefixes that single files put before them, and translation
- * by the parts' tables. Source: diffusers scripts/convert_wan_to_diffusers.py. */
+/* Tensor names of other layouts: the prefixes that tensor names have in single files, and
+ * translation with the parts' tables. Source: diffusers scripts/convert_wan_to_diffusers.py. */
 #include "model/checkpoint/names.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The number at *text, of one to four digits; false when there is none. */
-static bool take_index(const char **text, int *index)
+/* Parses the number at *text, of one to four digits, and moves *text after it; false if there is
+ * none. */
+static bool parse_index(const char **text, int *index)
 {
     const char *s = *text;
 
@@ -24,17 +25,17 @@ static bool take_index(const char **text, int *index)
 
 const char *names_match(const char *pattern, const char *name, int *index)
 {
-    const bool open = pattern[strlen(pattern) - 1] == '.';
+    const bool is_prefix = pattern[strlen(pattern) - 1] == '.';
 
     for (; *pattern; pattern++) {
         if (*pattern == '%') {
-            if (!take_index(&name, index))
+            if (!parse_index(&name, index))
                 return NULL;
         } else if (*pattern != *name++) {
             return NULL;
         }
     }
-    return open || *name == '\0' ? name : NULL;
+    return is_prefix || *name == '\0' ? name : NULL;
 }
 
 bool names_write(char *out, size_t size, const char *prefix, const char *pattern, int index,
@@ -65,7 +66,7 @@ bool names_translate(const struct name_pair *pairs, bool to_official, const char
     return false;
 }
 
-/* What makers of single files put before the names: ComfyUI, Kijai, all-in-one checkpoints. */
+/* Prefixes of tensor names in single files: ComfyUI, Kijai, all-in-one checkpoints. */
 static const char *const prefixes[] = {
     "",
     "model.diffusion_model.",
@@ -80,19 +81,21 @@ static const char *const prefixes[] = {
 
 static bool has(const struct tensorfile *f, const char *prefix, const char *name)
 {
-    char whole[160];
+    char full[160];
 
-    snprintf(whole, sizeof(whole), "%s%s", prefix, name);
-    return tensorfile_find(f, whole) != NULL;
+    snprintf(full, sizeof(full), "%s%s", prefix, name);
+    return tensorfile_find(f, full) != NULL;
 }
 
+/* Payload of make_official. */
 struct renaming {
     const struct part *part;
     const struct tensorfile *f;
     const char *prefix;
-    bool translate;
+    bool translate; // the names are those of diffusers
 };
 
+/* Callback of tensorfile_rename: the official name; false for a name without the prefix. */
 static bool make_official(void *payload, const char *name, char *out, size_t size)
 {
     const struct renaming *r = payload;
@@ -116,7 +119,7 @@ status names_make_official(struct tensorfile *f, const struct part *part, const 
     bool found = false;
 
     for (size_t i = 0; i < COUNT(prefixes) && !found; i++) {
-        for (const struct name_pair *a = part->anchors; a->official != NULL && !found; a++) {
+        for (const struct name_pair *a = part->detected_by; a->official != NULL && !found; a++) {
             const bool official = has(f, prefixes[i], a->official);
 
             found = official || has(f, prefixes[i], a->other);

@@ -1,6 +1,6 @@
 /* part.h - a part of a model (transformer, text encoder, VAE, ...) as one row: where its files are
- * in each layout, how they are recognised, what their tensors are, how its numbers are read from
- * them. Everything in checkpoint/ and synth/ works on rows and knows no part by name.
+ * in each layout, how they are recognized, which tensors they have, and how its config is read from
+ * them. The code in checkpoint/ and synth/ works on rows and depends on no particular part.
  *
  * To add a part: its files with a `const struct part part_NAME`, and a line in MODEL_PARTS of
  * ../pipeline/model.h. */
@@ -14,63 +14,67 @@
 
 struct cJSON;
 
-/* Where files may be, relative to the model's folder. A stem stands for an index, one .safetensors
- * file, or shards; a pattern must match one file. */
+/* Where files may be, relative to the model's folder. */
 struct place {
-    const char *folder, *name; // "" or "/vae"; name NULL ends a list
-    bool stem;
+    const char *folder, *name; // folder: "" or "/vae"; name NULL ends a list
+    bool stem; // name + ".safetensors.index.json", ".safetensors", or its shards; else name is a
+               // pattern that must match one file
 };
 
 /* Two names for the same tensor: the official one and that of diffusers or transformers. */
 struct name_pair {
-    const char *official, *other; // NULL ends a list
+    const char *official, *other; // official NULL ends a list
 };
 
-/* A released set of numbers. */
+/* The config of a released model. */
 struct variant {
-    const char *name; // "t2v-14B", "umt5-xxl"; NULL ends a list
-    const void *config;
+    const char *name;   // "t2v-14B", "umt5-xxl"; NULL ends a list
+    const void *config; // config_bytes, of the part's own type
 };
 
 struct part {
-    const char *key;  // "dit": on the command line
-    const char *name; // "transformer": in messages
-    bool optional;    // some models have none
-    bool single_file; // the part that a path to one file stands for
+    const char *key;  // "dit", on the command line
+    const char *name; // "transformer", in messages
+    bool optional;    // some models do not have it
+    bool single_file; // a checkpoint that is one file is this part
     size_t config_bytes;
     const struct variant *variants;
 
-    /* Where its files are. First match wins. */
+    /* Where its files are; the first place that has files is used. */
     const struct place *official, *diffusers;
-    bool official_config;         // an official folder has a config.json of it
+    bool official_config;         // official folders have its config.json
     const char *tokenizers[2];    // folders of its SentencePiece model: official, diffusers
-    const char *tokenizer_tensor; // which some files hold it in instead (U8)
+    const char *tokenizer_tensor; // U8 tensor of its file with the SentencePiece model; or NULL
 
-    /* Names. */
-    const struct name_pair *anchors;   // a file with one of them has the part
-    const struct name_pair *fallbacks; // the first name stands for the second where a file lacks it
-    const char *const *ignored;        // unneeded tensors; "decoder.": all that begin so. NULL ends
-    bool (*rename)(const char *name, bool to_official, char *out, size_t size);
+    /* Tensor names. */
+    const struct name_pair *detected_by; // a file that has one of these tensors has the part
+    const struct name_pair *fallbacks;   // in diffusers files without tensor `other`, the tensor
+                                         // `official` is used in its place; or NULL
+    const char *const *ignored; // unknown tensors that are accepted; "decoder.": all that begin
+                                // with it; ends with NULL; or NULL
+    bool (*rename)(const char *name, bool to_official, char *out, size_t size); // false: no pair
 
-    /* Numbers and tensors. config: config_bytes, of this part's own type. */
+    /* Config and tensors. config: config_bytes, of this part's own type. */
     status (*describe)(const struct describing *d, void *config);
-    /* `file`: of which part of the list is wanted (half a VAE is a useful file), or NULL for all */
+    /* Emits the list of tensors. With `file`, only the components that the file has, for a part of
+     * which a file may have only some (a VAE without encoder); NULL: all. */
     void (*tensors)(struct tensor_list *l, const void *config, const struct tensorfile *file);
     status (*check)(const void *config, const char *file); // ST_FORMAT: this version cannot run it
     void (*print)(FILE *out, const void *config);          // lines of `inspect`
 
     /* For synth. */
-    const char *(*official_file)(const void *config); // a .pth; NULL: shards of .safetensors
-    const char *library, *class_name;                 // of model_index.json
+    const char *(*official_file)(const void *config); // name of its .pth; NULL: .safetensors
+    const char *library, *class_name;                 // for model_index.json
     void (*config_json)(struct cJSON *json, const void *config, bool diffusers);
-    float (*spread)(const void *config, const char *tensor); // factor of its deviation; or NULL
-    enum dtype dtype;                                        // of the released files
+    float (*std_scale)(const void *config, const char *tensor); // factor for the standard deviation
+                                                                // of a tensor's values; or NULL
+    enum dtype dtype;                                           // of the released files
 };
 
-/* The fingerprint of a part with these numbers, FINGERPRINT_BYTES. ST_MEMORY. */
+/* Writes the fingerprint of a part with this config to hex[FINGERPRINT_BYTES]. ST_MEMORY. */
 status variant_fingerprint(const struct part *part, const void *config, char *hex);
 
-/* The variant's numbers, or NULL. */
+/* The config of the part's variant of this name, or NULL. */
 const void *part_variant(const struct part *part, const char *name);
 
 #endif

@@ -1,4 +1,4 @@
-/* What `wanmpi inspect` prints of a checkpoint. */
+/* The text that `wanmpi inspect` prints about a checkpoint. */
 #include "model/checkpoint/checkpoint.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define LINES_SHOWN 20 // of missing and unknown names, unless everything is asked for
+#define LINES_SHOWN 20 // missing and unknown tensors that are listed without --tensors
 
 /* 1418996800 as "1,418,996,800". Valid until the next call on this thread. */
 static const char *grouped(int64_t n)
@@ -27,7 +27,7 @@ static const char *grouped(int64_t n)
     return text;
 }
 
-/* The variants with the same tensors, "t2v-14B or t2v-A14B"; "" for none. */
+/* Writes the names of the variants with the same tensors, "t2v-14B or t2v-A14B"; "" if none. */
 static status match_variants(const struct part *part, const char *fingerprint, char *names,
                              size_t size)
 {
@@ -85,7 +85,7 @@ static void print_dtypes(FILE *m, const struct tensorfile *f)
     fputc('\n', m);
 }
 
-/* Whether the part is whole; which tensors are not as they should be. */
+/* Prints whether the part is complete, and which tensors are missing, unknown or wrong. */
 static status print_state(FILE *m, const struct checkpoint *c, const struct checkpoint_part *p,
                           bool all)
 {
@@ -96,10 +96,10 @@ static status print_state(FILE *m, const struct checkpoint *c, const struct chec
     status st;
 
     if (full == NULL)
-        return fail(ST_MEMORY, "no memory for a report");
+        return fail(ST_MEMORY, "cannot allocate host memory for a report");
     st = compare_part(c, p, full);
     if (fclose(full) != 0)
-        st = fail(ST_MEMORY, "no memory for a report");
+        st = fail(ST_MEMORY, "cannot allocate host memory for a report");
     if (st == ST_OK) {
         fprintf(m, "  %-12scomplete\n", "state");
     } else if (st == ST_FORMAT) {
@@ -114,7 +114,7 @@ static status print_state(FILE *m, const struct checkpoint *c, const struct chec
         }
         if (!all && lines > LINES_SHOWN)
             fprintf(m, "    ... and %d more\n", lines - LINES_SHOWN);
-        st = ST_OK; // it is reported
+        st = ST_OK; // the report contains the error
     }
     free(text);
     return st;
@@ -130,7 +130,7 @@ static status print_part(FILE *m, struct checkpoint *c, struct checkpoint_part *
     fprintf(m, "\n%s\n", p->row->name);
     if (st == ST_IO || st == ST_FORMAT) {
         fprintf(m, "  %-12s%s\n", "state", status_line());
-        return ST_OK; // that it cannot be opened is what there is to say
+        return ST_OK; // the report contains the error
     }
     if (st != ST_OK)
         return st;
@@ -182,7 +182,7 @@ status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors)
     status st = ST_OK;
 
     if (m == NULL)
-        return fail(ST_MEMORY, "no memory for a report");
+        return fail(ST_MEMORY, "cannot allocate host memory for a report");
     fprintf(m, "%s: %s%s\n", c->path, c->layout,
             strcmp(c->layout, LAYOUT_FILE) == 0 ? "" : " layout");
     for (int i = 0; i < c->count; i++)
@@ -191,7 +191,7 @@ status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors)
     print_tokenizer(m, c);
 out:
     if (fclose(m) != 0 && st == ST_OK)
-        st = fail(ST_MEMORY, "no memory for a report");
+        st = fail(ST_MEMORY, "cannot allocate host memory for a report");
     if (st == ST_OK)
         *text = report;
     else

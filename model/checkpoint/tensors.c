@@ -10,20 +10,20 @@
 
 /* ---- emitting ---- */
 
-static _Thread_local struct weight_spec dummy; // what is changed after a fault
+static _Thread_local struct weight_spec dummy; // returned by tensors_add after an error
 
-/* Doubles an array that is full. */
-static void *grow(struct tensor_list *l, void *array, int count, int *room, size_t size)
+/* Doubles the capacity of a full array. On failure sets l->st and returns the old array. */
+static void *grow(struct tensor_list *l, void *array, int count, int *capacity, size_t size)
 {
     void *more;
 
-    if (count < *room || l->st != ST_OK)
+    if (count < *capacity || l->st != ST_OK)
         return array;
-    *room = *room ? 2 * *room : 64;
-    more = realloc(array, (size_t)*room * size);
+    *capacity = *capacity ? 2 * *capacity : 64;
+    more = realloc(array, (size_t)*capacity * size);
     if (more == NULL) {
-        l->st = fail(ST_MEMORY, "no host memory for a list of %d tensors", *room);
-        *room = count;
+        l->st = fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", *capacity);
+        *capacity = count;
         return array;
     }
     return more;
@@ -34,7 +34,7 @@ void tensors_stack(struct tensor_list *l, const char *name, const char *prefix, 
 {
     struct tensor_stack *s;
 
-    l->stacks = grow(l, l->stacks, l->stack_count, &l->stack_room, sizeof(*l->stacks));
+    l->stacks = grow(l, l->stacks, l->stack_count, &l->stack_capacity, sizeof(*l->stacks));
     if (l->st != ST_OK)
         return;
     s = &l->stacks[l->stack_count++];
@@ -50,7 +50,7 @@ struct weight_spec *tensors_add(struct tensor_list *l, const char *name, size_t 
     struct weight_spec *t;
     int length;
 
-    l->specs = grow(l, l->specs, l->count, &l->room, sizeof(*l->specs));
+    l->specs = grow(l, l->specs, l->count, &l->capacity, sizeof(*l->specs));
     if (l->st != ST_OK)
         return &dummy;
     assert(l->stack_count > 0);
@@ -68,7 +68,8 @@ struct weight_spec *tensors_add(struct tensor_list *l, const char *name, size_t 
     return t;
 }
 
-static size_t within(size_t slot, size_t offset)
+/* The slot of a member at `offset` of the struct at `slot`. */
+static size_t member_slot(size_t slot, size_t offset)
 {
     return slot == TENSORS_NO_SLOT ? slot : slot + offset;
 }
@@ -79,8 +80,8 @@ void tensors_vector(struct tensor_list *l, const char *name, size_t slot, int64_
     tensors_add(l, name, slot, dtype, TENSOR_DIMS(n));
 }
 
-/* "NAME.weight" of these dims and "NAME.bias" of the first; the weight. The stack's prefix may be
- * all of NAME. */
+/* Emits "NAME.weight" of shape `dims` and "NAME.bias" of size dims[0]; returns the spec of the
+ * weight. If `name` is "", the stack's prefix is the whole NAME and its '.'. */
 static struct weight_spec *add_pair(struct tensor_list *l, const char *name, size_t slot,
                                     enum dtype dtype, const int64_t *dims, enum dtype bias)
 {
@@ -88,9 +89,9 @@ static struct weight_spec *add_pair(struct tensor_list *l, const char *name, siz
     char full[WEIGHT_NAME_BYTES];
 
     snprintf(full, sizeof(full), "%s%sweight", name, dot);
-    tensors_add(l, full, within(slot, offsetof(struct linear, w)), dtype, dims);
+    tensors_add(l, full, member_slot(slot, offsetof(struct linear, w)), dtype, dims);
     snprintf(full, sizeof(full), "%s%sbias", name, dot);
-    tensors_add(l, full, within(slot, offsetof(struct linear, b)), bias, TENSOR_DIMS(dims[0]));
+    tensors_add(l, full, member_slot(slot, offsetof(struct linear, b)), bias, TENSOR_DIMS(dims[0]));
     return l->st == ST_OK ? &l->specs[l->count - 2] : &dummy;
 }
 
@@ -156,7 +157,8 @@ status tensors_open(struct weights *w, const struct tensor_list *l, const struct
 
 /* ---- all units ---- */
 
-/* "blocks.%d.norm3.bias" of unit 7. The format is a spec's name, not a literal. */
+/* Writes "blocks.7.norm3.bias" for pattern "blocks.%d.norm3.bias" and unit 7. The pattern is not
+ * used as a printf format because it is not a literal. */
 static void name_of_unit(char *out, size_t size, const char *pattern, int unit)
 {
     const char *number = strstr(pattern, "%d");
@@ -180,7 +182,7 @@ status inventory_expand(struct inventory *v, const struct tensor_list *l)
         total += l->stacks[i].units * l->stacks[i].count;
     v->entries = calloc((size_t)total + 1, sizeof(*v->entries));
     if (v->entries == NULL)
-        return fail(ST_MEMORY, "no host memory for a list of %d tensors", total);
+        return fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", total);
     for (int i = 0; i < l->stack_count; i++) {
         const struct tensor_stack *s = &l->stacks[i];
 
@@ -245,28 +247,29 @@ static int by_text(const void *a, const void *b)
 
 status inventory_fingerprint(const struct inventory *v, char *hex)
 {
-    const size_t room = 256; // a name and five dims
+    const size_t line_bytes = 256; // enough for a name and five dims
     const size_t lines = 2 * (size_t)v->count;
-    char *text = calloc(lines + 1, room);
+    char *text = calloc(lines + 1, line_bytes);
     const char **line = calloc(lines + 1, sizeof(char *));
     MD5_CTX md5;
     status st = ST_OK;
 
     if (text == NULL || line == NULL) {
-        st = fail(ST_MEMORY, "no host memory for the fingerprint of %d tensors", v->count);
+        st = fail(ST_MEMORY, "cannot allocate host memory for the fingerprint of %d tensors",
+                  v->count);
         goto out;
     }
     for (int i = 0; i < v->count; i++) {
         const struct inventory_entry *t = &v->entries[i];
-        char *plain = text + 2 * (size_t)i * room, *shaped = plain + room;
-        int n = snprintf(shaped, room, "%s:", t->name);
+        char *name = text + 2 * (size_t)i * line_bytes, *name_shape = name + line_bytes;
+        int n = snprintf(name_shape, line_bytes, "%s:", t->name);
 
-        snprintf(plain, room, "%s", t->name);
+        snprintf(name, line_bytes, "%s", t->name);
         for (int axis = 0; axis < t->ndim; axis++)
-            n += snprintf(shaped + n, room - (size_t)n, "%s%lld", axis ? "_" : "",
+            n += snprintf(name_shape + n, line_bytes - (size_t)n, "%s%lld", axis ? "_" : "",
                           (long long)t->dim[axis]);
-        line[2 * i] = plain;
-        line[2 * i + 1] = shaped;
+        line[2 * i] = name;
+        line[2 * i + 1] = name_shape;
     }
     qsort(line, lines, sizeof(*line), by_text);
     MD5Init(&md5);

@@ -3,13 +3,13 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* Which expert computes a step. */
+/* The expert that computes a step. */
 static int expert_at(const struct denoise_input *in, int experts, int step)
 {
     return experts == 2 && in->schedule.timestep[step] < in->boundary ? 1 : 0;
 }
 
-/* The last step that an expert computes; -1 when it computes none. */
+/* The last step that an expert computes; -1 if it computes none. */
 static int last_step(const struct denoise_input *in, int experts, int expert)
 {
     int step = in->schedule.steps - 1;
@@ -19,29 +19,30 @@ static int last_step(const struct denoise_input *in, int experts, int expert)
     return step;
 }
 
-/* The rows of known latents that this rank has, onto the device. */
-static status take_clean(struct denoise *d, struct arena *a, struct tensor given)
+/* Uploads this rank's tokens of the known frames. */
+static status upload_clean(struct denoise *d, struct arena *a, struct tensor frames)
 {
     const struct latent_shape s = d->in.shape;
     const struct spans *spans = &d->run[0].spans;
-    const int64_t tokens = given.dim[1] * (s.h / 2) * (s.w / 2), row = 4 * s.c;
-    const int64_t left = tokens - spans->latent_first;
-    const int64_t rows = left < 0 ? 0 : left < spans->latent_rows ? left : spans->latent_rows;
+    const int64_t tokens = frames.dim[1] * (s.h / 2) * (s.w / 2), row = 4 * s.c;
+    const int64_t rest = tokens - spans->latent_first; // known tokens from this rank's first on
+    const int64_t rows = rest < 0 ? 0 : rest < spans->latent_rows ? rest : spans->latent_rows;
     float *all = NULL;
     status st;
 
-    if (given.dim[0] != s.c || given.dim[2] != s.h || given.dim[3] != s.w)
-        return fail(ST_USAGE, "known frames are %s; the latent has %lld channels of %lld x %lld",
-                    tensor_text(given), (long long)s.c, (long long)s.h, (long long)s.w);
+    if (frames.dim[0] != s.c || frames.dim[2] != s.h || frames.dim[3] != s.w)
+        return fail(ST_USAGE, "'clean' is %s; the latent has %lld channels of %lld x %lld",
+                    tensor_text(frames), (long long)s.c, (long long)s.h, (long long)s.w);
     TRY_OUT(arena_take(a, &d->clean, DT_F32, rows, row));
-    if (given.data == NULL || rows == 0)
+    if (frames.data == NULL || rows == 0) // a plan, or no known frame on this rank
         goto out;
-    all = malloc(tensor_bytes(given));
+    all = malloc(tensor_bytes(frames));
     if (all == NULL) {
-        st = fail(ST_MEMORY, "no host memory for %lld known frames", (long long)given.dim[1]);
+        st = fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for %lld known frames",
+                  tensor_bytes(frames), (long long)frames.dim[1]);
         goto out;
     }
-    tokens_from_latent(all, given.data, s.c, given.dim[1], s.h, s.w);
+    tokens_from_latent(all, frames.data, s.c, frames.dim[1], s.h, s.w);
     TRY_OUT(device_upload(d->dev, d->clean, all + spans->latent_first * row));
 out:
     free(all);
@@ -78,7 +79,7 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
     TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
     TRY(arena_take(a, &d->v, DT_F32, branches, rows, 4 * in->shape.c));
     if (clean.ndim != 0)
-        TRY(take_clean(d, a, clean));
+        TRY(upload_clean(d, a, clean));
     return solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c);
 }
 
@@ -87,8 +88,7 @@ void denoise_end(struct denoise *d)
     *d = (struct denoise){ 0 };
 }
 
-/* This rank's tokens of a whole latent in host memory, onto the device; nothing where it is NULL.
- */
+/* Uploads this rank's tokens of a whole latent in host memory; latent NULL (a plan): nothing. */
 static status scatter(struct denoise *d, struct tensor dst, const float *latent)
 {
     const struct latent_shape s = d->in.shape;
@@ -100,7 +100,7 @@ static status scatter(struct denoise *d, struct tensor dst, const float *latent)
         return ST_OK;
     tokens = malloc((size_t)latent_count(s) * sizeof(float));
     if (tokens == NULL)
-        return fail(ST_MEMORY, "no host memory for a latent of %lld values",
+        return fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
                     (long long)latent_count(s));
     tokens_from_latent(tokens, latent, s.c, s.t, s.h, s.w);
     TRY_OUT(device_upload(d->dev, dst, tokens + d->run[0].spans.latent_first * row));
@@ -109,8 +109,8 @@ out:
     return st;
 }
 
-/* All ranks' tokens of one tensor, as a whole latent in host memory of every rank that wants it
- * (latent not NULL). */
+/* All-gathers the tokens of src from all ranks, and copies the whole latent to host memory on every
+ * rank where `latent` is not NULL. */
 static status gather(struct denoise *d, float *latent, struct tensor src)
 {
     const struct latent_shape s = d->in.shape;
@@ -125,8 +125,8 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
     status st;
 
     if (offset == NULL)
-        return fail(ST_MEMORY, "no host memory");
-    for (int r = 0; r <= ranks; r++) { // the other CFG branch has the same tokens and sends nothing
+        return fail(ST_MEMORY, "cannot allocate host memory for the offsets of %d ranks", ranks);
+    for (int r = 0; r <= ranks; r++) { // ranks of the second CFG branch have the same tokens: none
         struct spans spans = { .latent_first = tokens };
 
         if (r < seq)
@@ -140,7 +140,8 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
         goto out;
     all = malloc(tensor_bytes(whole));
     if (all == NULL) {
-        st = fail(ST_MEMORY, "no host memory for %lld tokens", (long long)tokens);
+        st = fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for %lld tokens",
+                  tensor_bytes(whole), (long long)tokens);
         goto out;
     }
     TRY_OUT(device_download(d->dev, all, whole));
@@ -153,8 +154,8 @@ out:
     return st;
 }
 
-/* Known frames stay as they are. */
-static status keep_clean(struct denoise *d)
+/* Sets the known frames of x to their values. */
+static status restore_clean(struct denoise *d)
 {
     return d->clean.ndim == 0
                ? ST_OK
@@ -165,7 +166,7 @@ status denoise_start(struct denoise *d, const float *noise)
 {
     d->solver.step = 0;
     TRY(scatter(d, d->x, noise));
-    return keep_clean(d);
+    return restore_clean(d);
 }
 
 /* The solver's history in the order of denoise_state. */
@@ -191,13 +192,13 @@ status denoise_step(struct denoise *d)
     struct dit_run *run = &d->run[expert];
     struct mesh *mesh = d->mesh;
 
-    if (mesh->size.cfg == 2) { // this rank's branch into its place, then all-gather both
+    if (mesh->size.cfg == 2) { // computes this rank's branch, then all-gathers both
         const size_t bytes = tensor_bytes(d->x), offset[3] = { 0, bytes, 2 * bytes };
-        struct tensor own = tensor_at(d->v, mesh->cfg);
+        struct tensor local = tensor_at(d->v, mesh->cfg);
         struct transfer t = { 0 };
 
-        TRY(dit_forward(run, d->scratch, step, 0, own, d->x));
-        TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, own.data));
+        TRY(dit_forward(run, d->scratch, step, 0, local, d->x));
+        TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, local.data));
         TRY(transfer_wait(&t));
     } else {
         for (int branch = 0; branch < d->local_branches; branch++)
@@ -205,7 +206,7 @@ status denoise_step(struct denoise *d)
     }
     TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
                     d->in.guided ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
-    return keep_clean(d);
+    return restore_clean(d);
 }
 
 status denoise_latent(struct denoise *d, float *latent)

@@ -1,6 +1,6 @@
-/* denoise.h - one latent from noise: transformer, guidance and solver, step by step, on the tokens
- * of this rank. One or two transformers (experts), each for its range of times. The same code runs
- * on the plan device to compute its memory and work. */
+/* denoise.h - denoises one latent: transformer, guidance and solver, step by step, on the tokens of
+ * this rank. There are one or two transformers (experts), each for a range of times. The same code
+ * runs on the plan device, to compute memory, FLOPs and messages. */
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
@@ -9,7 +9,7 @@
 
 #define EXPERTS_MAX 2
 
-/* The shape of a latent [c, t, h, w]; tokens are cells of 2 x 2. */
+/* The shape of a latent [C, T, H, W]; a token is a cell of 2 x 2, so h and w are even. */
 struct latent_shape {
     int64_t c, t, h, w;
 };
@@ -22,51 +22,58 @@ static inline int64_t latent_count(struct latent_shape s)
 struct denoise_input {
     struct latent_shape shape;
     struct schedule schedule;    // borrowed arrays
-    bool guided;                 // two branches; else only cond is used
-    float guidance[EXPERTS_MAX]; // of each expert
-    float boundary;              // timesteps from here on are expert 0's, those below expert 1's
+    bool guided;                 // both CFG branches; else only cond is computed
+    float guidance[EXPERTS_MAX]; // guidance scale of each expert
+    float boundary;              // expert 0 computes timesteps >= boundary, expert 1 the others
     const struct conditioning *conditioning; // borrowed during denoise_begin
 };
 
 struct denoise {
     struct denoise_input in;
-    struct device *dev; // borrowed, as are mesh and arena
+    struct device *dev; // borrowed, as are mesh and scratch
     struct mesh *mesh;
     struct arena *scratch;
     int experts;
     struct dit_run run[EXPERTS_MAX];
     struct solver solver;
-    struct tensor x;     // [n, 4c] f32: the n tokens of the latent that this rank has
-    struct tensor v;     // [2 or 1, n, 4c] f32
-    struct tensor clean; // [m, 4c] f32: the first m of them, which stay as they are; or none
-    int local_branches;  // those that this rank computes
+    struct tensor x;     // [n, 4C] f32: the n tokens of the latent that this rank has
+    struct tensor v;     // [2 or 1, n, 4C] f32: velocity of each branch
+    struct tensor clean; // [m, 4C] f32: the known values of the first m of them; ndim 0: none
+    int local_branches;  // number of branches that this rank computes
 };
 
-/* What a run file keeps of a run: host arrays of latent shape, the owner's; on a plan device NULL.
- */
+/* The state of a run that the run file stores. The arrays are [C, T, H, W] f32 in host memory,
+ * allocated by the caller; NULL on a plan device. */
 struct denoise_state {
     float *latents, *history[SOLVER_STATE];
-    bool used[SOLVER_STATE]; // which of the history this solver has
-    int64_t step, order;
+    bool used[SOLVER_STATE]; // whether this solver uses history[i]
+    int64_t step;            // number of finished steps
+    int64_t order;           // the solver's current order
 };
 
-/* Memory that stays comes from `a`. dit: one or two, on the same mesh and device. Local. */
+/* Prepares a run: data that is kept is allocated from `a`, scratch from `scratch`, both borrowed
+ * until denoise_end, as are the transformers. dit: one or two, on the same mesh and device. Local,
+ * not collective: the caller passes the status to agree(). ST_USAGE if the conditioning does not
+ * fit the model; ST_MEMORY. */
 status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
                      struct arena *scratch, const struct denoise_input *in);
 void denoise_end(struct denoise *d);
 
-/* The starting point: a whole latent [c, t, h, w] in host memory of every rank, at step 0; or a
- * state, which continues after its last step. Latents are NULL on a plan device, here and below. */
+/* Set the starting point: step 0 of the whole noise [C, T, H, W] f32 in host memory of every rank;
+ * or a saved state, to continue after its last step. On a plan device latents are NULL, also in the
+ * functions below. Local. */
 status denoise_start(struct denoise *d, const float *noise);
 status denoise_restore(struct denoise *d, const struct denoise_state *state);
 
-/* One step. Collective over the mesh. */
+/* Computes one step; queued on the device's stream. Collective over the mesh. */
 status denoise_step(struct denoise *d);
 
-/* The whole latent after the last step, to host memory of every rank. Collective. */
+/* Copies the whole latent [C, T, H, W] f32 to host memory; ranks that do not need it pass NULL.
+ * Collective over the mesh. */
 status denoise_latent(struct denoise *d, float *latent);
 
-/* The whole state, into the caller's arrays. Collective. */
+/* Copies the whole state into the caller's arrays; ranks that do not need an array set it to NULL.
+ * Collective over the mesh. */
 status denoise_save(struct denoise *d, struct denoise_state *state);
 
 #endif

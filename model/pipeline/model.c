@@ -43,21 +43,26 @@ status model_check(const struct model *m, const char *path)
 
     if (dit != NULL && t5 != NULL && dit->text_dim != t5->dim)
         return fail(ST_FORMAT,
-                    "%s: the transformer takes text of width %lld, but the text encoder gives "
-                    "%lld: they belong to different models",
+                    "%s: the transformer needs text of width %lld, but the text encoder outputs "
+                    "%lld: they are from different models; use the parts of one model",
                     path, (long long)dit->text_dim, (long long)t5->dim);
     if (dit != NULL && vae != NULL && dit->out_dim != vae->z)
         return fail(ST_FORMAT,
-                    "%s: the transformer gives latents of %lld channels, but the VAE takes %lld: "
-                    "they belong to different models",
+                    "%s: the transformer outputs latents of %lld channels, but the VAE needs %lld: "
+                    "they are from different models; use the parts of one model",
                     path, (long long)dit->out_dim, (long long)vae->z);
     if (dit != NULL && dit->in_dim < dit->out_dim)
-        return fail(ST_FORMAT, "%s: the transformer takes %lld channels, but gives %lld", path,
-                    (long long)dit->in_dim, (long long)dit->out_dim);
+        return fail(ST_FORMAT,
+                    "%s: the transformer has %lld input channels, fewer than its %lld output "
+                    "channels",
+                    path, (long long)dit->in_dim, (long long)dit->out_dim);
     if (dit != NULL && low != NULL &&
         (dit->in_dim != low->in_dim || dit->out_dim != low->out_dim ||
          dit->text_dim != low->text_dim || dit->text_len != low->text_len))
-        return fail(ST_FORMAT, "%s: the two transformers differ in channels or text width", path);
+        return fail(ST_FORMAT,
+                    "%s: the two transformers differ in channels, text width or text length; use "
+                    "those of one model",
+                    path);
     return ST_OK;
 }
 
@@ -85,7 +90,7 @@ static const struct preset presets[] = {
     { "flf2v-14B", 1, WAN21("flf2v-14B") },
     { "vace-1.3B", 1, WAN21("vace-1.3B") },
     { "vace-14B", 1, WAN21("vace-14B") },
-    { "t2v-A14B", 2, WAN21("t2v-A14B") }, // synth writes one of the two experts
+    { "t2v-A14B", 2, WAN21("t2v-A14B") }, // with one of the two experts: synth writes only that
     { "i2v-A14B", 2, WAN21("i2v-A14B") },
     { "ti2v-5B", 1, WAN22("ti2v-5B") },
     { "s2v-14B", 1, WAN21("s2v-14B") },

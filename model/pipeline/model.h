@@ -1,4 +1,5 @@
-/* model.h - the parts that models consist of, and the numbers of one model. */
+/* model.h - the parts that models consist of, the configs of one model, and the released models.
+ * All functions are local. */
 #ifndef MODEL_PIPELINE_MODEL_H
 #define MODEL_PIPELINE_MODEL_H
 
@@ -7,7 +8,7 @@
 #include "model/transformer/config.h"
 #include "model/vae/vae.h"
 
-/* Every part; a new one is a line here, beside its own files (checkpoint/part.h). */
+/* All parts. To add one: its files (checkpoint/part.h) and a line here. */
 #define MODEL_PARTS(X)                                                                             \
     X(dit)                                                                                         \
     X(dit_low)                                                                                     \
@@ -22,18 +23,18 @@ MODEL_PARTS(DECLARE_PART)
 enum { MODEL_PART_COUNT = 0 MODEL_PARTS(COUNT_PART) };
 #undef COUNT_PART
 
-extern const struct part *const model_parts[MODEL_PART_COUNT + 1]; // up to NULL
+extern const struct part *const model_parts[MODEL_PART_COUNT + 1]; // ends with NULL
 
-/* The numbers of each part, in the order of model_parts; NULL where the model has no such part or
- * it is not opened. Borrowed from a checkpoint or a preset. */
+/* The config of each part, in the order of model_parts; NULL if the model does not have the part or
+ * it is not open. Borrowed from a checkpoint or a preset. */
 struct model {
     const void *config[MODEL_PART_COUNT];
 };
 
-int model_index(const struct part *part); // in model_parts
+int model_index(const struct part *part); // its index in model_parts
 const void *model_config(const struct model *m, const struct part *part);
 void model_set(struct model *m, const struct part *part, const void *config);
-struct model model_of_checkpoint(const struct checkpoint *c); // of the parts opened so far
+struct model model_of_checkpoint(const struct checkpoint *c); // the parts that are open
 
 static inline const struct dit_config *model_dit(const struct model *m)
 {
@@ -50,29 +51,30 @@ static inline const struct vae_config *model_vae(const struct model *m)
     return model_config(m, &part_vae);
 }
 
-/* ST_FORMAT when parts do not fit each other (text width, latent channels), with the sizes; parts
- * that are NULL are not checked. `path` names the model in the line. */
+/* ST_FORMAT if parts do not fit each other (text width, latent channels); the line has the sizes.
+ * Parts that are NULL are not checked. `path` names the model in the line. */
 status model_check(const struct model *m, const char *path);
 
 /* ---- released models ---- */
 
-/* A released model by its official task name ("t2v-1.3B", ...), or "tiny", small sizes for tests.
- */
+/* A released model, with its official task name ("t2v-1.3B", ...); or "tiny", with small sizes for
+ * tests. */
 struct preset {
     const char *name;
-    int experts; // transformers: 1 or 2; 0: not a released model
+    int experts; // number of transformers: 1 or 2; 0: not a released model
     struct {
         const struct part *part;
-        const char *variant;
-    } part[MODEL_PART_COUNT]; // up to the first NULL
+        const char *variant;  // name in part->variants
+    } part[MODEL_PART_COUNT]; // ends with part NULL, or after the last entry
 };
 
-const struct preset *preset_find(const char *name); // NULL when unknown
-const struct preset *preset_at(int index);          // NULL after the last
-struct model preset_model(const struct preset *preset);
+const struct preset *preset_find(const char *name);     // NULL if there is none
+const struct preset *preset_at(int index);              // NULL after the last one
+struct model preset_model(const struct preset *preset); // configs with static lifetime
 
-/* The released model whose transformer has the tensors of the checkpoint's, if possible one of as
- * many experts; NULL for none. The transformer must be opened. ST_MEMORY. */
+/* Finds the released model whose transformer has the same tensors as the checkpoint's, if possible
+ * one with the same number of experts; *preset is NULL if there is none. part_dit must be open.
+ * ST_MEMORY. */
 status preset_of_checkpoint(const struct preset **preset, const struct checkpoint *c);
 
 #endif

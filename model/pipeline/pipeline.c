@@ -77,7 +77,7 @@ static status load_dit(struct pipeline *p)
     return ST_OK;
 }
 
-/* Collective: load_dit was done on every rank, with status st on this one. */
+/* Agrees on the status `st` of load_dit, then all-gathers the transformers' weights. Collective. */
 static status complete_dit(struct pipeline *p, status st)
 {
     TRY(agree(p->world, st));
@@ -113,7 +113,7 @@ status pipeline_tokenizer(struct tokenizer **t, struct checkpoint *c)
     if (t5 != NULL && tokenizer_pieces(*t) > t5->vocab)
         st = fail(ST_FORMAT,
                   "%s: the tokenizer has %lld pieces, but the text encoder a vocabulary of %lld: "
-                  "they belong to different models",
+                  "they are from different models; use the tokenizer of this model",
                   from, (long long)tokenizer_pieces(*t), (long long)t5->vocab);
 out:
     free(bytes);
@@ -140,12 +140,12 @@ struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt)
     return e->rows;
 }
 
-/* Prompts as tokens, and the rows that the encoder makes of them. */
+/* Prompts that are being encoded: their tokens, and the encoder's output. */
 struct texts {
     int count;
     const char **prompt; // borrowed
-    int *length, **ids;
-    float **rows; // owned by the entries of the pipeline once they are in them
+    int *length, **ids;  // number of tokens, token ids
+    float **rows;        // [length, text_dim]; keep_texts moves them to the pipeline
 };
 
 static void texts_done(struct texts *t)
@@ -161,7 +161,7 @@ static void texts_done(struct texts *t)
     *t = (struct texts){ 0 };
 }
 
-/* Those of the prompts that are not encoded yet, each once, with memory for their tokens. */
+/* Selects the prompts that are not encoded yet, each text once, and allocates their tokens. */
 static status choose_texts(struct pipeline *p, struct texts *t, int count,
                            const char *const *prompts)
 {
@@ -172,7 +172,7 @@ static status choose_texts(struct pipeline *p, struct texts *t, int count,
                          .ids = calloc(n, sizeof(*t->ids)),
                          .rows = calloc(n, sizeof(*t->rows)) };
     if (t->prompt == NULL || t->length == NULL || t->ids == NULL || t->rows == NULL)
-        return fail(ST_MEMORY, "no host memory for %d prompts", count);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d prompts", count);
     for (int i = 0; i < count; i++) {
         int k = 0;
 
@@ -183,11 +183,12 @@ static status choose_texts(struct pipeline *p, struct texts *t, int count,
         t->prompt[t->count] = prompts[i];
         t->ids[t->count] = calloc(max, sizeof(int));
         if (t->ids[t->count++] == NULL)
-            return fail(ST_MEMORY, "no host memory for %zu tokens", max);
+            return fail(ST_MEMORY, "cannot allocate host memory for %zu tokens", max);
     }
     return ST_OK;
 }
 
+/* Opens the text encoder on every rank that calls it; tokenizes on rank 0. */
 static status tokenize(struct pipeline *p, struct texts *t)
 {
     const int max = (int)model_dit(&p->plan.model)->text_len;
@@ -198,20 +199,22 @@ static status tokenize(struct pipeline *p, struct texts *t)
     return ST_OK;
 }
 
-/* Memory for the rows, whose lengths are known. */
-static status take_rows(struct pipeline *p, struct texts *t)
+/* Allocates the encoder's output. t->length must be set. */
+static status allocate_rows(struct pipeline *p, struct texts *t)
 {
     const size_t row = (size_t)model_dit(&p->plan.model)->text_dim * sizeof(float);
 
     for (int i = 0; i < t->count; i++) {
         t->rows[i] = malloc((size_t)t->length[i] * row);
         if (t->rows[i] == NULL)
-            return fail(ST_MEMORY, "no host memory for %d text rows", t->length[i]);
+            return fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for %d rows of text",
+                        (size_t)t->length[i] * row, t->length[i]);
     }
     return ST_OK;
 }
 
-/* The rows of the tokens, on the device or with --t5_cpu on the host's cores. */
+/* Runs the text encoder, on the device or with --t5_cpu on the host's cores. With `g` it is sharded
+ * over that group, and the call is collective. */
 static status encode(struct pipeline *p, struct texts *t, struct group *g)
 {
     struct checkpoint *c = p->checkpoint;
@@ -236,30 +239,30 @@ out:
     return st;
 }
 
-/* Rank 0 encodes while the others load the transformer, then all get its rows. */
+/* Rank 0 encodes while the other ranks load the transformer; then it broadcasts the result. */
 static status encode_alone(struct pipeline *p, struct texts *t)
 {
     const size_t row = (size_t)model_dit(&p->plan.model)->text_dim * sizeof(float);
-    const bool first = p->world->rank == 0;
+    const bool encodes = p->world->rank == 0;
     status st = ST_OK;
 
-    if (first)
+    if (encodes)
         st = tokenize(p, t);
-    if (first && st == ST_OK)
-        st = take_rows(p, t);
-    if (first && st == ST_OK)
+    if (encodes && st == ST_OK)
+        st = allocate_rows(p, t);
+    if (encodes && st == ST_OK)
         st = encode(p, t, NULL);
     if (st == ST_OK)
         st = load_dit(p);
     TRY(complete_dit(p, st));
     world_broadcast(p->world, t->length, (size_t)t->count * sizeof(int), 0);
-    TRY(agree(p->world, first ? ST_OK : take_rows(p, t)));
+    TRY(agree(p->world, encodes ? ST_OK : allocate_rows(p, t)));
     for (int i = 0; i < t->count; i++)
         world_broadcast(p->world, t->rows[i], (size_t)t->length[i] * row, 0);
     return ST_OK;
 }
 
-/* All ranks encode rank 0's tokens, with weights that are sharded over them. */
+/* All ranks encode the tokens of rank 0, with the encoder's weights sharded over them. */
 static status encode_together(struct pipeline *p, struct texts *t)
 {
     const size_t most = (size_t)model_dit(&p->plan.model)->text_len * sizeof(int);
@@ -268,14 +271,14 @@ static status encode_together(struct pipeline *p, struct texts *t)
     world_broadcast(p->world, t->length, (size_t)t->count * sizeof(int), 0);
     for (int i = 0; i < t->count; i++)
         world_broadcast(p->world, t->ids[i], most, 0);
-    TRY(agree(p->world, take_rows(p, t)));
+    TRY(agree(p->world, allocate_rows(p, t)));
     p->in_step = true;
     TRY(encode(p, t, &p->mesh.all));
     p->in_step = false;
     return pipeline_load(p);
 }
 
-/* The rows into the pipeline's entries. Local. */
+/* Moves the results to the pipeline's entries. Local. */
 static status keep_texts(struct pipeline *p, struct texts *t)
 {
     const int64_t width = model_dit(&p->plan.model)->text_dim;
@@ -283,14 +286,15 @@ static status keep_texts(struct pipeline *p, struct texts *t)
     struct text_entry *more = realloc(p->texts, (count + 1) * sizeof(*more));
 
     if (more == NULL)
-        return fail(ST_MEMORY, "no host memory for %zu texts", count);
+        return fail(ST_MEMORY, "cannot allocate host memory for %zu texts", count);
     p->texts = more;
     for (int i = 0; i < t->count; i++) {
         struct text_entry e = { strdup(t->prompt[i]),
                                 tensor_of(t->rows[i], DT_F32, t->length[i], width) };
 
         if (e.prompt == NULL)
-            return fail(ST_MEMORY, "no host memory for a prompt");
+            return fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for a prompt",
+                        strlen(t->prompt[i]) + 1);
         t->rows[i] = NULL;
         p->texts[p->text_count++] = e;
     }
@@ -316,7 +320,8 @@ out:
 /* ---- the stages of a run ---- */
 
 status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
-                        const struct denoise_state *state, struct step_watch watch, float *latent)
+                        const struct denoise_state *state, struct step_callback callback,
+                        float *latent)
 {
     const struct plan_stage *sizes = plan_stage(&p->sizes, STAGE_STEP);
     struct arena run = { 0 }, scratch = { 0 };
@@ -338,8 +343,8 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
         const int64_t stops = p->dev->stops;
 
         TRY_OUT(denoise_step(&d));
-        assert(p->dev->stops == stops); // a step only queues
-        TRY_OUT(watch.step(watch.payload, &d, d.solver.step, in->schedule.steps));
+        assert(p->dev->stops == stops); // a step only queues work; it does not synchronize
+        TRY_OUT(callback.call(callback.payload, &d, d.solver.step, in->schedule.steps));
     }
     TRY_OUT(denoise_latent(&d, latent));
     p->in_step = false;
@@ -370,7 +375,7 @@ static status load_vae(struct pipeline *p)
     return ST_OK;
 }
 
-/* [c, t, h, w] to [t, h, w, c]. */
+/* Copies [C, T, H, W] to [T, H, W, C]. */
 static void channels_last(float *out, const float *in, struct latent_shape s)
 {
     const int64_t pixels = s.t * s.h * s.w;
@@ -384,24 +389,24 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
                        struct vae_tiling tiling, struct frame_sink sink)
 {
     struct arena scratch = { 0 };
-    float *last = malloc((size_t)latent_count(shape) * sizeof(float));
+    float *thwc = malloc((size_t)latent_count(shape) * sizeof(float));
     status st = ST_OK;
 
-    if (last == NULL)
-        st = fail(ST_MEMORY, "no host memory for a latent of %lld values",
+    if (thwc == NULL)
+        st = fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
                   (long long)latent_count(shape));
     else
-        channels_last(last, latent, shape);
+        channels_last(thwc, latent, shape);
     if (st == ST_OK)
         st = load_vae(p);
     if (st == ST_OK)
         st = arena_init(&scratch, p->dev, "decode", plan_stage(&p->sizes, STAGE_DECODE)->scratch);
     TRY_OUT(agree(p->world, st));
     p->in_step = true;
-    TRY_OUT(vae_decode(&p->vae, &scratch, last, shape.t, shape.h, shape.w, tiling, sink, NULL));
+    TRY_OUT(vae_decode(&p->vae, &scratch, thwc, shape.t, shape.h, shape.w, tiling, sink, NULL));
     p->in_step = false;
 out:
     arena_done(&scratch);
-    free(last);
+    free(thwc);
     return st;
 }

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void tally(struct plan_stage *s, const struct device *dev, const struct mesh *m)
+/* Subtracts the counters in *s, which start_stage has stored, from the current ones. */
+static void end_stage(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
     const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
 
@@ -21,15 +22,16 @@ static void tally(struct plan_stage *s, const struct device *dev, const struct m
     s->messages = messages - s->messages;
 }
 
-/* A stage begins: remember the counters, so that tally() leaves the differences. */
-static void start(struct plan_stage *s, const struct device *dev, const struct mesh *m)
+/* Stores the current counters in *s, so that end_stage computes what the stage added. */
+static void start_stage(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
     *s = (struct plan_stage){ .name = s->name };
-    tally(s, dev, m);
+    end_stage(s, dev, m);
 }
 
-static status nothing(void *payload, const struct weight_spec *spec, const char *name,
-                      int64_t first, int64_t count, void *dst)
+/* Weights are not read on the plan device. */
+static status read_nothing(void *payload, const struct weight_spec *spec, const char *name,
+                           int64_t first, int64_t count, void *dst)
 {
     return ST_OK;
 }
@@ -39,7 +41,7 @@ static status no_frames(void *payload, const uint8_t *rgb, int64_t count, int64_
     return ST_OK;
 }
 
-static const struct weight_source no_source = { .read = nothing };
+static const struct weight_source no_source = { .read = read_nothing };
 
 static struct plan_stage *add_stage(struct plan_rank *p, const char *name)
 {
@@ -59,14 +61,14 @@ static status plan_text(const struct plan_input *in, struct device *dev, struct 
     status st = ST_OK;
 
     if (length == NULL)
-        return fail(ST_MEMORY, "no host memory for %d prompts", in->prompts);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d prompts", in->prompts);
     for (int i = 0; i < in->prompts; i++)
         length[i] = in->text_rows;
-    start(stage, dev, m);
+    start_stage(stage, dev, m);
     TRY_OUT(arena_init(&a, dev, "text", 0));
     TRY_OUT(umt5_encode(model_t5(&in->model), dev, &a, in->cdt, no_source, in->t5_stored,
                         in->t5_fsdp ? &m->all : NULL, in->prompts, NULL, length, NULL));
-    tally(stage, dev, m);
+    end_stage(stage, dev, m);
     stage->scratch = a.peak;
 out:
     arena_done(&a);
@@ -104,17 +106,17 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
         open[experts] = &dit[experts];
         experts++;
     }
-    start(begin, dev, m);
+    start_stage(begin, dev, m);
     TRY_OUT(denoise_begin(&d, open, experts, &run, &scratch, &input));
-    tally(begin, dev, m);
-    start(step, dev, m);
+    end_stage(begin, dev, m);
+    start_stage(step, dev, m);
     TRY_OUT(denoise_start(&d, NULL));
-    TRY_OUT(denoise_step(&d)); // the first one also computes the text's keys and values
+    TRY_OUT(denoise_step(&d)); // the first step also computes the text's keys and values
     if (in->steps > 1) {
-        start(step, dev, m);
+        start_stage(step, dev, m);
         TRY_OUT(denoise_step(&d));
     }
-    tally(step, dev, m);
+    end_stage(step, dev, m);
     TRY_OUT(denoise_save(&d, &state));
     step->weights = weights.peak;
     step->run = run.peak;
@@ -143,10 +145,10 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
     TRY_OUT(arena_init(&scratch, dev, "decode", 0));
     TRY_OUT(vae_open(&vae, model_vae(&in->model), &m->all, dev, &weights, in->vae_dtype, false,
                      true, no_source));
-    start(stage, dev, m);
+    start_stage(stage, dev, m);
     TRY_OUT(vae_decode(&vae, &scratch, NULL, s.t, s.h, s.w, in->tiling,
                        (struct frame_sink){ no_frames, NULL }, NULL));
-    tally(stage, dev, m);
+    end_stage(stage, dev, m);
     stage->weights = weights.peak;
     stage->scratch = scratch.peak;
 out:
@@ -168,7 +170,7 @@ static bool decodes(const struct plan_input *in, int rank)
     return in->decode;
 }
 
-/* In the order of the run. A row's function adds one stage or more. */
+/* The stages in the order of the run. The function of a row adds one or more of them. */
 static const struct {
     bool (*applies)(const struct plan_input *in, int rank); // NULL: always
     status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
@@ -189,7 +191,7 @@ const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
     return &none;
 }
 
-/* Host memory that grows with the request: what pipeline.c and denoise.c allocate beside arenas. */
+/* Host memory that a run allocates outside arenas, in pipeline.c, denoise.c and for the video. */
 static size_t host_bytes(const struct plan_input *in, int rank)
 {
     const struct vae_config *vae = model_vae(&in->model);
@@ -214,8 +216,8 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* The largest sum that is allocated at once. Models that stay are loaded after the text stage,
- * which loads none that does. */
+/* The maximum of device memory that is allocated at one time. With keep_models the weights of all
+ * stages stay allocated, but not during the text stage, which runs before they are loaded. */
 static size_t device_bytes(const struct plan_input *in, const struct plan_rank *p)
 {
     size_t kept = 0, most = 0;
@@ -243,7 +245,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     *out = (struct plan_rank){ .workspace = in->table->workspace };
     if (in->latent.h % 2 != 0 || in->latent.w % 2 != 0)
         return fail(ST_USAGE,
-                    "a latent of %lld x %lld has no 2 x 2 cells; sizes in pixels must be "
+                    "a latent of %lld x %lld does not divide into cells of 2 x 2: --size must have "
                     "multiples of %lld",
                     (long long)in->latent.w, (long long)in->latent.h,
                     (long long)(2 * model_vae(&in->model)->stride));
@@ -254,7 +256,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
         if (rows[i].applies == NULL || rows[i].applies(in, rank))
             TRY_OUT(rows[i].run(in, &dev, &mesh, out));
     out->device = device_bytes(in, out) + out->workspace;
-    out->beside = in->gpu ? DEVICE_CUDA_BESIDE : 0;
+    out->cuda = in->gpu ? DEVICE_CUDA_BESIDE : 0;
     out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);
 out:
     mesh_close(&mesh);
@@ -285,6 +287,6 @@ void plan_cover(struct plan_rank *all, const struct plan_rank *one)
     }
     all->workspace = larger(all->workspace, one->workspace);
     all->device = larger(all->device, one->device);
-    all->beside = larger(all->beside, one->beside);
+    all->cuda = larger(all->cuda, one->cuda);
     all->host = larger(all->host, one->host);
 }

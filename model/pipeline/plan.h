@@ -1,7 +1,8 @@
-/* plan.h - what a generation takes on one rank, from running it on a device that computes nothing.
+/* plan.h - memory, FLOPs and messages of a generation on one rank, from running its code on the
+ * plan device, which computes nothing.
  *
- * A generation is a list of stages, one after the other, each of which releases its memory. The
- * sizes found here are those that the run allocates. To add a stage: a row in plan.c. */
+ * A generation is a list of stages, which run one after the other and release their memory. The run
+ * allocates its arenas with the sizes computed here. To add a stage: a row in plan.c. */
 #ifndef MODEL_PIPELINE_PLAN_H
 #define MODEL_PIPELINE_PLAN_H
 
@@ -9,27 +10,27 @@
 #include "model/pipeline/model.h"
 
 struct plan_input {
-    struct model model; // borrowed configs of its parts
+    struct model model; // borrowed configs of the parts
     struct latent_shape latent;
     struct conditioning conditioning; // shapes only
     int steps;
-    bool guided;
+    bool guided; // both CFG branches are computed
     int ranks, ranks_per_node;
-    struct mesh_shape mesh; // complete
-    enum dtype cdt;
-    enum dtype vae_dtype; // of the VAE's matrices and frames
-    bool fsdp;
-    enum dtype t5_stored; // of umT5's matrices in memory
-    int prompts;          // that the text stage encodes at once; 0: text comes from a file
-    int text_rows;        // longest prompt in tokens
-    bool t5_cpu;          // on rank 0's host, whatever the device is
-    bool t5_fsdp;         // on all ranks, a slice of the weights each
-    int threads;          // of the host, for t5_cpu and for reading weights
-    bool gpu;             // count the memory of CUDA and the loader
+    struct mesh_shape mesh; // all sizes set
+    enum dtype cdt;         // compute type of the transformer and the text encoder
+    enum dtype vae_dtype;   // of the VAE's matrices and activations
+    bool fsdp;              // shard the transformer's weights
+    enum dtype t5_stored;   // data type of umT5's matrices in memory
+    int prompts;            // number of texts that the text stage encodes at once; 0: no text stage
+    int text_rows;          // number of tokens to plan for, of each text
+    bool t5_cpu;            // run the text encoder on rank 0's cores, not on its GPU
+    bool t5_fsdp;           // run the text encoder on all ranks, with sharded weights
+    int threads;            // host threads, for t5_cpu and for reading weights
+    bool gpu;               // add the memory of CUDA and of the loader
     struct vae_tiling tiling;
-    bool keep_models;          // the transformer stays while the VAE decodes (batch)
+    bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool decode;               // false: the run ends with the latent
-    const struct table *table; // whose workspace counts
+    const struct table *table; // the run's op table, for the size of its workspace; borrowed
 };
 
 #define STAGE_TEXT "text"   // the text encoder
@@ -41,28 +42,29 @@ struct plan_input {
 
 struct plan_stage {
     const char *name;
-    size_t weights, run, scratch; // arenas: parameters; as long as one request; scratch
-    double flops;                 // of the whole stage
-    double sent, messages;        // bytes and messages to other ranks
+    size_t weights, run, scratch; // bytes of arenas: weights; data of one request; scratch
+    double flops;                 // of the whole stage; a multiply-add is two
+    double sent, messages;        // bytes and messages that this rank sends
 };
 
 struct plan_rank {
     int count;
     struct plan_stage stage[PLAN_STAGES_MAX]; // in the order of the run
-    size_t workspace;                         // of the device, always
-    size_t device;                            // the largest sum that is allocated at once
-    size_t beside;                            // memory of CUDA and its libraries on a GPU
-    size_t host;                              // host buffers: latents, tokens, texts, frames
+    size_t workspace; // bytes of the ops' workspace, allocated as long as the device is open
+    size_t device;    // maximum bytes on the device at one time, with the workspace
+    size_t cuda;      // bytes of the CUDA context and libraries on a GPU, not in `device`
+    size_t host;      // bytes of host buffers: latents, tokens, texts, frames
 };
 
-/* The rank's memory and work. ST_USAGE when the request does not fit the model (odd latent sizes).
- */
+/* Computes memory, FLOPs and messages of rank `rank`. Local. ST_USAGE if the request does not fit
+ * the model (odd latent sizes) or the mesh; ST_MEMORY. */
 status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out);
 
-/* The stage of this name; one of zeros where the plan has none. */
+/* The stage of this name; a zeroed one if the plan does not have it. */
 const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name);
 
-/* Makes every size and count of `all` at least that of `one`: for several requests in turn. */
+/* Sets every size and count of `all` to the maximum of both, for requests that run one after the
+ * other, or for several ranks. `all` may be zeroed. */
 void plan_cover(struct plan_rank *all, const struct plan_rank *one);
 
 #endif

@@ -1,4 +1,4 @@
-/* prompts.h - the negative prompts that the official programs use where none, or an empty one, is
+/* prompts.h - the negative prompts that the official programs use if none, or an empty one, is
  * given. Source: Wan2.1 and Wan2.2 wan/configs (sample_neg_prompt). */
 #ifndef MODEL_PIPELINE_PROMPTS_H
 #define MODEL_PIPELINE_PROMPTS_H

@@ -69,7 +69,7 @@ static const struct task tasks[] = {
       .negative = negative_shared,
       .size = size_as_given,
       .condition = condition_text },
-    // of the official programs, known by name
+    // tasks of the official programs that this version does not run
     { .name = "i2v-14B", .presets = { "i2v-14B" } },
     { .name = "flf2v-14B", .presets = { "flf2v-14B" } },
     { .name = "vace-1.3B", .presets = { "vace-1.3B" } },
@@ -91,9 +91,9 @@ bool task_runs(const struct task *task)
     return task->condition != NULL;
 }
 
-/* "t2v-1.3B, t2v-14B or t2i-14B": those that this version runs and that `wanted` takes. Valid until
- * the next call on this thread; "" for none. */
-static const char *list_tasks(bool (*wanted)(const struct task *task, const void *payload),
+/* "t2v-1.3B, t2v-14B or t2i-14B": the tasks that this version runs and for which `matches` is true;
+ * "" if there is none. Valid until the next call on this thread. */
+static const char *list_tasks(bool (*matches)(const struct task *task, const void *payload),
                               const void *payload)
 {
     static _Thread_local char text[256];
@@ -102,10 +102,10 @@ static const char *list_tasks(bool (*wanted)(const struct task *task, const void
 
     text[0] = '\0';
     for (size_t i = 0; i < COUNT(tasks); i++)
-        if (task_runs(&tasks[i]) && wanted(&tasks[i], payload))
+        if (task_runs(&tasks[i]) && matches(&tasks[i], payload))
             last = &tasks[i];
     for (size_t i = 0; i < COUNT(tasks) && length < (int)sizeof(text); i++) {
-        if (!task_runs(&tasks[i]) || !wanted(&tasks[i], payload))
+        if (!task_runs(&tasks[i]) || !matches(&tasks[i], payload))
             continue;
         length += snprintf(text + length, sizeof(text) - (size_t)length, "%s%s",
                            length == 0         ? ""
@@ -129,22 +129,23 @@ static bool has_preset(const struct task *task, const void *payload)
     return false;
 }
 
-static bool takes_input(const struct task *task, const void *payload)
+static bool uses_input(const struct task *task, const void *payload)
 {
-    return (task->takes >> *(const int *)payload & 1) != 0;
+    return (task->allowed >> *(const int *)payload & 1) != 0;
 }
 
-/* Whether the transformer has the features and the joined channels of the task's models. */
-static bool suits(const struct task *task, const void *payload)
+/* Whether the transformer has the features of the task's released models, and as many channels that
+ * are concatenated to the latent's. */
+static bool matches_transformer(const struct task *task, const void *payload)
 {
     const struct dit_config *c = payload;
     const struct model m = preset_model(preset_find(task->presets[0]));
-    const struct dit_config *own = model_dit(&m);
+    const struct dit_config *released = model_dit(&m);
 
-    if (own->in_dim - own->out_dim != c->in_dim - c->out_dim)
+    if (released->in_dim - released->out_dim != c->in_dim - c->out_dim)
         return false;
     for (int i = 0; i < DIT_FEATURES_MAX; i++)
-        if (own->use[i].feature != c->use[i].feature)
+        if (released->use[i].feature != c->use[i].feature)
             return false;
     return true;
 }
@@ -171,8 +172,8 @@ status task_find(const struct task **task, const char *name)
 
 /* ---- tasks and checkpoints ---- */
 
-/* "is a checkpoint of i2v-14B", or what its transformer is like. Valid until the next call on this
- * thread. */
+/* "is a checkpoint of i2v-14B", or for another model a description of its transformer. Valid until
+ * the next call on this thread. */
 static const char *describe_model(const struct preset *preset, const struct dit_config *c)
 {
     static _Thread_local char text[160];
@@ -181,25 +182,30 @@ static const char *describe_model(const struct preset *preset, const struct dit_
         snprintf(text, sizeof(text), "is a checkpoint of %s", preset->name);
     else
         snprintf(text, sizeof(text),
-                 "has a transformer of %lld layers that takes %lld channels and gives %lld",
-                 (long long)c->layers, (long long)c->in_dim, (long long)c->out_dim);
+                 "has a transformer with %d layers, %lld input and %lld output channels", c->layers,
+                 (long long)c->in_dim, (long long)c->out_dim);
     return text;
 }
 
-/* The tasks that the checkpoint can do, as list_tasks has them, and what it is. */
+/* *preset: the released model that the checkpoint is, or NULL. *names: the tasks that can run with
+ * it, as a text of list_tasks. */
 static status tasks_of(const struct checkpoint *c, const struct preset **preset, const char **names)
 {
     const struct dit_config *dit = checkpoint_config(c, &part_dit);
 
     TRY(preset_of_checkpoint(preset, c));
-    *names = *preset != NULL ? list_tasks(has_preset, (*preset)->name) : list_tasks(suits, dit);
+    *names = *preset != NULL ? list_tasks(has_preset, (*preset)->name)
+                             : list_tasks(matches_transformer, dit);
     return ST_OK;
 }
 
-static bool does(const struct task *task, const struct checkpoint *c, const struct preset *preset)
+/* Whether the task can run with the checkpoint; `preset` as from tasks_of. */
+static bool can_run(const struct task *task, const struct checkpoint *c,
+                    const struct preset *preset)
 {
-    return task_runs(task) && (preset != NULL ? has_preset(task, preset->name)
-                                              : suits(task, checkpoint_config(c, &part_dit)));
+    return task_runs(task) &&
+           (preset != NULL ? has_preset(task, preset->name)
+                           : matches_transformer(task, checkpoint_config(c, &part_dit)));
 }
 
 status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
@@ -209,7 +215,7 @@ status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
 
     TRY(tasks_of(c, &preset, &names));
     for (size_t i = 0; i < COUNT(tasks); i++) {
-        if (!does(&tasks[i], c, preset))
+        if (!can_run(&tasks[i], c, preset))
             continue;
         *task = &tasks[i];
         return ST_OK;
@@ -225,28 +231,29 @@ status task_check(const struct task *task, const struct checkpoint *c)
     const char *names = NULL;
 
     TRY(tasks_of(c, &preset, &names));
-    if (does(task, c, preset))
+    if (can_run(task, c, preset))
         return ST_OK;
     if (names[0] == '\0')
-        return task_for_checkpoint(&task, c); // says that there is none
-    return fail(ST_USAGE, "--task %s: %s %s; use --task %s, or leave --task out", task->name,
-                c->path, describe_model(preset, checkpoint_config(c, &part_dit)), names);
+        return task_for_checkpoint(&task, c); // fails: there is none
+    return fail(ST_USAGE, "--task %s: %s %s; use --task %s, or remove --task", task->name, c->path,
+                describe_model(preset, checkpoint_config(c, &part_dit)), names);
 }
 
 status task_check_inputs(const struct task *task, unsigned given)
 {
     for (int i = 0; i < INPUT_COUNT; i++) {
-        const bool has = (given >> i & 1) != 0, needs = (task->needs >> i & 1) != 0;
+        const bool has = (given >> i & 1) != 0, required = (task->required >> i & 1) != 0;
 
-        if (has && !takes_input(task, &i)) {
-            const char *others = list_tasks(takes_input, &i);
+        if (has && !uses_input(task, &i)) {
+            const char *others = list_tasks(uses_input, &i);
 
-            return fail(ST_USAGE, "--%s: task %s does not take it%s%s", task_input_names[i],
-                        task->name,
-                        others[0] ? "; it is for " : ", nor does another of this version", others);
+            return fail(ST_USAGE, "--%s: task %s does not use it; remove it%s%s",
+                        task_input_names[i], task->name,
+                        others[0] ? ", or use --task " : " (no task of this version uses it)",
+                        others);
         }
-        if (!has && needs)
-            return fail(ST_USAGE, "--%s is needed for task %s", task_input_names[i], task->name);
+        if (!has && required)
+            return fail(ST_USAGE, "task %s needs --%s", task->name, task_input_names[i]);
     }
     return ST_OK;
 }

@@ -1,8 +1,8 @@
-/* task.h - what can be asked for: a row per task of the official programs, with its defaults, the
- * inputs it takes, and the function that makes its conditioning.
+/* task.h - the tasks of the official programs: a row per task, with its defaults, its allowed and
+ * required inputs, and the function that makes its conditioning.
  *
- * To add a task on an existing transformer: a row in task.c and its function. An input that no
- * task took before is a line in TASK_INPUTS and its option in launch/request.c.
+ * To add a task for a transformer that is supported: a row in task.c and its function. A new input
+ * is a line in TASK_INPUTS and an option in launch/request.c.
  *
  * Source: Wan2.1 generate.py and wan/configs; Wan2.2 wan/configs. */
 #ifndef MODEL_PIPELINE_TASK_H
@@ -14,7 +14,7 @@
 struct pipeline;
 struct plan_input;
 
-/* Inputs beside the prompts, by the names of their flags. */
+/* The inputs other than prompts, with the names of their flags. */
 #define TASK_INPUTS(X)                                                                             \
     X(image)                                                                                       \
     X(first_frame)                                                                                 \
@@ -36,53 +36,58 @@ enum task_input { TASK_INPUTS(NUMBER_INPUT) INPUT_COUNT };
 
 extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 
-/* What the user gave. */
+/* The inputs of a request, borrowed from it. */
 struct task_inputs {
     const char *prompt, *negative_prompt;
-    const char *input[INPUT_COUNT]; // as their flags gave them; NULL: not given
+    const char *input[INPUT_COUNT]; // values of their flags; NULL: not given
 };
 
 #define TASK_PRESETS_MAX 4
 
 struct task {
     const char *name;                           // "t2v-1.3B"
-    const char *presets[TASK_PRESETS_MAX];      // its released models (model.h)
-    const struct part *parts[MODEL_PART_COUNT]; // that it needs
-    unsigned takes, needs;                      // inputs: bits 1 << INPUT_*
-    bool image;                                 // one frame, to a .png
+    const char *presets[TASK_PRESETS_MAX];      // names of its released models (model.h)
+    const struct part *parts[MODEL_PART_COUNT]; // the parts that it needs
+    unsigned allowed, required;                 // inputs: bits 1 << INPUT_*
+    bool image;                                 // makes one frame, written as .png
+
+    /* defaults of a request */
     int width_px, height_px;
-    const char *sizes; // officially supported, "832*480, 480*832"
+    const char *sizes; // the sizes that the model was trained for, "832*480, 480*832"
     int frames, fps, steps;
     double shift, guidance;
-    const char *prompt;   // the official example, used when no prompt is given
-    const char *negative; // used when none is given, or an empty one
+    const char *prompt;   // the official example
+    const char *negative; // also used for an empty negative prompt
 
-    /* Checks the size [width, height] in pixels that was asked for, or derives it from the inputs.
+    /* Checks the requested size [width, height] in pixels, or computes it from the inputs. Local.
      * ST_USAGE. */
     status (*size)(const struct task_inputs *in, int size[2]);
 
-    /* Fills the conditioning. p NULL: on a plan, shapes only. Collective. NULL: a task of the
-     * official programs that this version knows by name and does not run. */
+    /* Adds the arrays of the conditioning to *c, which is empty. p NULL: for a plan, shapes only,
+     * local. Else collective over the pipeline's world, and all ranks return the same status. The
+     * member is NULL for a task of the official programs that this version does not run. */
     status (*condition)(struct pipeline *p, const struct plan_input *plan,
                         const struct task_inputs *in, struct conditioning *c);
 };
 
-const struct task *task_at(int index); // every row; NULL after the last
-bool task_runs(const struct task *task);
+const struct task *task_at(int index);   // all rows in order; NULL after the last one
+bool task_runs(const struct task *task); // whether this version runs it
 
-/* ST_USAGE for an unknown name, with the nearest, and for a task that this version does not run. */
+/* Finds a task by name. ST_USAGE for an unknown name, with the most similar one, and for a task
+ * that this version does not run. Local, as the functions below. */
 status task_find(const struct task **task, const char *name);
 
-/* The task for a checkpoint whose transformer is opened: by the released model that it is, else by
- * the features of its transformer. ST_FORMAT when this version has none. */
+/* The first task that can run with a checkpoint whose part_dit is open: a task of the released
+ * model that it is, or for another model, a task with the same features. ST_FORMAT if this version
+ * has none; ST_MEMORY. */
 status task_for_checkpoint(const struct task **task, const struct checkpoint *c);
 
-/* ST_USAGE, naming the right task, when the checkpoint is a model of another one. */
+/* ST_USAGE if the task cannot run with the checkpoint, whose part_dit is open; the line names the
+ * tasks that can. ST_FORMAT if this version has none; ST_MEMORY. */
 status task_check(const struct task *task, const struct checkpoint *c);
 
-/* ST_USAGE for an input that the task does not take, or needs and has not. given: bits 1 <<
- * INPUT_*.
- */
+/* ST_USAGE for an input that the task does not use, or that it requires and is missing. `given`:
+ * bits 1 << INPUT_*. */
 status task_check_inputs(const struct task *task, unsigned given);
 
 #endif

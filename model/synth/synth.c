@@ -1,5 +1,5 @@
-/* Every tensor of the architecture, scaled so that activations keep their size from layer to layer.
- */
+/* The tensors of a checkpoint of random weights, scaled so that activations keep their magnitude
+ * from layer to layer. */
 #include "model/synth/synth_internal.h"
 
 #include <assert.h>
@@ -15,42 +15,45 @@
 
 #define SMALL_FILES_BYTES ((uint64_t)4 << 20)
 
-static bool ends(const char *name, const char *with)
+static bool ends_with(const char *name, const char *suffix)
 {
-    const size_t n = strlen(name), m = strlen(with);
+    const size_t n = strlen(name), m = strlen(suffix);
 
-    return n >= m && strcmp(name + n - m, with) == 0;
+    return n >= m && strcmp(name + n - m, suffix) == 0;
 }
 
-/* Mean and deviation of a tensor's values. Matrices keep the size of what they multiply; norms are
- * near one, biases and modulations small. */
+/* Sets mean and standard deviation of a tensor's values. Matrices keep the magnitude of their
+ * input; weights of norms are near 1; biases and modulations are small. */
 static void distribution(const struct synth_part *p, struct synth_tensor *t)
 {
     const int64_t count = tensor_count(t->shape), rows = t->shape.dim[0];
     const char *name = t->name;
 
     t->mean = 0;
-    if (ends(name, ".bias") || ends(name, "padding_tokens") || ends(name, "emb_pos")) {
+    if (ends_with(name, ".bias") || ends_with(name, "padding_tokens") ||
+        ends_with(name, "emb_pos")) {
         t->std = 0.02f;
-    } else if (ends(name, "gamma") || t->shape.ndim == 1 || ends(name, "encoder.weights")) {
+    } else if (ends_with(name, "gamma") || t->shape.ndim == 1 ||
+               ends_with(name, "encoder.weights")) {
         t->mean = 1;
         t->std = 0.05f;
-    } else if (ends(name, "modulation")) {
+    } else if (ends_with(name, "modulation")) {
         t->std = 1 / sqrtf((float)t->shape.dim[t->shape.ndim - 1]);
-    } else if (ends(name, ".kernel")) { // a blur, which sums to one
+    } else if (ends_with(name, ".kernel")) { // a blur: its values sum to 1
         t->mean = 1 / (float)count;
         t->std = 0;
-    } else if (ends(name, "token_embedding.weight")) {
+    } else if (ends_with(name, "token_embedding.weight")) {
         t->std = 1;
-    } else if (ends(name, "pos_embedding.embedding.weight")) {
+    } else if (ends_with(name, "pos_embedding.embedding.weight")) {
         t->std = 0.3f;
     } else {
         t->std = 1 / sqrtf((float)(count / rows));
-        t->std *= p->row->spread != NULL ? p->row->spread(p->config, name) : 1;
+        t->std *= p->row->std_scale != NULL ? p->row->std_scale(p->config, name) : 1;
     }
 }
 
-/* FNV-1a of the official name: the same values in every layout. */
+/* Key of a tensor's random numbers: FNV-1a of its official name, so that values do not depend on
+ * the layout. */
 static uint64_t key_of(const char *name, uint64_t seed)
 {
     uint64_t hash = 0xcbf29ce484222325u;
@@ -60,7 +63,7 @@ static uint64_t key_of(const char *name, uint64_t seed)
     return hash + seed * 0xd1342543de82ef95u;
 }
 
-/* The part's tensors, sorted by their official names. */
+/* Adds a part with its tensors, sorted by their official names. */
 static status list_part(struct synth *s, const struct part *row, const void *config, enum dtype dt)
 {
     struct synth_part *p = &s->parts[s->count++];
@@ -75,7 +78,7 @@ static status list_part(struct synth *s, const struct part *row, const void *con
     inventory_sort(&all);
     p->tensors = calloc((size_t)all.count, sizeof(*p->tensors));
     if (p->tensors == NULL) {
-        st = fail(ST_MEMORY, "no host memory for a list of %d tensors", all.count);
+        st = fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", all.count);
         goto out;
     }
     for (int i = 0; i < all.count; i++) {
@@ -87,8 +90,8 @@ static status list_part(struct synth *s, const struct part *row, const void *con
         t->key = key_of(official, s->options->seed);
         distribution(p, t);
         if (s->options->diffusers && !row->rename(official, false, t->name, sizeof(t->name))) {
-            st =
-                fail(ST_USAGE, "diffusers has no name for %s; write the official layout", official);
+            st = fail(ST_USAGE, "diffusers has no name for the tensor %s; remove --diffusers",
+                      official);
             goto out;
         }
         s->total += tensor_bytes(t->shape);
@@ -109,12 +112,12 @@ static status check_disk(const char *folder, uint64_t bytes)
         return fail(ST_IO, "%s: %s", folder, strerror(errno));
     available = (uint64_t)disk.f_bavail * disk.f_frsize;
     if (bytes + SMALL_FILES_BYTES > available)
-        return fail(ST_IO, "%s: %.2f GB are free, the checkpoint takes %.2f", folder,
-                    (double)available * 1e-9, (double)bytes * 1e-9);
+        return fail(ST_IO, "%s: the checkpoint needs %.2f GB, the disk has %.2f GB free", folder,
+                    (double)bytes * 1e-9, (double)available * 1e-9);
     return ST_OK;
 }
 
-/* Nothing of another's is written over. */
+/* Checks that the folder does not exist or is empty: no files are overwritten. */
 static status check_free(const char *dir)
 {
     DIR *d = opendir(dir);
@@ -124,11 +127,13 @@ static status check_free(const char *dir)
     if (d == NULL && errno == ENOENT)
         return ST_OK;
     if (d == NULL)
-        return fail(ST_USAGE, "%s: is there already; name a new folder", dir);
+        return fail(ST_USAGE,
+                    "%s: exists and is not a readable folder; use --out with a new folder", dir);
     while ((entry = readdir(d)) != NULL)
         entries += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
     closedir(d);
-    return entries == 0 ? ST_OK : fail(ST_USAGE, "%s: is not empty; name a new folder", dir);
+    return entries == 0 ? ST_OK
+                        : fail(ST_USAGE, "%s: is not empty; use --out with a new folder", dir);
 }
 
 static int remove_entry(const char *path, const struct stat *about, int kind, struct FTW *where)
@@ -152,8 +157,8 @@ status checkpoint_synth(const char *dir, const struct synth_options *options,
     while (length > 1 && dir[length - 1] == '/')
         length--;
     if (options->diffusers && vae != NULL && (vae->patch != 1 || vae->res_blocks != 2))
-        return fail(ST_USAGE, "the -Diffusers layout is written for Wan2.1's VAE only; write the "
-                              "official one");
+        return fail(ST_USAGE, "--diffusers supports only the VAE of Wan2.1; remove --diffusers, or "
+                              "write --parts dit,t5");
     TRY_OUT(check_free(dir));
     for (int i = 0; i < MODEL_PART_COUNT; i++) {
         const enum dtype dt = options->dtype[i] ? options->dtype[i] : model_parts[i]->dtype;
@@ -163,7 +168,7 @@ status checkpoint_synth(const char *dir, const struct synth_options *options,
     }
     if (asprintf(&s.folder, "%.*s.partial-%d", (int)length, dir, (int)getpid()) < 0) {
         s.folder = NULL;
-        st = fail(ST_MEMORY, "no memory for a file's name");
+        st = fail(ST_MEMORY, "cannot allocate host memory for a file name");
         goto out;
     }
     if (mkdir(s.folder, 0777) != 0) {

@@ -1,4 +1,4 @@
-/* The folders that users have: where each part's files are, and the small files beside them. */
+/* Writes the folder of a checkpoint: the files of each part, and the small JSON files. */
 #include "model/synth/synth_internal.h"
 #include "runtime/tensorwriter.h"
 
@@ -8,14 +8,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* "folder/sub/name", malloc'ed; the folder is made. */
+/* *path = "FOLDER/SUB/NAME", malloc'ed. Makes its folders. */
 static status path_in(const struct synth *s, const char *sub, const char *name, char **path)
 {
     char *slash;
 
     if (asprintf(path, "%s/%s%s%s", s->folder, sub, *sub ? "/" : "", name) < 0) {
         *path = NULL;
-        return fail(ST_MEMORY, "no memory for a file's name");
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     }
     for (slash = *path + strlen(s->folder); slash != NULL; slash = strchr(slash + 1, '/')) {
         int made;
@@ -50,7 +50,7 @@ static status write_small(const struct synth *s, const char *sub, const char *na
     return st;
 }
 
-/* A JSON object as a file; it is deleted. NULL: there was no memory for it. */
+/* Writes a JSON object to a file, and deletes the object. json NULL: it could not be allocated. */
 static status write_json(const struct synth *s, const char *sub, const char *name, cJSON *json)
 {
     char *text = json != NULL ? cJSON_Print(json) : NULL;
@@ -58,18 +58,19 @@ static status write_json(const struct synth *s, const char *sub, const char *nam
 
     cJSON_Delete(json);
     if (text == NULL)
-        return fail(ST_MEMORY, "no host memory for %s", name);
+        return fail(ST_MEMORY, "cannot allocate host memory for %s", name);
     st = write_small(s, sub, name, text, strlen(text));
     cJSON_free(text);
     return st;
 }
 
-/* Tensors of a part that one file holds. */
+/* Payload of fill: the tensors of one file. */
 struct file_range {
     struct synth *s;
     const struct synth_tensor *tensors;
 };
 
+/* Callback of the writer: the values of a range of a tensor. */
 static status fill(void *payload, int index, int64_t first, int64_t count, void *dst)
 {
     const struct file_range *r = payload;
@@ -85,7 +86,7 @@ static status fill(void *payload, int index, int64_t first, int64_t count, void 
     return ST_OK;
 }
 
-/* Tensors [first, end) of a part into one file. */
+/* Writes tensors [first, end) of a part to one file. */
 static status write_tensors(struct synth *s, const struct synth_part *p, const char *path,
                             int first, int end, bool pth)
 {
@@ -94,7 +95,7 @@ static status write_tensors(struct synth *s, const struct synth_part *p, const c
     status st;
 
     if (entries == NULL)
-        return fail(ST_MEMORY, "no host memory for a list of %d tensors", end - first);
+        return fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", end - first);
     for (int i = 0; i < end - first; i++)
         entries[i] = (struct tensor_entry){ r.tensors[i].name, r.tensors[i].shape };
     st = pth ? tensorwriter_pth(path, entries, end - first, fill, &r)
@@ -103,7 +104,8 @@ static status write_tensors(struct synth *s, const struct synth_part *p, const c
     return st;
 }
 
-/* Index of the first tensor of every shard, and after the last their count. */
+/* Divides the part's tensors into shards: shard i has tensors [start[i], start[i + 1]). Returns the
+ * number of shards. */
 static int shard_starts(const struct synth *s, const struct synth_part *p, int *start)
 {
     int shards = 1;
@@ -161,7 +163,7 @@ static status write_shards(struct synth *s, const struct synth_part *p, const ch
     status st = ST_OK;
 
     if (start == NULL)
-        return fail(ST_MEMORY, "no host memory for a list of shards");
+        return fail(ST_MEMORY, "cannot allocate host memory for a list of shards");
     shards = shard_starts(s, p, start);
     for (int i = 0; i < shards; i++) {
         shard_name(name, sizeof(name), stem, i, shards);
@@ -211,7 +213,7 @@ static status write_tokenizer(const struct synth *s, const char *sub)
     return st;
 }
 
-/* One part, in the first place of its row for the layout. */
+/* Writes a part to the first place of its row for the layout. */
 static status write_part(struct synth *s, const struct synth_part *p)
 {
     const bool diffusers = s->options->diffusers;
@@ -228,7 +230,7 @@ static status write_part(struct synth *s, const struct synth_part *p)
                : write_shards(s, p, sub, place->name);
 }
 
-/* ---- what a -Diffusers folder has beside its parts ---- */
+/* ---- files of a -Diffusers folder that belong to no part ---- */
 
 static void add_class(cJSON *json, const char *key, const char *library, const char *name)
 {

@@ -1,14 +1,14 @@
-/* synth_internal.h - what the files of synth.h share. */
+/* synth_internal.h - structs and functions that the .c files of synth.h share. */
 #ifndef MODEL_SYNTH_SYNTH_INTERNAL_H
 #define MODEL_SYNTH_SYNTH_INTERNAL_H
 
 #include "model/synth/synth.h"
 
 struct synth_tensor {
-    char name[WEIGHT_NAME_BYTES]; // as the file has it
-    struct tensor shape;
-    uint64_t key;    // of its random numbers
-    float mean, std; // of its values
+    char name[WEIGHT_NAME_BYTES]; // in the file
+    struct tensor shape;          // dtype and dims in the file; data is NULL
+    uint64_t key;                 // selects its random numbers
+    float mean, std;              // of its values
 };
 
 /* The tensors of one part. */
@@ -21,23 +21,24 @@ struct synth_part {
 
 struct synth {
     const struct synth_options *options;
-    char *folder; // temporary, beside the final one
+    char *folder; // the temporary folder
     int count;
     struct synth_part parts[MODEL_PART_COUNT];
     void (*progress)(void *payload, uint64_t done, uint64_t total); // or NULL
     void *payload;
-    uint64_t done, total; // bytes
+    uint64_t done, total; // bytes of tensors
 };
 
 /* synth_files.c: writes all parts into s->folder. */
 status synth_write(struct synth *s);
 
-/* synth_values.c: values [first, first + count) of a tensor of type F32, BF16 or F16: nearly
- * normal, and the same for any ranges and threads. */
+/* synth_values.c: writes values [first, first + count) of a tensor, of type F32, BF16 or F16, to
+ * dst. They are approximately normally distributed, and do not depend on ranges or threads. */
 void synth_values(const struct synth_tensor *t, int64_t first, int64_t count, void *dst);
 
-/* synth_tokenizer.c: a small SentencePiece model of at most `vocab` pieces, serialized. *bytes is
- * the caller's to free. ST_USAGE when so few pieces are no alphabet. */
+/* synth_tokenizer.c: makes a small SentencePiece model of at most `vocab` pieces, serialized.
+ * *bytes is malloc'ed; the caller frees it. ST_USAGE if vocab is too small for all ASCII
+ * characters. */
 status synth_tokenizer(int64_t vocab, char **bytes, size_t *size);
 
 #endif

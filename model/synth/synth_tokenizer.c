@@ -1,16 +1,17 @@
-/* A small SentencePiece unigram model, so that random checkpoints take prompts: special pieces with
- * umT5's ids, every printable ASCII character, and some words and characters of English and
- * Chinese. Encoded by hand; the messages are those of sentencepiece_model.proto. */
+/* A small SentencePiece unigram model, so that random checkpoints accept prompts: special pieces
+ * with umT5's ids, all printable ASCII characters, and some words and characters of English and
+ * Chinese. This file serializes it without the protobuf library; the messages are those of
+ * sentencepiece_model.proto. */
 #include "model/synth/synth_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define META "\xe2\x96\x81" // U+2581, what SentencePiece writes for a space
+#define META "\xe2\x96\x81" // U+2581, which SentencePiece uses for a space
 
 enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_CONTROL = 3 };
 
-/* Separated by spaces; those that begin a word come with META before them. */
+/* Words, separated by spaces. They are added with META before them, and also without. */
 static const char *const words =
     "the a and of to in is on with at for from by his her its are was that it as an be this two "
     "one three some many very into over under behind through across around near up down out "
@@ -31,7 +32,7 @@ static const char *const words =
 static const char *const endings =
     "s ing ed er ly es al en on in an re th he or it at st nd ou ea is ti te le ar ng";
 
-/* One piece a character: punctuation, then what prompts are made of. */
+/* One piece per character: punctuation, then characters that are frequent in prompts. */
 static const char *const characters =
     "，。！？、；：“”‘’（）《》【】…—·"
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过"
@@ -49,22 +50,22 @@ static const char *const characters =
 
 struct bytes {
     char *data;
-    size_t size, room;
-    bool failed; // out of memory; what is put then is lost
+    size_t size, capacity;
+    bool failed; // memory could not be allocated; later data is discarded
 };
 
 static void put(struct bytes *b, const void *data, size_t size)
 {
-    if (b->size + size > b->room) {
-        const size_t room = 2 * (b->size + size) + 256;
-        char *more = b->failed ? NULL : realloc(b->data, room);
+    if (b->size + size > b->capacity) {
+        const size_t capacity = 2 * (b->size + size) + 256;
+        char *more = b->failed ? NULL : realloc(b->data, capacity);
 
         if (more == NULL) {
             b->failed = true;
             return;
         }
         b->data = more;
-        b->room = room;
+        b->capacity = capacity;
     }
     memcpy(b->data + b->size, data, size);
     b->size += size;
@@ -100,24 +101,25 @@ static void put_bytes(struct bytes *b, int field, const void *data, size_t size)
 }
 
 struct pieces {
-    struct bytes model; // ModelProto so far
-    char **known;       // texts, to leave out what comes twice
+    struct bytes model; // the ModelProto message
+    char **texts;       // of the pieces so far, to detect duplicates
     int64_t count, limit;
 };
 
-/* SentencePiece { piece = 1, score = 2, type = 3 }. Those beyond the limit are left out. */
+/* Adds a message SentencePiece { piece = 1, score = 2, type = 3 }; does nothing for a duplicate, or
+ * when the limit is reached. */
 static void add_piece(struct pieces *p, const char *text, float score, enum piece_type type)
 {
     struct bytes piece = { 0 };
 
     for (int64_t i = 0; i < p->count; i++) {
-        if (strcmp(p->known[i], text) == 0)
+        if (strcmp(p->texts[i], text) == 0)
             return;
     }
     if (p->count == p->limit)
         return;
-    p->known[p->count] = strdup(text);
-    if (p->known[p->count] == NULL) {
+    p->texts[p->count] = strdup(text);
+    if (p->texts[p->count] == NULL) {
         p->model.failed = true;
         return;
     }
@@ -131,15 +133,16 @@ static void add_piece(struct pieces *p, const char *text, float score, enum piec
     free(piece.data);
 }
 
-/* Scores are log probabilities: the longer pieces cost less than the characters they replace. */
-static void add_words(struct pieces *p, const char *list, const char *before, float score)
+/* Adds the words of a list, each with a prefix. Scores are log probabilities: a longer
+ * piece has a higher score than the sum over its characters, so it is preferred. */
+static void add_words(struct pieces *p, const char *list, const char *prefix, float score)
 {
     char text[64];
 
     while (*list != '\0') {
         const size_t length = strcspn(list, " ");
 
-        snprintf(text, sizeof(text), "%s%.*s", before, (int)length, list);
+        snprintf(text, sizeof(text), "%s%.*s", prefix, (int)length, list);
         add_piece(p, text, score, PIECE_NORMAL);
         score -= 0.002f;
         list += length;
@@ -194,11 +197,11 @@ status synth_tokenizer(int64_t vocab, char **bytes, size_t *size)
     status st = ST_OK;
 
     if (vocab < alphabet)
-        return fail(ST_USAGE, "a vocabulary of %lld has no room for the %lld pieces of an alphabet",
+        return fail(ST_USAGE, "a vocabulary of %lld is too small; use --t5_vocab %lld or more",
                     (long long)vocab, (long long)alphabet);
-    p.known = calloc((size_t)p.limit, sizeof(char *));
-    if (p.known == NULL)
-        return fail(ST_MEMORY, "no memory for a tokenizer");
+    p.texts = calloc((size_t)p.limit, sizeof(char *));
+    if (p.texts == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a tokenizer");
     add_piece(&p, "<pad>", 0, PIECE_CONTROL);
     add_piece(&p, "</s>", 0, PIECE_CONTROL);
     add_piece(&p, "<s>", 0, PIECE_CONTROL);
@@ -212,14 +215,14 @@ status synth_tokenizer(int64_t vocab, char **bytes, size_t *size)
     add_words(&p, words, "", -10);
     add_specs(&p.model, p.count);
     if (p.model.failed) {
-        st = fail(ST_MEMORY, "no memory for a tokenizer");
+        st = fail(ST_MEMORY, "cannot allocate host memory for a tokenizer");
         free(p.model.data);
     } else {
         *bytes = p.model.data;
         *size = p.model.size;
     }
     for (int64_t i = 0; i < p.count; i++)
-        free(p.known[i]);
-    free(p.known);
+        free(p.texts[i]);
+    free(p.texts);
     return st;
 }

@@ -1,9 +1,10 @@
-/* Random weights: a counter-based generator, so that any piece of any tensor can be made alone. */
+/* Random weights from a counter-based generator, so that any range of a tensor can be computed
+ * separately. */
 #include "model/synth/synth_internal.h"
 #include "runtime/half.h"
 
-/* Bits that look random, from a count (Steele et al. 2014, SplitMix64). */
-static inline uint64_t scramble(uint64_t x)
+/* 64 pseudo-random bits from a counter. Source: Steele et al. 2014, SplitMix64. */
+static inline uint64_t splitmix(uint64_t x)
 {
     x ^= x >> 30;
     x *= 0xbf58476d1ce4e5b9u;
@@ -12,10 +13,10 @@ static inline uint64_t scramble(uint64_t x)
     return x ^ x >> 31;
 }
 
-/* The sum of four uniform numbers: mean 0, deviation 1, bounded by 3.47. */
+/* The sum of four uniform numbers: mean 0, standard deviation 1, absolute value at most 3.47. */
 static inline float near_normal(uint64_t key, int64_t index)
 {
-    const uint64_t z = scramble(key + (uint64_t)index * 0x9e3779b97f4a7c15u);
+    const uint64_t z = splitmix(key + (uint64_t)index * 0x9e3779b97f4a7c15u);
     const int sum =
         (int)(z & 0xffff) + (int)(z >> 16 & 0xffff) + (int)(z >> 32 & 0xffff) + (int)(z >> 48);
 

@@ -122,7 +122,7 @@ static void config_json(struct cJSON *json, const void *config, bool diffusers)
     config_set_number(json, "vocab_size", (double)c->vocab);
 }
 
-static float spread(const void *config, const char *tensor) // T5 does not scale its logits
+static float std_scale(const void *config, const char *tensor) // T5 does not scale its logits
 {
     const struct t5_config *c = config;
     const char *end = strstr(tensor, "attn.q.weight");
@@ -138,7 +138,7 @@ static const struct place places[] = { { "", "models_t5_umt5-xxl-enc-bf16.pth", 
                                        { "/../text_encoders", "umt5*.safetensors", false },
                                        { 0 } };
 static const struct place diffusers_places[] = { { "/text_encoder", "model", true }, { 0 } };
-static const struct name_pair anchors[] = {
+static const struct name_pair detected_by[] = {
     { "token_embedding.weight", "encoder.final_layer_norm.weight" }, { NULL, NULL }
 };
 static const struct name_pair fallbacks[] = { { "encoder.embed_tokens.weight", "shared.weight" },
@@ -155,7 +155,7 @@ const struct part part_t5 = { .key = "t5",
                               .diffusers = diffusers_places,
                               .tokenizers = { "google/umt5-xxl", "tokenizer" },
                               .tokenizer_tensor = "spiece_model",
-                              .anchors = anchors,
+                              .detected_by = detected_by,
                               .fallbacks = fallbacks,
                               .ignored = ignored,
                               .rename = rename_tensor,
@@ -167,5 +167,5 @@ const struct part part_t5 = { .key = "t5",
                               .library = "transformers",
                               .class_name = "UMT5EncoderModel",
                               .config_json = config_json,
-                              .spread = spread,
+                              .std_scale = std_scale,
                               .dtype = DT_BF16 };

@@ -1,4 +1,4 @@
-/* config.h - the numbers that make one transformer, as config.json and the tensors tell them. */
+/* config.h - sizes and features of one transformer, read from config.json and its tensors. */
 #ifndef MODEL_TRANSFORMER_CONFIG_H
 #define MODEL_TRANSFORMER_CONFIG_H
 
@@ -6,23 +6,26 @@
 #include <stdint.h>
 
 #define DIT_FEATURES_MAX 8
-#define FEATURE_TENSORS 4 // that a feature can keep for a run
+#define FEATURE_TENSORS 4 // number of tensors that a feature can keep for a run
 
 struct feature; // features.h
 
-/* A feature that the model has, and how many blocks, injectors or adapters of it (0: not counted).
- */
+/* A feature that the model has, and the number of its blocks, injectors or adapters (0: not
+ * counted). */
 struct feature_use {
     const struct feature *feature;
     int units;
 };
 
 struct dit_config {
-    int64_t in_dim, out_dim; // channels that the patch embedding takes, and that the head gives
-    int64_t dim, ffn_dim, freq_dim, text_dim, text_len;
+    int64_t in_dim, out_dim; // input channels of the patch embedding, output channels of the head
+    int64_t dim, ffn_dim;    // C, and the width inside the feed forward
+    int64_t freq_dim;        // width of the sinusoids of the time; even
+    int64_t text_dim;        // width of the text encoder's output
+    int64_t text_len;        // rows of text, padded with zeros
     int heads, layers;
-    float eps;
-    struct feature_use use[DIT_FEATURES_MAX]; // up to the first without a feature
+    float eps;                                // of all norms
+    struct feature_use use[DIT_FEATURES_MAX]; // ends with feature NULL, or after the last entry
 };
 
 #endif

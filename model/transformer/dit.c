@@ -14,7 +14,9 @@ static status check_config(const struct dit_config *c)
 {
     TRY(dit_check_features(c, "transformer"));
     if (c->heads < 1 || c->layers < 1 || c->dim < 1 || c->dim % (2 * c->heads) != 0)
-        return fail(ST_FORMAT, "%lld channels do not make %d heads of even size in %d layers",
+        return fail(ST_FORMAT,
+                    "the transformer's width %lld does not divide into %d heads of even size (%d "
+                    "layers)",
                     (long long)c->dim, c->heads, c->layers);
     if (c->freq_dim < 2 || c->freq_dim % 2 != 0)
         return fail(ST_FORMAT, "freq_dim is %lld; it must be even", (long long)c->freq_dim);
@@ -85,10 +87,11 @@ static const struct feature_hooks *hooks_at(const struct dit *m, int i)
                : NULL;
 }
 
-/* ---- what a run makes once ---- */
+/* ---- computed once per run ---- */
 
-/* (cos, sin) of every pair of a head at every position, as [G, D/2, 2]. Axes have their own rates:
- * an axis of n pairs turns by 10000^(-i/n) per position. */
+/* The table of rotary angles: (cos, sin) of every pair of a head at every position, [G, D/2, 2].
+ * The pairs are divided over the axes f, h, w; pair i of an axis with n pairs rotates by
+ * 10000^(-i/n) per position. */
 static status make_rope(struct dit_run *r, struct arena *a)
 {
     const int64_t pairs = r->m->config.dim / r->m->config.heads / 2, spatial = pairs / 3;
@@ -105,7 +108,8 @@ static status make_rope(struct dit_run *r, struct arena *a)
     }
     table = malloc((size_t)(count * pairs) * 2 * sizeof(*table));
     if (table == NULL)
-        return fail(ST_MEMORY, "no host memory for rotary angles of %lld positions",
+        return fail(ST_MEMORY,
+                    "cannot allocate host memory for the rotary angles of %lld positions",
                     (long long)count);
     for (int64_t p = 0; p < count; p++) {
         float *to = table + p * pairs * 2;
@@ -126,8 +130,8 @@ out:
     return st;
 }
 
-/* Sinusoids of the times, f64 rounded to f32: first all cosines, then all sines. Rows after the
- * steps have time 0. */
+/* Sinusoids of the times, computed in f64 and rounded to f32: a row has all cosines, then all
+ * sines. Rows [steps, ...) have time 0. */
 static status make_sinusoid(struct device *dev, struct tensor out, const float *timestep, int steps)
 {
     const int64_t rows = out.dim[0], half = out.dim[1] / 2;
@@ -135,7 +139,8 @@ static status make_sinusoid(struct device *dev, struct tensor out, const float *
     status st;
 
     if (host == NULL)
-        return fail(ST_MEMORY, "no host memory for the sinusoids of %lld times", (long long)rows);
+        return fail(ST_MEMORY, "cannot allocate host memory for the sinusoids of %lld times",
+                    (long long)rows);
     for (int64_t s = 0; s < rows; s++) {
         const float t = s < steps ? timestep[s] : 0;
 
@@ -163,7 +168,7 @@ static bool has_time(const struct segments *s, enum segment_time time)
     return false;
 }
 
-/* e and e0 of all steps, in f32 whatever cdt is. */
+/* The time embeddings e and e0 of all steps (official names), always in f32. */
 static status make_time(struct dit_run *r, struct arena *a, struct arena *step,
                         const struct dit_root *root, const float *timestep)
 {
@@ -171,15 +176,15 @@ static status make_time(struct dit_run *r, struct arena *a, struct arena *step,
     const int rows = r->steps + has_time(&r->segments, TIME_ZERO);
     struct device *dev = r->m->dev;
     const size_t mark = step->used;
-    struct tensor wave = { 0 }, mid = { 0 };
+    struct tensor sinusoid = { 0 }, mid = { 0 };
     status st;
 
     TRY_OUT(arena_take(a, &r->time, DT_F32, rows, c->dim));
     TRY_OUT(arena_take(a, &r->time_mod, DT_F32, rows, 6 * c->dim));
-    TRY_OUT(arena_take(step, &wave, DT_F32, rows, c->freq_dim));
+    TRY_OUT(arena_take(step, &sinusoid, DT_F32, rows, c->freq_dim));
     TRY_OUT(arena_take(step, &mid, DT_F32, rows, c->dim));
-    TRY_OUT(make_sinusoid(dev, wave, timestep, r->steps));
-    TRY_OUT(op_gemm(dev, mid, wave, root->time0.w, root->time0.b, ACT_SILU));
+    TRY_OUT(make_sinusoid(dev, sinusoid, timestep, r->steps));
+    TRY_OUT(op_gemm(dev, mid, sinusoid, root->time0.w, root->time0.b, ACT_SILU));
     TRY_OUT(op_gemm(dev, r->time, mid, root->time2.w, root->time2.b, ACT_NONE));
     TRY_OUT(op_silu(dev, mid, r->time));
     TRY_OUT(op_gemm(dev, r->time_mod, mid, root->time_mod.w, root->time_mod.b, ACT_NONE));
@@ -188,7 +193,8 @@ out:
     return st;
 }
 
-/* The blocks' modulation parameters as one matrix, so that a step adds its e0 to all at once. */
+/* Copies the modulation parameters of all blocks into one matrix, so that a step adds its e0 to all
+ * of them with one op. */
 static status make_block_mod(struct dit_run *r, struct arena *a)
 {
     struct dit *m = r->m;
@@ -204,8 +210,8 @@ static status make_block_mod(struct dit_run *r, struct arena *a)
     return ST_OK;
 }
 
-/* One branch's text through the embedding, text_len rows of it: the rows after the text are zeros
- * going in, not coming out. */
+/* The text embedding of one branch, text_len rows. Rows after the text are zeros in the input of
+ * the embedding, but not in its output. */
 static status make_context(struct dit_run *r, struct arena *a, struct arena *step,
                            const struct dit_root *root, int branch, struct tensor text)
 {
@@ -231,29 +237,30 @@ out:
     return st;
 }
 
-/* This rank's tokens of the channels that are joined to the latent's. */
-static status make_channels(struct dit_run *r, struct arena *a, struct tensor given)
+/* This rank's tokens of the channels `whole` [c, T, H, W] that are concatenated to the latent's. */
+static status make_channels(struct dit_run *r, struct arena *a, struct tensor whole)
 {
-    const int64_t c = given.dim[0], row = 4 * c;
+    const int64_t c = whole.dim[0], row = 4 * c;
     float *tokens = NULL;
     status st;
 
     TRY_OUT(arena_take(a, &r->channels, DT_F32, r->spans.latent_rows, 4, c));
-    if (given.data == NULL)
+    if (whole.data == NULL) // a plan
         goto out;
-    tokens = malloc(tensor_bytes(given));
+    tokens = malloc(tensor_bytes(whole));
     if (tokens == NULL) {
-        st = fail(ST_MEMORY, "no host memory for %lld channels", (long long)c);
+        st = fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for %lld channels",
+                  tensor_bytes(whole), (long long)c);
         goto out;
     }
-    tokens_from_latent(tokens, given.data, c, given.dim[1], given.dim[2], given.dim[3]);
+    tokens_from_latent(tokens, whole.data, c, whole.dim[1], whole.dim[2], whole.dim[3]);
     TRY_OUT(device_upload(r->m->dev, r->channels, tokens + r->spans.latent_first * row));
 out:
     free(tokens);
     return st;
 }
 
-/* The conditioning has what the network takes, in its shapes. */
+/* Checks that the conditioning has the arrays that the model needs, in the right shapes. */
 static status check_conditioning(const struct dit *m, const struct dit_input *in)
 {
     static const char *const texts[DIT_BRANCHES] = { CONDITION_COND, CONDITION_UNCOND };
@@ -265,23 +272,23 @@ static status check_conditioning(const struct dit *m, const struct dit_input *in
         const struct tensor text = conditioning_find(in->conditioning, texts[b]);
 
         if (text.ndim != 2 || text.dim[0] > c->text_len || text.dim[1] != c->text_dim)
-            return fail(ST_USAGE, "%s is %s; the transformer takes up to %lld rows of %lld",
-                        texts[b], tensor_text(text), (long long)c->text_len,
-                        (long long)c->text_dim);
+            return fail(
+                ST_USAGE, "%s is %s; the transformer needs at most %lld rows, of width %lld",
+                texts[b], tensor_text(text), (long long)c->text_len, (long long)c->text_dim);
     }
     if (channels.ndim != 0 &&
         (channels.ndim != 4 || channels.dim[0] >= c->in_dim || channels.dim[1] != in->f ||
          channels.dim[2] != 2 * in->h || channels.dim[3] != 2 * in->w))
-        return fail(ST_USAGE, "channels are %s; the latent has %lld frames of %lld x %lld",
+        return fail(ST_USAGE, "'channels' is %s; the latent has %lld frames of %lld x %lld",
                     tensor_text(channels), (long long)in->f, (long long)(2 * in->h),
                     (long long)(2 * in->w));
     if (clean.ndim != 0 && (clean.ndim != 4 || clean.dim[1] > in->f))
-        return fail(ST_USAGE, "known frames are %s; the latent has %lld frames", tensor_text(clean),
+        return fail(ST_USAGE, "'clean' is %s; the latent has %lld frames", tensor_text(clean),
                     (long long)in->f);
     return ST_OK;
 }
 
-/* Which tokens there are, and which of them this rank has. */
+/* The segments of the whole sequence, and the spans of this rank. */
 static void make_spans(struct dit_run *r, const struct dit_input *in)
 {
     struct dit *m = r->m;
@@ -327,8 +334,8 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     return ST_OK;
 }
 
-/* The text's keys and values depend on neither step nor latent. Made in the first forward, which is
- * collective, as sharded weights are gathered for it. */
+/* Computes the text's keys and values, which do not depend on the step or the latent. Called in the
+ * first forward and not in dit_begin, because it is collective with sharded weights. */
 static status prepare(struct dit_run *r)
 {
     struct weights *text = dit_weights(r->m, STACK_TEXT);
@@ -349,9 +356,9 @@ static status prepare(struct dit_run *r)
     return ST_OK;
 }
 
-/* ---- a forward ---- */
+/* ---- one forward ---- */
 
-/* Which block's weights are used after `layer`'s: -1 after the last forward of the run. */
+/* The block whose weights are used after those of `layer`; -1 after the last forward of the run. */
 static int next_block(const struct dit_run *r, int step, int branch, int layer)
 {
     const int layers = r->m->config.layers;
@@ -361,20 +368,21 @@ static int next_block(const struct dit_run *r, int step, int branch, int layer)
     return layers == 1 || (step == r->last_step && branch == r->branches - 1) ? -1 : 0;
 }
 
-/* patch = W [x; channels] + b: a token's values are one row, (cell, channel). */
+/* patch = W [x; channels] + b. A token's values are one row, ordered as (pixel of the 2x2 cell,
+ * channel). */
 static status embed(struct block_ctx *ctx, const struct dit_root *root, struct tensor x)
 {
     const struct dit_run *r = ctx->r;
     const struct dit *m = r->m;
-    const int64_t rows = r->spans.latent_rows, in_dim = m->config.in_dim, own = x.dim[1] / 4;
+    const int64_t rows = r->spans.latent_rows, in_dim = m->config.in_dim, c = x.dim[1] / 4;
     struct tensor in = { 0 };
     const struct feature_hooks *hooks;
 
     TRY(arena_take(ctx->a, &ctx->patch, m->cdt, r->s_loc, m->config.dim));
     TRY(arena_take(ctx->a, &in, m->cdt, rows, 4, in_dim));
-    TRY(op_copy(m->dev, tensor_slice(in, 2, 0, own), tensor_reshape(x, rows, 4, own)));
+    TRY(op_copy(m->dev, tensor_slice(in, 2, 0, c), tensor_reshape(x, rows, 4, c)));
     if (r->channels.ndim != 0)
-        TRY(op_copy(m->dev, tensor_slice(in, 2, own, in_dim - own), r->channels));
+        TRY(op_copy(m->dev, tensor_slice(in, 2, c, in_dim - c), r->channels));
     TRY(op_gemm(m->dev, tensor_slice(ctx->patch, 0, r->spans.latent_row, rows),
                 tensor_reshape(in, rows, 4 * in_dim), root->patch.w, root->patch.b, ACT_NONE));
     for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
@@ -383,7 +391,7 @@ static status embed(struct block_ctx *ctx, const struct dit_root *root, struct t
     return ST_OK;
 }
 
-/* v = W (norm(x) * (1 + scale) + shift) + b of the latent's rows, f32 throughout; overwrites x. */
+/* v = W (norm(x) * (1 + scale) + shift) + b for the rows of the latent, in f32. Overwrites x. */
 static status head(struct block_ctx *ctx, const struct dit_root *root, struct tensor v)
 {
     const struct dit_run *r = ctx->r;
@@ -415,7 +423,7 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     const size_t mark = a->used;
     struct block_ctx ctx = { .r = r, .a = a, .step = step, .branch = branch };
     struct dit_root root;
-    size_t after_patches = 0;
+    size_t before_patches = 0;
     status st;
 
     assert(step < r->steps && branch < r->branches && x.dim[0] == r->spans.latent_rows);
@@ -433,7 +441,7 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
         TRY_OUT(op_add_rows(m->dev, ctx.mod[t], r->block_mod,
                             tensor_at(r->time_mod, dit_time_row(r, step, (enum segment_time)t))));
     }
-    after_patches = a->used;
+    before_patches = a->used;
     TRY_OUT(embed(&ctx, &root, x));
     TRY_OUT(block_enter(&ctx, ctx.patch));
     for (int l = 0; l < m->config.layers; l++) {
@@ -441,7 +449,7 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
 
         TRY_OUT(weights_acquire(blocks, l, next_block(r, step, branch, l), &b));
         TRY_OUT(block_self_attention(&ctx, &b, l, l == 0 ? ctx.patch : ctx.x));
-        arena_release(a, after_patches); // the patches are in x now
+        arena_release(a, before_patches); // the patches have been added into x
         TRY_OUT(block_cross_attention(&ctx, &b, l));
         TRY_OUT(block_feed_forward(&ctx, &b, l));
     }

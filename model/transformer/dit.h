@@ -1,15 +1,18 @@
-/* dit.h - the diffusion transformer: velocity from a noisy latent, a time and a conditioning.
+/* dit.h - the diffusion transformer: computes the velocity from a noisy latent, a time and a
+ * conditioning.
  *
- * The latent is a sequence of tokens: token (f, h, w) of the grid holds the values of its 2x2 cell
- * as (ph, pw, channel), channel innermost, which is the order that the head writes. A rank has the
- * tokens of its part of the sequence (mesh.h). Two functions convert between tokens and
- * [C, T, H, W], outside the loop over steps.
+ * The latent is a sequence of tokens: token (f, h, w) of the grid has the values of its 2x2 cell in
+ * the order (ph, pw, channel), channel innermost, which is also the order of the head's output. A
+ * rank has the tokens of its slice of the sequence (mesh.h). Two functions convert between tokens
+ * and [C, T, H, W], outside the loop over steps.
  *
  *   dit.c         open, begin, one forward
  *   dit_block.c   a block: self attention, cross attention, feed forward
  *   dit_tensors.c the list of tensors
+ *   dit_names.c   diffusers' names of the tensors
+ *   dit_part.c    the transformer as rows of the table of parts
  *   segments.c    which rows of a rank belong to which grid and time
- *   features.h    what models have beside the text-to-video network
+ *   features.h    additions to the text-to-video network: image context, VACE, ...
  *
  * Source: Wan2.1 wan/modules/model.py; rounding points in ../NOTES.md. */
 #ifndef MODEL_TRANSFORMER_DIT_H
@@ -22,10 +25,10 @@
 #include "model/transformer/segments.h"
 #include "parallel/mesh.h"
 
-#define DIT_STACKS_MAX 24
-#define DIT_BRANCHES 2 // of classifier-free guidance: cond, uncond
+#define DIT_STACKS_MAX 24 // enough for a model with all features
+#define DIT_BRANCHES 2    // of classifier-free guidance: cond, uncond
 
-/* A stack of tensors that is loaded. */
+/* A stack of tensors (model/checkpoint/tensors.h) with its weights. */
 struct dit_stack {
     const char *name;
     struct weights weights;
@@ -33,73 +36,82 @@ struct dit_stack {
 
 struct dit {
     struct dit_config config;
-    enum dtype cdt; // F32 or BF16: matrices and activations
-    struct device *dev;
-    struct mesh *mesh;
+    enum dtype cdt;     // compute type of matrices and activations: F32 or BF16
+    struct device *dev; // borrowed
+    struct mesh *mesh;  // borrowed
     int stacks;
     struct dit_stack stack[DIT_STACKS_MAX];
 };
 
-/* Emits every tensor of the model: the network's, then its features'. `cdt`: of the matrices. */
+/* Emits the list of the model's tensors: first the text-to-video network's, then those of its
+ * features. `cdt`: data type of the matrices in memory. */
 void dit_tensors(struct tensor_list *l, const struct dit_config *config, enum dtype cdt);
 
-/* Loads the parameters into `a`; blocks are sharded over mesh->all when `fsdp`. `mesh` and `dev`
- * stay borrowed. Local; agree() afterwards, as reading may fail on one rank alone. ST_FORMAT for a
- * feature that this version does not compute, and for sizes that do not fit each other. */
+/* Loads the weights into arena `a`; with `fsdp` blocks are sharded over mesh->all. `mesh` and `dev`
+ * are borrowed until dit_close. Local, not collective: the caller passes the status to agree(), as
+ * reading may fail on one rank only. ST_FORMAT for a feature that this version does not compute,
+ * for sizes that do not fit each other, and for damaged files; ST_IO, ST_MEMORY. */
 status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mesh,
                 struct device *dev, struct arena *a, enum dtype cdt, bool fsdp,
                 struct weight_source source);
 void dit_close(struct dit *m); // accepts half-open and zeroed values
 
-/* After dit_open and agree(): ranks gather what each read a slice of. Collective over the mesh. */
+/* All-gathers the weights of which each rank read a slice. Called once, after dit_open and agree().
+ * Collective over mesh->all. */
 status dit_complete(struct dit *m);
 
-/* The weights of a stack, for the model's features. */
+/* The weights of the stack of this name, which must exist. */
 struct weights *dit_weights(struct dit *m, const char *stack);
 
-/* One generation, as the transformer is asked for it. */
+/* Input of one generation. */
 struct dit_input {
     int64_t f, h, w; // token grid of the latent: f frames of 2h x 2w
     int steps;
-    const float *timestep; // [steps]: what the network takes; borrowed during dit_begin
-    int last_step;         // of those that this transformer computes
-    int branches;          // 1 or 2: those that this rank computes
-    int first_branch;      // 0 cond, 1 uncond
+    const float *timestep; // [steps], 0 to 1000: the network's time; borrowed during dit_begin
+    int last_step;         // the last step that this transformer computes; -1: it computes none
+    int branches;          // number of CFG branches that this rank computes: 1 or 2
+    int first_branch;      // the first of them: 0 cond, 1 uncond
     const struct conditioning *conditioning; // borrowed during dit_begin
 };
 
-/* Everything of one generation that does not change from step to step. */
+/* The data of one generation that does not change from step to step. */
 struct dit_run {
     struct dit *m;
     struct segments segments; // of the whole sequence
-    struct spans spans;       // of this rank's rows
-    int64_t tokens, s_loc;    // of the sequence; of this rank
+    struct spans spans;       // the rows of this rank
+    int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank
     int steps, last_step, branches;
-    struct tensor rope;      // [G, D/2, 2] f32
-    struct tensor time;      // [times, C] f32: e, for the head; a row a step, then time 0
+    struct tensor rope;      // [G, D/2, 2] f32: (cos, sin) at G positions
+    struct tensor time;      // [times, C] f32: e, for the head; one row per step, then time 0 if
+                             // a segment has it
     struct tensor time_mod;  // [times, 6C] f32: e0, for the blocks
     struct tensor block_mod; // [L, 6C] f32: modulation parameters of all blocks
-    struct tensor channels;  // [rows of the latent, 4, c] f32: joined to the latent's; or none
-    struct tensor context[DIT_BRANCHES]; // [text_len, C] cdt
-    struct tensor text_kv[DIT_BRANCHES]; // [L, text_len, 2C] cdt: k, normed, then v
-    bool prepared;                       // text_kv and what features make in the first forward
-    struct tensor feature[DIT_FEATURES_MAX][FEATURE_TENSORS];
+    struct tensor channels;  // [latent_rows, 4, c] f32: concatenated to the latent's; ndim 0: none
+    struct tensor context[DIT_BRANCHES]; // [text_len, C] cdt: the embedded text
+    struct tensor text_kv[DIT_BRANCHES]; // [L, text_len, 2C] cdt: k after its norm, then v
+    bool prepared; // text_kv and the features' `prepare` are done, in the first forward
+    struct tensor feature[DIT_FEATURES_MAX][FEATURE_TENSORS]; // belong to the features
 };
 
-/* Memory that stays comes from `a`, scratch from `step`, which is released. Local. ST_USAGE for a
- * conditioning of other shapes than the model takes. */
+/* Prepares a run. Its data is allocated from arena `a`, and is valid as long as that; scratch comes
+ * from `step` and is released. `m` is borrowed for the run. Local. ST_USAGE if the conditioning
+ * does not have the shapes that the model needs; ST_MEMORY. */
 status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena *step,
                  const struct dit_input *in);
 
-/* v = the velocity that the network predicts for branch `branch` (of this rank's) at step `step`.
- *   v  [n, 4 * out_dim] f32;  x  [n, 4 * c] f32; both contiguous: the n = spans.latent_rows tokens
- *      of the latent that this rank has, c its channels
+/* v = the velocity that the network predicts for branch `branch` of this rank (0: the first_branch)
+ * at step `step`.
+ *   v  [n, 4 * out_dim] f32, contiguous: the n = spans.latent_rows tokens of the latent that this
+ *      rank has
+ *   x  [n, 4 * c] f32, contiguous: the same tokens of the latent, which has c channels
  *   a  scratch, released on return
- * Collective over the mesh's sequence, and over all ranks when sharded. */
+ * Collective over the ranks that share the sequence; with sharded weights over mesh->all. Queued on
+ * the device's stream. */
 status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, struct tensor v,
                    struct tensor x);
 
-/* Between a latent [C, T, H, W] and all its tokens [T * H/2 * W/2, 4 C], both f32 on the host. */
+/* Convert between a latent [C, T, H, W] and all its tokens [T * H/2 * W/2, 4C], both f32 in host
+ * memory; h and w are even. Local. */
 void tokens_from_latent(float *tokens, const float *latent, int64_t c, int64_t t, int64_t h,
                         int64_t w);
 void latent_from_tokens(float *latent, const float *tokens, int64_t c, int64_t t, int64_t h,

@@ -1,6 +1,6 @@
-/* A block: self attention, cross attention to the text, feed forward. Each ends with the norm that
- * the next begins with, so that x is read once between two matrix products. What depends on the
- * time is done segment by segment: mostly there is one.
+/* A block: self attention, cross attention to the text, feed forward. Each of them ends with the
+ * norm of the next one, so that x is read once between two matrix products. Ops that depend on the
+ * time run once per span; usually a rank has one.
  * Source: Wan2.1 wan/modules/model.py, WanAttentionBlock. */
 #include "model/transformer/dit_internal.h"
 
@@ -29,13 +29,13 @@ static struct tensor rows_of(struct tensor t, const struct span *s)
     return tensor_slice(t, 0, s->first, s->count);
 }
 
-/* [S, C] as heads: [S, N, D] */
+/* A view of [S, C] as [S, N, D]. */
 static struct tensor heads(const struct block_ctx *x, struct tensor t)
 {
     return tensor_split(t, 1, x->r->m->config.dim / x->r->m->config.heads);
 }
 
-/* h = norm(from) * (1 + scale) + shift, with two rows of the layer's modulation. */
+/* h = norm(from) * (1 + scale) + shift; scale and shift are rows of the layer's modulation. */
 static status modulate(struct block_ctx *x, struct tensor from, int layer, int scale, int shift)
 {
     const struct spans *spans = &x->r->spans;
@@ -50,7 +50,7 @@ static status modulate(struct block_ctx *x, struct tensor from, int layer, int s
     return ST_OK;
 }
 
-/* t = rotated norm(t), each row at the position of its segment's grid. */
+/* t = rope(norm(t)), each row at its position in its segment's grid. */
 static status norm_rope(struct block_ctx *x, struct tensor t, struct tensor w)
 {
     const struct dit_run *r = x->r;
@@ -132,11 +132,11 @@ status block_cross_attention(struct block_ctx *x, const struct dit_block *b, int
     for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
         if (use[i].feature->hooks->cross_attention != NULL)
             TRY(use[i].feature->hooks->cross_attention(x, r->feature[i], layer, x->y));
-    TRY(op_gemm_add(dev, x->x, x->h, b->text_o.w, b->text_o.b)); // there is no gate
+    TRY(op_gemm_add(dev, x->x, x->h, b->text_o.w, b->text_o.b)); // cross attention has no gate
     return modulate(x, x->x, layer, SCALE_FFN, SHIFT_FFN);
 }
 
-/* Whether a feature changes x between two blocks, so that sum and norm cannot be one pass. */
+/* Whether a feature has a hook between two blocks: then sum and norm cannot be done in one pass. */
 static bool changed_after_block(const struct dit *m)
 {
     for (int i = 0; i < DIT_FEATURES_MAX && m->config.use[i].feature != NULL; i++)
@@ -145,7 +145,8 @@ static bool changed_after_block(const struct dit *m)
     return false;
 }
 
-/* x += gate * y, then what the features do after the block, then the norm of the next. */
+/* The end of a block with such a feature: x += gate * y, the features' hooks, the norm of the next
+ * block. */
 static status end_with_features(struct block_ctx *x, int layer)
 {
     const struct dit_run *r = x->r;
@@ -165,7 +166,7 @@ static status end_with_features(struct block_ctx *x, int layer)
                : modulate(x, x->x, layer + 1, SCALE_ATTENTION, SHIFT_ATTENTION);
 }
 
-/* The same without features: sum and norm in one pass, bitwise equal to the separate ops. */
+/* The end of a block without: sum and norm in one pass, bitwise equal to the separate ops. */
 static status end_of_block(struct block_ctx *x, int layer)
 {
     const struct dit_run *r = x->r;

@@ -1,12 +1,12 @@
-/* dit_internal.h - what the files of the transformer share: the structs that its weights are
- * loaded into, and one forward's state. */
+/* dit_internal.h - what the files of the transformer share: the structs of its weights, and the
+ * state of one forward. */
 #ifndef MODEL_TRANSFORMER_DIT_INTERNAL_H
 #define MODEL_TRANSFORMER_DIT_INTERNAL_H
 
 #include "model/transformer/dit.h"
 #include "model/transformer/features.h"
 
-/* ---- dit_tensors.c: weights as structs, one per stack ---- */
+/* ---- dit_tensors.c: one struct of weights per stack; matrices are cdt unless noted ---- */
 
 #define STACK_ROOT "root"
 #define STACK_MODULATION "modulation"
@@ -25,7 +25,7 @@ struct dit_modulation {
     struct tensor mod; // [6C] f32
 };
 
-/* What makes the keys and values of cross attention from the text: used once a run. */
+/* Computes the keys and values of cross attention from the text: used once per run. */
 struct dit_text {
     struct linear kv;     // [2C, C], [2C]: k, then v
     struct tensor norm_k; // [C] f32
@@ -40,17 +40,17 @@ struct dit_block {
     struct linear up, down;       // feed forward: [F, C], [C, F]
 };
 
-/* Names of the three stacks that blocks consist of. */
+/* Names of the three stacks that hold the weights of a sequence of blocks. */
 struct block_stacks {
     const char *modulation, *text, *blocks;
 };
 
-/* Emits `units` blocks whose names begin with `prefix`, "blocks.%d.". */
+/* Emits the three stacks of `units` blocks, with `prefix` in their tensor names, "blocks.%d.". */
 void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
                        int units, enum dtype cdt, struct block_stacks names);
 
-/* Tensors that are listed and not loaded: weight and bias of a convolution [out, in, k...]; an
- * attention's four matrices and two norms. */
+/* Emit tensors that are listed but not loaded: the weight [out, in, k...] and the bias [out] of a
+ * convolution; the four linear layers and two norms of an attention. */
 void dit_list_conv(struct tensor_list *l, const char *name, enum dtype cdt, const int64_t *dims);
 void dit_list_attention(struct tensor_list *l, const char *prefix, int64_t dim, enum dtype cdt);
 
@@ -58,25 +58,26 @@ void dit_list_attention(struct tensor_list *l, const char *prefix, int64_t dim, 
 
 struct block_ctx {
     struct dit_run *r;
-    struct arena *a;
+    struct arena *a; // scratch
     int step, branch;
-    struct tensor patch;              // [s_loc, C] cdt: the embedded patches, before block 0
+    struct tensor patch;              // [s_loc, C] cdt: the patch embedding; until block 0 adds it
     struct tensor x;                  // [s_loc, C] f32: the residual stream
-    struct tensor h, y;               // [s_loc, C] cdt: input and output of a layer
-    struct tensor mod[SEGMENT_TIMES]; // [L, 6C] f32: shift, scale, gate of self attention, of the
-                                      // feed forward; none for a time that no segment has
+    struct tensor h, y;               // [s_loc, C] cdt: input and output of an attention or feed
+                                      // forward
+    struct tensor mod[SEGMENT_TIMES]; // [L, 6C] f32: shift, scale, gate of self attention, then of
+                                      // the feed forward; unset for a time that no segment has
 };
 
 /* The row of r->time and r->time_mod for a segment's time. */
 int dit_time_row(const struct dit_run *r, int step, enum segment_time time);
 
-/* ---- dit_block.c: x, h, y of block_ctx as above ---- */
+/* ---- dit_block.c: x, h, y are those of block_ctx; collective as dit_forward ---- */
 
 /* Input of the first block's self attention: h = norm(from) * (1 + scale) + shift. */
 status block_enter(struct block_ctx *x, struct tensor from);
 
 /* x = from + gate * W_o attention(q, k, v), with q, k, v from h; then h = norm(x) * w + b.
- * from: [s_loc, C], x itself, or in block 0 the embedded patches in cdt. */
+ * from: [s_loc, C]: x itself, or in block 0 the patch embedding in cdt. */
 status block_self_attention(struct block_ctx *x, const struct dit_block *b, int layer,
                             struct tensor from);
 
@@ -84,8 +85,8 @@ status block_self_attention(struct block_ctx *x, const struct dit_block *b, int 
  * + shift for the feed forward. */
 status block_cross_attention(struct block_ctx *x, const struct dit_block *b, int layer);
 
-/* x += gate * W_down gelu(W_up h), the features' after_block, then h for the next block, if there
- * is one. */
+/* x += gate * W_down gelu(W_up h); then the features' after_block; then, unless it is the last
+ * block, h = the input of the next block's self attention. */
 status block_feed_forward(struct block_ctx *x, const struct dit_block *b, int layer);
 
 /* text_kv of one layer and branch: norm(W_k context), then W_v context. */

@@ -1,4 +1,5 @@
-/* The transformer's names in diffusers. Source: diffusers scripts/convert_wan_to_diffusers.py. */
+/* The transformer's tensor names in diffusers. Source: diffusers
+ * scripts/convert_wan_to_diffusers.py. */
 #include "model/transformer/dit_part.h"
 
 #include "model/checkpoint/names.h"
@@ -21,7 +22,8 @@ static const struct name_pair dit_pairs[] = {
     { NULL, NULL },
 };
 
-/* After "blocks.N." or "vace_blocks.N.". Official norm3, the affine one, is diffusers' norm2. */
+/* Names after "blocks.N." or "vace_blocks.N.". The official norm3, which is affine, is norm2 in
+ * diffusers. */
 static const struct name_pair block_pairs[] = {
     { "modulation", "scale_shift_table" },
     { "self_attn.q.", "attn1.to_q." },

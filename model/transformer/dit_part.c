@@ -38,14 +38,14 @@ static const struct variant variants[] = {
     { NULL, NULL },
 };
 
-/* ---- numbers of a file ---- */
+/* ---- the config of a file ---- */
 
 static status find_features(const struct describing *d, struct dit_config *c)
 {
     for (const struct feature *const *f = dit_features; *f != NULL; f++) {
         int units = 0;
 
-        if (!describe_has(d, (*f)->witness))
+        if (!describe_has(d, (*f)->detected_by))
             continue;
         if ((*f)->list != NULL)
             TRY(describe_count(d, (*f)->list, &units));
@@ -65,9 +65,11 @@ static status find_heads(const struct describing *d, struct dit_config *c)
         heads = c->dim / (head_dim ? head_dim : HEAD_DIM);
     if (heads == 0 || c->dim % heads != 0 || c->dim / heads % 2 != 0 ||
         (head_dim != 0 && head_dim * heads != c->dim))
-        return fail(ST_FORMAT, "%s: %lld heads%s do not split a width of %lld",
-                    d->config ? d->config : d->file, (long long)heads,
-                    head_dim ? " of the size it says" : "", (long long)c->dim);
+        return fail(ST_FORMAT,
+                    "%s: the transformer's width %lld does not divide into %lld heads of even size "
+                    "(attention_head_dim %lld, 0: not given)",
+                    d->config ? d->config : d->file, (long long)c->dim, (long long)heads,
+                    (long long)head_dim);
     c->heads = (int)heads;
     return ST_OK;
 }
@@ -83,7 +85,8 @@ static status check_patch(const struct describing *d)
         const cJSON *size = cJSON_GetArrayItem(patch, i);
 
         if (!cJSON_IsNumber(size) || size->valuedouble != sizes[i])
-            return fail(ST_FORMAT, "%s: patch_size is not [1, 2, 2]", d->config);
+            return fail(ST_FORMAT, "%s: patch_size is not [1, 2, 2], which this version needs",
+                        d->config);
     }
     return ST_OK;
 }
@@ -103,8 +106,8 @@ static status describe(const struct describing *d, void *config)
     c.out_dim = four_out / 4;
     if (four_out % 4 != 0 || c.freq_dim % 2 != 0)
         return fail(ST_FORMAT,
-                    "%s: the head has %lld outputs, which must be 4 times the channels, and the "
-                    "time embedding %lld inputs, which must be even",
+                    "%s: the head has %lld outputs, expected a multiple of 4, and the time "
+                    "embedding has %lld inputs, expected an even number",
                     d->file, (long long)four_out, (long long)c.freq_dim);
     TRY(describe_count(d, "blocks.", &c.layers));
     TRY(find_features(d, &c));
@@ -112,7 +115,7 @@ static status describe(const struct describing *d, void *config)
     TRY(describe_size(d, "text_len", &c.text_len));
     TRY(describe_number(d, "eps", &eps));
     if (!(eps > 0 && eps < 1))
-        return fail(ST_FORMAT, "%s: eps is %g", d->config, eps);
+        return fail(ST_FORMAT, "%s: eps is %g; expected a number between 0 and 1", d->config, eps);
     c.eps = (float)eps;
 
     TRY(describe_agree(d, "dim", c.dim, "patch_embedding.weight"));
@@ -160,7 +163,7 @@ static void print(FILE *out, const void *config)
 
 /* ---- config.json ---- */
 
-/* As the official ones, which leave out what all releases share. */
+/* The keys of the official files, which omit what all released models have in common. */
 static void official_json(cJSON *json, const struct dit_config *c)
 {
     config_set_text(json, "_class_name", "WanModel");
@@ -227,13 +230,13 @@ static const struct place places[] = { { "", STEM, true },
 static const struct place diffusers_places[] = { { "/transformer", STEM, true }, { 0 } };
 static const struct place low_places[] = { { "/low_noise_model", STEM, true }, { 0 } };
 static const struct place low_diffusers_places[] = { { "/transformer_2", STEM, true }, { 0 } };
-static const struct name_pair anchors[] = {
+static const struct name_pair detected_by[] = {
     { "time_projection.1.weight", "condition_embedder.time_proj.weight" }, { NULL, NULL }
 };
 
 #define ROW                                                                                        \
     .config_bytes = sizeof(struct dit_config), .variants = variants, .official_config = true,      \
-    .anchors = anchors, .rename = dit_rename, .describe = describe, .tensors = tensors,            \
+    .detected_by = detected_by, .rename = dit_rename, .describe = describe, .tensors = tensors,    \
     .check = check, .print = print, .library = "diffusers", .class_name = "WanTransformer3DModel", \
     .config_json = config_json, .dtype = DT_F32
 

@@ -1,5 +1,5 @@
-/* The transformer's tensors. Source: Wan2.1 wan/modules/model.py; complete by fingerprint: the
- * lists of the released sizes hash to what DiffSynth-Studio records of the real files. */
+/* The transformer's tensors. Source: Wan2.1 wan/modules/model.py. The lists are complete: for the
+ * released sizes they have the fingerprints of the real files in DiffSynth-Studio (test_spec). */
 #include "model/transformer/dit_internal.h"
 
 #include <stdio.h>
@@ -50,7 +50,7 @@ static void root_tensors(struct tensor_list *l, const struct dit_config *c, enum
     tensors_stack(l, STACK_ROOT, "", 1, TENSORS_RESIDENT);
     t = tensors_add(l, "patch_embedding.weight", ROOT(patch.w), cdt,
                     TENSOR_DIMS(c->dim, c->in_dim, 1, 2, 2));
-    t->channels_last = true; // to (ph, pw, channel), the order of a token's values
+    t->channels_last = true; // order (ph, pw, channel), as the values of a token
     t->ndim = 2;
     t->dim[1] = 4 * c->in_dim;
     tensors_vector(l, "patch_embedding.bias", ROOT(patch.b), c->dim, cdt);

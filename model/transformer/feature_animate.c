@@ -1,5 +1,5 @@
 /* Animate: a motion encoder of StyleGAN2 layers, a face encoder, adapters after some blocks, and a
- * pose added to the patches. Source: Wan2.2 wan/modules/animate. */
+ * pose embedding that is added to the patch embedding. Source: Wan2.2 wan/modules/animate. */
 #include "model/checkpoint/config_json.h"
 #include "model/transformer/dit_internal.h"
 
@@ -71,7 +71,7 @@ static void animate_config(struct cJSON *json, const struct dit_config *c, int u
 }
 
 const struct feature feature_animate = { .name = "face adapter (Animate)",
-                                         .witness = "motion_encoder.dec.direction.weight",
+                                         .detected_by = "motion_encoder.dec.direction.weight",
                                          .list = "face_adapter.fuser_blocks.",
                                          .title = "face adapters",
                                          .tensors = animate_tensors,

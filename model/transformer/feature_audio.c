@@ -42,7 +42,7 @@ static void audio_config(struct cJSON *json, const struct dit_config *c, int uni
 }
 
 const struct feature feature_audio = { .name = "audio injection (S2V)",
-                                       .witness = "casual_audio_encoder.weights",
+                                       .detected_by = "casual_audio_encoder.weights",
                                        .list = "audio_injector.injector.",
                                        .title = "audio injectors",
                                        .tensors = audio_tensors,

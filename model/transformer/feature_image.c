@@ -1,5 +1,5 @@
-/* Image context: CLIP's image tokens, attended to beside the text with keys and values of their
- * own; and the positions of first and last frame (FLF2V).
+/* Image context: a second cross attention, to CLIP's image tokens, with separate projections for
+ * keys and values; and the position table for first and last frame (FLF2V).
  * Source: Wan2.1 wan/modules/model.py, MLPProj, WanI2VCrossAttention. */
 #include "model/checkpoint/config_json.h"
 #include "model/transformer/features.h"
@@ -48,12 +48,12 @@ static void position_config(struct cJSON *json, const struct dit_config *c, int 
 }
 
 const struct feature feature_image_context = { .name = "image context (I2V)",
-                                               .witness = "img_emb.proj.1.weight",
+                                               .detected_by = "img_emb.proj.1.weight",
                                                .tensors = image_tensors,
                                                .config = image_config };
 
 const struct feature feature_frame_positions = { .name =
                                                      "positions of first and last frame (FLF2V)",
-                                                 .witness = "img_emb.emb_pos",
+                                                 .detected_by = "img_emb.emb_pos",
                                                  .tensors = position_tensors,
                                                  .config = position_config };

@@ -1,5 +1,5 @@
-/* VACE: further blocks that turn a control video into hints for some of the blocks.
- * Source: Wan2.1 wan/modules/vace_model.py. */
+/* VACE: additional blocks that compute hints from a control video; a hint is added after some of
+ * the main blocks. Source: Wan2.1 wan/modules/vace_model.py. */
 #include "model/checkpoint/config_json.h"
 #include "model/transformer/dit_internal.h"
 
@@ -31,7 +31,7 @@ static void vace_config(struct cJSON *json, const struct dit_config *c, int unit
 }
 
 const struct feature feature_vace = { .name = "VACE",
-                                      .witness = "vace_patch_embedding.weight",
+                                      .detected_by = "vace_patch_embedding.weight",
                                       .list = "vace_blocks.",
                                       .title = "VACE blocks",
                                       .tensors = vace_tensors,

@@ -5,23 +5,15 @@
 #define FEATURE_ADDRESS(name) &feature_##name,
 const struct feature *const dit_features[] = { DIT_FEATURES(FEATURE_ADDRESS) NULL };
 
-/* Known by their tensors' names alone. */
+/* Features that are only detected: their tensors are not listed. */
 const struct feature feature_reference = { .name = "reference image tokens (Fun Control)",
-                                           .witness = "ref_conv." };
+                                           .detected_by = "ref_conv." };
 const struct feature feature_camera = { .name = "camera adapter (Fun Camera)",
-                                        .witness = "control_adapter." };
+                                        .detected_by = "control_adapter." };
 const struct feature feature_vsa_gate = { .name = "gate of video sparse attention (FastWan)",
-                                          .witness = "blocks.0.to_gate_compress." };
+                                          .detected_by = "blocks.0.to_gate_compress." };
 const struct feature feature_sla = { .name = "projection of sparse-linear attention (TurboWan)",
-                                     .witness = "blocks.0.self_attn.attn_op.local_attn." };
-
-const struct feature_use *dit_uses(const struct dit_config *c, const struct feature *feature)
-{
-    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
-        if (c->use[i].feature == feature)
-            return &c->use[i];
-    return NULL;
-}
+                                     .detected_by = "blocks.0.self_attn.attn_op.local_attn." };
 
 void dit_add_feature(struct dit_config *c, const struct feature *feature, int units)
 {
@@ -40,9 +32,9 @@ status dit_check_features(const struct dit_config *c, const char *file)
 
         if (f->hooks == NULL)
             return fail(ST_FORMAT,
-                        "%s: the model has the feature '%s' (%s is in it), which this version does "
-                        "not compute; it runs text-to-video models",
-                        file, f->name, f->witness);
+                        "%s: the model has the feature '%s' (tensor %s), which this version does "
+                        "not compute; use a text-to-video model",
+                        file, f->name, f->detected_by);
     }
     return ST_OK;
 }

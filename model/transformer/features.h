@@ -1,16 +1,16 @@
-/* features.h - what a transformer has beside the text-to-video network: image context, VACE
- * blocks, adapters. A model has any set of them, found by their tensors.
+/* features.h - additions to the text-to-video network: image context, VACE blocks, adapters. A
+ * model has any set of them; they are detected by their tensors.
  *
  * To add a feature: a file feature_NAME.c that defines `const struct feature feature_NAME`, and a
- * line in DIT_FEATURES. A feature without hooks is known (`inspect` and `synth` handle its tensors)
- * and refused by name where it would have to be computed. */
+ * line in DIT_FEATURES. A feature without hooks is reported by `inspect` and, if it lists its
+ * tensors, written by `synth`; running the model is refused with the feature's name. */
 #ifndef MODEL_TRANSFORMER_FEATURES_H
 #define MODEL_TRANSFORMER_FEATURES_H
 
 #include "model/checkpoint/tensors.h"
 #include "model/transformer/config.h"
 
-/* Every feature, in the order in which a model's are listed and called. */
+/* All features. A model's features are listed, and their hooks called, in this order. */
 #define DIT_FEATURES(X)                                                                            \
     X(image_context)                                                                               \
     X(frame_positions)                                                                             \
@@ -29,39 +29,42 @@ struct block_ctx;
 struct segments;
 struct cJSON;
 
-/* What the forward pass calls, each NULL where there is nothing to do. `data`: FEATURE_TENSORS
- * tensors of this feature and run, zeroed before begin. */
+/* Hooks that the forward pass calls; each may be NULL. `data`: FEATURE_TENSORS tensors of this
+ * feature and run, zeroed before `begin`. Hooks with a status return errors as dit_begin or
+ * dit_forward does. */
 struct feature_hooks {
     /* Adds tokens before or after the video's. */
     void (*extend)(struct segments *s, const struct dit_input *in);
 
-    /* Once a run: memory that stays from `a`, scratch from `step`. Local. */
+    /* Once per run, in dit_begin: allocates its data from `a`, scratch from `step`. Local. */
     status (*begin)(struct dit_run *r, struct tensor *data, const struct dit_input *in,
                     struct arena *a, struct arena *step);
 
-    /* Once a run, in its first forward: what is made with sharded weights. Collective. */
+    /* Once per run, in its first forward: work that needs sharded weights. Collective. */
     status (*prepare)(struct dit_run *r, struct tensor *data);
 
-    /* x->patch [s_loc, C] has the embedded patches of the latent's rows; rows of other segments
-     * are the feature's to write. */
+    /* x->patch [s_loc, C] cdt has the patch embedding of the latent's rows. The feature writes the
+     * rows of the segments that it added. */
     status (*after_patch)(struct block_ctx *x, const struct tensor *data);
 
-    /* x->h [s_loc, C] cdt has cross attention to the text, before W_o; q [s_loc, C] its queries. */
+    /* x->h [s_loc, C] cdt is the result of cross attention to the text, before W_o, to which the
+     * feature may add; q [s_loc, C] cdt are its queries, after their norm. */
     status (*cross_attention)(struct block_ctx *x, const struct tensor *data, int layer,
                               struct tensor q);
 
-    /* x->x [s_loc, C] f32 is what block `layer` gives. The norm for the next block follows. */
+    /* x->x [s_loc, C] f32 is the output of block `layer`, which the feature may change. The norm of
+     * the next block follows. */
     status (*after_block)(struct block_ctx *x, const struct tensor *data, int layer);
 };
 
 struct feature {
-    const char *name; // "image context", in messages
-    const char
-        *witness;      // the tensor by which a file is known to have it; ends in '.': any so named
-    const char *list;  // "vace_blocks.": its units are counted; or NULL
-    const char *title; // of a unit, "VACE blocks"; NULL without a list
+    const char *name;        // "image context", in messages
+    const char *detected_by; // a file that has this tensor has the feature; for a name that ends in
+                             // '.', any tensor that begins with it
+    const char *list;  // "vace_blocks.": the list of modules whose entries are counted; or NULL
+    const char *title; // name of these entries, "VACE blocks"; NULL without a list
 
-    /* Emits the tensors that it adds. NULL: known by its witness alone. */
+    /* Emits the tensors that it adds. NULL: they are not listed. */
     void (*tensors)(struct tensor_list *l, const struct dit_config *c, int units, enum dtype cdt);
 
     /* For synth: changes the class or type of config.json, and adds keys; or NULL. */
@@ -76,13 +79,11 @@ DIT_FEATURES(DECLARE_FEATURE)
 
 extern const struct feature *const dit_features[]; // all, up to NULL
 
-/* The model's use of the feature, or NULL where it does not have it. */
-const struct feature_use *dit_uses(const struct dit_config *c, const struct feature *feature);
-
-/* Appends a use. */
+/* Adds a feature with `units` entries of its list to the config. */
 void dit_add_feature(struct dit_config *c, const struct feature *feature, int units);
 
-/* ST_FORMAT naming the first feature that this version does not compute, as found in `file`. */
+/* ST_FORMAT if the model has a feature that this version does not compute; the line names the first
+ * one. `file`: the path for that line. */
 status dit_check_features(const struct dit_config *c, const char *file);
 
 #endif

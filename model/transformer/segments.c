@@ -24,7 +24,7 @@ void segments_of_latent(struct segments *s, int64_t f, int64_t h, int64_t w, int
     s->count = 2;
 }
 
-void segments_before(struct segments *s, struct segment segment)
+void segments_prepend(struct segments *s, struct segment segment)
 {
     assert(s->count < SEGMENTS_MAX && !segment.latent);
     memmove(&s->segment[1], &s->segment[0], (size_t)s->count * sizeof(segment));
@@ -32,7 +32,7 @@ void segments_before(struct segments *s, struct segment segment)
     s->count++;
 }
 
-void segments_after(struct segments *s, struct segment segment)
+void segments_append(struct segments *s, struct segment segment)
 {
     assert(s->count < SEGMENTS_MAX && !segment.latent);
     s->segment[s->count++] = segment;
@@ -47,9 +47,9 @@ int64_t segments_tokens(const struct segments *s)
     return sum;
 }
 
-static int64_t clamp(int64_t x, int64_t most)
+static int64_t clamp(int64_t x, int64_t high)
 {
-    return x < 0 ? 0 : x > most ? most : x;
+    return x < 0 ? 0 : x > high ? high : x;
 }
 
 void spans_of(struct spans *out, const struct segments *s, int parts, int part)
@@ -64,7 +64,7 @@ void spans_of(struct spans *out, const struct segments *s, int parts, int part)
         const int64_t a = clamp(from - at, g->tokens), b = clamp(to - at, g->tokens);
         struct span *p = &out->span[out->count];
 
-        out->latent_first += g->latent ? a : 0; // those of the ranks before
+        out->latent_first += g->latent ? a : 0; // latent tokens on lower ranks
         if (a == b)
             continue;
         *p = (struct span){ at + a - from, b - a, g->grid, g->time, g->latent };

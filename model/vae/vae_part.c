@@ -198,7 +198,7 @@ static void config_json(struct cJSON *json, const void *config, bool diffusers)
     config_set_floats(json, "latents_std", c->std, (int)c->z);
 }
 
-static float spread(const void *config, const char *tensor) // pixels stay within [-1, 1]
+static float std_scale(const void *config, const char *tensor) // pixels stay within [-1, 1]
 {
     return strcmp(tensor, "decoder.head.2.weight") == 0 ? 0.5f : 1;
 }
@@ -212,9 +212,11 @@ static const struct place places[] = { { "", "Wan2.1_VAE.pth", false },
                                        { 0 } };
 static const struct place diffusers_places[] = { { "/vae", "diffusion_pytorch_model", true },
                                                  { 0 } };
-static const struct name_pair anchors[] = { { "decoder.head.0.gamma", "decoder.norm_out.gamma" },
-                                            { "encoder.head.0.gamma", "encoder.norm_out.gamma" },
-                                            { NULL, NULL } };
+static const struct name_pair detected_by[] = {
+    { "decoder.head.0.gamma", "decoder.norm_out.gamma" },
+    { "encoder.head.0.gamma", "encoder.norm_out.gamma" },
+    { NULL, NULL }
+};
 
 const struct part part_vae = { .key = "vae",
                                .name = "VAE",
@@ -222,7 +224,7 @@ const struct part part_vae = { .key = "vae",
                                .variants = variants,
                                .official = places,
                                .diffusers = diffusers_places,
-                               .anchors = anchors,
+                               .detected_by = detected_by,
                                .rename = vae_rename,
                                .describe = describe,
                                .tensors = tensors,
@@ -232,5 +234,5 @@ const struct part part_vae = { .key = "vae",
                                .library = "diffusers",
                                .class_name = "AutoencoderKLWan",
                                .config_json = config_json,
-                               .spread = spread,
+                               .std_scale = std_scale,
                                .dtype = DT_F32 };
