@@ -7,9 +7,9 @@
  * Terms used below:
  *   rounded(v)   v rounded to the named dtype where PyTorch rounds an intermediate result.
  * Otherwise a formula is evaluated in f32 (f64 in the reference) and rounded once, to the dtype of
- * the output. rows may be strided: the last axis is dense, the outer axes have any stride (a view
- * of a wider matrix, the interior of a padded frame). Where this is not said, tensors are
- *                contiguous.
+ * the output.
+ *   strided      the last axis is dense, the outer axes have any stride (a view of a wider matrix,
+ *                the interior of a padded frame). Where this is not said, tensors are contiguous.
  *   none         a zeroed struct tensor: the argument is left out.
  *
  * Each op's signature is declared once, as a function type (gemm_fn). The op itself (op_gemm), the

@@ -227,7 +227,7 @@ status cmd_batch(struct world *w, int argc, char **argv)
     TRY_OUT(run_all(&b, &job, &p, plans));
     job_memory(&job, &p);
 out:
-    if (p.in_step)
+    if (p.must_abort)
         command_abort(w, st);
     pipeline_close(&p);
     free(plans);

@@ -76,7 +76,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     job_memory(&job, &p);
 out:
     run_close(&run); // removes its unfinished files
-    if (p.in_step)
+    if (p.must_abort)
         command_abort(w, st);
     pipeline_close(&p);
     job_close(&job);

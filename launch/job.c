@@ -126,8 +126,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
                     r->size[0], r->size[1], (long long)(2 * vae->stride));
     *plan = (struct plan_input){
         .model = *model,
-        .latent = { vae->z, 1 + (r->frame_num - 1) / vae->stride_t, r->size[1] / vae->stride,
-                    r->size[0] / vae->stride },
+        .latent = latent_of_video(vae, r->size[0], r->size[1], r->frame_num),
         .steps = r->sample_steps,
         .guided = r->sample_guide_scale != 1, // at 1 v = u + (c - u) = c
         .ranks = ranks,

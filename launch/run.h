@@ -34,7 +34,7 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
 status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from,
                      const char *path);
 
-/* Denoises, decodes, and writes the files. Collective. If it fails and p->in_step is true, the
+/* Denoises, decodes, and writes the files. Collective. If it fails and p->must_abort is true, the
  * ranks have not agreed on the status: the command must end the job with command_abort. */
 status run_go(struct run *run, struct job *j, struct pipeline *p);
 

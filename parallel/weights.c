@@ -314,6 +314,7 @@ static void fill_slots(const struct weights *w, const struct tensor *t, void *un
     for (int i = 0; i < w->count; i++) {
         struct tensor *slot = (struct tensor *)((char *)unit_struct + w->specs[i].slot);
 
+        assert(w->specs[i].slot != SIZE_MAX); // a tensor that is not loaded
         if (w->specs[i].joined && i > 0 && w->specs[i].slot == w->specs[i - 1].slot)
             slot->dim[0] += t[i].dim[0];
         else

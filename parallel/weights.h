@@ -89,8 +89,7 @@ void weights_close(struct weights *w);
  * same order. */
 status weights_acquire(struct weights *w, int unit, int next, void *unit_struct);
 
-/* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. For plans,
- * which allocate nothing. */
+/* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. */
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
                      const struct weight_spec *specs, int count);
 

@@ -3,7 +3,7 @@
  *
  * Three kinds: the host's cores, a GPU, and "plan", which has no memory and computes nothing: the
  * code above runs on it unchanged, and the device counts the bytes and operations that a real run
- * takes. Work is queued and done in order; only device_wait (called by parallel/group.h) blocks. */
+ * takes. Work is queued and done in order; only device_wait and device_event_wait block. */
 #ifndef RUNTIME_DEVICE_H
 #define RUNTIME_DEVICE_H
 

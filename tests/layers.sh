@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fails on an #include that points upward in  runtime < kernels < parallel < model < launch, on one
 # that is not written from the root, on a circle between the sub-folders of model/ or launch/, on a library
-# outside its home, and on a source file of more than 700 lines (style.md).
+# outside its home, and on a source file of more than 700 lines.
 #     layers.sh [ROOT]
 here=$(cd "$(dirname "$0")/.." && pwd)
 

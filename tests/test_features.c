@@ -75,10 +75,10 @@ static status probe_prepare(struct dit_run *r, struct tensor *data)
 }
 
 /* Writes the patch embedding of the added tokens that this rank has. */
-static status probe_after_patch(struct block_ctx *x, const struct tensor *data)
+static status probe_after_patch(struct block_ctx *ctx, const struct tensor *data)
 {
-    const struct spans *spans = &x->r->spans;
-    struct dit *m = x->r->m;
+    const struct spans *spans = &ctx->r->spans;
+    struct dit *m = ctx->r->m;
     struct dit_root root;
     int64_t at;
 
@@ -90,21 +90,21 @@ static status probe_after_patch(struct block_ctx *x, const struct tensor *data)
         if (s->latent)
             continue;
         at = s->grid.first % (s->grid.h * s->grid.w);
-        TRY(op_gemm(m->dev, tensor_slice(x->patch, 0, s->first, s->count),
+        TRY(op_gemm(m->dev, tensor_slice(ctx->patch, 0, s->first, s->count),
                     tensor_slice(data[0], 0, at, s->count), root.patch.w, root.patch.b, ACT_NONE));
     }
     return ST_OK;
 }
 
-static status probe_cross(struct block_ctx *x, const struct tensor *data, int layer,
+static status probe_cross(struct block_ctx *ctx, const struct tensor *data, int layer,
                           struct tensor q)
 {
-    CHECK(q.dim[0] == x->r->s_loc && layer >= 0 && layer < base.layers, "layer %d", layer);
+    CHECK(q.dim[0] == ctx->r->s_loc && layer >= 0 && layer < base.layers, "layer %d", layer);
     probe.cross++;
     return ST_OK;
 }
 
-static status probe_block(struct block_ctx *x, const struct tensor *data, int layer)
+static status probe_block(struct block_ctx *ctx, const struct tensor *data, int layer)
 {
     probe.block++;
     return ST_OK;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Words that style.md's vocabulary replaces by plain ones do not appear in sources, scripts and texts.
+# Figurative words for which the field has standard terms do not appear in sources, scripts and texts.
 #     words.sh [ROOT]
 here=$(cd "$(dirname "$0")/.." && pwd)
 words='\<behind\>|\<seams?\>|\<bring(s|ing)?\>|\<brought\>|\<on (its|their|the) way\>|\<not to be had\>|\<with one look\>'
@@ -41,5 +41,5 @@ fi
 
 wrong=$(check "$here")
 [ -z "$wrong" ] || echo "$wrong"
-echo "words: $(printf '%s' "$wrong" | grep -c .) lines with words that style.md replaces"
+echo "words: $(printf '%s' "$wrong" | grep -c .) lines with figurative words"
 [ -z "$wrong" ]

@@ -175,15 +175,13 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
 {
     const struct bench_options *o = b->options;
     const struct model model = preset_model(preset);
-    const struct vae_config *vae = model_vae(&model);
     const struct dit_config *dit = model_dit(&model);
     const bool guided = o->cfg_size == 2 || (parts & 1u << (COUNT(part_rows) - 1)) != 0;
     struct mesh_shape shape = { o->cfg_size > 0 ? o->cfg_size : 1, o->ring_size, o->ulysses_size };
 
     b->plan = (struct plan_input){
         .model = model,
-        .latent = { vae->z, 1 + (o->frame_num - 1) / vae->stride_t, o->size[1] / vae->stride,
-                    o->size[0] / vae->stride },
+        .latent = latent_of_video(model_vae(&model), o->size[0], o->size[1], o->frame_num),
         .steps = 4,
         .guided = guided,
         .ranks = b->world->size,
@@ -242,12 +240,12 @@ static status bench(struct bench *b, const struct preset *preset, unsigned parts
     b->tokens = b->plan.latent.t * (b->plan.latent.h / 2) * (b->plan.latent.w / 2);
     b->s_loc = split_count(b->tokens, seq, mesh_seq_rank(&b->mesh));
     print_setup(b, preset);
-    b->in_step = true;
+    b->must_abort = true;
     TRY(bench_ceilings(b));
     for (size_t i = 0; i < COUNT(part_rows); i++)
         if (parts >> i & 1)
             TRY(part_rows[i].run(b));
-    b->in_step = false;
+    b->must_abort = false;
     if (o->json != NULL && b->world->rank == 0)
         st = bench_json(b, o->json);
     if (st == ST_OK && o->hdf5 != NULL && b->world->rank == 0)
@@ -267,7 +265,7 @@ status cmd_bench(struct world *w, int argc, char **argv)
     TRY_OUT(parse(&options, argc, argv, &parts, &preset));
     TRY_OUT(bench(&b, preset, parts));
 out:
-    if (b.in_step)
+    if (b.must_abort)
         command_abort(w, st);
     mesh_close(&b.mesh);
     bench_values_close(&b);

@@ -62,7 +62,7 @@ struct bench {
     double ceilings[CEILING_COUNT]; // 0 until measured
     struct bench_row *rows;
     int count, capacity; // of rows
-    bool in_step;        // a failure now aborts the job
+    bool must_abort;     // a failure now aborts the job
 };
 
 #define BENCH_VALUES ((int64_t)1 << 22)

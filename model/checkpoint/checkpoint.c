@@ -195,13 +195,13 @@ status part_open(struct checkpoint *c, struct checkpoint_part *p)
     struct path_list files = { 0 };
     status st = ST_OK;
 
-    TRY_OUT(layout_files(c, p->row, &files));
+    TRY_OUT(layout_files(c, p->row, &files, &p->place));
     TRY_OUT(tensorfile_open(&p->file, (const char *const *)files.path, files.count));
     if (p->file.count == 0) {
         st = fail(ST_FORMAT, "%s: has no tensors", files.path[0]);
         goto out;
     }
-    TRY_OUT(layout_check_index(c, p)); // before the tensors are renamed
+    TRY_OUT(layout_check_index(p)); // before the tensors are renamed
     TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
     TRY_OUT(refuse_foreign(&p->file));
     p->config = calloc(1, p->row->config_bytes);
@@ -353,7 +353,8 @@ out:
 bool checkpoint_has(const struct checkpoint *c, const struct part *part)
 {
     struct path_list files = { 0 };
-    const bool has = layout_files(c, part, &files) == ST_OK;
+    const struct place *place;
+    const bool has = layout_files(c, part, &files, &place) == ST_OK;
 
     path_list_done(&files);
     return has;

@@ -28,9 +28,10 @@
 
 struct checkpoint_part {
     const struct part *row;
-    struct tensorfile file; // count 0 until opened
-    const char *prefix;     // prefix of the tensor names in the file, usually ""
-    void *config;           // owned, row->config_bytes; NULL until opened
+    struct tensorfile file;    // count 0 until opened
+    const struct place *place; // where its files are; NULL for a single file
+    const char *prefix;        // prefix of the tensor names in the file, usually ""
+    void *config;              // owned, row->config_bytes; NULL until opened
 };
 
 struct checkpoint {

@@ -23,13 +23,15 @@ void path_list_done(struct path_list *list);
 bool path_is_file(const char *path);
 bool path_is_folder(const char *path);
 
-/* Appends the paths of the part's files. ST_IO, with the paths that were tried, if the part or one
+/* Appends the paths of the part's files. *place: where they are; NULL if the checkpoint is a single
+ * file, which is the part. ST_IO, with the paths that were tried, if the part or one
  * of its shards is missing; ST_FORMAT if the index is damaged or several files match; ST_MEMORY. */
-status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files);
+status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
+                    const struct place **place);
 
 /* For an opened part with a safetensors index: checks that every tensor is in the shard that the
  * index names. Called before the tensors are renamed. ST_FORMAT, ST_IO, ST_MEMORY. */
-status layout_check_index(const struct checkpoint *c, const struct checkpoint_part *p);
+status layout_check_index(const struct checkpoint_part *p);
 
 /* The path of an opened part's config.json, malloc'ed; NULL if this layout has none for it. */
 char *layout_config(const struct checkpoint *c, const struct checkpoint_part *p);

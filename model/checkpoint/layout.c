@@ -255,15 +255,16 @@ static status find_place(const struct checkpoint *c, const struct part *part,
     return ST_OK;
 }
 
-status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files)
+status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
+                    const struct place **place)
 {
-    const struct place *found = NULL;
     char tried[700] = "";
 
+    *place = NULL;
     if (is_single_file(c, part))
         return path_list_add(files, "%s", c->path);
-    TRY(find_place(c, part, &found, files));
-    if (found != NULL)
+    TRY(find_place(c, part, place, files));
+    if (*place != NULL)
         return ST_OK;
     for (const struct place *p = places_of(c, part); p->name != NULL; p++)
         note_tried(tried, sizeof(tried), p);
@@ -282,17 +283,16 @@ static char *path_in_folder_of(const struct checkpoint_part *p, const char *name
     return asprintf(&path, "%.*s/%s", (int)(slash - first), first, name) < 0 ? NULL : path;
 }
 
-status layout_check_index(const struct checkpoint *c, const struct checkpoint_part *p)
+status layout_check_index(const struct checkpoint_part *p)
 {
-    const struct place *place = places_of(c, p->row);
     const cJSON *map = NULL, *entry;
     cJSON *json = NULL;
     char name[128], *index = NULL;
     status st = ST_OK;
 
-    if (!place->stem || is_single_file(c, p->row))
+    if (p->place == NULL || !p->place->stem)
         return ST_OK;
-    snprintf(name, sizeof(name), "%s.safetensors.index.json", place->name);
+    snprintf(name, sizeof(name), "%s.safetensors.index.json", p->place->name);
     index = path_in_folder_of(p, name);
     if (index == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for a file name");

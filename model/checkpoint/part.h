@@ -3,7 +3,11 @@
  * them. The code in checkpoint/ and synth/ works on rows and depends on no particular part.
  *
  * To add a part: its files with a `const struct part part_NAME`, and a line in MODEL_PARTS of
- * ../pipeline/model.h. */
+ * ../pipeline/model.h. Then `inspect` and `synth` know it, and checkpoint_source (checkpoint.h)
+ * gives its weights to the code that computes it. It is loaded by the task function or the stage
+ * that uses it (../pipeline/pipeline.c), and named in the `parts` of the tasks that need it
+ * (task.c). A part that only some models have sets `optional`. Sizes that must equal those of
+ * another part are compared in model_check (../pipeline/model.c). */
 #ifndef MODEL_CHECKPOINT_PART_H
 #define MODEL_CHECKPOINT_PART_H
 
@@ -40,7 +44,8 @@ struct part {
     size_t config_bytes;
     const struct variant *variants;
 
-    /* Where its files are; the first place that has files is used. */
+    /* Where its files are; the first place that has files is used. `official` also has the places
+     * of ComfyUI's files. */
     const struct place *official, *diffusers;
     bool official_config;         // official folders have its config.json
     const char *tokenizers[2];    // folders of its SentencePiece model: official, diffusers
@@ -52,7 +57,8 @@ struct part {
                                          // `official` is used in its place; or NULL
     const char *const *ignored; // unknown tensors that are accepted; "decoder.": all that begin
                                 // with it; ends with NULL; or NULL
-    bool (*rename)(const char *name, bool to_official, char *out, size_t size); // false: no pair
+    /* From and to the names of diffusers or transformers; false: it has no such name. */
+    bool (*rename)(const char *name, bool to_official, char *out, size_t size);
 
     /* Config and tensors. config: config_bytes, of this part's own type. */
     status (*describe)(const struct describing *d, void *config);

@@ -83,10 +83,10 @@ static status complete_dit(struct pipeline *p, status st)
     TRY(agree(p->world, st));
     if (p->dit_complete)
         return ST_OK;
-    p->in_step = true;
+    p->must_abort = true;
     for (int i = 0; i < p->experts; i++)
         TRY(dit_complete(&p->dit[i]));
-    p->in_step = false;
+    p->must_abort = false;
     p->dit_complete = true;
     return ST_OK;
 }
@@ -272,9 +272,9 @@ static status encode_together(struct pipeline *p, struct texts *t)
     for (int i = 0; i < t->count; i++)
         world_broadcast(p->world, t->ids[i], most, 0);
     TRY(agree(p->world, allocate_rows(p, t)));
-    p->in_step = true;
+    p->must_abort = true;
     TRY(encode(p, t, &p->mesh.all));
-    p->in_step = false;
+    p->must_abort = false;
     return pipeline_load(p);
 }
 
@@ -338,7 +338,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     if (st == ST_OK)
         st = state != NULL ? denoise_restore(&d, state) : denoise_start(&d, noise);
     TRY_OUT(agree(p->world, st));
-    p->in_step = true;
+    p->must_abort = true;
     while (d.solver.step < in->schedule.steps) {
         const int64_t stops = p->dev->stops;
 
@@ -347,7 +347,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
         TRY_OUT(callback.call(callback.payload, &d, d.solver.step, in->schedule.steps));
     }
     TRY_OUT(denoise_latent(&d, latent));
-    p->in_step = false;
+    p->must_abort = false;
 out:
     denoise_end(&d);
     arena_done(&scratch);
@@ -402,9 +402,9 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
     if (st == ST_OK)
         st = arena_init(&scratch, p->dev, "decode", plan_stage(&p->sizes, STAGE_DECODE)->scratch);
     TRY_OUT(agree(p->world, st));
-    p->in_step = true;
+    p->must_abort = true;
     TRY_OUT(vae_decode(&p->vae, &scratch, thwc, shape.t, shape.h, shape.w, tiling, sink, NULL));
-    p->in_step = false;
+    p->must_abort = false;
 out:
     arena_done(&scratch);
     free(thwc);

@@ -9,8 +9,8 @@
  *   pipeline.h   loading, text, and the stages of a run
  *
  * All functions are collective over the world unless noted. They return the same status on every
- * rank if p->in_step is false; if it is true, the status may differ between ranks, and the caller
- * must end the job (world_abort). */
+ * rank if p->must_abort is false; if it is true, the status may differ between ranks, and the
+ * caller must end the job (world_abort). */
 #ifndef MODEL_PIPELINE_PIPELINE_H
 #define MODEL_PIPELINE_PIPELINE_H
 
@@ -39,7 +39,7 @@ struct pipeline {
     bool vae_ready;
     struct text_entry *texts; // all encoded prompts, the same on every rank
     int text_count;
-    bool in_step; // an error now is not agreed on by the ranks: the job must end
+    bool must_abort; // an error now is not agreed on by the ranks: the job must end
 };
 
 /* Opens the mesh; models are loaded at first use. plans[0 .. count): those of all requests that

@@ -175,7 +175,7 @@ static const struct {
     bool (*applies)(const struct plan_input *in, int rank); // NULL: always
     status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
                   struct plan_rank *out);
-} rows[] = {
+} stages[] = {
     { encodes_text, plan_text },
     { NULL, plan_denoise },
     { decodes, plan_decode },
@@ -235,6 +235,12 @@ static size_t device_bytes(const struct plan_input *in, const struct plan_rank *
     return most;
 }
 
+struct latent_shape latent_of_video(const struct vae_config *vae, int w, int h, int frames)
+{
+    return (struct latent_shape){ vae->z, 1 + (frames - 1) / vae->stride_t, h / vae->stride,
+                                  w / vae->stride };
+}
+
 status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
 {
     struct device dev = { 0 };
@@ -252,9 +258,9 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
-    for (size_t i = 0; i < COUNT(rows); i++)
-        if (rows[i].applies == NULL || rows[i].applies(in, rank))
-            TRY_OUT(rows[i].run(in, &dev, &mesh, out));
+    for (size_t i = 0; i < COUNT(stages); i++)
+        if (stages[i].applies == NULL || stages[i].applies(in, rank))
+            TRY_OUT(stages[i].run(in, &dev, &mesh, out));
     out->device = device_bytes(in, out) + out->workspace;
     out->cuda = in->gpu ? DEVICE_CUDA_BESIDE : 0;
     out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);

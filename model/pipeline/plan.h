@@ -9,6 +9,10 @@
 #include "model/pipeline/denoise.h"
 #include "model/pipeline/model.h"
 
+/* The shape of the latent of a video of w x h pixels, which are multiples of the VAE's stride, and
+ * `frames` frames. */
+struct latent_shape latent_of_video(const struct vae_config *vae, int w, int h, int frames);
+
 struct plan_input {
     struct model model; // borrowed configs of the parts
     struct latent_shape latent;

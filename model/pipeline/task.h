@@ -1,8 +1,12 @@
 /* task.h - the tasks of the official programs: a row per task, with its defaults, its allowed and
  * required inputs, and the function that makes its conditioning.
  *
- * To add a task for a transformer that is supported: a row in task.c and its function. A new input
- * is a line in TASK_INPUTS and an option in launch/request.c.
+ * To add a task for a transformer that is supported: a row in task.c (a task that this version
+ * refuses already has its name there) and its function in condition.c. The function makes the
+ * arrays that the transformer reads (../transformer/conditioning.h): from text with pipeline_text,
+ * from media with the encoders of the parts in the row. An input that the row allows is listed in
+ * TASK_INPUTS; its option is in launch/request.c, hidden from --help until a task uses it. An
+ * encoder that runs on the device before the first step is a stage of its own: a row in plan.c.
  *
  * Source: Wan2.1 generate.py and wan/configs; Wan2.2 wan/configs. */
 #ifndef MODEL_PIPELINE_TASK_H

@@ -74,20 +74,20 @@ int dit_time_row(const struct dit_run *r, int step, enum segment_time time);
 /* ---- dit_block.c: x, h, y are those of block_ctx; collective as dit_forward ---- */
 
 /* Input of the first block's self attention: h = norm(from) * (1 + scale) + shift. */
-status block_enter(struct block_ctx *x, struct tensor from);
+status block_enter(struct block_ctx *ctx, struct tensor from);
 
 /* x = from + gate * W_o attention(q, k, v), with q, k, v from h; then h = norm(x) * w + b.
  * from: [s_loc, C]: x itself, or in block 0 the patch embedding in cdt. */
-status block_self_attention(struct block_ctx *x, const struct dit_block *b, int layer,
+status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, int layer,
                             struct tensor from);
 
 /* x += W_o attention(q, k, v), with q from h, k and v from the text; then h = norm(x) * (1 + scale)
  * + shift for the feed forward. */
-status block_cross_attention(struct block_ctx *x, const struct dit_block *b, int layer);
+status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, int layer);
 
 /* x += gate * W_down gelu(W_up h); then the features' after_block; then, unless it is the last
  * block, h = the input of the next block's self attention. */
-status block_feed_forward(struct block_ctx *x, const struct dit_block *b, int layer);
+status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int layer);
 
 /* text_kv of one layer and branch: norm(W_k context), then W_v context. */
 status block_text_kv(struct dit_run *r, const struct dit_text *t, int layer, int branch);

@@ -3,7 +3,12 @@
  *
  * To add a feature: a file feature_NAME.c that defines `const struct feature feature_NAME`, and a
  * line in DIT_FEATURES. A feature without hooks is reported by `inspect` and, if it lists its
- * tensors, written by `synth`; running the model is refused with the feature's name. */
+ * tensors, written by `synth`; running the model is refused with the feature's name.
+ *
+ * To compute a feature whose tensors are listed: give them slots in a struct instead of
+ * TENSORS_NO_SLOT, so that they are loaded, add that struct to struct dit (dit_internal.h, dit.c),
+ * and define its hooks. The names of its tensors in diffusers files are in dit_names.c.
+ * tests/test_features.c has a feature that uses every hook. */
 #ifndef MODEL_TRANSFORMER_FEATURES_H
 #define MODEL_TRANSFORMER_FEATURES_H
 
@@ -43,18 +48,18 @@ struct feature_hooks {
     /* Once per run, in its first forward: work that needs sharded weights. Collective. */
     status (*prepare)(struct dit_run *r, struct tensor *data);
 
-    /* x->patch [s_loc, C] cdt has the patch embedding of the latent's rows. The feature writes the
-     * rows of the segments that it added. */
-    status (*after_patch)(struct block_ctx *x, const struct tensor *data);
+    /* ctx->patch [s_loc, C] cdt has the patch embedding of the latent's rows. The feature writes
+     * the rows of the segments that it added. */
+    status (*after_patch)(struct block_ctx *ctx, const struct tensor *data);
 
-    /* x->h [s_loc, C] cdt is the result of cross attention to the text, before W_o, to which the
+    /* ctx->h [s_loc, C] cdt is the result of cross attention to the text, before W_o, to which the
      * feature may add; q [s_loc, C] cdt are its queries, after their norm. */
-    status (*cross_attention)(struct block_ctx *x, const struct tensor *data, int layer,
+    status (*cross_attention)(struct block_ctx *ctx, const struct tensor *data, int layer,
                               struct tensor q);
 
-    /* x->x [s_loc, C] f32 is the output of block `layer`, which the feature may change. The norm of
-     * the next block follows. */
-    status (*after_block)(struct block_ctx *x, const struct tensor *data, int layer);
+    /* ctx->x [s_loc, C] f32 is the output of block `layer`, which the feature may change. The norm
+     * of the next block follows. */
+    status (*after_block)(struct block_ctx *ctx, const struct tensor *data, int layer);
 };
 
 struct feature {

@@ -75,7 +75,7 @@ struct frame_sink {
  *   latent  [T, h, w, z] f32, normalized; the whole latent, in host memory of every rank
  *   pixels  NULL, or on rank 0 host memory for the same frames, f32 [4(T-1)+1, 8h, 8w, 3], not
  *           clamped; other ranks ignore it
- *   a       scratch, given back on return; rank 0 also allocates host memory for two chunks of
+ *   a       scratch, released on return; rank 0 also allocates host memory for two chunks of
  *           frames
  * On the plan device the data of latent and pixels is not accessed, and the sink must not read rgb.
  * ST_USAGE (no frames, or tiles that leave gaps), ST_MEMORY, or the status of the sink. */
@@ -87,7 +87,7 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
  * Collective over the group.
  *   latent  [T, H/8, W/8, z] f32, normalized; the whole latent, in host memory of every rank
  *   pixels  [F, H, W, 3] f32 in [-1, 1]; the whole video, in host memory of every rank
- *   a       scratch, given back on return
+ *   a       scratch, released on return
  * ST_USAGE when H or W is not a multiple of 8, when F is 0, or when tiles leave gaps; ST_MEMORY. */
 status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pixels,
                   int64_t frames, int64_t h, int64_t w, struct vae_tiling tiling);

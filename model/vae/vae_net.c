@@ -1,4 +1,4 @@
-/* The layers of encoder and decoder, with their tensors, each told once.
+/* The layers of encoder and decoder, with their tensors, each listed once.
  *
  * Source: Wan2.1 wan/modules/vae.py, Encoder3d and Decoder3d with the released settings: widths
  * base * {1, 2, 4, 4}; two of the three up- or downsampling layers also change the frame count.
