@@ -133,6 +133,19 @@ static status collect_prompts(struct batch *b)
     return ST_OK;
 }
 
+/* All requests run on one mesh: if one of them is not guided, there is no second CFG branch to put
+ * on other ranks. */
+static void choose_cfg(struct batch *b)
+{
+    bool guided = true;
+
+    for (int i = 0; i < b->count; i++)
+        guided = guided && (b->entries[i].done || b->entries[i].request.sample_guide_scale != 1);
+    for (int i = 0; i < b->count && !guided; i++)
+        if (b->entries[i].request.cfg_size == 0)
+            b->entries[i].request.cfg_size = 1;
+}
+
 /* The plans of the requests that are not done, as one array for job_fit and pipeline_open; the
  * caller frees *plans. Local. */
 static status plan_all(struct batch *b, struct job *j, struct plan_input **plans, int *count)
@@ -143,6 +156,7 @@ static status plan_all(struct batch *b, struct job *j, struct plan_input **plans
     *plans = calloc(b->count > 0 ? (size_t)b->count : 1, sizeof(**plans));
     if (*plans == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for %d plans", b->count);
+    choose_cfg(b);
     for (int i = 0; i < b->count && st == ST_OK; i++) {
         if (b->entries[i].done)
             continue;

@@ -45,7 +45,11 @@ static void print_model(struct checkpoint *c)
     if (st == ST_OK && model_t5(&m) != NULL)
         st = pipeline_tokenizer(&tokenizer, c);
     tokenizer_close(tokenizer);
-    printf("\nmodel\n  %-12s%s\n", "parts", st == ST_OK ? "fit each other" : status_line());
+    printf("\nmodel\n  %-12s", "parts");
+    for (int i = 0; i < c->count && st == ST_OK; i++)
+        if (c->parts[i].config == NULL && !c->parts[i].row->optional)
+            st = fail(ST_FORMAT, "not compared: the %s cannot be read", c->parts[i].row->name);
+    printf("%s\n", st == ST_OK ? "fit each other" : status_line());
     if (model_dit(&m) == NULL)
         return;
     st = task_for_checkpoint(&task, c);

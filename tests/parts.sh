@@ -124,6 +124,29 @@ says '^transformer for low noise' "$wanmpi" inspect pair
 refused 'pair: is a checkpoint of t2v-A14B, which this version does not run' \
     "$wanmpi" generate --ckpt_dir pair
 
+# A pair that is no released model, and one of a pair alone: not run as a model with one transformer.
+mkdir tiny_pair one_of_pair
+cp -r official/models_t5* official/google official/Wan2.1_VAE.pth tiny_pair
+cp -r official/models_t5* official/google official/Wan2.1_VAE.pth one_of_pair
+for folder in tiny_pair/high_noise_model tiny_pair/low_noise_model one_of_pair/high_noise_model; do
+    mkdir $folder
+    cp official/config.json official/*.safetensors $folder
+done
+for folder in tiny_pair one_of_pair; do
+    says 'has two transformers (experts).*, which this version does not run' \
+        "$wanmpi" inspect $folder
+    for command in plan generate; do
+        refused "$folder: has two transformers (experts) with .*, which this version does not run" \
+            "$wanmpi" $command --ckpt_dir $folder
+    done
+    refused 'has two transformers (experts)' "$wanmpi" generate --task t2v-1.3B --ckpt_dir $folder
+done
+
+# ---- a part that cannot be read is not said to fit
+cp -r official damaged
+echo garbage >damaged/diffusion_pytorch_model.safetensors
+says '^  parts .*not compared: the transformer cannot be read' "$wanmpi" inspect damaged
+
 # ---- features that are known by their tensors' names alone, and a tensor of no known feature
 for feature in "ref_conv.weight reference image tokens (Fun Control)" \
     "control_adapter.conv.weight camera adapter (Fun Camera)" \

@@ -1,5 +1,7 @@
 #include "model/pipeline/model.h"
 
+#include "model/transformer/dit_part.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -126,9 +128,18 @@ struct model preset_model(const struct preset *preset)
     return m;
 }
 
+int model_experts(const struct checkpoint *c)
+{
+    for (int i = 0; i < c->count; i++)
+        if (c->parts[i].row == &part_dit && c->parts[i].place != NULL &&
+            strcmp(c->parts[i].place->folder, EXPERT_FOLDER) == 0)
+            return 2;
+    return checkpoint_has(c, &part_dit_low) ? 2 : 1;
+}
+
 status preset_of_checkpoint(const struct preset **preset, const struct checkpoint *c)
 {
-    const int experts = checkpoint_has(c, &part_dit_low) ? 2 : 1;
+    const int experts = model_experts(c);
     char opened[FINGERPRINT_BYTES] = "", released[FINGERPRINT_BYTES] = "";
 
     *preset = NULL;

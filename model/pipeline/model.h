@@ -72,6 +72,10 @@ const struct preset *preset_find(const char *name);     // NULL if there is none
 const struct preset *preset_at(int index);              // NULL after the last one
 struct model preset_model(const struct preset *preset); // configs with static lifetime
 
+/* Number of transformers (experts) of the model: 2 if the checkpoint has the files of two, or those
+ * of one in the folder of an expert. part_dit must be open. */
+int model_experts(const struct checkpoint *c);
+
 /* Finds the released model whose transformer has the same tensors as the checkpoint's, if possible
  * one with the same number of experts; *preset is NULL if there is none. part_dit must be open.
  * ST_MEMORY. */

@@ -134,15 +134,18 @@ static bool uses_input(const struct task *task, const void *payload)
     return (task->allowed >> *(const int *)payload & 1) != 0;
 }
 
-/* Whether the transformer has the features of the task's released models, and as many channels that
- * are concatenated to the latent's. */
+/* Whether the checkpoint's transformers have the number and features of the task's released models,
+ * and as many channels that are concatenated to the latent's. */
 static bool matches_transformer(const struct task *task, const void *payload)
 {
-    const struct dit_config *c = payload;
-    const struct model m = preset_model(preset_find(task->presets[0]));
+    const struct checkpoint *checkpoint = payload;
+    const struct dit_config *c = checkpoint_config(checkpoint, &part_dit);
+    const struct preset *preset = preset_find(task->presets[0]);
+    const struct model m = preset_model(preset);
     const struct dit_config *released = model_dit(&m);
 
-    if (released->in_dim - released->out_dim != c->in_dim - c->out_dim)
+    if (preset->experts != model_experts(checkpoint) ||
+        released->in_dim - released->out_dim != c->in_dim - c->out_dim)
         return false;
     for (int i = 0; i < DIT_FEATURES_MAX; i++)
         if (released->use[i].feature != c->use[i].feature)
@@ -174,16 +177,17 @@ status task_find(const struct task **task, const char *name)
 
 /* "is a checkpoint of i2v-14B", or for another model a description of its transformer. Valid until
  * the next call on this thread. */
-static const char *describe_model(const struct preset *preset, const struct dit_config *c)
+static const char *describe_model(const struct preset *preset, const struct checkpoint *c)
 {
+    const struct dit_config *dit = checkpoint_config(c, &part_dit);
     static _Thread_local char text[160];
 
     if (preset != NULL)
         snprintf(text, sizeof(text), "is a checkpoint of %s", preset->name);
     else
-        snprintf(text, sizeof(text),
-                 "has a transformer with %d layers, %lld input and %lld output channels", c->layers,
-                 (long long)c->in_dim, (long long)c->out_dim);
+        snprintf(text, sizeof(text), "has %s with %d layers, %lld input and %lld output channels",
+                 model_experts(c) == 2 ? "two transformers (experts)" : "a transformer",
+                 dit->layers, (long long)dit->in_dim, (long long)dit->out_dim);
     return text;
 }
 
@@ -191,11 +195,11 @@ static const char *describe_model(const struct preset *preset, const struct dit_
  * it, as a text of list_tasks. */
 static status tasks_of(const struct checkpoint *c, const struct preset **preset, const char **names)
 {
-    const struct dit_config *dit = checkpoint_config(c, &part_dit);
-
     TRY(preset_of_checkpoint(preset, c));
+    if (*preset != NULL && (*preset)->experts < model_experts(c))
+        *preset = NULL; // the tensors of a model with one transformer
     *names = *preset != NULL ? list_tasks(has_preset, (*preset)->name)
-                             : list_tasks(matches_transformer, dit);
+                             : list_tasks(matches_transformer, c);
     return ST_OK;
 }
 
@@ -204,8 +208,7 @@ static bool can_run(const struct task *task, const struct checkpoint *c,
                     const struct preset *preset)
 {
     return task_runs(task) &&
-           (preset != NULL ? has_preset(task, preset->name)
-                           : matches_transformer(task, checkpoint_config(c, &part_dit)));
+           (preset != NULL ? has_preset(task, preset->name) : matches_transformer(task, c));
 }
 
 status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
@@ -221,8 +224,7 @@ status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
         return ST_OK;
     }
     return fail(ST_FORMAT, "%s: %s, which this version does not run; it runs %s", c->path,
-                describe_model(preset, checkpoint_config(c, &part_dit)),
-                list_tasks(any_task, NULL));
+                describe_model(preset, c), list_tasks(any_task, NULL));
 }
 
 status task_check(const struct task *task, const struct checkpoint *c)
@@ -236,7 +238,7 @@ status task_check(const struct task *task, const struct checkpoint *c)
     if (names[0] == '\0')
         return task_for_checkpoint(&task, c); // fails: there is none
     return fail(ST_USAGE, "--task %s: %s %s; use --task %s, or remove --task", task->name, c->path,
-                describe_model(preset, checkpoint_config(c, &part_dit)), names);
+                describe_model(preset, c), names);
 }
 
 status task_check_inputs(const struct task *task, unsigned given)

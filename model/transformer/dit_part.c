@@ -224,9 +224,7 @@ static void config_json(struct cJSON *json, const void *config, bool diffusers)
 /* ---- the rows ---- */
 
 #define STEM "diffusion_pytorch_model"
-static const struct place places[] = { { "", STEM, true },
-                                       { "/high_noise_model", STEM, true },
-                                       { 0 } };
+static const struct place places[] = { { "", STEM, true }, { EXPERT_FOLDER, STEM, true }, { 0 } };
 static const struct place diffusers_places[] = { { "/transformer", STEM, true }, { 0 } };
 static const struct place low_places[] = { { "/low_noise_model", STEM, true }, { 0 } };
 static const struct place low_diffusers_places[] = { { "/transformer_2", STEM, true }, { 0 } };

@@ -9,6 +9,8 @@
 extern const struct part part_dit;     // the only expert, or the one for high noise
 extern const struct part part_dit_low; // the expert for low noise
 
+#define EXPERT_FOLDER "/high_noise_model" // place of part_dit if it is one of two experts
+
 /* dit_names.c: translates a tensor name between diffusers and the official program; false if it is
  * unknown or out[size] is too small. */
 bool dit_rename(const char *name, bool to_official, char *out, size_t size);
