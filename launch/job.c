@@ -242,8 +242,8 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
         }
         if (needed.host > available.host)
             st = fail(ST_MEMORY,
-                      "rank %d needs %.2f GB of host memory, %.2f GB are available to it (%d ranks "
-                      "on this node): %s",
+                      "rank %d needs %.2f GB of host memory, %.2f GB are available to it (ranks on "
+                      "this node: %d): %s",
                       w->rank, needed.host / GB, available.host / GB, w->local_size, hint);
         else
             st = fail(ST_MEMORY,

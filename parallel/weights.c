@@ -57,18 +57,16 @@ size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
            (size_t)units * (slice_at(unit, ranks, rank + 1) - slice_at(unit, ranks, rank));
 }
 
-/* "blocks.%d.norm.weight" of unit 7 -> "blocks.7.norm.weight" */
-static void unit_name(char *name, const char *pattern, int unit)
+void weight_name(char *name, size_t size, const char *pattern, int unit)
 {
     const char *number = strstr(pattern, "%d");
     int n;
 
     if (number == NULL)
-        n = snprintf(name, NAME_BYTES, "%s", pattern);
+        n = snprintf(name, size, "%s", pattern);
     else
-        n = snprintf(name, NAME_BYTES, "%.*s%d%s", (int)(number - pattern), pattern, unit,
-                     number + 2);
-    assert(n < NAME_BYTES);
+        n = snprintf(name, size, "%.*s%d%s", (int)(number - pattern), pattern, unit, number + 2);
+    assert(n > 0 && n < (int)size);
     (void)n;
 }
 
@@ -99,7 +97,7 @@ static status read_bytes(void *payload, int unit, size_t from, size_t to, void *
         elements_between(w, i, from, to, &first, &count);
         if (count == 0)
             continue;
-        unit_name(name, spec->name, unit);
+        weight_name(name, sizeof(name), spec->name, unit);
         at += w->offset[i] + (size_t)first * dtype_size(spec->dtype) - from;
         TRY(w->source.read(w->source.payload, spec, name, first, count, at));
     }
@@ -137,7 +135,7 @@ static void prefetch_unit(struct weights *w, int unit)
         const struct weight_spec *spec = &w->specs[i];
         char name[NAME_BYTES];
 
-        unit_name(name, spec->name, unit);
+        weight_name(name, sizeof(name), spec->name, unit);
         w->source.prefetch(w->source.payload, name, 0,
                            tensor_count(tensor_dims(NULL, spec->dtype, spec->ndim, spec->dim)));
     }

@@ -79,6 +79,10 @@ status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, 
  * over the group. Does nothing in the other modes, without a group, or for zeroed weights. */
 status weights_all_gather(struct weights *w);
 
+/* Writes the name of a unit's tensor: "blocks.7.norm3.bias" for a spec's "blocks.%d.norm3.bias" and
+ * unit 7. Local. */
+void weight_name(char *name, size_t size, const char *pattern, int unit);
+
 /* Waits for units that are still being gathered or read. The memory stays with the arena. Accepts
  * zeroed weights. */
 void weights_close(struct weights *w);

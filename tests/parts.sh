@@ -160,7 +160,7 @@ for feature in "ref_conv.weight reference image tokens (Fun Control)" \
 done
 need "$make" extra official/diffusion_pytorch_model.safetensors \
     feature/diffusion_pytorch_model.safetensors blocks.0.new.weight
-refused '1 tensors are unknown (blocks.0.new.weight)' "$wanmpi" generate --ckpt_dir feature
+refused '1 tensor is unknown (blocks.0.new.weight)' "$wanmpi" generate --ckpt_dir feature
 
 # ---- ComfyUI's files, with the tokenizer inside the text encoder's
 # They have no config.json, so the heads are 128 wide, as in every released model.

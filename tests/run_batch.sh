@@ -23,4 +23,19 @@ rm -f b.mp4
 check "batch again" batch again.log
 check "batch again skips what is there" test "$(grep -c skipped again.log)" -eq 2
 check "batch again makes what is missing" is_video b.mp4 64 64 9
+
+# Lines with and without guidance run on one mesh, in either order.
+cat > mixed.jsonl << 'EOF'
+{"prompt": "A", "save_file": "guided.mp4"}
+{"prompt": "B", "save_file": "unguided.mp4", "sample_guide_scale": 1}
+EOF
+mixed() { # mixed LINES...: on two ranks
+    ranks 2 batch "$1" --task t2v-1.3B --ckpt_dir model --size 64*64 --frame_num 5 --sample_steps 1 \
+        --base_seed 7 > mixed.log 2>&1
+}
+check "guided, then not" mixed mixed.jsonl
+rm -f guided.mp4 unguided.mp4
+tac mixed.jsonl > turned.jsonl
+check "not guided, then guided" mixed turned.jsonl
+check "both videos" is_video guided.mp4 64 64 5
 summary

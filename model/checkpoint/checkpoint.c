@@ -23,15 +23,22 @@ static char *find_file(const char *folder, const char *name)
     return NULL;
 }
 
-/* Whether FOLDER/NAME exists, as a folder or as a file. */
-static bool folder_has(const char *folder, const char *name, bool as_folder)
+static bool has_file(const char *folder, const char *name)
+{
+    char *path = find_file(folder, name);
+
+    free(path);
+    return path != NULL;
+}
+
+static bool has_folder(const char *folder, const char *name)
 {
     char *path = NULL;
     bool exists;
 
     if (asprintf(&path, "%s/%s", folder, name) < 0)
         return false;
-    exists = as_folder ? path_is_folder(path) : path_is_file(path);
+    exists = path_is_folder(path);
     free(path);
     return exists;
 }
@@ -57,10 +64,10 @@ static bool looks_official(const char *folder)
 
 static status find_layout(struct checkpoint *c)
 {
-    if (folder_has(c->path, "model_index.json", false) || folder_has(c->path, "transformer", true))
+    if (has_file(c->path, "model_index.json") || has_folder(c->path, "transformer"))
         c->layout = LAYOUT_DIFFUSERS;
-    else if (folder_has(c->path, "config.json", false) || looks_official(c->path) ||
-             folder_has(c->path, "high_noise_model", true))
+    else if (has_file(c->path, "config.json") || looks_official(c->path) ||
+             has_folder(c->path, "high_noise_model"))
         c->layout = LAYOUT_OFFICIAL;
     else
         return fail(ST_FORMAT,
@@ -325,8 +332,9 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
                   p->row->name, missing.count > 1 ? "are" : "is", missing.names,
                   missing.count > 3 ? ", ..." : "");
     else if (unknown.count > 0)
-        st = fail(ST_FORMAT, "%s: %d tensors are unknown (%s%s)", path, unknown.count,
-                  unknown.names, unknown.count > 3 ? ", ..." : "");
+        st = fail(ST_FORMAT, "%s: %d tensor%s unknown (%s%s)", path, unknown.count,
+                  unknown.count > 1 ? "s are" : " is", unknown.names,
+                  unknown.count > 3 ? ", ..." : "");
 out:
     inventory_done(&spec);
     tensors_done(&list);

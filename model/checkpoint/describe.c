@@ -4,6 +4,7 @@
 #include "runtime/readfile.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,10 +107,12 @@ status describe_list(const struct describing *d, const char *key, int64_t count,
         return ST_OK;
     cJSON_ArrayForEach(number, list)
     {
-        if (!cJSON_IsNumber(number) || n == count || (positive && !(number->valuedouble > 0)))
+        const float value = (float)cJSON_GetNumberValue(number); // NaN if it is no number
+
+        if (!isfinite(value) || n == count || (positive && !(value > 0)))
             return fail(ST_FORMAT, "%s: %s is not a list of %lld %snumbers", d->config, key,
                         (long long)count, positive ? "positive " : "");
-        out[n++] = (float)number->valuedouble;
+        out[n++] = value;
     }
     if (n != count)
         return fail(ST_FORMAT, "%s: %s has %d numbers; expected %lld", d->config, key, n,

@@ -157,21 +157,6 @@ status tensors_open(struct weights *w, const struct tensor_list *l, const struct
 
 /* ---- all units ---- */
 
-/* Writes "blocks.7.norm3.bias" for pattern "blocks.%d.norm3.bias" and unit 7. The pattern is not
- * used as a printf format because it is not a literal. */
-static void name_of_unit(char *out, size_t size, const char *pattern, int unit)
-{
-    const char *number = strstr(pattern, "%d");
-    int n;
-
-    if (number == NULL)
-        n = snprintf(out, size, "%s", pattern);
-    else
-        n = snprintf(out, size, "%.*s%d%s", (int)(number - pattern), pattern, unit, number + 2);
-    assert(n > 0 && n < (int)size);
-    (void)n;
-}
-
 status inventory_expand(struct inventory *v, const struct tensor_list *l)
 {
     int total = 0;
@@ -190,7 +175,7 @@ status inventory_expand(struct inventory *v, const struct tensor_list *l)
             const struct weight_spec *t = &l->specs[s->first + k % s->count];
             struct inventory_entry *e = &v->entries[v->count++];
 
-            name_of_unit(e->name, sizeof(e->name), t->name, k / s->count);
+            weight_name(e->name, sizeof(e->name), t->name, k / s->count);
             e->ndim = t->file_ndim;
             memcpy(e->dim, t->file_dim, sizeof(e->dim));
         }

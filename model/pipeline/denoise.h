@@ -24,7 +24,8 @@ struct denoise_input {
     struct schedule schedule;    // borrowed arrays
     bool guided;                 // both CFG branches; else only cond is computed
     float guidance[EXPERTS_MAX]; // guidance scale of each expert
-    float boundary;              // expert 0 computes timesteps >= boundary, expert 1 the others
+    float boundary; // expert 0 computes timesteps >= boundary, expert 1 the others; no task
+                    // of this version has two experts, none sets it
     const struct conditioning *conditioning; // borrowed during denoise_begin
 };
 

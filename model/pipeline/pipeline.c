@@ -57,7 +57,6 @@ void pipeline_close(struct pipeline *p)
 
 static status load_dit(struct pipeline *p)
 {
-    static const struct part *const parts[EXPERTS_MAX] = { &part_dit, &part_dit_low };
     struct checkpoint *c = p->checkpoint;
 
     if (p->experts > 0)
@@ -65,13 +64,13 @@ static status load_dit(struct pipeline *p)
     TRY(arena_init(&p->dit_weights, p->dev, "transformer",
                    plan_stage(&p->sizes, STAGE_STEP)->weights));
     for (int i = 0; i < EXPERTS_MAX; i++) {
-        const struct dit_config *config = model_config(&p->plan.model, parts[i]);
+        const struct dit_config *config = model_config(&p->plan.model, expert_parts[i]);
 
         if (config == NULL)
             continue;
-        TRY(checkpoint_part(c, parts[i]));
+        TRY(checkpoint_part(c, expert_parts[i]));
         TRY(dit_open(&p->dit[p->experts], config, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
-                     p->plan.fsdp, checkpoint_source(c, parts[i])));
+                     p->plan.fsdp, checkpoint_source(c, expert_parts[i])));
         p->experts++;
     }
     return ST_OK;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const struct part *const expert_parts[EXPERTS_MAX] = { &part_dit, &part_dit_low };
+
 /* Subtracts the counters in *s, which start_stage has stored, from the current ones. */
 static void end_stage(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
@@ -79,7 +81,6 @@ out:
 static status plan_denoise(const struct plan_input *in, struct device *dev, struct mesh *m,
                            struct plan_rank *out)
 {
-    static const struct part *const parts[EXPERTS_MAX] = { &part_dit, &part_dit_low };
     struct plan_stage *begin = add_stage(out, STAGE_BEGIN), *step = add_stage(out, STAGE_STEP);
     struct arena weights = { 0 }, run = { 0 }, scratch = { 0 };
     struct dit dit[EXPERTS_MAX] = { { .stacks = 0 } }, *open[EXPERTS_MAX];
@@ -97,7 +98,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     TRY_OUT(arena_init(&run, dev, "run", 0));
     TRY_OUT(arena_init(&scratch, dev, "step", 0));
     for (int i = 0; i < EXPERTS_MAX; i++) {
-        const struct dit_config *config = model_config(&in->model, parts[i]);
+        const struct dit_config *config = model_config(&in->model, expert_parts[i]);
 
         if (config == NULL)
             continue;

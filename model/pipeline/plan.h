@@ -9,6 +9,8 @@
 #include "model/pipeline/denoise.h"
 #include "model/pipeline/model.h"
 
+extern const struct part *const expert_parts[EXPERTS_MAX]; // the transformers
+
 /* The shape of the latent of a video of w x h pixels, which are multiples of the VAE's stride, and
  * `frames` frames. */
 struct latent_shape latent_of_video(const struct vae_config *vae, int w, int h, int frames);

@@ -17,58 +17,37 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
 
 #define SIZES_480 "480*832, 832*480"
 #define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
-#define TEXT_PARTS                                                                                 \
-    {                                                                                              \
-        &part_dit, &part_t5, &part_vae                                                             \
-    }
+/* What the tasks with text alone have in common. */
+#define TEXT_TASK                                                                                  \
+    .parts = { &part_dit, &part_t5, &part_vae }, .fps = 16, .steps = 50, .shift = 5,               \
+    .guidance = 5, .negative = negative_shared, .size = size_as_given, .condition = condition_text
 
 static const struct task tasks[] = {
     { .name = "t2v-1.3B",
       .presets = { "t2v-1.3B" },
-      .parts = TEXT_PARTS,
       .width_px = 832,
       .height_px = 480,
       .sizes = SIZES_480,
       .frames = 81,
-      .fps = 16,
-      .steps = 50,
-      .shift = 5,
-      .guidance = 5,
       .prompt = CATS,
-      .negative = negative_shared,
-      .size = size_as_given,
-      .condition = condition_text },
+      TEXT_TASK },
     { .name = "t2v-14B",
       .presets = { "t2v-14B" },
-      .parts = TEXT_PARTS,
       .width_px = 1280,
       .height_px = 720,
       .sizes = SIZES_720,
       .frames = 81,
-      .fps = 16,
-      .steps = 50,
-      .shift = 5,
-      .guidance = 5,
       .prompt = CATS,
-      .negative = negative_shared,
-      .size = size_as_given,
-      .condition = condition_text },
+      TEXT_TASK },
     { .name = "t2i-14B",
       .presets = { "t2v-14B" },
-      .parts = TEXT_PARTS,
       .image = true,
       .width_px = 1280,
       .height_px = 720,
       .sizes = SIZES_720 ", 1024*1024",
       .frames = 1,
-      .fps = 16,
-      .steps = 50,
-      .shift = 5,
-      .guidance = 5,
       .prompt = "一个朴素端庄的美人",
-      .negative = negative_shared,
-      .size = size_as_given,
-      .condition = condition_text },
+      TEXT_TASK },
     // tasks of the official programs that this version does not run
     { .name = "i2v-14B", .presets = { "i2v-14B" } },
     { .name = "flf2v-14B", .presets = { "flf2v-14B" } },
