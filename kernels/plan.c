@@ -46,14 +46,21 @@ static status plan_rms_norm(struct device *dev, struct tensor out, struct tensor
     return ST_OK;
 }
 
-static status plan_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                             struct tensor table, struct token_grid grid)
+static status plan_norm_rope(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor w, float eps, struct tensor table,
+                             struct token_grid grid)
 {
     return ST_OK;
 }
 
 static status plan_attention(struct device *dev, struct tensor out, struct tensor lse,
                              struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    return ST_OK;
+}
+
+static status plan_attention_parts(struct device *dev, const struct attention_part *part, int parts,
+                                   struct tensor q, struct tensor k, struct tensor v, float scale)
 {
     return ST_OK;
 }
@@ -138,6 +145,8 @@ const struct table table_plan = {
     .rms_norm = plan_rms_norm,
     .norm_rope = plan_norm_rope,
     .attention = plan_attention,
+    .attention_parts = plan_attention_parts,
+    .attention_waits = 128, // as table_cuda
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,
     .gate_add = plan_gate_add,
