@@ -108,7 +108,7 @@ static void choose_direct(struct mesh *m)
                       : m->size.ulysses == 1 ? &m->ring_group
                                              : &m->seq_group;
 
-    if (g->direct && g->size == mesh_seq_size(m) && m->size.ulysses <= ATTENTION_PARTS)
+    if (g->direct && g->size == mesh_seq_size(m) && g->size <= ATTENTION_PARTS)
         m->direct = g;
 }
 
