@@ -1,4 +1,4 @@
-/* bench_gemm 14B|1.3B [ROWS,ROWS,... [proposals]]
+/* bench_gemm 14B|1.3B|other [ROWS,ROWS,... [proposals]]
  *
  * Which kernel of cuBLASLt is the fastest for each product of a transformer, and whether all give
  * the same bits. The kernels are the library's proposals and, unless only proposals are asked for,
@@ -70,15 +70,8 @@ static void need(status st)
     }
 }
 
-static void need_lt(cublasStatus_t e)
-{
-    need(lt_status(e, "bench_gemm"));
-}
-
-static void need_cuda(cudaError_t e)
-{
-    need(cuda_status(e, "bench_gemm"));
-}
+#define need_lt(call) need(lt_status(call, "bench_gemm"))
+#define need_cuda(call) need(cuda_status(call, "bench_gemm"))
 
 static uint64_t random_bits(void)
 {
@@ -202,6 +195,14 @@ static cublasLtMatmulAlgo_t with_settings(const cublasLtMatmulAlgo_t *algo, stru
 
 #define NAME(kind, name) [CUBLASLT_##kind##_##name] = #name
 
+static void print_name(const char *const *names, size_t count, unsigned id)
+{
+    if (id < count && names[id] != NULL)
+        printf("%s", names[id]);
+    else
+        printf("#%u", id);
+}
+
 /* Tile: rows of w x rows of x. */
 static void print_settings(const cublasLtMatmulAlgo_t *algo)
 {
@@ -220,14 +221,9 @@ static void print_settings(const cublasLtMatmulAlgo_t *algo)
     const struct settings s = settings_of(algo);
 
     printf("id %d tile ", (int)s.id);
-    if (s.tile < COUNT(tiles) && tiles[s.tile] != NULL)
-        printf("%s", tiles[s.tile]);
-    else
-        printf("#%u", s.tile);
-    if (s.cluster < COUNT(clusters) && clusters[s.cluster] != NULL)
-        printf(" cluster %s", clusters[s.cluster]);
-    else
-        printf(" cluster #%u", s.cluster);
+    print_name(tiles, COUNT(tiles), s.tile);
+    printf(" cluster ");
+    print_name(clusters, COUNT(clusters), s.cluster);
     printf(" stages #%u order %u custom %u", s.stages, s.swizzle, s.custom);
 }
 
@@ -493,15 +489,10 @@ static int by_size(const void *a, const void *b)
     return (s > t) - (s < t);
 }
 
-static double median(const double *x, int count, double *least, double *most)
+static double sorted_median(double x[ROUNDS])
 {
-    double sorted[ROUNDS];
-
-    memcpy(sorted, x, (size_t)count * sizeof(*x));
-    qsort(sorted, (size_t)count, sizeof(*sorted), by_size);
-    *least = sorted[0];
-    *most = sorted[count - 1];
-    return (sorted[(count - 1) / 2] + sorted[count / 2]) / 2;
+    qsort(x, ROUNDS, sizeof(*x), by_size);
+    return (x[(ROUNDS - 1) / 2] + x[ROUNDS / 2]) / 2;
 }
 
 /* Adds to the finalists the `count` fastest kernels, of the first `proposals` proposals or of all
@@ -527,11 +518,11 @@ static int choose(struct kernel *finalists, int have, const struct kernel *all, 
 static void time_finalists(struct bench *b, struct kernel *finalists, int count)
 {
     const int runs = repetitions(SAMPLE_SECONDS, expected_seconds(b));
-    const int warm_up = repetitions(0.1, expected_seconds(b));
     cudaEvent_t event[ROUNDS][FINALISTS][2];
 
-    for (int i = 0; i < warm_up; i++)
+    for (int i = 0; i < 40; i++) // op_gemm chooses its kernel
         run(b, &finalists[0]);
+    need(device_wait(b->dev));
     for (int r = 0; r < ROUNDS; r++) {
         int order[FINALISTS] = { 0 };
 
@@ -558,18 +549,19 @@ static void report(const struct bench *b, const struct kernel *finalists, int co
 
     for (int i = 0; i < count; i++) {
         const struct kernel *k = &finalists[i];
-        double ratio[ROUNDS], least, most, low, high;
-        const double t = median(k->seconds, ROUNDS, &least, &most), rate = flop / t;
-        double gain;
+        double rate[ROUNDS], ratio[ROUNDS], median, gain;
 
-        for (int j = 0; j < ROUNDS; j++)
+        for (int j = 0; j < ROUNDS; j++) {
+            rate[j] = flop / k->seconds[j];
             ratio[j] = finalists[1].seconds[j] / k->seconds[j];
-        gain = median(ratio, ROUNDS, &low, &high);
-        printf("  %6.1f TFLOP/s (%.1f to %.1f), x %.3f (%.3f to %.3f)  ", rate, flop / most,
-               flop / least, gain, low, high);
+        }
+        median = sorted_median(rate);
+        gain = sorted_median(ratio);
+        printf("  %6.1f TFLOP/s (%.1f to %.1f), x %.3f (%.3f to %.3f)  ", median, rate[0],
+               rate[ROUNDS - 1], gain, ratio[0], ratio[ROUNDS - 1]);
         if (k->proposal == OP) {
             printf("op_gemm\n");
-            r->op = rate;
+            r->op = median;
             continue;
         }
         if (k->proposal >= 0)
@@ -579,12 +571,12 @@ static void report(const struct bench *b, const struct kernel *finalists, int co
         print_settings(&k->algo);
         printf("\n");
         if (k->proposal == 0)
-            r->first = rate;
+            r->first = median;
         if (k->proposal >= 0 && k->proposal < FIRST_PROPOSALS)
-            r->first_eight = fmax(r->first_eight, rate);
+            r->first_eight = fmax(r->first_eight, median);
         if (k->proposal >= 0)
-            r->proposed = fmax(r->proposed, rate);
-        r->best = fmax(r->best, rate);
+            r->proposed = fmax(r->proposed, median);
+        r->best = fmax(r->best, median);
     }
 }
 
@@ -600,11 +592,8 @@ static void bench_product(struct bench *b, bool vary, struct result *r)
     b->kernels_count = b->tried = b->different = 0;
     describe(b);
     propose(b);
-    if (b->kernels_count == 0 || b->kernels[0].proposal != 0) {
-        printf("  no kernel\n");
-        describe_done(b);
-        return;
-    }
+    if (b->kernels_count == 0 || b->kernels[0].proposal != 0)
+        need(fail(ST_DEVICE, "no proposal"));
     proposals = b->kernels_count;
     if (vary)
         vary_tiles(b);
@@ -644,20 +633,27 @@ int main(int argc, char **argv)
           { "o, added", 1536, 1536, ACT_NONE, true },
           { "up, gelu", 8960, 1536, ACT_GELU_TANH, false },
           { "down", 1536, 8960, ACT_NONE, false } },
+        { { "text k, v", 10240, 5120, ACT_NONE, false },
+          { "umT5 up", 10240, 4096, ACT_NONE, false },
+          { "vae scores", 6240, 384, ACT_NONE, false },
+          { "vae values", 384, 6240, ACT_NONE, false } },
     };
     static struct bench b;
     static struct result results[64];
     char rows[256] = "4095,8190,9450,16380,18900,32760";
-    const bool small = argc > 1 && strcmp(argv[1], "1.3B") == 0;
+    static const char *const models[] = { "14B", "1.3B", "other" };
     const bool vary = argc <= 3 || strcmp(argv[3], "proposals") != 0;
     struct cuda_context *context;
     struct table table;
     struct device dev;
     struct arena a;
+    size_t model = 0;
     int count = 0;
 
-    if (argc < 2 || (!small && strcmp(argv[1], "14B") != 0)) {
-        printf("bench_gemm 14B|1.3B [ROWS,ROWS,... [proposals]]\n");
+    while (argc > 1 && model < COUNT(models) && strcmp(argv[1], models[model]) != 0)
+        model++;
+    if (argc < 2 || model == COUNT(models)) {
+        printf("bench_gemm 14B|1.3B|other [ROWS,ROWS,... [proposals]]\n");
         return 1;
     }
     if (argc > 2)
@@ -680,7 +676,7 @@ int main(int argc, char **argv)
     for (char *m = strtok(rows, ","); m != NULL; m = strtok(NULL, ","))
         for (int i = 0; i < 4 && count < (int)COUNT(results); i++) {
             b.m = atoll(m);
-            b.p = &products[small][i];
+            b.p = &products[model][i];
             if (b.m < 1 || b.m > 75600) {
                 printf("rows: 1 to 75600, not %s\n", m);
                 return 1;
