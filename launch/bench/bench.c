@@ -191,6 +191,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .ranks = b->world->size,
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,
+        .gpu = b->dev.kind == DEVICE_CUDA,
         .vae_dtype = b->dev.kind == DEVICE_CUDA ? b->cdt : DT_F32,
         .fsdp = o->dit_fsdp != 0,
         .t5_stored = DT_BF16,

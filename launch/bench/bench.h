@@ -113,9 +113,6 @@ status bench_run_together(struct bench *b, status (*call)(void *payload), void *
                           double *seconds);
 status bench_run(struct bench *b, status (*call)(void *payload), void *payload, double *seconds);
 
-/* Seconds of a stage of this rank, as the plan estimates them. */
-double bench_plan_seconds(const struct bench *b, const char *stage);
-
 /* Writes the results to a file. Local; rank 0 calls it. ST_IO. */
 status bench_json(const struct bench *b, const char *path);
 status bench_hdf5(const struct bench *b, const char *path);

@@ -1,6 +1,7 @@
 /* The transformer and the VAE on 1, 2, 4, ... of the job's ranks: time, efficiency, memory, the
  * plan's estimate, and whether the result has the bits of one rank. The other ranks wait. One rank
  * is timed first and last, as GPUs get slower when they get warm. */
+#include "kernels/rates.h"
 #include "launch/bench/bench.h"
 #include "runtime/clock.h"
 
@@ -57,14 +58,6 @@ static const char *config_text(char *text, size_t size, int ranks, struct mesh_s
     }
     snprintf(text + n, size - n, "%s%s", fsdp ? ", sharded" : "", m.cfg == 2 ? ": step" : "");
     return text;
-}
-
-/* At the measured rate of a product and 200 GB/s between ranks, nothing overlapped. */
-double bench_plan_seconds(const struct bench *b, const char *stage)
-{
-    const struct plan_stage *s = plan_stage(&b->sizes, stage);
-
-    return s->flops / b->ceilings[CEILING_GEMM] + s->sent / 200e9;
 }
 
 /* ---- bits of a result ---- */
@@ -131,7 +124,8 @@ static status measure_transformer(struct bench *b, const char *name, struct outc
     TRY_OUT(hash_velocity(&f, &o->hash));
     TRY_OUT(bench_time(b, "scale", (struct bench_work){ call, &f, -1, 0, CEILING_GEMM, true }, "%s",
                        name));
-    o->plan_s = bench_plan_seconds(b, STAGE_STEP) / (step ? 1 : 2); // the plan's steps are guided
+    o->plan_s =
+        plan_stage(&b->sizes, STAGE_STEP)->seconds / (step ? 1 : 2); // the plan's steps are guided
 out:
     forward_close(&f);
     return st;
@@ -149,7 +143,7 @@ static status measure_vae(struct bench *b, const char *name, struct outcome *o)
     TRY_OUT(bench_time(b, "scale_vae",
                        (struct bench_work){ call_decode, &d, -1, 0, CEILING_GEMM, true }, "%s",
                        name));
-    o->plan_s = bench_plan_seconds(b, STAGE_DECODE);
+    o->plan_s = plan_stage(&b->sizes, STAGE_DECODE)->seconds;
 out:
     decoding_close(&d);
     return st;
@@ -304,12 +298,30 @@ static void report(struct bench *b, const struct subject *what)
     fflush(stdout);
 }
 
+/* The rates of this device, or of one like it with the product measured before. */
+static status choose_rates(const struct bench *b, struct rates *r)
+{
+    const bool gpu = b->dev.kind == DEVICE_CUDA;
+    char name[256] = "";
+
+    if (gpu)
+        TRY(device_cuda_name(b->dev.index, name, sizeof(name)));
+    *r = rates_of_gpu(name) != NULL ? *rates_of_gpu(name)
+                                    : rates_scaled(gpu, b->ceilings[CEILING_GEMM]);
+    return ST_OK;
+}
+
 static status measure_all(struct bench *b, const struct subject *what, const struct configs *c)
 {
+    struct rates rates;
+
+    TRY(choose_rates(b, &rates));
+    b->plan.rates = &rates;
     mesh_close(&b->mesh);
     for (int i = 0; i < c->count; i++)
         TRY(measure_config(b, &c->list[i], what));
     TRY(mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh));
+    b->plan.rates = NULL;
     if (b->world->rank == 0)
         report(b, what);
     return ST_OK;

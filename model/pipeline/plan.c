@@ -15,6 +15,7 @@ static void end_stage(struct plan_stage *s, const struct device *dev, const stru
     const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
 
     s->flops = dev->flops - s->flops;
+    s->seconds = dev->seconds - s->seconds;
     double sent = 0, messages = 0;
     for (size_t i = 0; i < COUNT(groups); i++) {
         sent += groups[i]->sent;
@@ -258,6 +259,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
                     (long long)(2 * model_vae(&in->model)->stride));
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
+    dev.rates = in->rates;
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
     for (size_t i = 0; i < COUNT(stages); i++)
         if (stages[i].applies == NULL || stages[i].applies(in, rank))
@@ -277,6 +279,7 @@ static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
     all->run = larger(all->run, one->run);
     all->scratch = larger(all->scratch, one->scratch);
     all->flops = one->flops > all->flops ? one->flops : all->flops;
+    all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
     all->sent = one->sent > all->sent ? one->sent : all->sent;
     all->messages = one->messages > all->messages ? one->messages : all->messages;
 }
