@@ -7,13 +7,13 @@
 #include <string.h>
 
 /* Fitted to the forwards and decodes of bench/LOG.md, "Time by plan"; the f32 rates from
- * "attention" and "f32 convolutions"; the link from "communication between two GPUs". Both GPUs are
- * limited by their 700 W, so that they differ in memory only. */
+ * "attention" and "f32 convolutions", products like these; the link from "communication between two
+ * GPUs". Both GPUs are limited by their 700 W, so that they differ in memory only. */
 static const struct rates gpus[] = {
-    { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 200e12, 37e12, 222e12, 2.8e12, 200e9, 3e-6,
-      10e-6, 132, true },
-    { "NVIDIA H200", 780e12, 720e12, 620e12, 200e12, 37e12, 222e12, 3.55e12, 200e9, 3e-6, 10e-6,
-      132, true },
+    { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 222e12, 37e12, 222e12, 2.8e12, 200e9, 3e-6,
+      10e-6, 132, true, 1.015 },
+    { "NVIDIA H200", 780e12, 720e12, 620e12, 222e12, 37e12, 222e12, 3.55e12, 200e9, 3e-6, 10e-6,
+      132, true, 1.015 },
 };
 
 const struct rates *rates_of_gpu(const char *name)
@@ -38,7 +38,8 @@ struct rates rates_scaled(bool gpu, double gemm)
                                .attention_f32 = gemm,
                                .conv_f32 = gemm,
                                .memory = INFINITY, // part of the measured rate
-                               .link = 2e9 };
+                               .link = 2e9,
+                               .slowest = 1 };
     r.name = "a GPU";
     r.gemm *= scale;
     r.attention *= scale;

@@ -1,5 +1,6 @@
 #include "model/pipeline/plan.h"
 
+#include "kernels/rates.h"
 #include "kernels/table.h"
 #include "model/text/umt5.h"
 
@@ -264,6 +265,8 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     for (size_t i = 0; i < COUNT(stages); i++)
         if (stages[i].applies == NULL || stages[i].applies(in, rank))
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));
+    for (int i = 0; i < out->count && in->rates != NULL && in->ranks > 1; i++)
+        out->stage[i].seconds *= in->rates->slowest;
     out->device = device_bytes(in, out) + out->workspace;
     out->cuda = in->gpu ? DEVICE_CUDA_BESIDE : 0;
     out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);
