@@ -87,8 +87,9 @@ static status plan_rms_norm(struct device *dev, struct tensor out, struct tensor
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
-static status plan_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                             struct tensor table, struct token_grid grid)
+static status plan_norm_rope(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor w, float eps, struct tensor table,
+                             struct token_grid grid)
 {
     return spend(dev, 0, 2 * bytes_of(x));
 }
@@ -105,6 +106,12 @@ static status plan_attention(struct device *dev, struct tensor out, struct tenso
                  tiled(r, flops, q.dtype == DT_BF16 ? r->attention : r->attention_f32,
                        ceil((double)q.dim[0] / 128) * heads),
                  bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v));
+}
+
+static status plan_attention_parts(struct device *dev, const struct attention_part *part, int parts,
+                                   struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    return ST_OK;
 }
 
 static status plan_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
@@ -195,6 +202,8 @@ const struct table table_plan = {
     .rms_norm = plan_rms_norm,
     .norm_rope = plan_norm_rope,
     .attention = plan_attention,
+    .attention_parts = plan_attention_parts,
+    .attention_waits = 128, // as table_cuda
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,
     .gate_add = plan_gate_add,

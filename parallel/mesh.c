@@ -89,10 +89,33 @@ static status open_strided(struct mesh *m, struct group *g, const char *name, st
     return st;
 }
 
+/* Whether the ranks of this rank's sequence are GPUs of one node, and no other group has them all.
+ * Between nodes a group more would only take memory. Nodes have consecutive ranks; where they do
+ * not, group sizes tell. */
+static bool needs_seq_group(const struct mesh *m, const struct device *dev)
+{
+    const struct world *w = m->world;
+    const int first = w->rank - mesh_seq_rank(m), node = w->rank - w->local_rank;
+    const bool gpus = w->described ? w->direct : dev->kind == DEVICE_CUDA && !w->nccl;
+
+    return gpus && m->size.ring > 1 && m->size.ulysses > 1 && first >= node &&
+           first + mesh_seq_size(m) <= node + w->local_size;
+}
+
+static void choose_direct(struct mesh *m)
+{
+    struct group *g = m->size.ring == 1      ? &m->ulysses_group
+                      : m->size.ulysses == 1 ? &m->ring_group
+                                             : &m->seq_group;
+
+    if (g->direct && g->size == mesh_seq_size(m) && m->size.ulysses <= ATTENTION_PARTS)
+        m->direct = g;
+}
+
 status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape)
 {
     const int r = w->rank, seq = shape.ring * shape.ulysses;
-    status st[4], first = ST_OK;
+    status st[5], first = ST_OK;
 
     assert(shape.cfg * seq == w->size);
     *m = (struct mesh){
@@ -107,13 +130,18 @@ status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mes
     st[2] = open_strided(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
                          shape.ring);
     st[3] = open_strided(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
+    st[4] = open_strided(m, &m->seq_group, "sequence", dev,
+                         needs_seq_group(m, dev) ? r - mesh_seq_rank(m) : -1, 1, seq);
     for (size_t i = 0; i < COUNT(st) && first == ST_OK; i++)
         first = st[i];
+    if (first == ST_OK)
+        choose_direct(m);
     return first;
 }
 
 void mesh_close(struct mesh *m)
 {
+    group_close(&m->seq_group);
     group_close(&m->ulysses_group);
     group_close(&m->ring_group);
     group_close(&m->cfg_group);

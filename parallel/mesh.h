@@ -26,6 +26,10 @@ struct mesh {
     struct group cfg_group;     // the ranks with the same tokens in the other CFG branch
     struct group ring_group;    // the ranks with the same heads in other ring chunks
     struct group ulysses_group; // the ranks of one ring chunk
+    struct group seq_group;     // the ranks of the whole sequence; only as `direct`
+    /* The ranks of the whole sequence, in order, if they are GPUs that write into each other's
+     * memory; else NULL. One of the three groups above. */
+    struct group *direct;
 };
 
 /* Sets the sizes that are 0, so that the product of all three is `ranks`. Local.
@@ -38,7 +42,7 @@ struct mesh {
  * or cfg is not 1 or 2. */
 status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided);
 
-/* Opens the four groups. Collective over the world, also when it fails: call agree() afterwards. No
+/* Opens the groups. Collective over the world, also when it fails: call agree() afterwards. No
  * size in shape is 0. w and dev are borrowed. ST_MEMORY, ST_DEVICE, ST_USAGE, as group_open. */
 status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape);
 void mesh_close(struct mesh *m); // collective; accepts a zeroed mesh

@@ -15,6 +15,7 @@ struct world {
     int local_rank, local_size; // among the ranks of this node
     bool described;             // made by world_describe: no MPI
     bool nccl;                  // use NCCL also between GPUs of one node
+    bool direct;                // described: GPUs of one node write into each other's memory
     double deadline_s;          // how long groups wait for a peer that does not respond
     void *impl;
 };

@@ -192,7 +192,8 @@ static status call_norm_rope(void *payload)
 {
     const struct operands *o = payload;
 
-    return op_norm_rope(&o->b->dev, o->k, o->w, 1e-6f, o->table, o->grid);
+    return op_norm_rope(&o->b->dev, tensor_split(o->k, 1, 2 * o->table.dim[1]), o->k, o->w, 1e-6f,
+                        o->table, o->grid);
 }
 
 static status call_gate_add(void *payload)

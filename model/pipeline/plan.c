@@ -13,7 +13,8 @@ const struct part *const expert_parts[EXPERTS_MAX] = { &part_dit, &part_dit_low 
 /* Subtracts the counters in *s, which start_stage has stored, from the current ones. */
 static void end_stage(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
-    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
+    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group,
+                                     &m->seq_group };
 
     s->flops = dev->flops - s->flops;
     s->seconds = dev->seconds - s->seconds;
@@ -259,6 +260,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
                     (long long)in->latent.w, (long long)in->latent.h,
                     (long long)(2 * model_vae(&in->model)->stride));
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
+    world.direct = in->gpu;
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
     dev.rates = in->rates;
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
