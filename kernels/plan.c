@@ -94,8 +94,8 @@ static status plan_norm_rope(struct device *dev, struct tensor out, struct tenso
     return spend(dev, 0, 2 * bytes_of(x));
 }
 
-static status plan_attention(struct device *dev, struct tensor out, struct tensor lse,
-                             struct tensor q, struct tensor k, struct tensor v, float scale)
+/* Attention of q, whose output has its size, to k and v. */
+static status attend(struct device *dev, struct tensor q, struct tensor k)
 {
     const double heads = (double)q.dim[1], flops = 4 * (double)tensor_count(q) * (double)k.dim[0];
     const struct rates *r = dev->rates;
@@ -105,13 +105,19 @@ static status plan_attention(struct device *dev, struct tensor out, struct tenso
     return spend(dev,
                  tiled(r, flops, q.dtype == DT_BF16 ? r->attention : r->attention_f32,
                        ceil((double)q.dim[0] / 128) * heads),
-                 bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v));
+                 2 * bytes_of(q) + 2 * bytes_of(k));
+}
+
+static status plan_attention(struct device *dev, struct tensor out, struct tensor lse,
+                             struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    return attend(dev, q, k);
 }
 
 static status plan_attention_parts(struct device *dev, const struct attention_part *part, int parts,
                                    struct tensor q, struct tensor k, struct tensor v, float scale)
 {
-    return ST_OK;
+    return attend(dev, q, k);
 }
 
 static status plan_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
