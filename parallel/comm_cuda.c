@@ -69,7 +69,7 @@ status comm_agree(MPI_Comm comm, status st)
 
 /* ST_PEER if a stream has been in one collective for the deadline, as then a peer does not respond.
  */
-static status check_progress(const struct group *g, struct progress *p, const char *what)
+static status check_progress(const struct group *g, struct progress *p)
 {
     const uint32_t begun = *p->begun, ended = *p->ended;
     const double now = clock_seconds();
@@ -81,10 +81,11 @@ static status check_progress(const struct group *g, struct progress *p, const ch
     }
     if (now - p->last_s < g->deadline_s)
         return ST_OK;
-    return fail(ST_PEER,
-                "rank %d of group %s (%d ranks) waited %.0f s for the others in %s %u between "
-                "GPUs: check whether they are still running",
-                g->rank, g->name, g->size, g->deadline_s, what, (unsigned)ended);
+    return fail(
+        ST_PEER,
+        "rank %d of group %s (%d ranks) waited %.0f s for the others in collective %u between "
+        "GPUs: check whether they are still running",
+        g->rank, g->name, g->size, g->deadline_s, (unsigned)ended);
 }
 
 /* While the host waits for the device. */
@@ -94,8 +95,7 @@ static status check_peers(void *payload)
 
     if (c->transport->check_error != NULL)
         TRY(c->transport->check_error(c));
-    TRY(check_progress(c->g, &c->collectives, "collective"));
-    return check_progress(c->g, &c->puts, "put");
+    return check_progress(c->g, &c->progress);
 }
 
 static void before_free(void *payload, void *p)
@@ -117,21 +117,16 @@ static status open_local(struct cuda_comm *c, struct group *g)
     TRY(cuda_status(cudaDeviceGetStreamPriorityRange(&least, &most), "streams"));
     TRY(cuda_status(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, most),
                     "streams"));
+    TRY(cuda_status(cudaStreamCreateWithPriority(&c->ready, cudaStreamNonBlocking, most),
+                    "streams"));
     TRY(cuda_status(cudaEventCreateWithFlags(&c->start, cudaEventDisableTiming), "events"));
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         TRY(cuda_status(cudaEventCreateWithFlags(&c->done[i], cudaEventDisableTiming), "events"));
     c->put_slot = -1;
-    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
-        c->before[i] = calloc((size_t)g->size, sizeof(*c->before[i]));
-        if (c->before[i] == NULL)
-            return fail(ST_MEMORY, "no host memory for %d peers", g->size);
-    }
-    TRY(device_host_alloc(g->dev, &pinned, 4 * sizeof(uint32_t)));
-    memset(pinned, 0, 4 * sizeof(uint32_t));
-    c->collectives.begun = pinned;
-    c->collectives.ended = c->collectives.begun + 1;
-    c->puts.begun = c->collectives.begun + 2;
-    c->puts.ended = c->collectives.begun + 3;
+    TRY(device_host_alloc(g->dev, &pinned, 2 * sizeof(uint32_t)));
+    memset(pinned, 0, 2 * sizeof(uint32_t));
+    c->progress.begun = pinned;
+    c->progress.ended = c->progress.begun + 1;
     return ST_OK;
 }
 
@@ -204,16 +199,16 @@ static void cuda_close(struct group *g)
         c->transport->close(c);
         device_watch_remove(g->dev, &c->watch);
     }
-    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
+    for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         if (c->done[i] != NULL)
             cudaEventDestroy(c->done[i]);
-        free(c->before[i]);
-    }
     if (c->start != NULL)
         cudaEventDestroy(c->start);
     if (c->stream != NULL)
         cudaStreamDestroy(c->stream);
-    device_host_free(g->dev, (void *)c->collectives.begun);
+    if (c->ready != NULL)
+        cudaStreamDestroy(c->ready);
+    device_host_free(g->dev, (void *)c->progress.begun);
     if (c->comm != MPI_COMM_NULL)
         MPI_Comm_free(&c->comm);
     free(c);
@@ -230,21 +225,22 @@ static struct tensor tensor_of_message(const struct message *m)
     return t;
 }
 
+/* Writes that a transfer has begun, on a stream; cuda_wait writes that it has ended. */
+static status begin(struct cuda_comm *c, cudaStream_t stream)
+{
+    c->progress.started++;
+    return stream_write(c, stream, c->progress.begun, c->progress.started);
+}
+
 /* Without peers there is only the local copy. */
 static status enqueue(struct cuda_comm *c, int slot, const struct comm_op *op)
 {
-    struct progress *p = &c->collectives;
-
     if (c->transport == NULL)
         return op->local_src.bytes == 0
                    ? ST_OK
                    : stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src);
-    for (int i = 0; i < c->g->size; i++)
-        if (c->transport->arrived == NULL || !c->transport->arrived(c, i, &c->before[slot][i]))
-            c->before[slot][i] = (struct arrival){ 0 };
-    p->started++;
-    TRY(stream_write(c, c->stream, p->begun, p->started));
-    return c->transport->enqueue(c, op);
+    TRY(begin(c, c->stream));
+    return c->transport->enqueue(c, slot, op);
 }
 
 static status cuda_start(struct group *g, int slot, const struct comm_op *op)
@@ -253,35 +249,37 @@ static status cuda_start(struct group *g, int slot, const struct comm_op *op)
 
     TRY(cuda_status(cudaEventRecord(c->start, g->dev->stream), "event"));
     TRY(cuda_status(cudaStreamWaitEvent(c->stream, c->start, 0), "event"));
+    TRY(cuda_status(cudaStreamWaitEvent(c->ready, c->start, 0), "event"));
     TRY(enqueue(c, slot, op));
     for (int i = 0; i < op->recvs; i++)
         device_cuda_written(c->stream, tensor_of_message(&op->recv[i]));
-    TRY(cuda_status(cudaEventRecord(c->done[slot], c->stream), "event"));
-    return c->transport == NULL
-               ? ST_OK
-               : stream_write(c, c->stream, c->collectives.ended, c->collectives.started);
+    return cuda_status(cudaEventRecord(c->done[slot], c->stream), "event");
 }
 
 static status cuda_wait(struct group *g, int slot)
 {
     struct cuda_comm *c = g->impl;
 
-    if (slot != c->put_slot)
-        return cuda_status(cudaStreamWaitEvent(g->dev->stream, c->done[slot], 0), "event");
-    c->put_slot = -1;
-    TRY(c->transport->put_wait(c));
-    return stream_write(c, g->dev->stream, c->puts.ended, c->puts.started);
+    if (slot == c->put_slot) {
+        c->put_slot = -1;
+        TRY(c->transport->put_wait(c));
+    } else {
+        TRY(cuda_status(cudaStreamWaitEvent(g->dev->stream, c->done[slot], 0), "event"));
+        if (c->transport != NULL && c->transport->wait != NULL)
+            TRY(c->transport->wait(c, slot));
+    }
+    c->progress.waited++;
+    return c->transport == NULL
+               ? ST_OK
+               : stream_write(c, g->dev->stream, c->progress.ended, c->progress.waited);
 }
 
 static bool cuda_arrival(const struct group *g, int slot, int peer, struct arrival *a)
 {
     const struct cuda_comm *c = g->impl;
 
-    if (c->transport == NULL || c->before[slot][peer].flag == NULL)
-        return false;
-    *a = c->before[slot][peer];
-    a->value++;
-    return true;
+    return c->transport != NULL && c->transport->arrival != NULL &&
+           c->transport->arrival(c, slot, peer, a);
 }
 
 static status cuda_put(struct group *g, int slot, const struct comm_op *op, struct message *send)
@@ -290,8 +288,7 @@ static status cuda_put(struct group *g, int slot, const struct comm_op *op, stru
 
     assert(c->put_slot < 0);
     c->put_slot = slot;
-    c->puts.started++;
-    TRY(stream_write(c, g->dev->stream, c->puts.begun, c->puts.started));
+    TRY(begin(c, g->dev->stream));
     return c->transport->put(c, op, send);
 }
 

@@ -5,9 +5,9 @@
  *         multiprocessors, which stay free for computation.
  *   nccl  otherwise
  *
- * comm_cuda.c orders streams: each group has its own stream. When a collective starts, the group's
- * stream waits for the device's stream; in transfer_wait the device's stream waits for the group's.
- * A transport queues the messages on the group's stream. */
+ * comm_cuda.c orders streams: each group has its own. When a collective starts, the group's streams
+ * wait for the device's stream; in transfer_wait the device's stream waits for the group's, and for
+ * what the transport waits for. */
 #ifndef PARALLEL_COMM_CUDA_H
 #define PARALLEL_COMM_CUDA_H
 
@@ -18,11 +18,11 @@
 #include <cuda_runtime_api.h>
 #include <mpi.h>
 
-/* How far a stream has come: numbers that the host counts and the stream writes, so that a host
- * that waits can tell a peer that does not respond. */
+/* How far the group's transfers have come: numbers that the host counts and streams write, so that
+ * a host that waits can tell a peer that does not respond. */
 struct progress {
-    uint32_t started;                 // queued by the host
-    volatile uint32_t *begun, *ended; // pinned host memory: begun, ended by the stream
+    uint32_t started, waited;         // queued by the host
+    volatile uint32_t *begun, *ended; // pinned host memory: begun, ended on the GPU
     uint32_t last_ended;              // *ended when it last changed,
     double last_s;                    // and the time of that; 0: not yet read
 };
@@ -42,11 +42,14 @@ struct transport {
     /* Collective over c->comm; returns the same status on every rank. */
     status (*open)(struct cuda_comm *c);
     void (*close)(struct cuda_comm *c); // collective; also after a failed open
-    /* Queues the messages and the local copy on c->stream. Messages from one rank to another match
-     * in list order. */
-    status (*enqueue)(struct cuda_comm *c, const struct comm_op *op);
-    /* How many messages, or rows, of a peer have been received up to now. NULL: not as flags. */
-    bool (*arrived)(struct cuda_comm *c, int peer, struct arrival *a);
+    /* Queues the messages and the local copy on the group's streams, where the start has been
+     * waited for. Messages from one rank to another match in list order. */
+    status (*enqueue)(struct cuda_comm *c, int slot, const struct comm_op *op);
+    /* Makes the device's stream wait for what has not been received when c->stream is done. NULL:
+     * nothing. */
+    status (*wait)(struct cuda_comm *c, int slot);
+    /* As in struct comm_table. NULL: false. */
+    bool (*arrival)(const struct cuda_comm *c, int slot, int peer, struct arrival *a);
     /* As in struct comm_table, and its wait; on the device's stream. NULL: not direct. */
     status (*put)(struct cuda_comm *c, const struct comm_op *op, struct message *send);
     status (*put_complete)(struct cuda_comm *c);
@@ -63,14 +66,12 @@ struct cuda_comm {
     struct driver driver;
     const struct transport *transport;
     void *impl;                        // of the transport
-    cudaStream_t stream;               // of the group
+    cudaStream_t stream, ready;        // of the group: messages; flags that memory may be written
     cudaEvent_t start;                 // on the device's stream, when a collective starts
-    cudaEvent_t done[GROUP_IN_FLIGHT]; // on the group's stream, after the collective in a slot
-    struct arrival *before[GROUP_IN_FLIGHT]; // [size] of the peers' messages before that in a slot
-    int put_slot;                            // of the put in flight; -1: none
+    cudaEvent_t done[GROUP_IN_FLIGHT]; // on `stream`, after the collective in a slot
+    int put_slot;                      // of the put in flight; -1: none
     struct device_watch watch;
-    struct progress collectives; // on the group's stream
-    struct progress puts;        // on the device's stream
+    struct progress progress; // begun when a transfer starts, ended when it has been waited for
 };
 
 extern const struct transport transport_peer;

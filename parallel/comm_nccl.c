@@ -68,11 +68,12 @@ static void nccl_close(struct cuda_comm *c)
     c->impl = NULL;
 }
 
-static status nccl_enqueue(struct cuda_comm *c, const struct comm_op *op)
+static status nccl_enqueue(struct cuda_comm *c, int slot, const struct comm_op *op)
 {
     ncclComm_t comm = c->impl;
     ncclResult_t e;
 
+    (void)slot;
     if (op->local_src.bytes > 0)
         TRY(stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src));
     e = ncclGroupStart();

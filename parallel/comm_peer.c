@@ -4,14 +4,16 @@
  * mailbox in shared memory, where the sending host reads it. The GPUs synchronize through flags in
  * device memory, which one stream writes and the other stream waits for:
  *
- *     receiver's stream                        sender's stream
+ *     *     receiver's streams                       sender's streams
  *     earlier work that uses the buffer        earlier work that writes the data
  *     flag `ready` at the sender = n  ------>  wait for ready >= n
- *     wait for arrived >= n                    copy into the receiver's memory
- *                                     <------  flag `arrived` at the receiver = n
+ *                                              copy into the receiver's memory
+ *     wait for arrived >= n           <------  flag `arrived` at the receiver = n
  *
  * n counts the messages from one rank to another; `arrived` counts their rows where each row
- * arrives by itself, and is waited for by the device's stream or by a kernel.
+ * arrives by itself, and is waited for by the device's stream in transfer_wait or by a kernel. The
+ * group has one stream for copies and one for `ready`, so that neither waits for messages to this
+ * rank.
  *
  * A put has the same flags of its own, on the device's streams: what the sender's kernel writes
  * between `ready` and `arrived` takes the place of the copy. Both kinds of message share the
@@ -71,6 +73,11 @@ struct target {
     uint32_t ready;    // the flag READY when it may be sent
 };
 
+/* The messages of a peer in a transfer, as `arrived` counts them. */
+struct received {
+    uint32_t before, after;
+};
+
 /* A peer's allocation, mapped in this process. */
 struct mapped_memory {
     char *base; // NULL: not mapped
@@ -83,6 +90,7 @@ struct peer_comm {
     struct local_memory local[EXPORTS_MAX];
     struct mapped_memory (*mapped)[EXPORTS_MAX]; // [size]
     struct target *target;                       // [2 * size] of the messages being started
+    struct received *slot;                       // [GROUP_IN_FLIGHT][size]
     /* Another rank uses this rank's GPU. Copies to it take multiprocessors, which a kernel that
      * waits for a message would keep from them. */
     bool shares_gpu;
@@ -131,8 +139,9 @@ static status open_local(struct cuda_comm *c)
     p->peer_flags = calloc(size, sizeof(*p->peer_flags));
     p->count = calloc(size, sizeof(*p->count));
     p->target = calloc(2 * size, sizeof(*p->target));
+    p->slot = calloc(GROUP_IN_FLIGHT * size, sizeof(*p->slot));
     if (p->shared == NULL || p->mapped == NULL || p->peer_flags == NULL || p->count == NULL ||
-        p->target == NULL)
+        p->target == NULL || p->slot == NULL)
         return fail(ST_MEMORY, "no host memory for %d peers", g->size);
     TRY(cuda_status(cudaMalloc(&flags, FLAG_BYTES), "flags"));
     p->flags = flags;
@@ -222,8 +231,7 @@ static void withdraw(struct cuda_comm *c, int i)
     struct exported *s = &p->shared[c->g->rank]->exported[i];
     const double start = clock_seconds();
 
-    cudaStreamSynchronize(c->stream);         // copies into it have arrived,
-    cudaStreamSynchronize(c->g->dev->stream); // and puts
+    cudaStreamSynchronize(c->g->dev->stream); // messages into it have arrived
     atomic_store(&s->closing, atomic_load(&s->generation));
     while (atomic_load(&s->users) > 0 && clock_seconds() - start < CLOSE_S) {
         unmap_closing(c);
@@ -319,6 +327,7 @@ static void peer_close(struct cuda_comm *c)
     free(p->peer_flags);
     free(p->count);
     free(p->target);
+    free(p->slot);
     free(p);
     c->impl = NULL;
 }
@@ -421,17 +430,22 @@ static status enqueue_recv(struct cuda_comm *c, const struct comm_op *op, const 
 
     TRY(offer(c, m));
     count->rows_received += (uint32_t)arrivals(op, m);
-    return stream_write(c, c->stream, flag_of(c, READY, m->peer, c->g->rank), count->received);
+    return stream_write(c, c->ready, flag_of(c, READY, m->peer, c->g->rank), count->received);
 }
 
-static status peer_enqueue(struct cuda_comm *c, const struct comm_op *op)
+static status peer_enqueue(struct cuda_comm *c, int slot, const struct comm_op *op)
 {
     struct peer_comm *p = c->impl;
+    struct received *received = p->slot + slot * c->g->size;
     int64_t rows = 0;
 
     unmap_closing(c);
-    for (int i = 0; i < op->recvs; i++)
+    for (int i = 0; i < c->g->size; i++)
+        received[i].before = received[i].after = p->count[i].rows_received;
+    for (int i = 0; i < op->recvs; i++) {
         TRY(enqueue_recv(c, op, &op->recv[i]));
+        received[op->recv[i].peer].after = p->count[op->recv[i].peer].rows_received;
+    }
     for (int i = 0; i < op->sends; i++) {
         p->target[i].to = op->send[i];
         TRY(destination_of(c, &p->target[i].to, &p->target[i].ready));
@@ -447,21 +461,31 @@ static status peer_enqueue(struct cuda_comm *c, const struct comm_op *op)
             TRY(enqueue_send(c, op, &p->target[i].to, &op->send[i], row));
         }
     }
-    if (op->local_src.bytes > 0) // last: it may have to wait for multiprocessors
-        TRY(stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src));
-    for (int i = 0; i < op->recvs; i++)
-        TRY(stream_wait(c, c->stream, flag_of(c, ARRIVED, c->g->rank, op->recv[i].peer),
-                        p->count[op->recv[i].peer].rows_received));
+    return op->local_src.bytes == 0 // last: it may have to wait for multiprocessors
+               ? ST_OK
+               : stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src);
+}
+
+static status peer_wait(struct cuda_comm *c, int slot)
+{
+    const struct peer_comm *p = c->impl;
+    const struct received *received = p->slot + slot * c->g->size;
+
+    for (int i = 0; i < c->g->size; i++)
+        if (received[i].after != received[i].before)
+            TRY(stream_wait(c, c->g->dev->stream, flag_of(c, ARRIVED, c->g->rank, i),
+                            received[i].after));
     return ST_OK;
 }
 
-static bool peer_arrived(struct cuda_comm *c, int peer, struct arrival *a)
+static bool peer_arrival(const struct cuda_comm *c, int slot, int peer, struct arrival *a)
 {
     const struct peer_comm *p = c->impl;
+    const struct received *received = &p->slot[slot * c->g->size + peer];
 
-    if (p->shares_gpu || peer == c->g->rank)
+    if (p->shares_gpu || received->after == received->before)
         return false;
-    *a = (struct arrival){ flag_of(c, ARRIVED, c->g->rank, peer), p->count[peer].rows_received };
+    *a = (struct arrival){ flag_of(c, ARRIVED, c->g->rank, peer), received->before + 1 };
     return true;
 }
 
@@ -521,7 +545,8 @@ const struct transport transport_peer = { .name = "peer",
                                           .open = peer_open,
                                           .close = peer_close,
                                           .enqueue = peer_enqueue,
-                                          .arrived = peer_arrived,
+                                          .wait = peer_wait,
+                                          .arrival = peer_arrival,
                                           .put = peer_put,
                                           .put_complete = peer_put_complete,
                                           .put_wait = peer_put_wait,

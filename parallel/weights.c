@@ -320,6 +320,20 @@ static void fill_slots(const struct weights *w, const struct tensor *t, void *un
     }
 }
 
+status weights_start_next(struct weights *w, int next)
+{
+    const int b = w->last_buffer;
+
+    if (w->mode == WEIGHTS_RESIDENT || next < 0 || w->buffer_unit[b] == next ||
+        w->buffer_unit[1 - b] == next)
+        return ST_OK;
+    if (w->mode == WEIGHTS_STREAMED && w->loader == NULL) {
+        prefetch_unit(w, next);
+        return ST_OK;
+    }
+    return start_fetch(w, 1 - b, next);
+}
+
 status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
 {
     int b = unit;
@@ -331,12 +345,7 @@ status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
             TRY(start_fetch(w, b, unit));
         TRY(transfer_wait(&w->gather[b]));
         TRY(wait_loader(w));
-        if (next >= 0 && next != unit && w->buffer_unit[1 - b] != next) {
-            if (w->mode == WEIGHTS_STREAMED && w->loader == NULL)
-                prefetch_unit(w, next);
-            else
-                TRY(start_fetch(w, 1 - b, next));
-        }
+        TRY(weights_start_next(w, next));
     }
     fill_slots(w, &w->tensors[b * w->count], unit_struct);
     return ST_OK;

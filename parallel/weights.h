@@ -93,6 +93,10 @@ void weights_close(struct weights *w);
  * same order. */
 status weights_acquire(struct weights *w, int unit, int next, void *unit_struct);
 
+/* Starts to gather or read unit `next`, as weights_acquire does, but later: instead of its `next`.
+ */
+status weights_start_next(struct weights *w, int next);
+
 /* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. */
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
                      const struct weight_spec *specs, int count);

@@ -244,6 +244,8 @@ int device_cuda_count(void)
 {
     int count = 0;
 
+    // streams that share one of the default 8 channels to the GPU would wait for each other's flags
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 

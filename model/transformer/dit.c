@@ -447,8 +447,10 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     for (int l = 0; l < m->config.layers; l++) {
         struct dit_block b;
 
-        TRY_OUT(weights_acquire(blocks, l, next_block(r, step, branch, l), &b));
+        TRY_OUT(weights_acquire(blocks, l, -1, &b));
         TRY_OUT(block_self_attention(&ctx, &b, l, l == 0 ? ctx.patch : ctx.x));
+        // not earlier: keys and values use the same links
+        TRY_OUT(weights_start_next(blocks, next_block(r, step, branch, l)));
         arena_release(a, before_patches); // the patches have been added into x
         TRY_OUT(block_cross_attention(&ctx, &b, l));
         TRY_OUT(block_feed_forward(&ctx, &b, l));
