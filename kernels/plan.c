@@ -115,7 +115,8 @@ static status plan_attention(struct device *dev, struct tensor out, struct tenso
 }
 
 static status plan_attention_parts(struct device *dev, const struct attention_part *part, int parts,
-                                   struct tensor q, struct tensor k, struct tensor v, float scale)
+                                   const struct arrival *keys, int messages, struct tensor q,
+                                   struct tensor k, struct tensor v, float scale)
 {
     return attend(dev, q, k);
 }

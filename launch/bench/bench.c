@@ -200,7 +200,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .decode = true,
         .table = &b->table,
     };
-    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided));
+    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided, b->plan.gpu));
     b->plan.mesh = shape;
     TRY(condition_text(NULL, &b->plan, &(struct task_inputs){ 0 }, &b->plan.conditioning));
     return plan_rank(&b->plan, b->world->rank, &b->sizes);
@@ -241,6 +241,8 @@ static status bench(struct bench *b, const struct preset *preset, unsigned parts
 
     TRY(agree(b->world, open_local(b, preset, parts)));
     TRY(mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh));
+    b->plan.nccl = b->mesh.direct == NULL;
+    TRY(agree(b->world, plan_rank(&b->plan, b->world->rank, &b->sizes)));
     seq = mesh_seq_size(&b->mesh);
     b->tokens = b->plan.latent.t * (b->plan.latent.h / 2) * (b->plan.latent.w / 2);
     b->s_loc = split_count(b->tokens, seq, mesh_seq_rank(&b->mesh));

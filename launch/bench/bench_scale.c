@@ -37,6 +37,8 @@ static void add_meshes(struct configs *c, int ranks, bool all)
             add(c, ranks, fsdp, (struct mesh_shape){ 1, 2, ranks / 2 });
         if (ranks % 2 == 0)
             add(c, ranks, fsdp, (struct mesh_shape){ 2, 1, ranks / 2 });
+        if (ranks % 2 == 0 && ranks > 2)
+            add(c, ranks, fsdp, (struct mesh_shape){ 2, ranks / 2, 1 });
         if (ranks % 8 == 0)
             add(c, ranks, fsdp, (struct mesh_shape){ 2, 2, ranks / 4 });
     }
@@ -253,8 +255,9 @@ static status measure_config(struct bench *b, const struct config *c, const stru
         b->plan.guided = true;
         b->plan.ranks = part.size;
         b->plan.ranks_per_node = part.local_size;
-        TRY(plan_rank(&b->plan, part.rank, &b->sizes));
         TRY(mesh_open(&b->mesh, &part, &b->dev, b->plan.mesh));
+        b->plan.nccl = b->mesh.direct == NULL;
+        TRY(plan_rank(&b->plan, part.rank, &b->sizes));
         TRY(measure_here(b, c, what, began_s));
         mesh_close(&b->mesh);
         b->world = all;

@@ -260,7 +260,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
                     (long long)in->latent.w, (long long)in->latent.h,
                     (long long)(2 * model_vae(&in->model)->stride));
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
-    world.direct = in->gpu;
+    world.direct = in->gpu && !in->nccl;
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
     dev.rates = in->rates;
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));

@@ -33,6 +33,7 @@ struct plan_input {
     bool t5_fsdp;           // run the text encoder on all ranks, with sharded weights
     int threads;            // host threads, for t5_cpu and for reading weights
     bool gpu;               // add the memory of CUDA and of the loader
+    bool nccl;              // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool decode;               // false: the run ends with the latent
