@@ -208,8 +208,8 @@ static void by_row(struct fixture *s)
     for (int i = 0; i < g->size; i++) {
         const bool flags = transfer_arrival(&t, i, &a);
 
-        CHECK(!flags || (s->real && g->direct && i != g->rank), "flags of rank %d", i);
-        if (!flags)
+        CHECK(!flags || (g->direct && i != g->rank), "flags of rank %d", i);
+        if (!flags || !s->real) // the plan device has none, a.flag is NULL
             continue;
         uint32_t now = a.value - 1;
         while ((int32_t)(now - (a.value + 2)) < 0) // as a kernel waits for the third row

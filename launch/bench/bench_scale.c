@@ -205,7 +205,7 @@ static status measure_here(struct bench *b, const struct config *c, const struct
     const struct bench_row *first = NULL;
     struct outcome o = { .planned = (double)planned_bytes(b, what) };
     struct bench_row *row;
-    char name[48];
+    char name[64];
     bool yes;
 
     config_text(name, sizeof(name), c->ranks, c->mesh, c->fsdp);
@@ -282,17 +282,17 @@ static void report(struct bench *b, const struct subject *what)
             one += b->rows[i].median_s;
             times++;
         }
-    printf("\n%-40s %9s %6s %9s %6s %6s %8s  %-6s %6s\n", what->test, "seconds", "eff.", "plan", "",
+    printf("\n%-50s %9s %6s %9s %6s %6s %8s  %-6s %6s\n", what->test, "seconds", "eff.", "plan", "",
            "GB", "planned", "bits", "took");
     for (int i = 0; i < b->count; i++) {
         const struct bench_row *r = &b->rows[i];
         struct bench_scaling *s = &b->rows[i].scaling;
-        char name[48];
+        char name[64];
 
         if (strcmp(r->test, what->test) != 0)
             continue;
         s->efficiency = times > 0 ? one / times * s->work / (s->ranks * r->median_s) : 0;
-        printf("%-40s %9.4f %5.1f%% %9.4f %+5.1f%% %6.2f %8.2f  %-6s %5.1fs\n",
+        printf("%-50s %9.4f %5.1f%% %9.4f %+5.1f%% %6.2f %8.2f  %-6s %5.1fs\n",
                config_text(name, sizeof(name), s->ranks, s->mesh, s->fsdp), r->median_s,
                100 * s->efficiency, s->plan_s, 100 * (s->plan_s / r->median_s - 1), s->peak / 1e9,
                s->planned / 1e9, s->same_bits ? "equal" : "differ", s->took_s);
