@@ -162,12 +162,6 @@ static void check_gemm_rows(struct check *c)
     }
 }
 
-#define CONV(st, s, f, t, b, l, r, up)                                                             \
-    {                                                                                              \
-        .stride_t = st, .stride = s, .front = f, .top = t, .bottom = b, .left = l, .right = r,     \
-        .upsample2x = up                                                                           \
-    }
-
 static void check_conv3d(struct check *c)
 {
     static const struct {

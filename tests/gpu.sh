@@ -122,8 +122,11 @@ run "2 ranks, sharded, as one" 60 compare sharded 0 bf16 2 --device cuda --preci
 for test in group attention halo weights dit_ranks; do
     run "$test, 2 ranks" 90 $mpirun -n 2 "$build/tests/test_$test" cuda
 done
-# shellcheck disable=SC2086
-run "vae, 2 ranks" 90 $mpirun -n 2 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+for ranks in 2 4; do
+    [ "$ranks" -le 2 ] || [ "$gpus" -ge "$ranks" ] || continue
+    # shellcheck disable=SC2086
+    run "vae, $ranks ranks" 90 $mpirun -n "$ranks" "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+done
 if [ "$gpus" -lt 2 ]; then
     skip "group through NCCL, 2 ranks" "needs 2 GPUs, here is one"
 else
