@@ -173,6 +173,19 @@ static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
     return bytes;
 }
 
+/* Prints whether the ranks together have read every byte of the file once. */
+static void print_once(struct bench *b, const struct tensorfile *f)
+{
+    const double read = world_sum(&b->world, (double)f->bytes_read);
+    double bytes = 0;
+
+    for (int i = 0; i < f->count; i++)
+        bytes += (double)tensor_bytes(f->tensors[i].shape);
+    if (b->world.rank == 0)
+        printf("%28s all ranks read %.4f GB, the tensors have %.4f\n", "", read * 1e-9,
+               bytes * 1e-9);
+}
+
 static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
 {
     const struct weight_source source = checkpoint_source(&b->files, &part_dit);
@@ -202,6 +215,7 @@ static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
             printf("%28s of which reading %.3f s\n", "", took);
         dit_close(&m);
     }
+    print_once(b, f);
     arena_done(&a);
 }
 

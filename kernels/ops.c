@@ -251,7 +251,8 @@ bool attention_waits(const struct device *dev, enum dtype dt, int64_t depth)
 }
 
 status op_attention_parts(struct device *dev, const struct attention_part *part, int parts,
-                          struct tensor q, struct tensor k, struct tensor v, float scale)
+                          const struct arrival *keys, int messages, struct tensor q,
+                          struct tensor k, struct tensor v, float scale)
 {
     int64_t rows = 0;
 
@@ -265,16 +266,22 @@ status op_attention_parts(struct device *dev, const struct attention_part *part,
         rows += part[i].count;
     }
     assert(rows == q.dim[0]);
+    assert(messages >= 0 && messages <= ATTENTION_PARTS);
+    assert(messages == 0 || attention_waits(dev, q.dtype, q.dim[2]));
     dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
     if (tensor_count(q) == 0)
         return ST_OK;
-    return dev->table->attention_parts(dev, part, parts, q, k, v, scale);
+    return dev->table->attention_parts(dev, part, parts, keys, messages, q, k, v, scale);
 }
 
 status attention_each_part(struct device *dev, const struct attention_part *part, int parts,
-                           struct tensor q, struct tensor k, struct tensor v, float scale)
+                           const struct arrival *keys, int messages, struct tensor q,
+                           struct tensor k, struct tensor v, float scale)
 {
     const struct tensor none = { 0 };
+
+    (void)keys;
+    assert(messages == 0);
 
     for (int i = 0; i < parts; i++)
         if (part[i].count > 0)

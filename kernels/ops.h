@@ -121,11 +121,14 @@ struct attention_part {
     struct arrival arrival; // of head 0 of these rows of q; head n arrives with value + n
 };
 
-/* op_attention, whose out and q are in `parts` parts, which are adjacent and cover q in order. Each
- * head begins when its q has arrived; arrivals only where attention_waits. */
-#define ATTENTION_PARTS 16
+/* op_attention whose inputs arrive and whose output leaves while it is computed, head by head.
+ *   part  out and q are in `parts` parts, which are adjacent and cover q in order
+ *   keys  `messages` messages that bring head 0 of k; head n arrives with value + n
+ * Arrivals only where attention_waits. */
+#define ATTENTION_PARTS 16 // of each at most
 typedef status attention_parts_fn(struct device *dev, const struct attention_part *part, int parts,
-                                  struct tensor q, struct tensor k, struct tensor v, float scale);
+                                  const struct arrival *keys, int messages, struct tensor q,
+                                  struct tensor k, struct tensor v, float scale);
 attention_parts_fn op_attention_parts;
 
 /* Whether op_attention_parts can wait for arrivals, for q of this dtype and D = `depth`. */

@@ -165,24 +165,25 @@ status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, st
 struct tensor parallel_attention_place(const struct parallel_attention *pa, int input,
                                        struct tensor mine)
 {
-    if (pa->layout.m->direct == NULL)
+    const struct seq_layout *s = &pa->layout;
+
+    if (s->m->direct == NULL)
         return mine;
-    if (input != ATTENTION_Q)
-        return exchange_kv_place(&pa->layout, input == ATTENTION_K ? pa->x.k : pa->x.v, mine);
-    return uses_ulysses(pa) ? exchange_q_place(&pa->x) : mine;
+    return input == ATTENTION_K   ? exchange_k_place(&pa->x, s)
+           : input == ATTENTION_V ? exchange_v_place(&pa->x, s, mine)
+                                  : exchange_q_place(&pa->x, s, mine);
 }
 
 static status send_direct(struct parallel_attention *pa, int input, struct tensor x)
 {
     const struct tensor place = parallel_attention_place(pa, input, x);
 
-    if (input != ATTENTION_Q)
-        return exchange_kv(&pa->layout, &pa->x.kv_transfer[input],
-                           input == ATTENTION_K ? pa->x.k : pa->x.v, x);
-    pa->input[ATTENTION_Q] = x;
+    pa->input[input] = x;
     if (place.data != x.data)
         TRY(op_copy(pa->layout.dev, place, x));
-    return exchange_q(&pa->x, &pa->layout);
+    return input == ATTENTION_K   ? exchange_k(&pa->x, &pa->layout)
+           : input == ATTENTION_V ? exchange_v(&pa->x, &pa->layout, place)
+                                  : exchange_q(&pa->x, &pa->layout);
 }
 
 status parallel_attention_send(struct parallel_attention *pa, int input, struct tensor x)

@@ -36,7 +36,7 @@ status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, st
                                int64_t depth);
 
 /* Where an input is best stored for parallel_attention_send: [S/P, N, D], strided; or `mine`, the
- * caller's own memory of that shape. Only q is stored head by head there. */
+ * caller's own memory of that shape. v's rows are contiguous there. */
 struct tensor parallel_attention_place(const struct parallel_attention *pa, int input,
                                        struct tensor mine);
 

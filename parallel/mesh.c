@@ -20,7 +20,8 @@ static int choose_ulysses(int rest, int ranks, int ranks_per_node, int heads)
 }
 
 /* Sets the sizes that are 0. False when the given sizes do not fit the ranks. */
-static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int heads, bool guided)
+static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int heads, bool guided,
+                     bool direct)
 {
     const int64_t given = (int64_t)(s->ring ? s->ring : 1) * (s->ulysses ? s->ulysses : 1);
 
@@ -33,7 +34,9 @@ static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int he
 
     const int rest = ranks / s->cfg;
     if (s->ring == 0 && s->ulysses == 0)
-        s->ulysses = choose_ulysses(rest, ranks, ranks_per_node, heads);
+        s->ulysses = direct && fits_node(rest, ranks, ranks_per_node)
+                         ? 1
+                         : choose_ulysses(rest, ranks, ranks_per_node, heads);
     if (s->ulysses == 0)
         s->ulysses = rest / s->ring;
     if (s->ring == 0)
@@ -54,19 +57,20 @@ static void shape_text(char *text, size_t size, struct mesh_shape s)
             n += (size_t)snprintf(text + n, size - n, "%s%s %d", n ? " x " : "", name[i], value[i]);
 }
 
-status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided)
+status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided,
+                   bool direct)
 {
     struct mesh_shape got = *shape, fits = { 0 };
     char asked_text[64], fits_text[64];
     const bool sizes = got.cfg >= 0 && got.cfg <= 2 && got.ring >= 0 && got.ulysses >= 0;
 
-    complete(&fits, ranks, ranks_per_node, heads, guided);
+    complete(&fits, ranks, ranks_per_node, heads, guided, direct);
     shape_text(asked_text, sizeof(asked_text), *shape);
     shape_text(fits_text, sizeof(fits_text), fits);
     if (got.cfg == 2 && !guided)
         return fail(ST_USAGE, "cfg 2 needs guidance, which is off; %s would fit %d ranks",
                     fits_text, ranks);
-    if (!sizes || !complete(&got, ranks, ranks_per_node, heads, guided))
+    if (!sizes || !complete(&got, ranks, ranks_per_node, heads, guided, direct))
         return fail(ST_USAGE, "%s does not fit %d ranks; %s would", asked_text, ranks, fits_text);
     *shape = got;
     return ST_OK;
@@ -108,7 +112,7 @@ static void choose_direct(struct mesh *m)
                       : m->size.ulysses == 1 ? &m->ring_group
                                              : &m->seq_group;
 
-    if (g->direct && g->size == mesh_seq_size(m) && m->size.ulysses <= ATTENTION_PARTS)
+    if (g->direct && g->size == mesh_seq_size(m) && g->size <= ATTENTION_PARTS)
         m->direct = g;
 }
 

@@ -31,6 +31,12 @@ void world_describe(struct world *w, int rank, int size, int ranks_per_node);
 
 void world_close(struct world *w); // collective; accepts a zeroed world
 
+/* The first `ranks` ranks of w as a world of their own; the other ranks get a world of size 0.
+ * Collective over w, also when it fails: call agree() afterwards. ST_MEMORY. world_join ends it;
+ * collective over it, before w is closed; accepts a zeroed world. */
+status world_split(struct world *part, struct world *w, int ranks);
+void world_join(struct world *part);
+
 /* Ends the processes of all ranks. Called by any rank, after it has printed its error line; prints
  * nothing. The job's exit status is `st`. Does not return. */
 void world_abort(struct world *w, status st) __attribute__((noreturn));

@@ -88,7 +88,8 @@ static void check_attention(struct check *c)
             };
             const struct tensor part = check_output(dt, 0, DIMS((int64_t)15, n, d));
 
-            check_status(c, op_attention_parts(&c->got, parts, COUNT(parts), q, k, v, scale));
+            check_status(c,
+                         op_attention_parts(&c->got, parts, COUNT(parts), NULL, 0, q, k, v, scale));
             check_same(c, upper, tensor_slice(got, 0, 0, 19));
             check_same(c, lower, tensor_slice(got, 0, 19, sq - 19));
             check_status(c,

@@ -126,7 +126,8 @@ static void check_gemm_add(struct check *c)
 }
 
 /* Many rows, for which a library uses other kernels than for few: any part of them, computed alone,
- * is bitwise equal. */
+ * is bitwise equal. So is each of 32 calls of a large product, in which it tries several kernels.
+ */
 static void check_gemm_rows(struct check *c)
 {
     static const struct {
@@ -134,9 +135,8 @@ static void check_gemm_rows(struct check *c)
         enum dtype dt;
         enum act act;
     } cases[] = {
-        { 1536, 1536, DT_BF16, ACT_NONE },
-        { 2560, 512, DT_BF16, ACT_GELU_TANH },
-        { 384, 8960, DT_BF16, ACT_NONE },
+        { 1536, 1536, DT_BF16, ACT_NONE }, { 2560, 512, DT_BF16, ACT_GELU_TANH },
+        { 384, 8960, DT_BF16, ACT_NONE },  { 2560, 1536, DT_BF16, ACT_GELU_TANH },
         { 64, 5120, DT_F32, ACT_NONE },
     };
     static const int64_t parts[] = { 1, 2, 17, 64, 120, 256, 512, 1300, 2500 };
@@ -158,6 +158,8 @@ static void check_gemm_rows(struct check *c)
         check_status(c, op_gemm(&c->got, got, a, w, bias, cases[i].act));
         for (size_t j = 0; j < COUNT(parts); j++)
             gemm_rows_alone(c, got, a, w, bias, cases[i].act, 3000 - parts[j], parts[j]);
+        for (int call = 1; call < 32 && n * k >= (int64_t)2560 * 1536; call++)
+            gemm_rows_alone(c, got, a, w, bias, cases[i].act, 0, m);
         check_end_case(c);
     }
 }

@@ -427,6 +427,25 @@ static void check_world(struct world *w)
     free(all);
 }
 
+/* Parts of the world compute the same as a world of that size. */
+static void check_split(struct world *w)
+{
+    for (int ranks = 1; ranks <= w->size; ranks++) {
+        struct world part;
+
+        CHECK(agree(w, world_split(&part, w, ranks)) == ST_OK, "%s", status_line());
+        if (w->rank < ranks) {
+            CHECK(part.rank == w->rank && part.size == ranks, "rank %d of %d", part.rank,
+                  part.size);
+            check_world(&part);
+        } else {
+            CHECK(part.size == 0, "a part of %d ranks without rank %d", part.size, w->rank);
+        }
+        world_join(&part);
+        world_barrier(w);
+    }
+}
+
 static void check_described(void)
 {
     struct world w;
@@ -457,6 +476,7 @@ int main(int argc, char **argv)
     if (gpu)
         check_alone(true);
     check_world(&w);
+    check_split(&w);
     for (int parts = 1; parts <= 3; parts++)
         check_groups(&w, gpu, parts);
     return ranks_end(&w, "group");

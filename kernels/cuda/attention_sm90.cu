@@ -21,9 +21,9 @@
  * With head size 384 a block computes 128 of the columns of out, so s is computed three times.
  *
  * q and out are in parts, one for each rank (attention_parts_fn). The thread that loads a tile of q
- * first waits until the head has arrived for its rows; rows of output are stored to the memory of
- * the part's GPU, not by the TMA, whose stores cannot begin before a tensor. So queries arrive and
- * outputs leave while other heads are computed.
+ * first waits until the head's keys have arrived, and its queries for these rows; rows of output
+ * are stored to the memory of the part's GPU, not by the TMA, whose stores cannot begin before a
+ * tensor. So queries arrive and outputs leave while other heads are computed.
  *
  * Source of the pipeline: Shah et al. 2024, FlashAttention-3. */
 #include "kernels/cuda/attention.h"
@@ -72,12 +72,15 @@ struct part {
 
 struct parts {
     struct part part[ATTENTION_PARTS];
-    int count;
+    struct arrival keys[ATTENTION_PARTS];
+    int count, messages; // of part, of keys
 };
 
-/* Waits until q of a head has arrived, for the tile that starts at `row`. */
-__device__ inline void wait_for_q(const struct parts &all, int row, int head)
+/* Waits until k of a head has arrived, and its q for the tile that starts at `row`. */
+__device__ inline void wait_for_head(const struct parts &all, int row, int head)
 {
+    for (int i = 0; i < all.messages; i++)
+        wait_for_flag(all.keys[i].flag, all.keys[i].value + head);
     for (int i = 0; i < all.count; i++) {
         const struct part &p = all.part[i];
 
@@ -249,7 +252,7 @@ __global__ void __launch_bounds__(THREADS, 1)
                     continue;
                 mbarrier_wait(q_empty + 8 * q.at, q.parity);
                 if (!AGAIN)
-                    wait_for_q(outs, tile % z.q_tiles * ROWS, head);
+                    wait_for_head(outs, tile % z.q_tiles * ROWS, head);
                 mbarrier_arrive_expect(q_full + 8 * q.at, in::q_bytes);
                 for (int i = 0; i < K / 128; i++)
                     tma_load(start + q.at * in::q_bytes + 2 * i * HALF(ROWS), &q_map,
@@ -527,8 +530,8 @@ static struct tensor list_parts(struct parts *all, const struct attention_part *
 
 template <int K, int N>
 static status launch(struct device *dev, const struct attention_part *part, int parts,
-                     struct tensor lse, struct tensor q, struct tensor k, struct tensor v,
-                     float scale)
+                     const struct arrival *keys, int messages, struct tensor lse, struct tensor q,
+                     struct tensor k, struct tensor v, float scale)
 {
     const int bytes = layout<K, N>::bytes;
     struct cuda_context *c;
@@ -549,6 +552,9 @@ static status launch(struct device *dev, const struct attention_part *part, int 
     TRY(describe(c, &k_map, k, N, 2));
     TRY(describe(c, &v_map, v, N, 2));
     TRY(describe(c, &out_map, list_parts(&outs, part, parts), 16, 1)); // used if it is the only one
+    outs.messages = messages;
+    for (int i = 0; i < messages; i++)
+        outs.keys[i] = keys[i];
     for (auto *kernel : { attention_kernel<K, N, false>, attention_kernel<K, N, true> }) {
         TRY(cuda_status(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
@@ -584,7 +590,8 @@ static bool inputs_fit(struct device *dev, struct tensor q, struct tensor k, str
 }
 
 status attention_parts_sm90(struct device *dev, const struct attention_part *part, int parts,
-                            struct tensor q, struct tensor k, struct tensor v, float scale)
+                            const struct arrival *keys, int messages, struct tensor q,
+                            struct tensor k, struct tensor v, float scale)
 {
     const struct tensor none = {};
     bool fit = q.dim[2] == 128 && inputs_fit(dev, q, k, v), waits = false;
@@ -594,9 +601,9 @@ status attention_parts_sm90(struct device *dev, const struct attention_part *par
         waits = waits || part[i].arrival.flag != NULL;
     }
     if (fit)
-        return launch<128, 128>(dev, part, parts, none, q, k, v, scale);
+        return launch<128, 128>(dev, part, parts, keys, messages, none, q, k, v, scale);
     assert(!waits);
-    return attention_each_part(dev, part, parts, q, k, v, scale);
+    return attention_each_part(dev, part, parts, keys, messages, q, k, v, scale);
 }
 
 status attention_sm90(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
@@ -608,11 +615,11 @@ status attention_sm90(struct device *dev, struct tensor out, struct tensor lse, 
     if (!inputs_fit(dev, q, k, v) || !is_aligned(out))
         return attention_f32(dev, out, lse, q, k, v, scale);
     if (q.dim[2] == 128)
-        return launch<128, 128>(dev, &all, 1, lse, q, k, v, scale);
+        return launch<128, 128>(dev, &all, 1, NULL, 0, lse, q, k, v, scale);
     if (q.dim[2] == 384 && flags + tensor_bytes(q) <= dev->table->workspace) {
         if (out.data == q.data) // blocks of other columns still read q
             all.out = tensor_dims((char *)dev->workspace + flags, DT_BF16, 3, q.dim);
-        TRY((launch<384, 64>(dev, &all, 1, lse, q, k, v, scale)));
+        TRY((launch<384, 64>(dev, &all, 1, NULL, 0, lse, q, k, v, scale)));
         return out.data == q.data ? dev->table->copy(dev, out, all.out) : ST_OK;
     }
     return attention_f32(dev, out, lse, q, k, v, scale);

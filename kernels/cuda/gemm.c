@@ -5,12 +5,16 @@
  *
  * op_gemm demands one order of summation for every M. In bf16 all of the library's Hopper kernels
  * without split K add along K in the same order, for any tile size; a comparison of every kernel
- * it offers for our shapes showed this (bench/LOG.md). So any of them may be used. In f32 the order
- * differs between kernels, so the kernel is chosen without regard to M. */
+ * it offers for our shapes showed this (bench/LOG.md). So any of them may be used, and the first
+ * calls of a large product use several in turn and time them, to find the fastest one for this M
+ * on this GPU. In f32 the order differs between kernels, so the kernel is chosen without regard to
+ * M. */
 #include "kernels/cuda/gemm.h"
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/plain.h"
+
+#include <stdlib.h>
 
 #define ALIGN 16 // rows start at multiples of so many bytes
 
@@ -21,12 +25,37 @@ struct key {
     int64_t m, n, k, lda, ldd;
 };
 
+#define TRIALS 6         // kernels that are timed
+#define TRIAL_ROUNDS 5   // times each
+#define TRIAL_FLOPS 2e10 // of the smallest product that is timed: 30 us on an H100
+
+/* The kernels among which the first calls of a product choose. Nothing waits for the GPU: each of
+ * the first count * TRIAL_ROUNDS calls records two events, and a later call that finds them all
+ * done chooses. */
+struct trials {
+    cublasLtMatmulAlgo_t algo[TRIALS];
+    cudaEvent_t event[TRIALS][TRIAL_ROUNDS][2], last;
+    int count; // 0 when the choice is made
+    int calls;
+};
+
 struct gemm_descriptors {
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, w, out;
     cublasLtMatmulAlgo_t algo;
     bool missing; // the library has no kernel: use plain_gemm
+    struct trials trials;
 };
+
+static void trials_done(struct trials *t)
+{
+    for (int i = 0; i < TRIALS; i++)
+        for (int r = 0; r < TRIAL_ROUNDS; r++)
+            for (int end = 0; end < 2; end++)
+                if (t->event[i][r][end] != NULL)
+                    cudaEventDestroy(t->event[i][r][end]);
+    *t = (struct trials){ 0 };
+}
 
 static void descriptors_done(void *entry)
 {
@@ -40,6 +69,7 @@ static void descriptors_done(void *entry)
         cublasLtMatrixLayoutDestroy(p->w);
     if (p->out != NULL)
         cublasLtMatrixLayoutDestroy(p->out);
+    trials_done(&p->trials);
 }
 
 static cudaDataType_t type_of(int64_t dt)
@@ -116,13 +146,25 @@ static int family(const cublasLtMatmulAlgo_t *algo)
     return id;
 }
 
-/* Sets p->algo. f32: the kernel proposed for MANY_ROWS. bf16: the first proposal for this M from
- * the family of the kernel proposed for MANY_ROWS, or that kernel itself. */
+static bool is_usable(cublasLtHandle_t lt, const struct gemm_descriptors *p,
+                      const cublasLtMatmulAlgo_t *algo)
+{
+    cublasLtMatmulHeuristicResult_t result;
+
+    return cublasLtMatmulAlgoCheck(lt, p->product, p->w, p->a, p->out, p->out, algo, &result) ==
+           CUBLAS_STATUS_SUCCESS;
+}
+
+/* Sets p->algo, and p->trials where several kernels are to be timed. f32: the kernel proposed for
+ * MANY_ROWS. bf16: the proposals for this M from the family of the kernel proposed for MANY_ROWS,
+ * or that kernel itself. */
 static status choose(struct device *dev, cublasLtHandle_t lt, struct gemm_descriptors *p,
                      const struct key *key)
 {
+    const bool is_large = 2 * (double)key->m * (double)key->n * (double)key->k >= TRIAL_FLOPS;
     struct key many = *key;
     struct gemm_descriptors all = { 0 };
+    struct trials *t = &p->trials;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0;
     status st;
@@ -134,20 +176,82 @@ static status choose(struct device *dev, cublasLtHandle_t lt, struct gemm_descri
     if (p->missing)
         goto out;
     p->algo = found[0].algo;
-    if (key->w == DT_F32)
-        goto out;
-    TRY_OUT(propose(dev, lt, p, found, &count));
-    for (int i = 0; i < count; i++)
-        if (family(&found[i].algo) == family(&p->algo)) {
-            p->algo = found[i].algo;
-            break;
-        }
+    if (key->w != DT_F32) {
+        TRY_OUT(propose(dev, lt, p, found, &count));
+        for (int i = 0; i < count && t->count < TRIALS; i++)
+            if (family(&found[i].algo) == family(&p->algo) && is_usable(lt, p, &found[i].algo))
+                t->algo[t->count++] = found[i].algo;
+        if (t->count > 0)
+            p->algo = t->algo[0];
+        if (t->count == 1 || !is_large)
+            t->count = 0;
+    }
+    p->missing = !is_usable(lt, p, &p->algo);
 out:
-    if (st == ST_OK && !p->missing)
-        p->missing = cublasLtMatmulAlgoCheck(lt, p->product, p->w, p->a, p->out, p->out, &p->algo,
-                                             found) != CUBLAS_STATUS_SUCCESS;
     descriptors_done(&all);
     return st;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const float s = *(const float *)a, t = *(const float *)b;
+
+    return (s > t) - (s < t);
+}
+
+/* Sets p->algo to the kernel with the smallest median time. Other work on the GPU, a first launch
+ * or a late host may slow any single call. */
+static status choose_fastest(struct gemm_descriptors *p)
+{
+    struct trials *t = &p->trials;
+    float least = 0;
+
+    for (int i = 0; i < t->count; i++) {
+        float ms[TRIAL_ROUNDS];
+
+        for (int r = 0; r < TRIAL_ROUNDS; r++)
+            TRY(cuda_status(cudaEventElapsedTime(&ms[r], t->event[i][r][0], t->event[i][r][1]),
+                            "gemm"));
+        qsort(ms, TRIAL_ROUNDS, sizeof(ms[0]), by_time);
+        if (i == 0 || ms[TRIAL_ROUNDS / 2] < least) {
+            least = ms[TRIAL_ROUNDS / 2];
+            p->algo = t->algo[i];
+        }
+    }
+    trials_done(t);
+    return ST_OK;
+}
+
+/* Chooses p->algo for this call. If the call is to be timed, sets *around to the two events between
+ * which it is queued, else to NULL. */
+static status next_trial(struct gemm_descriptors *p, cudaEvent_t **around)
+{
+    struct trials *t = &p->trials;
+    int round, i;
+
+    *around = NULL;
+    if (t->count == 0)
+        return ST_OK;
+    round = t->calls / t->count;
+    if (round == TRIAL_ROUNDS) {
+        const cudaError_t e = cudaEventQuery(t->last);
+
+        p->algo = t->algo[0];
+        if (e == cudaErrorNotReady) {
+            cudaGetLastError(); // else the check after the next launch would report it
+            return ST_OK;
+        }
+        TRY(cuda_status(e, "gemm"));
+        return choose_fastest(p);
+    }
+    // a transformer's products take turns: without the shift a kernel would time only some of them
+    i = (t->calls++ + round) % t->count;
+    p->algo = t->algo[i];
+    *around = t->event[i][round];
+    TRY(cuda_status(cudaEventCreate(&(*around)[0]), "gemm"));
+    TRY(cuda_status(cudaEventCreate(&(*around)[1]), "gemm"));
+    t->last = (*around)[1];
+    return ST_OK;
 }
 
 /* Whether every row starts at a multiple of 16 bytes and has a multiple of 16 bytes; true for none.
@@ -196,6 +300,7 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
     const float one = 1, keep = add ? 1 : 0;
     struct cuda_context *c;
     struct gemm_descriptors *p;
+    cudaEvent_t *around;
     bool is_new;
     status st = ST_OK;
 
@@ -210,10 +315,15 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
         return add ? plain_gemm_add(dev, out, a, w, bias) : plain_gemm(dev, out, a, w, bias, act);
     if (bias.data != NULL)
         TRY_OUT(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data));
+    TRY_OUT(next_trial(p, &around));
+    if (around != NULL)
+        TRY_OUT(cuda_status(cudaEventRecord(around[0], cuda_stream(dev)), "gemm"));
     TRY_OUT(lt_status(cublasLtMatmul(c->lt, p->product, &one, w.data, p->w, a.data, p->a, &keep,
                                      out.data, p->out, out.data, p->out, &p->algo, dev->workspace,
                                      dev->table->workspace, cuda_stream(dev)),
                       "gemm"));
+    if (around != NULL)
+        TRY_OUT(cuda_status(cudaEventRecord(around[1], cuda_stream(dev)), "gemm"));
     device_cuda_written(dev->stream, out);
 out:
     if (st != ST_OK && is_new)

@@ -151,10 +151,10 @@ static status traced_attention(struct device *dev, struct tensor out, struct ten
 }
 
 static status traced_attention_parts(struct device *dev, const struct attention_part *part,
-                                     int parts, struct tensor q, struct tensor k, struct tensor v,
-                                     float scale)
+                                     int parts, const struct arrival *keys, int messages,
+                                     struct tensor q, struct tensor k, struct tensor v, float scale)
 {
-    TRACED("self attention", attention_parts(dev, part, parts, q, k, v, scale),
+    TRACED("self attention", attention_parts(dev, part, parts, keys, messages, q, k, v, scale),
            2 * bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
 }
 
