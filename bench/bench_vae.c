@@ -4,7 +4,8 @@
  * Decode and encode with the real VAE's dimensions and random weights, on the ranks of mpirun: wall
  * time and CPU time (compare CPU time with one thread if other programs run on the machine), the
  * minimum of `runs` after a warm-up run on a GPU, and the peak bytes of the step arena and of the
- * whole device. --ops synchronizes after each op and prints a table of the time by op.
+ * whole device. The warm-up run prints a hash of the frames or of the latent, which must not depend
+ * on the number of ranks. --ops synchronizes after each op and prints a table of the time by op.
  * bench/peer_vae.py times the official code at the same sizes, bench/vae.sh runs both. */
 #include "kernels/table.h"
 #include "model/pipeline/model.h"
@@ -155,10 +156,22 @@ struct bench {
     struct arena weights, step;
     int64_t t, h, w;
     float *latent, *pixels;
+    bool hashing;
+    uint64_t hash; // FNV-1a of the results, if `hashing`
 };
 
-static status ignore_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
+static void hash_bytes(struct bench *b, const void *data, int64_t bytes)
 {
+    for (int64_t i = 0; i < bytes; i++)
+        b->hash = (b->hash ^ ((const uint8_t *)data)[i]) * 0x100000001b3u;
+}
+
+static status take_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
+{
+    struct bench *b = payload;
+
+    if (b->hashing)
+        hash_bytes(b, rgb, count * h * w * 3);
     return ST_OK;
 }
 
@@ -168,9 +181,22 @@ static status run(struct bench *b, bool decode)
 
     if (decode)
         return vae_decode(&b->vae, &b->step, b->latent, b->t, b->h, b->w, whole,
-                          (struct frame_sink){ .put = ignore_frames }, NULL);
+                          (struct frame_sink){ take_frames, b }, NULL);
     return vae_encode(&b->vae, &b->step, b->latent, b->pixels, 4 * b->t - 3, 8 * b->h, 8 * b->w,
                       whole);
+}
+
+static status run_hashed(struct bench *b, bool decode)
+{
+    b->hash = 0xcbf29ce484222325u;
+    b->hashing = true;
+    TRY(run(b, decode));
+    b->hashing = false;
+    if (!decode)
+        hash_bytes(b, b->latent, b->t * b->h * b->w * 16 * (int64_t)sizeof(float));
+    if (b->world.rank == 0)
+        printf("%s hash %016llx\n", decode ? "frames" : "latent", (unsigned long long)b->hash);
+    return ST_OK;
 }
 
 /* Opens everything on b->dev; `w` is the real world, or a described one for the plan. */
@@ -202,7 +228,7 @@ static status time_one(struct bench *b, bool decode)
     double best = 0, busy = 0;
 
     if (b->set.cuda)
-        TRY(run(b, decode));
+        TRY(run_hashed(b, decode));
     for (int i = 0; i < b->set.runs; i++) {
         const double start = clock_seconds(), start_busy = clock_cpu_seconds();
 

@@ -400,6 +400,7 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
                  struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
     const int64_t rows = conv.top + x.dim[1] + conv.bottom;
+    const bool waits = conv.first_row.flag != NULL || conv.last_row.flag != NULL;
 
     assert(is_float(x) && x.ndim == 4 && dense_last(x) && is_float(out) && out.ndim == 4 &&
            dense_last(out));
@@ -418,6 +419,9 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
                              past.dim[0] == conv.front && past.dim[1] == x.dim[1] &&
                              past.dim[2] == x.dim[2] && past.dim[3] == x.dim[3]));
     assert(out.dim[3] == w.dim[0]);
+    assert(!waits || dev->kind == DEVICE_CUDA);
+    assert((conv.first_row.flag == NULL || conv.top == 0) &&
+           (conv.last_row.flag == NULL || conv.bottom == 0));
     assert(is_none(bias) || is_vector(bias, DT_F32, w.dim[0]));
     assert(is_none(residual) ||
            (residual.dtype == out.dtype && same_dims(residual, out) && dense_last(residual)));

@@ -197,6 +197,9 @@ struct conv {
     int top, bottom; // rows of zeros before and after x's, each less than kh
     int left, right; // columns of zeros, each less than kw
     bool upsample2x; // x is first upsampled by 2 along H and W, nearest neighbour
+    // messages with the first and the last row of x in all frames, which the op waits for. Only on
+    // GPUs, with top = 0 and bottom = 0 respectively.
+    struct arrival first_row, last_row;
 };
 
 /* out = conv(x, w) + bias + residual. The padded input is [front + T, top + H + bottom,
@@ -213,7 +216,8 @@ struct conv {
  * 2 (top + H + bottom - 2) rows and 2 W columns.
  *
  * out is f32 or bf16. Sums in f32; a GPU splits each f32 factor into two bf16, with a relative
- * error of 2^-17. A pixel's result does not depend, to the bit, on T, H or W. */
+ * error of 2^-17. A pixel's result does not depend, to the bit, on T, H or W, nor on what the op
+ * waits for: pixels that read neither the first nor the last row of x are computed before. */
 typedef status conv3d_fn(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                          struct tensor w, struct tensor bias, struct tensor residual,
                          struct conv conv);

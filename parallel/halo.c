@@ -74,13 +74,26 @@ status rows_halo_exchange(const struct rows *r, struct transfer *t, struct tenso
     return group_send_recv(r->group, t, send, COUNT(send), recv, COUNT(recv));
 }
 
-status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int64_t scale,
-                   int root)
+status rows_halo_arrivals(const struct rows *r, struct transfer *t, bool above,
+                          struct arrival *first, struct arrival *last)
+{
+    const int rank = r->group->rank;
+
+    *first = *last = (struct arrival){ 0 };
+    if ((above && halo_above(r) && !transfer_arrival(t, rank - 1, first)) ||
+        (halo_below(r) && !transfer_arrival(t, rank + 1, last))) {
+        *first = *last = (struct arrival){ 0 };
+        return transfer_wait(t);
+    }
+    return ST_OK;
+}
+
+status rows_gather(const struct rows *r, struct transfer *t, struct tensor out, struct tensor x,
+                   int64_t scale, int root)
 {
     const int n = r->ranks, rank = r->group->rank;
     struct message *list = calloc(2 * (size_t)n, sizeof(*list));
     const size_t row_bytes = (size_t)(x.dim[2] * x.dim[3]) * dtype_size(x.dtype);
-    struct transfer t = { 0 };
     int sends = 0, recvs = 0;
     status st;
 
@@ -104,9 +117,7 @@ status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int
                 (size_t)(r->total * scale) * row_bytes,
             };
     }
-    TRY_OUT(group_send_recv(r->group, &t, list, sends, list + n, recvs));
-    TRY_OUT(transfer_wait(&t));
-out:
+    st = group_send_recv(r->group, t, list, sends, list + n, recvs);
     free(list);
     return st;
 }

@@ -56,11 +56,18 @@ struct tensor rows_with_halo(const struct rows *r, struct tensor x, bool above);
  * after transfer_wait; x itself may be read before. Collective over the ranks that hold rows. */
 status rows_halo_exchange(const struct rows *r, struct transfer *t, struct tensor x, bool above);
 
-/* Gathers the rows of all ranks. x: [T, h, W, C], this rank's rows, each frame contiguous; out:
- * [T, H, W, C], contiguous, the whole image, on rank `root`, or on every rank that holds rows if
- * root < 0; ignored on other ranks. scale: rows of x per row at scale 1. x and out have the same
- * dtype. Waits for the transfer. Collective over the ranks that hold rows, of which root is one. */
-status rows_gather(const struct rows *r, struct tensor out, struct tensor x, int64_t scale,
-                   int root);
+/* Lets an op wait for the halo rows of a halo exchange that was just started, instead of
+ * transfer_wait before it: sets *first and *last, the messages with the halo row above and the one
+ * below. Where a kernel cannot wait for messages, completes the transfer. Local. */
+status rows_halo_arrivals(const struct rows *r, struct transfer *t, bool above,
+                          struct arrival *first, struct arrival *last);
+
+/* Starts to gather the rows of all ranks. x: [T, h, W, C], this rank's rows, each frame contiguous;
+ * out: [T, H, W, C], contiguous, the whole image, on rank `root`, or on every rank that holds rows
+ * if root < 0; ignored on other ranks. x may be this rank's rows in out. scale: rows of x per row
+ * at scale 1. x and out have the same dtype. Collective over the ranks that hold rows, of which
+ * root is one. */
+status rows_gather(const struct rows *r, struct transfer *t, struct tensor out, struct tensor x,
+                   int64_t scale, int root);
 
 #endif

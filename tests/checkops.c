@@ -10,6 +10,7 @@
 static void run_all(struct check *c)
 {
     check_products(c);
+    check_arrivals(c);
     check_attentions(c);
     check_norms(c);
     check_elementwise(c);

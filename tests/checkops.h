@@ -96,8 +96,16 @@ void check_fail(struct check *c, const char *format, ...) __attribute__((format(
 /* Checks the guard bytes once more and frees every buffer allocated since the last call. */
 void check_end_case(struct check *c);
 
+/* A struct conv of stride_t, stride, front, top, bottom, left, right, upsample2x. */
+#define CONV(st, s, f, t, b, l, r, up)                                                             \
+    {                                                                                              \
+        .stride_t = st, .stride = s, .front = f, .top = t, .bottom = b, .left = l, .right = r,     \
+        .upsample2x = up                                                                           \
+    }
+
 /* The cases, by family. Each tests the entries that differ from the previous level's. */
 void check_products(struct check *c);
+void check_arrivals(struct check *c);
 void check_attentions(struct check *c);
 void check_norms(struct check *c);
 void check_elementwise(struct check *c);

@@ -54,6 +54,7 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
     const int64_t rows = s.total * s.scale, h = r->count * s.scale, first = r->first * s.scale;
     const int64_t line = s.w * s.c;
     const bool receives = root < 0 || r->group->rank == root;
+    struct transfer transfer = { 0 };
     struct tensor x, out = { 0 };
     int64_t bad = 0;
 
@@ -65,7 +66,8 @@ static void check_gather(const struct rows *r, struct device *dev, struct arena 
         p[n] = pixel(n / line / h, first + n / line % h, n % line);
     mirror_up(dev, x, p);
     mirror_free(dev, p);
-    CHECK(rows_gather(r, out, x, s.scale, root) == ST_OK, "%s", status_line());
+    CHECK(rows_gather(r, &transfer, out, x, s.scale, root) == ST_OK, "%s", status_line());
+    CHECK(transfer_wait(&transfer) == ST_OK, "%s", status_line());
     p = receives ? mirror(dev, out) : NULL;
     if (receives)
         mirror_down(dev, p, out);

@@ -104,16 +104,16 @@ static void products(void)
     }
     name = "conv3d";
     OP(op_conv3d, F32, IN("x"), none, IN("w"), IN("bias"), IN("residual"),
-       (struct conv){ 1, 1, 0, 0, 0, 1, 1, false });
+       (struct conv){ .stride_t = 1, .stride = 1, .left = 1, .right = 1 });
     name = "conv3d_down";
     OP(op_conv3d, F32, IN("x"), none, IN("w"), none, none,
-       (struct conv){ 1, 2, 0, 0, 0, 0, 1, false });
+       (struct conv){ .stride_t = 1, .stride = 2, .right = 1 });
     name = "conv3d_time";
     OP(op_conv3d, F32, IN("x"), none, IN("w"), none, none,
-       (struct conv){ 2, 1, 0, 0, 0, 0, 0, false });
+       (struct conv){ .stride_t = 2, .stride = 1 });
     name = "conv3d_twice";
     OP(op_conv3d, F32, IN("x"), none, IN("w"), IN("bias"), none,
-       (struct conv){ 1, 1, 0, 0, 0, 1, 1, true });
+       (struct conv){ .stride_t = 1, .stride = 1, .left = 1, .right = 1, .upsample2x = true });
 }
 
 static void norms(void)

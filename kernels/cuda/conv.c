@@ -113,6 +113,8 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .front = conv.front,
         .top = conv.top,
         .left = conv.left,
+        .first_row = conv.first_row,
+        .last_row = conv.last_row,
         .has_past = past.data != NULL,
         .boxes = strided ? (int)(kh * kw) : 1,
         .slices = (int)((cin + slice - 1) / slice),

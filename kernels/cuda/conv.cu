@@ -15,6 +15,10 @@
  * second row and column of the tile: these read consecutive pixels of the box, so here, too, a tap
  * only starts at another pixel. Warpgroup 1 then has the even rows and 2 the odd rows.
  *
+ * Rows of x that are being received (struct conv) are read by the first and the last row of tiles,
+ * which are computed last. The thread that requests the boxes waits for the message before the
+ * first box of such a tile that is not one of `past`.
+ *
  * With strides each tap has a box of its own, of every second row and column. The order of the sum
  * is: frames, taps with own boxes, slices, the other taps, channels.
  *
@@ -53,7 +57,8 @@ template <int CHANNELS, int N, int COLS, bool SPLIT> struct layout {
 };
 
 /* A tile: its first output channel / N, frame, pixel row and column. Tiles that differ in output
- * channels follow each other, then frames, which share most of their input. */
+ * channels follow each other, then frames, which share most of their input. Rows of tiles that wait
+ * for a row of x come last. */
 struct tile {
     int n, t, row, col;
 };
@@ -68,8 +73,30 @@ template <int COLS> __device__ inline struct tile tile_at(const struct conv_job 
     tile.t = i % frames;
     i /= frames;
     tile.col = i % job.tiles_w * COLS;
-    tile.row = i / job.tiles_w * CONV_ROWS;
+    i = i / job.tiles_w + (job.first_row.flag != NULL); // row 0 after the others if it waits
+    tile.row = (i < job.tiles_h ? i : 0) * CONV_ROWS;
     return tile;
+}
+
+/* Whether a tile reads a row of x that is being received. */
+__device__ inline bool reads_first_row(const struct conv_job &job, const struct tile &tile)
+{
+    return job.first_row.flag != NULL && tile.row == 0;
+}
+
+__device__ inline bool reads_last_row(const struct conv_job &job, const struct tile &tile)
+{
+    return job.last_row.flag != NULL && tile.row == (job.tiles_h - 1) * CONV_ROWS;
+}
+
+/* Waits for the rows of x that a tile reads. */
+__device__ inline void wait_for_rows(const struct conv_job &job, const struct tile &tile)
+{
+    if (reads_first_row(job, tile))
+        wait_for_flag(job.first_row.flag, job.first_row.value);
+    if (reads_last_row(job, tile))
+        wait_for_flag(job.last_row.flag, job.last_row.value);
+    async_proxy_fence_global();
 }
 
 /* Transposes a 4 x 4 matrix over the four threads of a quad: thread q has row q and gets column q.
@@ -248,6 +275,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 0) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
                 const struct tile tile = tile_at<COLS>(job, i);
+                bool waits = reads_first_row(job, tile) || reads_last_row(job, tile);
 
                 for (int k = 0; k < job.kt * job.boxes; k++)
                     for (int s = 0; s < job.slices; s++, x.next()) {
@@ -255,6 +283,10 @@ __global__ void __launch_bounds__(THREADS, 1)
                         const int frame = tile.t * job.step_t + k / job.boxes;
                         const bool before = frame < job.front && job.has_past;
 
+                        if (waits && frame >= job.front) {
+                            wait_for_rows(job, tile);
+                            waits = false;
+                        }
                         mbarrier_wait_opaque(shared_address(&x_free[x.at]), x.parity ^ 1);
                         mbarrier_arrive_expect(shared_address(&x_full[x.at]), job.x_bytes);
                         tma_load(shared_address(x_box + x.at * L::X), before ? &job.past : &job.x,

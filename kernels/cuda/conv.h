@@ -30,9 +30,10 @@ struct conv_job {
     CUtensorMap w; // (Cin, Cout, taps) bf16, split or not; boxes [outputs][channels]
     struct tensor out, residual;
     const float *bias;
-    int kt, kh, kw, step, step_t; // the window and its strides
-    int front, top, left;         // padding before x's first frame, row, column
-    bool has_past;                // the padding frames are `past`, else zeros
+    int kt, kh, kw, step, step_t;       // the window and its strides
+    int front, top, left;               // padding before x's first frame, row, column
+    struct arrival first_row, last_row; // of x, to wait for
+    bool has_past;                      // the padding frames are `past`, else zeros
     int boxes;  // of x for a frame and a slice: kh * kw with strides, one for each tap; else 1
     int slices; // of Cin
     int tiles_w, tiles_h, tiles_n; // along W, H and Cout

@@ -110,26 +110,31 @@ status wide_channel_norm(struct device *dev, struct tensor out, struct tensor x,
 
 /* ---- to_u8 ---- */
 
-/* Each thread converts four consecutive elements. */
-__global__ void to_u8_kernel(uchar4 *out, const float4 *x, int64_t count)
+/* Each thread converts four consecutive elements of a frame. */
+__global__ void frames_to_u8_kernel(struct tensor out, struct tensor x, int64_t count)
 {
-    const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x;
+    const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x, frame = blockIdx.y;
 
     if (i < count) {
-        const float4 f = x[i];
+        const float4 f = ((const float4 *)((const float *)x.data + frame * x.stride[0]))[i];
 
-        out[i] = make_uchar4(as_u8(f.x), as_u8(f.y), as_u8(f.z), as_u8(f.w));
+        ((uchar4 *)((uint8_t *)out.data + frame * out.stride[0]))[i] =
+            make_uchar4(as_u8(f.x), as_u8(f.y), as_u8(f.z), as_u8(f.w));
     }
 }
 
 status wide_to_u8(struct device *dev, struct tensor out, struct tensor x)
 {
-    const int64_t count = tensor_count(x) / 4;
+    const int64_t count = tensor_count(x) / x.dim[0] / 4; // in a frame
 
-    if (x.dtype != DT_F32 || tensor_count(x) % 4 != 0 || !tensor_contiguous(x) ||
-        !tensor_contiguous(out) || (uintptr_t)x.data % 16 != 0 || (uintptr_t)out.data % 4 != 0)
+    if (x.dtype != DT_F32 || tensor_count(x) % (4 * x.dim[0]) != 0 || x.dim[0] > 65535 ||
+        !tensor_contiguous(tensor_at(x, 0)) || !tensor_contiguous(tensor_at(out, 0)) ||
+        x.stride[0] % 4 != 0 || out.stride[0] % 4 != 0 || (uintptr_t)x.data % 16 != 0 ||
+        (uintptr_t)out.data % 4 != 0)
         return plain_to_u8(dev, out, x);
-    to_u8_kernel<<<(unsigned)((count + THREADS - 1) / THREADS), THREADS, 0, cuda_stream(dev)>>>(
-        (uchar4 *)out.data, (const float4 *)x.data, count);
+
+    const dim3 grid((unsigned)((count + THREADS - 1) / THREADS), (unsigned)x.dim[0]);
+
+    frames_to_u8_kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(out, x, count);
     return cuda_status(cudaGetLastError(), "to_u8");
 }

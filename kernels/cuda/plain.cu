@@ -1,6 +1,7 @@
 #include "kernels/cuda/plain.h"
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/hopper.cuh"
 
 #include <math.h>
 
@@ -131,11 +132,21 @@ __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor 
     }
 }
 
+__global__ void wait_kernel(struct arrival a, struct arrival b)
+{
+    if (a.flag != NULL)
+        wait_for_flag(a.flag, a.value);
+    if (b.flag != NULL)
+        wait_for_flag(b.flag, b.value);
+}
+
 status plain_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
     const int64_t count = tensor_count(out);
 
+    if (conv.first_row.flag != NULL || conv.last_row.flag != NULL)
+        wait_kernel<<<1, 1, 0, cuda_stream(dev)>>>(conv.first_row, conv.last_row);
     conv3d_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, past, w, bias, residual,
                                                                    conv, count);
     LAUNCHED("conv3d");

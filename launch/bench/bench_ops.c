@@ -148,7 +148,8 @@ static status conv(struct bench *b, int64_t t, int64_t h, int64_t w, int64_t c_i
     TAKE(o.x, b->cdt, t + 2, h, w, c_in);
     TAKE(o.w, b->cdt, c_out, 3, 3, 3, c_in);
     TAKE(o.bias, DT_F32, c_out);
-    o.conv = (struct conv){ 1, 1, 0, 1, 1, 1, 1, false };
+    o.conv =
+        (struct conv){ .stride_t = 1, .stride = 1, .top = 1, .bottom = 1, .left = 1, .right = 1 };
     TRY_OUT(bench_time(b, "conv",
                        (struct bench_work){ call_conv, &o, flops, bytes, CEILING_GEMM, false },
                        "%lld x %lld x %lld, %lld to %lld", (long long)t, (long long)h, (long long)w,

@@ -116,15 +116,16 @@ status vae_decode_window(struct vae *v, struct arena *a, const float *latent, in
     rows_split(&rows, v->group, window.rows);
     if (rows.count == 0)
         return ST_OK;
-    TRY_OUT(arena_take(a, &uploaded, DT_F32, 1, rows.count, w, z));
+    TRY_OUT(arena_take(a, &uploaded, DT_F32, t, rows.count, w, z));
     TRY_OUT(arena_take(a, &scaled, DT_F32, 1, rows.count, window.cols, z));
     TRY_OUT(rows_take(&rows, a, &x, v->dtype, 1, rows.count, window.cols, z));
     TRY_OUT(vae_pass_open(&pass, v, v->decoder, a, rows, 1, 1, window.cols, t));
+    TRY_OUT(upload_rows(v->dev, uploaded, latent, h, 0, window.row + rows.first));
     for (int64_t i = 0; i < t; i++) {
-        TRY_OUT(upload_rows(v->dev, uploaded, latent, h, i, window.row + rows.first));
-        TRY_OUT(op_channel_affine(v->dev, scaled,
-                                  tensor_slice(uploaded, 2, window.col, window.cols), v->scale[0],
-                                  v->shift[0]));
+        const struct tensor frame = tensor_slice(uploaded, 0, i, 1);
+
+        TRY_OUT(op_channel_affine(v->dev, scaled, tensor_slice(frame, 2, window.col, window.cols),
+                                  v->scale[0], v->shift[0]));
         TRY_OUT(op_gemm(v->dev, tensor_reshape(x, rows.count * window.cols, z),
                         tensor_reshape(scaled, rows.count * window.cols, z), point->w, point->b,
                         ACT_NONE));
@@ -180,9 +181,11 @@ out:
     return st;
 }
 
-status vae_gather(struct tensor *whole, const struct rows *rows, struct device *dev,
-                  struct arena *a, struct tensor x, int64_t scale)
+status vae_gather(struct tensor *whole, const struct rows *rows, struct arena *a, struct tensor x,
+                  int64_t scale)
 {
+    struct transfer t = { 0 };
+
     if (rows->ranks == 1) {
         *whole = x;
         return ST_OK;
@@ -190,7 +193,8 @@ status vae_gather(struct tensor *whole, const struct rows *rows, struct device *
     *whole = (struct tensor){ 0 };
     if (rows->group->rank == 0)
         TRY(arena_take(a, whole, x.dtype, x.dim[0], rows->total * scale, x.dim[2], x.dim[3]));
-    return rows_gather(rows, *whole, x, scale, 0);
+    TRY(rows_gather(rows, &t, *whole, x, scale, 0));
+    return transfer_wait(&t);
 }
 
 /* ---- whole images ---- */
@@ -216,43 +220,86 @@ static status check_size(int64_t frames, int64_t h, int64_t w, struct vae_tiling
     return ST_OK;
 }
 
+/* The frames of a chunk are gathered on rank 0 while the next chunk is computed. */
 struct decode_ctx {
     struct vae *v;
     struct arena *a;
+    float *pixels;              // NULL: not needed as f32
     struct frame_output frames; // rank 0
+    struct tensor rgb;          // other ranks: their rows of a chunk's frames, u8
+    struct transfer gather;     // of the frames of the previous chunk
+    int64_t count;              // of those frames; 0: none
 };
 
-static status put_decoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
+/* Passes the frames of the previous chunk on. */
+static status end_chunk(struct decode_ctx *d)
 {
-    struct decode_ctx *d = payload;
+    const int64_t count = d->count;
+
+    d->count = 0;
+    TRY(transfer_wait(&d->gather));
+    return count > 0 && d->v->group->rank == 0 ? frame_output_put(&d->frames, count) : ST_OK;
+}
+
+static status download_pixels(struct decode_ctx *d, const struct rows *rows, int64_t first,
+                              struct tensor x)
+{
     const size_t mark = d->a->used;
     struct tensor whole;
     status st;
 
-    TRY_OUT(vae_gather(&whole, rows, d->v->dev, d->a, x, d->v->config.stride));
+    TRY_OUT(vae_gather(&whole, rows, d->a, x, d->v->config.stride));
     if (d->v->group->rank == 0)
-        TRY_OUT(frame_output_put(&d->frames, whole, first));
+        TRY_OUT(device_download(
+            d->v->dev, d->pixels + first * whole.dim[1] * whole.dim[2] * whole.dim[3], whole));
 out:
     arena_release(d->a, mark);
     return st;
 }
 
+static status put_decoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
+{
+    struct decode_ctx *d = payload;
+    const int64_t n = x.dim[0], px = d->v->config.stride;
+    struct tensor whole = { 0 }, rgb;
+
+    TRY(end_chunk(d));
+    if (d->v->group->rank == 0) {
+        whole = frame_output_next(&d->frames, n);
+        rgb = tensor_slice(whole, 1, rows->first * px, rows->count * px);
+    } else {
+        rgb = tensor_slice(d->rgb, 0, 0, n);
+    }
+    TRY(op_to_u8(d->v->dev, rgb, x));
+    if (d->pixels != NULL)
+        TRY(download_pixels(d, rows, first, x));
+    if (rows->ranks > 1)
+        TRY(rows_gather(rows, &d->gather, whole, rgb, px, 0));
+    d->count = n;
+    return ST_OK;
+}
+
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
 {
-    struct decode_ctx d = { .v = v, .a = a };
+    struct decode_ctx d = { .v = v, .a = a, .pixels = pixels };
     const int64_t px = v->config.stride;
     const size_t mark = a->used;
+    struct rows rows;
     status st;
 
     assert(v->decoder != NULL);
     TRY(check_size(t, h, w, tiling));
     if (!covers(tiling, h, w))
         return vae_decode_tiles(v, a, latent, t, h, w, tiling, sink, pixels);
+    rows_split(&rows, v->group, h);
     if (v->group->rank == 0)
-        TRY_OUT(frame_output_open(&d.frames, v->dev, a, sink, pixels, CHUNK, h * px, w * px));
+        TRY_OUT(frame_output_open(&d.frames, v->dev, a, sink, CHUNK, h * px, w * px));
+    else if (rows.count > 0)
+        TRY_OUT(arena_take(a, &d.rgb, DT_U8, CHUNK, rows.count * px, w * px, 3));
     TRY_OUT(vae_decode_window(v, a, latent, t, h, w, (struct vae_window){ 0, 0, h, w },
                               (struct vae_output){ put_decoded, &d }));
+    TRY_OUT(end_chunk(&d));
     st = frame_output_finish(&d.frames);
 out:
     frame_output_close(&d.frames);
@@ -262,38 +309,41 @@ out:
 
 struct encode_ctx {
     struct vae *v;
-    struct arena *a;
-    struct tensor frame; // [1, h, w, z], gathered on rank 0, then broadcast
-    float *latent;
+    struct tensor frames; // [t, h, w, z]
 };
 
-/* Broadcasts one latent frame from rank 0 and copies it to host memory on every rank. */
-static status broadcast_frame(struct vae *v, struct tensor frame, float *latent)
+/* This rank's rows of all frames. */
+static struct tensor own_rows(const struct encode_ctx *e, const struct rows *rows)
 {
-    struct transfer transfer = { 0 };
-
-    if (v->group->size > 1)
-        TRY(group_broadcast(v->group, &transfer, frame.data, tensor_bytes(frame), 0));
-    TRY(transfer_wait(&transfer));
-    return device_download(v->dev, latent, frame);
+    return tensor_slice(e->frames, 1, rows->first, rows->count);
 }
 
 static status put_encoded(void *payload, const struct rows *rows, int64_t first, struct tensor x)
 {
     struct encode_ctx *e = payload;
 
-    if (rows->ranks > 1)
-        TRY(rows_gather(rows, e->frame, x, 1, 0));
-    else
-        TRY(op_copy(e->v->dev, e->frame, x));
-    return broadcast_frame(e->v, e->frame, e->latent + first * tensor_count(e->frame));
+    return op_copy(e->v->dev, tensor_slice(own_rows(e, rows), 0, first, 1), x);
+}
+
+/* Gathers the frames on rank 0, and broadcasts them, as some ranks may have no rows. */
+static status gather_frames(struct encode_ctx *e, const struct rows *rows)
+{
+    struct group *g = e->v->group;
+    struct transfer t = { 0 };
+
+    if (rows->ranks > 1 && rows->count > 0)
+        TRY(rows_gather(rows, &t, e->frames, own_rows(e, rows), 1, 0));
+    TRY(transfer_wait(&t));
+    if (g->size > 1)
+        TRY(group_broadcast(g, &t, e->frames.data, tensor_bytes(e->frames), 0));
+    return transfer_wait(&t);
 }
 
 status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pixels,
                   int64_t frames, int64_t h, int64_t w, struct vae_tiling tiling)
 {
     const int64_t px = v->config.stride, t = 1 + (frames - 1) / CHUNK, z = v->config.z;
-    struct encode_ctx e = { .v = v, .a = a, .latent = latent };
+    struct encode_ctx e = { .v = v };
     const size_t mark = a->used;
     struct rows rows;
     status st;
@@ -310,11 +360,11 @@ status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pi
     if (!covers(tiling, h, w))
         return vae_encode_tiles(v, a, latent, pixels, t, h, w, tiling);
     rows_split(&rows, v->group, h);
-    TRY_OUT(arena_take(a, &e.frame, DT_F32, 1, h, w, z));
+    TRY_OUT(arena_take(a, &e.frames, DT_F32, t, h, w, z));
     TRY_OUT(vae_encode_window(v, a, pixels, t, h, w, (struct vae_window){ 0, 0, h, w },
                               (struct vae_output){ put_encoded, &e }));
-    for (int64_t i = 0; rows.count == 0 && i < t; i++)
-        TRY_OUT(broadcast_frame(v, e.frame, latent + i * h * w * z));
+    TRY_OUT(gather_frames(&e, &rows));
+    TRY_OUT(device_download(v->dev, latent, e.frames));
     TRY_OUT(device_wait(v->dev));
 out:
     arena_release(a, mark);

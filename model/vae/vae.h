@@ -73,8 +73,8 @@ struct frame_sink {
  *
  * Collective over the group; ranks that get no rows return at once.
  *   latent  [T, h, w, z] f32, normalized; the whole latent, in host memory of every rank
- *   pixels  NULL, or on rank 0 host memory for the same frames, f32 [4(T-1)+1, 8h, 8w, 3], not
- *           clamped; other ranks ignore it
+ *   pixels  NULL on all ranks or on none: on rank 0 host memory for the same frames, f32
+ *           [4(T-1)+1, 8h, 8w, 3], not clamped; on other ranks it is not accessed
  *   a       scratch, released on return; rank 0 also allocates host memory for two chunks of
  *           frames
  * On the plan device the data of latent and pixels is not accessed, and the sink must not read rgb.

@@ -2,10 +2,9 @@
 #include "model/vae/vae_internal.h"
 
 status frame_output_open(struct frame_output *d, struct device *dev, struct arena *a,
-                         struct frame_sink sink, float *pixels, int64_t frames, int64_t h,
-                         int64_t w)
+                         struct frame_sink sink, int64_t frames, int64_t h, int64_t w)
 {
-    *d = (struct frame_output){ .dev = dev, .sink = sink, .pixels = pixels, .h = h, .w = w };
+    *d = (struct frame_output){ .dev = dev, .sink = sink, .h = h, .w = w };
     for (int i = 0; i < 2; i++)
         TRY(arena_take(a, &d->rgb[i], DT_U8, frames, h, w, 3));
     for (int i = 0; i < 2 && sink.put != NULL; i++) {
@@ -39,22 +38,24 @@ static status pass_to_sink(struct frame_output *d, int i)
     return d->sink.put(d->sink.payload, d->host[i], count, d->h, d->w);
 }
 
-status frame_output_put(struct frame_output *d, struct tensor x, int64_t first)
+struct tensor frame_output_next(const struct frame_output *d, int64_t count)
+{
+    return tensor_slice(d->rgb[d->next], 0, 0, count);
+}
+
+status frame_output_put(struct frame_output *d, int64_t count)
 {
     const int next = d->next;
-    const struct tensor rgb = tensor_slice(d->rgb[next], 0, 0, x.dim[0]);
+    const struct tensor rgb = frame_output_next(d, count);
     struct device_event *downloaded = &d->downloaded[next];
 
-    TRY(op_to_u8(d->dev, rgb, x));
-    if (d->pixels != NULL)
-        TRY(device_download(d->dev, d->pixels + first * d->h * d->w * x.dim[3], x));
     if (d->sink.put == NULL)
         return ST_OK;
     TRY(device_event_record(d->dev, downloaded, QUEUE_WORK));
     TRY(device_event_follow(d->dev, downloaded, QUEUE_COPIES));
     TRY(device_queue_download(d->dev, d->host[next], rgb));
     TRY(device_event_record(d->dev, downloaded, QUEUE_COPIES));
-    d->count[next] = x.dim[0];
+    d->count[next] = count;
     d->next = !next;
     return pass_to_sink(d, !next);
 }

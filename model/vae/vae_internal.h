@@ -96,15 +96,14 @@ status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, in
 /* Gathers the rows x [T, h, W, C], each frame contiguous, of all ranks on rank 0. *whole: x itself
  * if one rank holds all rows; else allocated from `a` on rank 0, and a zeroed tensor on the others.
  * scale: rows of x per latent row. Collective over the ranks that hold rows. */
-status vae_gather(struct tensor *whole, const struct rows *rows, struct device *dev,
-                  struct arena *a, struct tensor x, int64_t scale);
+status vae_gather(struct tensor *whole, const struct rows *rows, struct arena *a, struct tensor x,
+                  int64_t scale);
 
 /* Passes finished frames to the sink, on rank 0, with two buffers: while the sink handles the
  * frames of one chunk, the device computes those of the next. */
 struct frame_output {
     struct device *dev;
     struct frame_sink sink;
-    float *pixels;                     // all frames, or NULL
     int64_t h, w;                      // pixels
     struct tensor rgb[2];              // [frames, h, w, 3] u8 on the device, used alternately
     uint8_t *host[2];                  // the same in host memory
@@ -114,15 +113,18 @@ struct frame_output {
 };
 
 /* For chunks of at most `frames` frames. Allocates from `a`; the caller releases that memory after
- * frame_output_close. sink and pixels as in vae_decode. Local. ST_MEMORY. */
+ * frame_output_close. sink as in vae_decode. Local. ST_MEMORY. */
 status frame_output_open(struct frame_output *d, struct device *dev, struct arena *a,
-                         struct frame_sink sink, float *pixels, int64_t frames, int64_t h,
-                         int64_t w);
+                         struct frame_sink sink, int64_t frames, int64_t h, int64_t w);
 void frame_output_close(struct frame_output *d); // accepts a zeroed frame_output
 
-/* Queues frames [first, first + T): x [T, H, W, 3] f32. Then passes the frames of the previous call
- * to the sink. frame_output_finish passes the last ones and waits for the device. */
-status frame_output_put(struct frame_output *d, struct tensor x, int64_t first);
+/* Memory on the device for the next `count` frames: [count, H, W, 3] u8. */
+struct tensor frame_output_next(const struct frame_output *d, int64_t count);
+
+/* Queues the download of the next `count` frames, which have been queued to be written there. Then
+ * passes the frames of the previous call to the sink. frame_output_finish passes the last ones and
+ * waits for the device. */
+status frame_output_put(struct frame_output *d, int64_t count);
 status frame_output_finish(struct frame_output *d);
 
 /* vae_decode and vae_encode with tiles: vae_tiles.c. Arguments as in vae.h; t latent frames, h and

@@ -59,12 +59,18 @@ static status keep_past(struct vae_pass *p, int slot, struct tensor past, struct
 
 /* ---- halo rows ---- */
 
-/* Fills the halo rows of x, and waits for them. Collective over the ranks that hold rows. */
-static status fetch_halo(struct vae_pass *p, struct tensor x, bool above)
+/* out = conv(past, x) + residual, over x with its halo rows, which this fetches: on GPUs while the
+ * pixels that do not read them are computed. Collective over the ranks that hold rows. */
+static status halo_conv(struct vae_pass *p, struct tensor out, struct tensor x, bool above,
+                        struct tensor past, struct linear l, struct tensor residual,
+                        struct conv conv)
 {
     struct transfer t = { 0 };
 
     TRY(rows_halo_exchange(&p->rows, &t, x, above));
+    TRY(rows_halo_arrivals(&p->rows, &t, above, &conv.first_row, &conv.last_row));
+    TRY(op_conv3d(p->v->dev, out, rows_with_halo(&p->rows, x, above), past, l.w, l.b, residual,
+                  conv));
     return transfer_wait(&t);
 }
 
@@ -81,18 +87,16 @@ static struct conv conv3x3(const struct vae_pass *p)
 
 /* ---- causal convolutions 3x3x3 ---- */
 
-/* out = conv(past, x) + residual; first fetches x's halo rows. */
+/* out = conv(past, x) + residual. */
 static status causal_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
                           struct linear l, struct tensor residual)
 {
     const struct tensor past = p->chunk > 0 ? p->slot[slot] : none;
-    const struct tensor with_halo = rows_with_halo(&p->rows, x, true);
     struct conv conv = conv3x3(p);
 
     conv.front = 2;
-    TRY(fetch_halo(p, x, true));
-    TRY(op_conv3d(p->v->dev, out, with_halo, past, l.w, l.b, residual, conv));
-    return keep_past(p, slot, past, with_halo);
+    TRY(halo_conv(p, out, x, true, past, l, residual, conv));
+    return keep_past(p, slot, past, rows_with_halo(&p->rows, x, true));
 }
 
 /* out = conv(silu(norm(x))). out may be x. */
@@ -161,29 +165,32 @@ static status head(struct vae_pass *p, const struct layer *l, struct tensor *x)
 
 /* ---- attention over the whole image ---- */
 
-/* x += proj(attention(norm(x))): one head; q of this rank's rows, k and v of all rows. */
+/* x += proj(attention(norm(x))): one head; q of this rank's rows, k and v of all rows, which are
+ * gathered while q is computed. */
 static status attention_block(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     struct device *dev = p->v->dev;
     const int64_t h = x->dim[1], cols = x->dim[2], c = l->in, scale = h / p->rows.count;
     const struct tensor normed = spare_buffer(p, p->v->dtype, 1, h, cols, c);
     const size_t mark = p->a->used;
-    struct tensor q, kv, all;
+    struct transfer gather = { 0 };
+    struct tensor q, all;
     status st;
 
     assert(x->dim[0] == 1); // at the coarsest scale a chunk is one frame
     TRY_OUT(op_channel_norm(dev, normed, *x, l->norm1, ACT_NONE));
     TRY_OUT(arena_take(p->a, &q, p->v->dtype, 1, h, cols, c));
-    TRY_OUT(arena_take(p->a, &kv, p->v->dtype, 1, h, cols, 2 * c));
-    TRY_OUT(conv1x1(p, q, normed, tensor_slice(l->qkv.w, 0, 0, c), tensor_slice(l->qkv.b, 0, 0, c),
-                    none));
+    TRY_OUT(arena_take(p->a, &all, p->v->dtype, 1, p->rows.total * scale, cols, 2 * c));
+
+    const struct tensor kv = tensor_slice(all, 1, p->rows.first * scale, h);
+
     TRY_OUT(conv1x1(p, kv, normed, tensor_slice(l->qkv.w, 0, c, 2 * c),
                     tensor_slice(l->qkv.b, 0, c, 2 * c), none));
-    all = kv;
-    if (p->rows.ranks > 1) {
-        TRY_OUT(arena_take(p->a, &all, p->v->dtype, 1, p->rows.total * scale, cols, 2 * c));
-        TRY_OUT(rows_gather(&p->rows, all, kv, scale, -1));
-    }
+    if (p->rows.ranks > 1)
+        TRY_OUT(rows_gather(&p->rows, &gather, all, kv, scale, -1));
+    TRY_OUT(conv1x1(p, q, normed, tensor_slice(l->qkv.w, 0, 0, c), tensor_slice(l->qkv.b, 0, 0, c),
+                    none));
+    TRY_OUT(transfer_wait(&gather));
 
     const struct tensor heads = tensor_split(flatten(all), 1, c); // [S, 2, C]
     const struct tensor q1 = tensor_split(flatten(q), 1, c);      // [S, 1, C]
@@ -216,9 +223,7 @@ static status downsample(struct vae_pass *p, const struct layer *l, struct tenso
     conv.top = conv.left = 0;
     if (time)
         TRY_OUT(arena_take(p->a, &spatial, p->v->dtype, t, h / 2, cols / 2, l->out));
-    TRY_OUT(fetch_halo(p, *x, false));
-    TRY_OUT(op_conv3d(dev, spatial, rows_with_halo(&p->rows, *x, false), none, l->conv1.w,
-                      l->conv1.b, none, conv));
+    TRY_OUT(halo_conv(p, spatial, *x, false, none, l->conv1, none, conv));
     if (time)
         TRY_OUT(op_conv3d(dev, out, spatial, past, l->time_conv.w, l->time_conv.b, none,
                           (struct conv){ .stride_t = 2, .stride = 1, .front = 1 }));
@@ -254,7 +259,6 @@ static status double_frames(struct vae_pass *p, const struct layer *l, struct te
  * frames, except in the first chunk. */
 static status upsample(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
-    struct device *dev = p->v->dev;
     const bool time = l->time && p->chunk > 0;
     const int64_t t = time ? 2 * x->dim[0] : x->dim[0], h = x->dim[1], cols = x->dim[2];
     const struct tensor out = spare_buffer(p, p->v->dtype, t, 2 * h, 2 * cols, l->out);
@@ -268,9 +272,7 @@ static status upsample(struct vae_pass *p, const struct layer *l, struct tensor 
         TRY_OUT(rows_take(&p->rows, p->a, &frames, p->v->dtype, t, h, cols, l->in));
         TRY_OUT(double_frames(p, l, frames, *x));
     }
-    TRY_OUT(fetch_halo(p, frames, true));
-    TRY_OUT(op_conv3d(dev, out, rows_with_halo(&p->rows, frames, true), none, l->conv1.w,
-                      l->conv1.b, none, conv));
+    TRY_OUT(halo_conv(p, out, frames, true, none, l->conv1, none, conv));
     p->current = !p->current;
     *x = out;
 out:

@@ -150,7 +150,7 @@ static status blend_chunk(void *payload, const struct rows *rows, int64_t first,
     struct tensor whole;
     status st;
 
-    TRY_OUT(vae_gather(&whole, rows, b->v->dev, b->a, x, b->scale));
+    TRY_OUT(vae_gather(&whole, rows, b->a, x, b->scale));
     if (b->v->group->rank != 0)
         goto out;
 
@@ -188,11 +188,14 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
     if (v->group->rank != 0)
         goto out;
 
-    TRY_OUT(frame_output_open(&output, v->dev, a, sink, pixels, chunk, b.sum.dim[1], b.sum.dim[2]));
+    TRY_OUT(frame_output_open(&output, v->dev, a, sink, chunk, b.sum.dim[1], b.sum.dim[2]));
     for (int64_t i = 0, n; i < frames; i += n) {
         n = i == 0 ? 1 : chunk;
-        TRY_OUT(frame_output_put(&output, tensor_slice(b.sum, 0, i, n), i));
+        TRY_OUT(op_to_u8(v->dev, frame_output_next(&output, n), tensor_slice(b.sum, 0, i, n)));
+        TRY_OUT(frame_output_put(&output, n));
     }
+    if (pixels != NULL)
+        TRY_OUT(device_download(v->dev, pixels, b.sum));
     st = frame_output_finish(&output);
 out:
     frame_output_close(&output);
