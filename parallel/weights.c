@@ -285,11 +285,13 @@ static status start_fetch(struct weights *w, int b, int unit)
 {
     TRY(transfer_wait(&w->gather[b]));
     w->buffer_unit[b] = -1;
-    if (w->mode == WEIGHTS_STREAMED)
+    if (w->mode == WEIGHTS_STREAMED) {
+        TRY(wait_loader(w)); // it may still be reading a unit into this buffer that is not used now
         TRY(read_unit(w, unit, 0, w->buffer[b]));
-    else
+    } else {
         TRY(group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard_offset,
                              (char *)w->kept.data + (size_t)unit * w->kept_bytes));
+    }
     w->buffer_unit[b] = unit;
     return ST_OK;
 }
