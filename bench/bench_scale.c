@@ -135,6 +135,7 @@ static struct outcome forwards(const struct job *j, struct world *w, struct devi
     need(arena_init(&step, dev, "step", (size_t)(0.5 * (double)free_bytes)));
     need(dit_open(&m, c, &mesh, dev, &weights, DT_BF16, fsdp,
                   (struct weight_source){ .read = read_random, .payload = (void *)c }));
+    need(dit_complete(&m));
     for (int i = 0; i < 2; i++) {
         const int64_t dim[] = { TEXT_ROWS, c->text_dim };
         float *rows;
