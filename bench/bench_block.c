@@ -156,11 +156,11 @@ static status run_step(struct device *dev, const struct block *b, int step)
     case 1:
         return op_gemm(dev, b->k, b->h, b->self_k.w, b->self_k.b, ACT_NONE);
     case 2:
-        return op_norm_rope(dev, b->k, vec, eps, b->rope, b->grid);
+        return op_norm_rope(dev, HEADS_OF(b->k), b->k, vec, eps, b->rope, b->grid);
     case 3:
         return op_gemm(dev, b->q, b->h, b->self_q.w, b->self_q.b, ACT_NONE);
     case 4:
-        return op_norm_rope(dev, b->q, vec, eps, b->rope, b->grid);
+        return op_norm_rope(dev, HEADS_OF(b->q), b->q, vec, eps, b->rope, b->grid);
     case SELF_ATTENTION:
         return op_attention(dev, HEADS_OF(b->att), none, HEADS_OF(b->q), HEADS_OF(b->k),
                             HEADS_OF(b->v), scale);

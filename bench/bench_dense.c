@@ -196,7 +196,8 @@ static void bench_rows(struct device *dev, struct arena *a, int64_t s, int64_t c
            op_add_norm_modulate(dev, h, x, x, y, vec, vec, vec, 1e-6f));
     ROW_OP("add_layer_norm", 12 * n, op_add_layer_norm(dev, h, x, x, y, none, vec, vec, 1e-6f));
     ROW_OP("rms_norm", 4 * n, op_rms_norm(dev, y, y, vec, 1e-6f));
-    ROW_OP("norm_rope", 4 * n, op_norm_rope(dev, q, vec, 1e-6f, rope, grid));
+    ROW_OP("norm_rope", 4 * n,
+           op_norm_rope(dev, tensor_split(q, 1, 2 * rope.dim[1]), q, vec, 1e-6f, rope, grid));
     ROW_OP("copy f32 to bf16", 6 * n, op_copy(dev, h, x));
     ROW_OP("copy bf16 to f32", 6 * n, op_copy(dev, to, y));
     ROW_OP("copy bf16 rows of 3C", 4 * n, op_copy(dev, h, q));

@@ -214,6 +214,19 @@ static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
     return bytes;
 }
 
+/* Prints whether the ranks together have read every byte of the file once. */
+static void print_once(struct bench *b, const struct tensorfile *f)
+{
+    const double read = world_sum(&b->world, (double)f->bytes_read);
+    double bytes = 0;
+
+    for (int i = 0; i < f->count; i++)
+        bytes += (double)tensor_bytes(f->tensors[i].shape);
+    if (b->world.rank == 0)
+        printf("%28s all ranks read %.4f GB, the tensors have %.4f\n", "", read * 1e-9,
+               bytes * 1e-9);
+}
+
 struct phases {
     double read, hosts, gpu;   // seconds, one after the other
     double fill, wait, upload; // of the threads' time, per cent
@@ -300,6 +313,7 @@ static void bench_dit(struct bench *b, enum dtype cdt, enum loading how)
         }
         dit_close(&m);
     }
+    print_once(b, f);
     arena_done(&a);
 }
 

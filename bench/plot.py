@@ -2,6 +2,8 @@
 
     python3 plot.py roofline OUT.svg FILE.json...     ops: rate over intensity, with the measured ceilings
     python3 plot.py scaling OUT.svg FILE.json...      a forward on 1, 2, ... GPUs, ours and the peers'
+    python3 plot.py meshes OUT.svg FILE.json...       efficiency of every mesh and size of `bench scale`
+    python3 plot.py table FILE.json...                the same as a table: seconds, efficiency, plan, memory
     python3 plot.py breakdown OUT.svg FILE.json...    time of a forward by op
     python3 plot.py ratio FILE.json...                prints a table of ours and the peers
 
@@ -29,25 +31,26 @@ def size_of(header):
     return {"832*480": "480P", "1280*720": "720P"}.get(header["size"], header["size"])
 
 
+def mesh_name(mesh):
+    return " x ".join(f"{axis} {mesh[axis]}" for axis in ("cfg", "ring", "ulysses") if mesh[axis] > 1) + \
+        (", sharded" if mesh["fsdp"] else "")
+
+
 def forwards(ours, peers):
     """Returns {(test, model, size): [(name, ranks, seconds)]}."""
     found = {}
     for header, row in ours:
-        if row["test"] not in ("dit", "vae"):
+        vae = row["test"] in ("vae", "scale_vae")
+        mesh = row.get("mesh", header["mesh"])
+        if row["test"] not in ("dit", "scale", "vae", "scale_vae") or (row["test"] == "scale" and mesh["cfg"] == 2):
             continue
-        model = header["model"] if row["test"] == "dit" else ""
-        test = "dit" if row["test"] == "dit" else "vae decode"
-        mesh = header["mesh"]
-        name = "wanmpi" + "".join(f" {axis} {mesh[axis]}" for axis in ("cfg", "ring", "ulysses")
-                                  if mesh[axis] > 1) + (" sharded" if mesh["fsdp"] else "")
-        if test == "vae decode":
-            name += " " + header["precision"]
-        found.setdefault((test, model, size_of(header)), []).append(
-            (name, header["ranks"], row["median_s"]))
+        name = "wanmpi " + (header["precision"] if vae else mesh_name(mesh))
+        found.setdefault(("vae decode" if vae else "dit", "" if vae else header["model"], size_of(header)), []).append(
+            (name.strip(), row.get("ranks", header["ranks"]), row["median_s"]))
     for row in peers:
         name = row["peer"].split(",")[0]
         if "parallel" in row:
-            name += f" {row['how']}" + ("" if row["ranks"] == 1 else f" {row['parallel']}")
+            name += f" {row['how']}" + ("" if row["ranks"] == 1 else f" {row['parallel']}") + f" {row['attention']}"
         elif "dtype" in row:
             name += " " + row["dtype"]
         found.setdefault((row["test"], row.get("model", ""), row["size"] + "P" if row.get("size") else ""), []).append(
@@ -65,6 +68,71 @@ def ratio(paths):
                 note = "" if name.startswith("wanmpi") or not mine else \
                     f"   ours is {seconds / min(mine):.2f} times as fast"
                 print(f"    {name:44s} {seconds:8.3f} s{note}")
+
+
+def scaled(paths):
+    """The results of `bench scale` as ({column: {(ranks, mesh): [result]}}, [(ranks, mesh)]). One rank is timed
+    twice: its list has both."""
+    columns, names = {}, []
+    for header, row in load(paths)[0]:
+        if row["test"] not in ("scale", "scale_vae"):
+            continue
+        column = "VAE decode " + size_of(header) if row["test"] == "scale_vae" else \
+            f"{header['model']} {size_of(header)}"
+        name = (row["ranks"], mesh_name(row["mesh"]) or "-")
+        columns.setdefault(column, {}).setdefault(name, []).append(row)
+        if name not in names:
+            names.append(name)
+    return dict(sorted(columns.items(), reverse=True)), sorted(names, key=lambda n: n[0])
+
+
+def table(paths):
+    """As Markdown. A cell: seconds, efficiency; the plan's seconds over the measured ones; GB per GPU."""
+    columns, names = scaled(paths)
+    for kind in ("transformer", "VAE"):
+        here = [c for c in columns if c.startswith("VAE") == (kind == "VAE")]
+        if not here:
+            continue
+        print(f"\n| GPUs | {kind} | " + " | ".join(here) + " |\n|---|---|" + "---|" * len(here))
+        for ranks, mesh in names:
+            cells = []
+            for column in here:
+                rows = columns[column].get((ranks, mesh), [])
+                seconds = sum(r["median_s"] for r in rows) / max(1, len(rows))
+                cells.append("" if not rows else f"{seconds:.4g} s" + (
+                    f" ({' and '.join('%.4g' % r['median_s'] for r in rows)})" if len(rows) > 1 else
+                    f", {100 * rows[0]['efficiency']:.1f} %") +
+                    f"; plan {100 * (rows[0]['plan_s'] / seconds - 1):+.1f} %; "
+                    f"{rows[0]['device_bytes_peak'] / 1e9:.1f} GB" + ("" if all(r["same_bits"] for r in rows)
+                                                                       else "; bits differ"))
+            step = ", guided step" if mesh.startswith("cfg") else ""
+            if any(cells):
+                print(f"| {ranks} | {mesh}{step} | " + " | ".join(cells) + " |")
+
+
+def plot_meshes(plt, paths):
+    columns, names = scaled(paths)
+    columns = {c: rows for c, rows in columns.items() if not c.startswith("VAE")}
+    names = [n for n in names if n[0] > 1 and any(n in rows for rows in columns.values())]
+    if not names:
+        sys.exit("no results of `wanmpi bench scale` on several ranks in these files")
+    fig, axes = plt.subplots(1, len(columns), figsize=(2.2 + 2.1 * len(columns), 1.2 + 0.24 * len(names)),
+                             sharey=True, squeeze=False, layout="constrained")
+    shades = {ranks: plt.get_cmap("Reds")(0.35 + 0.4 * i / max(1, len({n for n, _ in names}) - 1))
+              for i, ranks in enumerate(sorted({n for n, _ in names}))}
+    for ax, (column, rows) in zip(axes[0], columns.items()):
+        shown = [(i, 100 * rows[n][0]["efficiency"], n[0]) for i, n in enumerate(names) if n in rows]
+        bars = ax.barh([i for i, _, _ in shown], [e for _, e, _ in shown],
+                       color=[shades[ranks] for _, _, ranks in shown])
+        ax.bar_label(bars, [f"{e:.1f}" for _, e, _ in shown], fontsize=7, padding=1)
+        ax.axvline(100, color="black", linewidth=0.8, alpha=0.3, zorder=0)
+        ax.set_xlim(0, 119)
+        ax.set_title(column, fontsize=9)
+        ax.tick_params(labelsize=8)
+    axes[0][0].set_yticks(range(len(names)), [f"{ranks} GPUs: {mesh}" for ranks, mesh in names])
+    axes[0][0].invert_yaxis()
+    fig.supxlabel("scaling efficiency, per cent of perfect", fontsize=9)
+    return fig
 
 
 def plot_roofline(plt, paths):
@@ -151,7 +219,9 @@ def plot_breakdown(plt, paths):
 def main():
     if len(sys.argv) >= 3 and sys.argv[1] == "ratio":
         return ratio(sys.argv[2:])
-    kinds = {"roofline": plot_roofline, "scaling": plot_scaling, "breakdown": plot_breakdown}
+    if len(sys.argv) >= 3 and sys.argv[1] == "table":
+        return table(sys.argv[2:])
+    kinds = {"meshes": plot_meshes, "roofline": plot_roofline, "scaling": plot_scaling, "breakdown": plot_breakdown}
     if len(sys.argv) < 4 or sys.argv[1] not in kinds:
         sys.exit(__doc__)
     import matplotlib

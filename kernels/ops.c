@@ -209,18 +209,21 @@ status op_rms_norm(struct device *dev, struct tensor out, struct tensor x, struc
     return dev->table->rms_norm(dev, out, x, w, eps);
 }
 
-status op_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                    struct tensor table, struct token_grid grid)
+status op_norm_rope(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                    float eps, struct tensor table, struct token_grid grid)
 {
     assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_vector(w, DT_F32, x.dim[1]));
     assert(table.dtype == DT_F32 && table.ndim == 3 && table.dim[2] == 2 &&
            tensor_contiguous(table) && table.dim[1] > 0 && x.dim[1] % (2 * table.dim[1]) == 0);
     assert(grid.f <= table.dim[0] && grid.h <= table.dim[0] && grid.w <= table.dim[0]);
     assert(grid.first >= 0 && grid.first + x.dim[0] <= grid.f * grid.h * grid.w);
-    assert(no_alias(dev, x, table));
+    assert(is_heads(out, x.dim[0], x.dim[1] / (2 * table.dim[1]), 2 * table.dim[1]) &&
+           out.dtype == x.dtype);
+    assert(no_alias(dev, x, table) && no_alias(dev, out, table));
+    assert(out.data == x.data || no_alias(dev, out, x));
     if (tensor_count(x) == 0)
         return ST_OK;
-    return dev->table->norm_rope(dev, x, w, eps, table, grid);
+    return dev->table->norm_rope(dev, out, x, w, eps, table, grid);
 }
 
 status op_attention(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
@@ -240,6 +243,52 @@ status op_attention(struct device *dev, struct tensor out, struct tensor lse, st
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->attention(dev, out, lse, q, k, v, scale);
+}
+
+bool attention_waits(const struct device *dev, enum dtype dt, int64_t depth)
+{
+    return dt == DT_BF16 && depth == dev->table->attention_waits;
+}
+
+status op_attention_parts(struct device *dev, const struct attention_part *part, int parts,
+                          const struct arrival *keys, int messages, struct tensor q,
+                          struct tensor k, struct tensor v, float scale)
+{
+    int64_t rows = 0;
+
+    assert(parts >= 1 && parts <= ATTENTION_PARTS && q.ndim == 3 && k.ndim == 3 && k.dim[0] >= 1);
+    assert(is_heads(q, q.dim[0], q.dim[1], q.dim[2]) && k.dtype == q.dtype && v.dtype == q.dtype);
+    assert(is_heads(k, k.dim[0], q.dim[1], q.dim[2]) && is_heads(v, k.dim[0], q.dim[1], q.dim[2]));
+    for (int i = 0; i < parts; i++) {
+        assert(part[i].first == rows && part[i].out.dtype == q.dtype);
+        assert(is_heads(part[i].out, part[i].count, q.dim[1], q.dim[2]));
+        assert(part[i].arrival.flag == NULL || attention_waits(dev, q.dtype, q.dim[2]));
+        rows += part[i].count;
+    }
+    assert(rows == q.dim[0]);
+    assert(messages >= 0 && messages <= ATTENTION_PARTS);
+    assert(messages == 0 || attention_waits(dev, q.dtype, q.dim[2]));
+    dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
+    if (tensor_count(q) == 0)
+        return ST_OK;
+    return dev->table->attention_parts(dev, part, parts, keys, messages, q, k, v, scale);
+}
+
+status attention_each_part(struct device *dev, const struct attention_part *part, int parts,
+                           const struct arrival *keys, int messages, struct tensor q,
+                           struct tensor k, struct tensor v, float scale)
+{
+    const struct tensor none = { 0 };
+
+    (void)keys;
+    assert(messages == 0);
+
+    for (int i = 0; i < parts; i++)
+        if (part[i].count > 0)
+            TRY(dev->table->attention(dev, part[i].out, none,
+                                      tensor_slice(q, 0, part[i].first, part[i].count), k, v,
+                                      scale));
+    return ST_OK;
 }
 
 status op_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,

@@ -86,15 +86,15 @@ struct token_grid {
     int64_t first; // row 0 is this token
 };
 
-/* In place: op_rms_norm over all of C with w f32 [C], not rounded after the weight, then the rotary
- * position embedding of each head, then rounded to x's dtype.
- *   x      [S, C], rows may be strided, C = N * D
- *   table  f32 [G, D/2, 2]: (cos, sin) of pair i at position g, G >= each of f, h, w
- * Elements (2i, 2i+1) of a head are pair i, rotated as one complex number. With n = D/2/3, the
- * first D/2 - 2n pairs take the token's position along f, the next n along h, the last n along w.
+/* out = op_rms_norm of x over all of C with w f32 [C], not rounded after the weight, then the
+ * rotary position embedding of each head, then rounded to x's dtype. x      [S, C], rows may be
+ * strided, C = N * D out    [S, N, D], x's dtype, the outer two axes may be strided; may be x table
+ * f32 [G, D/2, 2]: (cos, sin) of pair i at position g, G >= each of f, h, w Elements (2i, 2i+1) of
+ * a head are pair i, rotated as one complex number. With n = D/2/3, the first D/2 - 2n pairs take
+ * the token's position along f, the next n along h, the last n along w.
  */
-typedef status norm_rope_fn(struct device *dev, struct tensor x, struct tensor w, float eps,
-                            struct tensor table, struct token_grid grid);
+typedef status norm_rope_fn(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                            float eps, struct tensor table, struct token_grid grid);
 norm_rope_fn op_norm_rope;
 
 /* ---- attention ---- */
@@ -107,6 +107,32 @@ norm_rope_fn op_norm_rope;
 typedef status attention_fn(struct device *dev, struct tensor out, struct tensor lse,
                             struct tensor q, struct tensor k, struct tensor v, float scale);
 attention_fn op_attention;
+
+/* A message that another GPU writes into this one's memory, as a kernel can wait for it. */
+struct arrival {
+    const volatile uint32_t *flag; // device memory; NULL: it is there already
+    uint32_t value;                // it has arrived when (int32_t)(*flag - value) >= 0
+};
+
+/* Rows of q and out that belong to one rank. */
+struct attention_part {
+    int64_t first, count;   // rows of q
+    struct tensor out;      // [count, N, D], the outer two axes may be strided; on any GPU
+    struct arrival arrival; // of head 0 of these rows of q; head n arrives with value + n
+};
+
+/* op_attention whose inputs arrive and whose output leaves while it is computed, head by head.
+ *   part  out and q are in `parts` parts, which are adjacent and cover q in order
+ *   keys  `messages` messages that bring head 0 of k; head n arrives with value + n
+ * Arrivals only where attention_waits. */
+#define ATTENTION_PARTS 16 // of each at most
+typedef status attention_parts_fn(struct device *dev, const struct attention_part *part, int parts,
+                                  const struct arrival *keys, int messages, struct tensor q,
+                                  struct tensor k, struct tensor v, float scale);
+attention_parts_fn op_attention_parts;
+
+/* Whether op_attention_parts can wait for arrivals, for q of this dtype and D = `depth`. */
+bool attention_waits(const struct device *dev, enum dtype dt, int64_t depth);
 
 /* Merges attention over two sets of keys: (acc, lse) over one, (part, part_lse) over the other.
  *   acc   [S, N, D] f32 and lse [S, N] f32, contiguous, in place

@@ -1,130 +1,201 @@
+#include "kernels/rates.h"
 #include "kernels/table.h"
 
-/* ops.c has checked the shapes and counted the FLOPs; there is nothing left to do. */
+#include <math.h>
+
+/* ops.c has checked the shapes and counted the FLOPs. What is left is the time, if the device has
+ * rates. */
+
+#define PRODUCT_BYTES 0.6 // share of a product's reads and writes that its operations do not hide
+
+static double bytes_of(struct tensor t)
+{
+    return t.ndim == 0 ? 0 : (double)tensor_count(t) * (double)dtype_size(t.dtype);
+}
+
+static status spend(struct device *dev, double compute_s, double bytes)
+{
+    if (dev->rates != NULL)
+        dev->seconds += dev->rates->op_s + compute_s + bytes / dev->rates->memory;
+    return ST_OK;
+}
+
+/* Seconds of `flops` operations in `tiles` tiles. At the limit of power, multiprocessors without a
+ * tile let the others run faster: half of what the last round loses. */
+static double tiled(const struct rates *r, double flops, double rate, double tiles)
+{
+    const double at_once = r->multiprocessors;
+    const double rounded = at_once > 0 ? ceil(tiles / at_once) * at_once / tiles : 1;
+
+    return flops / rate * (1 + rounded) / 2;
+}
+
+static status product(struct device *dev, struct tensor a, struct tensor w, double bytes)
+{
+    const double m = (double)a.dim[0], n = (double)w.dim[0], k = (double)w.dim[1];
+    const struct rates *r = dev->rates;
+
+    if (r == NULL)
+        return ST_OK;
+    return spend(dev,
+                 tiled(r, 2 * m * n * k, w.dtype == DT_BF16 ? r->gemm : r->gemm_f32,
+                       ceil(m / 128) * ceil(n / 256)),
+                 PRODUCT_BYTES * (bytes_of(a) + bytes_of(w) + bytes));
+}
 
 static status plan_gemm(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                         struct tensor bias, enum act act)
 {
-    return ST_OK;
+    return product(dev, a, w, bytes_of(out));
 }
 
 static status plan_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,
                             struct tensor bias)
 {
-    return ST_OK;
+    return product(dev, a, w, 2 * bytes_of(sum));
 }
 
 static status plan_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                                  struct tensor scale, struct tensor shift, float eps)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 static status plan_layer_norm(struct device *dev, struct tensor out, struct tensor x,
                               struct tensor w, struct tensor b, float eps)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 static status plan_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,
                                      struct tensor x, struct tensor y, struct tensor gate,
                                      struct tensor scale, struct tensor shift, float eps)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(sum) + bytes_of(x) + bytes_of(y));
 }
 
 static status plan_add_layer_norm(struct device *dev, struct tensor out, struct tensor sum,
                                   struct tensor x, struct tensor y, struct tensor gate,
                                   struct tensor w, struct tensor b, float eps)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(sum) + bytes_of(x) + bytes_of(y));
 }
 
 static status plan_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                             float eps)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
-static status plan_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                             struct tensor table, struct token_grid grid)
+static status plan_norm_rope(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor w, float eps, struct tensor table,
+                             struct token_grid grid)
 {
-    return ST_OK;
+    return spend(dev, 0, 2 * bytes_of(x));
+}
+
+/* Attention of q, whose output has its size, to k and v. */
+static status attend(struct device *dev, struct tensor q, struct tensor k)
+{
+    const double heads = (double)q.dim[1], flops = 4 * (double)tensor_count(q) * (double)k.dim[0];
+    const struct rates *r = dev->rates;
+
+    if (r == NULL)
+        return ST_OK;
+    return spend(dev,
+                 tiled(r, flops, q.dtype == DT_BF16 ? r->attention : r->attention_f32,
+                       ceil((double)q.dim[0] / 128) * heads),
+                 2 * bytes_of(q) + 2 * bytes_of(k));
 }
 
 static status plan_attention(struct device *dev, struct tensor out, struct tensor lse,
                              struct tensor q, struct tensor k, struct tensor v, float scale)
 {
-    return ST_OK;
+    return attend(dev, q, k);
+}
+
+static status plan_attention_parts(struct device *dev, const struct attention_part *part, int parts,
+                                   const struct arrival *keys, int messages, struct tensor q,
+                                   struct tensor k, struct tensor v, float scale)
+{
+    return attend(dev, q, k);
 }
 
 static status plan_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
                                    struct tensor part, struct tensor part_lse)
 {
-    return ST_OK;
+    return spend(dev, 0, 2 * bytes_of(acc) + bytes_of(part));
 }
 
 static status plan_relative_attention(struct device *dev, struct tensor out, struct tensor q,
                                       struct tensor k, struct tensor v, struct tensor table)
 {
-    return ST_OK;
+    const double flops = 4 * (double)tensor_count(q) * (double)k.dim[0];
+
+    return dev->rates == NULL ? ST_OK
+                              : spend(dev, flops / dev->rates->attention_f32, bytes_of(table));
 }
 
 static status plan_gate_add(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
                             struct tensor gate)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x) + bytes_of(y));
 }
 
 static status plan_add_rows(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(a) + bytes_of(b));
 }
 
 static status plan_silu(struct device *dev, struct tensor out, struct tensor x)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 static status plan_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
                               struct tensor up)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(gate) + bytes_of(up));
 }
 
 static status plan_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
                            const struct tensor *x)
 {
-    return ST_OK;
+    return spend(dev, 0, (1 + count) * bytes_of(out));
 }
 
 static status plan_copy(struct device *dev, struct tensor out, struct tensor x)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 static status plan_conv3d(struct device *dev, struct tensor out, struct tensor x,
                           struct tensor past, struct tensor w, struct tensor bias,
                           struct tensor residual, struct conv conv)
 {
-    return ST_OK;
+    const double flops = 2 * (double)tensor_count(out) * (double)(tensor_count(w) / w.dim[0]);
+    const struct rates *r = dev->rates;
+
+    if (r == NULL)
+        return ST_OK;
+    return spend(dev, flops / (w.dtype == DT_BF16 ? r->conv : r->conv_f32), bytes_of(residual));
 }
 
 static status plan_channel_norm(struct device *dev, struct tensor out, struct tensor x,
                                 struct tensor gamma, enum act act)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 static status plan_channel_affine(struct device *dev, struct tensor out, struct tensor x,
                                   struct tensor scale, struct tensor shift)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 static status plan_to_u8(struct device *dev, struct tensor out, struct tensor x)
 {
-    return ST_OK;
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
 const struct table table_plan = {
@@ -138,6 +209,8 @@ const struct table table_plan = {
     .rms_norm = plan_rms_norm,
     .norm_rope = plan_norm_rope,
     .attention = plan_attention,
+    .attention_parts = plan_attention_parts,
+    .attention_waits = 128, // as table_cuda
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,
     .gate_add = plan_gate_add,

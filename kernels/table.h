@@ -30,6 +30,8 @@ struct table {
     rms_norm_fn *rms_norm;
     norm_rope_fn *norm_rope;
     attention_fn *attention;
+    attention_parts_fn *attention_parts;
+    int64_t attention_waits; // D for which attention_parts waits for arrivals, in bf16; 0: none
     attention_merge_fn *attention_merge;
     relative_attention_fn *relative_attention;
     gate_add_fn *gate_add;
@@ -43,6 +45,9 @@ struct table {
     channel_affine_fn *channel_affine;
     to_u8_fn *to_u8;
 };
+
+/* The attention_parts of a table without a function of its own: `attention`, part by part. */
+attention_parts_fn attention_each_part;
 
 extern const struct table table_ref;
 extern const struct table table_plan;

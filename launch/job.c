@@ -147,7 +147,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     if (r->tiled)
         plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
                                             r->tile_stride[1] };
-    TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided));
+    TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided, plan->gpu));
     plan->mesh = shape;
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }

@@ -1,5 +1,6 @@
 /* wanmpi plan: the ranks, memory, FLOPs, messages and time that a request needs, on this machine or
  * on a described one. Reads no weights. */
+#include "kernels/rates.h"
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "runtime/clock.h"
@@ -27,9 +28,10 @@ static const struct option machine_rows[] = {
       .most = 100000, .help = "memory of one of its GPUs in GB, 10^9 bytes (default 80)" },
     { "tflops", OPT_DOUBLE, offsetof(struct machine, tflops), .value = "X", .least = 0.001,
       .most = 100000,
-      .help = "TFLOP/s per rank to assume (default: measured here; another machine: 600)" },
+      .help = "TFLOP/s of a rank's matrix products to assume; other work in proportion (default: "
+              "as measured on an H100 or H200, or here)" },
     { "link", OPT_DOUBLE, offsetof(struct machine, link_gbs), .value = "GB/S", .least = 0.001,
-      .most = 100000, .help = "GB/s between ranks to assume (default: 200 for GPUs, else 2)" },
+      .most = 100000, .help = "GB/s that a rank sends to assume (default: 200 for GPUs, else 2)" },
 };
 
 static struct option_set machine_set(struct machine *m)
@@ -111,6 +113,28 @@ out:
     return st;
 }
 
+/* A described GPU is an H100, or with more than 100 GB an H200. */
+static status choose_rates(struct rates *out, bool gpu, const struct machine *m, struct device *dev,
+                           enum dtype cdt)
+{
+    char name[256] = "NVIDIA H100 80GB HBM3";
+    const struct rates *known = NULL;
+    double tflops = m->tflops;
+
+    if (m->memory_gb > 100)
+        snprintf(name, sizeof(name), "NVIDIA H200");
+    if (dev->kind == DEVICE_CUDA)
+        TRY(device_cuda_name(dev->index, name, sizeof(name)));
+    if (gpu)
+        known = rates_of_gpu(name);
+    if (tflops == 0 && known == NULL)
+        TRY(measure(dev, gpu ? DT_BF16 : cdt, &tflops));
+    *out = tflops > 0 ? rates_scaled(gpu, tflops * 1e12) : *known;
+    if (m->link_gbs > 0)
+        out->link = m->link_gbs * 1e9;
+    return ST_OK;
+}
+
 /* Whether two ranks have the same memory, FLOPs and messages. */
 static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
 {
@@ -155,7 +179,7 @@ static void print_ranks(const struct plan_rank *all, int ranks)
 }
 
 /* Prints the time of each stage and of the whole generation, which has `steps` steps. */
-static void print_time(const struct plan_rank *all, int ranks, int steps, const struct machine *m)
+static void print_time(const struct plan_rank *all, int ranks, int steps, const struct rates *r)
 {
     struct plan_rank most = { 0 };
     double total = 0;
@@ -166,14 +190,13 @@ static void print_time(const struct plan_rank *all, int ranks, int steps, const 
     printf("time      about");
     for (int i = 0; i < most.count; i++) {
         const struct plan_stage *s = &most.stage[i];
-        const double seconds = s->flops / m->tflops / 1e12 + s->sent / m->link_gbs / 1e9;
         const bool step = strcmp(s->name, STAGE_STEP) == 0;
 
-        printf("%s %.3g s for %s%s", i > 0 ? "," : "", seconds, step ? "a " : "", s->name);
-        total += step ? seconds * steps : seconds;
+        printf("%s %.3g s for %s%s", i > 0 ? "," : "", s->seconds, step ? "a " : "", s->name);
+        total += step ? s->seconds * steps : s->seconds;
     }
-    printf(": %s in all, at %.3g TFLOP/s a rank and %.3g GB/s, nothing overlapped\n",
-           progress_time(buffer, total), m->tflops, m->link_gbs);
+    printf(": %s in all, at the rates of %s: products at %.3g TFLOP/s, %.3g GB/s from a rank\n",
+           progress_time(buffer, total), r->name, r->gemm * 1e-12, r->link * 1e-9);
 }
 
 /* Prints whether the rank that needs the most memory fits; if it does not, whether it would with
@@ -210,11 +233,12 @@ static status gpu_memory(const struct device *dev, double *bytes)
     return ST_OK;
 }
 
-static status plan(const struct request *r, struct machine *m, const struct model *model,
+static status plan(const struct request *r, const struct machine *m, const struct model *model,
                    struct device *dev, int world_size)
 {
     const bool described = m->nodes > 0 || m->gpus > 0;
     struct plan_input in;
+    struct rates rates;
     struct plan_rank *all;
     const int per_node = m->gpus > 0 ? m->gpus : 8;
     const int ranks = described ? (m->nodes > 0 ? m->nodes : 1) * per_node
@@ -226,11 +250,8 @@ static status plan(const struct request *r, struct machine *m, const struct mode
         return fail(ST_USAGE, "--ranks is for this machine; a machine that --nodes and --gpus "
                               "describe has nodes * gpus ranks: remove --ranks");
     TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks, 2));
-    if (m->tflops == 0 && described)
-        m->tflops = 600;
-    else if (m->tflops == 0)
-        TRY(measure(dev, in.cdt, &m->tflops));
-    m->link_gbs = m->link_gbs > 0 ? m->link_gbs : r->device == USE_CUDA ? 200 : 2;
+    TRY(choose_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));
+    in.rates = &rates;
     if (described)
         memory = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
     else if (r->device == USE_CUDA)
@@ -253,7 +274,7 @@ static status plan(const struct request *r, struct machine *m, const struct mode
            in.mesh.ring, in.mesh.ulysses, in.fsdp ? "sharded" : "replicated");
     print_ranks(all, ranks);
     print_fit(&in, all, memory, r->device == USE_CUDA);
-    print_time(all, ranks, in.steps, m);
+    print_time(all, ranks, in.steps, &rates);
 out:
     free(all);
     return st;

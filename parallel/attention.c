@@ -1,7 +1,6 @@
 #include "parallel/attention.h"
 
 #include "kernels/ops.h"
-#include "parallel/ulysses.h"
 
 #include <assert.h>
 #include <math.h>
@@ -122,49 +121,69 @@ static bool uses_ring(const struct parallel_attention *pa)
     return pa->layout.m->size.ring > 1;
 }
 
+static status open_messages(struct parallel_attention *pa, enum dtype dt, int64_t depth)
+{
+    struct arena *step = pa->step;
+    const struct seq_layout *s = &pa->layout;
+
+    if (!uses_ulysses(pa) && !uses_ring(pa))
+        return ST_OK;
+    TRY(alloc_kv(s, step, &pa->buffer[0], dt));
+    if (uses_ring(pa))
+        TRY(alloc_kv(s, step, &pa->buffer[1], dt));
+
+    const struct kv local = kv_view(s, pa->buffer[0], s->s_ring);
+
+    pa->input[ATTENTION_K] = local.k;
+    pa->input[ATTENTION_V] = local.v;
+    if (!uses_ulysses(pa))
+        return ST_OK;
+    TRY(arena_take(step, &pa->input[ATTENTION_Q], dt, s->s_ring, s->n_loc, depth));
+    for (int i = 0; i < ATTENTION_INPUTS; i++)
+        TRY(arena_take(step, &pa->packed[i], DT_U8, (int64_t)ulysses_buffer_bytes(s, dt)));
+    return ST_OK;
+}
+
 status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, struct device *dev,
                                struct arena *step, enum dtype dt, int64_t tokens, int64_t heads,
                                int64_t depth)
 {
-    status st = ST_OK;
+    status st;
 
     *pa = (struct parallel_attention){
         .layout = seq_layout_of(m, dev, tokens, heads, depth),
         .step = step,
         .mark = step->used,
     };
-    if (!uses_ulysses(pa) && !uses_ring(pa))
-        return ST_OK;
-    TRY_OUT(alloc_kv(&pa->layout, step, &pa->buffer[0], dt));
-    if (uses_ring(pa))
-        TRY_OUT(alloc_kv(&pa->layout, step, &pa->buffer[1], dt));
-
-    const struct kv local = kv_view(&pa->layout, pa->buffer[0], pa->layout.s_ring);
-
-    pa->input[ATTENTION_K] = local.k;
-    pa->input[ATTENTION_V] = local.v;
-    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++)
-        TRY_OUT(arena_take(step, &pa->q[i], dt, pa->layout.s_ring,
-                           seq_layout_heads(&pa->layout, m->ulysses, i).count, depth));
-    for (int i = 0; i < ATTENTION_INPUTS && uses_ulysses(pa); i++)
-        TRY_OUT(arena_take(step, &pa->packed[i], DT_U8,
-                           (int64_t)ulysses_buffer_bytes(&pa->layout, HEADS_ALL, dt)));
-out:
+    st = m->direct != NULL ? exchange_open(&pa->x, &pa->layout, step, dt)
+                           : open_messages(pa, dt, depth);
     if (st != ST_OK)
         arena_release(step, pa->mark);
     return st;
 }
 
-/* The slice of an all-to-all buffer for a subset of heads. */
-static struct tensor packed_slice(const struct parallel_attention *pa, int input, int subset)
+struct tensor parallel_attention_place(const struct parallel_attention *pa, int input,
+                                       struct tensor mine)
 {
-    const enum dtype dt = pa->q[0].dtype;
-    size_t at = 0;
+    const struct seq_layout *s = &pa->layout;
 
-    for (int i = 0; i < subset; i++)
-        at += ulysses_buffer_bytes(&pa->layout, i, dt);
-    return tensor_slice(pa->packed[input], 0, (int64_t)at,
-                        (int64_t)ulysses_buffer_bytes(&pa->layout, subset, dt));
+    if (s->m->direct == NULL)
+        return mine;
+    return input == ATTENTION_K   ? exchange_k_place(&pa->x, s)
+           : input == ATTENTION_V ? exchange_v_place(&pa->x, s, mine)
+                                  : exchange_q_place(&pa->x, s, mine);
+}
+
+static status send_direct(struct parallel_attention *pa, int input, struct tensor x)
+{
+    const struct tensor place = parallel_attention_place(pa, input, x);
+
+    pa->input[input] = x;
+    if (place.data != x.data)
+        TRY(op_copy(pa->layout.dev, place, x));
+    return input == ATTENTION_K   ? exchange_k(&pa->x, &pa->layout)
+           : input == ATTENTION_V ? exchange_v(&pa->x, &pa->layout, place)
+                                  : exchange_q(&pa->x, &pa->layout);
 }
 
 status parallel_attention_send(struct parallel_attention *pa, int input, struct tensor x)
@@ -172,62 +191,57 @@ status parallel_attention_send(struct parallel_attention *pa, int input, struct 
     const struct seq_layout *s = &pa->layout;
 
     assert(x.ndim == 3 && x.dim[0] == s->s_loc);
-    if (uses_ulysses(pa) && input != ATTENTION_Q)
-        return ulysses_to_heads(s, HEADS_ALL, &pa->kv_transfer[input], pa->input[input],
-                                pa->packed[input], x);
-    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++)
-        TRY(ulysses_to_heads(s, i, &pa->q_transfer[i], pa->q[i], packed_slice(pa, input, i), x));
+    if (s->m->direct != NULL)
+        return send_direct(pa, input, x);
+    if (uses_ulysses(pa))
+        return ulysses_to_heads(s, &pa->transfer[input], pa->input[input], pa->packed[input], x);
     if (uses_ring(pa) && input != ATTENTION_Q)
         return op_copy(s->dev, pa->input[input], x);
     pa->input[input] = x;
     return ST_OK;
 }
 
-/* out = attention of the queries of a subset of heads. */
-static status attend(struct parallel_attention *pa, int subset, struct tensor out,
-                     struct tensor queries, struct transfer *ring_transfer)
+/* Attention of this rank's heads, by messages. */
+static status attend(struct parallel_attention *pa, struct tensor out, struct tensor q,
+                     struct transfer *ring_transfer, float scale)
 {
     const struct seq_layout *s = &pa->layout;
-    const struct heads h = seq_layout_heads(s, s->m->ulysses, subset);
-    const float scale = 1 / sqrtf((float)s->depth);
-    const struct tensor none = { 0 };
 
     if (uses_ring(pa))
-        return ring_attention(s, pa->step, out, queries, pa->buffer, ring_transfer, scale);
-    if (s->s_ring == 0 || h.count == 0)
+        return ring_attention(s, pa->step, out, q, pa->buffer, ring_transfer, scale);
+    if (s->s_ring == 0 || s->n_loc == 0)
         return ST_OK;
-    return op_attention(s->dev, out, none, queries,
-                        tensor_slice(pa->input[ATTENTION_K], 1, h.first - s->n_first, h.count),
-                        tensor_slice(pa->input[ATTENTION_V], 1, h.first - s->n_first, h.count),
-                        scale);
+    return op_attention(s->dev, out, (struct tensor){ 0 }, q, pa->input[ATTENTION_K],
+                        pa->input[ATTENTION_V], scale);
 }
 
-/* The first ring step starts before q has arrived. With a ring, HEADS_MIDDLE holds all heads. */
+/* The first ring step starts before q has arrived. */
+static status run_messages(struct parallel_attention *pa, struct tensor out, float scale)
+{
+    const struct seq_layout *s = &pa->layout;
+    const struct tensor q = pa->input[ATTENTION_Q];
+    struct transfer ring_transfer = { 0 };
+
+    TRY(transfer_wait(&pa->transfer[ATTENTION_K]));
+    TRY(transfer_wait(&pa->transfer[ATTENTION_V]));
+    if (uses_ring(pa))
+        TRY(start_ring_step(s, &ring_transfer, pa->buffer, 0));
+    TRY(transfer_wait(&pa->transfer[ATTENTION_Q]));
+    if (!uses_ulysses(pa))
+        return attend(pa, out, q, &ring_transfer, scale);
+    TRY(attend(pa, q, q, &ring_transfer, scale));
+    return ulysses_to_tokens(s, pa->packed[ATTENTION_K], out, q);
+}
+
 status parallel_attention_run(struct parallel_attention *pa, struct tensor out)
 {
     const struct seq_layout *s = &pa->layout;
-    struct transfer ring_transfer = { 0 };
-    status st = ST_OK;
+    const float scale = 1 / sqrtf((float)s->depth);
+    status st;
 
     assert(out.ndim == 3 && out.dim[0] == s->s_loc && tensor_contiguous(out));
-    TRY_OUT(transfer_wait(&pa->kv_transfer[ATTENTION_K]));
-    TRY_OUT(transfer_wait(&pa->kv_transfer[ATTENTION_V]));
-    if (uses_ring(pa))
-        TRY_OUT(start_ring_step(s, &ring_transfer, pa->buffer, 0));
-    if (!uses_ulysses(pa))
-        TRY_OUT(attend(pa, HEADS_ALL, out, pa->input[ATTENTION_Q], &ring_transfer));
-    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++) {
-        TRY_OUT(transfer_wait(&pa->q_transfer[i]));
-        if (uses_ring(pa) && i != HEADS_MIDDLE)
-            continue;
-        TRY_OUT(attend(pa, i, pa->q[i], pa->q[i], &ring_transfer));
-        TRY_OUT(ulysses_to_tokens(s, i, &pa->q_transfer[i], packed_slice(pa, ATTENTION_K, i), out,
-                                  pa->q[i]));
-    }
-    for (int i = 0; i < HEADS_SUBSETS && uses_ulysses(pa); i++)
-        TRY_OUT(ulysses_to_tokens_finish(s, i, &pa->q_transfer[i], packed_slice(pa, ATTENTION_K, i),
-                                         out));
-out:
+    st = s->m->direct != NULL ? exchange_run(&pa->x, s, out, pa->input[ATTENTION_Q], scale)
+                              : run_messages(pa, out, scale);
     arena_release(pa->step, pa->mark);
     return st;
 }

@@ -1,20 +1,19 @@
 /* attention.h - attention over a sequence that is split over ring x ulysses ranks.
  *
- * Before and after, a rank holds all heads of its own tokens. Ulysses: all-to-alls change this to
- * all tokens of a ring chunk for some heads (split_at(N, U, u): uneven if U does not divide N), and
- * back. Ring: ranks pass the k and v of the chunks around the ring; each rank computes attention of
- * its queries over each chunk, and merges the results by their log-sum-exp (op_attention_merge).
+ * Before and after, a rank holds all heads of its own tokens. In between, it computes attention of
+ * some heads (split_at(N, U, u): uneven if U does not divide N) for the queries of its ring chunk.
  *
- * Transfers that overlap with computation:
- *
- *     compute     v | k | q | attention: first heads | middle heads | last heads
- *     all-to-all      v | k | first q, then the rest | first out    | middle out | last out
+ * GPUs of one node get the keys and values of all chunks at once and write into each other's memory
+ * (exchange.h). Otherwise all-to-alls within a chunk (ulysses.h) change the layout and back, those
+ * of v and k while k and q are computed, and in between ranks pass the k and v of the chunks around
+ * the ring: each computes attention of its queries over each chunk, and merges the results by their
+ * log-sum-exp (op_attention_merge).
  *
  * Source: Jacobs et al. 2023, DeepSpeed Ulysses; Liu et al. 2023, Ring Attention. */
 #ifndef PARALLEL_ATTENTION_H
 #define PARALLEL_ATTENTION_H
 
-#include "parallel/ulysses.h"
+#include "parallel/exchange.h"
 
 enum { ATTENTION_K, ATTENTION_V, ATTENTION_Q, ATTENTION_INPUTS };
 
@@ -22,12 +21,11 @@ struct parallel_attention {
     struct seq_layout layout;
     struct arena *step;
     size_t mark;                            // step->used before parallel_attention_open
-    struct tensor input[ATTENTION_INPUTS];  // of the attention: k and v by heads; q without Ulysses
+    struct exchange x;                      // with mesh.direct; else the rest
+    struct tensor input[ATTENTION_INPUTS];  // of the attention: by heads with Ulysses
     struct tensor buffer[2];                // k and v of a ring chunk: used alternately in the ring
-    struct tensor q[HEADS_SUBSETS];         // with Ulysses: q of a subset by heads, then its output
     struct tensor packed[ATTENTION_INPUTS]; // all-to-all buffers; that of k also receives outputs
-    struct transfer kv_transfer[2];         // all-to-alls of k and v
-    struct transfer q_transfer[HEADS_SUBSETS]; // of q, then of the outputs
+    struct transfer transfer[ATTENTION_INPUTS]; // all-to-alls
 };
 
 /* Prepares attention over all S = `tokens` tokens of the mesh's sequence, N = `heads` heads of size
@@ -37,15 +35,22 @@ status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, st
                                struct arena *step, enum dtype dt, int64_t tokens, int64_t heads,
                                int64_t depth);
 
+/* Where an input is best stored for parallel_attention_send: [S/P, N, D], strided; or `mine`, the
+ * caller's own memory of that shape. v's rows are contiguous there. */
+struct tensor parallel_attention_place(const struct parallel_attention *pa, int input,
+                                       struct tensor mine);
+
 /* Passes this rank's tokens of one input (ATTENTION_K, _V or _Q), once each, in any order as long
  * as it is the same on all ranks: x [S/P, N, D], rows may be strided. Starts its all-to-all, which
- * runs while the next input is computed. x is borrowed until parallel_attention_run returns.
- * Collective over the mesh's ulysses group. */
+ * runs while the next input is computed. It is copied if it is not where parallel_attention_place
+ * said.
+ * x is borrowed until parallel_attention_run returns. Collective over the mesh's ulysses group or
+ * mesh.direct. */
 status parallel_attention_send(struct parallel_attention *pa, int input, struct tensor x);
 
 /* out = softmax(q k^T / sqrt(D)) v; [S/P, N, D], contiguous, must not overlap the inputs. Queued on
- * the device. With ring size 1 each row has the same bits for any ulysses size. Collective over the
- * mesh's ulysses and ring groups. */
+ * the device. With ring size 1, or mesh.direct, each row has the bits of one rank. Collective over
+ * the mesh's ulysses and ring groups or mesh.direct. */
 status parallel_attention_run(struct parallel_attention *pa, struct tensor out);
 
 #endif

@@ -17,7 +17,7 @@
 
 #include "parallel/group.h"
 
-enum comm_op_kind { ALL_GATHER, ALL_TO_ALL, SEND_RECV, BROADCAST, COMM_OP_KINDS };
+enum comm_op_kind { ALL_GATHER, ALL_TO_ALL, SEND_RECV, BROADCAST, PUT, COMM_OP_KINDS };
 extern const char *const comm_op_name[COMM_OP_KINDS];
 
 /* One collective, as the messages of this rank. */
@@ -27,6 +27,7 @@ struct comm_op {
     int sends, recvs;
     double bytes;                        // sent to other ranks
     struct message local_src, local_dst; // copy within this rank; 0 bytes: none
+    bool by_row;                         // each row arrives by itself
 };
 
 struct comm_table {
@@ -37,6 +38,12 @@ struct comm_table {
     void (*close)(struct group *g);
     status (*start)(struct group *g, int slot, const struct comm_op *op);
     status (*wait)(struct group *g, int slot);
+    /* As transfer_arrival. NULL: false. */
+    bool (*arrival)(const struct group *g, int slot, int peer, struct arrival *a);
+    /* As group_put, with the messages to other ranks in op, whose data and pitch it sets, and as
+     * put_complete. NULL where no group is `direct`. */
+    status (*put)(struct group *g, int slot, const struct comm_op *op, struct message *send);
+    status (*put_complete)(struct group *g, int slot);
 };
 
 extern const struct comm_table comm_mpi;

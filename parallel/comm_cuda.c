@@ -3,6 +3,7 @@
 #include "parallel/mpi_wait.h"
 #include "runtime/clock.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,14 +31,16 @@ static status driver_st(CUresult e, const char *what)
     return e == CUDA_SUCCESS ? ST_OK : fail(ST_DEVICE, "%s: CUDA driver error %d", what, (int)e);
 }
 
-status stream_write(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value)
+status stream_write(struct cuda_comm *c, cudaStream_t stream, volatile uint32_t *flag,
+                    uint32_t value)
 {
-    return driver_st(c->driver.write(c->stream, (CUdeviceptr)flag, value, 0), "writing a flag");
+    return driver_st(c->driver.write(stream, (CUdeviceptr)flag, value, 0), "writing a flag");
 }
 
-status stream_wait(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value)
+status stream_wait(struct cuda_comm *c, cudaStream_t stream, volatile uint32_t *flag,
+                   uint32_t value)
 {
-    return driver_st(c->driver.wait(c->stream, (CUdeviceptr)flag, value, CU_STREAM_WAIT_VALUE_GEQ),
+    return driver_st(c->driver.wait(stream, (CUdeviceptr)flag, value, CU_STREAM_WAIT_VALUE_GEQ),
                      "waiting for a flag");
 }
 
@@ -64,29 +67,35 @@ status comm_agree(MPI_Comm comm, status st)
 
 /* ---- callbacks of the device (struct device_watch) ---- */
 
-/* While the host waits for the device: ST_PEER if the group's stream has been in one collective for
- * the deadline, as then a peer does not respond. */
-static status check_progress(void *payload)
+/* ST_PEER if a stream has been in one collective for the deadline, as then a peer does not respond.
+ */
+static status check_progress(const struct group *g, struct progress *p, const char *what)
+{
+    const uint32_t begun = *p->begun, ended = *p->ended;
+    const double now = clock_seconds();
+
+    if (begun == ended || ended != p->last_ended || p->last_s == 0) {
+        p->last_ended = ended;
+        p->last_s = now;
+        return ST_OK;
+    }
+    if (now - p->last_s < g->deadline_s)
+        return ST_OK;
+    return fail(ST_PEER,
+                "rank %d of group %s (%d ranks) waited %.0f s for the others in %s %u between "
+                "GPUs: check whether they are still running",
+                g->rank, g->name, g->size, g->deadline_s, what, (unsigned)ended);
+}
+
+/* While the host waits for the device. */
+static status check_peers(void *payload)
 {
     struct cuda_comm *c = payload;
-    const struct group *g = c->g;
-    const uint32_t begun = *c->begun, ended = *c->ended;
-    const double now = clock_seconds();
 
     if (c->transport->check_error != NULL)
         TRY(c->transport->check_error(c));
-    if (begun == ended || ended != c->last_ended || c->last_progress_s == 0) {
-        c->last_ended = ended;
-        c->last_progress_s = now;
-        return ST_OK;
-    }
-    if (now - c->last_progress_s < g->deadline_s)
-        return ST_OK;
-    return fail(
-        ST_PEER,
-        "rank %d of group %s (%d ranks) waited %.0f s for the others in collective %u between "
-        "GPUs: check whether they are still running",
-        g->rank, g->name, g->size, g->deadline_s, (unsigned)ended);
+    TRY(check_progress(c->g, &c->collectives, "collective"));
+    return check_progress(c->g, &c->puts, "put");
 }
 
 static void before_free(void *payload, void *p)
@@ -111,10 +120,18 @@ static status open_local(struct cuda_comm *c, struct group *g)
     TRY(cuda_status(cudaEventCreateWithFlags(&c->start, cudaEventDisableTiming), "events"));
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         TRY(cuda_status(cudaEventCreateWithFlags(&c->done[i], cudaEventDisableTiming), "events"));
-    TRY(device_host_alloc(g->dev, &pinned, 2 * sizeof(uint32_t)));
-    memset(pinned, 0, 2 * sizeof(uint32_t));
-    c->begun = pinned;
-    c->ended = c->begun + 1;
+    c->put_slot = -1;
+    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
+        c->before[i] = calloc((size_t)g->size, sizeof(*c->before[i]));
+        if (c->before[i] == NULL)
+            return fail(ST_MEMORY, "no host memory for %d peers", g->size);
+    }
+    TRY(device_host_alloc(g->dev, &pinned, 4 * sizeof(uint32_t)));
+    memset(pinned, 0, 4 * sizeof(uint32_t));
+    c->collectives.begun = pinned;
+    c->collectives.ended = c->collectives.begun + 1;
+    c->puts.begun = c->collectives.begun + 2;
+    c->puts.ended = c->collectives.begun + 3;
     return ST_OK;
 }
 
@@ -170,8 +187,9 @@ static status cuda_open(struct group *g, struct world *w, int color)
         return ST_OK;
     if (!one_node(c) || w->nccl || open_transport(c, &transport_peer) != ST_OK)
         TRY(open_transport(c, &transport_nccl));
+    g->direct = c->transport->put != NULL;
     c->watch =
-        (struct device_watch){ .waiting = check_progress, .freeing = before_free, .payload = c };
+        (struct device_watch){ .waiting = check_peers, .freeing = before_free, .payload = c };
     device_watch_add(g->dev, &c->watch);
     return ST_OK;
 }
@@ -186,14 +204,16 @@ static void cuda_close(struct group *g)
         c->transport->close(c);
         device_watch_remove(g->dev, &c->watch);
     }
-    for (int i = 0; i < GROUP_IN_FLIGHT; i++)
+    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
         if (c->done[i] != NULL)
             cudaEventDestroy(c->done[i]);
+        free(c->before[i]);
+    }
     if (c->start != NULL)
         cudaEventDestroy(c->start);
     if (c->stream != NULL)
         cudaStreamDestroy(c->stream);
-    device_host_free(g->dev, (void *)c->begun);
+    device_host_free(g->dev, (void *)c->collectives.begun);
     if (c->comm != MPI_COMM_NULL)
         MPI_Comm_free(&c->comm);
     free(c);
@@ -210,31 +230,77 @@ static struct tensor tensor_of_message(const struct message *m)
     return t;
 }
 
+/* Without peers there is only the local copy. */
+static status enqueue(struct cuda_comm *c, int slot, const struct comm_op *op)
+{
+    struct progress *p = &c->collectives;
+
+    if (c->transport == NULL)
+        return op->local_src.bytes == 0
+                   ? ST_OK
+                   : stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src);
+    for (int i = 0; i < c->g->size; i++)
+        if (c->transport->arrived == NULL || !c->transport->arrived(c, i, &c->before[slot][i]))
+            c->before[slot][i] = (struct arrival){ 0 };
+    p->started++;
+    TRY(stream_write(c, c->stream, p->begun, p->started));
+    return c->transport->enqueue(c, op);
+}
+
 static status cuda_start(struct group *g, int slot, const struct comm_op *op)
 {
     struct cuda_comm *c = g->impl;
-    const bool remote = op->sends + op->recvs > 0;
 
     TRY(cuda_status(cudaEventRecord(c->start, g->dev->stream), "event"));
     TRY(cuda_status(cudaStreamWaitEvent(c->stream, c->start, 0), "event"));
-    if (remote) {
-        c->started++;
-        TRY(stream_write(c, c->begun, c->started));
-        TRY(c->transport->enqueue(c, op));
-    }
+    TRY(enqueue(c, slot, op));
     for (int i = 0; i < op->recvs; i++)
         device_cuda_written(c->stream, tensor_of_message(&op->recv[i]));
-    if (op->local_src.bytes > 0)
-        TRY(stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src));
     TRY(cuda_status(cudaEventRecord(c->done[slot], c->stream), "event"));
-    return remote ? stream_write(c, c->ended, c->started) : ST_OK;
+    return c->transport == NULL
+               ? ST_OK
+               : stream_write(c, c->stream, c->collectives.ended, c->collectives.started);
 }
 
 static status cuda_wait(struct group *g, int slot)
 {
     struct cuda_comm *c = g->impl;
 
-    return cuda_status(cudaStreamWaitEvent(g->dev->stream, c->done[slot], 0), "event");
+    if (slot != c->put_slot)
+        return cuda_status(cudaStreamWaitEvent(g->dev->stream, c->done[slot], 0), "event");
+    c->put_slot = -1;
+    TRY(c->transport->put_wait(c));
+    return stream_write(c, g->dev->stream, c->puts.ended, c->puts.started);
+}
+
+static bool cuda_arrival(const struct group *g, int slot, int peer, struct arrival *a)
+{
+    const struct cuda_comm *c = g->impl;
+
+    if (c->transport == NULL || c->before[slot][peer].flag == NULL)
+        return false;
+    *a = c->before[slot][peer];
+    a->value++;
+    return true;
+}
+
+static status cuda_put(struct group *g, int slot, const struct comm_op *op, struct message *send)
+{
+    struct cuda_comm *c = g->impl;
+
+    assert(c->put_slot < 0);
+    c->put_slot = slot;
+    c->puts.started++;
+    TRY(stream_write(c, g->dev->stream, c->puts.begun, c->puts.started));
+    return c->transport->put(c, op, send);
+}
+
+static status cuda_put_complete(struct group *g, int slot)
+{
+    struct cuda_comm *c = g->impl;
+
+    assert(c->put_slot == slot);
+    return c->transport->put_complete(c);
 }
 
 const struct comm_table comm_cuda = {
@@ -243,4 +309,7 @@ const struct comm_table comm_cuda = {
     .close = cuda_close,
     .start = cuda_start,
     .wait = cuda_wait,
+    .arrival = cuda_arrival,
+    .put = cuda_put,
+    .put_complete = cuda_put_complete,
 };

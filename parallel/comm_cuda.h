@@ -18,6 +18,15 @@
 #include <cuda_runtime_api.h>
 #include <mpi.h>
 
+/* How far a stream has come: numbers that the host counts and the stream writes, so that a host
+ * that waits can tell a peer that does not respond. */
+struct progress {
+    uint32_t started;                 // queued by the host
+    volatile uint32_t *begun, *ended; // pinned host memory: begun, ended by the stream
+    uint32_t last_ended;              // *ended when it last changed,
+    double last_s;                    // and the time of that; 0: not yet read
+};
+
 /* Functions of the CUDA driver API: stream memory operations, and the address range of an
  * allocation. Looked up at run time, as a program built with CUDA also runs without a driver. */
 struct driver {
@@ -33,8 +42,15 @@ struct transport {
     /* Collective over c->comm; returns the same status on every rank. */
     status (*open)(struct cuda_comm *c);
     void (*close)(struct cuda_comm *c); // collective; also after a failed open
-    /* Queues the messages on c->stream. Messages from one rank to another match in list order. */
+    /* Queues the messages and the local copy on c->stream. Messages from one rank to another match
+     * in list order. */
     status (*enqueue)(struct cuda_comm *c, const struct comm_op *op);
+    /* How many messages, or rows, of a peer have been received up to now. NULL: not as flags. */
+    bool (*arrived)(struct cuda_comm *c, int peer, struct arrival *a);
+    /* As in struct comm_table, and its wait; on the device's stream. NULL: not direct. */
+    status (*put)(struct cuda_comm *c, const struct comm_op *op, struct message *send);
+    status (*put_complete)(struct cuda_comm *c);
+    status (*put_wait)(struct cuda_comm *c);
     /* Called while the host waits for the device: returns asynchronous errors. NULL: has none. */
     status (*check_error)(struct cuda_comm *c);
     /* Called before device memory p is freed. NULL: not needed. */
@@ -50,21 +66,23 @@ struct cuda_comm {
     cudaStream_t stream;               // of the group
     cudaEvent_t start;                 // on the device's stream, when a collective starts
     cudaEvent_t done[GROUP_IN_FLIGHT]; // on the group's stream, after the collective in a slot
+    struct arrival *before[GROUP_IN_FLIGHT]; // [size] of the peers' messages before that in a slot
+    int put_slot;                            // of the put in flight; -1: none
     struct device_watch watch;
-    uint32_t started;                 // collectives queued by the host
-    volatile uint32_t *begun, *ended; // pinned host memory: collectives begun, ended by the stream
-    uint32_t last_ended;              // *ended when it last changed,
-    double last_progress_s;           // and the time of that; 0: not yet read
+    struct progress collectives; // on the group's stream
+    struct progress puts;        // on the device's stream
 };
 
 extern const struct transport transport_peer;
 extern const struct transport transport_nccl;
 
-/* Queue on the group's stream: write `value` to *flag; wait until *flag >= value. */
-status stream_write(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value);
-status stream_wait(struct cuda_comm *c, volatile uint32_t *flag, uint32_t value);
+/* Queue on a stream: write `value` to *flag; wait until *flag >= value. */
+status stream_write(struct cuda_comm *c, cudaStream_t stream, volatile uint32_t *flag,
+                    uint32_t value);
+status stream_wait(struct cuda_comm *c, cudaStream_t stream, volatile uint32_t *flag,
+                   uint32_t value);
 
-/* Queues a copy of the rows of `from` to dst, with the pitch of `to`. */
+/* Queues on the group's stream a copy of the rows of `from` to dst, with the pitch of `to`. */
 status stream_copy(struct cuda_comm *c, void *dst, const struct message *to,
                    const struct message *from);
 

@@ -71,7 +71,11 @@ static void nccl_close(struct cuda_comm *c)
 static status nccl_enqueue(struct cuda_comm *c, const struct comm_op *op)
 {
     ncclComm_t comm = c->impl;
-    ncclResult_t e = ncclGroupStart();
+    ncclResult_t e;
+
+    if (op->local_src.bytes > 0)
+        TRY(stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src));
+    e = ncclGroupStart();
 
     for (int i = 0; i < op->sends; i++)
         for (int64_t j = 0; j < op->send[i].count && e == ncclSuccess; j++)

@@ -10,9 +10,14 @@
  *     wait for arrived >= n                    copy into the receiver's memory
  *                                     <------  flag `arrived` at the receiver = n
  *
- * n counts the messages from one rank to another. An entry of a mailbox is reused DEPTH messages
- * later, after the sender has read it. A device allocation is exported to the peers (CUDA IPC) when
- * it first receives a message, and withdrawn before it is freed. */
+ * n counts the messages from one rank to another; `arrived` counts their rows where each row
+ * arrives by itself, and is waited for by the device's stream or by a kernel.
+ *
+ * A put has the same flags of its own, on the device's streams: what the sender's kernel writes
+ * between `ready` and `arrived` takes the place of the copy. Both kinds of message share the
+ * mailboxes. An entry of a mailbox is reused DEPTH messages later, after the sender has read it. A
+ * device allocation is exported to the peers (CUDA IPC) when it first receives a message, and
+ * withdrawn before it is freed. */
 #include "parallel/comm_cuda.h"
 
 #include "parallel/mpi_wait.h"
@@ -45,6 +50,7 @@ struct exported {
 
 /* In shared memory, one per rank: written by that rank, except `read` and `users`. */
 struct shared_state {
+    char bus[32]; // PCI address of its GPU
     cudaIpcMemHandle_t flags;
     struct exported exported[EXPORTS_MAX];
     struct mailbox {
@@ -59,6 +65,12 @@ struct local_memory {
     size_t bytes;
 };
 
+/* Where a message goes. */
+struct target {
+    struct message to; // with data and pitch of the receiver
+    uint32_t ready;    // the flag READY when it may be sent
+};
+
 /* A peer's allocation, mapped in this process. */
 struct mapped_memory {
     char *base; // NULL: not mapped
@@ -70,22 +82,28 @@ struct peer_comm {
     struct shared_state **shared; // [size]
     struct local_memory local[EXPORTS_MAX];
     struct mapped_memory (*mapped)[EXPORTS_MAX]; // [size]
-    uint32_t *flags;                             // device memory [2][size]: ready, arrived
-    uint32_t **peer_flags;                       // [size] the peers' flags, NULL: not mapped
-    uint32_t *sent, *received;                   // [size] messages so far
+    struct target *target;                       // [2 * size] of the messages being started
+    /* Another rank uses this rank's GPU. Copies to it take multiprocessors, which a kernel that
+     * waits for a message would keep from them. */
+    bool shares_gpu;
+    uint32_t *flags;       // device memory [FLAGS][size]
+    uint32_t **peer_flags; // [size] the peers' flags, NULL: not mapped
+    struct counts {
+        uint32_t sent, received;           // messages, puts included
+        uint32_t rows_sent, rows_received; // arrivals of collectives
+        uint32_t put_sent, put_received;   // puts started
+        uint32_t put_complete, put_waited; // and those that are complete, on the stream
+    } * count;                             // [size] so far
 };
 
-/* The flags at rank `at` for messages between `at` and `from`. */
-static volatile uint32_t *ready_flag(const struct cuda_comm *c, int at, int from)
+enum flag { READY, ARRIVED, PUT_READY, PUT_ARRIVED, FLAGS };
+
+/* The flag at rank `at` for messages between `at` and `from`. */
+static volatile uint32_t *flag_of(const struct cuda_comm *c, enum flag which, int at, int from)
 {
     const struct peer_comm *p = c->impl;
 
-    return (at == c->g->rank ? p->flags : p->peer_flags[at]) + from;
-}
-
-static volatile uint32_t *arrived_flag(const struct cuda_comm *c, int at, int from)
-{
-    return ready_flag(c, at, from) + c->g->size;
+    return (at == c->g->rank ? p->flags : p->peer_flags[at]) + (int)which * c->g->size + from;
 }
 
 /* ---- opening ---- */
@@ -111,10 +129,10 @@ static status open_local(struct cuda_comm *c)
     p->shared = calloc(size, sizeof(*p->shared));
     p->mapped = calloc(size, sizeof(*p->mapped));
     p->peer_flags = calloc(size, sizeof(*p->peer_flags));
-    p->sent = calloc(size, sizeof(*p->sent));
-    p->received = calloc(size, sizeof(*p->received));
-    if (p->shared == NULL || p->mapped == NULL || p->peer_flags == NULL || p->sent == NULL ||
-        p->received == NULL)
+    p->count = calloc(size, sizeof(*p->count));
+    p->target = calloc(2 * size, sizeof(*p->target));
+    if (p->shared == NULL || p->mapped == NULL || p->peer_flags == NULL || p->count == NULL ||
+        p->target == NULL)
         return fail(ST_MEMORY, "no host memory for %d peers", g->size);
     TRY(cuda_status(cudaMalloc(&flags, FLAG_BYTES), "flags"));
     p->flags = flags;
@@ -137,6 +155,7 @@ static status open_shared(struct cuda_comm *c)
 
         MPI_Win_shared_query(p->window, i, &bytes, &unit, &p->shared[i]);
     }
+    TRY(device_cuda_bus(g->dev->index, p->shared[g->rank]->bus, sizeof(p->shared[0]->bus)));
     return cuda_status(cudaIpcGetMemHandle(&p->shared[g->rank]->flags, p->flags),
                        "exporting memory to peers");
 }
@@ -146,10 +165,12 @@ static status open_flags(struct cuda_comm *c)
     struct peer_comm *p = c->impl;
 
     for (int i = 0; i < c->g->size; i++)
-        if (i != c->g->rank)
+        if (i != c->g->rank) {
+            p->shares_gpu |= strcmp(p->shared[i]->bus, p->shared[c->g->rank]->bus) == 0;
             TRY(cuda_status(cudaIpcOpenMemHandle((void **)&p->peer_flags[i], p->shared[i]->flags,
                                                  cudaIpcMemLazyEnablePeerAccess),
                             "mapping a peer's memory"));
+        }
     return ST_OK;
 }
 
@@ -201,7 +222,8 @@ static void withdraw(struct cuda_comm *c, int i)
     struct exported *s = &p->shared[c->g->rank]->exported[i];
     const double start = clock_seconds();
 
-    cudaStreamSynchronize(c->stream);
+    cudaStreamSynchronize(c->stream);         // copies into it have arrived,
+    cudaStreamSynchronize(c->g->dev->stream); // and puts
     atomic_store(&s->closing, atomic_load(&s->generation));
     while (atomic_load(&s->users) > 0 && clock_seconds() - start < CLOSE_S) {
         unmap_closing(c);
@@ -295,8 +317,8 @@ static void peer_close(struct cuda_comm *c)
     free(p->shared);
     free(p->mapped);
     free(p->peer_flags);
-    free(p->sent);
-    free(p->received);
+    free(p->count);
+    free(p->target);
     free(p);
     c->impl = NULL;
 }
@@ -325,12 +347,12 @@ static status wait_host(struct cuda_comm *c, int peer, _Atomic uint32_t *at, uin
     return ST_OK;
 }
 
-/* Receives: gives the destination to the sender, and queues the flag that allows the copy. */
-static status enqueue_recv(struct cuda_comm *c, const struct message *m)
+/* Gives the destination of a message to the sender. */
+static status offer(struct cuda_comm *c, const struct message *m)
 {
     struct peer_comm *p = c->impl;
     struct mailbox *box = &p->shared[c->g->rank]->from[m->peer];
-    const uint32_t n = ++p->received[m->peer];
+    const uint32_t n = ++p->count[m->peer].received;
     struct destination *to = &box->destination[n % DEPTH];
 
     TRY(wait_host(c, m->peer, &box->read, n - DEPTH));
@@ -338,41 +360,160 @@ static status enqueue_recv(struct cuda_comm *c, const struct message *m)
     to->offset = (size_t)((char *)m->data - p->local[to->index].base);
     to->pitch = m->pitch;
     atomic_store_explicit(&to->number, n, memory_order_release);
-    return stream_write(c, ready_flag(c, m->peer, c->g->rank), n);
+    return ST_OK;
 }
 
-/* Sends: waits for the destination, and queues the copy. */
-static status enqueue_send(struct cuda_comm *c, const struct message *m)
+/* Waits for the destination of a message: sets its data and pitch. *number: of the message. */
+static status destination_of(struct cuda_comm *c, struct message *m, uint32_t *number)
 {
     struct peer_comm *p = c->impl;
     struct mailbox *box = &p->shared[m->peer]->from[c->g->rank];
-    const uint32_t n = ++p->sent[m->peer];
+    const uint32_t n = *number = ++p->count[m->peer].sent;
     struct destination *to = &box->destination[n % DEPTH];
-    struct message target = *m;
     char *base;
 
     TRY(wait_host(c, m->peer, &to->number, n));
     TRY(find_mapped(c, m->peer, to->index, &base));
-    base += to->offset;
-    target.pitch = to->pitch;
+    m->data = base + to->offset;
+    m->pitch = to->pitch;
     atomic_store_explicit(&box->read, n, memory_order_release);
-    TRY(stream_wait(c, ready_flag(c, c->g->rank, m->peer), n));
-    TRY(stream_copy(c, base, &target, m));
-    return stream_write(c, arrived_flag(c, m->peer, c->g->rank), n);
+    return ST_OK;
+}
+
+/* Queues a copy to a peer, and the flag that it has arrived. */
+static status copy_and_tell(struct cuda_comm *c, const struct message *to,
+                            const struct message *from)
+{
+    struct peer_comm *p = c->impl;
+    const uint32_t n = ++p->count[from->peer].rows_sent;
+
+    TRY(stream_copy(c, to->data, to, from));
+    return stream_write(c, c->stream, flag_of(c, ARRIVED, from->peer, c->g->rank), n);
+}
+
+static struct message row_of(struct message m, int64_t row)
+{
+    return (struct message){ m.peer, (char *)m.data + (size_t)row * m.pitch, m.bytes, 1, m.bytes };
+}
+
+static int64_t arrivals(const struct comm_op *op, const struct message *m)
+{
+    return op->by_row ? m->count : 1;
+}
+
+/* Queues row `row` of a message, or all of it. */
+static status enqueue_send(struct cuda_comm *c, const struct comm_op *op, const struct message *to,
+                           const struct message *from, int64_t row)
+{
+    if (row >= arrivals(op, from))
+        return ST_OK;
+    if (!op->by_row)
+        return copy_and_tell(c, to, from);
+
+    const struct message to_row = row_of(*to, row), from_row = row_of(*from, row);
+
+    return copy_and_tell(c, &to_row, &from_row);
+}
+
+static status enqueue_recv(struct cuda_comm *c, const struct comm_op *op, const struct message *m)
+{
+    struct counts *count = &((struct peer_comm *)c->impl)->count[m->peer];
+
+    TRY(offer(c, m));
+    count->rows_received += (uint32_t)arrivals(op, m);
+    return stream_write(c, c->stream, flag_of(c, READY, m->peer, c->g->rank), count->received);
 }
 
 static status peer_enqueue(struct cuda_comm *c, const struct comm_op *op)
 {
-    const struct peer_comm *p = c->impl;
+    struct peer_comm *p = c->impl;
+    int64_t rows = 0;
 
     unmap_closing(c);
     for (int i = 0; i < op->recvs; i++)
-        TRY(enqueue_recv(c, &op->recv[i]));
-    for (int i = 0; i < op->sends; i++)
-        TRY(enqueue_send(c, &op->send[i]));
+        TRY(enqueue_recv(c, op, &op->recv[i]));
+    for (int i = 0; i < op->sends; i++) {
+        p->target[i].to = op->send[i];
+        TRY(destination_of(c, &p->target[i].to, &p->target[i].ready));
+        rows = arrivals(op, &op->send[i]) > rows ? arrivals(op, &op->send[i]) : rows;
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        for (int i = 0; i < op->sends; i++) {
+            const int peer = op->send[i].peer;
+
+            if (row == 0)
+                TRY(stream_wait(c, c->stream, flag_of(c, READY, c->g->rank, peer),
+                                p->target[i].ready));
+            TRY(enqueue_send(c, op, &p->target[i].to, &op->send[i], row));
+        }
+    }
+    if (op->local_src.bytes > 0) // last: it may have to wait for multiprocessors
+        TRY(stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src));
     for (int i = 0; i < op->recvs; i++)
-        TRY(stream_wait(c, arrived_flag(c, c->g->rank, op->recv[i].peer),
-                        p->received[op->recv[i].peer]));
+        TRY(stream_wait(c, c->stream, flag_of(c, ARRIVED, c->g->rank, op->recv[i].peer),
+                        p->count[op->recv[i].peer].rows_received));
+    return ST_OK;
+}
+
+static bool peer_arrived(struct cuda_comm *c, int peer, struct arrival *a)
+{
+    const struct peer_comm *p = c->impl;
+
+    if (p->shares_gpu || peer == c->g->rank)
+        return false;
+    *a = (struct arrival){ flag_of(c, ARRIVED, c->g->rank, peer), p->count[peer].rows_received };
+    return true;
+}
+
+/* ---- puts, on the device's stream ---- */
+
+static status peer_put(struct cuda_comm *c, const struct comm_op *op, struct message *send)
+{
+    struct peer_comm *p = c->impl;
+    const int rank = c->g->rank;
+    cudaStream_t stream = c->g->dev->stream;
+
+    unmap_closing(c);
+    for (int i = 0; i < op->recvs; i++) {
+        const int peer = op->recv[i].peer;
+
+        TRY(offer(c, &op->recv[i]));
+        TRY(stream_write(c, stream, flag_of(c, PUT_READY, peer, rank),
+                         ++p->count[peer].put_received));
+    }
+    for (int i = 0; i < op->sends; i++) {
+        const int peer = send[i].peer;
+        uint32_t number;
+
+        TRY(destination_of(c, &send[i], &number));
+        TRY(stream_wait(c, stream, flag_of(c, PUT_READY, rank, peer), ++p->count[peer].put_sent));
+    }
+    return ST_OK;
+}
+
+static status peer_put_complete(struct cuda_comm *c)
+{
+    struct peer_comm *p = c->impl;
+
+    for (int i = 0; i < c->g->size; i++)
+        if (p->count[i].put_complete != p->count[i].put_sent) {
+            p->count[i].put_complete = p->count[i].put_sent;
+            TRY(stream_write(c, c->g->dev->stream, flag_of(c, PUT_ARRIVED, i, c->g->rank),
+                             p->count[i].put_sent));
+        }
+    return ST_OK;
+}
+
+static status peer_put_wait(struct cuda_comm *c)
+{
+    struct peer_comm *p = c->impl;
+
+    for (int i = 0; i < c->g->size; i++)
+        if (p->count[i].put_waited != p->count[i].put_received) {
+            p->count[i].put_waited = p->count[i].put_received;
+            TRY(stream_wait(c, c->g->dev->stream, flag_of(c, PUT_ARRIVED, c->g->rank, i),
+                            p->count[i].put_received));
+        }
     return ST_OK;
 }
 
@@ -380,4 +521,8 @@ const struct transport transport_peer = { .name = "peer",
                                           .open = peer_open,
                                           .close = peer_close,
                                           .enqueue = peer_enqueue,
+                                          .arrived = peer_arrived,
+                                          .put = peer_put,
+                                          .put_complete = peer_put_complete,
+                                          .put_wait = peer_put_wait,
                                           .before_free = peer_before_free };

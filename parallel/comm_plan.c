@@ -1,27 +1,69 @@
+#include "kernels/rates.h"
 #include "parallel/comm.h"
 
 #include <assert.h>
+#include <stdlib.h>
+
+/* When transfers are done, on the device's clock. Each group sends at the full rate. */
+struct plan_comm {
+    double last, slot[GROUP_IN_FLIGHT];
+};
 
 /* The caller gives the members, so a plan device always needs a described world. */
 static status plan_open(struct group *g, struct world *w, int color)
 {
-    (void)g;
     (void)color;
     assert(w->described);
-    return ST_OK;
+    g->impl = calloc(1, sizeof(struct plan_comm));
+    return g->impl != NULL ? ST_OK : fail(ST_MEMORY, "no host memory for group %s", g->name);
 }
 
 static void plan_close(struct group *g)
 {
-    (void)g;
+    free(g->impl);
+    g->impl = NULL;
 }
 
 static status plan_start(struct group *g, int slot, const struct comm_op *op)
 {
+    const struct rates *r = g->dev->rates;
+    struct plan_comm *c = g->impl;
+
+    if (r == NULL)
+        return ST_OK;
+    if (c->last < g->dev->seconds)
+        c->last = g->dev->seconds;
+    if (op->sends + op->recvs > 0)
+        c->last += r->transfer_s + op->bytes / r->link;
+    c->slot[slot] = c->last;
+    if (!r->overlaps)
+        g->dev->seconds = c->last;
     return ST_OK;
 }
 
 static status plan_wait(struct group *g, int slot)
+{
+    const struct plan_comm *c = g->impl;
+
+    if (c->slot[slot] > g->dev->seconds)
+        g->dev->seconds = c->slot[slot];
+    return ST_OK;
+}
+
+/* The first head arrives soon, and the kernel that waits for the others does not stop. */
+static bool plan_arrival(const struct group *g, int slot, int peer, struct arrival *a)
+{
+    *a = (struct arrival){ 0 };
+    return true;
+}
+
+/* From now on, while the kernel computes. */
+static status plan_put(struct group *g, int slot, const struct comm_op *op, struct message *send)
+{
+    return plan_start(g, slot, op);
+}
+
+static status plan_put_complete(struct group *g, int slot)
 {
     return ST_OK;
 }
@@ -32,4 +74,7 @@ const struct comm_table comm_plan = {
     .close = plan_close,
     .start = plan_start,
     .wait = plan_wait,
+    .arrival = plan_arrival,
+    .put = plan_put,
+    .put_complete = plan_put_complete,
 };

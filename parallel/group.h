@@ -13,6 +13,7 @@
 #ifndef PARALLEL_GROUP_H
 #define PARALLEL_GROUP_H
 
+#include "kernels/ops.h"
 #include "parallel/world.h"
 #include "runtime/device.h"
 
@@ -28,11 +29,13 @@ struct group {
     struct device *dev;
     double deadline_s;                 // how long to wait for a peer; from the world
     size_t *send_offset, *recv_offset; // [size + 1] each: memory for a caller's offsets
+    struct message *scratch;           // [2 * size]: memory for a caller's messages
     struct message *list;              // [4 * size] messages of the collective being started
     double sent, messages;             // to other ranks so far: bytes, and number of messages
     const struct comm_table *comm;
     void *impl;
     unsigned in_flight; // bit i: slot i is in use
+    bool direct;        // GPUs that write into each other's memory; else false
 };
 
 /* A collective in flight, like an MPI_Request. Zeroed: none. */
@@ -42,11 +45,12 @@ struct transfer {
 };
 
 /* Memory to send to a rank or to receive from one: `count` rows of `bytes` bytes, as in
- * cudaMemcpy2D. Sender and receiver give the same count and bytes; their pitches may differ. */
+ * cudaMemcpy2D. Sender and receiver give the same count and bytes; their pitches may differ. With
+ * a count of 0 or 0 bytes there is no message. */
 struct message {
     int peer; // rank in the group; -1: no message
     void *data;
-    size_t bytes;  // of a row; 0: no message
+    size_t bytes;  // of a row
     int64_t count; // rows
     size_t pitch;  // bytes from one row to the next
 };
@@ -84,6 +88,23 @@ status group_all_to_all(struct group *g, struct transfer *t, void *recv, const s
 status group_send_recv(struct group *g, struct transfer *t, const struct message *send, int sends,
                        const struct message *recv, int recvs);
 
+/* The same, but each row of a message arrives by itself, so that a kernel can wait for it
+ * (transfer_arrival): first row 0 of all messages, then row 1, ... */
+status group_send_recv_rows(struct group *g, struct transfer *t, const struct message *send,
+                            int sends, const struct message *recv, int recvs);
+
+/* Sends what a kernel writes straight into the receivers' memory; for groups with `direct`. At most
+ * one at a time, with at most one message from one rank to another.
+ *
+ *     group_put     sets data and pitch of each `send` to the receiver's memory; ops that are
+ *                   queued from now on may write there. A message of a rank to itself too.
+ *     put_complete  after those ops have been queued: their writes are complete when it is reached
+ *
+ * The transfer is completed by transfer_wait, after which `recv` may be read. */
+status group_put(struct group *g, struct transfer *t, struct message *send, int sends,
+                 const struct message *recv, int recvs);
+status put_complete(struct transfer *t);
+
 /* Every rank gets root's `bytes` bytes at data, in place. */
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root);
 
@@ -91,5 +112,11 @@ status group_broadcast(struct group *g, struct transfer *t, void *data, size_t b
  * ST_PEER when a peer does not respond within the group's deadline_s, on a GPU in a later
  * device_wait. Does nothing if t->group is NULL. */
 status transfer_wait(struct transfer *t);
+
+/* Whether a kernel can wait for the messages of `peer`, another rank, in a transfer that is in
+ * flight, instead of transfer_wait before it; then sets *a for the first of them, and those after
+ * it have value + 1, value + 2, ... The transfer must still be completed by transfer_wait, after
+ * the kernel. */
+bool transfer_arrival(const struct transfer *t, int peer, struct arrival *a);
 
 #endif

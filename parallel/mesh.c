@@ -20,7 +20,8 @@ static int choose_ulysses(int rest, int ranks, int ranks_per_node, int heads)
 }
 
 /* Sets the sizes that are 0. False when the given sizes do not fit the ranks. */
-static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int heads, bool guided)
+static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int heads, bool guided,
+                     bool direct)
 {
     const int64_t given = (int64_t)(s->ring ? s->ring : 1) * (s->ulysses ? s->ulysses : 1);
 
@@ -33,7 +34,9 @@ static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int he
 
     const int rest = ranks / s->cfg;
     if (s->ring == 0 && s->ulysses == 0)
-        s->ulysses = choose_ulysses(rest, ranks, ranks_per_node, heads);
+        s->ulysses = direct && fits_node(rest, ranks, ranks_per_node)
+                         ? 1
+                         : choose_ulysses(rest, ranks, ranks_per_node, heads);
     if (s->ulysses == 0)
         s->ulysses = rest / s->ring;
     if (s->ring == 0)
@@ -54,19 +57,20 @@ static void shape_text(char *text, size_t size, struct mesh_shape s)
             n += (size_t)snprintf(text + n, size - n, "%s%s %d", n ? " x " : "", name[i], value[i]);
 }
 
-status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided)
+status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided,
+                   bool direct)
 {
     struct mesh_shape got = *shape, fits = { 0 };
     char asked_text[64], fits_text[64];
     const bool sizes = got.cfg >= 0 && got.cfg <= 2 && got.ring >= 0 && got.ulysses >= 0;
 
-    complete(&fits, ranks, ranks_per_node, heads, guided);
+    complete(&fits, ranks, ranks_per_node, heads, guided, direct);
     shape_text(asked_text, sizeof(asked_text), *shape);
     shape_text(fits_text, sizeof(fits_text), fits);
     if (got.cfg == 2 && !guided)
         return fail(ST_USAGE, "cfg 2 needs guidance, which is off; %s would fit %d ranks",
                     fits_text, ranks);
-    if (!sizes || !complete(&got, ranks, ranks_per_node, heads, guided))
+    if (!sizes || !complete(&got, ranks, ranks_per_node, heads, guided, direct))
         return fail(ST_USAGE, "%s does not fit %d ranks; %s would", asked_text, ranks, fits_text);
     *shape = got;
     return ST_OK;
@@ -89,10 +93,33 @@ static status open_strided(struct mesh *m, struct group *g, const char *name, st
     return st;
 }
 
+/* Whether the ranks of this rank's sequence are GPUs of one node, and no other group has them all.
+ * Between nodes a group more would only take memory. Nodes have consecutive ranks; where they do
+ * not, group sizes tell. */
+static bool needs_seq_group(const struct mesh *m, const struct device *dev)
+{
+    const struct world *w = m->world;
+    const int first = w->rank - mesh_seq_rank(m), node = w->rank - w->local_rank;
+    const bool gpus = w->described ? w->direct : dev->kind == DEVICE_CUDA && !w->nccl;
+
+    return gpus && m->size.ring > 1 && m->size.ulysses > 1 && first >= node &&
+           first + mesh_seq_size(m) <= node + w->local_size;
+}
+
+static void choose_direct(struct mesh *m)
+{
+    struct group *g = m->size.ring == 1      ? &m->ulysses_group
+                      : m->size.ulysses == 1 ? &m->ring_group
+                                             : &m->seq_group;
+
+    if (g->direct && g->size == mesh_seq_size(m) && g->size <= ATTENTION_PARTS)
+        m->direct = g;
+}
+
 status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape)
 {
     const int r = w->rank, seq = shape.ring * shape.ulysses;
-    status st[4], first = ST_OK;
+    status st[5], first = ST_OK;
 
     assert(shape.cfg * seq == w->size);
     *m = (struct mesh){
@@ -107,13 +134,18 @@ status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mes
     st[2] = open_strided(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
                          shape.ring);
     st[3] = open_strided(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
+    st[4] = open_strided(m, &m->seq_group, "sequence", dev,
+                         needs_seq_group(m, dev) ? r - mesh_seq_rank(m) : -1, 1, seq);
     for (size_t i = 0; i < COUNT(st) && first == ST_OK; i++)
         first = st[i];
+    if (first == ST_OK)
+        choose_direct(m);
     return first;
 }
 
 void mesh_close(struct mesh *m)
 {
+    group_close(&m->seq_group);
     group_close(&m->ulysses_group);
     group_close(&m->ring_group);
     group_close(&m->cfg_group);

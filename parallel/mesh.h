@@ -3,7 +3,7 @@
  *     rank = (cfg * ring_size + ring) * ulysses_size + ulysses
  *
  * cfg      size 1, or 2: one CFG branch (cond, uncond) each
- * ring     each position holds one chunk of the sequence; attention sends k and v around the ring
+ * ring     each position holds one chunk of the sequence; attention gets the k and v of all chunks
  * ulysses  each rank holds some tokens of a ring chunk, with all heads; in attention, all tokens of
  *          the chunk, with some heads
  *
@@ -26,19 +26,26 @@ struct mesh {
     struct group cfg_group;     // the ranks with the same tokens in the other CFG branch
     struct group ring_group;    // the ranks with the same heads in other ring chunks
     struct group ulysses_group; // the ranks of one ring chunk
+    struct group seq_group;     // the ranks of the whole sequence; only as `direct`
+    /* The ranks of the whole sequence, in order, if they are GPUs that write into each other's
+     * memory; else NULL. One of the three groups above. */
+    struct group *direct;
 };
 
 /* Sets the sizes that are 0, so that the product of all three is `ranks`. Local.
  *   guided  whether the request uses CFG; without it cfg is 1
  *   heads   N
- * Prefers cfg 2 (if guided and the ranks divide by 2), then the largest ulysses size that divides
- * the remaining ranks and `heads` and fits in a node, then ring for the rest. If no ulysses size
- * above 1 divides: ulysses with uneven heads if heads >= remaining ranks and they fit in a node,
- * else ring. ST_USAGE, with sizes that fit, when the product of the given sizes cannot be `ranks`
- * or cfg is not 1 or 2. */
-status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided);
+ *   direct  whether GPUs of one node write into each other's memory
+ * Prefers cfg 2 (if guided and the ranks divide by 2), then a ring if `direct` and the remaining
+ * ranks fit in a node: there it exchanges the least and waits the least. Else the largest ulysses
+ * size that divides the remaining ranks and `heads` and fits in a node, then ring for the rest. If
+ * no ulysses size above 1 divides: ulysses with uneven heads if heads >= remaining ranks and they
+ * fit in a node, else ring. ST_USAGE, with sizes that fit, when the product of the given sizes
+ * cannot be `ranks` or cfg is not 1 or 2. */
+status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided,
+                   bool direct);
 
-/* Opens the four groups. Collective over the world, also when it fails: call agree() afterwards. No
+/* Opens the groups. Collective over the world, also when it fails: call agree() afterwards. No
  * size in shape is 0. w and dev are borrowed. ST_MEMORY, ST_DEVICE, ST_USAGE, as group_open. */
 status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape);
 void mesh_close(struct mesh *m); // collective; accepts a zeroed mesh

@@ -32,88 +32,38 @@ struct seq_layout seq_layout_of(struct mesh *m, struct device *dev, int64_t toke
     return s;
 }
 
-/* An H100 or H200 computes attention in tiles of 128 queries of one head, one tile on each of its
- * 132 multiprocessors at a time. */
-#define TILE_QUERIES 128
-#define TILES_AT_ONCE 132
-
-/* How many times all multiprocessors are filled by the tiles. */
-static int64_t waves(int64_t tokens, int64_t heads)
+struct heads seq_layout_heads(const struct seq_layout *s, int rank)
 {
-    const int64_t tiles = (tokens + TILE_QUERIES - 1) / TILE_QUERIES * heads;
-
-    return (tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE;
-}
-
-/* Chooses the sizes of the first and last subset of n heads: as small as possible but not empty, if
- * that takes no more waves than all heads at once; else empty. */
-static void choose_subsets(int64_t tokens, int64_t n, int64_t *first, int64_t *last)
-{
-    int best = 0;
-
-    *first = *last = 0;
-    for (int64_t a = 0; a <= n / 3; a++)
-        for (int64_t b = 0; b <= n / 3; b++) {
-            const int nonempty = (a > 0) + (b > 0);
-
-            if (nonempty < best || (nonempty == best && a + b >= *first + *last) ||
-                waves(tokens, a) + waves(tokens, n - a - b) + waves(tokens, b) > waves(tokens, n))
-                continue;
-            best = nonempty;
-            *first = a;
-            *last = b;
-        }
-}
-
-struct heads seq_layout_heads(const struct seq_layout *s, int rank, int subset)
-{
-    const int ulysses = s->m->size.ulysses;
-    const struct heads all = { split_at(s->heads, ulysses, rank),
-                               split_count(s->heads, ulysses, rank) };
-    int64_t first = 0, last = 0;
-
-    if (subset == HEADS_ALL)
-        return all;
-    if (s->m->size.ring == 1) // in a ring, sending k and v overlaps with the attention instead
-        choose_subsets(s->s_ring, all.count, &first, &last);
-    switch (subset) {
-    case HEADS_FIRST:
-        return (struct heads){ all.first, first };
-    case HEADS_LAST:
-        return (struct heads){ all.first + all.count - last, last };
-    default:
-        return (struct heads){ all.first + first, all.count - first - last };
-    }
+    return (struct heads){ split_at(s->heads, s->m->size.ulysses, rank),
+                           split_count(s->heads, s->m->size.ulysses, rank) };
 }
 
 /* Offsets of the blocks of the all-to-all. By heads: block i holds the tokens of rank i, for the
  * heads of this rank. By tokens (packed): block i holds the heads of rank i, for the tokens of this
  * rank; this rank's own block is empty, as its data is copied directly. */
-static void by_heads_offsets(const struct seq_layout *s, int subset, size_t element, size_t *at)
+static void by_heads_offsets(const struct seq_layout *s, size_t element, size_t *at)
 {
     const int ulysses = s->m->size.ulysses, first = s->m->ring * ulysses;
-    const int64_t heads = seq_layout_heads(s, s->m->ulysses, subset).count;
-
     for (int i = 0; i <= ulysses; i++) {
         const int64_t tokens =
             split_at(s->tokens, mesh_seq_size(s->m), first + i) - chunk_start(s, s->m->ring);
-        at[i] = (size_t)(tokens * heads * s->depth) * element;
+        at[i] = (size_t)(tokens * s->n_loc * s->depth) * element;
     }
 }
 
-static void packed_offsets(const struct seq_layout *s, int subset, size_t element, size_t *at)
+static void packed_offsets(const struct seq_layout *s, size_t element, size_t *at)
 {
     at[0] = 0;
     for (int i = 0; i < s->m->size.ulysses; i++) {
-        const int64_t heads = i == s->m->ulysses ? 0 : seq_layout_heads(s, i, subset).count;
+        const int64_t heads = i == s->m->ulysses ? 0 : seq_layout_heads(s, i).count;
         at[i + 1] = at[i] + (size_t)(s->s_loc * heads * s->depth) * element;
     }
 }
 
 /* The heads of rank i in x [s_loc, N, D]. */
-static struct tensor heads_of(const struct seq_layout *s, int subset, struct tensor x, int i)
+static struct tensor heads_of(const struct seq_layout *s, struct tensor x, int i)
 {
-    const struct heads h = seq_layout_heads(s, i, subset);
+    const struct heads h = seq_layout_heads(s, i);
 
     return tensor_slice(x, 1, h.first, h.count);
 }
@@ -127,60 +77,53 @@ static struct tensor own_tokens(const struct seq_layout *s, struct tensor x)
 }
 
 /* The block of rank i in the packed buffer, [s_loc, heads, D]. */
-static struct tensor packed_block(const struct seq_layout *s, int subset, enum dtype dt,
-                                  struct tensor buffer, size_t at, int i)
+static struct tensor packed_block(const struct seq_layout *s, enum dtype dt, struct tensor buffer,
+                                  size_t at, int i)
 {
-    return tensor_of((char *)buffer.data + at, dt, s->s_loc, seq_layout_heads(s, i, subset).count,
+    return tensor_of((char *)buffer.data + at, dt, s->s_loc, seq_layout_heads(s, i).count,
                      s->depth);
 }
 
-size_t ulysses_buffer_bytes(const struct seq_layout *s, int subset, enum dtype dt)
+size_t ulysses_buffer_bytes(const struct seq_layout *s, enum dtype dt)
 {
     int64_t heads = 0;
 
     for (int i = 0; i < s->m->size.ulysses; i++)
-        heads += i == s->m->ulysses ? 0 : seq_layout_heads(s, i, subset).count;
+        heads += i == s->m->ulysses ? 0 : seq_layout_heads(s, i).count;
     return (size_t)(s->s_loc * heads * s->depth) * dtype_size(dt);
 }
 
-status ulysses_to_heads(const struct seq_layout *s, int subset, struct transfer *t,
-                        struct tensor out, struct tensor packed, struct tensor x)
+status ulysses_to_heads(const struct seq_layout *s, struct transfer *t, struct tensor out,
+                        struct tensor packed, struct tensor x)
 {
     struct group *g = &s->m->ulysses_group;
     const size_t element = dtype_size(x.dtype);
 
-    packed_offsets(s, subset, element, g->send_offset);
-    by_heads_offsets(s, subset, element, g->recv_offset);
+    packed_offsets(s, element, g->send_offset);
+    by_heads_offsets(s, element, g->recv_offset);
     for (int i = 0; i < g->size; i++)
         TRY(op_copy(s->dev,
                     i == g->rank ? own_tokens(s, out)
-                                 : packed_block(s, subset, x.dtype, packed, g->send_offset[i], i),
-                    heads_of(s, subset, x, i)));
+                                 : packed_block(s, x.dtype, packed, g->send_offset[i], i),
+                    heads_of(s, x, i)));
     return group_all_to_all(g, t, out.data, g->recv_offset, packed.data, g->send_offset);
 }
 
-status ulysses_to_tokens(const struct seq_layout *s, int subset, struct transfer *t,
-                         struct tensor packed, struct tensor out, struct tensor a)
+status ulysses_to_tokens(const struct seq_layout *s, struct tensor packed, struct tensor out,
+                         struct tensor a)
 {
     struct group *g = &s->m->ulysses_group;
     const size_t element = dtype_size(a.dtype);
+    struct transfer t = { 0 };
 
-    by_heads_offsets(s, subset, element, g->send_offset);
-    packed_offsets(s, subset, element, g->recv_offset);
-    TRY(group_all_to_all(g, t, packed.data, g->recv_offset, a.data, g->send_offset));
-    return op_copy(s->dev, heads_of(s, subset, out, g->rank), own_tokens(s, a));
-}
-
-status ulysses_to_tokens_finish(const struct seq_layout *s, int subset, struct transfer *t,
-                                struct tensor packed, struct tensor out)
-{
-    struct group *g = &s->m->ulysses_group;
-
-    TRY(transfer_wait(t));
-    packed_offsets(s, subset, dtype_size(out.dtype), g->recv_offset);
+    by_heads_offsets(s, element, g->send_offset);
+    packed_offsets(s, element, g->recv_offset);
+    TRY(group_all_to_all(g, &t, packed.data, g->recv_offset, a.data, g->send_offset));
+    TRY(op_copy(s->dev, heads_of(s, out, g->rank), own_tokens(s, a)));
+    TRY(transfer_wait(&t));
     for (int i = 0; i < g->size; i++)
         if (i != g->rank)
-            TRY(op_copy(s->dev, heads_of(s, subset, out, i),
-                        packed_block(s, subset, out.dtype, packed, g->recv_offset[i], i)));
+            TRY(op_copy(s->dev, heads_of(s, out, i),
+                        packed_block(s, out.dtype, packed, g->recv_offset[i], i)));
     return ST_OK;
 }

@@ -1,13 +1,12 @@
-/* ulysses.h - all-to-alls between the two layouts of attention over several ranks. Internal to
- * parallel/.
+/* ulysses.h - how attention over several ranks is distributed, and the all-to-alls between its two
+ * layouts, by messages of contiguous memory. Internal to parallel/.
  *
  * Ulysses rank u of U, with s_loc tokens of its own and s_ring tokens in its ring chunk:
  *
  *     by tokens  [s_loc, N, D], rows may be strided: all heads of this rank's tokens
  *     by heads   [s_ring, n_loc, D], contiguous: all tokens of the ring chunk,
  *                heads [split_at(N, U, u), split_at(N, U, u + 1))
- *
- * k and v are transferred with all heads at once, q and the output in subsets of heads. */
+ * */
 #ifndef PARALLEL_ULYSSES_H
 #define PARALLEL_ULYSSES_H
 
@@ -30,33 +29,24 @@ struct seq_layout seq_layout_of(struct mesh *m, struct device *dev, int64_t toke
 /* Number of tokens in ring chunk r. */
 int64_t seq_layout_ring_tokens(const struct seq_layout *s, int r);
 
-/* The heads of a rank in three subsets, whose attention is computed one after the other: q of the
- * other subsets arrives during the first, the output of the others is sent during the last. Subsets
- * may be empty. */
-enum { HEADS_FIRST, HEADS_MIDDLE, HEADS_LAST, HEADS_SUBSETS, HEADS_ALL = HEADS_SUBSETS };
-
 struct heads {
     int64_t first, count; // of all N
 };
 
-/* The heads of ulysses rank `rank` in a subset, or in HEADS_ALL. */
-struct heads seq_layout_heads(const struct seq_layout *s, int rank, int subset);
+/* The heads of ulysses rank `rank`. */
+struct heads seq_layout_heads(const struct seq_layout *s, int rank);
 
-/* Bytes of the buffer `packed` for a subset of the other ranks' heads: one block
- * [s_loc, heads of rank i, D] for each rank i. */
-size_t ulysses_buffer_bytes(const struct seq_layout *s, int subset, enum dtype dt);
+/* Bytes of the buffer `packed`: one block [s_loc, heads of rank i, D] for each other rank i. */
+size_t ulysses_buffer_bytes(const struct seq_layout *s, enum dtype dt);
 
-/* Starts the all-to-all from x [s_loc, N, D] to out [s_ring, heads of the subset, D]. `packed` is
- * the send buffer. The transfer borrows out and packed. Collective over the ulysses group. */
-status ulysses_to_heads(const struct seq_layout *s, int subset, struct transfer *t,
-                        struct tensor out, struct tensor packed, struct tensor x);
+/* Starts the all-to-all from x [s_loc, N, D] to out [s_ring, n_loc, D]. `packed` is the send
+ * buffer. The transfer borrows out and packed. Collective over the ulysses group. */
+status ulysses_to_heads(const struct seq_layout *s, struct transfer *t, struct tensor out,
+                        struct tensor packed, struct tensor x);
 
-/* Starts the all-to-all from a [s_ring, heads of the subset, D] to out [s_loc, N, D]; `packed` is
- * the receive buffer. ulysses_to_tokens_finish completes the transfer and copies from packed to
- * out. Both are collective over the ulysses group. */
-status ulysses_to_tokens(const struct seq_layout *s, int subset, struct transfer *t,
-                         struct tensor packed, struct tensor out, struct tensor a);
-status ulysses_to_tokens_finish(const struct seq_layout *s, int subset, struct transfer *t,
-                                struct tensor packed, struct tensor out);
+/* The all-to-all from a [s_ring, n_loc, D] to out [s_loc, N, D]; `packed` is the receive buffer.
+ * Collective over the ulysses group. */
+status ulysses_to_tokens(const struct seq_layout *s, struct tensor packed, struct tensor out,
+                         struct tensor a);
 
 #endif

@@ -26,10 +26,22 @@ static int launched_tasks(void)
     return most;
 }
 
+/* Sets ranks and sizes from the communicator. */
+static void set_ranks(struct world *w)
+{
+    MPI_Comm node;
+
+    MPI_Comm_rank(world_comm(w), &w->rank);
+    MPI_Comm_size(world_comm(w), &w->size);
+    MPI_Comm_split_type(world_comm(w), MPI_COMM_TYPE_SHARED, w->rank, MPI_INFO_NULL, &node);
+    MPI_Comm_rank(node, &w->local_rank);
+    MPI_Comm_size(node, &w->local_size);
+    MPI_Comm_free(&node);
+}
+
 status world_open(struct world *w, int *argc, char ***argv)
 {
     struct world_impl *impl = calloc(1, sizeof(*impl));
-    MPI_Comm node;
     int provided;
 
     *w = (struct world){ .deadline_s = WORLD_DEADLINE_S };
@@ -40,13 +52,8 @@ status world_open(struct world *w, int *argc, char ***argv)
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_dup(MPI_COMM_WORLD, &impl->comm);
-    MPI_Comm_rank(impl->comm, &w->rank);
-    MPI_Comm_size(impl->comm, &w->size);
-    MPI_Comm_split_type(impl->comm, MPI_COMM_TYPE_SHARED, w->rank, MPI_INFO_NULL, &node);
-    MPI_Comm_rank(node, &w->local_rank);
-    MPI_Comm_size(node, &w->local_size);
-    MPI_Comm_free(&node);
     w->impl = impl;
+    set_ranks(w);
     if (w->size == 1 && launched_tasks() > 1) { // each process would do the whole job
         world_close(w);
         return fail(ST_USAGE,
@@ -82,6 +89,32 @@ void world_close(struct world *w)
         free(impl);
     }
     *w = (struct world){ 0 };
+}
+
+status world_split(struct world *part, struct world *w, int ranks)
+{
+    struct world_impl *impl = calloc(1, sizeof(*impl));
+    MPI_Comm comm;
+
+    *part = (struct world){ .nccl = w->nccl, .deadline_s = w->deadline_s };
+    MPI_Comm_split(world_comm(w), w->rank < ranks ? 0 : MPI_UNDEFINED, w->rank, &comm);
+    if (impl == NULL) // the communicator is not freed, but then the job ends
+        return fail(ST_MEMORY, "no host memory for a part of the ranks");
+    impl->comm = comm;
+    part->impl = impl;
+    if (comm != MPI_COMM_NULL)
+        set_ranks(part);
+    return ST_OK;
+}
+
+void world_join(struct world *part)
+{
+    struct world_impl *impl = part->impl;
+
+    if (impl != NULL && impl->comm != MPI_COMM_NULL)
+        MPI_Comm_free(&impl->comm);
+    free(impl);
+    *part = (struct world){ 0 };
 }
 
 void world_abort(struct world *w, status st)

@@ -15,6 +15,7 @@ struct world {
     int local_rank, local_size; // among the ranks of this node
     bool described;             // made by world_describe: no MPI
     bool nccl;                  // use NCCL also between GPUs of one node
+    bool direct;                // described: GPUs of one node write into each other's memory
     double deadline_s;          // how long groups wait for a peer that does not respond
     void *impl;
 };
@@ -29,6 +30,12 @@ status world_open(struct world *w, int *argc, char ***argv);
 void world_describe(struct world *w, int rank, int size, int ranks_per_node);
 
 void world_close(struct world *w); // collective; accepts a zeroed world
+
+/* The first `ranks` ranks of w as a world of their own; the other ranks get a world of size 0.
+ * Collective over w, also when it fails: call agree() afterwards. ST_MEMORY. world_join ends it;
+ * collective over it, before w is closed; accepts a zeroed world. */
+status world_split(struct world *part, struct world *w, int ranks);
+void world_join(struct world *part);
 
 /* Ends the processes of all ranks. Called by any rank, after it has printed its error line; prints
  * nothing. The job's exit status is `st`. Does not return. */

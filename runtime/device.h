@@ -17,6 +17,7 @@ extern "C" {
 enum device_kind { DEVICE_CPU, DEVICE_CUDA, DEVICE_PLAN };
 
 struct device;
+struct rates;
 
 /* The work of one queue is done in order. A GPU has a second queue, for copies between host and
  * device while it computes. On the other kinds every call is done when it returns. */
@@ -71,6 +72,9 @@ struct device {
     size_t used_peak;           // GPU: maximum of all memory in use, sampled when some is freed
     int64_t stops; // GPU: times that the host allocated, freed or waited; none in a step
     double flops;  // counted by the ops; a multiply-add is two
+    const struct rates
+        *rates;     // plan device: borrowed (kernels/rates.h); NULL: no time is estimated
+    double seconds; // plan device: estimated time of the work so far
 };
 
 /* Opens the host's cores, or the plan device. `table` is borrowed until device_close; its workspace
@@ -96,6 +100,9 @@ int device_cuda_count(void);
 
 /* Bytes of a GPU's memory: all, and those that no process has allocated. */
 status device_cuda_memory(int index, size_t *total, size_t *available);
+
+/* Name of GPU `index`: "NVIDIA H200". */
+status device_cuda_name(int index, char *text, size_t size);
 
 /* PCI address of GPU `index`, as hwloc writes it: "0000:3b:00.0". */
 status device_cuda_bus(int index, char *text, size_t size);

@@ -253,6 +253,15 @@ status device_cuda_memory(int index, size_t *total, size_t *available)
     return cuda_status(cudaMemGetInfo(available, total), "cudaMemGetInfo");
 }
 
+status device_cuda_name(int index, char *text, size_t size)
+{
+    struct cudaDeviceProp p;
+
+    TRY(cuda_status(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties"));
+    snprintf(text, size, "%s", p.name);
+    return ST_OK;
+}
+
 status device_cuda_bus(int index, char *text, size_t size)
 {
     TRY(use(index));

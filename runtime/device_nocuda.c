@@ -34,6 +34,14 @@ status device_cuda_memory(int index, size_t *total, size_t *available)
     return without();
 }
 
+status device_cuda_name(int index, char *text, size_t size)
+{
+    (void)index;
+    (void)text;
+    (void)size;
+    return without();
+}
+
 status device_cuda_bus(int index, char *text, size_t size)
 {
     (void)index;

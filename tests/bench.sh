@@ -40,6 +40,17 @@ expect '^  all-to-all .*hidden$' "$dir/two"
 expect '"pid":0.*"name":"rank 0"\|"pid":0,"args":{"name":"rank 0"}' "$dir/trace"
 expect '"name":"all-to-all","cat":"communication","pid":1' "$dir/trace"
 
+# shellcheck disable=SC2086
+"$@" -n 4 "$wanmpi" bench scale,scale_vae $small --json "$dir/scale.json" >"$dir/scale" 2>&1 ||
+    wrong=$((wrong + 1))
+expect '^4 ranks, ulysses 4 .* equal ' "$dir/scale"
+expect '^4 ranks, cfg 2 x ulysses 2, sharded: step .* equal ' "$dir/scale"
+expect '^2 ranks  .* equal ' "$dir/scale"
+expect '"same_bits":	true' "$dir/scale.json"
+# one rank is timed first and last
+[ "$(grep -c '^1 rank ' "$dir/scale")" = 4 ] || wrong=$((wrong + 1))
+count=$((count + 1))
+
 "$wanmpi" bench gemms --model tiny >"$dir/bad" 2>&1 && wrong=$((wrong + 1))
 expect 'bench gemms: no such part' "$dir/bad"
 "$wanmpi" bench gemm --model 15B >"$dir/bad" 2>&1 && wrong=$((wrong + 1))

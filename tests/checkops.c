@@ -94,11 +94,12 @@ static status attention_last_key(struct device *dev, struct tensor out, struct t
                                tensor_slice(v, 0, 0, keys), scale);
 }
 
-static status norm_rope_first(struct device *dev, struct tensor x, struct tensor w, float eps,
-                              struct tensor table, struct token_grid grid)
+static status norm_rope_first(struct device *dev, struct tensor out, struct tensor x,
+                              struct tensor w, float eps, struct tensor table,
+                              struct token_grid grid)
 {
     grid.first = 0;
-    return table_ref.norm_rope(dev, x, w, eps, table, grid);
+    return table_ref.norm_rope(dev, out, x, w, eps, table, grid);
 }
 
 static status conv3d_padding(struct device *dev, struct tensor out, struct tensor x,

@@ -79,7 +79,19 @@ static void check_attention(struct check *c)
         check_status(c, op_attention(&c->got, both, none, both, k, v, scale));
         check_same(c, both, got);
         if (sq > 20) {
+            const struct tensor upper = check_output(dt, 0, DIMS((int64_t)19, n, d));
+            const struct tensor lower = check_output(dt, gap, DIMS(sq - 19, n, d));
+            const struct attention_part parts[] = {
+                { .first = 0, .count = 19, .out = upper },
+                { .first = 19, .count = 0, .out = tensor_slice(upper, 0, 0, 0) },
+                { .first = 19, .count = sq - 19, .out = lower },
+            };
             const struct tensor part = check_output(dt, 0, DIMS((int64_t)15, n, d));
+
+            check_status(c,
+                         op_attention_parts(&c->got, parts, COUNT(parts), NULL, 0, q, k, v, scale));
+            check_same(c, upper, tensor_slice(got, 0, 0, 19));
+            check_same(c, lower, tensor_slice(got, 0, 19, sq - 19));
             check_status(c,
                          op_attention(&c->got, part, none, tensor_slice(q, 0, 4, 15), k, v, scale));
             check_same(c, part, tensor_slice(got, 0, 4, 15));

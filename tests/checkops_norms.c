@@ -157,10 +157,19 @@ static void check_norm_rope(struct check *c)
         const struct tensor w = check_normal(c, DT_F32, 0, 1, 0, DIMS(n));
         const struct tensor table = check_normal(c, DT_F32, 0, 1, 0, DIMS((int64_t)8, d / 2, 2));
         const struct tensor want = check_clone(x, dt), got = check_clone(x, dt);
+        const struct tensor by_heads = check_output(dt, 0, DIMS(ropes[i].heads, r, d));
+        const struct tensor in_place = tensor_split(got, 1, d);
+        struct tensor strided = in_place;
 
-        check_status(c, op_norm_rope(&c->ref, want, w, 1e-6f, table, ropes[i].grid));
-        check_status(c, op_norm_rope(&c->got, got, w, 1e-6f, table, ropes[i].grid));
+        for (int axis = 0; axis < 2; axis++)
+            strided.stride[axis] = by_heads.stride[1 - axis];
+        strided.data = by_heads.data;
+        check_status(c, op_norm_rope(&c->ref, tensor_split(want, 1, d), want, w, 1e-6f, table,
+                                     ropes[i].grid));
+        check_status(c, op_norm_rope(&c->got, strided, x, w, 1e-6f, table, ropes[i].grid));
+        check_status(c, op_norm_rope(&c->got, in_place, got, w, 1e-6f, table, ropes[i].grid));
         check_close(c, got, want, norm_tol(dt, dt, 0, 1, n));
+        check_same(c, strided, in_place);
         check_end_case(c);
     }
 }

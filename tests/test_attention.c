@@ -1,18 +1,31 @@
 /* Attention over a sequence split over ranks against op_attention over the whole sequence, for
- * every mesh of this many ranks: the same bits with ring size 1, else a distance below 1e-5. Cases:
- * heads and tokens that do not divide by the ranks, fewer tokens than ranks, fewer heads than
- * ranks. Also compares the plan's peak memory, FLOPs and messages with the real ones. */
+ * every mesh of this many ranks: the same bits with ring size 1 or between GPUs that write into
+ * each other's memory, else a distance below 1e-5. Cases: heads and tokens that do not divide by
+ * the ranks, fewer tokens than ranks, fewer heads than ranks. Also compares the plan's peak memory,
+ * FLOPs and messages with the real ones. */
 #include "kernels/ops.h"
 #include "parallel/attention.h"
 #include "parallel/split.h"
 #include "runtime/half.h"
 #include "tests/ranks_device.h"
 
+#define GPU_CASES 3 // the last ones
+
 static const struct {
     int64_t tokens, heads, depth;
 } cases[] = {
-    { 61, 12, 8 }, { 64, 6, 4 }, { 37, 5, 16 }, { 3, 6, 8 }, { 1, 2, 4 },
-    { 17, 1, 4 },  { 96, 8, 2 }, { 5, 800, 2 }, // the last one has three subsets of heads
+    { 61, 12, 8 },
+    { 64, 6, 4 },
+    { 37, 5, 16 },
+    { 3, 6, 8 },
+    { 1, 2, 4 },
+    { 17, 1, 4 },
+    { 96, 8, 2 },
+    { 5, 40, 2 },
+    // on GPUs the kernel that waits for q, with tiles that belong to several ranks
+    { 300, 7, 128 },
+    { 1000, 12, 128 },
+    { 2, 5, 128 },
 };
 
 /* Element i of row [3, N, D] of a token: its q, k and v. Any rank can compute any row. */
@@ -124,6 +137,19 @@ static void same_traffic(const char *name, const struct group *planned, const st
           planned->messages, g->sent, g->messages);
 }
 
+/* The same between GPUs that write into each other's memory: k and v of all other ranks' heads. */
+static double needed_direct(const struct mesh *m, int64_t tokens, int64_t heads, int64_t row_bytes)
+{
+    const int parts = mesh_seq_size(m), u = m->size.ulysses, first = m->ring * u;
+    const int64_t s_loc = split_count(tokens, parts, mesh_seq_rank(m));
+    const int64_t n_loc = split_count(heads, u, m->ulysses);
+    const int64_t chunk = split_at(tokens, parts, first + u) - split_at(tokens, parts, first);
+
+    return (double)((2 * s_loc * (heads * m->size.ring - n_loc) + s_loc * (heads - n_loc) +
+                     (chunk - s_loc) * n_loc) *
+                    row_bytes);
+}
+
 /* Bytes that this rank must send. Ulysses: q, k and v of the other ranks' heads, and outputs for
  * the other ranks' tokens. Ring: to the next rank, k and v of every chunk except that rank's own.
  */
@@ -148,13 +174,16 @@ static void check_mesh(struct world *w, struct device *dev, struct mesh_shape sh
     struct device plan;
     struct mesh m, planned;
     struct arena a, counted;
-    double ulysses = 0, ring = 0;
+    double ulysses = 0, ring = 0, direct = 0;
 
     world_describe(&described, w->rank, w->size, w->size);
     CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
     CHECK(mesh_open(&m, w, dev, shape) == ST_OK, "%s", status_line());
+    described.direct = m.direct != NULL;
     CHECK(mesh_open(&planned, &described, &plan, shape) == ST_OK, "%s", status_line());
-    for (size_t i = 0; i < COUNT(cases) * 2; i++) {
+    const size_t count = COUNT(cases) - (dev->kind == DEVICE_CUDA ? 0 : GPU_CASES);
+
+    for (size_t i = 0; i < count * 2; i++) {
         const int64_t s = cases[i / 2].tokens, n = cases[i / 2].heads, d = cases[i / 2].depth;
         const enum dtype dt = i % 2 ? DT_BF16 : DT_F32;
         struct tensor got, want, none;
@@ -171,14 +200,22 @@ static void check_mesh(struct world *w, struct device *dev, struct mesh_shape sh
         CHECK(dev->flops == flops, "%.0f FLOPs, planned %.0f", dev->flops, flops);
         CHECK(run_whole(dev, &a, &want, dt, s, n, d) == ST_OK, "%s", status_line());
         compare(&m, dev, got, want,
-                shape.ring == 1 && (dev->kind == DEVICE_CUDA || dev->table == &table_ref));
+                m.direct != NULL ||
+                    (shape.ring == 1 && (dev->kind == DEVICE_CUDA || dev->table == &table_ref)));
         needed(&m, s, n, d * (int64_t)dtype_size(dt), &ulysses, &ring);
+        direct += needed_direct(&m, s, n, d * (int64_t)dtype_size(dt));
         arena_done(&counted);
         arena_done(&a);
     }
     same_traffic("ulysses", &planned.ulysses_group, &m.ulysses_group);
     same_traffic("ring", &planned.ring_group, &m.ring_group);
     CHECK(m.all.sent == 0 && m.cfg_group.sent == 0, "the all or cfg group sent messages");
+    if (m.direct != NULL) {
+        same_traffic("direct", planned.direct, m.direct);
+        CHECK(m.direct->sent == direct, "%.0f bytes sent, %.0f needed", m.direct->sent, direct);
+        ulysses = m.direct == &m.ulysses_group ? direct : 0;
+        ring = m.direct == &m.ring_group ? direct : 0;
+    }
     CHECK(m.ulysses_group.sent == ulysses, "ulysses: %.0f bytes sent, %.0f needed",
           m.ulysses_group.sent, ulysses);
     CHECK(m.ring_group.sent == ring, "ring: %.0f bytes sent, %.0f needed", m.ring_group.sent, ring);

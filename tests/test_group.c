@@ -188,6 +188,83 @@ static void strided(struct fixture *s)
     free(out);
 }
 
+/* Rows that arrive one by one, and how a kernel would see it. */
+static void by_row(struct fixture *s)
+{
+    struct group *g = s->g;
+    struct transfer t = { 0 };
+    struct message *out = g->scratch, *in = out + g->size;
+    struct arrival a;
+
+    memset(s->in, 0, MAX_BYTES);
+    for (int i = 0; i < g->size; i++) {
+        for (int j = 0; j < 3; j++)
+            fill(s->out + i * 256 + j * 64, g->rank, 7 * i + j, 40);
+        out[i] = (struct message){ i, send_ptr(s, (size_t)i * 256), 40, 3, 64 };
+        in[i] = (struct message){ i, recv_ptr(s, (size_t)i * 256), 40, 3, 48 };
+    }
+    upload(s);
+    CHECK(group_send_recv_rows(g, &t, out, g->size, in, g->size) == ST_OK, "%s", status_line());
+    for (int i = 0; i < g->size; i++) {
+        const bool flags = transfer_arrival(&t, i, &a);
+
+        CHECK(!flags || (s->real && g->direct && i != g->rank), "flags of rank %d", i);
+        if (!flags)
+            continue;
+        uint32_t now = a.value - 1;
+        while ((int32_t)(now - (a.value + 2)) < 0) // as a kernel waits for the third row
+            CHECK(device_download(g->dev, &now, tensor_of((void *)a.flag, DT_U8, (int64_t)4)) ==
+                          ST_OK &&
+                      device_wait(g->dev) == ST_OK,
+                  "%s", status_line());
+        CHECK(now == a.value + 2, "rank %d: %u rows after %u", i, now, a.value - 1);
+    }
+    CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+    download(s);
+    for (int i = 0; s->real && i < g->size; i++)
+        for (int j = 0; j < 3; j++)
+            check_bytes("by row", s->in + i * 256 + j * 48, i, 7 * g->rank + j, 40);
+}
+
+/* An op that writes into the memory of every rank, twice. */
+static void put(struct fixture *s)
+{
+    struct group *g = s->g;
+    struct message *out = g->scratch, *in = out + g->size;
+    const double sent = g->sent, messages = g->messages;
+
+    if (!g->direct)
+        return;
+    memset(s->in, 0, MAX_BYTES);
+    for (int i = 0; i < 2 * g->size; i++)
+        fill(s->out + i * 64, g->rank, i % g->size + i / g->size, 64);
+    upload(s);
+    for (int round = 0; round < 2; round++) {
+        struct transfer t = { 0 };
+        const size_t at = (size_t)(round * g->size) * 64;
+
+        for (int i = 0; i < g->size; i++) {
+            out[i] = message_of(i, NULL, 64);
+            in[i] = message_of(i, recv_ptr(s, at + (size_t)i * 64), 64);
+        }
+        CHECK(group_put(g, &t, out, g->size, in, g->size) == ST_OK, "%s", status_line());
+        for (int i = 0; i < g->size; i++)
+            CHECK(device_copy(g->dev, tensor_of(out[i].data, DT_U8, (int64_t)64),
+                              tensor_of(send_ptr(s, at + (size_t)i * 64), DT_U8, (int64_t)64)) ==
+                      ST_OK,
+                  "%s", status_line());
+        CHECK(put_complete(&t) == ST_OK && transfer_wait(&t) == ST_OK, "%s", status_line());
+    }
+    download(s);
+    for (int round = 0; s->real && round < 2; round++)
+        for (int i = 0; i < g->size; i++)
+            check_bytes("put", s->in + (round * g->size + i) * 64, i, g->rank + round, 64);
+    CHECK(g->sent == sent + 2 * 64 * (g->size - 1) && g->messages == messages + 2 * (g->size - 1),
+          "put: %.0f bytes in %.0f messages", g->sent - sent, g->messages - messages);
+    g->sent = sent; // the planned group does not get here
+    g->messages = messages;
+}
+
 static void broadcast(struct fixture *s)
 {
     struct group *g = s->g;
@@ -246,6 +323,8 @@ static void all_collectives(struct group *g, bool real)
         all_to_all(&s, false);
         send_recv(&s);
         strided(&s);
+        by_row(&s);
+        put(&s);
         broadcast(&s);
         many(&s);
         if (real) {
@@ -348,6 +427,25 @@ static void check_world(struct world *w)
     free(all);
 }
 
+/* Parts of the world compute the same as a world of that size. */
+static void check_split(struct world *w)
+{
+    for (int ranks = 1; ranks <= w->size; ranks++) {
+        struct world part;
+
+        CHECK(agree(w, world_split(&part, w, ranks)) == ST_OK, "%s", status_line());
+        if (w->rank < ranks) {
+            CHECK(part.rank == w->rank && part.size == ranks, "rank %d of %d", part.rank,
+                  part.size);
+            check_world(&part);
+        } else {
+            CHECK(part.size == 0, "a part of %d ranks without rank %d", part.size, w->rank);
+        }
+        world_join(&part);
+        world_barrier(w);
+    }
+}
+
 static void check_described(void)
 {
     struct world w;
@@ -378,6 +476,7 @@ int main(int argc, char **argv)
     if (gpu)
         check_alone(true);
     check_world(&w);
+    check_split(&w);
     for (int parts = 1; parts <= 3; parts++)
         check_groups(&w, gpu, parts);
     return ranks_end(&w, "group");

@@ -9,43 +9,48 @@ static void check_choice(void)
 {
     static const struct {
         int ranks, node, heads;
-        bool guided;
+        bool guided, direct;
         struct mesh_shape asked, want; // want.cfg 0: refused
     } cases[] = {
-        { 1, 1, 12, true, { 0 }, { 1, 1, 1 } },
-        { 2, 8, 12, true, { 0 }, { 2, 1, 1 } },
-        { 2, 8, 12, false, { 0 }, { 1, 1, 2 } },
-        { 8, 8, 12, true, { 0 }, { 2, 1, 4 } },
-        { 8, 8, 12, false, { 0 }, { 1, 2, 4 } },
-        { 8, 8, 40, false, { 0 }, { 1, 1, 8 } },
-        { 16, 8, 40, true, { 0 }, { 2, 1, 8 } },
-        { 16, 8, 40, false, { 0 }, { 1, 2, 8 } },
-        { 12, 6, 12, false, { 0 }, { 1, 2, 6 } }, // 12 would not fit a node
-        { 12, 6, 40, false, { 0 }, { 1, 6, 2 } }, // a group of 4 would be on two nodes
-        { 5, 8, 12, true, { 0 }, { 1, 1, 5 } },   // no size divides: uneven heads
-        { 5, 4, 12, true, { 0 }, { 1, 5, 1 } },
-        { 13, 16, 12, false, { 0 }, { 1, 13, 1 } },
-        { 8, 8, 12, true, { 1, 0, 0 }, { 1, 2, 4 } },
-        { 8, 8, 12, true, { 0, 0, 8 }, { 1, 1, 8 } },
-        { 8, 8, 12, true, { 0, 2, 2 }, { 2, 2, 2 } },
-        { 8, 8, 12, true, { 0, 4, 2 }, { 1, 4, 2 } },
-        { 8, 8, 12, true, { 0, 4, 0 }, { 2, 4, 1 } },
-        { 8, 8, 12, true, { 2, 0, 2 }, { 2, 2, 2 } },
-        { 8, 8, 12, true, { 0, 3, 0 }, { 0 } },
-        { 8, 8, 12, true, { 0, 0, 16 }, { 0 } },
-        { 8, 8, 12, true, { 1, 2, 2 }, { 0 } },
-        { 8, 8, 12, true, { 3, 0, 0 }, { 0 } },
-        { 8, 8, 12, true, { 0, -1, 0 }, { 0 } },
-        { 8, 8, 12, false, { 2, 0, 0 }, { 0 } },
-        { 5, 8, 12, true, { 2, 0, 0 }, { 0 } },
-        { 8, 8, 12, true, { 2, 2147483647, 2147483647 }, { 0 } },
+        { 1, 1, 12, true, false, { 0 }, { 1, 1, 1 } },
+        { 2, 8, 12, true, false, { 0 }, { 2, 1, 1 } },
+        { 2, 8, 12, false, false, { 0 }, { 1, 1, 2 } },
+        { 8, 8, 12, true, false, { 0 }, { 2, 1, 4 } },
+        { 8, 8, 12, false, false, { 0 }, { 1, 2, 4 } },
+        { 8, 8, 40, false, false, { 0 }, { 1, 1, 8 } },
+        { 16, 8, 40, true, false, { 0 }, { 2, 1, 8 } },
+        { 16, 8, 40, false, false, { 0 }, { 1, 2, 8 } },
+        { 12, 6, 12, false, false, { 0 }, { 1, 2, 6 } }, // 12 would not fit a node
+        { 12, 6, 40, false, false, { 0 }, { 1, 6, 2 } }, // a group of 4 would be on two nodes
+        { 5, 8, 12, true, false, { 0 }, { 1, 1, 5 } },   // no size divides: uneven heads
+        { 5, 4, 12, true, false, { 0 }, { 1, 5, 1 } },
+        { 13, 16, 12, false, false, { 0 }, { 1, 13, 1 } },
+        { 8, 8, 12, true, true, { 0 }, { 2, 4, 1 } },
+        { 8, 8, 40, false, true, { 0 }, { 1, 8, 1 } },
+        { 8, 8, 40, false, true, { 0, 0, 2 }, { 1, 4, 2 } },
+        { 16, 8, 40, true, true, { 0 }, { 2, 8, 1 } },
+        { 16, 8, 40, false, true, { 0 }, { 1, 2, 8 } }, // 16 are on two nodes
+        { 8, 8, 12, true, false, { 1, 0, 0 }, { 1, 2, 4 } },
+        { 8, 8, 12, true, false, { 0, 0, 8 }, { 1, 1, 8 } },
+        { 8, 8, 12, true, false, { 0, 2, 2 }, { 2, 2, 2 } },
+        { 8, 8, 12, true, false, { 0, 4, 2 }, { 1, 4, 2 } },
+        { 8, 8, 12, true, false, { 0, 4, 0 }, { 2, 4, 1 } },
+        { 8, 8, 12, true, false, { 2, 0, 2 }, { 2, 2, 2 } },
+        { 8, 8, 12, true, false, { 0, 3, 0 }, { 0 } },
+        { 8, 8, 12, true, false, { 0, 0, 16 }, { 0 } },
+        { 8, 8, 12, true, false, { 1, 2, 2 }, { 0 } },
+        { 8, 8, 12, true, false, { 3, 0, 0 }, { 0 } },
+        { 8, 8, 12, true, false, { 0, -1, 0 }, { 0 } },
+        { 8, 8, 12, false, false, { 2, 0, 0 }, { 0 } },
+        { 5, 8, 12, true, false, { 2, 0, 0 }, { 0 } },
+        { 8, 8, 12, true, false, { 2, 2147483647, 2147483647 }, { 0 } },
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct mesh_shape got = cases[i].asked;
         const struct mesh_shape want = cases[i].want;
-        const status st =
-            mesh_choose(&got, cases[i].ranks, cases[i].node, cases[i].heads, cases[i].guided);
+        const status st = mesh_choose(&got, cases[i].ranks, cases[i].node, cases[i].heads,
+                                      cases[i].guided, cases[i].direct);
         if (want.cfg == 0)
             CHECK(st == ST_USAGE && strstr(status_line(), "would") != NULL, "case %zu: %s", i,
                   status_line());

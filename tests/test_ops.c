@@ -134,8 +134,11 @@ static void norms(void)
     const struct token_grid grid = { 2, 3, 4, 5 };
     const struct tensor q = IN("q"), k = IN("k");
 
-    CHECK(op_norm_rope(&dev, q, IN("wq"), eps, IN("table"), grid) == ST_OK &&
-              op_norm_rope(&dev, k, IN("wk"), eps, IN("table"), grid) == ST_OK,
+    const int64_t d = 2 * IN("table").dim[1];
+
+    CHECK(op_norm_rope(&dev, tensor_split(q, 1, d), q, IN("wq"), eps, IN("table"), grid) == ST_OK &&
+              op_norm_rope(&dev, tensor_split(k, 1, d), k, IN("wk"), eps, IN("table"), grid) ==
+                  ST_OK,
           "%s", status_line());
     compare("qk_norm_rope q", q, IN("want_q"), F32);
     compare("qk_norm_rope k", k, IN("want_k"), F32);

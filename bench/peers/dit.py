@@ -1,10 +1,13 @@
 """Times one forward of diffusers' Wan transformer with random weights, one CFG branch.
 
     python3 dit.py [--json FILE] CASE...
-    torchrun --nproc_per_node=2 dit.py --parallel ulysses|ring [--json FILE] CASE...
+    torchrun --nproc_per_node=4 dit.py [--json FILE] CASE...
 
-A case is MODEL:480|720:c|e[:ATTENTION], compiled or eager: 14B:720:c, 1.3B:480:e:_flash_3. 81 frames,
-batch 1, bf16. Needs torch and diffusers."""
+A case is MODEL:480|720:c|e[:ATTENTION[:PARALLEL]], compiled or eager: 14B:720:c, 1.3B:480:e:_flash_3. 81 frames,
+batch 1, bf16. ATTENTION is one backend of diffusers, several joined by + (each is timed, one that fails is
+reported), or `best`: the fastest that this process has timed with the same PARALLEL. PARALLEL, on several GPUs:
+ulysses, ring, or ring2 (ring 2 x Ulysses of the rest). Needs torch and diffusers; _flash_3_hub is taken from the
+package fa3-fwd if that is installed."""
 import argparse
 import json
 import os
@@ -16,13 +19,13 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 import diffusers
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models import attention_dispatch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-SHAPES = {"14B": (40, 13824, 40), "1.3B": (12, 8960, 30)}  # heads, ffn, layers
+SHAPES = {"14B": (40, 13824, 40), "1.3B": (12, 8960, 30), "tiny": (8, 2048, 2)}  # heads, ffn, layers
 LATENTS = {"480": (1, 16, 21, 60, 104), "720": (1, 16, 21, 90, 160)}
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--parallel", choices=("ulysses", "ring"))
 parser.add_argument("--json")
 parser.add_argument("--runs", type=int, default=2)
 parser.add_argument("cases", nargs="+")
@@ -34,7 +37,27 @@ if world > 1:
     torch.distributed.init_process_group("nccl", device_id=dev)
 
 
-def build(name):
+def use_fa3_package():
+    """diffusers downloads FlashAttention 3 from the Hub; the package has the same functions."""
+    try:
+        import fa3_fwd_interface as fa3
+    except ImportError:
+        return
+    name = attention_dispatch.AttentionBackendName._FLASH_3_HUB
+    kernel = attention_dispatch._HUB_KERNELS_REGISTRY[name]
+    kernel.kernel_fn = fa3.flash_attn_func
+    kernel.wrapped_forward_fn = kernel.wrapped_backward_fn = fa3._flash_attn_forward  # there is no backward here
+    check = attention_dispatch._check_attention_backend_requirements
+    attention_dispatch._check_attention_backend_requirements = lambda b: None if b == name else check(b)
+
+
+def degrees(parallel):
+    if parallel == "ring2":
+        return {"ring_degree": 2, "ulysses_degree": world // 2}
+    return {parallel + "_degree": world}
+
+
+def build(name, parallel):
     heads, ffn, layers = SHAPES[name]
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
@@ -53,10 +76,12 @@ def build(name):
                 p.normal_(0, 0.02)
     model.rope = WanRotaryPosEmbed(128, (1, 2, 2), 1024).to(dev)  # its tables are f32
     model.eval()
-    if args.parallel:
-        from diffusers import ContextParallelConfig
+    if parallel != "single":
+        config = degrees(parallel)
+        if parallel == "ulysses" and heads % world != 0:
+            config["ulysses_anything"] = True
         model.set_attention_backend("_native_cudnn")
-        model.enable_parallelism(config=ContextParallelConfig(**{args.parallel + "_degree": world}))
+        model.enable_parallelism(config=diffusers.ContextParallelConfig(**config))
     return model
 
 
@@ -78,39 +103,63 @@ def forwards(model, size, warm):
     return out[warm:]
 
 
+def one_case(name, size, how, backend, parallel):
+    """Seconds of each run, on the slowest rank."""
+    global model, built
+    if built != (name, parallel):
+        model = built = None
+        torch.cuda.empty_cache()
+        model, built = build(name, parallel), (name, parallel)
+    model.set_attention_backend(backend)
+    torch._dynamo.reset()  # compile again for each size
+    if how == "c":
+        model.compile_repeated_blocks(fullgraph=parallel == "single", dynamic=False)
+    else:
+        for block in model.blocks:
+            block._compiled_call_impl = None
+    torch.cuda.reset_peak_memory_stats()
+    seconds = forwards(model, size, warm=1)
+    if world > 1:
+        slowest = torch.tensor(seconds, device=dev)
+        torch.distributed.all_reduce(slowest, torch.distributed.ReduceOp.MAX)
+        seconds = slowest.tolist()
+    return seconds
+
+
+def best(parallel):
+    timed = [r for r in results if r["parallel"] == parallel]
+    first = timed[0] if timed else {}
+    # the backends were compared on the first model and size
+    same = [r for r in timed if (r["model"], r["size"], r["how"]) == (first["model"], first["size"], first["how"])]
+    return min(same, key=lambda r: r["median_s"])["attention"] if same else "_native_cudnn"
+
+
+use_fa3_package()
 model, built, results = None, None, []
 for case in args.cases:
-    name, size, how, backend = (case.split(":") + ["_native_cudnn"])[:4]
-    try:
-        if built != name:
-            model = None
-            torch.cuda.empty_cache()
-            model, built = build(name), name
-        if not args.parallel:
-            model.set_attention_backend(backend)
-        torch._dynamo.reset()  # compile again for each size
-        if how == "c":
-            model.compile_repeated_blocks(fullgraph=not args.parallel, dynamic=False)
-        else:
-            for block in model.blocks:
-                block._compiled_call_impl = None
-        torch.cuda.reset_peak_memory_stats()
-        seconds = forwards(model, size, warm=1)
-    except Exception as e:
+    name, size, how, backends, parallel = (case.split(":") + ["", ""])[:5]
+    parallel = "single" if world == 1 else parallel or "ulysses"
+    for backend in (backends or "_native_cudnn").split("+"):
+        began = time.perf_counter()
+        backend = best(parallel) if backend == "best" else backend
+        try:
+            seconds = one_case(name, size, how, backend, parallel)
+        except Exception as e:
+            if rank == 0:
+                print(f"diffusers {case} {backend}: {type(e).__name__}: {str(e)[:300]}", flush=True)
+            continue
+        one = {"peer": "diffusers " + diffusers.__version__ + ", torch " + torch.__version__, "test": "dit",
+               "model": name, "size": size, "how": "compiled" if how == "c" else "eager",
+               "attention": backend, "parallel": parallel, "ranks": world,
+               "median_s": statistics.median(seconds), "runs_s": seconds,
+               "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+        results.append(one)
         if rank == 0:
-            print(f"diffusers {case}: {type(e).__name__}: {str(e)[:300]}", flush=True)
-        continue
-    one = {"peer": "diffusers " + diffusers.__version__ + ", torch " + torch.__version__, "test": "dit",
-           "model": name, "size": size, "how": "compiled" if how == "c" else "eager",
-           "attention": backend, "parallel": args.parallel or "single", "ranks": world,
-           "median_s": statistics.median(seconds), "runs_s": seconds,
-           "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
-    results.append(one)
-    if rank == 0:
-        print(f"diffusers {name} {size}P {one['how']} {one['parallel']} x{world} {backend}: "
-              f"{' '.join('%.3f' % s for s in seconds)} s/forward, {one['peak_gib']:.1f} GiB", flush=True)
-        if args.json:
-            with open(args.json, "w") as f:
-                json.dump({"results": results}, f, indent=1)
+            print(f"diffusers {name} {size}P {one['how']} {parallel} x{world} {backend}: "
+                  f"{' '.join('%.3f' % s for s in seconds)} s/forward, {one['peak_gib']:.1f} GiB "
+                  f"({time.perf_counter() - began:.0f} s with compilation)", flush=True)
+            if args.json:
+                with open(args.json, "w") as f:
+                    json.dump({"results": results}, f, indent=1)
 if world > 1:
     torch.distributed.destroy_process_group()

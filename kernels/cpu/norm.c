@@ -154,8 +154,8 @@ static void rotate(float *restrict v, const float *restrict w, const float *rest
     }
 }
 
-status CPU(norm_rope)(struct device *dev, struct tensor x, struct tensor w, float eps,
-                      struct tensor table, struct token_grid grid)
+status CPU(norm_rope)(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                      float eps, struct tensor table, struct token_grid grid)
 {
     const int64_t c = x.dim[1], pairs = table.dim[1];
     const int threads = cpu_threads_for(dev, x.dim[0] * c, (size_t)c * 3 * sizeof(float));
@@ -166,9 +166,12 @@ status CPU(norm_rope)(struct device *dev, struct tensor x, struct tensor w, floa
 
         find_angles(angle, table, grid, grid.first + s);
         root_mean_square(v, read_row(converted, x, s * x.stride[0], c), c, eps, x.dtype);
-        for (int64_t head = 0; head < c; head += 2 * pairs)
-            rotate(v + head, (const float *)w.data + head, angle, pairs);
-        store_row(x, s * x.stride[0], v, c);
+        for (int64_t n = 0; n < out.dim[1]; n++) {
+            float *head = v + n * 2 * pairs;
+
+            rotate(head, (const float *)w.data + n * 2 * pairs, angle, pairs);
+            store_row(out, s * out.stride[0] + n * out.stride[1], head, 2 * pairs);
+        }
     }
     return ST_OK;
 }

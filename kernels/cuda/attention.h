@@ -16,6 +16,10 @@ attention_fn attention_f32;
 /* bf16 on the tensor cores of Hopper, head size 128 or 384. Otherwise calls attention_f32. */
 attention_fn attention_sm90;
 
+/* The same in parts, head size 128: waits for arrivals in the kernel, and writes each part's rows
+ * to the GPU that they belong to. Otherwise calls attention_each_part. */
+attention_parts_fn attention_parts_sm90;
+
 #ifdef __cplusplus
 }
 #endif

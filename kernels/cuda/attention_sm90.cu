@@ -20,6 +20,11 @@
  *
  * With head size 384 a block computes 128 of the columns of out, so s is computed three times.
  *
+ * q and out are in parts, one for each rank (attention_parts_fn). The thread that loads a tile of q
+ * first waits until the head's keys have arrived, and its queries for these rows; rows of output
+ * are stored to the memory of the part's GPU, not by the TMA, whose stores cannot begin before a
+ * tensor. So queries arrive and outputs leave while other heads are computed.
+ *
  * Source of the pipeline: Shah et al. 2024, FlashAttention-3. */
 #include "kernels/cuda/attention.h"
 
@@ -28,6 +33,7 @@
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/tensor_map.h"
 
+#include <assert.h>
 #include <cuda_bf16.h>
 
 #define ROWS 128           // queries of a block
@@ -46,16 +52,73 @@
 
 struct sizes {
     int sq, sk;
-    int heads, parts; // parts: of COLUMNS columns each, of a head
-    int q_tiles;      // of one head
-    float scale;      // * log2(e)
-    __nv_bfloat16 *out;
-    int64_t out_token, out_head;
+    int heads, slices; // slices: of COLUMNS columns each, of a head
+    int q_tiles;       // of one head
+    float scale;       // * log2(e)
     float *lse;
     // rows that overflowed: for each warp a bit for each lane, x for row lane / 4, y for the one 8
     // below
     uint2 *flags;
 };
+
+/* The rows of q and out of one rank. */
+struct part {
+    int first, end;
+    uint32_t value; // of *flag, when head 0 of q has arrived
+    const volatile uint32_t *flag;
+    __nv_bfloat16 *out;
+    int64_t token, head; // strides of out
+};
+
+struct parts {
+    struct part part[ATTENTION_PARTS];
+    struct arrival keys[ATTENTION_PARTS];
+    int count, messages; // of part, of keys
+};
+
+/* Waits until k of a head has arrived, and its q for the tile that starts at `row`. */
+__device__ inline void wait_for_head(const struct parts &all, int row, int head)
+{
+    for (int i = 0; i < all.messages; i++)
+        wait_for_flag(all.keys[i].flag, all.keys[i].value + head);
+    for (int i = 0; i < all.count; i++) {
+        const struct part &p = all.part[i];
+
+        if (p.flag != NULL && row < p.end && row + ROWS > p.first)
+            wait_for_flag(p.flag, p.value + head);
+    }
+    async_proxy_fence_global();
+}
+
+/* Stores a warp's 16 rows of COLUMNS columns from shared memory, where they are in halves with the
+ * swizzle of 128 bytes. */
+__device__ inline void store_rows(const struct parts &all, uint32_t from, int first, int rows,
+                                  int head)
+{
+    const int lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int row = 2 * i + lane / 16, chunk = lane % 16;
+        const uint32_t at = from + chunk / 8 * HALF(ROWS) + row * 128 + (chunk ^ row) % 8 * 16;
+        uint4 v;
+        int p = 0;
+
+        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"(at)
+                     : "memory");
+        if (first + row >= rows)
+            continue;
+        while (first + row >= all.part[p].end)
+            p++;
+
+        const struct part &to = all.part[p];
+
+        *(uint4 *)(to.out + (first + row - to.first) * to.token + head * to.head + chunk * 8) = v;
+    }
+    __syncwarp();
+}
 
 __device__ __forceinline__ float exp2_fast(float x)
 {
@@ -132,7 +195,8 @@ __global__ void __launch_bounds__(THREADS, 1)
     attention_kernel(const __grid_constant__ CUtensorMap q_map,
                      const __grid_constant__ CUtensorMap k_map,
                      const __grid_constant__ CUtensorMap v_map,
-                     const __grid_constant__ CUtensorMap out_map, const struct sizes z)
+                     const __grid_constant__ CUtensorMap out_map,
+                     const __grid_constant__ struct parts outs, const struct sizes z)
 {
     using in = layout<K, N>;
     extern __shared__ uint8_t raw[];
@@ -142,7 +206,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     const uint32_t k_full = q_empty + 8 * in::q_tiles, k_empty = k_full + 8 * STAGES;
     const uint32_t v_full = k_empty + 8 * STAGES, v_empty = v_full + 8 * STAGES;
     const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
-    const int tiles = z.heads * z.parts * z.q_tiles, k_tiles = (z.sk + N - 1) / N;
+    const int tiles = z.heads * z.slices * z.q_tiles, k_tiles = (z.sk + N - 1) / N;
 
     auto flagged = [&](int tile) {
         uint32_t any = 0;
@@ -182,11 +246,13 @@ __global__ void __launch_bounds__(THREADS, 1)
             ring<STAGES> k = { 0, 1 }, v = { 0, 1 };
 
             for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-                const int head = tile / z.q_tiles / z.parts, part = tile / z.q_tiles % z.parts;
+                const int head = tile / z.q_tiles / z.slices, slice = tile / z.q_tiles % z.slices;
 
                 if (AGAIN && !flagged(tile))
                     continue;
                 mbarrier_wait(q_empty + 8 * q.at, q.parity);
+                if (!AGAIN)
+                    wait_for_head(outs, tile % z.q_tiles * ROWS, head);
                 mbarrier_arrive_expect(q_full + 8 * q.at, in::q_bytes);
                 for (int i = 0; i < K / 128; i++)
                     tma_load(start + q.at * in::q_bytes + 2 * i * HALF(ROWS), &q_map,
@@ -205,7 +271,7 @@ __global__ void __launch_bounds__(THREADS, 1)
                         mbarrier_wait(v_empty + 8 * v.at, v.parity);
                         mbarrier_arrive_expect(v_full + 8 * v.at, in::v_bytes);
                         tma_load(v_at + v.at * in::v_bytes, &v_map, v_full + 8 * v.at, 0,
-                                 (j - 1) * N, 2 * part, head);
+                                 (j - 1) * N, 2 * slice, head);
                         v.next();
                     }
                 }
@@ -266,7 +332,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     };
 
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        const int head = tile / z.q_tiles / z.parts, part = tile / z.q_tiles % z.parts;
+        const int head = tile / z.q_tiles / z.slices, slice = tile / z.q_tiles % z.slices;
         const int first = tile % z.q_tiles * ROWS + group * 64 + warp * 16; // the warp's row
         uint2 *const flags = z.flags + tile * WARPS + group * 4 + warp;
         float base[2], l[2] = { 0, 0 };
@@ -351,7 +417,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 
             (h == 0 ? failed.x : failed.y) = lanes;
             (h == 0 ? todo.x : todo.y) &= ~lanes;
-            if (z.lse != NULL && part == 0 && lane % 4 == 0 && row < z.sq &&
+            if (z.lse != NULL && slice == 0 && lane % 4 == 0 && row < z.sq &&
                 ((h == 0 ? todo.x : todo.y) >> lane & 1) != 0)
                 z.lse[(int64_t)row * z.heads + head] =
                     l[h] < 1 ? (base[h] - MARGIN) * LN2 +
@@ -377,9 +443,11 @@ __global__ void __launch_bounds__(THREADS, 1)
                                pack(o[4 * i + 6] * l[1], o[4 * i + 7] * l[1]));
             async_proxy_fence();
             __syncwarp();
-            if (lane == 0) {
-                tma_store(&out_map, to, 0, first, 2 * part, head);
-                tma_store(&out_map, to + HALF(ROWS), 0, first, 2 * part + 1, head);
+            if (outs.count > 1) {
+                store_rows(outs, to, first, z.sq, head);
+            } else if (lane == 0) {
+                tma_store(&out_map, to, 0, first, 2 * slice, head);
+                tma_store(&out_map, to + HALF(ROWS), 0, first, 2 * slice + 1, head);
                 tma_store_commit();
             }
         } else {
@@ -387,13 +455,20 @@ __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const int row = first + lane / 4 + 8 * h;
-                uint32_t *const to = (uint32_t *)(z.out + row * z.out_token + head * z.out_head +
-                                                  part * COLUMNS + lane % 4 * 2);
+                int at = 0;
 
-                if (row < z.sq && ((h == 0 ? todo.x : todo.y) >> lane & 1) != 0)
+                if (row >= z.sq || ((h == 0 ? todo.x : todo.y) >> lane & 1) == 0)
+                    continue;
+                while (row >= outs.part[at].end)
+                    at++;
+
+                const struct part &p = outs.part[at];
+                uint32_t *const to = (uint32_t *)(p.out + (row - p.first) * p.token +
+                                                  head * p.head + slice * COLUMNS + lane % 4 * 2);
+
 #pragma unroll
-                    for (int i = 0; i < COLUMNS / 8; i++)
-                        to[4 * i] = pack(o[4 * i + 2 * h] * l[h], o[4 * i + 2 * h + 1] * l[h]);
+                for (int i = 0; i < COLUMNS / 8; i++)
+                    to[4 * i] = pack(o[4 * i + 2 * h] * l[h], o[4 * i + 2 * h + 1] * l[h]);
             }
         }
         if (lane == 0) {
@@ -430,40 +505,67 @@ static status describe(struct cuda_context *c, CUtensorMap *map, struct tensor t
     return tensor_map_encode(c, map, &m, "attention");
 }
 
+/* Empty parts are left out. Returns the output of the last one that is not. */
+static struct tensor list_parts(struct parts *all, const struct attention_part *part, int count)
+{
+    struct tensor last = {};
+
+    all->count = 0;
+    for (int i = 0; i < count; i++) {
+        if (part[i].count == 0)
+            continue;
+        last = part[i].out;
+        all->part[all->count++] = (struct part){
+            .first = (int)part[i].first,
+            .end = (int)(part[i].first + part[i].count),
+            .value = part[i].arrival.value,
+            .flag = part[i].arrival.flag,
+            .out = (__nv_bfloat16 *)last.data,
+            .token = last.stride[0],
+            .head = last.stride[1],
+        };
+    }
+    return last;
+}
+
 template <int K, int N>
-static status launch(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
+static status launch(struct device *dev, const struct attention_part *part, int parts,
+                     const struct arrival *keys, int messages, struct tensor lse, struct tensor q,
                      struct tensor k, struct tensor v, float scale)
 {
     const int bytes = layout<K, N>::bytes;
     struct cuda_context *c;
     CUtensorMap q_map, k_map, v_map, out_map;
+    struct parts outs;
     struct sizes z = {};
 
     TRY(cuda_context(dev, &c));
     z.sq = (int)q.dim[0];
     z.sk = (int)k.dim[0];
     z.heads = (int)q.dim[1];
-    z.parts = K / COLUMNS;
+    z.slices = K / COLUMNS;
     z.q_tiles = (z.sq + ROWS - 1) / ROWS;
     z.scale = scale * 1.4426950408889634f;
-    z.out = (__nv_bfloat16 *)out.data;
-    z.out_token = out.stride[0];
-    z.out_head = out.stride[1];
     z.lse = (float *)lse.data;
     z.flags = (uint2 *)dev->workspace;
     TRY(describe(c, &q_map, q, ROWS, 2));
     TRY(describe(c, &k_map, k, N, 2));
     TRY(describe(c, &v_map, v, N, 2));
-    TRY(describe(c, &out_map, out, 16, 1));
+    TRY(describe(c, &out_map, list_parts(&outs, part, parts), 16, 1)); // used if it is the only one
+    outs.messages = messages;
+    for (int i = 0; i < messages; i++)
+        outs.keys[i] = keys[i];
     for (auto *kernel : { attention_kernel<K, N, false>, attention_kernel<K, N, true> }) {
         TRY(cuda_status(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
             "attention"));
-        kernel<<<min(z.heads * z.parts * z.q_tiles, c->multiprocessors), THREADS, bytes,
-                 cuda_stream(dev)>>>(q_map, k_map, v_map, out_map, z);
+        kernel<<<min(z.heads * z.slices * z.q_tiles, c->multiprocessors), THREADS, bytes,
+                 cuda_stream(dev)>>>(q_map, k_map, v_map, out_map, outs, z);
         TRY(cuda_status(cudaGetLastError(), "attention"));
     }
-    device_cuda_written(dev->stream, out);
+    for (int i = 0; i < parts; i++)
+        if (part[i].count > 0)
+            device_cuda_written(dev->stream, part[i].out);
     return ST_OK;
 }
 
@@ -473,24 +575,52 @@ static bool is_aligned(struct tensor t)
     return (uintptr_t)t.data % 16 == 0 && t.stride[0] % 8 == 0 && t.stride[1] % 8 == 0;
 }
 
+/* Bytes of workspace for the flags of rows to compute again. */
+static size_t flag_bytes(struct tensor q)
+{
+    const int64_t tiles = (q.dim[0] + ROWS - 1) / ROWS * q.dim[1] * (q.dim[2] / COLUMNS);
+
+    return (size_t)tiles * WARPS * sizeof(uint2);
+}
+
+static bool inputs_fit(struct device *dev, struct tensor q, struct tensor k, struct tensor v)
+{
+    return q.dtype == DT_BF16 && is_aligned(q) && is_aligned(k) && is_aligned(v) &&
+           flag_bytes(q) <= dev->table->workspace;
+}
+
+status attention_parts_sm90(struct device *dev, const struct attention_part *part, int parts,
+                            const struct arrival *keys, int messages, struct tensor q,
+                            struct tensor k, struct tensor v, float scale)
+{
+    const struct tensor none = {};
+    bool fit = q.dim[2] == 128 && inputs_fit(dev, q, k, v), waits = false;
+
+    for (int i = 0; i < parts; i++) {
+        fit = fit && is_aligned(part[i].out);
+        waits = waits || part[i].arrival.flag != NULL;
+    }
+    if (fit)
+        return launch<128, 128>(dev, part, parts, keys, messages, none, q, k, v, scale);
+    assert(!waits);
+    return attention_each_part(dev, part, parts, keys, messages, q, k, v, scale);
+}
+
 status attention_sm90(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
                       struct tensor k, struct tensor v, float scale)
 {
-    const int64_t tiles = (q.dim[0] + ROWS - 1) / ROWS * q.dim[1] * (q.dim[2] / COLUMNS);
-    const size_t flags = (size_t)tiles * WARPS * sizeof(uint2);
+    const size_t flags = (flag_bytes(q) + 255) / 256 * 256;
+    struct attention_part all = { 0, q.dim[0], out };
 
-    if (q.dtype != DT_BF16 || !is_aligned(q) || !is_aligned(k) || !is_aligned(v) ||
-        !is_aligned(out))
+    if (!inputs_fit(dev, q, k, v) || !is_aligned(out))
         return attention_f32(dev, out, lse, q, k, v, scale);
-    if (q.dim[2] == 128 && flags <= dev->table->workspace)
-        return launch<128, 128>(dev, out, lse, q, k, v, scale);
+    if (q.dim[2] == 128)
+        return launch<128, 128>(dev, &all, 1, NULL, 0, lse, q, k, v, scale);
     if (q.dim[2] == 384 && flags + tensor_bytes(q) <= dev->table->workspace) {
-        struct tensor to = out;
-
         if (out.data == q.data) // blocks of other columns still read q
-            to = tensor_dims((char *)dev->workspace + (flags + 255) / 256 * 256, DT_BF16, 3, q.dim);
-        TRY((launch<384, 64>(dev, to, lse, q, k, v, scale)));
-        return out.data == q.data ? dev->table->copy(dev, out, to) : ST_OK;
+            all.out = tensor_dims((char *)dev->workspace + flags, DT_BF16, 3, q.dim);
+        TRY((launch<384, 64>(dev, &all, 1, NULL, 0, lse, q, k, v, scale)));
+        return out.data == q.data ? dev->table->copy(dev, out, all.out) : ST_OK;
     }
     return attention_f32(dev, out, lse, q, k, v, scale);
 }

@@ -145,6 +145,27 @@ __device__ inline void async_proxy_fence(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* Orders what this thread has read from global memory before later accesses of the TMA to it. */
+__device__ inline void async_proxy_fence_global(void)
+{
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
+/* ---- messages from other GPUs ---- */
+
+/* Waits until *flag has reached `value`. What its writer wrote before may then be read. */
+__device__ inline void wait_for_flag(const volatile uint32_t *flag, uint32_t value)
+{
+    uint32_t now;
+
+    for (;;) {
+        asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(now) : "l"(flag) : "memory");
+        if ((int32_t)(now - value) >= 0)
+            return;
+        __nanosleep(100);
+    }
+}
+
 /* ---- warps and warpgroups ---- */
 
 /* __syncthreads for `threads` threads; barrier 0 is that of the whole block. */

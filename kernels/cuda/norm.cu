@@ -260,10 +260,31 @@ status wide_rms_norm(struct device *dev, struct tensor out, struct tensor x, str
     LAUNCHED("rms_norm");
 }
 
+/* Row `row` of out [S, N, D] = r. */
+template <class Row>
+__device__ inline void write_heads(const struct tensor &out, int64_t row, const Row &r, int c)
+{
+    const int depth = (int)out.dim[2];
+
+    EACH_PART(j)
+    if (column<Row>(j) < c) {
+        const int n = column<Row>(j) / depth, i = column<Row>(j) - n * depth;
+
+        write_part(out, row * out.stride[0] + n * out.stride[1] + i, r, j);
+    }
+}
+
+/* Whether each head of each row can be accessed e elements at a time. */
+static bool heads_fit(struct tensor out, int e)
+{
+    return is_aligned(out, e) && out.stride[1] % e == 0;
+}
+
 /* Dynamic shared memory: (cos, sin) of each pair at this block's token. */
 template <class Row>
-static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float *mul, float eps,
-                                                   struct tensor table, struct token_grid grid)
+static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor out, struct tensor x,
+                                                   const float *mul, float eps, struct tensor table,
+                                                   struct token_grid grid)
 {
     extern __shared__ float4 shared[];
     __shared__ float sums[32];
@@ -308,27 +329,26 @@ static __global__ void ROW_BOUNDS norm_rope_kernel(struct tensor x, const float 
         }
         r.put(j, v);
     }
-    write_row(x, at, r, c);
+    write_heads(out, blockIdx.x, r, c);
 }
 
-status wide_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                      struct tensor table, struct token_grid grid)
+status wide_norm_rope(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                      float eps, struct tensor table, struct token_grid grid)
 {
     const unsigned rows = (unsigned)x.dim[0];
     const size_t angles = (size_t)table.dim[1] * 2 * sizeof(float);
     const float *mul = (const float *)w.data;
     const bool small = angles <= 40000 && (uintptr_t)table.data % 8 == 0;
 
-    if (small && all_bf16(x, x) && fits(x, x, x, 8) && fits(w, w, w, 4) &&
-        2 * table.dim[1] % 8 == 0)
+    if (small && all_bf16(x, x) && fits(x, x, x, 8) && fits(w, w, w, 4) && heads_fit(out, 8))
         norm_rope_kernel<narrow_row>
-            <<<rows, row_threads<narrow_row>(x.dim[1]), angles, cuda_stream(dev)>>>(x, mul, eps,
-                                                                                    table, grid);
-    else if (small && fits(x, w, w, 4) && 2 * table.dim[1] % 4 == 0)
+            <<<rows, row_threads<narrow_row>(x.dim[1]), angles, cuda_stream(dev)>>>(
+                out, x, mul, eps, table, grid);
+    else if (small && fits(x, w, w, 4) && heads_fit(out, 4))
         norm_rope_kernel<wide_row>
-            <<<rows, row_threads<wide_row>(x.dim[1]), angles, cuda_stream(dev)>>>(x, mul, eps,
+            <<<rows, row_threads<wide_row>(x.dim[1]), angles, cuda_stream(dev)>>>(out, x, mul, eps,
                                                                                   table, grid);
     else
-        return plain_norm_rope(dev, x, w, eps, table, grid);
+        return plain_norm_rope(dev, out, x, w, eps, table, grid);
     LAUNCHED("norm_rope");
 }

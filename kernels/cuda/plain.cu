@@ -396,8 +396,8 @@ status plain_rms_norm(struct device *dev, struct tensor out, struct tensor x, st
     LAUNCHED("rms_norm");
 }
 
-__global__ void norm_rope_kernel(struct tensor x, struct tensor w, float eps, struct tensor table,
-                                 struct token_grid grid)
+__global__ void norm_rope_kernel(struct tensor out, struct tensor x, struct tensor w, float eps,
+                                 struct tensor table, struct token_grid grid)
 {
     __shared__ float part[32];
     const float *mul = (const float *)w.data;
@@ -415,17 +415,19 @@ __global__ void norm_rope_kernel(struct tensor x, struct tensor w, float eps, st
         const float re = rounded(x.dtype, load(x, at + 2 * p) * rate) * mul[2 * p];
         const float im = rounded(x.dtype, load(x, at + 2 * p + 1) * rate) * mul[2 * p + 1];
 
-        store(x, at + 2 * p, re * cosine - im * sine);
-        store(x, at + 2 * p + 1, re * sine + im * cosine);
+        const int64_t to = blockIdx.x * out.stride[0] + p / pairs * out.stride[1] + 2 * i;
+
+        store(out, to, re * cosine - im * sine);
+        store(out, to + 1, re * sine + im * cosine);
     }
 }
 
-status plain_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                       struct tensor table, struct token_grid grid)
+status plain_norm_rope(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                       float eps, struct tensor table, struct token_grid grid)
 {
     if (x.dim[0] > 0)
-        norm_rope_kernel<<<(unsigned)x.dim[0], ROW_THREADS, 0, cuda_stream(dev)>>>(x, w, eps, table,
-                                                                                   grid);
+        norm_rope_kernel<<<(unsigned)x.dim[0], ROW_THREADS, 0, cuda_stream(dev)>>>(out, x, w, eps,
+                                                                                   table, grid);
     LAUNCHED("norm_rope");
 }
 

@@ -19,6 +19,7 @@ void table_cuda_plain(struct table *t)
         .rms_norm = plain_rms_norm,
         .norm_rope = plain_norm_rope,
         .attention = plain_attention,
+        .attention_parts = attention_each_part,
         .attention_merge = plain_attention_merge,
         .relative_attention = plain_relative_attention,
         .gate_add = plain_gate_add,
@@ -48,6 +49,8 @@ void table_cuda(struct table *t)
     t->rms_norm = wide_rms_norm;
     t->norm_rope = wide_norm_rope;
     t->attention = attention_sm90;
+    t->attention_parts = attention_parts_sm90;
+    t->attention_waits = 128;
     t->attention_merge = wide_attention_merge;
     t->gate_add = wide_gate_add;
     t->copy = wide_copy;

@@ -105,6 +105,16 @@ __device__ inline void read_row(struct wide_row &r, const struct tensor &t, int6
     }
 }
 
+/* Elements of t from offset `at` on = part j of the row. */
+__device__ inline void write_part(const struct tensor &t, int64_t at, const struct wide_row &r,
+                                  int j)
+{
+    if (t.dtype == DT_BF16)
+        write_bf16((__nv_bfloat16 *)t.data + at, r.v[j]);
+    else
+        write_f32((float *)t.data + at, r.v[j]);
+}
+
 __device__ inline void write_row(const struct tensor &t, int64_t at, const struct wide_row &r,
                                  int c)
 {
@@ -124,6 +134,12 @@ __device__ inline void read_row(struct narrow_row &r, const struct tensor &t, in
     EACH_PART(j)
     if (column<narrow_row>(j) < c)
         r.v[j] = *(const uint4 *)((const __nv_bfloat16 *)t.data + at + column<narrow_row>(j));
+}
+
+__device__ inline void write_part(const struct tensor &t, int64_t at, const struct narrow_row &r,
+                                  int j)
+{
+    *(uint4 *)((__nv_bfloat16 *)t.data + at) = r.v[j];
 }
 
 __device__ inline void write_row(const struct tensor &t, int64_t at, const struct narrow_row &r,

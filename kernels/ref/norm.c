@@ -99,8 +99,8 @@ status ref_rms_norm(struct device *dev, struct tensor out, struct tensor x, stru
     return ST_OK;
 }
 
-status ref_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                     struct tensor table, struct token_grid grid)
+status ref_norm_rope(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
+                     float eps, struct tensor table, struct token_grid grid)
 {
     const int64_t c = x.dim[1], pairs = table.dim[1], third = pairs / 3;
     const float *mul = w.data, *angle = table.data;
@@ -123,7 +123,8 @@ status ref_norm_rope(struct device *dev, struct tensor x, struct tensor w, float
             v[2 * p] = re * cosine - im * sine;
             v[2 * p + 1] = re * sine + im * cosine;
         }
-        ref_store(x, ref_row(x, s), v, c);
+        for (int64_t n = 0; n < out.dim[1]; n++)
+            ref_store(out, s * out.stride[0] + n * out.stride[1], v + n * 2 * pairs, 2 * pairs);
     }
     return ST_OK;
 }

@@ -27,6 +27,8 @@ static const struct part_row {
     { "dit", bench_dit, "a forward of the transformer, with a breakdown by op" },
     { "vae", bench_vae, "VAE decode, with a breakdown by op" },
     { "whole", bench_whole, "a guided step, and the time of a video estimated from it" },
+    { "scale", bench_scale, "forwards and guided steps on 1, 2, 4, ... ranks in all meshes" },
+    { "scale_vae", bench_scale_vae, "VAE decode on 1, 2, 4, ... ranks" },
 };
 
 #define AT(f) offsetof(struct bench_options, f)
@@ -176,9 +178,11 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
     const struct bench_options *o = b->options;
     const struct model model = preset_model(preset);
     const struct dit_config *dit = model_dit(&model);
-    const bool guided = o->cfg_size == 2 || (parts & 1u << (COUNT(part_rows) - 1)) != 0;
+    bool guided = o->cfg_size == 2;
     struct mesh_shape shape = { o->cfg_size > 0 ? o->cfg_size : 1, o->ring_size, o->ulysses_size };
 
+    for (size_t i = 0; i < COUNT(part_rows); i++)
+        guided |= parts >> i & 1 && part_rows[i].run == bench_whole;
     b->plan = (struct plan_input){
         .model = model,
         .latent = latent_of_video(model_vae(&model), o->size[0], o->size[1], o->frame_num),
@@ -187,6 +191,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .ranks = b->world->size,
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,
+        .gpu = b->dev.kind == DEVICE_CUDA,
         .vae_dtype = b->dev.kind == DEVICE_CUDA ? b->cdt : DT_F32,
         .fsdp = o->dit_fsdp != 0,
         .t5_stored = DT_BF16,
@@ -195,7 +200,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .decode = true,
         .table = &b->table,
     };
-    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided));
+    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided, b->plan.gpu));
     b->plan.mesh = shape;
     TRY(condition_text(NULL, &b->plan, &(struct task_inputs){ 0 }, &b->plan.conditioning));
     return plan_rank(&b->plan, b->world->rank, &b->sizes);
@@ -236,6 +241,8 @@ static status bench(struct bench *b, const struct preset *preset, unsigned parts
 
     TRY(agree(b->world, open_local(b, preset, parts)));
     TRY(mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh));
+    b->plan.nccl = b->mesh.direct == NULL;
+    TRY(agree(b->world, plan_rank(&b->plan, b->world->rank, &b->sizes)));
     seq = mesh_seq_size(&b->mesh);
     b->tokens = b->plan.latent.t * (b->plan.latent.h / 2) * (b->plan.latent.w / 2);
     b->s_loc = split_count(b->tokens, seq, mesh_seq_rank(&b->mesh));

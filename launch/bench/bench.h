@@ -11,6 +11,7 @@
  *   bench_ops.c     parts gemm, attention, conv, fused, load, and the ceilings
  *   bench_comm.c    part comm
  *   bench_model.c   parts text, dit, vae, whole
+ *   bench_scale.c   parts scale, scale_vae
  *   trace.h         events around every op and collective; breakdown and Chrome trace */
 #ifndef LAUNCH_BENCH_BENCH_H
 #define LAUNCH_BENCH_BENCH_H
@@ -19,6 +20,7 @@
 #include "launch/bench/trace.h"
 #include "launch/placement.h"
 #include "model/pipeline/plan.h"
+#include "model/vae/vae.h"
 
 enum ceiling {
     CEILING_NONE,
@@ -29,14 +31,29 @@ enum ceiling {
     CEILING_COUNT
 };
 
+/* What a run on some of the job's ranks is compared by. */
+struct bench_scaling {
+    int ranks; // 0: another row
+    struct mesh_shape mesh;
+    bool fsdp;
+    double work;          // number of runs on one rank that do the same
+    double efficiency;    // seconds of one rank * work / (ranks * seconds)
+    double plan_s;        // the plan's estimate
+    double peak, planned; // bytes, of the rank with the most
+    uint64_t hash;        // of the result
+    bool same_bits;       // whether the result has the bits of one rank
+    double took_s;        // with loading and warming up
+};
+
 struct bench_row {
     char test[16], family[24], name[72]; // family: only in rows of a trace
     int runs;
     double median_s, least_s, most_s; // of the slowest rank
     double flops, bytes;              // of this rank
     enum ceiling against;
-    double ceiling;         // operations or bytes per second
-    double calls, waited_s; // only in rows of a trace, else 0
+    double ceiling;               // operations or bytes per second
+    double calls, waited_s;       // only in rows of a trace, else 0
+    struct bench_scaling scaling; // only in rows of scale and scale_vae
 };
 
 struct bench_options {
@@ -111,6 +128,39 @@ status bench_fill(struct bench *b, struct tensor t, float scale);
 /* Weights for any tensor name: 1 for norms, random with deviation 0.02 for all others. */
 struct weight_source bench_source(struct bench *b);
 
+/* ---- bench_model.c: a transformer and a VAE with random weights ---- */
+
+struct forward {
+    struct bench *b;
+    struct dit dit;
+    struct arena weights, run, scratch;
+    struct schedule schedule;
+    struct denoise d;
+    struct conditioning conditioning;
+    float *noise;
+    double load_s;
+};
+
+/* Opens the transformer of b->plan on b->mesh. Collective. forward_close accepts a half-open one.
+ * The calls are for bench_time: payload is a struct forward; call_step repeats the first step. */
+status forward_open(struct forward *f, struct bench *b);
+void forward_close(struct forward *f);
+status call_forward(void *payload);
+status call_step(void *payload);
+
+struct decoding {
+    struct bench *b;
+    struct vae vae;
+    struct arena weights, scratch;
+    float *latent;
+    uint64_t *hash; // NULL, or where the frames are added to
+};
+
+/* The same for the VAE, on all ranks of b->mesh. */
+status decoding_open(struct decoding *d, struct bench *b);
+void decoding_close(struct decoding *d);
+status call_decode(void *payload);
+
 /* ---- the parts ---- */
 
 status bench_ceilings(struct bench *b);
@@ -124,5 +174,7 @@ status bench_text(struct bench *b);
 status bench_dit(struct bench *b);
 status bench_vae(struct bench *b);
 status bench_whole(struct bench *b);
+status bench_scale(struct bench *b);
+status bench_scale_vae(struct bench *b);
 
 #endif

@@ -82,16 +82,6 @@ out:
 
 /* ---- the transformer ---- */
 
-struct forward {
-    struct bench *b;
-    struct dit dit;
-    struct arena weights, run, scratch;
-    struct schedule schedule;
-    struct denoise d;
-    struct conditioning conditioning;
-    float *noise;
-};
-
 static status open_weights(void *payload)
 {
     struct forward *f = payload;
@@ -119,7 +109,7 @@ static status fill_text(struct forward *f)
     return ST_OK;
 }
 
-static status forward_open(struct forward *f, struct bench *b)
+status forward_open(struct forward *f, struct bench *b)
 {
     const struct plan_stage *sizes = plan_stage(&b->sizes, STAGE_STEP);
     const int64_t latent = latent_count(b->plan.latent);
@@ -127,16 +117,13 @@ static status forward_open(struct forward *f, struct bench *b)
                                 .guidance = { 5, 5 },
                                 .guided = b->plan.guided };
     struct dit *dit = &f->dit;
-    double seconds;
 
     *f = (struct forward){ .b = b };
     b->dev.held_peak = b->dev.held;
     TRY(arena_init(&f->weights, &b->dev, "transformer", sizes->weights));
     TRY(arena_init(&f->run, &b->dev, "run", sizes->run));
     TRY(arena_init(&f->scratch, &b->dev, "step", sizes->scratch));
-    TRY(bench_run_together(b, open_weights, f, &seconds));
-    TRY(bench_add(b, "load", "the transformer's weights, from random values", 1, &seconds, 0,
-                  (double)sizes->weights, CEILING_HOST));
+    TRY(bench_run_together(b, open_weights, f, &f->load_s));
     TRY(fill_text(f));
     f->noise = malloc((size_t)latent * sizeof(float));
     if (f->noise == NULL)
@@ -150,7 +137,7 @@ static status forward_open(struct forward *f, struct bench *b)
     return denoise_start(&f->d, f->noise);
 }
 
-static void forward_close(struct forward *f)
+void forward_close(struct forward *f)
 {
     denoise_end(&f->d);
     dit_close(&f->dit);
@@ -162,7 +149,7 @@ static void forward_close(struct forward *f)
     free(f->noise);
 }
 
-static status call_forward(void *payload)
+status call_forward(void *payload)
 {
     struct forward *f = payload;
 
@@ -170,7 +157,7 @@ static status call_forward(void *payload)
 }
 
 /* Repeats the first step. */
-static status call_step(void *payload)
+status call_step(void *payload)
 {
     struct forward *f = payload;
 
@@ -197,6 +184,8 @@ static status run_transformer(struct bench *b, const char *test, status (*call)(
     status st;
 
     TRY_OUT(forward_open(&f, b));
+    TRY_OUT(bench_add(b, "load", "the transformer's weights, from random values", 1, &f.load_s, 0,
+                      (double)f.weights.used, CEILING_HOST));
     TRY_OUT(call(&f)); // the first run fills caches that later runs use
     TRY_OUT(bench_time(b, test, (struct bench_work){ call, &f, -1, 0, CEILING_GEMM, true },
                        "%s, %lld tokens", what, (long long)b->tokens));
@@ -214,52 +203,61 @@ status bench_dit(struct bench *b)
 
 /* ---- the VAE ---- */
 
-struct decoding {
-    struct bench *b;
-    struct vae vae;
-    struct arena weights, scratch;
-    float *latent;
-};
-
-static status ignore_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
+static status take_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
+    uint64_t *hash = payload;
+
+    for (int64_t i = 0; hash != NULL && i < count * h * w * 3; i++)
+        *hash = (*hash ^ rgb[i]) * 1099511628211u;
     return ST_OK;
 }
 
-static status call_decode(void *payload)
+status call_decode(void *payload)
 {
     struct decoding *d = payload;
     const struct latent_shape s = d->b->plan.latent;
 
     return vae_decode(&d->vae, &d->scratch, d->latent, s.t, s.h, s.w, (struct vae_tiling){ 0 },
-                      (struct frame_sink){ ignore_frames, NULL }, NULL);
+                      (struct frame_sink){ take_frames, d->hash }, NULL);
+}
+
+status decoding_open(struct decoding *d, struct bench *b)
+{
+    const struct plan_stage *sizes = plan_stage(&b->sizes, STAGE_DECODE);
+    const int64_t latent = latent_count(b->plan.latent);
+
+    *d = (struct decoding){ .b = b, .latent = malloc((size_t)latent * sizeof(float)) };
+    if (d->latent == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a latent");
+    for (int64_t i = 0; i < latent; i++)
+        d->latent[i] = b->values[i % BENCH_VALUES];
+    b->dev.held_peak = b->dev.held;
+    TRY(arena_init(&d->weights, &b->dev, "vae", sizes->weights));
+    TRY(arena_init(&d->scratch, &b->dev, "decode", sizes->scratch));
+    return vae_open(&d->vae, model_vae(&b->plan.model), &b->mesh.all, &b->dev, &d->weights,
+                    b->plan.vae_dtype, false, true, bench_source(b));
+}
+
+void decoding_close(struct decoding *d)
+{
+    vae_close(&d->vae);
+    arena_done(&d->scratch);
+    arena_done(&d->weights);
+    free(d->latent);
 }
 
 status bench_vae(struct bench *b)
 {
-    const struct latent_shape s = b->plan.latent;
-    struct decoding d = { .b = b };
+    struct decoding d;
     status st;
 
-    d.latent = malloc((size_t)latent_count(s) * sizeof(float));
-    if (d.latent == NULL)
-        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a latent"));
-    for (int64_t i = 0; i < latent_count(s); i++)
-        d.latent[i] = b->values[i % BENCH_VALUES];
-    TRY_OUT(arena_init(&d.weights, &b->dev, "vae", plan_stage(&b->sizes, STAGE_DECODE)->weights));
-    TRY_OUT(
-        arena_init(&d.scratch, &b->dev, "decode", plan_stage(&b->sizes, STAGE_DECODE)->scratch));
-    TRY_OUT(vae_open(&d.vae, model_vae(&b->plan.model), &b->mesh.all, &b->dev, &d.weights,
-                     b->plan.vae_dtype, false, true, bench_source(b)));
+    TRY_OUT(decoding_open(&d, b));
     TRY_OUT(bench_time(b, "vae", (struct bench_work){ call_decode, &d, -1, 0, CEILING_GEMM, false },
                        "decode %d frames of %d*%d, %s", b->options->frame_num, b->options->size[0],
                        b->options->size[1], b->plan.vae_dtype == DT_BF16 ? "bf16" : "fp32"));
     TRY_OUT(traced(b, "vae", call_decode, &d));
 out:
-    vae_close(&d.vae);
-    arena_done(&d.scratch);
-    arena_done(&d.weights);
-    free(d.latent);
+    decoding_close(&d);
     return st;
 }
 

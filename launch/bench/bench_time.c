@@ -174,6 +174,28 @@ out:
     return st;
 }
 
+static void add_mesh(cJSON *o, struct mesh_shape m, bool fsdp)
+{
+    cJSON *mesh = cJSON_AddObjectToObject(o, "mesh");
+
+    cJSON_AddNumberToObject(mesh, "cfg", m.cfg);
+    cJSON_AddNumberToObject(mesh, "ring", m.ring);
+    cJSON_AddNumberToObject(mesh, "ulysses", m.ulysses);
+    cJSON_AddBoolToObject(mesh, "fsdp", fsdp);
+}
+
+static void add_scaling(cJSON *o, const struct bench_scaling *s)
+{
+    cJSON_AddNumberToObject(o, "ranks", s->ranks);
+    add_mesh(o, s->mesh, s->fsdp);
+    cJSON_AddNumberToObject(o, "efficiency", s->efficiency);
+    cJSON_AddNumberToObject(o, "plan_s", s->plan_s);
+    cJSON_AddNumberToObject(o, "device_bytes_peak", s->peak);
+    cJSON_AddNumberToObject(o, "device_bytes_planned", s->planned);
+    cJSON_AddBoolToObject(o, "same_bits", s->same_bits);
+    cJSON_AddNumberToObject(o, "took_s", s->took_s);
+}
+
 static cJSON *json_row(const struct bench_row *r)
 {
     cJSON *o = cJSON_CreateObject();
@@ -192,6 +214,8 @@ static cJSON *json_row(const struct bench_row *r)
         cJSON_AddNumberToObject(o, "calls", r->calls);
     if (r->waited_s > 0)
         cJSON_AddNumberToObject(o, "waited_s", r->waited_s);
+    if (r->scaling.ranks > 0)
+        add_scaling(o, &r->scaling);
     if (r->ceiling > 0) {
         cJSON_AddStringToObject(o, "against", ceiling_names[r->against]);
         cJSON_AddNumberToObject(o, "ceiling", r->ceiling);
@@ -203,7 +227,7 @@ static cJSON *json_row(const struct bench_row *r)
 static cJSON *settings_json(const struct bench *b)
 {
     const struct bench_options *o = b->options;
-    cJSON *root = cJSON_CreateObject(), *mesh;
+    cJSON *root = cJSON_CreateObject();
     char size[32];
 
     snprintf(size, sizeof(size), "%d*%d", o->size[0], o->size[1]);
@@ -214,11 +238,7 @@ static cJSON *settings_json(const struct bench *b)
     cJSON_AddStringToObject(root, "device", b->dev.kind == DEVICE_CUDA ? "cuda" : "cpu");
     cJSON_AddStringToObject(root, "precision", b->cdt == DT_BF16 ? "bf16" : "fp32");
     cJSON_AddNumberToObject(root, "ranks", b->world->size);
-    mesh = cJSON_AddObjectToObject(root, "mesh");
-    cJSON_AddNumberToObject(mesh, "cfg", b->plan.mesh.cfg);
-    cJSON_AddNumberToObject(mesh, "ring", b->plan.mesh.ring);
-    cJSON_AddNumberToObject(mesh, "ulysses", b->plan.mesh.ulysses);
-    cJSON_AddBoolToObject(mesh, "fsdp", b->plan.fsdp);
+    add_mesh(root, b->plan.mesh, b->plan.fsdp);
     cJSON_AddNumberToObject(root, "device_bytes_peak", (double)b->dev.held_peak);
     return root;
 }

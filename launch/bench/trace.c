@@ -134,10 +134,11 @@ static status traced_rms_norm(struct device *dev, struct tensor out, struct tens
     TRACED("rms norm", rms_norm(dev, out, x, w, eps), bytes_of(out) + bytes_of(x), );
 }
 
-static status traced_norm_rope(struct device *dev, struct tensor x, struct tensor w, float eps,
-                               struct tensor table, struct token_grid grid)
+static status traced_norm_rope(struct device *dev, struct tensor out, struct tensor x,
+                               struct tensor w, float eps, struct tensor table,
+                               struct token_grid grid)
 {
-    TRACED("norm, rope", norm_rope(dev, x, w, eps, table, grid), 2 * bytes_of(x), );
+    TRACED("norm, rope", norm_rope(dev, out, x, w, eps, table, grid), 2 * bytes_of(x), );
 }
 
 static status traced_attention(struct device *dev, struct tensor out, struct tensor lse,
@@ -147,6 +148,14 @@ static status traced_attention(struct device *dev, struct tensor out, struct ten
 
     TRACED(cross ? "cross attention" : "self attention", attention(dev, out, lse, q, k, v, scale),
            bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
+}
+
+static status traced_attention_parts(struct device *dev, const struct attention_part *part,
+                                     int parts, const struct arrival *keys, int messages,
+                                     struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    TRACED("self attention", attention_parts(dev, part, parts, keys, messages, q, k, v, scale),
+           2 * bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
 }
 
 static status traced_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
@@ -238,6 +247,7 @@ static void trace_ops(struct table *t)
     t->rms_norm = traced_rms_norm;
     t->norm_rope = traced_norm_rope;
     t->attention = traced_attention;
+    t->attention_parts = traced_attention_parts;
     t->attention_merge = traced_attention_merge;
     t->relative_attention = traced_relative_attention;
     t->gate_add = traced_gate_add;
@@ -360,7 +370,8 @@ void trace_close(struct trace *t)
 
 void trace_groups(struct trace *t, struct mesh *m)
 {
-    struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
+    struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group,
+                               &m->seq_group };
     struct trace_comm *c = t->comm;
 
     static_assert(COUNT(groups) <= TRACED_GROUPS, "all groups of a mesh fit");

@@ -11,22 +11,25 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
                      struct checkpoint *checkpoint, struct tokenizer *tokenizer,
                      const struct plan_input *plans, int count)
 {
-    status st = ST_OK;
+    status st;
 
     *p = (struct pipeline){ .world = world,
                             .dev = dev,
                             .checkpoint = checkpoint,
                             .tokenizer = tokenizer,
                             .plan = plans[0] };
+    TRY(agree(world, mesh_open(&p->mesh, world, dev, plans[0].mesh)));
+    st = ST_OK;
     for (int i = 0; i < count && st == ST_OK; i++) {
+        struct plan_input in = plans[i];
         struct plan_rank one;
 
-        st = plan_rank(&plans[i], world->rank, &one);
+        in.nccl = p->mesh.direct == NULL;
+        st = plan_rank(&in, world->rank, &one);
         if (st == ST_OK)
             plan_cover(&p->sizes, &one);
     }
-    TRY(agree(world, st));
-    return mesh_open(&p->mesh, world, dev, plans[0].mesh);
+    return agree(world, st);
 }
 
 static void close_dit(struct pipeline *p)

@@ -1,5 +1,6 @@
 #include "model/pipeline/plan.h"
 
+#include "kernels/rates.h"
 #include "kernels/table.h"
 #include "model/text/umt5.h"
 
@@ -12,9 +13,11 @@ const struct part *const expert_parts[EXPERTS_MAX] = { &part_dit, &part_dit_low 
 /* Subtracts the counters in *s, which start_stage has stored, from the current ones. */
 static void end_stage(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
-    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group };
+    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group,
+                                     &m->seq_group };
 
     s->flops = dev->flops - s->flops;
+    s->seconds = dev->seconds - s->seconds;
     double sent = 0, messages = 0;
     for (size_t i = 0; i < COUNT(groups); i++) {
         sent += groups[i]->sent;
@@ -257,11 +260,15 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
                     (long long)in->latent.w, (long long)in->latent.h,
                     (long long)(2 * model_vae(&in->model)->stride));
     world_describe(&world, rank, in->ranks, in->ranks_per_node);
+    world.direct = in->gpu && !in->nccl;
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
+    dev.rates = in->rates;
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
     for (size_t i = 0; i < COUNT(stages); i++)
         if (stages[i].applies == NULL || stages[i].applies(in, rank))
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));
+    for (int i = 0; i < out->count && in->rates != NULL && in->ranks > 1; i++)
+        out->stage[i].seconds *= in->rates->slowest;
     out->device = device_bytes(in, out) + out->workspace;
     out->cuda = in->gpu ? DEVICE_CUDA_BESIDE : 0;
     out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);
@@ -277,6 +284,7 @@ static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
     all->run = larger(all->run, one->run);
     all->scratch = larger(all->scratch, one->scratch);
     all->flops = one->flops > all->flops ? one->flops : all->flops;
+    all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
     all->sent = one->sent > all->sent ? one->sent : all->sent;
     all->messages = one->messages > all->messages ? one->messages : all->messages;
 }

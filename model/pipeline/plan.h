@@ -1,5 +1,5 @@
 /* plan.h - memory, FLOPs and messages of a generation on one rank, from running its code on the
- * plan device, which computes nothing.
+ * plan device, which computes nothing; and an estimate of its time.
  *
  * A generation is a list of stages, which run one after the other and release their memory. The run
  * allocates its arenas with the sizes computed here. To add a stage: a row in plan.c. */
@@ -33,10 +33,12 @@ struct plan_input {
     bool t5_fsdp;           // run the text encoder on all ranks, with sharded weights
     int threads;            // host threads, for t5_cpu and for reading weights
     bool gpu;               // add the memory of CUDA and of the loader
+    bool nccl;              // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool decode;               // false: the run ends with the latent
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
+    const struct rates *rates; // borrowed; NULL: no time is estimated
 };
 
 #define STAGE_TEXT "text"   // the text encoder
@@ -51,6 +53,7 @@ struct plan_stage {
     size_t weights, run, scratch; // bytes of arenas: weights; data of one request; scratch
     double flops;                 // of the whole stage; a multiply-add is two
     double sent, messages;        // bytes and messages that this rank sends
+    double seconds;               // estimated, without copies from host memory
 };
 
 struct plan_rank {

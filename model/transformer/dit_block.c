@@ -50,15 +50,16 @@ static status modulate(struct block_ctx *ctx, struct tensor from, int layer, int
     return ST_OK;
 }
 
-/* t = rope(norm(t)), each row at its position in its segment's grid. */
-static status norm_rope(struct block_ctx *ctx, struct tensor t, struct tensor w)
+/* out [S, N, D] = rope(norm(x)), each row at its position in its segment's grid. */
+static status norm_rope(struct block_ctx *ctx, struct tensor out, struct tensor x, struct tensor w)
 {
     const struct dit_run *r = ctx->r;
 
     for (int i = 0; i < r->spans.count; i++) {
         const struct span *s = &r->spans.span[i];
 
-        TRY(op_norm_rope(r->m->dev, span_rows(t, s), w, r->m->config.eps, r->rope, s->grid));
+        TRY(op_norm_rope(r->m->dev, span_rows(out, s), span_rows(x, s), w, r->m->config.eps,
+                         r->rope, s->grid));
     }
     return ST_OK;
 }
@@ -76,7 +77,7 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     const int64_t c = r->m->config.dim;
     const size_t mark = ctx->a->used;
     struct parallel_attention seq;
-    struct tensor q = { 0 }, k = { 0 }, v = { 0 };
+    struct tensor q = { 0 }, k = { 0 }, v = { 0 }, place;
     status st;
 
     TRY_OUT(arena_take(ctx->a, &q, r->m->cdt, r->s_loc, c));
@@ -84,14 +85,18 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     TRY_OUT(arena_take(ctx->a, &v, r->m->cdt, r->s_loc, c));
     TRY_OUT(parallel_attention_open(&seq, r->m->mesh, dev, ctx->a, r->m->cdt, r->tokens,
                                     r->m->config.heads, c / r->m->config.heads));
+    place = parallel_attention_place(&seq, ATTENTION_V, heads(ctx, v));
+    v.data = place.data; // v is not stored head by head
     TRY_OUT(linear(dev, v, ctx->h, b->v, ACT_NONE));
-    TRY_OUT(parallel_attention_send(&seq, ATTENTION_V, heads(ctx, v)));
+    TRY_OUT(parallel_attention_send(&seq, ATTENTION_V, place));
+    place = parallel_attention_place(&seq, ATTENTION_K, heads(ctx, k));
     TRY_OUT(linear(dev, k, ctx->h, b->k, ACT_NONE));
-    TRY_OUT(norm_rope(ctx, k, b->norm_k));
-    TRY_OUT(parallel_attention_send(&seq, ATTENTION_K, heads(ctx, k)));
+    TRY_OUT(norm_rope(ctx, place, k, b->norm_k));
+    TRY_OUT(parallel_attention_send(&seq, ATTENTION_K, place));
+    place = parallel_attention_place(&seq, ATTENTION_Q, heads(ctx, q));
     TRY_OUT(linear(dev, q, ctx->h, b->q, ACT_NONE));
-    TRY_OUT(norm_rope(ctx, q, b->norm_q));
-    TRY_OUT(parallel_attention_send(&seq, ATTENTION_Q, heads(ctx, q)));
+    TRY_OUT(norm_rope(ctx, place, q, b->norm_q));
+    TRY_OUT(parallel_attention_send(&seq, ATTENTION_Q, place));
     TRY_OUT(parallel_attention_run(&seq, heads(ctx, ctx->h)));
     TRY_OUT(linear(dev, ctx->y, ctx->h, b->o, ACT_NONE));
     for (int i = 0; i < r->spans.count; i++) {

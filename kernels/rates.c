@@ -1,0 +1,51 @@
+#include "kernels/rates.h"
+
+#include "runtime/status.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+/* Fitted to the forwards and decodes of bench/LOG.md, "Time by plan"; the f32 rates from
+ * "attention" and "f32 convolutions", products like these; the link from "communication between two
+ * GPUs". Both GPUs are limited by their 700 W, so that they differ in memory only. */
+static const struct rates gpus[] = {
+    { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 222e12, 37e12, 222e12, 2.8e12, 200e9, 3e-6,
+      10e-6, 132, true, 1.015 },
+    { "NVIDIA H200", 780e12, 720e12, 620e12, 222e12, 37e12, 222e12, 3.55e12, 200e9, 3e-6, 10e-6,
+      132, true, 1.015 },
+};
+
+const struct rates *rates_of_gpu(const char *name)
+{
+    for (size_t i = 0; i < COUNT(gpus); i++)
+        if (strcmp(gpus[i].name, name) == 0)
+            return &gpus[i];
+    return NULL;
+}
+
+struct rates rates_scaled(bool gpu, double gemm)
+{
+    const double scale = gemm / gpus[0].gemm;
+    struct rates r = gpus[0];
+
+    if (!gpu)
+        return (struct rates){ .name = "these cores",
+                               .gemm = gemm,
+                               .attention = gemm,
+                               .conv = gemm,
+                               .gemm_f32 = gemm,
+                               .attention_f32 = gemm,
+                               .conv_f32 = gemm,
+                               .memory = INFINITY, // part of the measured rate
+                               .link = 2e9,
+                               .slowest = 1 };
+    r.name = "a GPU";
+    r.gemm *= scale;
+    r.attention *= scale;
+    r.conv *= scale;
+    r.gemm_f32 *= scale;
+    r.attention_f32 *= scale;
+    r.conv_f32 *= scale;
+    return r;
+}

@@ -1,0 +1,39 @@
+/* rates.h - how fast a device computes and sends, for the plan device's estimate of time
+ * (device->seconds).
+ *
+ * The time of an op is that of its operations plus that of its bytes, which are each read or
+ * written once. A GPU computes products in tiles of 128 x 256 numbers and attention in tiles of 128
+ * queries of one head, one tile per multiprocessor at a time; the last round of tiles takes as long
+ * as a full one. */
+#ifndef KERNELS_RATES_H
+#define KERNELS_RATES_H
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct rates {
+    const char *name;                         // of the device, as in messages
+    double gemm, attention, conv;             // operations per second in bf16
+    double gemm_f32, attention_f32, conv_f32; // in f32
+    double memory;                            // bytes per second
+    double link;                              // bytes per second that a rank sends to others
+    double op_s, transfer_s;                  // of an op and of a transfer, whatever their size
+    int multiprocessors;                      // 0: no tiles
+    bool overlaps;                            // transfers run during computation
+    double slowest; // time of several such devices, which wait for the slowest, relative to one
+};
+
+/* The measured rates of a GPU with this name from the driver; NULL: not measured. */
+const struct rates *rates_of_gpu(const char *name);
+
+/* A GPU like the measured ones, or the CPU cores of a rank, whose products run at `gemm` operations
+ * per second. */
+struct rates rates_scaled(bool gpu, double gemm);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
