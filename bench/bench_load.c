@@ -1,20 +1,29 @@
-/* [mpirun -n P] bench_load DIR [REPEATS]
+/* [mpirun -n P] bench_load DIR [REPEATS [sweep]]
  *
- * Loads a checkpoint to the GPUs, one per rank, from the page cache (which the first repeat fills):
+ * Loads a checkpoint to the GPUs, one per rank, from the page cache (which the first repeat fills).
+ * Each rank uses the cores that wanmpi would give it.
  *   link       pinned host memory to the device, by size of the copies: the ceiling
- *   read       the files to host memory, by number of threads
+ *   read       the transformer's files to host memory, each rank a part, by number of threads
  *   loader     creation of the threads and their pinned buffers, once per job
  *   dit        the whole transformer on every rank, each rank reading a slice; and sharded
  *   text       all blocks of the text encoder streamed through two buffers, on rank 0
  *   vae        the decoder, whose weights are permuted during loading
  * Rates are the bytes of the files that a rank reads, divided by the time until the last rank has
- * finished; also in per cent of the link's rate. Parts that the folder lacks are skipped. */
+ * finished; also in per cent of the link's rate. Parts that the folder lacks are skipped.
+ *
+ * Under each line of dit, the minimum and maximum over the ranks: until its own slice was read; how
+ * long it then waited for the other ranks' hosts; how long for its GPU; and what its threads did.
+ *
+ * sweep: instead of text and vae, dit with other numbers of threads and buffers, and without the
+ * overlap of reading and all-gathers. */
 #include "kernels/table.h"
+#include "launch/placement.h"
 #include "model/pipeline/model.h"
 #include "model/transformer/dit.h"
 #include "model/vae/vae.h"
 #include "runtime/clock.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +47,7 @@ struct bench {
     struct mesh mesh;
     struct checkpoint files;
     int repeats;
+    int threads; // of a loader: the cores of this rank
     double link; // GB/s
 };
 
@@ -47,6 +57,25 @@ static void print_rate(const struct bench *b, const char *what, double seconds, 
         printf("%-28s %8.3f s %8.2f GB %8.2f GB/s  %3.0f %% of the link\n", what, seconds,
                bytes * 1e-9, bytes / seconds * 1e-9,
                b->link > 0 ? bytes / seconds * 1e-7 / b->link : 100.0);
+}
+
+/* Binds this rank to cores as launch/job.c does. */
+static void bind_rank(struct bench *b)
+{
+    struct placement_node node;
+    struct placement place;
+    char bus[32], (*all)[sizeof(place.pus)];
+
+    need(device_cuda_bus(b->world.local_rank, bus, sizeof(bus)));
+    need(placement_detect(&b->world, bus, &node));
+    need(placement_choose(&place, &node, 0));
+    need(placement_bind(&place));
+    b->threads = place.cores < 16 ? place.cores : 16;
+    all = calloc((size_t)b->world.size, sizeof(*all));
+    world_gather(&b->world, place.pus, sizeof(place.pus), all);
+    for (int i = 0; i < b->world.size && b->world.rank == 0; i++)
+        printf("rank %d: cores %s\n", i, all[i]);
+    free(all);
 }
 
 /* All ranks at the same time, as when they load weights. */
@@ -91,52 +120,64 @@ static void bench_link(struct bench *b)
 struct reader {
     pthread_t thread;
     struct tensorfile *file;
-    _Atomic int *next;
+    int number, count; // among the threads of all ranks
+    size_t bytes;      // of the buffer
     char *buffer;
 };
 
-/* Reads tensors until none is left, in slices of 4 MiB, without conversion. */
+/* Reads each `count`-th slice of every tensor, without conversion. */
 static void *reader_thread(void *payload)
 {
     struct reader *r = payload;
 
-    for (int i = (*r->next)++; i < r->file->count; i = (*r->next)++) {
+    for (int i = 0; i < r->file->count; i++) {
         const struct file_tensor *t = &r->file->tensors[i];
-        const int64_t step = (int64_t)(4 * MIB / dtype_size(t->shape.dtype));
+        const int64_t step = (int64_t)(r->bytes / dtype_size(t->shape.dtype));
         const int64_t count = tensor_count(t->shape);
 
-        for (int64_t at = 0; at < count; at += step)
+        for (int64_t at = r->number * step; at < count; at += r->count * step)
             need(tensorfile_read(r->file, t, at, count - at < step ? count - at : step,
                                  t->shape.dtype, r->buffer));
     }
     return NULL;
 }
 
-static void bench_read(struct bench *b)
+static void read_files(struct bench *b, int threads, size_t bytes)
 {
     struct tensorfile *f = checkpoint_file(&b->files, &part_dit);
+    struct reader *readers = calloc((size_t)threads, sizeof(*readers));
+    char name[40];
+    double from;
 
-    for (int threads = 4; threads <= 16 && b->world.rank == 0; threads += 4) {
-        struct reader *readers = calloc((size_t)threads, sizeof(*readers));
-        _Atomic int next = 0;
-        char name[40];
-        double from;
-
-        f->bytes_read = 0;
-        from = clock_seconds();
-        for (int i = 0; i < threads; i++) {
-            readers[i] = (struct reader){ .file = f, .next = &next, .buffer = malloc(4 * MIB) };
-            pthread_create(&readers[i].thread, NULL, reader_thread, &readers[i]);
-        }
-        for (int i = 0; i < threads; i++) {
-            pthread_join(readers[i].thread, NULL);
-            free(readers[i].buffer);
-        }
-        free(readers);
-        snprintf(name, sizeof(name), "read by %d threads", threads);
-        print_rate(b, name, clock_seconds() - from, (double)f->bytes_read);
+    for (int i = 0; i < threads; i++) {
+        readers[i] = (struct reader){ .file = f,
+                                      .number = b->world.rank * threads + i,
+                                      .count = b->world.size * threads,
+                                      .bytes = bytes,
+                                      .buffer = malloc(bytes) };
+        memset(readers[i].buffer, 1, bytes);
     }
+    f->bytes_read = 0;
     world_barrier(&b->world);
+    from = clock_seconds();
+    for (int i = 0; i < threads; i++)
+        pthread_create(&readers[i].thread, NULL, reader_thread, &readers[i]);
+    for (int i = 0; i < threads; i++)
+        pthread_join(readers[i].thread, NULL);
+    world_barrier(&b->world);
+    snprintf(name, sizeof(name), "read, %d threads, %zu KiB", threads, bytes / 1024);
+    print_rate(b, name, clock_seconds() - from, (double)f->bytes_read);
+    for (int i = 0; i < threads; i++)
+        free(readers[i].buffer);
+    free(readers);
+}
+
+static void bench_read(struct bench *b)
+{
+    read_files(b, b->threads, 4 * MIB); // fills the page cache
+    for (int threads = b->threads > 4 ? b->threads / 4 : 1; threads <= b->threads; threads *= 2)
+        for (size_t bytes = MIB / 2; bytes <= 8 * MIB; bytes *= 4)
+            read_files(b, threads, bytes);
 }
 
 static void bench_loader(struct bench *b)
@@ -186,17 +227,56 @@ static void print_once(struct bench *b, const struct tensorfile *f)
                bytes * 1e-9);
 }
 
-static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
+struct phases {
+    double read, hosts, gpu;   // seconds, one after the other
+    double fill, wait, upload; // of the threads' time, per cent
+};
+
+/* Prints the minimum and the maximum of all ranks for each member of struct phases. */
+static void print_phases(struct bench *b, const struct phases *mine)
 {
+    static const char *const names[] = { "read %.3f to %.3f s",
+                                         ", hosts %.3f to %.3f",
+                                         ", GPU %.3f to %.3f",
+                                         "; threads: fill %.0f to %.0f %%",
+                                         ", wait for buffers %.0f to %.0f %%",
+                                         ", upload %.0f to %.0f %%\n" };
+    const int count = (int)(sizeof(*mine) / sizeof(double));
+    double *all = calloc((size_t)b->world.size, sizeof(*mine));
+
+    world_gather(&b->world, mine, sizeof(*mine), all);
+    for (int i = 0; i < count && b->world.rank == 0; i++) {
+        double least = all[i], most = all[i];
+
+        for (int r = 1; r < b->world.size; r++) {
+            least = fmin(least, all[r * count + i]);
+            most = fmax(most, all[r * count + i]);
+        }
+        printf(i == 0 ? "    " : "");
+        printf(names[i], least, most);
+    }
+    free(all);
+}
+
+enum loading { WHOLE, SEQUENTIAL, SHARDED };
+
+static void bench_dit(struct bench *b, enum dtype cdt, enum loading how)
+{
+    static const char *const names[] = { "whole", "whole, one by one", "sharded" };
     const struct weight_source source = checkpoint_source(&b->files, &part_dit);
     struct tensorfile *f = checkpoint_file(&b->files, &part_dit);
+    const bool fsdp = how == SHARDED;
     char name[40];
+    struct loader *l;
     struct arena a = { 0 };
     struct dit m;
 
+    need(loader_get(&b->dev, &l));
     need(arena_init(&a, &b->dev, "transformer", dit_bytes(b, cdt, fsdp)));
     for (int r = 0; r < b->repeats; r++) {
-        double from, took;
+        struct loader_times t = loader_times(l); // sets the times to 0
+        struct phases p;
+        double from, queued, done;
 
         a.used = 0;
         f->bytes_read = 0;
@@ -204,19 +284,67 @@ static void bench_dit(struct bench *b, enum dtype cdt, bool fsdp)
         from = clock_seconds();
         need(dit_open(&m, checkpoint_config(&b->files, &part_dit), &b->mesh, &b->dev, &a, cdt, fsdp,
                       source));
-        need(device_wait(&b->dev));
-        took = clock_seconds() - from;
+        if (how == SEQUENTIAL) {
+            need(loader_finish(l));
+            need(device_wait(&b->dev));
+            world_barrier(&b->world);
+        }
         need(dit_complete(&m));
+        queued = clock_seconds();
         need(device_wait(&b->dev));
+        done = clock_seconds();
         world_barrier(&b->world);
-        snprintf(name, sizeof(name), "dit %s %s", dtype_name(cdt), fsdp ? "sharded" : "whole");
+        snprintf(name, sizeof(name), "dit %s %s", dtype_name(cdt), names[how]);
         print_rate(b, name, clock_seconds() - from, (double)f->bytes_read);
-        if (b->world.rank == 0 && b->world.size > 1)
-            printf("%28s of which reading %.3f s\n", "", took);
+        t = loader_times(l);
+        p = (struct phases){
+            t.end - from, queued - t.end, done - queued, t.fill, t.wait, t.upload
+        };
+        for (double *s = &p.fill; s <= &p.upload; s++)
+            *s *= 100 / (b->threads * p.read);
+        print_phases(b, &p);
+        if (r == b->repeats - 1 && how == WHOLE && b->world.size > 1) {
+            world_barrier(&b->world);
+            from = clock_seconds();
+            need(dit_complete(&m)); // again
+            need(device_wait(&b->dev));
+            world_barrier(&b->world);
+            print_rate(b, "all-gathers alone", clock_seconds() - from, (double)a.used);
+        }
         dit_close(&m);
     }
     print_once(b, f);
     arena_done(&a);
+}
+
+/* Other shapes of the loader than loader_get's. */
+static void bench_shapes(struct bench *b)
+{
+    static const struct {
+        int part; // of the cores have a thread, in quarters
+        int buffers;
+        size_t bytes;
+    } shapes[] = {
+        { 4, 2, 2 * MIB }, { 4, 2, MIB },     { 4, 2, MIB / 2 }, { 4, 1, 2 * MIB },
+        { 4, 1, MIB },     { 3, 2, 2 * MIB }, { 3, 2, MIB },     { 3, 1, 2 * MIB },
+        { 2, 2, 2 * MIB }, { 2, 2, MIB },     { 4, 2, 4 * MIB }, { 6, 1, MIB },
+    };
+    const int cores = b->threads;
+
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        const struct loader_shape s = { (cores * shapes[i].part + 3) / 4, shapes[i].buffers,
+                                        shapes[i].bytes };
+        struct loader *l;
+
+        b->dev.loader_close(&b->dev);
+        need(loader_open(&b->dev, s, &l));
+        if (b->world.rank == 0)
+            printf("%d threads, %d buffers each of %zu KiB\n", s.threads, s.buffers,
+                   s.bytes / 1024);
+        b->threads = s.threads;
+        bench_dit(b, DT_BF16, WHOLE);
+    }
+    b->threads = cores;
 }
 
 /* The text encoder's blocks, streamed. */
@@ -294,12 +422,16 @@ int main(int argc, char **argv)
 {
     struct bench b = { .repeats = 3 };
     struct mesh_shape shape = { 1, 1, 0 };
+    bool sweep;
 
     need(world_open(&b.world, &argc, &argv));
     if (argc < 2 || (argc > 2 && (b.repeats = atoi(argv[2])) < 1)) {
-        printf("bench_load DIR [REPEATS]\n");
+        printf("bench_load DIR [REPEATS [sweep]]\n");
         return 1;
     }
+    sweep = argc > 3 && strcmp(argv[3], "sweep") == 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    bind_rank(&b);
     shape.ulysses = b.world.size;
     need(device_open_cuda(&b.dev, b.world.local_rank, &table_ref, 0));
     need(mesh_open(&b.mesh, &b.world, &b.dev, shape));
@@ -308,13 +440,17 @@ int main(int argc, char **argv)
     bench_loader(&b);
     if (has(&b, &part_dit)) {
         bench_read(&b);
-        bench_dit(&b, DT_BF16, false);
-        if (b.world.size > 1)
-            bench_dit(&b, DT_BF16, true);
+        bench_dit(&b, DT_BF16, WHOLE);
+        if (b.world.size > 1) {
+            bench_dit(&b, DT_BF16, SEQUENTIAL);
+            bench_dit(&b, DT_BF16, SHARDED);
+        }
+        if (sweep)
+            bench_shapes(&b);
     }
-    if (has(&b, &part_t5) && b.world.rank == 0)
+    if (!sweep && has(&b, &part_t5) && b.world.rank == 0)
         bench_text(&b);
-    if (has(&b, &part_vae))
+    if (!sweep && has(&b, &part_vae))
         bench_vae(&b);
     checkpoint_close(&b.files);
     mesh_close(&b.mesh);

@@ -1,5 +1,7 @@
 #include "parallel/loader.h"
 
+#include "runtime/clock.h"
+
 #include <assert.h>
 #include <pthread.h>
 #include <sched.h>
@@ -8,7 +10,8 @@
 
 #define BUFFER_BYTES ((size_t)2 << 20) // larger buffers of two ranks do not fit in the caches
 #define BUFFERS 2                      // per thread: one is filled, the other is uploaded
-#define THREADS_MAX 16                 // reach 46 of a link's 54 GB/s; more threads are slower
+#define BUFFERS_MAX 4
+#define THREADS_MAX 16 // reach 46 of a link's 54 GB/s; more threads are slower
 #define LINE_BYTES 512
 
 /* A range of bytes of a unit, and its destination. */
@@ -18,27 +21,37 @@ struct range {
     int unit;
     size_t from, bytes;
     char *dst;
+    size_t left; // bytes that are not filled yet
+};
+
+struct chunk {
+    struct range part; // of the range with index `range`
+    int range;
 };
 
 struct reader {
     struct loader *loader;
     pthread_t thread;
-    char *buffer[BUFFERS];
-    struct device_event uploaded[BUFFERS]; // recorded after the buffer's last upload
+    char *buffer[BUFFERS_MAX];
+    struct device_event uploaded[BUFFERS_MAX]; // recorded after the buffer's last upload
     int next;
+    struct loader_times times;
 };
 
 struct loader {
     struct device *dev;
+    struct loader_shape shape;
     struct reader *readers;
-    int threads;
+    int threads;                 // that were started
     char *memory;                // all pinned buffers
     struct device_event ordered; // orders the work queue and the copy queue
 
-    pthread_mutex_t lock; // protects the members below
-    pthread_cond_t added, idle;
+    pthread_mutex_t lock;         // protects the members below
+    pthread_cond_t added, filled; // filled: `complete` or `busy` has changed
+    int64_t dropped;              // number of ranges added before ranges[0]
     struct range *ranges;
     int count, capacity;
+    int complete;    // all ranges before this one are filled
     int current;     // index of the range whose chunks are being assigned
     size_t assigned; // its bytes assigned so far
     int busy;        // threads that are loading a chunk
@@ -53,22 +66,24 @@ size_t loader_bytes(int threads)
 }
 
 /* Assigns the next chunk to the calling thread, which holds the lock. False when there is none. */
-static bool next_chunk(struct loader *l, struct range *chunk)
+static bool next_chunk(struct loader *l, struct chunk *chunk)
 {
+    struct range *part = &chunk->part;
     size_t left;
 
-    if (l->current < l->count && l->assigned == l->ranges[l->current].bytes) {
+    while (l->current < l->count && l->assigned == l->ranges[l->current].bytes) {
         l->current++;
         l->assigned = 0;
     }
     if (l->current == l->count || l->st != ST_OK)
         return false;
-    *chunk = l->ranges[l->current];
-    left = chunk->bytes - l->assigned;
-    chunk->from += l->assigned;
-    chunk->dst += l->assigned;
-    chunk->bytes = left < BUFFER_BYTES ? left : BUFFER_BYTES;
-    l->assigned += chunk->bytes;
+    *part = l->ranges[l->current];
+    chunk->range = l->current;
+    left = part->bytes - l->assigned;
+    part->from += l->assigned;
+    part->dst += l->assigned;
+    part->bytes = left < l->shape.bytes ? left : l->shape.bytes;
+    l->assigned += part->bytes;
     return true;
 }
 
@@ -76,12 +91,28 @@ static status load_chunk(struct reader *r, const struct range *p)
 {
     struct device *dev = r->loader->dev;
     const int b = r->next;
+    const double start = clock_seconds();
+    double ready, filled;
 
-    r->next = (b + 1) % BUFFERS;
+    r->next = (b + 1) % r->loader->shape.buffers;
     TRY(device_event_wait(dev, &r->uploaded[b]));
+    ready = clock_seconds();
     TRY(p->fill(p->payload, p->unit, p->from, p->from + p->bytes, r->buffer[b]));
+    filled = clock_seconds();
     TRY(device_queue_upload(dev, tensor_of(p->dst, DT_U8, (int64_t)p->bytes), r->buffer[b]));
-    return device_event_record(dev, &r->uploaded[b], QUEUE_COPIES);
+    TRY(device_event_record(dev, &r->uploaded[b], QUEUE_COPIES));
+    r->times.wait += ready - start;
+    r->times.fill += filled - ready;
+    r->times.end = clock_seconds();
+    r->times.upload += r->times.end - filled;
+    return ST_OK;
+}
+
+/* Advances over the ranges that are filled. The caller holds the lock. */
+static void advance(struct loader *l)
+{
+    while (l->complete < l->count && l->ranges[l->complete].left == 0)
+        l->complete++;
 }
 
 static void *run_reader(void *payload)
@@ -91,7 +122,8 @@ static void *run_reader(void *payload)
 
     pthread_mutex_lock(&l->lock);
     while (!l->closing) {
-        struct range chunk;
+        struct chunk chunk;
+        const int complete = l->complete;
         status st;
 
         if (!next_chunk(l, &chunk)) {
@@ -100,14 +132,17 @@ static void *run_reader(void *payload)
         }
         l->busy++;
         pthread_mutex_unlock(&l->lock);
-        st = load_chunk(r, &chunk);
+        st = load_chunk(r, &chunk.part);
         pthread_mutex_lock(&l->lock);
-        if (st != ST_OK && l->st == ST_OK) { // the error line is thread-local: copy it
+        if (st == ST_OK) {
+            l->ranges[chunk.range].left -= chunk.part.bytes;
+            advance(l);
+        } else if (l->st == ST_OK) { // the error line is thread-local: copy it
             l->st = st;
             strncpy(l->line, status_line(), LINE_BYTES - 1);
         }
-        if (--l->busy == 0)
-            pthread_cond_signal(&l->idle);
+        if (--l->busy == 0 || l->complete > complete)
+            pthread_cond_signal(&l->filled);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
@@ -132,7 +167,7 @@ static void close_loader(struct device *dev)
     for (int i = 0; i < l->threads; i++)
         pthread_join(l->readers[i].thread, NULL);
     for (int i = 0; i < l->threads; i++)
-        for (int b = 0; b < BUFFERS; b++) {
+        for (int b = 0; b < l->shape.buffers; b++) {
             device_event_wait(dev, &l->readers[i].uploaded[b]);
             device_event_done(dev, &l->readers[i].uploaded[b]);
         }
@@ -140,7 +175,7 @@ static void close_loader(struct device *dev)
     device_host_free(dev, l->memory);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->added);
-    pthread_cond_destroy(&l->idle);
+    pthread_cond_destroy(&l->filled);
     free(l->readers);
     free(l->ranges);
     free(l);
@@ -154,8 +189,8 @@ static status start_reader(struct loader *l, int i)
     int code;
 
     r->loader = l;
-    for (int b = 0; b < BUFFERS; b++) {
-        r->buffer[b] = l->memory + ((size_t)i * BUFFERS + (size_t)b) * BUFFER_BYTES;
+    for (int b = 0; b < l->shape.buffers; b++) {
+        r->buffer[b] = l->memory + (size_t)(i * l->shape.buffers + b) * l->shape.bytes;
         TRY(device_event_init(l->dev, &r->uploaded[b]));
     }
     code = pthread_create(&r->thread, NULL, run_reader, r);
@@ -165,32 +200,31 @@ static status start_reader(struct loader *l, int i)
     return ST_OK;
 }
 
-status loader_get(struct device *dev, struct loader **loader)
+status loader_open(struct device *dev, struct loader_shape shape, struct loader **loader)
 {
-    const int cores = core_count(), threads = cores < THREADS_MAX ? cores : THREADS_MAX;
-    struct loader *l = dev->loader;
+    const size_t bytes = (size_t)(shape.threads * shape.buffers) * shape.bytes;
+    struct loader *l = calloc(1, sizeof(*l));
     status st;
 
-    *loader = l;
-    if (l != NULL)
-        return ST_OK;
-    l = calloc(1, sizeof(*l));
+    assert(dev->loader == NULL && shape.buffers <= BUFFERS_MAX && shape.bytes % LOADER_ALIGN == 0);
+    *loader = NULL;
     if (l == NULL)
         return fail(ST_MEMORY, "no host memory for a loader of weights");
     l->dev = dev;
+    l->shape = shape;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->added, NULL);
-    pthread_cond_init(&l->idle, NULL);
+    pthread_cond_init(&l->filled, NULL);
     dev->loader = l;
     dev->loader_close = close_loader;
-    l->readers = calloc((size_t)threads, sizeof(*l->readers));
+    l->readers = calloc((size_t)shape.threads, sizeof(*l->readers));
     if (l->readers == NULL) {
         st = fail(ST_MEMORY, "no host memory for a loader of weights");
         goto out;
     }
     TRY_OUT(device_event_init(dev, &l->ordered));
-    TRY_OUT(device_host_alloc(dev, (void **)&l->memory, loader_bytes(threads)));
-    for (int i = 0; i < threads; i++)
+    TRY_OUT(device_host_alloc(dev, (void **)&l->memory, bytes));
+    for (int i = 0; i < shape.threads; i++)
         TRY_OUT(start_reader(l, i));
     *loader = l;
 out:
@@ -199,18 +233,24 @@ out:
     return st;
 }
 
+status loader_get(struct device *dev, struct loader **loader)
+{
+    const int cores = core_count(), threads = cores < THREADS_MAX ? cores : THREADS_MAX;
+
+    *loader = dev->loader;
+    if (dev->loader != NULL)
+        return ST_OK;
+    return loader_open(dev, (struct loader_shape){ threads, BUFFERS, BUFFER_BYTES }, loader);
+}
+
 status loader_add(struct loader *l, loader_fill *fill, void *payload, int unit, size_t from,
                   struct tensor dst)
 {
     const size_t bytes = tensor_bytes(dst);
 
     assert(tensor_contiguous(dst) && dst.dtype == DT_U8);
-    if (bytes == 0)
-        return ST_OK;
-    if (l->count == 0) { // no thread is loading, so no lock is needed here
-        TRY(device_event_record(l->dev, &l->ordered, QUEUE_WORK));
-        TRY(device_event_follow(l->dev, &l->ordered, QUEUE_COPIES));
-    }
+    TRY(device_event_record(l->dev, &l->ordered, QUEUE_WORK));
+    TRY(device_event_follow(l->dev, &l->ordered, QUEUE_COPIES));
     pthread_mutex_lock(&l->lock);
     if (l->count == l->capacity) {
         const int capacity = l->capacity > 0 ? 2 * l->capacity : 64;
@@ -223,28 +263,59 @@ status loader_add(struct loader *l, loader_fill *fill, void *payload, int unit, 
         l->ranges = more;
         l->capacity = capacity;
     }
-    l->ranges[l->count++] = (struct range){ fill, payload, unit, from, bytes, dst.data };
+    l->ranges[l->count++] = (struct range){ fill, payload, unit, from, bytes, dst.data, bytes };
+    advance(l);
     pthread_cond_broadcast(&l->added);
     pthread_mutex_unlock(&l->lock);
     return ST_OK;
 }
 
-status loader_finish(struct loader *l)
+int64_t loader_added(const struct loader *l)
+{
+    return l->dropped + l->count; // only the calling thread writes them
+}
+
+status loader_wait(struct loader *l, int64_t ranges)
 {
     status st;
 
-    if (l->count == 0)
+    assert(ranges <= loader_added(l));
+    if (ranges <= l->dropped)
         return ST_OK;
     pthread_mutex_lock(&l->lock);
-    while (l->busy > 0 || (l->st == ST_OK && l->current < l->count))
-        pthread_cond_wait(&l->idle, &l->lock);
-    l->count = l->current = 0;
-    l->assigned = 0;
+    while (l->st == ST_OK ? l->dropped + l->complete < ranges : l->busy > 0)
+        pthread_cond_wait(&l->filled, &l->lock);
     st = l->st;
-    l->st = ST_OK;
+    if (st != ST_OK || l->complete == l->count) {
+        l->dropped += l->count;
+        l->count = l->complete = l->current = 0;
+        l->assigned = 0;
+        l->st = ST_OK;
+    }
     pthread_mutex_unlock(&l->lock);
     if (st != ST_OK)
         return fail(st, "%s", l->line);
     TRY(device_event_record(l->dev, &l->ordered, QUEUE_COPIES));
     return device_event_follow(l->dev, &l->ordered, QUEUE_WORK);
+}
+
+status loader_finish(struct loader *l)
+{
+    return loader_wait(l, loader_added(l));
+}
+
+struct loader_times loader_times(struct loader *l)
+{
+    struct loader_times sum = { 0 };
+
+    for (int i = 0; i < l->threads; i++) {
+        struct loader_times *t = &l->readers[i].times;
+
+        sum.fill += t->fill;
+        sum.wait += t->wait;
+        sum.upload += t->upload;
+        sum.end = t->end > sum.end ? t->end : sum.end;
+        *t = (struct loader_times){ 0 };
+    }
+    return sum;
 }

@@ -178,10 +178,12 @@ static struct tensor rank_slice(const struct weights *w, struct tensor unit)
     return tensor_slice(unit, 0, (int64_t)from, (int64_t)(to - from));
 }
 
+/* With a group, weights_all_gather waits for the loader. */
 static status open_resident(struct weights *w, struct arena *a)
 {
     const size_t from = w->group != NULL ? w->shard_offset[w->group->rank] : 0;
 
+    w->loaded_before = w->loader != NULL ? loader_added(w->loader) : 0;
     TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->unit_bytes));
     for (int u = 0; u < w->units; u++) {
         const struct tensor unit = tensor_at(w->kept, u);
@@ -190,7 +192,7 @@ static status open_resident(struct weights *w, struct arena *a)
         set_tensors(w, &w->tensors[u * w->count], unit);
         TRY(read_unit(w, u, from, slice));
     }
-    return wait_loader(w);
+    return w->group != NULL ? ST_OK : wait_loader(w);
 }
 
 status weights_all_gather(struct weights *w)
@@ -201,6 +203,8 @@ status weights_all_gather(struct weights *w)
         struct tensor unit = tensor_at(w->kept, u);
         struct transfer t = { 0 };
 
+        if (w->loader != NULL)
+            TRY(loader_wait(w->loader, w->loaded_before + u + 1));
         TRY(group_all_gather(w->group, &t, unit.data, w->shard_offset, rank_slice(w, unit).data));
         TRY(transfer_wait(&t));
     }
@@ -285,11 +289,13 @@ static status start_fetch(struct weights *w, int b, int unit)
 {
     TRY(transfer_wait(&w->gather[b]));
     w->buffer_unit[b] = -1;
-    if (w->mode == WEIGHTS_STREAMED)
+    if (w->mode == WEIGHTS_STREAMED) {
+        TRY(wait_loader(w)); // it may still be reading a unit into this buffer that is not used now
         TRY(read_unit(w, unit, 0, w->buffer[b]));
-    else
+    } else {
         TRY(group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard_offset,
                              (char *)w->kept.data + (size_t)unit * w->kept_bytes));
+    }
     w->buffer_unit[b] = unit;
     return ST_OK;
 }

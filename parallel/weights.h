@@ -2,7 +2,7 @@
  * they are stored between uses.
  *
  *   resident  every rank keeps every unit; each rank of a group reads one slice, and an all-gather
- *             gives every rank the whole
+ *             gives every rank the whole, while the next units are read
  *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is all-gathered
  *             into one of two buffers when it is needed, the next unit while this one computes
  *   streamed  no group; a unit is read from its file when it is needed, into one of two buffers
@@ -64,19 +64,24 @@ struct weights {
     struct transfer gather[2];
     struct weight_source source; // streamed: read again on every use
     struct loader *loader;       // for a GPU, else NULL
+    int64_t loaded_before;       // ranges that it was given before those of resident units
     void *staging;               // host memory for `read`, when there is no loader
 };
 
 /* Allocates from arena `a`, on its device, and reads unless that is the plan device. Local, not
- * collective: the caller passes the status to agree(). `specs` is copied. `source` must stay valid
- * until weights_close if streamed, else until this returns. Sharded weights need a group, streamed
- * weights must have none. ST_IO, ST_FORMAT, ST_MEMORY. */
+ * collective: the caller passes the status to agree(). `specs` is copied. Sharded weights need a
+ * group, streamed weights must have none. ST_IO, ST_FORMAT, ST_MEMORY.
+ *
+ * Resident weights with a group are still being read into GPU memory when this returns; then
+ * weights_all_gather returns the errors of the source. `w` must stay in place and `source` valid
+ * until then; streamed weights until weights_close. */
 status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
                     int units, const struct weight_spec *specs, int count,
                     struct weight_source source);
 
-/* Resident weights with a group: all-gathers the slices, after which they are complete. Collective
- * over the group. Does nothing in the other modes, without a group, or for zeroed weights. */
+/* Resident weights with a group: all-gathers the slices, each unit when it is read, after which
+ * they are complete. Collective over the group; a rank that cannot read its slice returns early, so
+ * the job must end. Does nothing in the other modes, without a group, or for zeroed weights. */
 status weights_all_gather(struct weights *w);
 
 /* Writes the name of a unit's tensor: "blocks.7.norm3.bias" for a spec's "blocks.%d.norm3.bias" and

@@ -48,16 +48,17 @@ struct dit {
 void dit_tensors(struct tensor_list *l, const struct dit_config *config, enum dtype cdt);
 
 /* Loads the weights into arena `a`; with `fsdp` blocks are sharded over mesh->all. `mesh` and `dev`
- * are borrowed until dit_close. Local, not collective: the caller passes the status to agree(), as
- * reading may fail on one rank only. ST_FORMAT for a feature that this version does not compute,
- * for sizes that do not fit each other, and for damaged files; ST_IO, ST_MEMORY. */
+ * are borrowed until dit_close; until dit_complete, `source` must stay valid and `m` in place.
+ * Local, not collective: the caller passes the status to agree(), as reading may fail on one rank
+ * only. ST_FORMAT for a feature that this version does not compute, for sizes that do not fit each
+ * other, and for damaged files; ST_IO, ST_MEMORY. */
 status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mesh,
                 struct device *dev, struct arena *a, enum dtype cdt, bool fsdp,
                 struct weight_source source);
 void dit_close(struct dit *m); // accepts half-open and zeroed values
 
-/* All-gathers the weights of which each rank read a slice. Called once, after dit_open and agree().
- * Collective over mesh->all. */
+/* All-gathers the weights of which each rank reads a slice. Called once, after dit_open and
+ * agree(). Collective over mesh->all; as weights_all_gather, it also fails when reading does. */
 status dit_complete(struct dit *m);
 
 /* The weights of the stack of this name, which must exist. */
