@@ -123,7 +123,7 @@ struct attention_part {
 
 /* op_attention whose inputs arrive and whose output leaves while it is computed, head by head.
  *   part  out and q are in `parts` parts, which are adjacent and cover q in order
- *   keys  `messages` messages that bring head 0 of k; head n arrives with value + n
+ *   keys  `messages` messages with head 0 of k; head n arrives with value + n
  * Arrivals only where attention_waits. */
 #define ATTENTION_PARTS 16 // of each at most
 typedef status attention_parts_fn(struct device *dev, const struct attention_part *part, int parts,
