@@ -36,14 +36,13 @@ check 4.930 t2v-14B $small 1 141
 check 18.93 t2v-14B $large 1 141
 check 0.836 t2v-1.3B $small 1 141
 check 3.672 t2v-1.3B $large 1 141
-check 2.463 t2v-14B $small 2 80 --cfg_size 2
-check 2.518 t2v-14B $small 2 80 --cfg_size 1 --ulysses_size 2
-check 2.540 t2v-14B $small 2 80 --cfg_size 1 --ulysses_size 2 --dit_fsdp
-check 2.556 t2v-14B $small 2 80 --cfg_size 1 --ring_size 2
-check 9.542 t2v-14B $large 2 80 --cfg_size 1 --ulysses_size 2
-check 9.612 t2v-14B $large 2 80 --cfg_size 1 --ring_size 2
-check 1.276 t2v-14B $small 4 80 --cfg_size 2 --ulysses_size 2
-check 4.876 t2v-14B $large 4 80 --cfg_size 1 --ulysses_size 4
+check 2.429 t2v-14B $small 2 80 --cfg_size 2
+check 2.553 t2v-14B $small 2 80 --cfg_size 1 --ulysses_size 2
+check 2.506 t2v-14B $small 2 80 --cfg_size 1 --ring_size 2
+check 1.273 t2v-14B $small 4 80 --cfg_size 2 --ulysses_size 2
+check 1.252 t2v-14B $small 4 80 --cfg_size 2 --ring_size 2
+check 1.267 t2v-14B $small 4 80 --cfg_size 2 --ring_size 2 --dit_fsdp
+check 1.336 t2v-14B $small 4 80 --cfg_size 1 --ring_size 4
 
 shorter() { # FLAG MORE LESS
     more=$(step t2v-14B $small 4 80 --cfg_size 1 "$1" "$2")
