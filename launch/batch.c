@@ -234,6 +234,7 @@ status cmd_batch(struct world *w, int argc, char **argv)
         if (!b.entries[i].done)
             job_announce(&job, &b.entries[i].request, &plans[n++]);
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, plans, todo));
+    job_note_links(&job, &p);
     progress_stage(&job.progress, "text and weights", 0, 0, "");
     TRY_OUT(pipeline_text(&p, b.prompt_count, b.prompts));
     TRY_OUT(pipeline_load(&p));

@@ -66,6 +66,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     job_announce(&job, &r, &plan);
     TRY_OUT(run_open(&run, &job, &r, &plan, r.resume != NULL ? &from : NULL));
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, &plan, 1));
+    job_note_links(&job, &p);
     start_s = clock_seconds();
     progress_stage(&job.progress, "text and weights", 0, 0, "");
     TRY_OUT(condition(&run, &job, &p, &from));

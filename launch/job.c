@@ -186,19 +186,19 @@ static status needed_memory(const struct job *j, const struct plan_input *plans,
         TRY(plan_rank(&plans[i], rank, &one));
         plan_cover(&all, &one);
     }
-    // the workspace is allocated already
+    // the workspace and the CUDA context are allocated already, the libraries not
     *bytes = (struct memory){ (double)(all.device - all.workspace), (double)all.host };
-    if (j->dev.kind != DEVICE_CUDA)
+    if (j->dev.kind == DEVICE_CUDA)
+        bytes->device += (double)all.cuda - (double)DEVICE_CUDA_CONTEXT;
+    else
         *bytes = (struct memory){ 0, bytes->device + bytes->host };
     return ST_OK;
 }
 
-/* The memory that this rank may use. The CUDA context is allocated already, the libraries not. */
+/* The memory that this rank may use. */
 static struct memory available_memory(const struct job *j)
 {
-    const size_t libraries = DEVICE_CUDA_BESIDE - DEVICE_CUDA_CONTEXT;
-
-    return (struct memory){ .device = (double)j->available - (double)libraries,
+    return (struct memory){ .device = (double)j->available,
                             .host = (double)placement_memory() / j->world->local_size };
 }
 
@@ -323,6 +323,14 @@ static void gpu_use(const struct job *j, size_t *peak, size_t *other_bytes)
         return;
     *peak = total - available > j->dev.used_peak ? total - available : j->dev.used_peak;
     *other_bytes = total - available - j->dev.held;
+}
+
+void job_note_links(struct job *j, const struct pipeline *p)
+{
+    if (p->mesh.all.fallback)
+        progress_print(&j->progress, "note    the GPUs of this node cannot write into each other's "
+                                     "memory (CUDA IPC): they communicate through NCCL, which is "
+                                     "slower");
 }
 
 void job_memory(struct job *j, const struct pipeline *p)

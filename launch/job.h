@@ -50,6 +50,10 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
  * nothing. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
 
+/* Rank 0 prints that the GPUs of a node communicate through NCCL because they cannot write into
+ * each other's memory. Local. */
+void job_note_links(struct job *j, const struct pipeline *p);
+
 /* Rank 0 prints the peak memory of each rank, the planned memory, and the bytes that the rank read
  * from the checkpoint. Collective. */
 void job_memory(struct job *j, const struct pipeline *p);

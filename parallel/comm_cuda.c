@@ -180,8 +180,12 @@ static status cuda_open(struct group *g, struct world *w, int color)
     TRY(comm_agree(comm, st)); // without c the communicator is not freed, but then the job ends
     if (g->size == 1)
         return ST_OK;
-    if (!one_node(c) || w->nccl || open_transport(c, &transport_peer) != ST_OK)
+    if (!one_node(c) || w->nccl) {
         TRY(open_transport(c, &transport_nccl));
+    } else if (open_transport(c, &transport_peer) != ST_OK) {
+        g->fallback = true;
+        TRY(open_transport(c, &transport_nccl));
+    }
     g->direct = c->transport->put != NULL;
     c->watch =
         (struct device_watch){ .waiting = check_peers, .freeing = before_free, .payload = c };
@@ -193,7 +197,7 @@ static void cuda_close(struct group *g)
 {
     struct cuda_comm *c = g->impl;
 
-    if (c == NULL)
+    if (c == NULL || g->dev->abandoned)
         return;
     if (c->transport != NULL) {
         c->transport->close(c);

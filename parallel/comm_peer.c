@@ -303,13 +303,23 @@ static status find_mapped(struct cuda_comm *c, int rank, int i, char **base)
     return ST_OK;
 }
 
+/* Peers must unmap our memory before it is freed. */
+static void wait_for_peers(struct cuda_comm *c)
+{
+    MPI_Request request;
+
+    MPI_Ibarrier(c->comm, &request);
+    mpi_wait(&request, 1, c->g->deadline_s);
+}
+
 static void peer_close(struct cuda_comm *c)
 {
     struct peer_comm *p = c->impl;
-    MPI_Request request;
 
-    if (p == NULL)
+    if (p == NULL) { // no host memory; the other ranks close what they have opened
+        wait_for_peers(c);
         return;
+    }
     cudaStreamSynchronize(c->stream);
     for (int r = 0; p->mapped != NULL && r < c->g->size; r++)
         for (int i = 0; i < EXPORTS_MAX; i++)
@@ -317,8 +327,7 @@ static void peer_close(struct cuda_comm *c)
     for (int r = 0; p->peer_flags != NULL && r < c->g->size; r++)
         if (p->peer_flags[r] != NULL)
             cudaIpcCloseMemHandle(p->peer_flags[r]);
-    MPI_Ibarrier(c->comm, &request); // peers must unmap our memory before it is freed
-    mpi_wait(&request, 1, c->g->deadline_s);
+    wait_for_peers(c);
     cudaFree(p->flags);
     if (p->window != MPI_WIN_NULL)
         MPI_Win_free(&p->window);

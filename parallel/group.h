@@ -36,6 +36,7 @@ struct group {
     void *impl;
     unsigned in_flight; // bit i: slot i is in use
     bool direct;        // GPUs that write into each other's memory; else false
+    bool fallback;      // GPUs of one node for which that failed, so that NCCL is used
 };
 
 /* A collective in flight, like an MPI_Request. Zeroed: none. */

@@ -170,6 +170,8 @@ void device_watch_remove(struct device *dev, struct device_watch *watch)
 
 void device_close(struct device *dev)
 {
+    if (dev->abandoned)
+        return;
     if (dev->loader_close != NULL)
         dev->loader_close(dev);
     if (dev->backend_close != NULL)
@@ -192,7 +194,7 @@ status device_alloc(struct device *dev, void **p, size_t bytes)
 
 void device_free(struct device *dev, void *p, size_t bytes)
 {
-    if (p == NULL)
+    if (p == NULL || dev->abandoned)
         return;
     for (struct device_watch *w = dev->watch; w != NULL; w = w->next)
         w->freeing(w->payload, p);
@@ -232,7 +234,7 @@ status device_host_alloc(struct device *dev, void **p, size_t bytes)
 
 void device_host_free(struct device *dev, void *p)
 {
-    if (p != NULL)
+    if (p != NULL && !dev->abandoned)
         dev->api->host_free(dev, p);
 }
 

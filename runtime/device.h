@@ -70,6 +70,9 @@ struct device {
     struct device_watch *watch; // a list
     size_t held, held_peak;     // bytes from device_alloc: now, and the maximum
     size_t used_peak;           // GPU: maximum of all memory in use, sampled when some is freed
+    /* A peer does not respond, so work on the GPU may never end: nothing that would wait for it is
+     * freed any more, until the process ends. */
+    bool abandoned;
     int64_t stops; // GPU: times that the host allocated, freed or waited; none in a step
     double flops;  // counted by the ops; a multiply-add is two
     const struct rates
@@ -90,6 +93,10 @@ status device_open_cuda(struct device *dev, int index, const struct table *table
  * Measured on an H200 with driver 580, CUDA 13.0 and cuDNN 9: the context alone is 527 MiB. */
 #define DEVICE_CUDA_CONTEXT ((size_t)527 << 20)
 #define DEVICE_CUDA_BESIDE ((size_t)600 << 20)
+
+/* GPU memory of a group that communicates through NCCL 2.28: of the first, and of each further. */
+#define DEVICE_NCCL_FIRST ((size_t)1308 << 20)
+#define DEVICE_NCCL_MORE ((size_t)868 << 20)
 
 /* Host memory that they allocate after the device was opened: mostly their code, which is loaded at
  * first use, and buffers for other GPUs. */

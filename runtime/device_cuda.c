@@ -58,8 +58,12 @@ static status cuda_wait(struct device *dev)
 
         if (e != cudaErrorNotReady)
             return cuda_status(e, "waiting for the GPU");
-        for (struct device_watch *w = dev->watch; w != NULL; w = w->next)
-            TRY(w->waiting(w->payload));
+        for (struct device_watch *w = dev->watch; w != NULL; w = w->next) {
+            const status st = w->waiting(w->payload);
+
+            dev->abandoned |= st != ST_OK;
+            TRY(st);
+        }
         if (idle > spin_s)
             nanosleep(&(struct timespec){ .tv_nsec = (long)(sleep_s * 1e9) }, NULL);
     }
@@ -110,8 +114,10 @@ static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
     if (page == HUGE_PAGE)
         madvise(*p, whole, MADV_HUGEPAGE); // a hint
     st = cuda_status(cudaHostRegister(*p, whole, cudaHostRegisterPortable), "pinning");
-    if (st != ST_OK)
+    if (st != ST_OK) {
         free(*p);
+        *p = NULL;
+    }
     return st;
 }
 
@@ -203,6 +209,20 @@ static const struct device_api cuda_api = {
     .event_wait = cuda_event_wait,
 };
 
+/* The kernels are for compute capability 9.0 only. */
+static status check_capability(int index)
+{
+    struct cudaDeviceProp p;
+
+    TRY(cuda_status(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties"));
+    if (p.major == 9 && p.minor == 0)
+        return ST_OK;
+    return fail(ST_DEVICE,
+                "GPU %d is an %s of compute capability %d.%d; the kernels are for H100 and H200 "
+                "(9.0): use --device cpu",
+                index, p.name, p.major, p.minor);
+}
+
 static status use(int index)
 {
     return cuda_status(cudaSetDevice(index), "cannot use GPU %d (--device cpu runs without one)",
@@ -218,6 +238,7 @@ status device_open_cuda(struct device *dev, int index, const struct table *table
         .kind = DEVICE_CUDA, .index = index, .threads = 1, .api = &cuda_api, .table = table
     };
     TRY_OUT(use(index));
+    TRY_OUT(check_capability(index));
     TRY_OUT(
         cuda_status(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
     dev->stream = stream;

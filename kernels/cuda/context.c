@@ -55,6 +55,9 @@ status cuda_context(struct device *dev, struct cuda_context **context)
     TRY_OUT(cuda_status(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &c->encode_tiled,
                                                          12000, cudaEnableDefault, &found),
                         "opening"));
+    if (found != cudaDriverEntryPointSuccess)
+        TRY_OUT(
+            fail(ST_DEVICE, "the CUDA driver has no cuTensorMapEncodeTiled: update the driver"));
     *context = c;
 out:
     if (st != ST_OK)

@@ -149,18 +149,12 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
     return ST_OK;
 }
 
-static status open_device(struct bench *b)
+static status open_device(struct bench *b, const struct placement_node *node, int gpus)
 {
     const struct bench_options *o = b->options;
-    const int gpus = o->device == ON_CPU ? 0 : device_cuda_count();
     const int index = gpus > 0 ? b->world->local_rank % gpus : 0;
-    struct placement_node node;
-    char bus[32] = "";
 
-    if (gpus > 0)
-        TRY(device_cuda_bus(index, bus, sizeof(bus)));
-    TRY(placement_detect(b->world, gpus > 0 ? bus : NULL, &node));
-    TRY(placement_choose(&b->place, &node, o->threads));
+    TRY(placement_choose(&b->place, node, o->threads));
     TRY(placement_bind(&b->place));
     if (gpus == 0 && o->device == ON_CUDA)
         return fail(ST_DEVICE, "--device cuda: no GPU is usable on this machine");
@@ -207,9 +201,10 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
 }
 
 /* Everything that can fail on one rank alone; what follows is collective. */
-static status open_local(struct bench *b, const struct preset *preset, unsigned parts)
+static status open_local(struct bench *b, const struct placement_node *node, int gpus,
+                         const struct preset *preset, unsigned parts)
 {
-    TRY(open_device(b));
+    TRY(open_device(b, node, gpus));
     TRY(make_plan(b, preset, parts));
     return bench_values_open(b);
 }
@@ -236,11 +231,18 @@ static void print_setup(const struct bench *b, const struct preset *preset)
 static status bench(struct bench *b, const struct preset *preset, unsigned parts)
 {
     const struct bench_options *o = b->options;
+    const int gpus = o->device == ON_CPU ? 0 : device_cuda_count();
+    struct placement_node node;
+    char bus[32] = "";
     int seq;
     status st = ST_OK;
 
-    TRY(agree(b->world, open_local(b, preset, parts)));
-    TRY(mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh));
+    if (gpus > 0)
+        st = device_cuda_bus(b->world->local_rank % gpus, bus, sizeof(bus));
+    TRY(agree(b->world, st));
+    TRY(placement_detect(b->world, gpus > 0 ? bus : NULL, &node));
+    TRY(agree(b->world, open_local(b, &node, gpus, preset, parts)));
+    TRY(agree(b->world, mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh)));
     b->plan.nccl = b->mesh.direct == NULL;
     TRY(agree(b->world, plan_rank(&b->plan, b->world->rank, &b->sizes)));
     seq = mesh_seq_size(&b->mesh);

@@ -245,6 +245,19 @@ struct latent_shape latent_of_video(const struct vae_config *vae, int w, int h, 
                                   w / vae->stride };
 }
 
+/* GPU memory of the groups that NCCL connects. */
+static size_t nccl_bytes(const struct mesh *m)
+{
+    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group,
+                                     &m->seq_group };
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < COUNT(groups); i++)
+        if (groups[i]->size > 1 && !groups[i]->direct)
+            bytes += bytes == 0 ? DEVICE_NCCL_FIRST : DEVICE_NCCL_MORE;
+    return bytes;
+}
+
 status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
 {
     struct device dev = { 0 };
@@ -270,7 +283,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     for (int i = 0; i < out->count && in->rates != NULL && in->ranks > 1; i++)
         out->stage[i].seconds *= in->rates->slowest;
     out->device = device_bytes(in, out) + out->workspace;
-    out->cuda = in->gpu ? DEVICE_CUDA_BESIDE : 0;
+    out->cuda = in->gpu ? DEVICE_CUDA_BESIDE + nccl_bytes(&mesh) : 0;
     out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);
 out:
     mesh_close(&mesh);
