@@ -15,7 +15,7 @@ void command_complain(const char *line)
 void command_abort(struct world *w, status st)
 {
     if (st == ST_PEER)
-        sleep(2);
+        sleep(2 + 3 * (unsigned)world_alive_before(w));
     command_complain(status_line());
     world_abort(w, st);
 }

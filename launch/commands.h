@@ -27,8 +27,8 @@ void help_synth(FILE *out);
 void help_bench(FILE *out);
 
 /* Prints this rank's error line and ends all ranks. For an error inside a step, where the ranks
- * cannot agree. With ST_PEER it waits two seconds first, so that the rank that caused the failure
- * prints its line first. */
+ * cannot agree. With ST_PEER it first waits for the rank that caused the failure to print its line,
+ * then for the ranks before this one. */
 void command_abort(struct world *w, status st) __attribute__((noreturn));
 
 /* Prints "wanmpi: LINE" to stderr. */

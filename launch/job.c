@@ -1,5 +1,7 @@
 #include "launch/job.h"
 
+#include "runtime/alive.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -96,6 +98,8 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     int gpu = 0;
 
     *j = (struct job){ .world = w };
+    w->deadline_s = r->timeout_s;
+    alive_at("opening", -1);
     progress_init(&j->progress, stderr, w->rank == 0);
     if (r->device == USE_CUDA)
         TRY(agree(w, find_gpu(j, &gpu, bus, sizeof(bus))));

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct command {
@@ -87,11 +88,28 @@ static status run(struct world *w, int argc, char **argv)
     return command->run(w, argc - 2, argv + 2);
 }
 
+/* --timeout, which holds on every rank from the start; the flags are parsed by rank 0 only. 0: not
+ * given, or not a number. */
+static double early_timeout(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = strncmp(argv[i], "--timeout", 9) == 0 ? argv[i] + 9 : NULL;
+
+        if (value != NULL && *value == '=')
+            return atof(value + 1);
+        if (value != NULL && *value == 0 && i + 1 < argc)
+            return atof(argv[i + 1]);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct world world;
-    status st = world_open(&world, &argc, &argv);
+    status st = world_watch(command_complain, early_timeout(argc, argv));
 
+    if (st == ST_OK)
+        st = world_open(&world, &argc, &argv);
     if (st != ST_OK) {
         command_complain(status_line());
         return st;

@@ -126,6 +126,9 @@ static const struct option rows[] = {
     { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
       .marks = JOB,
       .help = "CPU threads per rank (default: the node's cores divided by its ranks)" },
+    { "timeout", OPT_INT, AT(timeout_s), .value = "SECONDS", .least = 1, .most = 1000000,
+      .commands = ALL, .marks = JOB,
+      .help = "a rank that shows no sign of life for so long ends the job (default 120)" },
     { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,
       .help = "CPU kernels: cpu is fast, ref is the slow reference for comparison (default cpu)" },
 
@@ -196,6 +199,7 @@ void request_init(struct request *r)
         .precision = -1,
         .vae_precision = -1,
         .offload_model = -1,
+        .timeout_s = -1,
         .dit_fsdp = -1,
         .device = -1,
         .ops = -1,
@@ -301,6 +305,7 @@ static status fill_defaults(struct request *r)
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, PRECISION_FP32);
+    default_int(&r->timeout_s, (int)WORLD_DEADLINE_S);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
     default_int(&r->tile_size[1], 52);
@@ -514,8 +519,8 @@ status request_resume(struct request *r, const char *text, const char *run_file)
     for (size_t i = 0; i < COUNT(rows); i++) {
         const size_t at = rows[i].offset;
         const bool not_saved = at == AT(cfg_size) || at == AT(ring_size) ||
-                               at == AT(ulysses_size) || at == AT(threads) || at == AT(dit_fsdp) ||
-                               at == AT(resume) || at == AT(device);
+                               at == AT(ulysses_size) || at == AT(threads) || at == AT(timeout_s) ||
+                               at == AT(dit_fsdp) || at == AT(resume) || at == AT(device);
         if (not_saved || (r->given[i] && (rows[i].marks & NUMBERS) == 0))
             TRY_OUT(options_copy(&to, &from, (int)i));
     }

@@ -57,7 +57,8 @@ struct request {
     int t5_fsdp;
     int device;  // USE_*; not USE_AUTO in a complete request
     int threads; // per rank; 0: one per core of this rank
-    int ops;     // OPS_*, used on a CPU
+    int timeout_s;
+    int ops; // OPS_*, used on a CPU
 
     int tiled;
     int tile_size[2], tile_stride[2]; // rows, columns of the latent

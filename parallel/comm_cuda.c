@@ -1,7 +1,8 @@
 #include "parallel/comm_cuda.h"
 
 #include "parallel/mpi_wait.h"
-#include "runtime/clock.h"
+#include "parallel/watch.h"
+#include "runtime/alive.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -67,35 +68,18 @@ status comm_agree(MPI_Comm comm, status st)
 
 /* ---- callbacks of the device (struct device_watch) ---- */
 
-/* ST_PEER if a stream has been in one collective for the deadline, as then a peer does not respond.
- */
-static status check_progress(const struct group *g, struct progress *p)
-{
-    const uint32_t begun = *p->begun, ended = *p->ended;
-    const double now = clock_seconds();
-
-    if (begun == ended || ended != p->last_ended || p->last_s == 0) {
-        p->last_ended = ended;
-        p->last_s = now;
-        return ST_OK;
-    }
-    if (now - p->last_s < g->deadline_s)
-        return ST_OK;
-    return fail(
-        ST_PEER,
-        "rank %d of group %s (%d ranks) waited %.0f s for the others in collective %u between "
-        "GPUs: check whether they are still running",
-        g->rank, g->name, g->size, g->deadline_s, (unsigned)ended);
-}
-
-/* While the host waits for the device. */
+/* While the host waits for the device. A transfer that has ended is a sign of life. */
 static status check_peers(void *payload)
 {
     struct cuda_comm *c = payload;
 
     if (c->transport->check_error != NULL)
         TRY(c->transport->check_error(c));
-    return check_progress(c->g, &c->progress);
+    if (*c->progress.ended != c->progress.seen) {
+        c->progress.seen = *c->progress.ended;
+        alive();
+    }
+    return watch_wait("the GPU");
 }
 
 static void before_free(void *payload, void *p)
@@ -123,10 +107,9 @@ static status open_local(struct cuda_comm *c, struct group *g)
     for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         TRY(cuda_status(cudaEventCreateWithFlags(&c->done[i], cudaEventDisableTiming), "events"));
     c->put_slot = -1;
-    TRY(device_host_alloc(g->dev, &pinned, 2 * sizeof(uint32_t)));
-    memset(pinned, 0, 2 * sizeof(uint32_t));
-    c->progress.begun = pinned;
-    c->progress.ended = c->progress.begun + 1;
+    TRY(device_host_alloc(g->dev, &pinned, sizeof(uint32_t)));
+    memset(pinned, 0, sizeof(uint32_t));
+    c->progress.ended = pinned;
     return ST_OK;
 }
 
@@ -212,7 +195,7 @@ static void cuda_close(struct group *g)
         cudaStreamDestroy(c->stream);
     if (c->ready != NULL)
         cudaStreamDestroy(c->ready);
-    device_host_free(g->dev, (void *)c->progress.begun);
+    device_host_free(g->dev, (void *)c->progress.ended);
     if (c->comm != MPI_COMM_NULL)
         MPI_Comm_free(&c->comm);
     free(c);
@@ -229,13 +212,6 @@ static struct tensor tensor_of_message(const struct message *m)
     return t;
 }
 
-/* Writes that a transfer has begun, on a stream; cuda_wait writes that it has ended. */
-static status begin(struct cuda_comm *c, cudaStream_t stream)
-{
-    c->progress.started++;
-    return stream_write(c, stream, c->progress.begun, c->progress.started);
-}
-
 /* Without peers there is only the local copy. */
 static status enqueue(struct cuda_comm *c, int slot, const struct comm_op *op)
 {
@@ -243,7 +219,6 @@ static status enqueue(struct cuda_comm *c, int slot, const struct comm_op *op)
         return op->local_src.bytes == 0
                    ? ST_OK
                    : stream_copy(c, op->local_dst.data, &op->local_dst, &op->local_src);
-    TRY(begin(c, c->stream));
     return c->transport->enqueue(c, slot, op);
 }
 
@@ -292,7 +267,6 @@ static status cuda_put(struct group *g, int slot, const struct comm_op *op, stru
 
     assert(c->put_slot < 0);
     c->put_slot = slot;
-    TRY(begin(c, g->dev->stream));
     return c->transport->put(c, op, send);
 }
 

@@ -18,13 +18,12 @@
 #include <cuda_runtime_api.h>
 #include <mpi.h>
 
-/* How far the group's transfers have come: numbers that the host counts and streams write, so that
- * a host that waits can tell a peer that does not respond. */
+/* How many of the group's transfers have ended: counted by the host and written by the device's
+ * stream, so that a host that waits sees that the GPUs make progress. */
 struct progress {
-    uint32_t started, waited;         // queued by the host
-    volatile uint32_t *begun, *ended; // pinned host memory: begun, ended on the GPU
-    uint32_t last_ended;              // *ended when it last changed,
-    double last_s;                    // and the time of that; 0: not yet read
+    uint32_t waited;          // queued by the host
+    volatile uint32_t *ended; // pinned host memory
+    uint32_t seen;            // *ended when it was last read
 };
 
 /* Functions of the CUDA driver API: stream memory operations, and the address range of an
@@ -71,7 +70,7 @@ struct cuda_comm {
     cudaEvent_t done[GROUP_IN_FLIGHT]; // on `stream`, after the collective in a slot
     int put_slot;                      // of the put in flight; -1: none
     struct device_watch watch;
-    struct progress progress; // begun when a transfer starts, ended when it has been waited for
+    struct progress progress;
 };
 
 extern const struct transport transport_peer;

@@ -7,20 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Only point-to-point messages: ranks that neither send nor receive need not call, and an error can
- * name the peer that does not respond. The tag is the kind of collective; messages with one tag
- * from one rank to another match in the order of their starts. */
+/* Only point-to-point messages: ranks that neither send nor receive need not call. The tag is the
+ * kind of collective; messages with one tag from one rank to another match in the order of their
+ * starts. */
 struct slot {
     enum comm_op_kind kind;
     int64_t number;       // collectives started on the group before this one
     int count;            // requests; receives first
     MPI_Request *request; // [4 * size]
-    int *peer;            // [4 * size] the request's rank in the group
 };
 
 struct comm_impl {
     MPI_Comm comm;
-    int *world_rank; // [size] of the members
     int64_t started;
     struct slot slot[GROUP_IN_FLIGHT];
 };
@@ -33,26 +31,10 @@ static void mpi_close(struct group *g)
         return;
     if (c->comm != MPI_COMM_NULL)
         MPI_Comm_free(&c->comm);
-    for (int i = 0; i < GROUP_IN_FLIGHT; i++) {
+    for (int i = 0; i < GROUP_IN_FLIGHT; i++)
         free(c->slot[i].request);
-        free(c->slot[i].peer);
-    }
-    free(c->world_rank);
     free(c);
     g->impl = NULL;
-}
-
-/* Sets world_rank[i], the world rank of member i, for error messages. */
-static void find_world_ranks(struct comm_impl *c, struct world *w, const struct group *g)
-{
-    MPI_Group mine, all;
-
-    MPI_Comm_group(c->comm, &mine);
-    MPI_Comm_group(world_comm(w), &all);
-    for (int i = 0; i < g->size; i++)
-        MPI_Group_translate_ranks(mine, 1, &i, all, &c->world_rank[i]);
-    MPI_Group_free(&mine);
-    MPI_Group_free(&all);
 }
 
 static status mpi_open(struct group *g, struct world *w, int color)
@@ -74,20 +56,14 @@ static status mpi_open(struct group *g, struct world *w, int color)
 
     g->impl = c = calloc(1, sizeof(*c));
     allocated = c != NULL;
-    if (allocated) {
+    if (allocated)
         c->comm = comm;
-        c->world_rank = calloc((size_t)g->size, sizeof(*c->world_rank));
-        allocated = c->world_rank != NULL;
-    }
     for (int i = 0; allocated && i < GROUP_IN_FLIGHT; i++) {
         c->slot[i].request = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].request));
-        c->slot[i].peer = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].peer));
-        allocated = c->slot[i].request != NULL && c->slot[i].peer != NULL;
+        allocated = c->slot[i].request != NULL;
     }
     if (!allocated)
         return fail(ST_MEMORY, "no host memory for group %s of %d ranks", g->name, g->size);
-    if (comm != MPI_COMM_NULL)
-        find_world_ranks(c, w, g);
     return ST_OK;
 }
 
@@ -131,7 +107,7 @@ static void post(const struct comm_impl *c, struct slot *s, bool receive, const 
     else
         MPI_Isend(m->data, 1, type, m->peer, (int)s->kind, c->comm, request);
     MPI_Type_free(&type);
-    s->peer[s->count++] = m->peer;
+    s->count++;
 }
 
 static status mpi_start(struct group *g, int slot, const struct comm_op *op)
@@ -154,36 +130,15 @@ static status mpi_start(struct group *g, int slot, const struct comm_op *op)
     return ST_OK;
 }
 
-/* ST_PEER, with a line that names the collective and the ranks that have not responded. */
-static status fail_peer(struct group *g, struct slot *s)
-{
-    struct comm_impl *c = g->impl;
-    char ranks[128] = "";
-    size_t n = 0;
-
-    for (int i = 0; i < s->count && n < sizeof(ranks) - 16; i++) {
-        int done;
-        bool listed = false;
-
-        MPI_Test(&s->request[i], &done, MPI_STATUS_IGNORE);
-        for (int j = 0; j < i; j++) // list a rank once if both send and receive are open
-            listed |= s->peer[j] == s->peer[i] && s->request[j] != MPI_REQUEST_NULL;
-        if (!done && !listed)
-            n += (size_t)snprintf(ranks + n, sizeof(ranks) - n, " %d", c->world_rank[s->peer[i]]);
-    }
-    return fail(ST_PEER,
-                "rank %d waited %.0f s for rank%s in %s %lld of group %s (%d ranks): check whether "
-                "it is still running",
-                c->world_rank[g->rank], g->deadline_s, ranks, comm_op_name[s->kind],
-                (long long)s->number, g->name, g->size);
-}
-
 static status mpi_wait_slot(struct group *g, int slot)
 {
     struct comm_impl *c = g->impl;
     struct slot *s = &c->slot[slot];
+    char what[96];
 
-    return mpi_wait(s->request, s->count, g->deadline_s) ? ST_OK : fail_peer(g, s);
+    snprintf(what, sizeof(what), "%s %lld of group %s (%d ranks)", comm_op_name[s->kind],
+             (long long)s->number, g->name, g->size);
+    return mpi_wait(s->request, s->count, what);
 }
 
 const struct comm_table comm_mpi = {

@@ -23,6 +23,7 @@
 #include "parallel/comm_cuda.h"
 
 #include "parallel/mpi_wait.h"
+#include "parallel/watch.h"
 #include "runtime/clock.h"
 
 #include <stdatomic.h>
@@ -33,7 +34,6 @@
 #define DEPTH 64
 #define EXPORTS_MAX 32               // allocations of a rank that peers may write into
 #define FLAG_BYTES ((size_t)2 << 20) // one page of device memory, so that IPC exports nothing else
-#define CLOSE_S 5.0                  // time for peers to unmap memory that is to be freed
 
 /* The destination of message n from one rank to another. */
 struct destination {
@@ -85,6 +85,7 @@ struct mapped_memory {
 };
 
 struct peer_comm {
+    struct watch_call unmapping;
     MPI_Win window;
     struct shared_state **shared; // [size]
     struct local_memory local[EXPORTS_MAX];
@@ -188,6 +189,8 @@ static status peer_open(struct cuda_comm *c)
     TRY(comm_agree(c->comm, open_local(c)));
     TRY(comm_agree(c->comm, open_shared(c)));
     TRY(comm_agree(c->comm, open_flags(c)));
+    p->unmapping = (struct watch_call){ .call = unmap_closing, .payload = c };
+    watch_add(&p->unmapping);
     return ST_OK;
 }
 
@@ -206,8 +209,9 @@ static void unmap(struct peer_comm *p, int rank, int i)
 }
 
 /* Unmaps what peers are about to free. The peer's stream has waited for our copies into it. */
-static void unmap_closing(struct cuda_comm *c)
+static void unmap_closing(void *payload)
 {
+    struct cuda_comm *c = payload;
     struct peer_comm *p = c->impl;
 
     for (int r = 0; r < c->g->size; r++)
@@ -222,18 +226,19 @@ static void short_sleep(void)
     nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
 }
 
-/* Waits until no peer has allocation i mapped, for at most CLOSE_S. Peers unmap it when they free
- * memory themselves or start their next collective. Ranks make the same calls in the same order, so
- * that is soon; if a peer is later, the driver keeps the memory until it unmaps. */
+/* Waits until no peer has allocation i mapped. Peers unmap it when they free memory themselves,
+ * start their next collective, or wait for anything. */
 static void withdraw(struct cuda_comm *c, int i)
 {
     struct peer_comm *p = c->impl;
     struct exported *s = &p->shared[c->g->rank]->exported[i];
-    const double start = clock_seconds();
-
     cudaStreamSynchronize(c->g->dev->stream); // messages into it have arrived
     atomic_store(&s->closing, atomic_load(&s->generation));
-    while (atomic_load(&s->users) > 0 && clock_seconds() - start < CLOSE_S) {
+    while (atomic_load(&s->users) > 0) {
+        if (watch_wait("peers to unmap memory") != ST_OK) {
+            c->g->dev->abandoned = true; // this memory is not freed either
+            return;
+        }
         unmap_closing(c);
         short_sleep();
     }
@@ -309,7 +314,7 @@ static void wait_for_peers(struct cuda_comm *c)
     MPI_Request request;
 
     MPI_Ibarrier(c->comm, &request);
-    mpi_wait(&request, 1, c->g->deadline_s);
+    mpi_wait(&request, 1, "peers to unmap memory");
 }
 
 static void peer_close(struct cuda_comm *c)
@@ -320,6 +325,7 @@ static void peer_close(struct cuda_comm *c)
         wait_for_peers(c);
         return;
     }
+    watch_remove(&p->unmapping);
     cudaStreamSynchronize(c->stream);
     for (int r = 0; p->mapped != NULL && r < c->g->size; r++)
         for (int i = 0; i < EXPORTS_MAX; i++)
@@ -344,7 +350,7 @@ static void peer_close(struct cuda_comm *c)
 /* ---- messages ---- */
 
 /* Waits until a peer's host has set *at >= number. It queues the same collectives as this host. */
-static status wait_host(struct cuda_comm *c, int peer, _Atomic uint32_t *at, uint32_t number)
+static status wait_host(_Atomic uint32_t *at, uint32_t number)
 {
     const double spin_s = 50e-6;
     double start = 0;
@@ -353,12 +359,7 @@ static status wait_host(struct cuda_comm *c, int peer, _Atomic uint32_t *at, uin
         const double now = clock_seconds();
 
         start = start == 0 ? now : start;
-        if (now - start > c->g->deadline_s)
-            return fail(ST_PEER,
-                        "rank %d of group %s (%d ranks) waited %.0f s for rank %d to start "
-                        "message %u: check whether it is still running",
-                        c->g->rank, c->g->name, c->g->size, c->g->deadline_s, peer,
-                        (unsigned)number);
+        TRY(watch_wait("a peer's host"));
         if (now - start > spin_s)
             short_sleep();
     }
@@ -373,7 +374,7 @@ static status offer(struct cuda_comm *c, const struct message *m)
     const uint32_t n = ++p->count[m->peer].received;
     struct destination *to = &box->destination[n % DEPTH];
 
-    TRY(wait_host(c, m->peer, &box->read, n - DEPTH));
+    TRY(wait_host(&box->read, n - DEPTH));
     TRY(find_local(c, m->data, &to->index));
     to->offset = (size_t)((char *)m->data - p->local[to->index].base);
     to->pitch = m->pitch;
@@ -390,7 +391,7 @@ static status destination_of(struct cuda_comm *c, struct message *m, uint32_t *n
     struct destination *to = &box->destination[n % DEPTH];
     char *base;
 
-    TRY(wait_host(c, m->peer, &to->number, n));
+    TRY(wait_host(&to->number, n));
     TRY(find_mapped(c, m->peer, to->index, &base));
     m->data = base + to->offset;
     m->pitch = to->pitch;

@@ -40,7 +40,6 @@ status group_open(struct group *g, const char *name, struct world *w, struct dev
     *g = (struct group){
         .name = name,
         .dev = dev,
-        .deadline_s = w->deadline_s,
         .comm = backend_for(dev->kind),
     };
     if (w->described && color >= 0) {

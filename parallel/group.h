@@ -27,7 +27,6 @@ struct group {
     const char *name; // for error messages; borrowed
     int rank, size;
     struct device *dev;
-    double deadline_s;                 // how long to wait for a peer; from the world
     size_t *send_offset, *recv_offset; // [size + 1] each: memory for a caller's offsets
     struct message *scratch;           // [2 * size]: memory for a caller's messages
     struct message *list;              // [4 * size] messages of the collective being started
@@ -110,8 +109,8 @@ status put_complete(struct transfer *t);
 status group_broadcast(struct group *g, struct transfer *t, void *data, size_t bytes, int root);
 
 /* Completes a transfer: on a CPU the host waits; on a GPU the device's stream will wait.
- * ST_PEER when a peer does not respond within the group's deadline_s, on a GPU in a later
- * device_wait. Does nothing if t->group is NULL. */
+ * ST_PEER when a rank shows no sign of life (watch.h), on a GPU in a later device_wait. Does
+ * nothing if t->group is NULL. */
 status transfer_wait(struct transfer *t);
 
 /* Whether a kernel can wait for the messages of `peer`, another rank, in a transfer that is in

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define BUFFER_BYTES ((size_t)2 << 20) // larger buffers of two ranks do not fit in the caches
 #define BUFFERS 2                      // per thread: one is filled, the other is uploaded
@@ -275,6 +276,25 @@ int64_t loader_added(const struct loader *l)
     return l->dropped + l->count; // only the calling thread writes them
 }
 
+/* Waits a little, and checks the other ranks. The caller holds the lock, which is released if this
+ * fails. */
+static status wait_filled(struct loader *l)
+{
+    struct timespec until;
+    status st;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 10000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&l->filled, &l->lock, &until);
+    pthread_mutex_unlock(&l->lock);
+    st = device_poll(l->dev);
+    if (st == ST_OK)
+        pthread_mutex_lock(&l->lock);
+    return st;
+}
+
 status loader_wait(struct loader *l, int64_t ranges)
 {
     status st;
@@ -284,7 +304,7 @@ status loader_wait(struct loader *l, int64_t ranges)
         return ST_OK;
     pthread_mutex_lock(&l->lock);
     while (l->st == ST_OK ? l->dropped + l->complete < ranges : l->busy > 0)
-        pthread_cond_wait(&l->filled, &l->lock);
+        TRY(wait_filled(l));
     st = l->st;
     if (st != ST_OK || l->complete == l->count) {
         l->dropped += l->count;

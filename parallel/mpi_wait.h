@@ -17,8 +17,8 @@ static inline MPI_Comm world_comm(const struct world *w)
     return ((const struct world_impl *)w->impl)->comm;
 }
 
-/* Waits until all `count` requests are complete: true. False if some are not complete after limit_s
- * seconds; those stay active. */
-bool mpi_wait(MPI_Request *request, int count, double limit_s);
+/* Waits until all `count` requests are complete. ST_PEER from watch_wait, with the reason `what`;
+ * then some stay active. */
+status mpi_wait(MPI_Request *request, int count, const char *what);
 
 #endif

@@ -1,13 +1,14 @@
 #include "parallel/world.h"
 
 #include "parallel/mpi_wait.h"
+#include "parallel/watch.h"
 
 #include <assert.h>
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LINE_BYTES 1024
 
@@ -44,7 +45,7 @@ status world_open(struct world *w, int *argc, char ***argv)
     struct world_impl *impl = calloc(1, sizeof(*impl));
     int provided;
 
-    *w = (struct world){ .deadline_s = WORLD_DEADLINE_S };
+    *w = (struct world){ .deadline_s = watch_deadline() };
     if (impl == NULL)
         return fail(ST_MEMORY, "no host memory for starting MPI");
 
@@ -61,7 +62,7 @@ status world_open(struct world *w, int *argc, char ***argv)
                     "of the Open MPI that this program was built with, or srun --mpi=pmix",
                     launched_tasks());
     }
-    return ST_OK;
+    return watch_open(w);
 }
 
 void world_describe(struct world *w, int rank, int size, int ranks_per_node)
@@ -84,8 +85,10 @@ void world_close(struct world *w)
     if (w->impl != NULL) {
         struct world_impl *impl = w->impl;
         world_barrier(w); // it sleeps while it waits; MPI_Finalize would keep a core busy
+        watch_close();
         MPI_Comm_free(&impl->comm);
         MPI_Finalize();
+        watch_end();
         free(impl);
     }
     *w = (struct world){ 0 };
@@ -142,9 +145,16 @@ void world_abort_anywhere(int exit_status)
     _Exit(exit_status); // alone: MPI_Abort would print a banner
 }
 
-static void wait_one(MPI_Request request)
+/* Without an answer there is nothing that the ranks could still agree on. */
+static void wait_one(struct world *w, MPI_Request request, const char *what)
 {
-    mpi_wait(&request, 1, INFINITY);
+    const status st = mpi_wait(&request, 1, what);
+
+    if (st == ST_OK)
+        return;
+    sleep(3 * (unsigned)world_alive_before(w));
+    watch_complain(status_line());
+    world_abort(w, st);
 }
 
 static void min_int(struct world *w, int mine, int *min)
@@ -152,7 +162,7 @@ static void min_int(struct world *w, int mine, int *min)
     MPI_Request request;
 
     MPI_Iallreduce(&mine, min, 1, MPI_INT, MPI_MIN, world_comm(w), &request);
-    wait_one(request);
+    wait_one(w, request, "an agreement");
 }
 
 status agree(struct world *w, status st)
@@ -182,7 +192,7 @@ void world_broadcast(struct world *w, void *data, size_t bytes, int root)
     if (w->impl == NULL)
         return;
     MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, world_comm(w), &request);
-    wait_one(request);
+    wait_one(w, request, "a broadcast");
 }
 
 void world_gather(struct world *w, const void *mine, size_t bytes, void *all)
@@ -196,7 +206,7 @@ void world_gather(struct world *w, const void *mine, size_t bytes, void *all)
         return;
     }
     MPI_Igather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, 0, world_comm(w), &request);
-    wait_one(request);
+    wait_one(w, request, "a gather");
 }
 
 double world_sum(struct world *w, double mine)
@@ -220,5 +230,5 @@ void world_barrier(struct world *w)
     if (w->impl == NULL)
         return;
     MPI_Ibarrier(world_comm(w), &request);
-    wait_one(request);
+    wait_one(w, request, "a barrier");
 }

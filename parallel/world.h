@@ -16,11 +16,16 @@ struct world {
     bool described;             // made by world_describe: no MPI
     bool nccl;                  // use NCCL also between GPUs of one node
     bool direct;                // described: GPUs of one node write into each other's memory
-    double deadline_s;          // how long groups wait for a peer that does not respond
+    double deadline_s;          // a rank that shows no sign of life for so long ends the job
     void *impl;
 };
 
-#define WORLD_DEADLINE_S 600.0 // the default
+#define WORLD_DEADLINE_S 120.0 // the default
+
+/* Called before world_open: from now on a thread ends the job when this process does not come back
+ * from MPI, a driver or a file system; see watch.h. `complain` prints its line, and that of a wait
+ * of this module. deadline_s: until the world's is set. ST_MEMORY. */
+status world_watch(void (*complain)(const char *line), double deadline_s);
 
 /* Starts MPI; without mpirun, a world of one rank. Collective. ST_USAGE when a launcher has started
  * several processes but MPI sees only this one, so that each would do the whole job. ST_MEMORY. */
@@ -37,6 +42,14 @@ void world_close(struct world *w); // collective; accepts a zeroed world
 status world_split(struct world *part, struct world *w, int ranks);
 void world_join(struct world *part);
 
+/* The longest time, in seconds, for which the GPUs may now compute without a sign of progress: the
+ * time of a step. */
+void world_expect(struct world *w, double seconds);
+
+/* How many ranks before this one have shown signs of life lately: while there are any, it is their
+ * turn to print a line. */
+int world_alive_before(const struct world *w);
+
 /* Ends the processes of all ranks. Called by any rank, after it has printed its error line; prints
  * nothing. The job's exit status is `st`. Does not return. */
 void world_abort(struct world *w, status st) __attribute__((noreturn));
@@ -49,9 +62,10 @@ void world_abort_anywhere(int exit_status) __attribute__((noreturn));
  * failed, or ST_OK. Collective. Used during setup, so that all ranks stop with the same error. */
 status agree(struct world *w, status st);
 
-/* Small host messages, collective, at most INT_MAX bytes. They wait without a deadline (rank 0 may
- * be loading the text encoder) and sleep between polls. On a described world they act as with one
- * rank: gather writes only rank 0's block, and sum returns `mine`. */
+/* Small host messages, collective, at most INT_MAX bytes. They wait as long as all ranks show signs
+ * of life (rank 0 may be loading the text encoder), and sleep between polls; if a rank does not,
+ * they print a line, end the job and do not return. On a described world they act as with one rank:
+ * gather writes only rank 0's block, and sum returns `mine`. */
 void world_broadcast(struct world *w, void *data, size_t bytes, int root);
 void world_gather(struct world *w, const void *mine, size_t bytes, void *all); // all: on rank 0
 double world_sum(struct world *w, double mine); // in order of ranks: the same bits on all

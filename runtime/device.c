@@ -159,6 +159,17 @@ void device_watch_add(struct device *dev, struct device_watch *watch)
     dev->watch = watch;
 }
 
+status device_poll(struct device *dev)
+{
+    for (struct device_watch *w = dev->watch; w != NULL; w = w->next) {
+        const status st = w->waiting(w->payload);
+
+        dev->abandoned |= st != ST_OK;
+        TRY(st);
+    }
+    return ST_OK;
+}
+
 void device_watch_remove(struct device *dev, struct device_watch *watch)
 {
     for (struct device_watch **at = &dev->watch; *at != NULL; at = &(*at)->next)
@@ -198,6 +209,8 @@ void device_free(struct device *dev, void *p, size_t bytes)
         return;
     for (struct device_watch *w = dev->watch; w != NULL; w = w->next)
         w->freeing(w->payload, p);
+    if (dev->abandoned) // a peer may still use it
+        return;
     dev->api->free(dev, p);
     dev->held -= bytes;
 }

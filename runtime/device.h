@@ -123,6 +123,9 @@ void device_cuda_written(void *stream, struct tensor t);
 void device_watch_add(struct device *dev, struct device_watch *watch);
 void device_watch_remove(struct device *dev, struct device_watch *watch);
 
+/* Calls the watches' `waiting`, for the thread that opened the device while it waits. */
+status device_poll(struct device *dev);
+
 void device_close(struct device *dev); // accepts a zeroed device
 
 /* Memory of the device, aligned to 256 bytes, not cleared. */

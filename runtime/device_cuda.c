@@ -1,4 +1,5 @@
 /* A GPU as a device: one stream for work, one for copies, allocations by cudaMalloc. */
+#include "runtime/alive.h"
 #include "runtime/clock.h"
 #include "runtime/cuda_status.h"
 #include "runtime/device_internal.h"
@@ -58,12 +59,7 @@ static status cuda_wait(struct device *dev)
 
         if (e != cudaErrorNotReady)
             return cuda_status(e, "waiting for the GPU");
-        for (struct device_watch *w = dev->watch; w != NULL; w = w->next) {
-            const status st = w->waiting(w->payload);
-
-            dev->abandoned |= st != ST_OK;
-            TRY(st);
-        }
+        TRY(device_poll(dev));
         if (idle > spin_s)
             nanosleep(&(struct timespec){ .tv_nsec = (long)(sleep_s * 1e9) }, NULL);
     }
@@ -184,9 +180,14 @@ static status cuda_event_follow(struct device *dev, struct device_event *m, enum
     return cuda_status(cudaStreamWaitEvent(stream_of(dev, q), m->event, 0), "cudaStreamWaitEvent");
 }
 
+/* The thread that watches the other ranks does not block. */
 static status cuda_event_wait(struct device *dev, struct device_event *m)
 {
     TRY(here(dev));
+    while (alive_hooked() && cudaEventQuery(m->event) == cudaErrorNotReady) {
+        TRY(device_poll(dev));
+        nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL);
+    }
     return cuda_status(cudaEventSynchronize(m->event), "waiting for a copy");
 }
 

@@ -1,5 +1,6 @@
 #include "runtime/tensorfile.h"
 
+#include "runtime/alive.h"
 #include "runtime/half.h"
 #include "runtime/tensorfile_internal.h"
 
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #define NAME_BYTES_MAX ((size_t)1024)
+#define READ_BYTES ((size_t)64 << 20)    // in one call
 #define BUFFER_BYTES ((size_t)256 << 10) // converted in blocks that stay in cache
 
 struct tensorfile_impl {
@@ -23,8 +25,7 @@ status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, ui
     char *to = dst;
 
     while (bytes > 0) {
-        // Linux moves at most 2 GiB in one call
-        const size_t want = bytes < ((size_t)1 << 30) ? bytes : (size_t)1 << 30;
+        const size_t want = bytes < READ_BYTES ? bytes : READ_BYTES;
         const ssize_t got = pread(src->fd, to, want, (off_t)offset);
 
         if (got < 0 && errno == EINTR)
@@ -35,6 +36,7 @@ status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, ui
             return fail(ST_IO,
                         "%s: ends at byte %llu, where %zu more are needed; was it truncated?",
                         src->path, (unsigned long long)offset, bytes);
+        alive();
         to += got;
         bytes -= (size_t)got;
         offset += (uint64_t)got;

@@ -1,5 +1,7 @@
 #include "runtime/tensorwriter.h"
 
+#include "runtime/alive.h"
+
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -113,6 +115,7 @@ static status put_at(int fd, const char *path, const char *bytes, size_t size, u
             continue;
         if (put < 0)
             return fail(ST_IO, "%s: %s", path, strerror(errno));
+        alive();
         bytes += put;
         size -= (size_t)put;
         offset += (uint64_t)put;

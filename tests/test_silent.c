@@ -1,9 +1,12 @@
 /* Rank 1 fails between two collectives; what do the other ranks do? The argument says how it fails:
  *   silent   it stops responding: the others give ST_PEER after the deadline, with a line naming it
+ *   stopped  the same while the others agree on a status, by SIGSTOP
+ *   astray   it waits for something else: no rank makes progress
+ *   blocked  it does not come back from the system: it notices that itself
  *   exit     it exits without calling MPI_Finalize
  *   kill     it is killed by a signal
  *   abort    it calls world_abort
- * With `silent` the ranks end by themselves; otherwise the launcher ends them. */
+ * In the first four the ranks end by themselves; otherwise the launcher ends them. */
 #include "kernels/table.h"
 #include "parallel/group.h"
 
@@ -15,9 +18,13 @@
 
 static void fail_as(struct world *w, const char *how)
 {
-    if (strcmp(how, "silent") == 0)
+    if (strcmp(how, "silent") == 0 || strcmp(how, "blocked") == 0)
         for (;;)
             pause();
+    while (strcmp(how, "stopped") == 0)
+        raise(SIGSTOP);
+    if (strcmp(how, "astray") == 0)
+        world_barrier(w);
     if (strcmp(how, "exit") == 0)
         _exit(9);
     if (strcmp(how, "kill") == 0)
@@ -27,15 +34,22 @@ static void fail_as(struct world *w, const char *how)
     world_abort(w, ST_DEVICE);
 }
 
+static void complain(const char *line)
+{
+    fprintf(stderr, "%s\n", line);
+}
+
 int main(int argc, char **argv)
 {
     struct world w;
     struct device dev;
     struct group g;
-    status st = world_open(&w, &argc, &argv);
+    status st = argc > 1 && strcmp(argv[1], "blocked") == 0 ? world_watch(complain, 60) : ST_OK;
 
+    if (st == ST_OK)
+        st = world_open(&w, &argc, &argv);
     if (st != ST_OK) {
-        fprintf(stderr, "%s\n", status_line());
+        complain(status_line());
         return (int)st;
     }
     if (argc < 2)
@@ -46,15 +60,19 @@ int main(int argc, char **argv)
     for (int i = 0; i < 100; i++) {
         struct transfer t = { 0 };
         char word[4] = "";
+        w.deadline_s = i < 3 ? 60 : 1; // a slow rank is given more time at first
+        if (i == 3 && strcmp(argv[1], "stopped") == 0 && w.rank != 1)
+            agree(&w, ST_OK);
         if (i == 3 && w.rank == 1)
             fail_as(&w, argv[1]);
-        if (i == 5 && strcmp(argv[1], "silent") == 0)
-            g.deadline_s = 1; // the first broadcast from rank 1; a slow rank is given more time
+        if (i == 3 && strcmp(argv[1], "blocked") == 0)
+            sleep(20); // no rank waits for rank 1
         st = group_broadcast(&g, &t, word, sizeof(word), i % w.size);
         if (st == ST_OK)
             st = transfer_wait(&t);
         if (st != ST_OK) {
-            fprintf(stderr, "%s\n", status_line());
+            sleep(3 * (unsigned)world_alive_before(&w));
+            complain(status_line());
             world_abort(&w, st);
         }
     }

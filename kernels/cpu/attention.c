@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/ref/ref.h"
+#include "runtime/alive.h"
 
 #include <assert.h>
 #include <math.h>
@@ -213,6 +214,7 @@ status CPU(attention)(struct device *dev, struct tensor out, struct tensor lse, 
         const struct slab s =
             slab_at((float *)dev->workspace + cpu_thread() * (available / threads), d, queries);
 
+        alive();
         run_task(&s, one_head(out, head), lse.data ? (float *)lse.data + head : NULL, heads,
                  one_head(q, head), one_head(k, head), one_head(v, head), scale, first,
                  min_of(queries, q.dim[0] - first));
@@ -316,8 +318,10 @@ status CPU(relative_attention)(struct device *dev, struct tensor out, struct ten
     if (threads < 1) // not even one head fits: tens of thousands of tokens
         return ref_relative_attention(dev, out, q, k, v, table);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (int64_t head = 0; head < q.dim[1]; head++)
+    for (int64_t head = 0; head < q.dim[1]; head++) {
+        alive();
         run_relative((float *)dev->workspace + cpu_thread() * need, one_head(out, head),
                      one_head(q, head), one_head(k, head), one_head(v, head), table, head);
+    }
     return ST_OK;
 }

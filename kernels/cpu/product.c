@@ -1,4 +1,5 @@
 #include "kernels/cpu/cpu.h"
+#include "runtime/alive.h"
 
 #include <assert.h>
 
@@ -231,6 +232,7 @@ static status run(struct device *dev, struct product *p)
         for (int64_t task = 0; task < div_up(p->m, BLOCK_ROWS) * blocks; task++) {
             const int64_t row = task / blocks * BLOCK_ROWS, col = task % blocks * BLOCK_COLS;
 
+            alive();
             run_task(p, slab + cpu_thread(), first, row, min_of(BLOCK_ROWS, p->m - row), col,
                      min_of(BLOCK_COLS, cols - col));
         }

@@ -1,4 +1,5 @@
 #include "kernels/ref/ref.h"
+#include "runtime/alive.h"
 #include "runtime/half.h"
 
 #include <assert.h>
@@ -61,6 +62,7 @@ void ref_load(double *dst, struct tensor t, int64_t at, int64_t n)
 
 void ref_store(struct tensor t, int64_t at, const double *src, int64_t n)
 {
+    alive();
     if (t.dtype == DT_BF16) {
         uint16_t *dst = (uint16_t *)t.data + at;
         for (int64_t i = 0; i < n; i++)

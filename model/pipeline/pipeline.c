@@ -2,10 +2,16 @@
 
 #include "kernels/table.h"
 #include "model/text/umt5.h"
+#include "runtime/alive.h"
+#include "runtime/clock.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* FLOP/s of a GPU that is slow but well. */
+#define FLOPS_SLOW 100e12
 
 status pipeline_open(struct pipeline *p, struct world *world, struct device *dev,
                      struct checkpoint *checkpoint, struct tokenizer *tokenizer,
@@ -64,6 +70,7 @@ static status load_dit(struct pipeline *p)
 
     if (p->experts > 0)
         return ST_OK;
+    alive_at("loading", -1);
     TRY(arena_init(&p->dit_weights, p->dev, "transformer",
                    plan_stage(&p->sizes, STAGE_STEP)->weights));
     for (int i = 0; i < EXPERTS_MAX; i++) {
@@ -195,6 +202,7 @@ static status tokenize(struct pipeline *p, struct texts *t)
 {
     const int max = (int)model_dit(&p->plan.model)->text_len;
 
+    alive_at("text encoding", -1);
     TRY(checkpoint_part(p->checkpoint, &part_t5));
     for (int i = 0; i < t->count && p->world->rank == 0; i++)
         TRY(tokenizer_encode(p->tokenizer, t->prompt[i], max, t->ids[i], &t->length[i]));
@@ -329,6 +337,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     struct arena run = { 0 }, scratch = { 0 };
     struct dit *experts[EXPERTS_MAX] = { &p->dit[0], &p->dit[1] };
     struct denoise d = { 0 };
+    double longest_s = sizes->flops / FLOPS_SLOW; // of a step
     status st;
 
     TRY(pipeline_load(p));
@@ -343,11 +352,17 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     p->must_abort = true;
     while (d.solver.step < in->schedule.steps) {
         const int64_t stops = p->dev->stops;
+        const double start_s = clock_seconds();
 
+        alive_at("sampling", d.solver.step + 1);
+        if (p->dev->kind == DEVICE_CUDA) // on a CPU the kernels show signs of life
+            world_expect(p->world, longest_s);
         TRY_OUT(denoise_step(&d));
         assert(p->dev->stops == stops); // a step only queues work; it does not synchronize
         TRY_OUT(callback.call(callback.payload, &d, d.solver.step, in->schedule.steps));
+        longest_s = fmax(longest_s, clock_seconds() - start_s);
     }
+    world_expect(p->world, 0);
     TRY_OUT(denoise_latent(&d, latent));
     p->must_abort = false;
 out:
@@ -399,6 +414,7 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
                   (long long)latent_count(shape));
     else
         channels_last(thwc, latent, shape);
+    alive_at("decoding", -1);
     if (st == ST_OK)
         st = load_vae(p);
     if (st == ST_OK)

@@ -1,0 +1,354 @@
+#include "parallel/watch.h"
+
+#include "parallel/mpi_wait.h"
+#include "runtime/alive.h"
+#include "runtime/clock.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BEAT_S 1.0   // between beats, or a tenth of the limit
+#define CHECK_S 0.01 // between checks of the beats while waiting
+#define ABORT_LIMIT_S 10
+
+struct beat {
+    uint64_t done; // alive_count()
+    int64_t step;
+    char stage[32];
+};
+
+struct peer {
+    struct beat beat, arriving;
+    double heard_s; // when the beat arrived
+    MPI_Request recv, send;
+    char host[64];
+};
+
+static struct {
+    _Atomic(struct world *) world; // NULL: not open
+    MPI_Comm comm;
+    struct peer *peers; // [world->size]
+    struct beat mine;   // being sent
+    struct watch_call *calls;
+    double sent_s, checked_s;
+    double since_s;          // when the current wait began
+    uint64_t done;           // of this rank, when it was last checked
+    double progress_s;       // when a rank was last seen to have done something
+    double expected_s;       // from watch_expect
+    _Atomic double polled_s; // last call of watch_wait
+    pthread_t thread;
+    atomic_bool ending;
+    bool threaded;
+    void (*complain)(const char *line);
+    double start_deadline_s; // 0: not given
+} watch;
+
+static double beat_s(void)
+{
+    const double tenth = watch.world->deadline_s / 10;
+
+    return tenth < BEAT_S ? tenth : BEAT_S;
+}
+
+static double limit_s(void)
+{
+    const double expected = 10 * watch.expected_s;
+
+    return expected > watch.world->deadline_s ? expected : watch.world->deadline_s;
+}
+
+/* "sampling, step 3". */
+static void place_text(char *text, size_t size, const char *stage, int64_t step)
+{
+    if (step >= 0)
+        snprintf(text, size, "%s, step %lld", stage, (long long)step);
+    else
+        snprintf(text, size, "%s", stage);
+}
+
+/* ---- beats ---- */
+
+static void send_beats(double now)
+{
+    const char *stage;
+
+    if (now - watch.sent_s < beat_s())
+        return;
+    for (int r = 0; r < watch.world->size; r++) {
+        int done = 1;
+
+        if (watch.peers[r].send != MPI_REQUEST_NULL)
+            MPI_Test(&watch.peers[r].send, &done, MPI_STATUS_IGNORE);
+        if (!done) // `mine` is still being read
+            return;
+    }
+    watch.sent_s = now;
+    alive_where(&stage, &watch.mine.step);
+    snprintf(watch.mine.stage, sizeof(watch.mine.stage), "%s", stage);
+    watch.mine.done = alive_count();
+    for (int r = 0; r < watch.world->size; r++)
+        if (r != watch.world->rank)
+            MPI_Isend(&watch.mine, (int)sizeof(watch.mine), MPI_BYTE, r, 0, watch.comm,
+                      &watch.peers[r].send);
+}
+
+static void post_receive(int rank)
+{
+    struct peer *p = &watch.peers[rank];
+
+    MPI_Irecv(&p->arriving, (int)sizeof(p->arriving), MPI_BYTE, rank, 0, watch.comm, &p->recv);
+}
+
+static void receive_beats(double now)
+{
+    for (int r = 0; r < watch.world->size; r++) {
+        struct peer *p = &watch.peers[r];
+        int done = r != watch.world->rank;
+
+        while (done) {
+            MPI_Test(&p->recv, &done, MPI_STATUS_IGNORE);
+            if (!done)
+                break;
+            if (p->arriving.done != p->beat.done)
+                watch.progress_s = now;
+            p->arriving.stage[sizeof(p->arriving.stage) - 1] = 0;
+            p->beat = p->arriving;
+            p->heard_s = now;
+            post_receive(r);
+        }
+    }
+    if (alive_count() != watch.done) {
+        watch.done = alive_count();
+        watch.progress_s = now;
+    }
+}
+
+static void exchange_beats(void)
+{
+    const double now = clock_seconds();
+
+    send_beats(now);
+    receive_beats(now);
+}
+
+/* ---- checks ---- */
+
+static status fail_silent(int rank)
+{
+    const struct peer *p = &watch.peers[rank];
+    char place[64];
+
+    place_text(place, sizeof(place), p->beat.stage, p->beat.step);
+    return fail(ST_PEER,
+                "rank %d on %s has been silent for %.0f s, last in %s: its process, machine, link "
+                "or file system has stopped; --timeout gives it more time",
+                rank, p->host, limit_s(), place);
+}
+
+static status fail_stalled(const char *what)
+{
+    const char *stage;
+    int64_t step;
+    char place[64];
+
+    alive_where(&stage, &step);
+    place_text(place, sizeof(place), stage, step);
+    return fail(ST_PEER,
+                "no rank has made progress for %.0f s; rank %d waits for %s in %s: a GPU or a link "
+                "has stopped; --timeout gives it more time",
+                limit_s(), watch.world->rank, what, place);
+}
+
+status watch_wait(const char *what)
+{
+    const double now = clock_seconds(), idle = now - watch.checked_s;
+
+    if (watch.world == NULL)
+        return ST_OK;
+    atomic_store_explicit(&watch.polled_s, now, memory_order_relaxed);
+    if (idle < CHECK_S)
+        return ST_OK;
+    watch.checked_s = now;
+    if (idle > watch.world->deadline_s / 4) // it did something else, or the process was stopped
+        watch.since_s = now;
+    for (struct watch_call *c = watch.calls; c != NULL; c = c->next)
+        c->call(c->payload);
+    send_beats(now);
+    receive_beats(now);
+    for (int r = 0; r < watch.world->size; r++) {
+        const double heard = watch.peers[r].heard_s;
+
+        if (r != watch.world->rank &&
+            now - (heard > watch.since_s ? heard : watch.since_s) > limit_s())
+            return fail_silent(r);
+    }
+    // later, as a silent rank is the better explanation
+    if (now - (watch.progress_s > watch.since_s ? watch.progress_s : watch.since_s) >
+        1.25 * limit_s())
+        return fail_stalled(what);
+    return ST_OK;
+}
+
+void watch_add(struct watch_call *c)
+{
+    c->next = watch.calls;
+    watch.calls = c;
+}
+
+void watch_remove(struct watch_call *c)
+{
+    for (struct watch_call **at = &watch.calls; *at != NULL; at = &(*at)->next)
+        if (*at == c) {
+            *at = c->next;
+            return;
+        }
+}
+
+int world_alive_before(const struct world *w)
+{
+    int alive_before = 0;
+
+    for (int r = 0; watch.world != NULL && r < w->rank; r++)
+        alive_before += clock_seconds() - watch.peers[r].heard_s < 4 * beat_s();
+    return alive_before;
+}
+
+void world_expect(struct world *w, double seconds)
+{
+    (void)w;
+    watch.expected_s = seconds;
+}
+
+/* ---- the thread ---- */
+
+void watch_complain(const char *line)
+{
+    if (watch.complain != NULL)
+        watch.complain(line);
+    else
+        fprintf(stderr, "%s\n", line);
+}
+
+double watch_deadline(void)
+{
+    return watch.start_deadline_s > 0 ? watch.start_deadline_s : WORLD_DEADLINE_S;
+}
+
+static void give_up(double idle)
+{
+    const struct world *w = atomic_load(&watch.world);
+    const char *stage;
+    int64_t step;
+    char place[64], host[64] = "", rank[32] = "a rank";
+
+    alive_where(&stage, &step);
+    place_text(place, sizeof(place), stage, step);
+    gethostname(host, sizeof(host) - 1);
+    if (w != NULL)
+        snprintf(rank, sizeof(rank), "rank %d", w->rank);
+    fail(ST_PEER,
+         "%s on %s has done nothing for %.0f s in %s: a file system, a driver or another rank does "
+         "not respond; --timeout gives it more time",
+         rank, host, idle, place);
+    watch_complain(status_line());
+    alarm(ABORT_LIMIT_S); // MPI may be inside a call
+    world_abort_anywhere(ST_PEER);
+}
+
+/* Later than the checks of ranks that wait, which know more; and one rank after the other. */
+static void *run_thread(void *unused)
+{
+    uint64_t done = alive_count();
+    double last = clock_seconds(), before = last;
+
+    (void)unused;
+    while (!atomic_load(&watch.ending)) {
+        nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+
+        const struct world *w = atomic_load(&watch.world);
+        const double now = clock_seconds(), polled = atomic_load(&watch.polled_s);
+        const double limit = w != NULL ? limit_s() : watch_deadline();
+        const int order = w != NULL && w->rank < 5 ? w->rank : 5;
+
+        if (alive_count() != done || now - before > 2) // worked; or the process was stopped
+            last = now;
+        last = polled > last ? polled : last;
+        done = alive_count();
+        before = now;
+        if (now - last > 1.5 * limit + 1 + order)
+            give_up(now - last);
+    }
+    return NULL;
+}
+
+status world_watch(void (*complain)(const char *line), double deadline_s)
+{
+    watch.complain = complain;
+    watch.start_deadline_s = deadline_s;
+    if (pthread_create(&watch.thread, NULL, run_thread, NULL) != 0)
+        return fail(ST_MEMORY, "cannot start a thread that watches this rank");
+    watch.threaded = true;
+    return ST_OK;
+}
+
+/* ---- open, close ---- */
+
+status watch_open(struct world *w)
+{
+    struct peer *peers = calloc((size_t)w->size, sizeof(*peers));
+    char host[64] = "";
+
+    MPI_Comm_dup(world_comm(w), &watch.comm);
+    if (peers == NULL)
+        return fail(ST_MEMORY, "no host memory for watching %d ranks", w->size);
+    gethostname(host, sizeof(host) - 1);
+    for (int r = 0; r < w->size; r++)
+        peers[r] = (struct peer){ .recv = MPI_REQUEST_NULL, .send = MPI_REQUEST_NULL };
+    watch.peers = peers;
+    watch.since_s = watch.progress_s = clock_seconds();
+    for (int r = 0; r < w->size; r++) {
+        memcpy(peers[r].host, host, sizeof(host));
+        strcpy(peers[r].beat.stage, "start");
+        peers[r].beat.step = -1;
+        MPI_Bcast(peers[r].host, (int)sizeof(host), MPI_BYTE, r, watch.comm);
+        if (r != w->rank)
+            post_receive(r);
+    }
+    atomic_store(&watch.world, w);
+    alive_hook(exchange_beats, BEAT_S / 4);
+    return ST_OK;
+}
+
+void watch_close(void)
+{
+    if (watch.world == NULL)
+        return;
+    alive_hook(NULL, 0);
+    for (int r = 0; r < watch.world->size; r++) {
+        struct peer *p = &watch.peers[r];
+
+        if (p->recv != MPI_REQUEST_NULL) {
+            MPI_Cancel(&p->recv);
+            MPI_Request_free(&p->recv);
+        }
+        if (p->send != MPI_REQUEST_NULL)
+            MPI_Request_free(&p->send);
+    }
+    MPI_Comm_free(&watch.comm);
+}
+
+void watch_end(void)
+{
+    if (watch.threaded) {
+        atomic_store(&watch.ending, true);
+        pthread_join(watch.thread, NULL);
+    }
+    free(watch.peers);
+    watch.peers = NULL;
+    watch.world = NULL;
+}
