@@ -61,8 +61,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     st = job_plan(&job, &r, r.resume == NULL && r.text_file == NULL ? 2 : 0, &plan);
     TRY_OUT(agree(w, st));
     TRY_OUT(job_fit(&job, &r, &plan, 1));
-    if (w->rank == 0 && request_note(&r) != NULL)
-        progress_print(&job.progress, "note    %s", request_note(&r));
+    TRY_OUT(agree(w, job_note_request(&job, &r)));
     job_announce(&job, &r, &plan);
     TRY_OUT(run_open(&run, &job, &r, &plan, r.resume != NULL ? &from : NULL));
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, &plan, 1));

@@ -303,17 +303,44 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
-                   "%d steps, shift %g, guidance %g, seed %lld",
+                   "%d steps, shift %g, guidance %g, seed %llu",
                    r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
                    r->sample_steps, r->sample_shift, r->sample_guide_scale,
-                   (long long)r->base_seed);
+                   (unsigned long long)r->base_seed.value);
     progress_print(
         p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
         plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
         j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
         plan->cdt == DT_BF16 ? "bf16" : "fp32");
     announce_memory(j, &all);
+}
+
+/* Prints how much of a prompt the transformer takes, if not all. */
+static status note_text(struct job *j, const char *what, const char *text)
+{
+    const long long most = model_dit(&j->model)->text_len;
+    size_t tokens = 0;
+
+    TRY(tokenizer_count(j->tokenizer, text, &tokens));
+    if ((long long)tokens > most)
+        progress_print(&j->progress,
+                       "note    the %s has %zu tokens, but the model takes %lld: the last %lld are "
+                       "cut off, as in the official program",
+                       what, tokens, most, (long long)tokens - most);
+    return ST_OK;
+}
+
+status job_note_request(struct job *j, const struct request *r)
+{
+    if (j->world->rank != 0)
+        return ST_OK;
+    for (int i = 0; request_note(r, i) != NULL; i++)
+        progress_print(&j->progress, "note    %s", request_note(r, i));
+    if (j->tokenizer == NULL || r->text_file != NULL)
+        return ST_OK;
+    TRY(note_text(j, "prompt", r->prompt));
+    return note_text(j, "negative prompt", r->negative_prompt);
 }
 
 /* Bytes on this rank's GPU. peak: the maximum in use, by all processes. other_bytes: in use now,

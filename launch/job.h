@@ -50,6 +50,10 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
  * nothing. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
 
+/* Rank 0 prints the remarks about a request: those of request_note, and that a prompt is longer
+ * than the transformer's text. Local. ST_FORMAT if a prompt is not UTF-8; ST_MEMORY. */
+status job_note_request(struct job *j, const struct request *r);
+
 /* Rank 0 prints that the GPUs of a node communicate through NCCL because they cannot write into
  * each other's memory. Local. */
 void job_note_links(struct job *j, const struct pipeline *p);

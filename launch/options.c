@@ -152,6 +152,7 @@ static status set_string(char **to, const char *from)
     return ST_OK;
 }
 
+/* A flag's text: "@FILE" stands for the contents of the file, without line ends at its end. */
 static status set_text(const char *what, char **to, const char *word)
 {
     char *text = NULL;
@@ -165,6 +166,19 @@ static status set_text(const char *what, char **to, const char *word)
         text[n - 1] = 0;
     free(*to);
     *to = text;
+    return ST_OK;
+}
+
+static status set_seed(const char *what, struct seed *seed, const char *word)
+{
+    char *end = NULL;
+
+    errno = 0;
+    *seed = (struct seed){ strtoull(word, &end, 10), 1 };
+    if (strcmp(word, "-1") == 0)
+        *seed = (struct seed){ 0 };
+    else if (word[0] < '0' || word[0] > '9' || *end != 0 || errno != 0) // strtoull takes "-2" too
+        return fail(ST_USAGE, "%s %s: expected a whole number from 0 to 2^64-1, or -1", what, word);
     return ST_OK;
 }
 
@@ -212,6 +226,8 @@ static status set_word(const struct option_set *set, const struct option *row, c
         else
             *(int64_t *)to = whole;
         break;
+    case OPT_SEED:
+        return set_seed(what, to, word);
     case OPT_DOUBLE: {
         const double value = strtod(word, &end);
         if (end == word || *end != 0 || !isfinite(value))
@@ -225,7 +241,7 @@ static status set_word(const struct option_set *set, const struct option *row, c
             return fail(ST_USAGE, "%s is empty; expected %s", what, row->value);
         return set_string(to, word);
     case OPT_TEXT:
-        return set_text(what, to, word);
+        return set_string(to, word);
     case OPT_CHOICE:
         if (choice_index(row->choices, word) < 0) {
             choices_text(row->choices, names, sizeof(names));
@@ -283,6 +299,8 @@ static status parse_flag(const char *command, unsigned mask, const struct option
                             row->value != NULL ? row->value : row->choices);
             value = argv[++*i];
         }
+        if (row->type == OPT_TEXT)
+            return set_text(flag, field(&sets[s], row), value);
         return set_word(&sets[s], row, flag, value);
     }
     return unknown(command, flag, name, mask, sets, count);
@@ -400,6 +418,8 @@ static bool is_set(const struct option_set *set, const struct option *row)
         return *(const int *)from >= row->least || (row->least == 0 && row->most == 0);
     case OPT_I64:
         return (double)*(const int64_t *)from >= row->least || (row->least == 0 && row->most == 0);
+    case OPT_SEED:
+        return ((const struct seed *)from)->given;
     case OPT_DOUBLE:
         return *(const double *)from >= row->least || (row->least == 0 && row->most == 0);
     case OPT_STRING:
@@ -428,6 +448,13 @@ static bool add_value(cJSON *object, const struct option_set *set, const struct 
         if ((double)llabs(whole) < EXACT_MAX)
             return cJSON_AddNumberToObject(object, row->name, (double)whole) != NULL;
         snprintf(word, sizeof(word), "%lld", (long long)whole);
+        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+    }
+    case OPT_SEED: {
+        const uint64_t seed = ((const struct seed *)from)->value;
+        if ((double)seed < EXACT_MAX)
+            return cJSON_AddNumberToObject(object, row->name, (double)seed) != NULL;
+        snprintf(word, sizeof(word), "%llu", (unsigned long long)seed);
         return cJSON_AddStringToObject(object, row->name, word) != NULL;
     }
     case OPT_DOUBLE:
@@ -483,7 +510,8 @@ static status set_number(const struct option_set *set, const struct option *row,
 static status set_json(const struct option_set *set, const struct option *row, const char *what,
                        const cJSON *item)
 {
-    const bool number = row->type == OPT_INT || row->type == OPT_I64 || row->type == OPT_DOUBLE;
+    const bool large = row->type == OPT_I64 || row->type == OPT_SEED; // also as a string
+    const bool number = row->type == OPT_INT || row->type == OPT_DOUBLE || large;
 
     if (row->type == OPT_SWITCH || row->type == OPT_BOOL) {
         if (!cJSON_IsBool(item))
@@ -493,7 +521,7 @@ static status set_json(const struct option_set *set, const struct option *row, c
     }
     if (number && cJSON_IsNumber(item))
         return set_number(set, row, what, item->valuedouble);
-    if (!cJSON_IsString(item) || (number && row->type != OPT_I64))
+    if (!cJSON_IsString(item) || (number && !large))
         return fail(ST_USAGE, "%s: expected a %s", what, number ? "number" : "string");
     return set_word(set, row, what, item->valuestring);
 }
@@ -534,9 +562,9 @@ out:
 
 /* Bytes of a field that is not a string. */
 static const size_t sizes[] = {
-    [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),      [OPT_INT] = sizeof(int),
-    [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double), [OPT_CHOICE] = sizeof(int),
-    [OPT_PAIR] = sizeof(int[2])
+    [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),        [OPT_INT] = sizeof(int),
+    [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double),   [OPT_CHOICE] = sizeof(int),
+    [OPT_PAIR] = sizeof(int[2]), [OPT_SEED] = sizeof(struct seed)
 };
 
 status options_copy(const struct option_set *to, const struct option_set *from, int index)

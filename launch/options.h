@@ -26,11 +26,17 @@ enum option_type {
     OPT_BOOL,   // int: with a value as in the official str2bool: True, yes, t, y, 1, ...
     OPT_INT,    // int
     OPT_I64,    // int64_t
+    OPT_SEED,   // struct seed: 0 to 2^64 - 1; -1: not given
     OPT_DOUBLE, // double
     OPT_STRING, // char *
-    OPT_TEXT,   // char *: a string; @FILE stands for the contents of the file
+    OPT_TEXT,   // char *: a string; as a flag, @FILE stands for the contents of the file
     OPT_CHOICE, // int: index of one of `choices`
     OPT_PAIR    // int[2]: two numbers separated by `joint`
+};
+
+/* A seed of random numbers, of all 64 bits. */
+struct seed {
+    uint64_t value, given; // given: 0 or 1
 };
 
 #define OPTIONS_MAX 256 // maximum number of rows of a set
@@ -75,8 +81,9 @@ void options_help(FILE *out, unsigned mask, const struct option_set *sets, int c
  * ST_MEMORY. */
 status options_to_json(const struct option_set *set, char **text);
 
-/* Sets the fields that the JSON object `text` names; the others keep their values. `mask` is as in
- * options_parse. ST_USAGE for unknown keys and wrong types; the line starts with `where`. */
+/* Sets the fields that the JSON object `text` names; the others keep their values. No file is read:
+ * an OPT_TEXT that begins with '@' is that text. `mask` is as in options_parse. ST_USAGE for
+ * unknown keys and wrong types; the line starts with `where`. */
 status options_from_json(const struct option_set *set, unsigned mask, const char *text,
                          const char *where);
 

@@ -46,9 +46,9 @@ static const struct option rows[] = {
       .help = "width and height in pixels, multiples of 16 (default: the task's, see below)" },
     { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .commands = ALL,
       .marks = NUMBERS, .help = "number of frames, 4n+1 (default: the task's)" },
-    { "base_seed", OPT_I64, AT(base_seed), .value = "N", .least = -1, .commands = ALL,
-      .marks = NUMBERS,
-      .help = "random seed; the same seed gives the same video; -1 chooses one (default -1)" },
+    { "base_seed", OPT_SEED, AT(base_seed), .value = "N", .commands = ALL, .marks = NUMBERS,
+      .help = "random seed, 0 to 2^64-1; the same seed gives the same video; -1 chooses one "
+              "(default -1)" },
 
     { "sample_steps", OPT_INT, AT(sample_steps), .group = "Sampling", .value = "N", .least = 1,
       .most = 1000, .commands = ALL, .marks = NUMBERS,
@@ -189,7 +189,6 @@ void request_init(struct request *r)
     *r = (struct request){
         .size = { -1, -1 },
         .frame_num = -1,
-        .base_seed = -1,
         .sample_steps = -1,
         .sample_solver = -1,
         .sample_shift = -1,
@@ -252,13 +251,13 @@ static status copy_text(char **to, const char *text)
 }
 
 /* A random seed below 2^53, which a JSON number represents exactly. */
-static status draw_seed(int64_t *seed)
+static status draw_seed(struct seed *seed)
 {
     uint64_t bits = 0;
 
     if (getrandom(&bits, sizeof(bits), 0) != (ssize_t)sizeof(bits))
         return fail(ST_IO, "cannot get a random seed from the system; pass --base_seed N");
-    *seed = (int64_t)(bits >> 11);
+    *seed = (struct seed){ bits >> 11, 1 };
     return ST_OK;
 }
 
@@ -285,13 +284,14 @@ static status fill_defaults(struct request *r)
     if (r->negative_prompt != NULL && r->negative_prompt[0] == 0) {
         free(r->negative_prompt); // "" means the default, as in the official pipeline
         r->negative_prompt = NULL;
+        r->default_negative = true;
     }
     if (r->negative_prompt == NULL)
         TRY(copy_text(&r->negative_prompt, task->negative));
     default_int(&r->size[0], task->width_px);
     default_int(&r->size[1], task->height_px);
     default_int(&r->frame_num, task->frames);
-    if (r->base_seed < 0)
+    if (!r->base_seed.given)
         TRY(draw_seed(&r->base_seed));
     default_int(&r->sample_steps, task->steps);
     default_int(&r->sample_solver, SOLVER_UNIPC);
@@ -430,21 +430,37 @@ status request_complete(struct request *r, unsigned command)
     return check_files(r, command);
 }
 
-const char *request_note(const struct request *r)
+/* Whether the task's model was trained for the size. */
+static bool is_trained_size(const struct request *r)
 {
-    static _Thread_local char note[256];
     char size[32];
     const char *found = NULL;
 
     snprintf(size, sizeof(size), "%d*%d", r->size[0], r->size[1]);
     found = strstr(r->task->sizes, size);
     // compares whole list entries: "20*1280" is not in "720*1280"
-    if (found != NULL && (found == r->task->sizes || found[-1] == ' ') &&
-        (found[strlen(size)] == ',' || found[strlen(size)] == 0))
-        return NULL;
-    snprintf(note, sizeof(note), "size %s is not one of the sizes that %s was trained for: %s",
-             size, r->task_name, r->task->sizes);
-    return note;
+    return found != NULL && (found == r->task->sizes || found[-1] == ' ') &&
+           (found[strlen(size)] == ',' || found[strlen(size)] == 0);
+}
+
+const char *request_note(const struct request *r, int index)
+{
+    static _Thread_local char note[256];
+
+    if (!is_trained_size(r) && index-- == 0) {
+        snprintf(note, sizeof(note),
+                 "size %d*%d is not one of the sizes that %s was trained for: %s", r->size[0],
+                 r->size[1], r->task_name, r->task->sizes);
+        return note;
+    }
+    if (r->default_negative && index-- == 0)
+        return "the negative prompt is empty: the task's default is used, as in the official "
+               "program; \" \" is a negative prompt without words";
+    if (r->tiled && index == 0 &&
+        (r->tile_stride[0] == r->tile_size[0] || r->tile_stride[1] == r->tile_size[1]))
+        return "tiles do not overlap, as --tile_stride is --tile_size: their borders will be "
+               "visible";
+    return NULL;
 }
 
 status request_to_json(const struct request *r, char **text)

@@ -36,7 +36,8 @@ struct request {
     char *prompt, *negative_prompt;
     int size[2]; // width, height in pixels
     int frame_num;
-    int64_t base_seed;
+    struct seed base_seed;
+    bool default_negative; // an empty --negative_prompt became the task's
 
     int sample_steps;
     int sample_solver; // enum solver_kind
@@ -99,14 +100,14 @@ status request_parse(struct request *r, unsigned command, const struct option_se
  * ST_FORMAT, ST_MEMORY. */
 status request_choose_task(struct request *r);
 
-/* Sets defaults for what was not given, draws the seed if base_seed < 0, and checks everything that
- * can be checked without reading files and without the number of ranks. `command` is CMD_*;
+/* Sets defaults for what was not given, draws the seed if it was not given, and checks everything
+ * that can be checked without reading files and without the number of ranks. `command` is CMD_*;
  * CMD_PLAN needs no checkpoint. ST_USAGE, ST_MEMORY; ST_IO if no seed can be drawn. */
 status request_complete(struct request *r, unsigned command);
 
-/* A remark about a complete request that is not an error (a size that the model was not trained
- * for), or NULL. Valid until the next call on this thread. */
-const char *request_note(const struct request *r);
+/* Remarks about a complete request that are not errors (a size that the model was not trained for):
+ * number `index` = 0, 1, ..., NULL after the last. Valid until the next call on this thread. */
+const char *request_note(const struct request *r, int index);
 
 /* Copies rank 0's request to all ranks, or gives all ranks the status and the line of the lowest
  * rank that failed. `st` is this rank's status so far. Collective. */

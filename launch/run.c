@@ -34,9 +34,9 @@ static status first_latent(struct run *run, const struct runfile *from)
         TRY_OUT(runfile_read(r->noise_file, &file));
         TRY_OUT(run_state_noise(run->noise, s, &file, r->noise_file));
     } else if (r->rand_device == RAND_CUDA) {
-        noise_cuda(run->noise, latent_count(s), (uint64_t)r->base_seed, r->cuda_sms);
+        noise_cuda(run->noise, latent_count(s), r->base_seed.value, r->cuda_sms);
     } else {
-        noise_cpu(run->noise, latent_count(s), (uint64_t)r->base_seed);
+        noise_cpu(run->noise, latent_count(s), r->base_seed.value);
     }
 out:
     runfile_done(&file);

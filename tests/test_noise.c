@@ -89,6 +89,21 @@ static void check_parameters(void)
     CHECK(a[0] == b[0] && a[270] != b[270], "the last 16 of 281 are drawn again");
     noise_cpu(b, 288, 7 + (1ull << 32));
     CHECK(a[17] == b[17], "the CPU generator uses only the lower half of a seed");
+
+    // torch.randn(16) after torch.manual_seed(s), elements 0, 7 and 15
+    static const struct {
+        uint64_t seed;
+        float value[3];
+    } large[] = {
+        { 1ull << 63, { -1.1258398294448853f, -2.1152193546295166f, -0.2472781538963318f } },
+        { UINT64_MAX, { -2.664297580718994f, 0.7936442494392395f, 0.1409096121788025f } },
+    };
+    for (size_t i = 0; i < COUNT(large); i++) {
+        noise_cpu(a, 16, large[i].seed);
+        CHECK(ulps(a[0], large[i].value[0]) <= 1 && ulps(a[7], large[i].value[1]) <= 1 &&
+                  ulps(a[15], large[i].value[2]) <= 1,
+              "seed %llu", (unsigned long long)large[i].seed);
+    }
 }
 
 int main(int argc, char **argv)

@@ -52,12 +52,12 @@ static void test_defaults(void)
     CHECK(r.frame_num == 81 && r.sample_steps == 50 && r.sample_shift == 5 &&
               r.sample_guide_scale == 5 && r.sample_solver == SOLVER_UNIPC,
           "sampling");
-    CHECK(r.base_seed >= 0 && r.fps == 16 && r.quality == 8 &&
+    CHECK(r.base_seed.given && r.fps == 16 && r.quality == 8 &&
               r.precision == (device_cuda_count() > 0 ? PRECISION_BF16 : PRECISION_FP32),
           "output");
     CHECK(strncmp(r.prompt, "Two anthropomorphic cats", 24) == 0, "%s", r.prompt);
     CHECK(strncmp(r.negative_prompt, "色调艳丽，", 15) == 0, "%s", r.negative_prompt);
-    CHECK(r.cfg_size == 0 && r.threads == 0 && r.dit_fsdp == -1 && request_note(&r) == NULL,
+    CHECK(r.cfg_size == 0 && r.threads == 0 && r.dit_fsdp == -1 && request_note(&r, 0) == NULL,
           "left to the plan");
     request_done(&r);
     CHECK(complete(&r, "--task|t2v-1.3B|--ckpt_dir|X") == ST_OK, "%s", status_line());
@@ -65,7 +65,7 @@ static void test_defaults(void)
     request_done(&r);
     CHECK(complete(&r, "--task|t2i-14B|--ckpt_dir|X|--size|1024*1024") == ST_OK, "%s",
           status_line());
-    CHECK(r.frame_num == 1 && r.task->image && request_note(&r) == NULL, "image");
+    CHECK(r.frame_num == 1 && r.task->image && request_note(&r, 0) == NULL, "image");
     request_done(&r);
 }
 
@@ -103,16 +103,27 @@ static void test_flags(void)
               r.dit_fsdp == 1 && r.ulysses_size == 4 && r.sample_guide_scale == 6.5,
           "values");
     CHECK(strcmp(r.prompt, "a=b --c") == 0, "%s", r.prompt);
-    CHECK(request_note(&r) != NULL && strstr(request_note(&r), "832*480") != NULL, "note");
+    CHECK(request_note(&r, 0) != NULL && strstr(request_note(&r, 0), "832*480") != NULL, "note");
     request_done(&r);
     CHECK(complete(&r, "--ckpt_dir|X|--dit_fsdp=False|--base_seed|9007199254740993") == ST_OK, "%s",
           status_line());
-    CHECK(r.dit_fsdp == 0 && r.base_seed == INT64_C(9007199254740993), "exact seed");
+    CHECK(r.dit_fsdp == 0 && r.base_seed.value == 9007199254740993, "exact seed");
     request_done(&r);
     CHECK(complete(&r, "--ckpt_dir|X|--negative_prompt|") != ST_OK, "no value");
     request_done(&r);
     CHECK(complete(&r, "--ckpt_dir|X|--n_prompt=") == ST_OK, "%s", status_line());
-    CHECK(strlen(r.negative_prompt) > 100, "empty means default, as in the official pipeline");
+    CHECK(strlen(r.negative_prompt) > 100 &&
+              strstr(request_note(&r, 0), "the negative prompt is empty") != NULL &&
+              request_note(&r, 1) == NULL,
+          "empty means default, as in the official pipeline");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--size|128*96|--tiled|--tile_size|8,8|--tile_stride|4,8") ==
+              ST_OK,
+          "%s", status_line());
+    CHECK(strstr(request_note(&r, 0), "128*96") != NULL &&
+              strstr(request_note(&r, 1), "tiles do not overlap") != NULL &&
+              request_note(&r, 2) == NULL,
+          "two notes");
     request_done(&r);
     CHECK(parse(&r, CMD_BATCH, "jobs.jsonl|--ckpt_dir|X") == ST_OK, "%s", status_line());
     CHECK(strcmp(r.batch_file, "jobs.jsonl") == 0, "%s", r.batch_file);
@@ -142,6 +153,9 @@ static void test_refused(void)
     refuse("--frame_num|0", "--frame_num 0: must be at least 1");
     refuse("--frame_num|4x", "expected a whole number");
     refuse("--sample_steps|99999999999999999999", "expected a whole number");
+    refuse("--base_seed|18446744073709551616", "0 to 2^64-1, or -1");
+    refuse("--base_seed|-2", "0 to 2^64-1, or -1");
+    refuse("--base_seed|7x", "0 to 2^64-1, or -1");
     refuse("--sample_solver|ddim", "choose unipc, dpm++ or euler");
     refuse("--sample_guide_scale|nan", "expected a number");
     refuse("--sample_shift|0", "must be");
@@ -183,6 +197,10 @@ static void test_file_prompt(void)
           r.prompt);
     request_done(&r);
     unlink(path);
+    CHECK(request_from_json(&r, "{\"prompt\":\"@none\"}", "here") == ST_OK &&
+              strcmp(r.prompt, "@none") == 0,
+          "JSON names no files: %s", status_line());
+    request_done(&r);
     CHECK(complete(&r, flags) == ST_IO && strstr(status_line(), path) != NULL, "%s", status_line());
     request_done(&r);
 }
@@ -193,14 +211,15 @@ static void test_json(void)
     char *text = NULL, *again = NULL;
 
     CHECK(complete(&r, "--ckpt_dir|X|--prompt|\"q\" \\ 猫|--size|64*32|--tiled|--sample_shift|"
-                       "0.1|--base_seed|9007199254740993|--dit_fsdp=False") == ST_OK,
+                       "0.1|--base_seed|18446744073709551615|--dit_fsdp=False") == ST_OK,
           "%s", status_line());
     CHECK(request_to_json(&r, &text) == ST_OK, "%s", status_line());
     request_init(&back);
     CHECK(request_from_json(&back, text, "here") == ST_OK, "%s", status_line());
     CHECK(request_complete(&back, CMD_GENERATE) == ST_OK, "%s", status_line());
-    CHECK(back.base_seed == r.base_seed && back.sample_shift == 0.1 && back.dit_fsdp == 0 &&
-              back.tiled == 1 && back.size[0] == 64 && back.threads == 0 && back.cfg_size == 0,
+    CHECK(r.base_seed.value == UINT64_MAX && back.base_seed.value == UINT64_MAX &&
+              back.sample_shift == 0.1 && back.dit_fsdp == 0 && back.tiled == 1 &&
+              back.size[0] == 64 && back.threads == 0 && back.cfg_size == 0,
           "%s", text);
     CHECK(strcmp(back.prompt, r.prompt) == 0, "%s", back.prompt);
     CHECK(request_to_json(&back, &again) == ST_OK && strcmp(text, again) == 0, "%s", again);
@@ -275,7 +294,7 @@ static void test_resume(void)
     CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--ring_size|3|--fps|24|--base_seed|7") == ST_OK,
           "%s", status_line());
     CHECK(request_resume(&r, text, "a.h5") == ST_OK, "%s", status_line());
-    CHECK(r.base_seed == 7 && r.frame_num == 5 && strcmp(r.prompt, "a") == 0 &&
+    CHECK(r.base_seed.value == 7 && r.frame_num == 5 && strcmp(r.prompt, "a") == 0 &&
               strcmp(r.save_file, "a.mp4") == 0 && strcmp(r.resume, "a.h5") == 0,
           "values of the run file");
     CHECK(r.ring_size == 3 && r.cfg_size == 0 && r.fps == 24 && r.task != NULL,

@@ -253,25 +253,45 @@ extern "C" void tokenizer_close(struct tokenizer *t)
     delete t;
 }
 
+/* All ids of the prompt, of which the last is EOS. */
+static status encode_all(const struct tokenizer *t, const char *prompt, std::vector<int> *ids)
+{
+    struct freed {
+        char *text = nullptr;
+        ~freed()
+        {
+            std::free(text);
+        }
+    } clean;
+
+    TRY(text_clean(prompt, &clean.text));
+    t->encode(clean.text, ids);
+    ids->push_back(t->model.eos_id());
+    return ST_OK;
+}
+
 extern "C" status tokenizer_encode(struct tokenizer *t, const char *prompt, int max, int *ids,
                                    int *count)
 {
     return guarded([&] {
-        struct freed {
-            char *text = nullptr;
-            ~freed()
-            {
-                std::free(text);
-            }
-        } clean;
         std::vector<int> all;
 
-        TRY(text_clean(prompt, &clean.text));
-        t->encode(clean.text, &all);
-        all.resize(std::min(all.size(), static_cast<size_t>(max - 1)));
-        all.push_back(t->model.eos_id());
+        TRY(encode_all(t, prompt, &all));
+        all.resize(std::min(all.size(), static_cast<size_t>(max)));
+        all.back() = t->model.eos_id();
         std::copy(all.begin(), all.end(), ids);
         *count = static_cast<int>(all.size());
+        return ST_OK;
+    });
+}
+
+extern "C" status tokenizer_count(const struct tokenizer *t, const char *prompt, size_t *count)
+{
+    return guarded([&] {
+        std::vector<int> all;
+
+        TRY(encode_all(t, prompt, &all));
+        *count = all.size();
         return ST_OK;
     });
 }

@@ -30,6 +30,9 @@ long long tokenizer_pieces(const struct tokenizer *t); // of the model
  * >= 1. ids: max ints. */
 status tokenizer_encode(struct tokenizer *t, const char *prompt, int max, int *ids, int *count);
 
+/* The number of ids of the prompt, with EOS, when none is cut off. */
+status tokenizer_count(const struct tokenizer *t, const char *prompt, size_t *count);
+
 /* The cleaning alone: ftfy.fix_text without the repair of encodings, html.unescape twice, runs of
  * white space to one space, strip. UTF-8 in and out; *out is malloc'ed. ST_FORMAT if `in` is not
  * UTF-8. */

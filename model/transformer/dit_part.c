@@ -7,7 +7,6 @@
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 
-#define HEAD_DIM 128 // of every released transformer
 #define EPS 1e-6f
 
 /* ---- released sizes. Source: Wan2.1 and Wan2.2 wan/configs ---- */
@@ -54,6 +53,19 @@ static status find_features(const struct describing *d, struct dit_config *c)
     return ST_OK;
 }
 
+/* The heads of the released transformers of these widths; 0 if there is none. Tensors alone do not
+ * tell the number of heads. */
+static int released_heads(const struct dit_config *c)
+{
+    for (const struct variant *v = variants; v->name != NULL; v++) {
+        const struct dit_config *known = v->config;
+
+        if (known->dim == c->dim && known->ffn_dim == c->ffn_dim)
+            return known->heads;
+    }
+    return 0;
+}
+
 static status find_heads(const struct describing *d, struct dit_config *c)
 {
     int64_t heads = 0, head_dim = 0;
@@ -62,7 +74,12 @@ static status find_heads(const struct describing *d, struct dit_config *c)
     TRY(describe_size(d, "num_attention_heads", &heads));
     TRY(describe_size(d, "attention_head_dim", &head_dim));
     if (heads == 0)
-        heads = c->dim / (head_dim ? head_dim : HEAD_DIM);
+        heads = head_dim != 0 ? c->dim / head_dim : released_heads(c);
+    if (heads == 0 && head_dim == 0)
+        return fail(ST_FORMAT,
+                    "%s: its transformer has no released size, so the number of heads is not "
+                    "known: put the config.json with num_heads beside it",
+                    d->file);
     if (heads == 0 || c->dim % heads != 0 || c->dim / heads % 2 != 0 ||
         (head_dim != 0 && head_dim * heads != c->dim))
         return fail(ST_FORMAT,

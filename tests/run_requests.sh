@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# run_requests.sh WANMPI SAME_LATENTS: what a request is taken for: prompts that begin with '@', seeds of 64 bits,
+# notes about what is adjusted, and the request that the result names.
+. "$(dirname "$0")/run_common.sh"
+
+small=(--ckpt_dir model --size 32*32 --frame_num 5 --sample_steps 2 --threads 1)
+run() { # run P FLAGS...: a small video; its output goes to run.log
+    local p=$1
+    shift
+    ranks "$p" generate "${small[@]}" "$@" > run.log 2>&1
+}
+comment() { # comment FILE: the request that the file names
+    ffprobe -v error -of csv=p=0 -show_entries format_tags=comment "$1" | sed 's/""/"/g'
+}
+names() { comment "$1" | grep -qF -e "$2"; } # names FILE TEXT
+notes() { grep -q "^note .*$1" run.log; }    # notes PATTERN
+
+# A prompt is read from a file once, however often the request is written and read afterwards.
+printf '@none.txt\n' > at.txt
+for p in 1 2; do
+    check "a file's prompt begins with @, $p ranks" run $p --prompt @at.txt --base_seed 7 \
+        --save_file at$p.mp4 --run_file at$p.h5
+    check "the prompt is what the file has, $p ranks" names at$p.mp4 '"prompt":"@none.txt"'
+done
+check "and resumes" ranks 2 generate --resume at2.h5 --save_file again.mp4
+check "the same prompt after resuming" names again.mp4 '"prompt":"@none.txt"'
+
+check "the largest seed" run 2 --base_seed 18446744073709551615 --prompt a --save_file seed.mp4 \
+    --run_file seed.h5
+check "the largest seed is kept exactly" names seed.mp4 '"base_seed":"18446744073709551615"'
+check "its low half is a CPU generator's seed" run 1 --base_seed 4294967295 --prompt a \
+    --save_file low.mp4 --run_file low.h5
+check "so both have the same noise" "$same" seed.h5 low.h5 1e-5
+
+python3 -c 'print("cat " * 700)' > long.txt
+check "a long prompt" run 1 --prompt @long.txt --save_file long.mp4
+check "a long prompt is noted" notes 'the prompt has [0-9]* tokens, but the model takes 512'
+check "no negative prompt, tiles side by side" run 1 --prompt a --n_prompt= --tiled \
+    --tile_size 4,4 --tile_stride 4,4 --save_file tiled.mp4
+check "the default negative prompt is noted" notes 'the negative prompt is empty'
+check "tiles side by side are noted" notes 'tiles do not overlap'
+summary
