@@ -465,3 +465,11 @@ status op_to_u8(struct device *dev, struct tensor out, struct tensor x)
         return ST_OK;
     return dev->table->to_u8(dev, out, x);
 }
+
+status op_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x, float value)
+{
+    assert(is_float(x) && tensor_contiguous(x) && is_vector(mark, DT_F32, 1) && value != 0);
+    if (tensor_count(x) == 0)
+        return ST_OK;
+    return dev->table->find_nonfinite(dev, mark, x, value);
+}

@@ -240,6 +240,12 @@ channel_affine_fn op_channel_affine;
 typedef status to_u8_fn(struct device *dev, struct tensor out, struct tensor x);
 to_u8_fn op_to_u8;
 
+/* mark = value if x has a NaN or an infinity and mark is 0: the first such x is named. mark [1]
+ * f32; value is not 0; x f32 or bf16, contiguous, of any shape. */
+typedef status find_nonfinite_fn(struct device *dev, struct tensor mark, struct tensor x,
+                                 float value);
+find_nonfinite_fn op_find_nonfinite;
+
 #ifdef __cplusplus
 }
 #endif

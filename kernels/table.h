@@ -44,6 +44,7 @@ struct table {
     channel_norm_fn *channel_norm;
     channel_affine_fn *channel_affine;
     to_u8_fn *to_u8;
+    find_nonfinite_fn *find_nonfinite;
 };
 
 /* The attention_parts of a table without a function of its own: `attention`, part by part. */

@@ -126,6 +126,9 @@ static const struct option rows[] = {
     { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
       .marks = JOB,
       .help = "CPU threads per rank (default: the node's cores divided by its ranks)" },
+    { "check_finite", OPT_SWITCH, AT(check_finite), .commands = ALL,
+      .help =
+          "name the first block that computes NaN or infinity; without it only the step is named" },
     { "timeout", OPT_INT, AT(timeout_s), .value = "SECONDS", .least = 1, .most = 1000000,
       .commands = ALL, .marks = JOB,
       .help = "a rank that shows no sign of life for so long ends the job (default 120)" },

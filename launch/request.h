@@ -59,6 +59,7 @@ struct request {
     int device;  // USE_*; not USE_AUTO in a complete request
     int threads; // per rank; 0: one per core of this rank
     int timeout_s;
+    int check_finite;
     int ops; // OPS_*, used on a CPU
 
     int tiled;

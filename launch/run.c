@@ -227,6 +227,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
                                 .guidance = { (float)r->sample_guide_scale,
                                               (float)r->sample_guide_scale },
                                 .guided = run->plan.guided,
+                                .check_blocks = r->check_finite == 1,
                                 .conditioning = &run->conditioning };
     double start_s = clock_seconds();
     status st = ST_OK;

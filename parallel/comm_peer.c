@@ -184,16 +184,6 @@ static status open_flags(struct cuda_comm *c)
     return ST_OK;
 }
 
-static status peer_open(struct cuda_comm *c)
-{
-    TRY(comm_agree(c->comm, open_local(c)));
-    TRY(comm_agree(c->comm, open_shared(c)));
-    TRY(comm_agree(c->comm, open_flags(c)));
-    p->unmapping = (struct watch_call){ .call = unmap_closing, .payload = c };
-    watch_add(&p->unmapping);
-    return ST_OK;
-}
-
 /* ---- allocations ---- */
 
 /* Unmaps allocation i of a peer, if it is mapped. */
@@ -219,6 +209,19 @@ static void unmap_closing(void *payload)
             if (p->mapped[r][i].base != NULL &&
                 atomic_load(&p->shared[r]->exported[i].closing) == p->mapped[r][i].generation)
                 unmap(p, r, i);
+}
+
+static status peer_open(struct cuda_comm *c)
+{
+    struct peer_comm *p;
+
+    TRY(comm_agree(c->comm, open_local(c)));
+    TRY(comm_agree(c->comm, open_shared(c)));
+    TRY(comm_agree(c->comm, open_flags(c)));
+    p = c->impl;
+    p->unmapping = (struct watch_call){ .call = unmap_closing, .payload = c };
+    watch_add(&p->unmapping);
+    return ST_OK;
 }
 
 static void short_sleep(void)

@@ -63,6 +63,48 @@ static void check_row_ops(struct check *c)
     }
 }
 
+static void check_find_nonfinite(struct check *c)
+{
+    static const struct {
+        int64_t n, at; // at -1: all values are finite
+        enum dtype x;
+        uint32_t bits; // of the value at `at`, as f32
+    } cases[] = {
+        { 1, -1, DT_F32, 0 },
+        { 1, 0, DT_F32, 0x7f800000 },
+        { 40001, 40000, DT_F32, 0xffc00000 },
+        { 3000000, 2999999, DT_F32, 0x7fc00000 },
+        { 3000000, -1, DT_F32, 0 },
+        { 4099, 4098, DT_BF16, 0xff800000 },
+        { 4099, -1, DT_BF16, 0 },
+        { 40001, 17, DT_F32, 0x7f7fffff }, // the largest
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t n = cases[i].n;
+        const struct tensor x = check_normal(c, cases[i].x, 0, 1, 0, DIMS(n));
+
+        if (cases[i].at >= 0 && cases[i].x == DT_F32)
+            ((uint32_t *)x.data)[cases[i].at] = cases[i].bits;
+        else if (cases[i].at >= 0)
+            ((uint16_t *)x.data)[cases[i].at] = (uint16_t)(cases[i].bits >> 16);
+        if (check_begin(c, find_nonfinite, "%lld %c, %#x at %lld", (long long)n,
+                        dtype_letter[cases[i].x], cases[i].bits, (long long)cases[i].at)) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(1));
+            const struct tensor got = check_output(DT_F32, 0, DIMS(1));
+
+            *(float *)want.data = *(float *)got.data = 0;
+            check_status(c, op_find_nonfinite(&c->ref, want, x, 3));
+            check_run(c, op_find_nonfinite(&c->got, got, x, 3));
+            check_same(c, got, want);
+            check_run(c, op_find_nonfinite(&c->got, got, x, 4)); // the first stays
+            if (*(float *)want.data == 3)
+                check_same(c, got, want);
+        }
+        check_end_case(c);
+    }
+}
+
 static void check_flat_ops(struct check *c)
 {
     static const struct {
@@ -230,6 +272,7 @@ static void check_frames(struct check *c)
 void check_elementwise(struct check *c)
 {
     check_row_ops(c);
+    check_find_nonfinite(c);
     check_flat_ops(c);
     check_lincomb(c);
     check_copy(c);

@@ -668,3 +668,25 @@ status plain_to_u8(struct device *dev, struct tensor out, struct tensor x)
     to_u8_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, count);
     LAUNCHED("to_u8");
 }
+
+/* ---- checks ---- */
+
+__global__ void find_nonfinite_kernel(float *mark, struct tensor x, int64_t count, float value)
+{
+    bool found = false;
+
+    EACH(i, count)
+    found |= !isfinite(load(x, i));
+    if (found)
+        atomicCAS((int *)mark, 0, __float_as_int(value));
+}
+
+status plain_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x, float value)
+{
+    const int64_t count = tensor_count(x);
+    const unsigned needed = blocks_for(count), blocks = needed > 4096 ? 4096 : needed;
+
+    find_nonfinite_kernel<<<blocks, 256, 0, cuda_stream(dev)>>>((float *)mark.data, x, count,
+                                                                value);
+    LAUNCHED("find_nonfinite");
+}

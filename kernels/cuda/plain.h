@@ -31,6 +31,7 @@ conv3d_fn plain_conv3d;
 channel_norm_fn plain_channel_norm;
 channel_affine_fn plain_channel_affine;
 to_u8_fn plain_to_u8;
+find_nonfinite_fn plain_find_nonfinite;
 
 #ifdef __cplusplus
 }

@@ -32,6 +32,7 @@ void table_cuda_plain(struct table *t)
         .channel_norm = plain_channel_norm,
         .channel_affine = plain_channel_affine,
         .to_u8 = plain_to_u8,
+        .find_nonfinite = plain_find_nonfinite,
     };
 }
 

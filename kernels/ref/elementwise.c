@@ -147,3 +147,17 @@ status ref_to_u8(struct device *dev, struct tensor out, struct tensor x)
         }
     return ST_OK;
 }
+
+status ref_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x, float value)
+{
+    float *at = mark.data;
+
+    for (int64_t i = 0; i < tensor_count(x) && *at == 0; i++) {
+        double v;
+
+        ref_load(&v, x, i, 1);
+        if (!isfinite(v))
+            *at = value;
+    }
+    return ST_OK;
+}

@@ -51,5 +51,6 @@ conv3d_fn ref_conv3d;
 channel_norm_fn ref_channel_norm;
 channel_affine_fn ref_channel_affine;
 to_u8_fn ref_to_u8;
+find_nonfinite_fn ref_find_nonfinite;
 
 #endif

@@ -30,6 +30,7 @@ const struct table table_ref = {
     .channel_norm = ref_channel_norm,
     .channel_affine = ref_channel_affine,
     .to_u8 = ref_to_u8,
+    .find_nonfinite = ref_find_nonfinite,
 };
 
 status ref_scratch(struct device *dev, double **p, int64_t count)

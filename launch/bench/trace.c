@@ -235,6 +235,12 @@ static status traced_to_u8(struct device *dev, struct tensor out, struct tensor 
     TRACED("pixels", to_u8(dev, out, x), bytes_of(out) + bytes_of(x), );
 }
 
+static status traced_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x,
+                                    float value)
+{
+    TRACED("check", find_nonfinite(dev, mark, x, value), bytes_of(x), );
+}
+
 /* Ops not listed here are called directly and not recorded. */
 static void trace_ops(struct table *t)
 {
@@ -260,6 +266,7 @@ static void trace_ops(struct table *t)
     t->channel_norm = traced_channel_norm;
     t->channel_affine = traced_channel_affine;
     t->to_u8 = traced_to_u8;
+    t->find_nonfinite = traced_find_nonfinite;
 }
 
 /* ---- communication ---- */

@@ -1,6 +1,7 @@
 #include "model/pipeline/denoise.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* The expert that computes a step. */
@@ -78,6 +79,10 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
     rows = d->run[0].spans.latent_rows;
     TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
     TRY(arena_take(a, &d->v, DT_F32, branches, rows, 4 * in->shape.c));
+    TRY(arena_take(a, &d->mark, DT_F32, 1));
+    TRY(device_zero(d->dev, d->mark));
+    for (int i = 0; i < experts && in->check_blocks; i++)
+        d->run[i].mark = d->mark;
     if (clean.ndim != 0)
         TRY(upload_clean(d, a, clean));
     return solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c);
@@ -206,7 +211,26 @@ status denoise_step(struct denoise *d)
     }
     TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
                     d->in.guided ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
-    return restore_clean(d);
+    TRY(restore_clean(d));
+    return op_find_nonfinite(d->dev, d->mark, d->x, DIT_MARK_NONE);
+}
+
+status denoise_finite(struct denoise *d, bool *finite)
+{
+    char block[48] = "--check_finite names the first block";
+    float mark = 0;
+
+    TRY(device_download(d->dev, &mark, d->mark));
+    TRY(device_wait(d->dev));
+    *finite = mark == 0;
+    if (mark != 0 && mark != DIT_MARK_NONE)
+        snprintf(block, sizeof(block), "first after block %d", (int)mark - 1);
+    if (mark != 0)
+        fail(ST_FORMAT,
+             "step %d: the latent has values that are not finite (%s): the weights are damaged, or "
+             "their values are too large for --precision bf16",
+             d->solver.step, block);
+    return ST_OK;
 }
 
 status denoise_latent(struct denoise *d, float *latent)

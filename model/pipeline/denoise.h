@@ -24,8 +24,9 @@ struct denoise_input {
     struct schedule schedule;    // borrowed arrays
     bool guided;                 // both CFG branches; else only cond is computed
     float guidance[EXPERTS_MAX]; // guidance scale of each expert
-    float boundary; // expert 0 computes timesteps >= boundary, expert 1 the others; no task
-                    // of this version has two experts, none sets it
+    float boundary;    // expert 0 computes timesteps >= boundary, expert 1 the others; no task
+                       // of this version has two experts, none sets it
+    bool check_blocks; // name the first block whose output has values that are not finite
     const struct conditioning *conditioning; // borrowed during denoise_begin
 };
 
@@ -40,6 +41,7 @@ struct denoise {
     struct tensor x;     // [n, 4C] f32: the n tokens of the latent that this rank has
     struct tensor v;     // [2 or 1, n, 4C] f32: velocity of each branch
     struct tensor clean; // [m, 4C] f32: the known values of the first m of them; ndim 0: none
+    struct tensor mark;  // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
     int local_branches;  // number of branches that this rank computes
 };
 
@@ -68,6 +70,10 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state);
 
 /* Computes one step; queued on the device's stream. Collective over the mesh. */
 status denoise_step(struct denoise *d);
+
+/* Waits for the device. *finite: whether the latent of this rank is. If not, fail() has been called
+ * with a line that says where, and ST_FORMAT is what the ranks should agree on. Local. */
+status denoise_finite(struct denoise *d, bool *finite);
 
 /* Copies the whole latent [C, T, H, W] f32 to host memory; ranks that do not need it pass NULL.
  * Collective over the mesh. */

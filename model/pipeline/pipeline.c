@@ -288,6 +288,15 @@ static status encode_together(struct pipeline *p, struct texts *t)
     return pipeline_load(p);
 }
 
+static status check_rows(const float *rows, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (!isfinite(rows[i]))
+            return fail(ST_FORMAT, "the text encoder gives values that are not finite: its weights "
+                                   "are damaged");
+    return ST_OK;
+}
+
 /* Moves the results to the pipeline's entries. Local. */
 static status keep_texts(struct pipeline *p, struct texts *t)
 {
@@ -299,6 +308,8 @@ static status keep_texts(struct pipeline *p, struct texts *t)
         return fail(ST_MEMORY, "cannot allocate host memory for %zu texts", count);
     p->texts = more;
     for (int i = 0; i < t->count; i++) {
+        TRY(check_rows(t->rows[i], t->length[i] * width));
+
         struct text_entry e = { strdup(t->prompt[i]),
                                 tensor_of(t->rows[i], DT_F32, t->length[i], width) };
 
@@ -329,6 +340,15 @@ out:
 
 /* ---- the stages of a run ---- */
 
+/* ST_FORMAT on all ranks if a rank has called fail() because its values are not finite. */
+static status agree_finite(struct pipeline *p, bool finite)
+{
+    const status st = agree(p->world, finite ? ST_OK : ST_FORMAT);
+
+    p->must_abort &= st == ST_OK;
+    return st;
+}
+
 status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
                         const struct denoise_state *state, struct step_callback callback,
                         float *latent)
@@ -338,6 +358,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     struct dit *experts[EXPERTS_MAX] = { &p->dit[0], &p->dit[1] };
     struct denoise d = { 0 };
     double longest_s = sizes->flops / FLOPS_SLOW; // of a step
+    bool finite = true;
     status st;
 
     TRY(pipeline_load(p));
@@ -359,6 +380,8 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
             world_expect(p->world, longest_s);
         TRY_OUT(denoise_step(&d));
         assert(p->dev->stops == stops); // a step only queues work; it does not synchronize
+        TRY_OUT(denoise_finite(&d, &finite));
+        TRY_OUT(agree_finite(p, finite));
         TRY_OUT(callback.call(callback.payload, &d, d.solver.step, in->schedule.steps));
         longest_s = fmax(longest_s, clock_seconds() - start_s);
     }
@@ -407,6 +430,7 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
 {
     struct arena scratch = { 0 };
     float *thwc = malloc((size_t)latent_count(shape) * sizeof(float));
+    bool finite = true;
     status st = ST_OK;
 
     if (thwc == NULL)
@@ -422,6 +446,8 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
     TRY_OUT(agree(p->world, st));
     p->must_abort = true;
     TRY_OUT(vae_decode(&p->vae, &scratch, thwc, shape.t, shape.h, shape.w, tiling, sink, NULL));
+    TRY_OUT(vae_finite(&p->vae, &finite));
+    TRY_OUT(agree_finite(p, finite));
     p->must_abort = false;
 out:
     arena_done(&scratch);

@@ -454,6 +454,8 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
         arena_release(a, before_patches); // the patches have been added into x
         TRY_OUT(block_cross_attention(&ctx, &b, l));
         TRY_OUT(block_feed_forward(&ctx, &b, l));
+        if (r->mark.ndim != 0)
+            TRY_OUT(op_find_nonfinite(m->dev, r->mark, ctx.x, (float)(l + 1)));
     }
     TRY_OUT(head(&ctx, &root, v));
 out:

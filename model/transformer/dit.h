@@ -25,8 +25,9 @@
 #include "model/transformer/segments.h"
 #include "parallel/mesh.h"
 
-#define DIT_STACKS_MAX 24 // enough for a model with all features
-#define DIT_BRANCHES 2    // of classifier-free guidance: cond, uncond
+#define DIT_STACKS_MAX 24  // enough for a model with all features
+#define DIT_MARK_NONE 1e6F // a mark that no block has
+#define DIT_BRANCHES 2     // of classifier-free guidance: cond, uncond
 
 /* A stack of tensors (model/checkpoint/tensors.h) with its weights. */
 struct dit_stack {
@@ -90,7 +91,9 @@ struct dit_run {
     struct tensor channels;  // [latent_rows, 4, c] f32: concatenated to the latent's; ndim 0: none
     struct tensor context[DIT_BRANCHES]; // [text_len, C] cdt: the embedded text
     struct tensor text_kv[DIT_BRANCHES]; // [L, text_len, 2C] cdt: k after its norm, then v
-    bool prepared; // text_kv and the features' `prepare` are done, in the first forward
+    struct tensor mark; // [1] f32, borrowed: gets the number of the first block after which x has
+                        // values that are not finite, plus 1; ndim 0: no check
+    bool prepared;      // text_kv and the features' `prepare` are done, in the first forward
     struct tensor feature[DIT_FEATURES_MAX][FEATURE_TENSORS]; // belong to the features
 };
 

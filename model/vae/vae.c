@@ -73,6 +73,7 @@ status vae_open(struct vae *v, const struct vae_config *config, struct group *g,
     TRY_OUT(tensors_open(&v->weights, &list, &list.stacks[0], a, NULL, false, source));
     TRY_OUT(weights_acquire(&v->weights, 0, -1, v->layers));
     TRY_OUT(open_scales(v, a));
+    TRY_OUT(arena_take(a, &v->mark, DT_F32, 1));
 out:
     tensors_done(&list);
     if (st != ST_OK)
@@ -130,6 +131,8 @@ status vae_decode_window(struct vae *v, struct arena *a, const float *latent, in
                         tensor_reshape(scaled, rows.count * window.cols, z), point->w, point->b,
                         ACT_NONE));
         TRY_OUT(vae_pass_run(&pass, &out, x));
+        for (int64_t f = 0; f < out.dim[0]; f++)
+            TRY_OUT(op_find_nonfinite(v->dev, v->mark, tensor_at(out, f), 1));
         TRY_OUT(output.put(output.payload, &rows, i == 0 ? 0 : 1 + CHUNK * (i - 1), out));
     }
 out:
@@ -290,6 +293,7 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
 
     assert(v->decoder != NULL);
     TRY(check_size(t, h, w, tiling));
+    TRY(device_zero(v->dev, v->mark));
     if (!covers(tiling, h, w))
         return vae_decode_tiles(v, a, latent, t, h, w, tiling, sink, pixels);
     rows_split(&rows, v->group, h);
@@ -305,6 +309,20 @@ out:
     frame_output_close(&d.frames);
     arena_release(a, mark);
     return st;
+}
+
+status vae_finite(struct vae *v, bool *finite)
+{
+    float mark = 0;
+
+    TRY(device_download(v->dev, &mark, v->mark));
+    TRY(device_wait(v->dev));
+    *finite = mark == 0;
+    if (mark != 0)
+        fail(ST_FORMAT,
+             "the VAE decodes to values that are not finite: its weights are damaged, or "
+             "their values are too large for --vae_precision bf16");
+    return ST_OK;
 }
 
 struct encode_ctx {

@@ -38,6 +38,7 @@ struct vae {
     struct layer *layers;              // owned: of encoder and decoder, with all parameters
     struct vae_net *nets;              // owned: the two
     struct vae_net *encoder, *decoder; // in nets; NULL if not loaded
+    struct tensor mark;                // [1] f32: see op_find_nonfinite
     struct tensor scale[2], shift[2];  // f32 [z]: [0] latents to network values, [1] back
 };
 
@@ -81,6 +82,10 @@ struct frame_sink {
  * ST_USAGE (no frames, or tiles that leave gaps), ST_MEMORY, or the status of the sink. */
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels);
+
+/* Waits for the device. *finite: whether all values that this rank has decoded since vae_decode
+ * began are finite. If not, fail() has been called with the line of an ST_FORMAT. Local. */
+status vae_finite(struct vae *v, bool *finite);
 
 /* Encodes the first 4(T-1)+1 of F frames, T = 1 + (F-1)/4; later frames are ignored.
  *
