@@ -147,7 +147,7 @@ static status fail_silent(int rank)
     return fail(ST_PEER,
                 "rank %d on %s has been silent for %.0f s, last in %s: its process, machine, link "
                 "or file system has stopped; --timeout gives it more time",
-                rank, p->host, limit_s(), place);
+                rank, p->host, watch.world->deadline_s, place);
 }
 
 static status fail_stalled(const char *what)
@@ -184,7 +184,7 @@ status watch_wait(const char *what)
         const double heard = watch.peers[r].heard_s;
 
         if (r != watch.world->rank &&
-            now - (heard > watch.since_s ? heard : watch.since_s) > limit_s())
+            now - (heard > watch.since_s ? heard : watch.since_s) > watch.world->deadline_s)
             return fail_silent(r);
     }
     // later, as a silent rank is the better explanation

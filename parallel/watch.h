@@ -9,8 +9,8 @@
  *     loops: inside MPI, a driver, or the file system.
  *
  * One per process; the thread is started by world_watch, the rest opened with its world. The limit
- * is world.deadline_s, or ten times the longest time that the GPUs may compute without a sign
- * (world_expect), whichever is longer. */
+ * is world.deadline_s; where the GPUs compute without a sign, ten times the longest time that they
+ * may (world_expect), if that is longer. */
 #ifndef PARALLEL_WATCH_H
 #define PARALLEL_WATCH_H
 
