@@ -1,5 +1,6 @@
 #include "launch/job.h"
 
+#include "launch/cgroup.h"
 #include "runtime/alive.h"
 
 #include <stdlib.h>
@@ -203,7 +204,7 @@ static status needed_memory(const struct job *j, const struct plan_input *plans,
 static struct memory available_memory(const struct job *j)
 {
     return (struct memory){ .device = (double)j->available,
-                            .host = (double)placement_memory() / j->world->local_size };
+                            .host = (double)cgroup_memory("") / j->world->local_size };
 }
 
 static bool fits(struct memory needed, struct memory available)
@@ -285,7 +286,7 @@ static void announce_memory(struct job *j, const struct plan_rank *all)
     progress_print(
         &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
         (double)(gpu ? all->device + all->cuda : j->resident + all->device + all->host) / MB,
-        gpu_text, stages, (double)placement_memory() / GB);
+        gpu_text, stages, (double)cgroup_memory("") / GB);
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
@@ -300,6 +301,8 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     for (int rank = 0; rank < plan->ranks; rank++)
         if (plan_rank(plan, rank, &one) == ST_OK)
             plan_cover(&all, &one);
+    if (j->place.note[0] != 0)
+        progress_print(p, "note    %s", j->place.note);
     progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "

@@ -1,6 +1,10 @@
 #include "launch/placement.h"
 
+#include "launch/cgroup.h"
+
 #include <hwloc.h>
+#include <limits.h>
+#include <math.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -139,6 +143,7 @@ status placement_detect(struct world *w, const char *gpu, struct placement_node 
     node->rank = all[w->rank].rank;
     node->size = all[w->rank].size;
     node->threads = threads != NULL && atoi(threads) > 0 ? atoi(threads) : 0;
+    node->cpus = cgroup_cpus("") / w->local_size;
 out:
     free(all);
     return st;
@@ -157,6 +162,41 @@ static int usable_cores(hwloc_topology_t t, hwloc_const_cpuset_t usable, hwloc_o
         }
     }
     return count;
+}
+
+/* Threads of a rank with `pus` PUs: one per core, fewer if the control group has less CPU time. A
+ * larger number from the environment, which is often meant for all ranks together, is reduced; one
+ * from the command line is kept. */
+static void choose_threads(struct placement *p, const struct placement_node *node, int threads,
+                           int pus)
+{
+    const bool crowded = node->size > p->all_cores;
+    const int quota = node->cpus > 0 ? (int)fmax(1, round(node->cpus)) : INT_MAX;
+    const int most = crowded ? 1 : quota < pus ? quota : pus;
+    const char *why = crowded            ? "more ranks than cores"
+                      : quota < p->cores ? "CPU quota of the control group"
+                                         : "cores of the rank";
+    char *const note = p->note;
+
+    p->threads = quota < p->cores ? quota : p->cores;
+    if (threads > 0)
+        p->threads = threads;
+    else if (node->threads > 0)
+        p->threads = node->threads < most ? node->threads : most;
+    if (threads > most)
+        snprintf(note, sizeof(p->note),
+                 "--threads %d is more than a rank has CPUs, %d (%s): this is slower than "
+                 "--threads %d",
+                 threads, most, why, most);
+    else if (threads == 0 && node->threads > most)
+        snprintf(note, sizeof(p->note),
+                 "OMP_NUM_THREADS=%d is more than a rank has CPUs: %d used (%s)", node->threads,
+                 most, why);
+    else if (threads == 0 && node->threads == 0 && quota < p->cores)
+        snprintf(note, sizeof(p->note), "a rank has %d cores: %d used (%s)", p->cores, quota, why);
+    else if (crowded)
+        snprintf(note, sizeof(p->note), "%d ranks share %d cores: no faster than %d ranks",
+                 node->size, p->all_cores, p->all_cores);
 }
 
 status placement_choose(struct placement *p, const struct placement_node *node, int threads)
@@ -206,7 +246,7 @@ status placement_choose(struct placement *p, const struct placement_node *node, 
             hwloc_bitmap_or(mine, mine, cores[i]->cpuset);
         hwloc_bitmap_and(mine, mine, usable);
     }
-    p->threads = threads > 0 ? threads : node->threads > 0 ? node->threads : p->cores;
+    choose_threads(p, node, threads, hwloc_bitmap_weight(mine));
     st = set_to_text(mine, p->pus, sizeof(p->pus));
 out:
     free(cores);
@@ -230,38 +270,4 @@ status placement_bind(const struct placement *p)
 out:
     hwloc_bitmap_free(set);
     return st;
-}
-
-/* The number after `key` in a file; -1 if there is none ("max"). */
-static int64_t number_in(const char *path, const char *key)
-{
-    FILE *f = fopen(path, "r");
-    char line[256];
-    int64_t value = -1;
-
-    while (f != NULL && value < 0 && fgets(line, sizeof(line), f) != NULL) {
-        long long n;
-        if (strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), " %lld", &n) == 1)
-            value = n;
-    }
-    if (f != NULL)
-        fclose(f);
-    return value;
-}
-
-int64_t placement_memory(void)
-{
-    static const char *const limits[][2] = {
-        { "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current" },
-        { "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-          "/sys/fs/cgroup/memory/memory.usage_in_bytes" },
-    };
-    int64_t free_bytes = number_in("/proc/meminfo", "MemAvailable:") * 1024;
-
-    for (size_t i = 0; i < COUNT(limits); i++) {
-        const int64_t limit = number_in(limits[i][0], ""), used = number_in(limits[i][1], "");
-        if (limit >= 0 && used >= 0 && limit - used < free_bytes)
-            free_bytes = limit > used ? limit - used : 0;
-    }
-    return free_bytes;
 }

@@ -15,8 +15,6 @@
 
 #include "parallel/world.h"
 
-#include <stdint.h>
-
 /* A node from the view of one rank: this machine, or a description of another one. */
 struct placement_node {
     const char *topology; // hwloc's synthetic form, "pack:2 core:8 pu:2", or its XML; NULL: this
@@ -24,13 +22,15 @@ struct placement_node {
     char allowed[512];    // PUs that may be used, "0-15,32"; "": all of the machine
     int rank, size;       // this rank among the ranks of the node with the same allowed PUs
     int threads;          // OMP_NUM_THREADS, 0 if it is not set
+    double cpus;          // CPU time that this rank may use, as in cgroup.h; 0: no limit
 };
 
 struct placement {
-    int threads;   // for this rank's ops, at least 1
-    int cores;     // of this rank, at least 1
-    int all_cores; // of all ranks with the same allowed PUs
-    char pus[512]; // of this rank, "0-7,32-39"
+    int threads;    // for this rank's ops, at least 1
+    int cores;      // of this rank, at least 1
+    int all_cores;  // of all ranks with the same allowed PUs
+    char pus[512];  // of this rank, "0-7,32-39"
+    char note[160]; // what the user should know about the number of threads; "": nothing
 };
 
 /* Describes this machine. gpu: PCI address of this rank's GPU, "0000:3b:00.0", or NULL. Collective;
@@ -42,15 +42,12 @@ status placement_detect(struct world *w, const char *gpu, struct placement_node 
 status placement_near_gpu(struct placement_node *node, const char *gpu);
 
 /* Chooses this rank's PUs. threads: requested by the user; 0: OMP_NUM_THREADS, or else one per
- * core. Local. ST_USAGE, ST_DEVICE, ST_MEMORY. */
+ * core, both at most as many as there are CPUs for this rank. Local. ST_USAGE, ST_DEVICE,
+ * ST_MEMORY. */
 status placement_choose(struct placement *p, const struct placement_node *node, int threads);
 
 /* Binds the calling thread, and thereby the threads that it creates later. Local. ST_DEVICE,
  * ST_MEMORY. */
 status placement_bind(const struct placement *p);
-
-/* Host memory available to all ranks of this node together, in bytes; respects the limit of the
- * control group. */
-int64_t placement_memory(void);
 
 #endif

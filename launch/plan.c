@@ -1,6 +1,7 @@
 /* wanmpi plan: the ranks, memory, FLOPs, messages and time that a request needs, on this machine or
  * on a described one. Reads no weights. */
 #include "kernels/rates.h"
+#include "launch/cgroup.h"
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "runtime/clock.h"
@@ -257,7 +258,7 @@ static status plan(const struct request *r, const struct machine *m, const struc
     else if (r->device == USE_CUDA)
         TRY(gpu_memory(dev, &memory));
     else
-        memory = (double)placement_memory() / ranks;
+        memory = (double)cgroup_memory("") / ranks;
     all = calloc((size_t)ranks, sizeof(*all));
     if (all == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for the plans of %d ranks", ranks);

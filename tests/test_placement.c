@@ -50,6 +50,7 @@ static void test_described(void)
     CHECK(choose(dual, "", 0, 8, 5).threads == 5, "threads asked for");
     node.threads = 3;
     CHECK(placement_choose(&p, &node, 0) == ST_OK && p.threads == 3, "OMP_NUM_THREADS");
+    CHECK(p.note[0] == 0, "%s", p.note);
     CHECK(placement_choose(&p, &node, 2) == ST_OK && p.threads == 2, "the flag comes first");
 
     node.topology = "a machine";
@@ -59,6 +60,45 @@ static void test_described(void)
     CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "no list");
     snprintf(node.allowed, sizeof(node.allowed), "64-65");
     CHECK(placement_choose(&p, &node, 0) == ST_USAGE, "none of its cores");
+}
+
+static void expect_threads(int cores, int ranks, int omp, double cpus, int flag, int threads,
+                           const char *note)
+{
+    char topology[32];
+    struct placement_node node = {
+        .topology = topology, .size = ranks, .threads = omp, .cpus = cpus
+    };
+    struct placement p;
+
+    snprintf(topology, sizeof(topology), "pack:1 core:%d pu:1", cores);
+    CHECK(placement_choose(&p, &node, flag) == ST_OK, "%s", status_line());
+    CHECK(p.threads == threads && strcmp(p.note, note) == 0, "%d threads; %s", p.threads, p.note);
+}
+
+static void test_threads(void)
+{
+    expect_threads(2, 1, 64, 0, 0, 2,
+                   "OMP_NUM_THREADS=64 is more than a rank has CPUs: 2 used (cores of the rank)");
+    expect_threads(8, 4, 8, 0, 0, 2,
+                   "OMP_NUM_THREADS=8 is more than a rank has CPUs: 2 used (cores of the rank)");
+    expect_threads(2, 1, 64, 0, 64, 64,
+                   "--threads 64 is more than a rank has CPUs, 2 (cores of the rank): this is "
+                   "slower than --threads 2");
+    expect_threads(
+        2, 4, 2, 0, 0, 1,
+        "OMP_NUM_THREADS=2 is more than a rank has CPUs: 1 used (more ranks than cores)");
+    expect_threads(2, 4, 0, 0, 1, 1, "4 ranks share 2 cores: no faster than 2 ranks");
+    expect_threads(2, 2, 1, 0, 0, 1, "");
+    expect_threads(16, 1, 0, 3.6, 0, 4,
+                   "a rank has 16 cores: 4 used (CPU quota of the control group)");
+    expect_threads(16, 4, 0, 0.2, 0, 1,
+                   "a rank has 4 cores: 1 used (CPU quota of the control group)");
+    expect_threads(4, 1, 8, 2, 0, 2,
+                   "OMP_NUM_THREADS=8 is more than a rank has CPUs: 2 used (CPU quota of the "
+                   "control group)");
+    expect_threads(4, 1, 0, 4, 0, 4, "");
+    expect_threads(4, 1, 2, 8, 0, 2, "");
 }
 
 /* A description, as XML, of a machine with a GPU at each socket, 0000:1b:00.0 and 0000:2b:00.0. */
@@ -145,7 +185,6 @@ static void test_here(struct world *w)
           "all ranks have the same number of cores");
     hwloc_bitmap_free(sum);
     hwloc_bitmap_free(one);
-    CHECK(placement_memory() > 1 << 20, "%lld bytes", (long long)placement_memory());
 }
 
 int main(int argc, char **argv)
@@ -155,6 +194,7 @@ int main(int argc, char **argv)
 
     if (argc == 1) {
         test_described();
+        test_threads();
         test_near_gpu();
         return check_end("placement");
     }
