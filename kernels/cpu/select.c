@@ -15,13 +15,26 @@ static const struct cpu_level levels[] = {
 #endif
 };
 
+#if defined(__clang__) // before version 18 it knows features, but no levels
+#define HAS_V3                                                                                     \
+    (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&                            \
+     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2"))
+#define HAS_V4                                                                                     \
+    (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                    \
+     __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&                   \
+     __builtin_cpu_supports("avx512vl"))
+#else
+#define HAS_V3 __builtin_cpu_supports("x86-64-v3")
+#define HAS_V4 __builtin_cpu_supports("x86-64-v4")
+#endif
+
 static int count_levels(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("x86-64-v3"))
+    if (!HAS_V3)
         return 1;
-    if (!__builtin_cpu_supports("x86-64-v4"))
+    if (!HAS_V4)
         return 2;
     if (!__builtin_cpu_supports("avx512bf16"))
         return 3;

@@ -117,13 +117,16 @@ bool CPU(has_pairs)(void)
 #endif
 }
 
-/* The shuffle that interleaves the lower halves of two vectors; plus VEC / 2, the upper halves. */
+/* The lanes that interleave the lower, and the upper, halves of two vectors. */
 #if VEC == 16
-static const lanes lower = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23 };
+#define LOWER 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define UPPER 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif VEC == 8
-static const lanes lower = { 0, 8, 1, 9, 2, 10, 3, 11 };
+#define LOWER 0, 8, 1, 9, 2, 10, 3, 11
+#define UPPER 4, 12, 5, 13, 6, 14, 7, 15
 #else
-static const lanes lower = { 0, 4, 1, 5 };
+#define LOWER 0, 4, 1, 5
+#define UPPER 2, 6, 3, 7
 #endif
 
 /* Transposes VEC rows of VEC: log2(VEC) rounds that interleave row i with row i + VEC / 2. */
@@ -135,8 +138,8 @@ INLINE void transpose(vec *r)
 
 #pragma GCC unroll 16
         for (int i = 0; i < VEC / 2; i++) {
-            t[2 * i] = __builtin_shuffle(r[i], r[i + VEC / 2], lower);
-            t[2 * i + 1] = __builtin_shuffle(r[i], r[i + VEC / 2], lower + VEC / 2);
+            t[2 * i] = __builtin_shufflevector(r[i], r[i + VEC / 2], LOWER);
+            t[2 * i + 1] = __builtin_shufflevector(r[i], r[i + VEC / 2], UPPER);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < VEC; i++)
