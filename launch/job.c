@@ -3,6 +3,7 @@
 #include "launch/cgroup.h"
 #include "runtime/alive.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -92,6 +93,60 @@ static status open_local(struct job *j, const struct request *r, const struct pl
     return open_parts(j, r);
 }
 
+/* Writes the digests of the parts that are open. */
+static status read_digests(struct job *j)
+{
+    struct checkpoint *c = &j->checkpoint;
+    size_t n = 0;
+
+    for (int i = 0; i < c->count; i++) {
+        const struct part *part = c->parts[i].row;
+        char hex[FINGERPRINT_BYTES];
+
+        if (checkpoint_config(c, part) == NULL)
+            continue;
+        TRY(checkpoint_digest(c, part, hex));
+        n += (size_t)snprintf(j->weights + n, sizeof(j->weights) - n, "%s%s=%s", n > 0 ? " " : "",
+                              part->key, hex);
+        assert(n < sizeof(j->weights));
+    }
+    return ST_OK;
+}
+
+/* Ranks on other nodes may see another checkpoint under the same path. */
+static status compare_weights(struct job *j)
+{
+    char first[JOB_WEIGHTS_BYTES];
+    status st = ST_OK;
+
+    memcpy(first, j->weights, sizeof(first));
+    world_broadcast(j->world, first, sizeof(first), 0);
+    if (memcmp(first, j->weights, sizeof(first)) != 0)
+        st = fail(ST_FORMAT,
+                  "%s has other weights on the node of rank %d than on that of rank 0: copy the "
+                  "same checkpoint to all nodes",
+                  j->checkpoint.path, j->world->rank);
+    return agree(j->world, st);
+}
+
+status job_same_weights(const struct job *j, const char *weights, const char *path)
+{
+    for (const char *at = weights; *at != 0; at += strspn(at, " ")) {
+        const size_t length = strcspn(at, " "), key = strcspn(at, "=");
+        const char *mine = j->weights;
+
+        while (*mine != 0 && (strncmp(mine, at, key) != 0 || mine[key] != '='))
+            mine += strcspn(mine, " ") + strspn(mine + strcspn(mine, " "), " ");
+        if (*mine != 0 && strncmp(mine, at, length) != 0)
+            return fail(ST_USAGE,
+                        "%s was made with other weights of the %.*s than those of %s: pass the "
+                        "--ckpt_dir of that run",
+                        path, (int)key, at, j->checkpoint.path);
+        at += length;
+    }
+    return ST_OK;
+}
+
 status job_open(struct job *j, struct world *w, const struct request *r)
 {
     struct placement_node node;
@@ -106,6 +161,8 @@ status job_open(struct job *j, struct world *w, const struct request *r)
         TRY(agree(w, find_gpu(j, &gpu, bus, sizeof(bus))));
     TRY(placement_detect(w, bus[0] != 0 ? bus : NULL, &node));
     TRY(agree(w, open_local(j, r, &node, gpu)));
+    TRY(agree(w, read_digests(j)));
+    TRY(compare_weights(j));
     j->resident = resident_now();
     return ST_OK;
 }

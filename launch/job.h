@@ -9,6 +9,8 @@
 #include "launch/request.h"
 #include "model/pipeline/pipeline.h"
 
+#define JOB_WEIGHTS_BYTES 256
+
 struct job {
     struct world *world;
     struct placement place;
@@ -18,6 +20,7 @@ struct job {
     struct model model;          // of the checkpoint
     struct tokenizer *tokenizer; // rank 0, when texts are encoded
     struct progress progress;
+    char weights[JOB_WEIGHTS_BYTES]; // digest of each part that is open: "dit=HEX t5=HEX vae=HEX"
     size_t resident;  // resident host memory of this process before any model is loaded, in bytes
     size_t available; // on a GPU: bytes that were free after it was opened
 };
@@ -26,6 +29,9 @@ struct job {
  * that the request needs. `w` is borrowed until job_close. Collective; the ranks agree on the
  * status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */
 status job_open(struct job *j, struct world *w, const struct request *r);
+/* Whether `weights` of a run file, another job's j->weights, names no other weights for a part than
+ * this job has. Local. ST_USAGE; `path` is the run file. */
+status job_same_weights(const struct job *j, const char *weights, const char *path);
 void job_close(struct job *j); // accepts a half-open or zeroed job
 
 /* The op table for the request's device; on a CPU the one that --ops names. Local. */

@@ -90,6 +90,8 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
         st = allocate_latent(&run->state.latents, count);
     for (int i = 0; i < SOLVER_STATE && st == ST_OK; i++)
         st = allocate_latent(&run->state.history[i], count);
+    if (st == ST_OK && from != NULL && runfile_text(from, "weights") != NULL)
+        st = job_same_weights(j, runfile_text(from, "weights"), r->resume);
     if (st == ST_OK && j->world->rank == 0)
         st = first_latent(run, from);
     if (st == ST_OK && j->world->rank == 0 && from != NULL)
@@ -162,6 +164,7 @@ static status write_state(struct run *run, struct job *j)
     TRY_OUT(run_state_save_conditioning(&file, &run->conditioning));
     TRY_OUT(runfile_add_text(&file, "request", request));
     TRY_OUT(runfile_add_text(&file, "plan", plan));
+    TRY_OUT(runfile_add_text(&file, "weights", j->weights));
     TRY_OUT(runfile_add_text(&file, "version", WANMPI_VERSION));
     TRY_OUT(runfile_write(r->run_file, &file));
 out:

@@ -13,6 +13,7 @@
  *   layout.c      which files a part consists of, in each layout
  *   names.c       tensor names of other layouts, prefixes of single files
  *   describe.c    a part's config from tensor shapes and config.json
+ *   digest.c      which weights they are
  *   tensors.c     the list of an architecture's tensors, and its fingerprint
  *   part.h        a part as one row of a table
  *   report.c      what `wanmpi inspect` prints */
@@ -76,6 +77,12 @@ status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, co
 
 /* Writes the fingerprint of an opened part's tensors to hex[FINGERPRINT_BYTES]. ST_MEMORY. */
 status checkpoint_fingerprint(const struct checkpoint *c, const struct part *part, char *hex);
+
+/* Writes a digest of an opened part's values to hex[FINGERPRINT_BYTES], the same for all layouts
+ * and file formats that give the same values: MD5 of a few values of up to 256 of its tensors. It
+ * tells other weights apart; it does not find single changed values. ST_IO, ST_FORMAT, ST_MEMORY.
+ */
+status checkpoint_digest(struct checkpoint *c, const struct part *part, char *hex);
 
 /* The text that `wanmpi inspect` prints: layout, and for each part its files, config, data types,
  * fingerprint, the released models with these tensors, and tensors that are missing or unknown;
