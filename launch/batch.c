@@ -125,7 +125,7 @@ static status collect_prompts(struct batch *b)
     for (int i = 0; i < b->count; i++) {
         struct entry *e = &b->entries[i];
 
-        if (e->done)
+        if (e->done || e->request.text_file != NULL)
             continue;
         add_prompt(b, e->request.prompt);
         add_prompt(b, e->request.negative_prompt);
@@ -190,10 +190,11 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
                            e->request.save_file);
             continue;
         }
-        progress_print(&j->progress, "request %d of %d: %s", i + 1, b->count, e->request.prompt);
+        progress_print(&j->progress, "request %d of %d: %s", i + 1, b->count,
+                       request_title(&e->request));
         st = run_open(&run, j, &e->request, &plans[next++], NULL);
         if (st == ST_OK)
-            st = run_condition(&run, j, p, NULL, NULL);
+            st = run_condition(&run, j, p, NULL);
         if (st == ST_OK)
             st = run_go(&run, j, p);
         run_close(&run); // removes its unfinished files

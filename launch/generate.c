@@ -24,25 +24,6 @@ static status read_request(struct request *r, struct runfile *from, int argc, ch
     return request_complete(r, CMD_GENERATE);
 }
 
-/* Makes the conditioning from the inputs, or reads it from the run file of --resume or --text.
- * `resumed`: the contents of the former, on rank 0. Collective. */
-static status condition(struct run *run, struct job *j, struct pipeline *p,
-                        const struct runfile *resumed)
-{
-    const struct request *r = run->request;
-    struct runfile file = { 0 };
-    status st;
-
-    if (r->text_file == NULL || r->resume != NULL)
-        return run_condition(run, j, p, resumed, r->resume);
-    st = j->world->rank == 0 ? runfile_read(r->text_file, &file) : ST_OK;
-    st = agree(j->world, st);
-    if (st == ST_OK)
-        st = run_condition(run, j, p, &file, r->text_file);
-    runfile_done(&file);
-    return st;
-}
-
 status cmd_generate(struct world *w, int argc, char **argv)
 {
     struct request r;
@@ -68,7 +49,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     job_note_links(&job, &p);
     start_s = clock_seconds();
     progress_stage(&job.progress, "text and weights", 0, 0, "");
-    TRY_OUT(condition(&run, &job, &p, &from));
+    TRY_OUT(run_condition(&run, &job, &p, &from));
     TRY_OUT(pipeline_load(&p));
     progress_end(&job.progress);
     run.text_s = clock_seconds() - start_s;

@@ -352,9 +352,14 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
+    char noise[300];
 
     if (j->world->rank != 0)
         return;
+    if (r->noise_file != NULL)
+        snprintf(noise, sizeof(noise), "noise of %s", r->noise_file);
+    else
+        snprintf(noise, sizeof(noise), "seed %llu", (unsigned long long)r->base_seed.value);
     for (int rank = 0; rank < plan->ranks; rank++)
         if (plan_rank(plan, rank, &one) == ST_OK)
             plan_cover(&all, &one);
@@ -363,11 +368,10 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
-                   "%d steps, shift %g, guidance %g, seed %llu",
+                   "%d steps, shift %g, guidance %g, %s",
                    r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-                   r->sample_steps, r->sample_shift, r->sample_guide_scale,
-                   (unsigned long long)r->base_seed.value);
+                   r->sample_steps, r->sample_shift, r->sample_guide_scale, noise);
     progress_print(
         p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
         plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",

@@ -494,6 +494,19 @@ status options_to_json(const struct option_set *set, char **text)
     return *text != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for JSON");
 }
 
+void options_value(const struct option_set *set, int index, char *text, size_t size)
+{
+    const struct option *row = &set->rows[index];
+    cJSON *object = cJSON_CreateObject();
+    char *value = NULL;
+
+    if (object != NULL && is_set(set, row) && add_value(object, set, row))
+        value = cJSON_PrintUnformatted(object->child);
+    snprintf(text, size, "%s", value != NULL ? value : "not given");
+    cJSON_free(value);
+    cJSON_Delete(object);
+}
+
 /* Stores a JSON number. A whole number must be one that a double represents exactly. */
 static status set_number(const struct option_set *set, const struct option *row, const char *what,
                          double value)

@@ -92,6 +92,10 @@ status options_from_json(const struct option_set *set, unsigned mask, const char
 status options_copy(const struct option_set *to, const struct option_set *from, int index);
 status options_copy_all(const struct option_set *to, const struct option_set *from);
 
+/* Writes the value of row `index` as in JSON, "not given" if the field is not set; cut to `size`.
+ */
+void options_value(const struct option_set *set, int index, char *text, size_t size);
+
 /* Whether the fields of row `index` are equal; doubles bit by bit. */
 bool options_same(const struct option_set *a, const struct option_set *b, int index);
 

@@ -1,5 +1,6 @@
 #include "launch/request.h"
 
+#include "launch/request_internal.h"
 #include "launch/video/video.h"
 #include "runtime/device.h"
 
@@ -8,15 +9,8 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { CMD_LINE = 8 }; // a line of a batch file
-enum { NUMBERS = 1, JOB = 2, VIDEO = 4 };
-// NUMBERS: the value changes the resulting latent; --resume keeps the run file's value
-// JOB:     the value is the same for all requests of a batch
-// VIDEO:   not used for a single image
-
 #define ONE (CMD_GENERATE | CMD_PLAN | CMD_LINE)
 #define ALL (ONE | CMD_BATCH)
-#define AT(f) offsetof(struct request, f)
 
 /* An input that only some tasks use: `marks` of its row has its number (enum task_input) plus 1. */
 #define INPUT_SHIFT 8
@@ -28,7 +22,7 @@ enum { NUMBERS = 1, JOB = 2, VIDEO = 4 };
     }
 
 /* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
-static const struct option rows[] = {
+const struct option request_rows[] = {
     { "batch_file", OPT_STRING, AT(batch_file), .group = "Request", .value = "FILE.jsonl",
       .positional = true, .commands = CMD_BATCH,
       .help = "one request per line: a JSON object whose keys are names of flags" },
@@ -99,8 +93,8 @@ static const struct option rows[] = {
       .help =
           "True frees the transformer before decoding, and loads it again for the next request; "
           "for batch, which keeps it by default (generate always frees it)" },
-    { "convert_model_dtype", OPT_SWITCH, AT(convert_model_dtype), .commands = ALL,
-      .marks = NUMBERS | JOB, .help = "official flag, the same as --precision bf16" },
+    { "convert_model_dtype", OPT_SWITCH, AT(convert_model_dtype), .commands = ALL, .marks = JOB,
+      .help = "official flag, the same as --precision bf16" },
     { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
       .help = "run the text encoder on rank 0's CPU, not on its GPU" },
 
@@ -135,20 +129,22 @@ static const struct option rows[] = {
     { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,
       .help = "CPU kernels: cpu is fast, ref is the slow reference for comparison (default cpu)" },
 
-    { "tiled", OPT_SWITCH, AT(tiled), .group = "Decoding", .commands = ALL,
+    { "tiled", OPT_SWITCH, AT(tiled), .group = "Decoding", .commands = ALL, .marks = PIXELS,
       .help = "decode in overlapping tiles: less memory, slightly different pixels" },
     { "tile_size", OPT_PAIR, AT(tile_size), .value = "ROWS,COLUMNS", .joint = ',', .commands = ALL,
+      .marks = PIXELS,
       .help = "size of a tile in rows and columns of the latent, 8 pixels each (default 30,52)" },
     { "tile_stride", OPT_PAIR, AT(tile_stride), .value = "ROWS,COLUMNS", .joint = ',',
-      .commands = ALL, .help = "distance from tile to tile, in the same unit (default 15,26)" },
+      .commands = ALL, .marks = PIXELS,
+      .help = "distance from tile to tile, in the same unit (default 15,26)" },
 
     { "save_file", OPT_STRING, AT(save_file), .group = "Output", .value = "FILE", .commands = ONE,
       .help = ".mp4, or .png for one frame (default: a name made of task, size, "
               "ranks, prompt and time)" },
     { "fps", OPT_DOUBLE, AT(fps), .value = "X", .least = 0.1, .most = 1000, .commands = ALL,
-      .marks = VIDEO, .help = "frames per second (default 16)" },
+      .marks = VIDEO | PIXELS, .help = "frames per second (default 16)" },
     { "quality", OPT_DOUBLE, AT(quality), .value = "X", .least = 0, .most = 10, .commands = ALL,
-      .marks = VIDEO, .help = "quality of the H.264 video, 0 to 10 (default 8)" },
+      .marks = VIDEO | PIXELS, .help = "quality of the H.264 video, 0 to 10 (default 8)" },
     { "contact_sheet", OPT_STRING, AT(contact_sheet), .value = "FILE.png", .commands = ONE,
       .help = "also write an image with up to 16 of the frames" },
     { "run_file", OPT_STRING, AT(run_file), .value = "FILE.h5", .commands = ONE,
@@ -178,13 +174,15 @@ static const struct option rows[] = {
     INPUT(prompt_extend_target_lang, "language of the rewritten prompt"),
 };
 
-_Static_assert(COUNT(rows) <= OPTIONS_MAX, "request.given has an entry for each row");
+const int request_row_count = COUNT(request_rows);
+
+_Static_assert(COUNT(request_rows) <= OPTIONS_MAX, "request.given has an entry for each row");
 _Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2,
                "the order of --sample_solver's choices");
 
 struct option_set request_options(struct request *r)
 {
-    return (struct option_set){ rows, COUNT(rows), r, r->given };
+    return (struct option_set){ request_rows, COUNT(request_rows), r, r->given };
 }
 
 void request_init(struct request *r)
@@ -238,8 +236,8 @@ status request_parse(struct request *r, unsigned command, const struct option_se
 
 static bool given(const struct request *r, size_t offset)
 {
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        if (rows[i].offset == offset)
+    for (size_t i = 0; i < COUNT(request_rows); i++) {
+        if (request_rows[i].offset == offset)
             return r->given[i];
     }
     return false;
@@ -274,6 +272,37 @@ static void default_double(double *field, double value)
     *field = *field < 0 ? value : *field;
 }
 
+static void forget(char **text)
+{
+    free(*text);
+    *text = NULL;
+}
+
+/* The prompts and the seed; not set where a file replaces them. */
+static status fill_inputs(struct request *r)
+{
+    if (r->text_file != NULL) {
+        forget(&r->prompt);
+        forget(&r->negative_prompt);
+    } else {
+        if (r->prompt == NULL)
+            TRY(copy_text(&r->prompt, r->task->prompt));
+        if (r->negative_prompt != NULL && r->negative_prompt[0] == 0) {
+            forget(&r->negative_prompt); // "" means the default, as in the official pipeline
+            r->default_negative = true;
+        }
+        if (r->negative_prompt == NULL)
+            TRY(copy_text(&r->negative_prompt, r->task->negative));
+    }
+    if (r->noise_file != NULL) {
+        r->base_seed = (struct seed){ 0 };
+    } else if (!r->base_seed.given) {
+        TRY(draw_seed(&r->base_seed));
+        r->drawn_seed = true;
+    }
+    return ST_OK;
+}
+
 static status fill_defaults(struct request *r)
 {
     const struct task *task = NULL;
@@ -282,20 +311,10 @@ static status fill_defaults(struct request *r)
         TRY(copy_text(&r->task_name, "t2v-14B"));
     TRY(task_find(&task, r->task_name));
     r->task = task;
-    if (r->prompt == NULL)
-        TRY(copy_text(&r->prompt, task->prompt));
-    if (r->negative_prompt != NULL && r->negative_prompt[0] == 0) {
-        free(r->negative_prompt); // "" means the default, as in the official pipeline
-        r->negative_prompt = NULL;
-        r->default_negative = true;
-    }
-    if (r->negative_prompt == NULL)
-        TRY(copy_text(&r->negative_prompt, task->negative));
+    TRY(fill_inputs(r));
     default_int(&r->size[0], task->width_px);
     default_int(&r->size[1], task->height_px);
     default_int(&r->frame_num, task->frames);
-    if (!r->base_seed.given)
-        TRY(draw_seed(&r->base_seed));
     default_int(&r->sample_steps, task->steps);
     default_int(&r->sample_solver, SOLVER_UNIPC);
     default_double(&r->sample_shift, task->shift);
@@ -348,9 +367,9 @@ static status check_inputs(const struct request *r)
 {
     unsigned given = 0;
 
-    for (size_t i = 0; i < COUNT(rows); i++)
-        if (rows[i].marks >> INPUT_SHIFT != 0 && r->given[i])
-            given |= 1u << ((rows[i].marks >> INPUT_SHIFT) - 1);
+    for (size_t i = 0; i < COUNT(request_rows); i++)
+        if (request_rows[i].marks >> INPUT_SHIFT != 0 && r->given[i])
+            given |= 1u << ((request_rows[i].marks >> INPUT_SHIFT) - 1);
     for (int i = 0; i < INPUT_COUNT; i++)
         if (r->input[i] != NULL)
             given |= 1u << i;
@@ -362,6 +381,9 @@ static status check_needs(const struct request *r)
 {
     if (given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
+    if (r->convert_model_dtype && r->precision == PRECISION_FP32)
+        return fail(ST_USAGE, "--convert_model_dtype is --precision bf16, and --precision fp32 is "
+                              "given too: remove one of them");
     if (given(r, AT(cuda_sms)) && r->rand_device != RAND_CUDA)
         return fail(ST_USAGE, "--cuda_sms is for --rand_device cuda");
     if ((given(r, AT(tile_size)) || given(r, AT(tile_stride))) && !r->tiled)
@@ -371,10 +393,10 @@ static status check_needs(const struct request *r)
                     r->tile_stride[0], r->tile_stride[1], r->tile_size[0], r->tile_size[1]);
     if (r->keep_frames && r->run_file == NULL)
         return fail(ST_USAGE, "--keep_frames needs --run_file FILE.h5");
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        if ((rows[i].marks & VIDEO) != 0 && r->task->image && r->given[i])
+    for (size_t i = 0; i < COUNT(request_rows); i++) {
+        if ((request_rows[i].marks & VIDEO) != 0 && r->task->image && r->given[i])
             return fail(ST_USAGE, "--%s: task %s makes an image and does not use it; remove it",
-                        rows[i].name, r->task_name);
+                        request_rows[i].name, r->task_name);
     }
     return ST_OK;
 }
@@ -456,6 +478,11 @@ const char *request_note(const struct request *r, int index)
                  r->size[1], r->task_name, r->task->sizes);
         return note;
     }
+    if (r->text_file != NULL && (given(r, AT(prompt)) || given(r, AT(negative_prompt))) &&
+        index-- == 0)
+        return "the prompts are not used: --text has their embeddings";
+    if (r->noise_file != NULL && given(r, AT(base_seed)) && index-- == 0)
+        return "the seed is not used: --noise has the noise";
     if (r->default_negative && index-- == 0)
         return "the negative prompt is empty: the task's default is used, as in the official "
                "program; \" \" is a negative prompt without words";
@@ -468,91 +495,18 @@ const char *request_note(const struct request *r, int index)
 
 status request_to_json(const struct request *r, char **text)
 {
-    const struct option_set set = { rows, COUNT(rows), (void *)r, NULL }; // read only
+    const struct option_set set = { request_rows, COUNT(request_rows), (void *)r,
+                                    NULL }; // read only
 
     return options_to_json(&set, text);
 }
 
 status request_from_json(struct request *r, const char *text, const char *where)
 {
-    const struct option_set set = { rows, COUNT(rows), r, NULL }; // r->given stays unchanged
+    const struct option_set set = { request_rows, COUNT(request_rows), r,
+                                    NULL }; // r->given stays unchanged
 
     return options_from_json(&set, 0, text, where);
-}
-
-/* The first row that has a bit of `marks`, was given, and differs between *a and *b; -1 if none. */
-static int first_difference(struct request *a, struct request *b, const bool *given, unsigned marks)
-{
-    const struct option_set x = request_options(a), y = request_options(b);
-
-    for (int i = 0; i < (int)COUNT(rows); i++)
-        if (given[i] && (rows[i].marks & marks) != 0 && !options_same(&x, &y, i))
-            return i;
-    return -1;
-}
-
-status request_line(struct request *r, const struct request *job, const char *text,
-                    const char *where)
-{
-    struct request flags = *job; // borrowed strings, read only
-    const struct option_set from = request_options(&flags), to = request_options(r);
-    int differs = -1;
-
-    request_init(r);
-    TRY(options_copy_all(&to, &from));
-    memset(r->given, 0, sizeof(r->given));
-    TRY(options_from_json(&to, CMD_LINE, text, where));
-    differs = first_difference(r, &flags, r->given, JOB);
-    if (differs >= 0)
-        return fail(ST_USAGE, "%s: %s must be the same for all lines; pass --%s to batch", where,
-                    rows[differs].name, rows[differs].name);
-    for (size_t i = 0; i < COUNT(rows); i++)
-        r->given[i] |= job->given[i];
-    if (request_complete(r, CMD_GENERATE) != ST_OK) {
-        char line[512];
-        snprintf(line, sizeof(line), "%s", status_line());
-        return fail(ST_USAGE, "%s: %s", where, line);
-    }
-    return ST_OK;
-}
-
-status request_resume(struct request *r, const char *text, const char *run_file)
-{
-    status st;
-    struct request saved;
-    int differs = -1;
-
-    request_init(&saved);
-    const struct option_set from = request_options(r), to = request_options(&saved);
-    TRY_OUT(request_from_json(&saved, text, run_file));
-    differs = first_difference(r, &saved, r->given, NUMBERS);
-    if (differs >= 0) {
-        st = fail(ST_USAGE,
-                  "--%s differs from the run in %s; remove it to resume that run, or start a new "
-                  "run without --resume",
-                  rows[differs].name, run_file);
-        goto out;
-    }
-    // Device, ranks and threads come from this command line only; flags that do not change the
-    // latent, such as file names, replace the saved ones.
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        const size_t at = rows[i].offset;
-        const bool not_saved = at == AT(cfg_size) || at == AT(ring_size) ||
-                               at == AT(ulysses_size) || at == AT(threads) || at == AT(timeout_s) ||
-                               at == AT(dit_fsdp) || at == AT(resume) || at == AT(device);
-        if (not_saved || (r->given[i] && (rows[i].marks & NUMBERS) == 0))
-            TRY_OUT(options_copy(&to, &from, (int)i));
-    }
-    memcpy(saved.given, r->given, sizeof(saved.given));
-    TRY_OUT(request_complete(&saved, CMD_GENERATE));
-out:
-    if (st == ST_OK) {
-        request_done(r);
-        *r = saved;
-    } else {
-        request_done(&saved);
-    }
-    return st;
 }
 
 /* Number of bytes of the first `most` characters of a UTF-8 text. */
@@ -567,17 +521,25 @@ static size_t utf8_bytes(const char *text, int most)
     return n;
 }
 
+const char *request_title(const struct request *r)
+{
+    const char *slash = r->text_file != NULL ? strrchr(r->text_file, '/') : NULL;
+
+    return r->text_file == NULL ? r->prompt : slash != NULL ? slash + 1 : r->text_file;
+}
+
 status request_default_name(const struct request *r, int ulysses_size, int ring_size, time_t now,
                             char **name)
 {
-    const size_t length = utf8_bytes(r->prompt, 50);
+    const char *title = request_title(r);
+    const size_t length = utf8_bytes(title, 50);
     char clock[32] = "";
     struct tm local;
 
     localtime_r(&now, &local);
     strftime(clock, sizeof(clock), "%Y%m%d_%H%M%S", &local);
     if (asprintf(name, "%s_%d*%d_%d_%d_%.*s_%s%s", r->task_name, r->size[0], r->size[1],
-                 ulysses_size, ring_size, (int)length, r->prompt, clock,
+                 ulysses_size, ring_size, (int)length, title, clock,
                  r->task->image ? ".png" : ".mp4") < 0)
         return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     // The official program replaces ' ' and '/'; this also replaces control characters.

@@ -28,8 +28,9 @@ enum { USE_AUTO, USE_CPU, USE_CUDA };
 
 /* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
  * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
- * sizes 0, threads 0, dit_fsdp -1 and offload_model -1 mean that the program chooses, and files
- * that were not given are NULL. Strings belong to the request. */
+ * sizes 0, threads 0, dit_fsdp -1 and offload_model -1 mean that the program chooses, files that
+ * were not given are NULL, and what a file replaces is not set: the prompts with text_file, the
+ * seed with noise_file. Strings belong to the request. */
 struct request {
     char *task_name;
     const struct task *task; // set by request_complete
@@ -37,7 +38,6 @@ struct request {
     int size[2]; // width, height in pixels
     int frame_num;
     struct seed base_seed;
-    bool default_negative; // an empty --negative_prompt became the task's
 
     int sample_steps;
     int sample_solver; // enum solver_kind
@@ -79,6 +79,10 @@ struct request {
     char *batch_file; // the file of `batch`
 
     bool given[OPTIONS_MAX]; // row i was given as a flag, or in a batch line
+
+    // rank 0 only:
+    bool drawn_seed;       // base_seed was not given
+    bool default_negative; // an empty --negative_prompt became the task's
 };
 
 /* The option set of *r, for options_help and for commands that parse it together with other sets.
@@ -133,6 +137,17 @@ status request_line(struct request *r, const struct request *job, const char *te
  * files, fps, ...) replace the saved values. ST_USAGE for a flag that changes the latent and
  * differs from the saved value; ST_MEMORY. On failure *r is unchanged. */
 status request_resume(struct request *r, const char *text, const char *run_file);
+
+/* Compares a complete request with `text`, which request_to_json wrote and the file `where` holds.
+ * *differs: the first value that would give another latent, or with `pixels` another result, as
+ * text ("sample_steps is 4 there and 8 here"); NULL if the requests are the same. A seed that *r
+ * has drawn is not compared. *differs is valid until the next call on this thread. ST_USAGE if
+ * `text` is no such request. */
+status request_difference(const char **differs, const struct request *r, const char *text,
+                          const char *where, bool pixels);
+
+/* The prompt, or the name of the file that has its embeddings. Borrowed from *r. */
+const char *request_title(const struct request *r);
 
 /* The file name when --save_file is not given, as in the official program; malloc'ed. ST_MEMORY.
  *     t2v-1.3B_832*480_1_1_Two_anthropomorphic_cats_20250225_120000.mp4 */

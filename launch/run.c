@@ -129,17 +129,33 @@ void run_close(struct run *run)
     *run = (struct run){ 0 };
 }
 
-status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from,
-                     const char *path)
+/* Copies the conditioning from the run file `path`, whose contents `from` rank 0 has read. */
+static status read_condition(struct run *run, struct job *j, const struct runfile *from,
+                             const char *path)
 {
-    const struct task_inputs in = request_inputs(run->request);
     status st = ST_OK;
 
-    if (path == NULL)
-        return run->request->task->condition(p, &run->plan, &in, &run->conditioning);
     if (j->world->rank == 0)
         st = run_state_conditioning(&run->conditioning, &run->plan.conditioning, from, path);
     return conditioning_share(j->world, st, &run->conditioning);
+}
+
+status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from)
+{
+    const struct request *r = run->request;
+    const struct task_inputs in = request_inputs(r);
+    struct runfile file = { 0 };
+    status st;
+
+    if (run->resumed)
+        return read_condition(run, j, from, r->resume);
+    if (r->text_file == NULL)
+        return r->task->condition(p, &run->plan, &in, &run->conditioning);
+    TRY_OUT(agree(j->world, j->world->rank == 0 ? runfile_read(r->text_file, &file) : ST_OK));
+    TRY_OUT(read_condition(run, j, &file, r->text_file));
+out:
+    runfile_done(&file);
+    return st;
 }
 
 /* Payload of the callbacks. */

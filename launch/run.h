@@ -28,11 +28,11 @@ struct run {
 status run_open(struct run *run, struct job *j, struct request *r, const struct plan_input *plan,
                 const struct runfile *from);
 
-/* Makes run->conditioning. path NULL: the task's function computes it from the request's inputs.
- * Else it is copied from the arrays of the run file `path`, whose contents `from` rank 0 has read.
+/* Makes run->conditioning: copies it from the run file of --resume, whose contents `from` rank 0
+ * has read, or from that of --text; else the task's function computes it from the request's inputs.
  * Collective. */
-status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from,
-                     const char *path);
+status run_condition(struct run *run, struct job *j, struct pipeline *p,
+                     const struct runfile *from);
 
 /* Denoises, decodes, and writes the files. Collective. If it fails and p->must_abort is true, the
  * ranks have not agreed on the status: the command must end the job with command_abort. */

@@ -39,4 +39,17 @@ check "no negative prompt, tiles side by side" run 1 --prompt a --n_prompt= --ti
     --tile_size 4,4 --tile_stride 4,4 --save_file tiled.mp4
 check "the default negative prompt is noted" notes 'the negative prompt is empty'
 check "tiles side by side are noted" notes 'tiles do not overlap'
+
+# What a file replaces is not named.
+check "noise and text from a run file" run 2 --prompt b --base_seed 8 --noise seed.h5 --text seed.h5 \
+    --save_file files.mp4 --run_file files.h5
+check "the prompt that was not used is noted" notes 'the prompts are not used'
+check "the seed that was not used is noted" notes 'the seed is not used'
+check "the result names the files" names files.mp4 '"noise":"seed.h5","text":"seed.h5"'
+check "and neither prompt" not names files.mp4 'prompt":'
+check "nor seed" not names files.mp4 '"base_seed'
+check "the latent of that noise and text" "$same" seed.h5 files.h5 1e-5
+echo '{"noise": "seed.h5", "text": "seed.h5", "save_file": "line.mp4", "run_file": "line.h5"}' > text.jsonl
+check "a batch line with them" ranks 2 batch text.jsonl "${small[@]}"
+check "the latent of a batch line" "$same" seed.h5 line.h5 1e-5
 summary

@@ -168,6 +168,7 @@ static void test_refused(void)
     refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not use it");
     refuse("--prompt|Two|cats", "unexpected argument 'cats'; put quotes around a text of several");
     refuse("-n|4", "flags start with two dashes");
+    refuse("--ckpt_dir|X|--convert_model_dtype|--precision|fp32", "is --precision bf16");
     refuse("--ckpt_dir|X|--cuda_sms|78", "--cuda_sms is for --rand_device cuda");
     refuse("--ckpt_dir|X|--tile_size|8,8", "need --tiled");
     refuse("--ckpt_dir|X|--tiled|--tile_stride|40,40", "larger than --tile_size");
@@ -308,6 +309,77 @@ static void test_resume(void)
     free(text);
 }
 
+/* What files replace is not set, and so is not in the JSON that the result names. */
+static void test_replaced(void)
+{
+    struct request r;
+    char *text = NULL, *name = NULL;
+
+    CHECK(complete(&r, "--ckpt_dir|X|--prompt|a|--base_seed|7|--text|d/t.h5|--noise|n.h5|--size|"
+                       "832*480|--task|t2v-1.3B") == ST_OK,
+          "%s", status_line());
+    CHECK(strstr(request_note(&r, 0), "the prompts are not used") != NULL &&
+              strstr(request_note(&r, 1), "the seed is not used") != NULL &&
+              request_note(&r, 2) == NULL,
+          "notes");
+    CHECK(request_to_json(&r, &text) == ST_OK && strstr(text, "prompt\":") == NULL &&
+              strstr(text, "base_seed") == NULL && strstr(text, "\"text\":\"d/t.h5\"") != NULL,
+          "%s", text);
+    CHECK(request_default_name(&r, 1, 1, 0, &name) == ST_OK &&
+              strncmp(name, "t2v-1.3B_832*480_1_1_t.h5_", 26) == 0,
+          "%s", name);
+    request_done(&r);
+    CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5") == ST_OK, "%s", status_line());
+    CHECK(request_resume(&r, text, "a.h5") == ST_OK && r.prompt == NULL && !r.base_seed.given, "%s",
+          status_line());
+    request_done(&r);
+    free(name);
+    free(text);
+}
+
+static void check_difference(const struct request *r, const char *text, bool pixels,
+                             const char *want)
+{
+    const char *got = NULL;
+
+    CHECK(request_difference(&got, r, text, "here", pixels) == ST_OK, "%s", status_line());
+    CHECK(want == NULL ? got == NULL : got != NULL && strcmp(got, want) == 0, "%s, not %s", got,
+          want);
+}
+
+static void test_difference(void)
+{
+    struct request r, other;
+    const char *got = NULL;
+    char *text = NULL;
+
+    CHECK(complete(&r, "--ckpt_dir|X|--prompt|a|--fps|8") == ST_OK, "%s", status_line());
+    CHECK(request_to_json(&r, &text) == ST_OK, "%s", status_line());
+    check_difference(&r, text, true, NULL);
+    CHECK(complete(&other, "--ckpt_dir|X|--prompt|a|--save_file|b.mp4|--threads|3") == ST_OK, "%s",
+          status_line());
+    check_difference(&other, text, false, NULL); // a drawn seed matches any
+    check_difference(&other, text, true, "fps is 8 there and 16 here");
+    request_done(&other);
+    CHECK(complete(&other, "--ckpt_dir|X|--prompt|b|--fps|8") == ST_OK, "%s", status_line());
+    check_difference(&other, text, true, "the prompt is another");
+    request_done(&other);
+    CHECK(complete(&other, "--ckpt_dir|X|--prompt|a|--noise|n.h5") == ST_OK, "%s", status_line());
+    check_difference(&other, text, false, "noise is not given there and \"n.h5\" here");
+    CHECK(request_difference(&got, &other, "{\"what\":1}", "here", false) == ST_USAGE,
+          "no request");
+    request_done(&other);
+    free(text);
+    CHECK(complete(&other, "--ckpt_dir|X|--prompt|a|--fps|8|--base_seed|7") == ST_OK, "%s",
+          status_line());
+    CHECK(request_to_json(&other, &text) == ST_OK, "%s", status_line());
+    other.base_seed.value = 8;
+    check_difference(&other, text, true, "base_seed is 7 there and 8 here");
+    request_done(&other);
+    request_done(&r);
+    free(text);
+}
+
 static void test_names(void)
 {
     struct request r;
@@ -362,6 +434,8 @@ int main(void)
     test_json();
     test_lines();
     test_resume();
+    test_replaced();
+    test_difference();
     test_names();
     test_help();
     scratch_close();

@@ -1,0 +1,114 @@
+/* Requests against others: the lines of a batch, the request of a run file, that of a result. */
+#include "launch/request_internal.h"
+
+#include <string.h>
+
+/* The first row that has a bit of `marks`, was given, and differs between *a and *b; -1 if none. */
+static int first_difference(struct request *a, struct request *b, const bool *given, unsigned marks)
+{
+    const struct option_set x = request_options(a), y = request_options(b);
+
+    for (int i = 0; i < request_row_count; i++)
+        if (given[i] && (request_rows[i].marks & marks) != 0 && !options_same(&x, &y, i))
+            return i;
+    return -1;
+}
+
+status request_line(struct request *r, const struct request *job, const char *text,
+                    const char *where)
+{
+    struct request flags = *job; // borrowed strings, read only
+    const struct option_set from = request_options(&flags), to = request_options(r);
+    int differs = -1;
+
+    request_init(r);
+    TRY(options_copy_all(&to, &from));
+    if (job->drawn_seed) // each line draws its own
+        r->base_seed = (struct seed){ 0 };
+    memset(r->given, 0, sizeof(r->given));
+    TRY(options_from_json(&to, CMD_LINE, text, where));
+    differs = first_difference(r, &flags, r->given, JOB);
+    if (differs >= 0)
+        return fail(ST_USAGE, "%s: %s must be the same for all lines; pass --%s to batch", where,
+                    request_rows[differs].name, request_rows[differs].name);
+    for (int i = 0; i < request_row_count; i++)
+        r->given[i] |= job->given[i];
+    if (request_complete(r, CMD_GENERATE) != ST_OK) {
+        char line[512];
+        snprintf(line, sizeof(line), "%s", status_line());
+        return fail(ST_USAGE, "%s: %s", where, line);
+    }
+    return ST_OK;
+}
+
+status request_resume(struct request *r, const char *text, const char *run_file)
+{
+    status st;
+    struct request saved;
+    int differs = -1;
+
+    request_init(&saved);
+    const struct option_set from = request_options(r), to = request_options(&saved);
+    TRY_OUT(request_from_json(&saved, text, run_file));
+    differs = first_difference(r, &saved, r->given, NUMBERS);
+    if (differs >= 0) {
+        st = fail(ST_USAGE,
+                  "--%s differs from the run in %s; remove it to resume that run, or start a new "
+                  "run without --resume",
+                  request_rows[differs].name, run_file);
+        goto out;
+    }
+    // Device, ranks and threads come from this command line only; flags that do not change the
+    // latent, such as file names, replace the saved ones.
+    for (int i = 0; i < request_row_count; i++) {
+        const size_t at = request_rows[i].offset;
+        const bool not_saved = at == AT(cfg_size) || at == AT(ring_size) ||
+                               at == AT(ulysses_size) || at == AT(threads) || at == AT(timeout_s) ||
+                               at == AT(dit_fsdp) || at == AT(resume) || at == AT(device);
+        if (not_saved || (r->given[i] && (request_rows[i].marks & NUMBERS) == 0))
+            TRY_OUT(options_copy(&to, &from, i));
+    }
+    memcpy(saved.given, r->given, sizeof(saved.given));
+    TRY_OUT(request_complete(&saved, CMD_GENERATE));
+out:
+    if (st == ST_OK) {
+        request_done(r);
+        *r = saved;
+    } else {
+        request_done(&saved);
+    }
+    return st;
+}
+
+status request_difference(const char **differs, const struct request *r, const char *text,
+                          const char *where, bool pixels)
+{
+    static _Thread_local char line[256];
+    const struct option_set here = { request_rows, request_row_count, (void *)r, NULL };
+    const unsigned marks = pixels ? NUMBERS | PIXELS : NUMBERS;
+    struct request made;
+    const struct option_set there = request_options(&made);
+    char a[64], b[64];
+    status st;
+
+    *differs = NULL;
+    request_init(&made);
+    TRY_OUT(request_from_json(&made, text, where));
+    for (int i = 0; i < request_row_count && *differs == NULL; i++) {
+        const struct option *row = &request_rows[i];
+
+        if ((row->marks & marks) == 0 || options_same(&here, &there, i) ||
+            (row->offset == AT(base_seed) && (r->drawn_seed || !r->base_seed.given)))
+            continue;
+        options_value(&there, i, a, sizeof(a));
+        options_value(&here, i, b, sizeof(b));
+        if (row->type == OPT_TEXT)
+            snprintf(line, sizeof(line), "the %s is another", row->name);
+        else
+            snprintf(line, sizeof(line), "%s is %s there and %s here", row->name, a, b);
+        *differs = line;
+    }
+out:
+    request_done(&made);
+    return st;
+}
