@@ -3,11 +3,12 @@
 #include "model/pipeline/pipeline.h"
 #include "model/pipeline/task.h"
 
+#include <cjson/cJSON.h>
 #include <stdlib.h>
 
 struct inspect {
     char *path;
-    int tensors;
+    int tensors, json;
 };
 
 static const struct option rows[] = {
@@ -16,6 +17,8 @@ static const struct option rows[] = {
       .help = "an official folder, a -Diffusers folder, or one .safetensors file" },
     { "tensors", OPT_SWITCH, offsetof(struct inspect, tensors),
       .help = "list every tensor with its data type and shape" },
+    { "json", OPT_SWITCH, offsetof(struct inspect, json),
+      .help = "print JSON instead of text, also of what is no checkpoint" },
 };
 
 void help_inspect(FILE *out)
@@ -27,33 +30,100 @@ void help_inspect(FILE *out)
         "wanmpi inspect: prints the layout, model, tensors and data types of a checkpoint, what "
         "is\n"
         "missing or unknown in it, whether its parts fit each other, and the task that it is for.\n"
-        "Reads the headers of the files, not the weights.\n\n"
+        "Reads the headers of the files, not the weights. The exit status is 0 if the checkpoint "
+        "is\n"
+        "complete and its parts fit each other.\n\n"
         "    wanmpi inspect Wan2.1-T2V-1.3B\n"
         "    wanmpi inspect Wan2.1-T2V-1.3B --tensors\n",
         out);
     options_help(out, 0, &set, 1);
 }
 
-/* Prints whether the parts fit each other, and which task the checkpoint is for. */
-static void print_model(struct checkpoint *c)
+/* Whether the parts fit each other. */
+static status check_fit(struct checkpoint *c, const struct model *m)
+{
+    struct tokenizer *tokenizer = NULL;
+
+    for (int i = 0; i < c->count; i++)
+        if (c->parts[i].config == NULL && !c->parts[i].row->optional)
+            return fail(ST_FORMAT, "not compared: the %s cannot be read", c->parts[i].row->name);
+    TRY(model_check(m, c->path));
+    TRY(pipeline_tokenizer(&tokenizer, c));
+    tokenizer_close(tokenizer);
+    return ST_OK;
+}
+
+/* Adds to the report whether the parts fit each other, and which task the checkpoint is for; `text`
+ * gets the lines. A model that this version does not run is no problem of its checkpoint. */
+static void add_model(struct checkpoint *c, struct checkpoint_report *r, FILE *text)
 {
     const struct model m = model_of_checkpoint(c);
     const struct task *task = NULL;
-    struct tokenizer *tokenizer = NULL;
-    status st = model_check(&m, c->path);
+    status st = check_fit(c, &m);
 
-    if (st == ST_OK && model_t5(&m) != NULL)
-        st = pipeline_tokenizer(&tokenizer, c);
-    tokenizer_close(tokenizer);
-    printf("\nmodel\n  %-12s", "parts");
-    for (int i = 0; i < c->count && st == ST_OK; i++)
-        if (c->parts[i].config == NULL && !c->parts[i].row->optional)
-            st = fail(ST_FORMAT, "not compared: the %s cannot be read", c->parts[i].row->name);
-    printf("%s\n", st == ST_OK ? "fit each other" : status_line());
+    fprintf(text, "\nmodel\n  %-12s%s\n", "parts", st == ST_OK ? "fit each other" : status_line());
+    cJSON_AddBoolToObject(r->json, "fit", st == ST_OK);
+    if (st != ST_OK && r->st == ST_OK)
+        checkpoint_report_problem(r, st);
     if (model_dit(&m) == NULL)
         return;
     st = task_for_checkpoint(&task, c);
-    printf("  %-12s%s\n", "task", st == ST_OK ? task->name : status_line());
+    fprintf(text, "  %-12s%s\n", "task", st == ST_OK ? task->name : status_line());
+    if (st == ST_OK)
+        cJSON_AddStringToObject(r->json, "task", task->name);
+    else
+        cJSON_AddNullToObject(r->json, "task");
+}
+
+static status print_json(const cJSON *json)
+{
+    char *text = cJSON_Print(json);
+
+    if (text == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
+    puts(text);
+    cJSON_free(text);
+    return ST_OK;
+}
+
+/* Prints the report of a checkpoint; fails with its first problem. */
+static status report(struct checkpoint *c, const struct inspect *fields)
+{
+    struct checkpoint_report r = { 0 };
+    char *model = NULL;
+    size_t size = 0;
+    FILE *text = open_memstream(&model, &size);
+    status st = text != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for a report");
+
+    if (st == ST_OK)
+        st = checkpoint_report(c, &r, fields->tensors);
+    if (st == ST_OK)
+        add_model(c, &r, text);
+    if (text != NULL && fclose(text) != 0 && st == ST_OK)
+        st = fail(ST_MEMORY, "cannot allocate host memory for a report");
+    if (st == ST_OK && fields->json)
+        st = print_json(r.json);
+    else if (st == ST_OK)
+        printf("%s%s", r.text, model);
+    if (st == ST_OK && r.st != ST_OK)
+        st = fail(r.st, "%s", r.problem);
+    free(model);
+    checkpoint_report_done(&r);
+    return st;
+}
+
+/* With --json also a path that is no checkpoint gives an object: its path and the problem. */
+static status report_failure(const struct inspect *fields, status st)
+{
+    const char *line = status_line();
+    cJSON *json = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(json, "path", fields->path);
+    cJSON_AddItemToArray(cJSON_AddArrayToObject(json, "problems"), cJSON_CreateString(line));
+    if (fields->json && print_json(json) != ST_OK)
+        st = ST_MEMORY;
+    cJSON_Delete(json);
+    return st;
 }
 
 static status inspect(int argc, char **argv)
@@ -62,19 +132,15 @@ static status inspect(int argc, char **argv)
     struct inspect fields = { 0 };
     const struct option_set set = { rows, COUNT(rows), &fields, NULL };
     struct checkpoint c = { 0 };
-    char *text = NULL;
 
     TRY_OUT(options_parse("inspect", 0, &set, 1, argc, argv));
     if (fields.path == NULL) {
         st = fail(ST_USAGE, "inspect needs the path of a checkpoint: wanmpi inspect DIR");
         goto out;
     }
-    TRY_OUT(checkpoint_open(&c, fields.path, model_parts));
-    TRY_OUT(checkpoint_report(&c, &text, fields.tensors));
-    fputs(text, stdout);
-    print_model(&c);
+    st = checkpoint_open(&c, fields.path, model_parts);
+    st = st == ST_OK ? report(&c, &fields) : report_failure(&fields, st);
 out:
-    free(text);
     checkpoint_close(&c);
     options_free(&set);
     return st;

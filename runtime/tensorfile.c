@@ -1,6 +1,7 @@
 #include "runtime/tensorfile.h"
 
 #include "runtime/alive.h"
+#include "runtime/foreign.h"
 #include "runtime/half.h"
 #include "runtime/tensorfile_internal.h"
 
@@ -144,12 +145,17 @@ static status sort_names(struct file_tensor *tensors, int count,
 /* The format follows from the file's first bytes, not from its name. */
 static status list_file(const struct tensor_source *src, struct tensor_list *list)
 {
-    unsigned char start[9] = { 0 };
+    unsigned char start[FOREIGN_BYTES] = { 0 };
+    const size_t bytes = src->size < sizeof(start) ? (size_t)src->size : sizeof(start);
+    const char *foreign;
 
-    if (src->size < sizeof(start))
+    TRY(read_exactly(src, start, bytes, 0));
+    foreign = foreign_kind(start, bytes);
+    if (foreign != NULL)
+        return fail(ST_FORMAT, "%s: is %s", src->path, foreign);
+    if (src->size < 9)
         return fail(ST_FORMAT, "%s: %llu bytes are too few for a weight file", src->path,
                     (unsigned long long)src->size);
-    TRY(read_exactly(src, start, sizeof(start), 0));
     if (memcmp(start, "PK\3\4", 4) == 0)
         return pth_list(src, list);
     // a .safetensors header of 640 bytes begins with 0x80 0x02 too, but then its JSON follows

@@ -174,7 +174,7 @@ static void test_layouts(void)
 {
     struct synth_options o = tiny();
     struct checkpoint official, shards, diffusers;
-    char *report = NULL;
+    struct checkpoint_report report;
 
     CHECK(checkpoint_synth(scratch_path("official"), &o, NULL, NULL) == ST_OK, "%s", status_line());
     CHECK(checkpoint_synth(scratch_path("official"), &o, NULL, NULL) == ST_USAGE, "written over");
@@ -205,11 +205,11 @@ static void test_layouts(void)
     test_order(&official, &part_vae, "decoder.conv1.weight");
     test_order(&diffusers, &part_vae, "decoder.upsamples.3.resample.1.weight");
     test_order(&official, &part_dit, "patch_embedding.weight");
-    CHECK(checkpoint_report(&diffusers, &report, true) == ST_OK && strstr(report, "complete") &&
-              strstr(report, "the tensors of tiny") && strstr(report, "the tensors of umt5-tiny") &&
-              strstr(report, "attn1.to_q"),
-          "%s", report);
-    free(report);
+    CHECK(checkpoint_report(&diffusers, &report, true) == ST_OK && report.st == ST_OK &&
+              strstr(report.text, "complete") && strstr(report.text, "the tensors of tiny") &&
+              strstr(report.text, "the tensors of umt5-tiny") && strstr(report.text, "attn1.to_q"),
+          "%s", report.text);
+    checkpoint_report_done(&report);
     checkpoint_close(&official);
     checkpoint_close(&shards);
     checkpoint_close(&diffusers);

@@ -1,6 +1,7 @@
 #include "model/checkpoint/checkpoint.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
+#include "runtime/foreign.h"
 #include "runtime/readfile.h"
 
 #include <assert.h>
@@ -166,8 +167,18 @@ static status refuse_foreign(const struct tensorfile *f)
     } foreign[] = {
         { "lora_", "a LoRA; merge it into a checkpoint first" },
         { ".lora.", "a LoRA; merge it into a checkpoint first" },
+        { ".lokr_", "a LyCORIS adapter; merge it into a checkpoint first" },
+        { ".hada_", "a LyCORIS adapter; merge it into a checkpoint first" },
+        { ".comfy_quant", "quantized by ComfyUI, which this version does not read" },
+        { "scaled_fp8", "in fp8 with scales, which this version does not read" },
         { ".scale_weight", "in fp8 with scales, which this version does not read" },
         { ".weight_scale", "quantized with scales, which this version does not read" },
+        { ".bitsandbytes__", "in 4 bits of bitsandbytes, which this version does not read" },
+        { ".SCB", "in int8 of bitsandbytes, which this version does not read" },
+        { ".weight._data", "quantized by quanto, which this version does not read" },
+        { "_weight_qdata", "quantized by torchao, which this version does not read" },
+        { ".qweight", "quantized (SVDQuant, AWQ or GPTQ), which this version does not read" },
+        { ".int8_weight", "quantized by TurboDiffusion, which this version does not read" },
     };
 
     for (int i = 0; i < f->count; i++) {
@@ -178,6 +189,21 @@ static status refuse_foreign(const struct tensorfile *f)
                             f->tensors[i].name);
         }
     }
+    return ST_OK;
+}
+
+/* Names the part that a file has, if it is not `part`. */
+static status refuse_other_part(const struct checkpoint *c, const struct checkpoint_part *p)
+{
+    const char *prefix;
+    bool official;
+
+    if (names_detect(&p->file, p->row, &prefix, &official))
+        return ST_OK;
+    for (int i = 0; i < c->count; i++)
+        if (names_detect(&p->file, c->parts[i].row, &prefix, &official))
+            return fail(ST_FORMAT, "%s: has a %s, not a %s", tensorfile_path(&p->file, 0),
+                        c->parts[i].row->name, p->row->name);
     return ST_OK;
 }
 
@@ -209,8 +235,9 @@ status part_open(struct checkpoint *c, struct checkpoint_part *p)
         goto out;
     }
     TRY_OUT(layout_check_index(p)); // before the tensors are renamed
-    TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
     TRY_OUT(refuse_foreign(&p->file));
+    TRY_OUT(refuse_other_part(c, p));
+    TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
     p->config = calloc(1, p->row->config_bytes);
     if (p->config == NULL) {
         st = fail(ST_MEMORY, "cannot allocate host memory for the config of the %s", p->row->name);
@@ -430,12 +457,22 @@ static const struct file_tensor *tokenizer_tensor(const struct checkpoint_part *
                : NULL;
 }
 
+/* Reads the tokenizer's file; a pointer or a page in its place is named. */
+static status read_tokenizer(const char *path, char **bytes, size_t *size)
+{
+    const char *foreign;
+
+    TRY(readfile_bytes(path, TOKENIZER_BYTES_MAX, bytes, size));
+    foreign = foreign_kind(*bytes, *size < FOREIGN_BYTES ? *size : FOREIGN_BYTES);
+    return foreign == NULL ? ST_OK : fail(ST_FORMAT, "%s: is %s", path, foreign);
+}
+
 status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, const char **from)
 {
     *bytes = NULL;
     *from = c->tokenizer;
     if (c->tokenizer != NULL)
-        return readfile_bytes(c->tokenizer, TOKENIZER_BYTES_MAX, bytes, size);
+        return read_tokenizer(c->tokenizer, bytes, size);
     for (int i = 0; i < c->count; i++) {
         struct checkpoint_part *p = &c->parts[i];
         const struct file_tensor *t;

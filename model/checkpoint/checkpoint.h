@@ -84,10 +84,22 @@ status checkpoint_fingerprint(const struct checkpoint *c, const struct part *par
  */
 status checkpoint_digest(struct checkpoint *c, const struct part *part, char *hex);
 
-/* The text that `wanmpi inspect` prints: layout, and for each part its files, config, data types,
- * fingerprint, the released models with these tensors, and tensors that are missing or unknown;
- * with `all_tensors` every tensor. Parts that are missing or damaged are reported in the text and
- * are not an error. *text is malloc'ed; the caller frees it. ST_MEMORY. */
-status checkpoint_report(struct checkpoint *c, char **text, bool all_tensors);
+/* What `wanmpi inspect` prints, as text and as JSON (its keys: README.md). */
+struct checkpoint_report {
+    char *text;
+    struct cJSON *json;
+    status st;         // of the first problem; ST_OK: complete
+    char problem[512]; // its line
+};
+
+/* Describes the checkpoint: layout, and for each part its files, config, data types, fingerprint,
+ * the released models with these tensors, and tensors that are missing or unknown; with
+ * `all_tensors` every tensor. Parts that are missing or damaged are problems of the report, not
+ * errors. ST_MEMORY. */
+status checkpoint_report(struct checkpoint *c, struct checkpoint_report *r, bool all_tensors);
+void checkpoint_report_done(struct checkpoint_report *r); // accepts a zeroed value
+
+/* Adds status_line() to the problems of the report; `st` is its status. */
+void checkpoint_report_problem(struct checkpoint_report *r, status st);
 
 #endif

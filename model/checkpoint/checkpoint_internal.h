@@ -6,6 +6,11 @@
 
 #include <stdio.h>
 
+/* names.c: whether the file has the part; *prefix of its names, and whether they are the official
+ * ones. */
+bool names_detect(const struct tensorfile *f, const struct part *part, const char **prefix,
+                  bool *official);
+
 /* names.c: renames the tensors of an opened part to official names: removes a known prefix, then
  * translates the names of diffusers. *prefix is the prefix that was removed, or "". ST_FORMAT if
  * two tensors get the same name. */

@@ -40,6 +40,11 @@ static double decimal(float value)
     return strtod(text, NULL);
 }
 
+void config_set_float(struct cJSON *json, const char *key, float value)
+{
+    config_set_number(json, key, decimal(value));
+}
+
 void config_set_floats(struct cJSON *json, const char *key, const float *values, int count)
 {
     cJSON *list = cJSON_CreateArray();

@@ -11,7 +11,8 @@ void config_set_text(struct cJSON *json, const char *key, const char *text); // 
 void config_set_number(struct cJSON *json, const char *key, double value);
 void config_set_bool(struct cJSON *json, const char *key, bool value);
 
-/* A list; each number is written with the fewest digits that read back as the same float. */
+/* A number, or a list, with the fewest digits that read back as the same floats. */
+void config_set_float(struct cJSON *json, const char *key, float value);
 void config_set_floats(struct cJSON *json, const char *key, const float *values, int count);
 
 /* A list of `count` numbers: 0, stride, 2 * stride, ... */

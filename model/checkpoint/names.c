@@ -113,22 +113,29 @@ static bool make_official(void *payload, const char *name, char *out, size_t siz
     return names_write(out, size, "", bare, 0, "");
 }
 
-status names_make_official(struct tensorfile *f, const struct part *part, const char **prefix)
+bool names_detect(const struct tensorfile *f, const struct part *part, const char **prefix,
+                  bool *official)
 {
-    struct renaming r = { .part = part, .f = f, .prefix = "" };
-    bool found = false;
-
-    for (size_t i = 0; i < COUNT(prefixes) && !found; i++) {
-        for (const struct name_pair *a = part->detected_by; a->official != NULL && !found; a++) {
-            const bool official = has(f, prefixes[i], a->official);
-
-            found = official || has(f, prefixes[i], a->other);
-            if (found) {
-                r.prefix = prefixes[i];
-                r.translate = !official;
-            }
+    for (size_t i = 0; i < COUNT(prefixes); i++) {
+        for (const struct name_pair *a = part->detected_by; a->official != NULL; a++) {
+            *prefix = prefixes[i];
+            *official = has(f, prefixes[i], a->official);
+            if (*official || has(f, prefixes[i], a->other))
+                return true;
         }
     }
+    *prefix = "";
+    *official = true;
+    return false;
+}
+
+status names_make_official(struct tensorfile *f, const struct part *part, const char **prefix)
+{
+    struct renaming r = { .part = part, .f = f };
+    bool official;
+
+    names_detect(f, part, &r.prefix, &official);
+    r.translate = !official;
     *prefix = r.prefix;
     if (r.prefix[0] == '\0' && !r.translate)
         return ST_OK;

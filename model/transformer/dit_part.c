@@ -186,7 +186,7 @@ static void official_json(cJSON *json, const struct dit_config *c)
     config_set_text(json, "_class_name", "WanModel");
     config_set_text(json, "_diffusers_version", "0.30.0");
     config_set_number(json, "dim", (double)c->dim);
-    config_set_number(json, "eps", 1e-6);
+    config_set_float(json, "eps", c->eps);
     config_set_number(json, "ffn_dim", (double)c->ffn_dim);
     config_set_number(json, "freq_dim", (double)c->freq_dim);
     config_set_number(json, "in_dim", (double)c->in_dim);
@@ -211,7 +211,7 @@ static void diffusers_json(cJSON *json, const struct dit_config *c)
     config_set_text(json, "added_kv_proj_dim", NULL);
     config_set_number(json, "attention_head_dim", (double)(c->dim / c->heads));
     config_set_bool(json, "cross_attn_norm", true);
-    config_set_number(json, "eps", 1e-6);
+    config_set_float(json, "eps", c->eps);
     config_set_number(json, "ffn_dim", (double)c->ffn_dim);
     config_set_number(json, "freq_dim", (double)c->freq_dim);
     config_set_text(json, "image_dim", NULL);
