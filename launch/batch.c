@@ -197,6 +197,8 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p,
             st = run_condition(&run, j, p, NULL);
         if (st == ST_OK)
             st = run_go(&run, j, p);
+        if (st == ST_PREEMPTED)
+            st = run_stop(&run, j, p);
         run_close(&run); // removes its unfinished files
     }
     return st;

@@ -16,6 +16,8 @@ void command_abort(struct world *w, status st)
 {
     if (st == ST_PEER)
         sleep(2 + 3 * (unsigned)world_alive_before(w));
+    else if (st == ST_PREEMPTED)
+        sleep(3 * (unsigned)world_alive_before(w));
     command_complain(status_line());
     world_abort(w, st);
 }

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EXIT_FAULT 70    // EX_SOFTWARE of sysexits.h; every `status` is smaller
 #define ABORT_LIMIT_S 10 // after this time the process is killed by SIGALRM
 
 /* The path of a source file relative to the root of the sources. __FILE__ is the path that the
@@ -44,6 +43,6 @@ void __assert_fail(const char *condition, const char *file, unsigned line, const
         text[length - 1] = '\n';
     }
     if (write(STDERR_FILENO, text, (size_t)length) < 0) // one call: other ranks may print too
-        _exit(EXIT_FAULT);
-    world_abort_anywhere(EXIT_FAULT);
+        _exit(ST_INTERNAL);
+    world_abort_anywhere(ST_INTERNAL);
 }

@@ -56,6 +56,8 @@ status cmd_generate(struct world *w, int argc, char **argv)
     TRY_OUT(run_go(&run, &job, &p));
     job_memory(&job, &p);
 out:
+    if (st == ST_PREEMPTED)
+        st = run_stop(&run, &job, &p);
     run_close(&run); // removes its unfinished files
     if (p.must_abort)
         command_abort(w, st);

@@ -1,5 +1,6 @@
 /* wanmpi: the program. One table of commands; faults come back here as a status with one line. */
 #include "launch/commands.h"
+#include "launch/signals.h"
 #include "runtime/nearest.h"
 
 #include <stdbool.h>
@@ -11,13 +12,16 @@ static const struct command {
     const char *name, *summary;
     status (*run)(struct world *w, int argc, char **argv);
     void (*help)(FILE *out);
+    bool stops; // a signal stops it after what it is doing, and it can go on later
 } commands[] = {
-    { "generate", "make one video or image from a prompt", cmd_generate, help_generate },
-    { "batch", "run many requests, loading the models once", cmd_batch, help_batch },
-    { "plan", "memory, work and time of a request, without running it", cmd_plan, help_plan },
-    { "inspect", "what a checkpoint contains, and what is missing", cmd_inspect, help_inspect },
-    { "synth", "write a checkpoint of random weights", cmd_synth, help_synth },
-    { "bench", "time the parts of a generation on this machine", cmd_bench, help_bench },
+    { "generate", "make one video or image from a prompt", cmd_generate, help_generate, true },
+    { "batch", "run many requests, loading the models once", cmd_batch, help_batch, true },
+    { "plan", "memory, work and time of a request, without running it", cmd_plan, help_plan,
+      false },
+    { "inspect", "what a checkpoint contains, and what is missing", cmd_inspect, help_inspect,
+      false },
+    { "synth", "write a checkpoint of random weights", cmd_synth, help_synth, false },
+    { "bench", "time the parts of a generation on this machine", cmd_bench, help_bench, false },
 };
 
 static void help(FILE *out)
@@ -26,11 +30,15 @@ static void help(FILE *out)
             WANMPI_VERSION);
     for (size_t i = 0; i < COUNT(commands); i++)
         fprintf(out, "  wanmpi %-10s %s\n", commands[i].name, commands[i].summary);
-    fputs("\n'wanmpi COMMAND --help' lists the flags of a command. To use several GPUs or nodes,\n"
-          "start wanmpi with mpirun or srun, one process (rank) per GPU:\n\n"
-          "    mpirun -n 4 wanmpi generate --ckpt_dir Wan2.1-T2V-1.3B \\\n"
-          "        --prompt \"A cat surfs\" --save_file cat.mp4\n",
-          out);
+    fputs(
+        "\n'wanmpi COMMAND --help' lists the flags of a command. To use several GPUs or nodes,\n"
+        "start wanmpi with mpirun or srun, one process (rank) per GPU:\n\n"
+        "    mpirun -n 4 wanmpi generate --ckpt_dir Wan2.1-T2V-1.3B \\\n"
+        "        --prompt \"A cat surfs\" --save_file cat.mp4\n\n"
+        "Exit status: 0 done, 1 wrong use, 2 a file cannot be read or written, 3 the contents of\n"
+        "a file are wrong, 4 not enough memory, 5 a GPU failed, 6 a rank failed or does not\n"
+        "respond, 70 internal fault, 75 asked to stop by a signal: start it again to go on.\n",
+        out);
 }
 
 static bool is_help(const char *word)
@@ -105,9 +113,12 @@ static double early_timeout(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    const struct command *command = argc > 1 ? find(argv[1]) : NULL;
     struct world world;
     status st = world_watch(command_complain, early_timeout(argc, argv));
 
+    if (st == ST_OK && command != NULL && command->stops)
+        st = signals_open();
     if (st == ST_OK)
         st = world_open(&world, &argc, &argv);
     if (st != ST_OK) {
@@ -115,6 +126,7 @@ int main(int argc, char **argv)
         return st;
     }
     st = run(&world, argc, argv);
+    signals_quiet();
     if (st != ST_OK && world.rank == 0) // all ranks have agreed on it
         command_complain(status_line());
     world_close(&world);

@@ -5,12 +5,14 @@
 #include "model/pipeline/condition.h"
 #include "model/sampling/noise.h"
 #include "runtime/clock.h"
+#include "runtime/stop.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static status allocate_latent(float **p, int64_t count)
 {
@@ -102,7 +104,10 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     world_broadcast(j->world, run->noise, bytes, 0);
     world_broadcast(j->world, &resumed, sizeof(resumed), 0);
     run->resumed = resumed;
-    if (resumed) {
+    run->saved = from != NULL && r->run_file != NULL && strcmp(r->run_file, r->resume) == 0;
+    if (!resumed) { // the state of step 0
+        memcpy(run->state.latents, run->noise, bytes);
+    } else {
         world_broadcast(j->world, run->state.latents, bytes, 0);
         world_broadcast(j->world, run->state.used, sizeof(run->state.used), 0);
         for (int i = 0; i < SOLVER_STATE; i++)
@@ -183,6 +188,7 @@ static status write_state(struct run *run, struct job *j)
     TRY_OUT(runfile_add_text(&file, "weights", j->weights));
     TRY_OUT(runfile_add_text(&file, "version", WANMPI_VERSION));
     TRY_OUT(runfile_write(r->run_file, &file));
+    run->saved = true;
 out:
     runfile_done(&file);
     free(request);
@@ -191,18 +197,25 @@ out:
 
 /* Callback after each step: updates the progress line, and writes the run file every save_every
  * steps and after the last one. It first waits for the device: on a GPU the step is only queued, so
- * this makes the printed time correct and reports the step's errors. */
+ * this makes the printed time correct and reports the step's errors. If a rank was asked to stop,
+ * the state is copied from the device on all of them, for run_stop. */
 static status after_step(void *payload, struct denoise *d, int done, int steps)
 {
     struct run_ctx *ctx = payload;
     const struct request *r = ctx->run->request;
+    const bool due = r->run_file != NULL && (done % r->save_every == 0 || done == steps);
+    status stop;
 
     TRY(device_wait(&ctx->job->dev));
     progress_update(&ctx->job->progress, done);
-    if (r->run_file == NULL || (done % r->save_every != 0 && done != steps))
+    stop = agree(ctx->job->world, stop_check());
+    if (!due && stop == ST_OK)
         return ST_OK;
     TRY(denoise_save(d, &ctx->run->state));
-    return ctx->job->world->rank == 0 ? write_state(ctx->run, ctx->job) : ST_OK;
+    ctx->run->saved = false;
+    if (due && ctx->job->world->rank == 0)
+        TRY(write_state(ctx->run, ctx->job));
+    return stop;
 }
 
 /* Callback on rank 0 for decoded frames: writes them to the video, and with --keep_frames to the
@@ -212,6 +225,7 @@ static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64
     struct run_ctx *ctx = payload;
     struct progress *p = &ctx->job->progress;
 
+    TRY(stop_check());
     TRY(video_put(ctx->run->video, rgb, count, h, w));
     if (ctx->run->frames != NULL)
         TRY(run_frames_put(ctx->run->frames, rgb, count));
@@ -237,6 +251,16 @@ static status save_timings(const struct run *run)
     return st;
 }
 
+/* Without --run_file the state was not copied from the device. */
+static void keep_latent(struct run *run)
+{
+    const size_t bytes = (size_t)latent_count(run->plan.latent) * sizeof(float);
+
+    memcpy(run->state.latents, run->latent, bytes);
+    memset(run->state.used, 0, sizeof(run->state.used));
+    run->state.step = run->request->sample_steps;
+}
+
 status run_go(struct run *run, struct job *j, struct pipeline *p)
 {
     const struct request *r = run->request;
@@ -251,11 +275,17 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     double start_s = clock_seconds();
     status st = ST_OK;
 
+    if (j->world->rank == 0 && r->run_file != NULL && !run->saved)
+        st = write_state(run, j); // the texts are in it, and no error is found late
+    TRY(agree(j->world, st));
     progress_stage(&j->progress, "sampling", run->resumed ? run->state.step : 0, r->sample_steps,
                    "step");
     TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
                          (struct step_callback){ after_step, &ctx }, run->latent));
     progress_end(&j->progress);
+    if (run->state.step < r->sample_steps)
+        keep_latent(run);
+    TRY(agree(j->world, stop_check()));
     run->denoise_s = clock_seconds() - start_s;
     pipeline_offload(p);
     start_s = clock_seconds();
@@ -277,4 +307,56 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     progress_print(&j->progress, "wrote   %s (sampling %.1f s, decoding %.1f s)", run->name,
                    run->denoise_s, run->decode_s);
     return ST_OK;
+}
+
+/* A run without --run_file gets the first of cat.mp4.h5, cat.mp4.2.h5, ... that does not exist. */
+static status choose_run_file(struct run *run)
+{
+    char **name = &run->request->run_file;
+
+    for (int i = 1; *name == NULL || access(*name, F_OK) == 0; i++) {
+        char number[16] = "";
+
+        free(*name);
+        if (i > 1)
+            snprintf(number, sizeof(number), ".%d", i);
+        if (asprintf(name, "%s%s.h5", run->name, number) < 0) {
+            *name = NULL;
+            return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+        }
+    }
+    return ST_OK;
+}
+
+static status save_stopped(struct run *run, struct job *j)
+{
+    const int64_t step = run->state.step;
+    char why[64], where[64];
+    const char *file;
+
+    snprintf(why, sizeof(why), "%s", status_line()); // "stopped by SIGTERM"
+    if (run->request == NULL || j->world->rank != 0)
+        return fail(ST_PREEMPTED, "%s before the first step; start it again", why);
+    file = run->request->run_file;
+    if (run->conditioning.count > 0 && !run->saved && (step > 0 || file != NULL)) {
+        if (file == NULL)
+            TRY(choose_run_file(run));
+        TRY(write_state(run, j));
+    }
+    file = run->saved ? run->request->run_file : run->request->resume;
+    if (file == NULL)
+        return fail(ST_PREEMPTED, "%s before the first step; start it again", why);
+    if (step == run->request->sample_steps)
+        snprintf(where, sizeof(where), "while decoding");
+    else
+        snprintf(where, sizeof(where), "after step %lld of %d", (long long)step,
+                 run->request->sample_steps);
+    return fail(ST_PREEMPTED, "%s %s; to go on: wanmpi generate --resume %s", why, where, file);
+}
+
+status run_stop(struct run *run, struct job *j, const struct pipeline *p)
+{
+    const status st = save_stopped(run, j);
+
+    return run->request == NULL || p->must_abort ? st : agree(j->world, st);
 }

@@ -13,8 +13,9 @@ struct run {
     struct schedule schedule;
     struct conditioning conditioning;
     float *noise, *latent;      // [C, T, H, W] f32 in host memory, on every rank
-    struct denoise_state state; // to resume from, and buffers for saving
+    struct denoise_state state; // after the last step for which it was copied from the device
     bool resumed;
+    bool saved;                         // rank 0: the run file holds `state`
     struct video *video;                // rank 0
     struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
     char *name;                         // rank 0: file name of the result
@@ -37,6 +38,11 @@ status run_condition(struct run *run, struct job *j, struct pipeline *p,
 /* Denoises, decodes, and writes the files. Collective. If it fails and p->must_abort is true, the
  * ranks have not agreed on the status: the command must end the job with command_abort. */
 status run_go(struct run *run, struct job *j, struct pipeline *p);
+
+/* After ST_PREEMPTED of any function of the run: rank 0 saves what was computed, without --run_file
+ * beside the video, and writes the line that says how to go on. Collective unless p->must_abort.
+ * ST_PREEMPTED; ST_IO, ST_MEMORY or ST_USAGE if it could not be saved. Accepts a zeroed run. */
+status run_stop(struct run *run, struct job *j, const struct pipeline *p);
 
 void run_close(struct run *run); // removes unfinished files; accepts a half-open or zeroed run
 

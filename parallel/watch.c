@@ -3,8 +3,11 @@
 #include "parallel/mpi_wait.h"
 #include "runtime/alive.h"
 #include "runtime/clock.h"
+#include "runtime/stop.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,18 +18,22 @@
 #define BEAT_S 1.0   // between beats, or a tenth of the limit
 #define CHECK_S 0.01 // between checks of the beats while waiting
 #define ABORT_LIMIT_S 10
+#define TELL_S 0.2 // at most, for the last beats
 
 struct beat {
     uint64_t done; // alive_count()
     int64_t step;
+    int32_t stop;  // stop_requested()
+    int32_t ended; // it has printed its line and ends the job
     char stage[32];
 };
 
 struct peer {
     struct beat beat, arriving;
-    double heard_s; // when the beat arrived
+    _Atomic double heard_s; // when the beat arrived
     MPI_Request recv, send;
     char host[64];
+    pid_t process; // on this host; 0: on another one
 };
 
 static struct {
@@ -42,7 +49,7 @@ static struct {
     double expected_s;       // from watch_expect
     _Atomic double polled_s; // last call of watch_wait
     pthread_t thread;
-    atomic_bool ending;
+    atomic_bool ending, told; // told: a peer has ended the job, with its line
     bool threaded;
     void (*complain)(const char *line);
     double start_deadline_s; // 0: not given
@@ -77,7 +84,7 @@ static void send_beats(double now)
 {
     const char *stage;
 
-    if (now - watch.sent_s < beat_s())
+    if (now - watch.sent_s < beat_s() && watch.mine.stop == stop_requested())
         return;
     for (int r = 0; r < watch.world->size; r++) {
         int done = 1;
@@ -91,6 +98,7 @@ static void send_beats(double now)
     alive_where(&stage, &watch.mine.step);
     snprintf(watch.mine.stage, sizeof(watch.mine.stage), "%s", stage);
     watch.mine.done = alive_count();
+    watch.mine.stop = stop_requested();
     for (int r = 0; r < watch.world->size; r++)
         if (r != watch.world->rank)
             MPI_Isend(&watch.mine, (int)sizeof(watch.mine), MPI_BYTE, r, 0, watch.comm,
@@ -119,6 +127,10 @@ static void receive_beats(double now)
             p->arriving.stage[sizeof(p->arriving.stage) - 1] = 0;
             p->beat = p->arriving;
             p->heard_s = now;
+            if (p->beat.stop != 0)
+                stop_request(p->beat.stop);
+            if (p->beat.ended)
+                watch.told = true;
             post_receive(r);
         }
     }
@@ -134,6 +146,23 @@ static void exchange_beats(void)
 
     send_beats(now);
     receive_beats(now);
+}
+
+void watch_tell(void)
+{
+    const double start_s = clock_seconds();
+    struct beat last;
+
+    if (watch.world == NULL || !alive_hooked())
+        return;
+    last = watch.mine;
+    last.ended = true;
+    for (int r = 0; r < watch.world->size; r++)
+        if (r != watch.world->rank)
+            MPI_Isend(&last, (int)sizeof(last), MPI_BYTE, r, 0, watch.comm, &watch.peers[r].send);
+    for (int r = 0; r < watch.world->size; r++)
+        for (int done = r == watch.world->rank; !done && clock_seconds() - start_s < TELL_S;)
+            MPI_Test(&watch.peers[r].send, &done, MPI_STATUS_IGNORE);
 }
 
 /* ---- checks ---- */
@@ -216,6 +245,27 @@ int world_alive_before(const struct world *w)
     for (int r = 0; watch.world != NULL && r < w->rank; r++)
         alive_before += clock_seconds() - watch.peers[r].heard_s < 4 * beat_s();
     return alive_before;
+}
+
+bool world_speaks(double since_s, char *missing, size_t size)
+{
+    const struct world *w = atomic_load(&watch.world);
+
+    missing[0] = 0;
+    if (w == NULL || watch.told)
+        return false;
+    for (int r = 0; r < w->size; r++) {
+        const struct peer *p = &watch.peers[r];
+        const bool ended = p->process != 0 && kill(p->process, 0) != 0 && errno == ESRCH;
+        const bool heard = p->heard_s >= since_s && !ended;
+
+        if (r < w->rank && heard)
+            return false;
+        if (r != w->rank && !heard && missing[0] == 0)
+            snprintf(missing, size, "rank %d on %s %s", r, p->host,
+                     ended ? "has ended" : "gives no sign of life");
+    }
+    return true;
 }
 
 void world_expect(struct world *w, double seconds)
@@ -302,6 +352,7 @@ status watch_open(struct world *w)
 {
     struct peer *peers = calloc((size_t)w->size, sizeof(*peers));
     char host[64] = "";
+    pid_t process = getpid();
 
     MPI_Comm_dup(world_comm(w), &watch.comm);
     if (peers == NULL)
@@ -315,7 +366,11 @@ status watch_open(struct world *w)
         memcpy(peers[r].host, host, sizeof(host));
         strcpy(peers[r].beat.stage, "start");
         peers[r].beat.step = -1;
+        peers[r].process = process;
         MPI_Bcast(peers[r].host, (int)sizeof(host), MPI_BYTE, r, watch.comm);
+        MPI_Bcast(&peers[r].process, (int)sizeof(process), MPI_BYTE, r, watch.comm);
+        if (strcmp(peers[r].host, host) != 0 || kill(peers[r].process, 0) != 0)
+            peers[r].process = 0; // another host, or another name space of processes
         if (r != w->rank)
             post_receive(r);
     }

@@ -26,6 +26,10 @@ void watch_end(void);   // ends the thread; afterwards
  * where it was last. */
 status watch_wait(const char *what);
 
+/* Tells the other ranks that this one has printed its line and ends the job: they print none. Does
+ * nothing on another thread than that which opened the world. */
+void watch_tell(void);
+
 /* What world_watch was given, or the defaults. */
 void watch_complain(const char *line);
 double watch_deadline(void);

@@ -124,6 +124,7 @@ void world_abort(struct world *w, status st)
 {
     fflush(stdout);
     fflush(stderr);
+    watch_tell();
     if (w->impl != NULL && w->size > 1)
         MPI_Abort(world_comm(w), (int)st);
     if (w->impl != NULL)

@@ -1,4 +1,5 @@
-/* status.h - the error type, and the line that describes an error.
+/* status.h - the error type, which is also the exit status of the program, and the line that
+ * describes an error.
  *
  * The function that detects an error calls fail() with one line: what was found, and what to do.
  * Its callers pass the status on unchanged. The line belongs to the thread that failed. */
@@ -17,6 +18,9 @@ typedef enum {
     ST_MEMORY, // not enough memory
     ST_DEVICE, // an accelerator or one of its libraries failed
     ST_PEER,   // another rank failed or does not answer
+
+    ST_INTERNAL = 70,  // EX_SOFTWARE of sysexits.h: a failed assert; only an exit status
+    ST_PREEMPTED = 75, // EX_TEMPFAIL: the job was asked to stop; started again, it goes on
 } status;
 
 /* Stores the line and returns `st`, which is not ST_OK. */

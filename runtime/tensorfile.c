@@ -3,6 +3,7 @@
 #include "runtime/alive.h"
 #include "runtime/foreign.h"
 #include "runtime/half.h"
+#include "runtime/stop.h"
 #include "runtime/tensorfile_internal.h"
 
 #include <assert.h>
@@ -27,8 +28,10 @@ status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, ui
 
     while (bytes > 0) {
         const size_t want = bytes < READ_BYTES ? bytes : READ_BYTES;
-        const ssize_t got = pread(src->fd, to, want, (off_t)offset);
+        ssize_t got;
 
+        TRY(stop_check()); // reading weights takes minutes
+        got = pread(src->fd, to, want, (off_t)offset);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)

@@ -4,6 +4,7 @@
 #include "model/text/umt5.h"
 #include "runtime/alive.h"
 #include "runtime/clock.h"
+#include "runtime/stop.h"
 
 #include <assert.h>
 #include <math.h>
@@ -70,6 +71,7 @@ static status load_dit(struct pipeline *p)
 
     if (p->experts > 0)
         return ST_OK;
+    TRY(stop_check());
     alive_at("loading", -1);
     TRY(arena_init(&p->dit_weights, p->dev, "transformer",
                    plan_stage(&p->sizes, STAGE_STEP)->weights));
@@ -249,12 +251,21 @@ out:
     return st;
 }
 
+/* Completes the transformer after the texts. If the job is asked to stop while it is being loaded,
+ * the texts are kept, and the next pipeline_load ends the run. Collective. */
+static status complete_after_texts(struct pipeline *p, status loaded)
+{
+    const status st = complete_dit(p, loaded);
+
+    return st == ST_PREEMPTED ? ST_OK : st;
+}
+
 /* Rank 0 encodes while the other ranks load the transformer; then it broadcasts the result. */
 static status encode_alone(struct pipeline *p, struct texts *t)
 {
     const size_t row = (size_t)model_dit(&p->plan.model)->text_dim * sizeof(float);
     const bool encodes = p->world->rank == 0;
-    status st = ST_OK;
+    status st = ST_OK, loaded = ST_OK;
 
     if (encodes)
         st = tokenize(p, t);
@@ -263,13 +274,13 @@ static status encode_alone(struct pipeline *p, struct texts *t)
     if (encodes && st == ST_OK)
         st = encode(p, t, NULL);
     if (st == ST_OK)
-        st = load_dit(p);
-    TRY(complete_dit(p, st));
+        loaded = load_dit(p);
+    TRY(agree(p->world, st));
     world_broadcast(p->world, t->length, (size_t)t->count * sizeof(int), 0);
     TRY(agree(p->world, encodes ? ST_OK : allocate_rows(p, t)));
     for (int i = 0; i < t->count; i++)
         world_broadcast(p->world, t->rows[i], (size_t)t->length[i] * row, 0);
-    return ST_OK;
+    return complete_after_texts(p, loaded);
 }
 
 /* All ranks encode the tokens of rank 0, with the encoder's weights sharded over them. */
@@ -285,7 +296,7 @@ static status encode_together(struct pipeline *p, struct texts *t)
     p->must_abort = true;
     TRY(encode(p, t, &p->mesh.all));
     p->must_abort = false;
-    return pipeline_load(p);
+    return complete_after_texts(p, load_dit(p));
 }
 
 static status check_rows(const float *rows, int64_t count)
@@ -382,7 +393,10 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
         assert(p->dev->stops == stops); // a step only queues work; it does not synchronize
         TRY_OUT(denoise_finite(&d, &finite));
         TRY_OUT(agree_finite(p, finite));
-        TRY_OUT(callback.call(callback.payload, &d, d.solver.step, in->schedule.steps));
+        st = callback.call(callback.payload, &d, d.solver.step, in->schedule.steps);
+        p->must_abort = st != ST_PREEMPTED; // all ranks stop
+        if (st != ST_OK)
+            goto out;
         longest_s = fmax(longest_s, clock_seconds() - start_s);
     }
     world_expect(p->world, 0);

@@ -62,11 +62,11 @@ status pipeline_text(struct pipeline *p, int count, const char *const *prompts);
  * prompt must have been encoded. Local. */
 struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
 
-/* Loads the transformer, if it is not loaded. */
+/* Loads the transformer, if it is not loaded. ST_PREEMPTED. */
 status pipeline_load(struct pipeline *p);
 
 /* Callback on every rank after each step: `done` of `steps` are finished, or on a GPU queued. A
- * status other than ST_OK ends the run. */
+ * status other than ST_OK ends the run; ST_PREEMPTED must be that of all ranks. */
 struct step_callback {
     status (*call)(void *payload, struct denoise *d, int done, int steps);
     void *payload;
