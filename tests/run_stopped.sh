@@ -18,6 +18,7 @@ at_stage() { grep -qs "^$stage" log || ! jobs -r -p | grep -q "^$job\$"; }
 # start STAGE NAME FLAGS...: two ranks that have reached a stage; $job is mpirun's process, $pids the ranks'
 start() {
     stage=$1
+    : > log # or the one before would be read
     local name=$2
     shift 2
     rm -f log
