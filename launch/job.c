@@ -4,6 +4,7 @@
 #include "runtime/alive.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -75,13 +76,15 @@ static status find_gpu(const struct job *j, int *index, char *bus, size_t size)
 
 static status open_device(struct job *j, const struct request *r, int gpu)
 {
-    size_t total;
+    size_t total, available;
 
     job_table(&j->table, r);
     if (r->device == USE_CPU)
         return device_open_cpu(&j->dev, j->place.threads, &j->table, j->table.workspace);
     TRY(device_open_cuda(&j->dev, gpu, &j->table, j->table.workspace));
-    return device_cuda_memory(gpu, &total, &j->available);
+    TRY(device_cuda_memory(gpu, &total, &available));
+    j->device_free = (double)(available + j->table.workspace + DEVICE_CUDA_CONTEXT);
+    return ST_OK;
 }
 
 static status open_local(struct job *j, const struct request *r, const struct placement_node *node,
@@ -151,6 +154,7 @@ status job_open(struct job *j, struct world *w, const struct request *r)
 {
     struct placement_node node;
     char bus[32] = "";
+    int64_t host_free;
     int gpu = 0;
 
     *j = (struct job){ .world = w };
@@ -164,6 +168,8 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     TRY(agree(w, read_digests(j)));
     TRY(compare_weights(j));
     j->resident = resident_now();
+    host_free = cgroup_memory("");
+    j->host_free = host_free >= 0 ? (double)host_free : INFINITY;
     return ST_OK;
 }
 
@@ -233,88 +239,6 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
     return ST_OK;
 }
 
-/* Bytes on the device and on the host. On a CPU both are the same memory: device is 0. */
-struct memory {
-    double device, host;
-};
-
-/* The memory that the rank will still allocate, at most, to run the requests one after another. */
-static status needed_memory(const struct job *j, const struct plan_input *plans, int count,
-                            int rank, struct memory *bytes)
-{
-    struct plan_rank all = { 0 }, one;
-
-    for (int i = 0; i < count; i++) {
-        TRY(plan_rank(&plans[i], rank, &one));
-        plan_cover(&all, &one);
-    }
-    // the workspace and the CUDA context are allocated already, the libraries not
-    *bytes = (struct memory){ (double)(all.device - all.workspace), (double)all.host };
-    if (j->dev.kind == DEVICE_CUDA)
-        bytes->device += (double)all.cuda - (double)DEVICE_CUDA_CONTEXT;
-    else
-        *bytes = (struct memory){ 0, bytes->device + bytes->host };
-    return ST_OK;
-}
-
-/* The memory that this rank may use. */
-static struct memory available_memory(const struct job *j)
-{
-    return (struct memory){ .device = (double)j->available,
-                            .host = (double)cgroup_memory("") / j->world->local_size };
-}
-
-static bool fits(struct memory needed, struct memory available)
-{
-    return needed.host <= available.host &&
-           (needed.device == 0 || needed.device <= available.device);
-}
-
-static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
-{
-    for (int i = 0; i < count; i++)
-        plans[i].fsdp = fsdp;
-}
-
-status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count)
-{
-    struct world *w = j->world;
-    const struct memory available = available_memory(j);
-    struct memory needed = { 0 }, sharded;
-    int fsdp = plans[0].fsdp;
-    status st = ST_OK;
-
-    if (w->rank == 0 && r->dit_fsdp < 0 && w->size > 1) {
-        st = needed_memory(j, plans, count, 0, &needed);
-        fsdp = !fits(needed, available);
-    }
-    TRY(agree(w, st));
-    world_broadcast(w, &fsdp, sizeof(fsdp), 0);
-    set_fsdp(plans, count, fsdp);
-    st = needed_memory(j, plans, count, w->rank, &needed);
-    if (st == ST_OK && !fits(needed, available)) {
-        const char *hint = "use a smaller --size, a smaller --frame_num, or a machine with more "
-                           "memory";
-
-        if (!fsdp && w->size > 1) {
-            set_fsdp(plans, count, true);
-            if (needed_memory(j, plans, count, w->rank, &sharded) == ST_OK &&
-                fits(sharded, available))
-                hint = "with --dit_fsdp it would fit";
-        }
-        if (needed.host > available.host)
-            st = fail(ST_MEMORY,
-                      "rank %d needs %.2f GB of host memory, %.2f GB are available to it (ranks on "
-                      "this node: %d): %s",
-                      w->rank, needed.host / GB, available.host / GB, w->local_size, hint);
-        else
-            st = fail(ST_MEMORY,
-                      "rank %d needs %.2f GB of GPU memory, %.2f GB are available on GPU %d: %s",
-                      w->rank, needed.device / GB, available.device / GB, j->dev.index, hint);
-    }
-    return agree(w, st);
-}
-
 /* "text 120, step 900, decode 300": device memory of each stage in MB. */
 static void stages_text(char *out, size_t size, const struct plan_rank *p)
 {
@@ -339,11 +263,11 @@ static void announce_memory(struct job *j, const struct plan_rank *all)
     stages_text(stages, sizeof(stages), all);
     if (gpu)
         snprintf(gpu_text, sizeof(gpu_text), " of its GPU (%.1f GB free) and %.0f of the host",
-                 (double)j->available / GB, (double)(j->resident + all->host) / MB);
+                 j->device_free / GB, (double)(j->resident + all->host) / MB);
     progress_print(
         &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
         (double)(gpu ? all->device + all->cuda : j->resident + all->device + all->host) / MB,
-        gpu_text, stages, (double)cgroup_memory("") / GB);
+        gpu_text, stages, j->host_free / GB);
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)

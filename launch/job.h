@@ -21,8 +21,9 @@ struct job {
     struct tokenizer *tokenizer; // rank 0, when texts are encoded
     struct progress progress;
     char weights[JOB_WEIGHTS_BYTES]; // digest of each part that is open: "dit=HEX t5=HEX vae=HEX"
-    size_t resident;  // resident host memory of this process before any model is loaded, in bytes
-    size_t available; // on a GPU: bytes that were free after it was opened
+    size_t resident;    // resident host memory of this process before any model is loaded, in bytes
+    double device_free; // bytes of this rank's GPU before CUDA was loaded
+    double host_free;   // bytes of this node, for all of its ranks
 };
 
 /* Binds this rank to its cores, opens its device, and opens and checks the parts of the checkpoint
@@ -48,8 +49,8 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);
 
 /* If the request does not set fsdp: chooses it, the same for all plans, on when replicated weights
- * do not fit. Then compares the memory that each rank needs with what is available to it.
- * Collective; the ranks agree on the status. ST_MEMORY, with what would fit. */
+ * do not fit on some rank. Then compares the memory that each rank needs with that of its GPU and
+ * its node. Collective; the ranks agree on the status. ST_MEMORY, with what would fit. */
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count);
 
 /* Rank 0 prints the model, the latent, the mesh and the planned memory. Local; other ranks do

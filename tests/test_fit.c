@@ -1,0 +1,164 @@
+/* Requests on described machines: whether they fit, and what would make them fit. With the word
+ * "ranks": job_fit on several ranks, of which one has less memory. */
+#include "kernels/table.h"
+#include "launch/fit.h"
+#include "launch/job.h"
+#include "tests/check.h"
+
+#include <string.h>
+
+#define GB 1e9
+
+static struct model model;
+
+/* A complete request of the 1.3B model, 832 * 480, 81 frames. */
+static void begin(struct request *r, const char *precision)
+{
+    char *argv[] = { "--task", "t2v-1.3B", "--device", "cpu", "--precision", (char *)precision };
+
+    request_init(r);
+    CHECK(request_parse(r, CMD_PLAN, NULL, 0, 6, argv) == ST_OK &&
+              request_complete(r, CMD_PLAN) == ST_OK,
+          "%s", status_line());
+    model = preset_model(preset_find("t2v-1.3B"));
+}
+
+static struct plan_input plan_of(const struct request *r, int ranks, int per_node, bool gpu)
+{
+    struct plan_input p;
+
+    CHECK(job_plan_input(&p, r, &model, &table_ref, ranks, per_node, 2) == ST_OK, "%s",
+          status_line());
+    p.gpu = gpu;
+    return p;
+}
+
+/* The largest need of a rank, and of a node, with `set` flags: 'f' --dit_fsdp, 'v' VAE in bf16. */
+static struct fit_rank most_of(struct plan_input p, const char *set)
+{
+    struct fit_rank most = { 0 }, one;
+
+    p.fsdp = strchr(set, 'f') != NULL;
+    p.vae_dtype = strchr(set, 'v') != NULL ? DT_BF16 : DT_F32;
+    for (int i = 0; i < p.ranks; i++) {
+        CHECK(fit_needs(&p, 1, i, &one) == ST_OK, "%s", status_line());
+        most.device = fmax(most.device, one.device);
+        most.host += one.host;
+    }
+    return most;
+}
+
+static void expect(const struct request *r, struct plan_input p, double device, double host,
+                   int gpus, const char *advice)
+{
+    const struct fit_machine m = { gpus, device, host };
+    char text[256] = "";
+    const bool fits = fit_on(&p, 1, &m);
+
+    if (!fits)
+        fit_advice(text, sizeof(text), r, &p, 1, &m);
+    CHECK(fits == (advice[0] == 0) && strcmp(text, advice) == 0, "%s: '%s', not '%s'",
+          fits ? "fits" : "does not fit", text, advice);
+}
+
+static void test_first(void)
+{
+    struct fit_rank r[3] = { { 5, 10, 6, 25, 0 }, { 5, 10, 6, 25, 0 }, { 5, 10, 6, 25, 2 } };
+    int local;
+
+    CHECK(fit_first(r, 3) == -1, "all fit");
+    CHECK(fit_node(r, 3, 1, &local) == 20 && local == 2, "a node's sum");
+    r[2].device_free = 4;
+    CHECK(fit_first(r, 3) == 2, "the last GPU is too small");
+    r[0].host = 16; // rank 0 needs more than an equal part, and the node has it or not
+    r[2].device_free = 6;
+    CHECK(fit_first(r, 3) == 0, "26 of 25");
+    r[1].host = 9;
+    CHECK(fit_first(r, 3) == -1, "25 of 25");
+}
+
+static void test_advice(void)
+{
+    struct request r;
+    struct plan_input one, two;
+    struct fit_rank replicated, sharded;
+
+    begin(&r, "bf16");
+    one = plan_of(&r, 1, 1, true);
+    two = plan_of(&r, 2, 2, true);
+    replicated = most_of(two, "");
+    sharded = most_of(two, "f");
+    expect(&r, one, 80 * GB, 100 * GB, 8, "");
+    expect(&r, two, replicated.device, 100 * GB, 8, "");
+    CHECK(sharded.device < replicated.device, "%g, %g", sharded.device, replicated.device);
+    // the VAE in fp32 needs the most here, and more ranks divide it
+    expect(&r, one, most_of(one, "v").device, 100 * GB, 8,
+           "with --vae_precision bf16 it would fit; unchanged on 2 GPUs");
+    // a GPU in each node: NCCL takes memory, too
+    expect(&r, one, most_of(one, "v").device, 100 * GB, 1,
+           "with --vae_precision bf16 it would fit; unchanged on 16 GPUs with --dit_fsdp");
+    expect(&r, one, 1 * GB, 100 * GB, 8,
+           "use a smaller --size or --frame_num, or a machine with more memory");
+    expect(&r, one, 80 * GB, 0.1 * GB, 8,
+           "use a smaller --size or --frame_num, or a machine with more memory");
+    one = plan_of(&r, 1, 1, false);
+    expect(&r, one, 0, most_of(one, "").host, 0, "");
+    expect(&r, one, 0, most_of(one, "v").host, 0,
+           "with --vae_precision bf16 it would fit; unchanged on 2 such nodes");
+    expect(&r, one, 0, 4 * GB, 0, "it would fit on 2 such nodes with --dit_fsdp");
+    r.frame_num = 1;
+    two = plan_of(&r, 2, 2, true);
+    expect(&r, two, most_of(two, "f").device, 100 * GB, 2, "with --dit_fsdp it would fit");
+    request_done(&r);
+}
+
+/* Rank 1's GPU is too small for replicated weights: all ranks shard them, unless told otherwise.
+ * Then also for sharded ones: all ranks get the line. */
+static void test_ranks(struct world *w)
+{
+    struct request r;
+    struct plan_input p;
+    struct fit_rank sharded, replicated;
+    struct job j = { .world = w, .device_free = 80 * GB, .host_free = 100 * GB };
+
+    begin(&r, "bf16");
+    r.frame_num = 1;
+    p = plan_of(&r, w->size, w->size, true);
+    replicated = most_of(p, "");
+    sharded = most_of(p, "f");
+    CHECK(job_fit(&j, &r, &p, 1) == ST_OK && !p.fsdp, "%s", status_line());
+    if (w->rank == w->size - 1)
+        j.device_free = (replicated.device + sharded.device) / 2;
+    CHECK(job_fit(&j, &r, &p, 1) == ST_OK && p.fsdp, "rank %d: %d, %s", w->rank, p.fsdp,
+          status_line());
+    r.dit_fsdp = 0;
+    p.fsdp = false;
+    CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY && !p.fsdp &&
+              strstr(status_line(), "with --dit_fsdp it would fit") != NULL &&
+              strstr(status_line(), "rank 1 needs ") == status_line(),
+          "rank %d: %s", w->rank, status_line());
+    r.dit_fsdp = -1;
+    j.host_free = w->rank == 0 ? 100 * GB : 1e6;
+    CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY &&
+              strstr(status_line(), "the node of rank 1 has 0.00 GB of memory free") != NULL,
+          "rank %d: %s", w->rank, status_line());
+    request_done(&r);
+}
+
+int main(int argc, char **argv)
+{
+    struct world w;
+    int result;
+
+    if (argc == 1) {
+        test_first();
+        test_advice();
+        return check_end("fit");
+    }
+    if (world_open(&w, &argc, &argv) != ST_OK)
+        return 1;
+    test_ranks(&w);
+    result = check_end("fit");
+    world_close(&w);
+    return result;
+}
