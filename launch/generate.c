@@ -17,7 +17,8 @@ static status read_request(struct request *r, struct runfile *from, int argc, ch
                         "%s: has no text 'request', so it cannot be resumed; use a file that "
                         "--run_file wrote",
                         r->resume);
-        TRY(request_resume(r, runfile_text(from, "request"), r->resume));
+        TRY(request_resume(r, runfile_text(from, "request"), runfile_text(from, "folder"),
+                           r->resume));
         return request_choose_task(r);
     }
     TRY(request_choose_task(r));
@@ -44,6 +45,9 @@ status cmd_generate(struct world *w, int argc, char **argv)
     TRY_OUT(job_fit(&job, &r, &plan, 1));
     TRY_OUT(agree(w, job_note_request(&job, &r)));
     job_announce(&job, &r, &plan);
+    if (w->rank == 0 && r.resume != NULL && !from.verified)
+        progress_print(&job.progress, "note    %s has no SHA-256 at its end: it cannot be checked",
+                       r.resume);
     TRY_OUT(run_open(&run, &job, &r, &plan, r.resume != NULL ? &from : NULL));
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, &plan, 1));
     job_note_links(&job, &p);

@@ -3,6 +3,7 @@
 #include "launch/signals.h"
 #include "runtime/nearest.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,6 +116,8 @@ int main(int argc, char **argv)
 {
     const struct command *command = argc > 1 ? find(argv[1]) : NULL;
     struct world world;
+
+    signal(SIGXFSZ, SIG_IGN); // a write beyond the limit of file sizes is an error with a line
     status st = world_watch(command_complain, early_timeout(argc, argv));
 
     if (st == ST_OK && command != NULL && command->stops)

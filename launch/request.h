@@ -133,10 +133,12 @@ status request_line(struct request *r, const struct request *job, const char *te
                     const char *where);
 
 /* For --resume. *r is parsed but not complete; `text` is the JSON of the run file's request. *r
- * becomes that request, complete, in which the flags of *r that do not change the latent (ranks,
- * files, fps, ...) replace the saved values. ST_USAGE for a flag that changes the latent and
- * differs from the saved value; ST_MEMORY. On failure *r is unchanged. */
-status request_resume(struct request *r, const char *text, const char *run_file);
+ * becomes that request, complete, whose run file is `run_file` unless *r names another, and whose
+ * relative paths are those of `folder` (NULL: of the current one); in it the flags of *r that do
+ * not change the latent (ranks, files, fps, ...) replace the saved values. ST_USAGE for a flag that
+ * changes the latent and differs from the saved value; ST_MEMORY. On failure *r is unchanged. */
+status request_resume(struct request *r, const char *text, const char *folder,
+                      const char *run_file);
 
 /* Compares a complete request with `text`, which request_to_json wrote and the file `where` holds.
  * *differs: the first value that would give another latent, or with `pixels` another result, as

@@ -1,7 +1,10 @@
 /* Requests against others: the lines of a batch, the request of a run file, that of a result. */
 #include "launch/request_internal.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The first row that has a bit of `marks`, was given, and differs between *a and *b; -1 if none. */
 static int first_difference(struct request *a, struct request *b, const bool *given, unsigned marks)
@@ -41,7 +44,29 @@ status request_line(struct request *r, const struct request *job, const char *te
     return ST_OK;
 }
 
-status request_resume(struct request *r, const char *text, const char *run_file)
+/* Makes relative paths, which are those of `folder`, absolute, unless it is the current folder. */
+static status paths_from(struct request *r, const char *folder)
+{
+    char *here = getcwd(NULL, 0);
+    const bool same = folder == NULL || (here != NULL && strcmp(here, folder) == 0);
+
+    free(here);
+    for (int i = 0; i < request_row_count && !same; i++) {
+        const struct option *row = &request_rows[i];
+        const bool path = row->type == OPT_STRING && row->offset != AT(task_name);
+        char **field = (char **)((char *)r + row->offset), *whole = NULL;
+
+        if (!path || *field == NULL || **field == '/')
+            continue;
+        if (asprintf(&whole, "%s/%s", folder, *field) < 0)
+            return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+        free(*field);
+        *field = whole;
+    }
+    return ST_OK;
+}
+
+status request_resume(struct request *r, const char *text, const char *folder, const char *run_file)
 {
     status st;
     struct request saved;
@@ -50,6 +75,7 @@ status request_resume(struct request *r, const char *text, const char *run_file)
     request_init(&saved);
     const struct option_set from = request_options(r), to = request_options(&saved);
     TRY_OUT(request_from_json(&saved, text, run_file));
+    TRY_OUT(paths_from(&saved, folder));
     differs = first_difference(r, &saved, r->given, NUMBERS);
     if (differs >= 0) {
         st = fail(ST_USAGE,
@@ -64,9 +90,15 @@ status request_resume(struct request *r, const char *text, const char *run_file)
         const size_t at = request_rows[i].offset;
         const bool not_saved = at == AT(cfg_size) || at == AT(ring_size) ||
                                at == AT(ulysses_size) || at == AT(threads) || at == AT(timeout_s) ||
-                               at == AT(dit_fsdp) || at == AT(resume) || at == AT(device);
+                               at == AT(dit_fsdp) || at == AT(resume) || at == AT(device) ||
+                               at == AT(run_file);
         if (not_saved || (r->given[i] && (request_rows[i].marks & NUMBERS) == 0))
             TRY_OUT(options_copy(&to, &from, i));
+    }
+    if (saved.run_file == NULL) { // not the saved name: the file may have been moved
+        saved.run_file = strdup(run_file);
+        if (saved.run_file == NULL)
+            TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a file name"));
     }
     memcpy(saved.given, r->given, sizeof(saved.given));
     TRY_OUT(request_complete(&saved, CMD_GENERATE));

@@ -1,14 +1,14 @@
 #include "launch/run.h"
 
 #include "launch/commands.h"
+#include "launch/run_save.h"
 #include "launch/run_state.h"
 #include "model/pipeline/condition.h"
 #include "model/sampling/noise.h"
 #include "runtime/clock.h"
+#include "runtime/newfile.h"
 #include "runtime/stop.h"
 
-#include <cjson/cJSON.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -45,7 +45,34 @@ out:
     return st;
 }
 
-static status open_outputs(struct run *run, struct job *j)
+/* Refuses two outputs that are one file, also by different names. */
+static status check_outputs(const struct run *run)
+{
+    const struct request *r = run->request;
+    const struct {
+        const char *flag, *path;
+    } out[] = { { "save_file", run->name },
+                { "contact_sheet", r->contact_sheet },
+                { "run_file", r->run_file } };
+    char *target[COUNT(out)] = { NULL };
+    status st = ST_OK;
+
+    for (size_t i = 0; i < COUNT(out) && st == ST_OK; i++) {
+        if (out[i].path != NULL)
+            st = newfile_target(&target[i], out[i].path);
+        for (size_t k = 0; k < i && st == ST_OK && target[i] != NULL; k++)
+            if (target[k] != NULL && strcmp(target[i], target[k]) == 0)
+                st = fail(ST_USAGE, "--%s and --%s are both %s; choose another name for one",
+                          out[k].flag, out[i].flag, target[i]);
+    }
+    for (size_t i = 0; i < COUNT(out); i++)
+        free(target[i]);
+    return st;
+}
+
+/* Called on rank 0: chooses the video's name and opens the files that will be written. `from`: what
+ * the run continues, or NULL. */
+static status open_outputs(struct run *run, struct job *j, const struct runfile *from)
 {
     const struct request *r = run->request;
     char *json = NULL;
@@ -59,6 +86,10 @@ static status open_outputs(struct run *run, struct job *j)
         TRY(request_default_name(r, run->plan.mesh.ulysses, run->plan.mesh.ring, time(NULL),
                                  &run->name));
     }
+    TRY(check_outputs(run));
+    if (r->run_file != NULL)
+        TRY(run_state_claim(&run->lock, r->run_file, from, &run->saved));
+    newfile_clean(run->name);
     TRY(request_to_json(r, &json));
     TRY_OUT(video_open(&run->video, &(struct video_settings){ .path = run->name,
                                                               .width_px = r->size[0],
@@ -97,14 +128,13 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     if (st == ST_OK && j->world->rank == 0)
         st = first_latent(run, from);
     if (st == ST_OK && j->world->rank == 0 && from != NULL)
-        st = run_state_load(&run->state, plan->latent, r->sample_steps, from, r->resume);
+        st = run_state_load(&run->state, plan->latent, &run->schedule, from, r->resume);
     if (st == ST_OK && j->world->rank == 0)
-        st = open_outputs(run, j);
+        st = open_outputs(run, j, from);
     TRY(agree(j->world, st));
     world_broadcast(j->world, run->noise, bytes, 0);
     world_broadcast(j->world, &resumed, sizeof(resumed), 0);
     run->resumed = resumed;
-    run->saved = from != NULL && r->run_file != NULL && strcmp(r->run_file, r->resume) == 0;
     if (!resumed) { // the state of step 0
         memcpy(run->state.latents, run->noise, bytes);
     } else {
@@ -123,6 +153,7 @@ void run_close(struct run *run)
 {
     video_close(run->video);
     run_frames_close(run->frames);
+    filelock_release(&run->lock);
     schedule_done(&run->schedule);
     conditioning_done(&run->conditioning);
     free(run->noise);
@@ -169,32 +200,6 @@ struct run_ctx {
     struct job *job;
 };
 
-/* Called on rank 0: writes the run file. */
-static status write_state(struct run *run, struct job *j)
-{
-    const struct request *r = run->request;
-    struct runfile file = { 0 };
-    char plan[160], *request = NULL;
-    status st;
-
-    snprintf(plan, sizeof(plan), "ranks %d: cfg %d x ring %d x ulysses %d, %s, %s", j->world->size,
-             run->plan.mesh.cfg, run->plan.mesh.ring, run->plan.mesh.ulysses,
-             run->plan.fsdp ? "sharded" : "replicated", run->plan.cdt == DT_BF16 ? "bf16" : "fp32");
-    TRY_OUT(request_to_json(r, &request));
-    TRY_OUT(run_state_save(&file, run->plan.latent, run->noise, &run->state));
-    TRY_OUT(run_state_save_conditioning(&file, &run->conditioning));
-    TRY_OUT(runfile_add_text(&file, "request", request));
-    TRY_OUT(runfile_add_text(&file, "plan", plan));
-    TRY_OUT(runfile_add_text(&file, "weights", j->weights));
-    TRY_OUT(runfile_add_text(&file, "version", WANMPI_VERSION));
-    TRY_OUT(runfile_write(r->run_file, &file));
-    run->saved = true;
-out:
-    runfile_done(&file);
-    free(request);
-    return st;
-}
-
 /* Callback after each step: updates the progress line, and writes the run file every save_every
  * steps and after the last one. It first waits for the device: on a GPU the step is only queued, so
  * this makes the printed time correct and reports the step's errors. If a rank was asked to stop,
@@ -214,7 +219,7 @@ static status after_step(void *payload, struct denoise *d, int done, int steps)
     TRY(denoise_save(d, &ctx->run->state));
     ctx->run->saved = false;
     if (due && ctx->job->world->rank == 0)
-        TRY(write_state(ctx->run, ctx->job));
+        run_save_or_warn(ctx->run, ctx->job);
     return stop;
 }
 
@@ -227,28 +232,9 @@ static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64
 
     TRY(stop_check());
     TRY(video_put(ctx->run->video, rgb, count, h, w));
-    if (ctx->run->frames != NULL)
-        TRY(run_frames_put(ctx->run->frames, rgb, count));
+    run_save_frames(ctx->run, ctx->job, rgb, count);
     progress_update(p, p->done + count);
     return ST_OK;
-}
-
-/* Called on rank 0: writes the durations of the stages to the run file, rounded to milliseconds. */
-static status save_timings(const struct run *run)
-{
-    cJSON *o = cJSON_CreateObject();
-    char *text;
-    status st;
-
-    cJSON_AddNumberToObject(o, "text_s", round(run->text_s * 1e3) / 1e3);
-    cJSON_AddNumberToObject(o, "denoise_s", round(run->denoise_s * 1e3) / 1e3);
-    cJSON_AddNumberToObject(o, "decode_s", round(run->decode_s * 1e3) / 1e3);
-    text = cJSON_PrintUnformatted(o);
-    st = text != NULL ? runfile_set_text(run->request->run_file, "timings", text)
-                      : fail(ST_MEMORY, "cannot allocate host memory for the timings");
-    cJSON_free(text);
-    cJSON_Delete(o);
-    return st;
 }
 
 /* Without --run_file the state was not copied from the device. */
@@ -276,7 +262,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     status st = ST_OK;
 
     if (j->world->rank == 0 && r->run_file != NULL && !run->saved)
-        st = write_state(run, j); // the texts are in it, and no error is found late
+        st = run_save(run, j); // the texts are in it, and no error is found late
     TRY(agree(j->world, st));
     progress_stage(&j->progress, "sampling", run->resumed ? run->state.step : 0, r->sample_steps,
                    "step");
@@ -290,23 +276,20 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     pipeline_offload(p);
     start_s = clock_seconds();
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
-        st = run_frames_open(&run->frames, r->run_file, r->frame_num, r->size[1], r->size[0]);
-    TRY(agree(j->world, st));
+        run_save_frames_begin(run, j);
     progress_stage(&j->progress, "decoding", 0, r->frame_num, "frame");
     TRY(pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
                         (struct frame_sink){ put_frames, &ctx }));
     progress_end(&j->progress);
     if (j->world->rank == 0)
         st = video_finish(run->video);
-    if (st == ST_OK && run->frames != NULL)
-        st = run_frames_finish(run->frames);
-    run->decode_s = clock_seconds() - start_s;
-    if (st == ST_OK && j->world->rank == 0 && r->run_file != NULL)
-        st = save_timings(run);
     TRY(agree(j->world, st));
+    run->decode_s = clock_seconds() - start_s;
     progress_print(&j->progress, "wrote   %s (sampling %.1f s, decoding %.1f s)", run->name,
                    run->denoise_s, run->decode_s);
-    return ST_OK;
+    if (j->world->rank == 0 && r->run_file != NULL)
+        st = run_save_end(run, j);
+    return agree(j->world, st);
 }
 
 /* A run without --run_file gets the first of cat.mp4.h5, cat.mp4.2.h5, ... that does not exist. */
@@ -341,7 +324,7 @@ static status save_stopped(struct run *run, struct job *j)
     if (run->conditioning.count > 0 && !run->saved && (step > 0 || file != NULL)) {
         if (file == NULL)
             TRY(choose_run_file(run));
-        TRY(write_state(run, j));
+        TRY(run_save(run, j));
     }
     file = run->saved ? run->request->run_file : run->request->resume;
     if (file == NULL)

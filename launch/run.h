@@ -5,6 +5,7 @@
 
 #include "launch/job.h"
 #include "launch/video/video.h"
+#include "runtime/filelock.h"
 #include "runtime/runfile.h"
 
 struct run {
@@ -15,9 +16,11 @@ struct run {
     float *noise, *latent;      // [C, T, H, W] f32 in host memory, on every rank
     struct denoise_state state; // after the last step for which it was copied from the device
     bool resumed;
-    bool saved;                         // rank 0: the run file holds `state`
     struct video *video;                // rank 0
+    struct filelock lock;               // rank 0: of the run file
+    bool saved;                         // rank 0: the run file holds `state`
     struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
+    bool frames_lost;                   // rank 0: an error ended their writing
     char *name;                         // rank 0: file name of the result
     double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
 };

@@ -1,7 +1,11 @@
 #include "launch/run_state.h"
 
+#include "runtime/newfile.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const history_names[SOLVER_STATE] = { "/solver/m0", "/solver/m1",
                                                          "/solver/last" };
@@ -61,20 +65,16 @@ static status load_latent(float *data, struct latent_shape s, const struct runfi
     return ST_OK;
 }
 
-/* Reads a count; 0 if the file does not have it. */
 static status load_number(int64_t *value, const struct runfile *file, const char *name,
                           const char *path)
 {
     const struct tensor t = runfile_find(file, name);
 
-    *value = 0;
-    if (t.data == NULL && t.ndim == 0)
-        return ST_OK;
+    if (t.data == NULL && t.dtype == DT_NONE)
+        return fail(ST_FORMAT, "%s: has no %s", path, name);
     if (t.data == NULL || t.dtype != DT_I64 || t.ndim != 0)
         return fail(ST_FORMAT, "%s: %s is %s, not one integer", path, name, tensor_text(t));
     memcpy(value, t.data, sizeof(*value));
-    if (*value < 0)
-        return fail(ST_FORMAT, "%s: %s is %lld", path, name, (long long)*value);
     return ST_OK;
 }
 
@@ -84,22 +84,39 @@ status run_state_noise(float *noise, struct latent_shape s, const struct runfile
     return load_latent(noise, s, file, "/noise", path);
 }
 
-status run_state_load(struct denoise_state *state, struct latent_shape s, int steps,
-                      const struct runfile *file, const char *path)
+/* The solver's part, which is needed between the first step and the last: its order, and the
+ * history that its kind keeps. */
+static status load_solver(struct denoise_state *state, struct latent_shape s,
+                          const struct schedule *schedule, const struct runfile *file,
+                          const char *path)
 {
-    TRY(load_number(&state->step, file, "/step", path));
-    if (state->step > steps)
-        return fail(ST_FORMAT, "%s: /step is %lld of %d", path, (long long)state->step, steps);
-    TRY(load_number(&state->order, file, "/solver/order", path));
-    TRY(load_latent(state->latents, s, file, "/latents", path));
-    for (int i = 0; i < SOLVER_STATE; i++) {
-        const struct tensor t = runfile_find(file, history_names[i]);
+    const int order = solver_order(schedule, (int)state->step);
+    const bool needed = state->step > 0 && state->step < schedule->steps;
 
-        state->used[i] = t.data != NULL || t.ndim != 0;
+    state->order = order;
+    if (needed)
+        TRY(load_number(&state->order, file, "/solver/order", path));
+    if (state->order != order)
+        return fail(ST_FORMAT, "%s: /solver/order is %lld; after step %lld of %d of %s it is %d",
+                    path, (long long)state->order, (long long)state->step, schedule->steps,
+                    solver_name(schedule->kind), order);
+    for (int i = 0; i < SOLVER_STATE; i++) {
+        state->used[i] = needed && i < solver_history(schedule->kind);
         if (state->used[i])
             TRY(load_latent(state->history[i], s, file, history_names[i], path));
     }
     return ST_OK;
+}
+
+status run_state_load(struct denoise_state *state, struct latent_shape s,
+                      const struct schedule *schedule, const struct runfile *file, const char *path)
+{
+    TRY(load_number(&state->step, file, "/step", path));
+    if (state->step < 0 || state->step > schedule->steps)
+        return fail(ST_FORMAT, "%s: /step is %lld of %d", path, (long long)state->step,
+                    schedule->steps);
+    TRY(load_latent(state->latents, s, file, "/latents", path));
+    return load_solver(state, s, schedule, file, path);
 }
 
 status run_state_conditioning(struct conditioning *c, const struct conditioning *planned,
@@ -125,4 +142,37 @@ status run_state_conditioning(struct conditioning *c, const struct conditioning 
         memcpy(data, got.data, tensor_bytes(got));
     }
     return ST_OK;
+}
+
+status run_state_claim(struct filelock *lock, const char *path, const struct runfile *from,
+                       bool *saved)
+{
+    struct runfile found = { 0 };
+    char *target = NULL;
+    status st;
+
+    *saved = false;
+    TRY_OUT(newfile_target(&target, path));
+    TRY_OUT(filelock_take(lock, target));
+    newfile_clean(target);
+    if (access(target, F_OK) != 0)
+        goto out;
+    st = runfile_read(target, &found);
+    if (st == ST_FORMAT || (st == ST_OK && runfile_text(&found, "request") == NULL))
+        st = fail(ST_USAGE,
+                  "--run_file %s: exists and is no run file, or a damaged one; delete it or choose "
+                  "another name",
+                  path);
+    if (st != ST_OK)
+        goto out;
+    if (from == NULL || strcmp(from->digest, found.digest) != 0)
+        TRY_OUT(fail(ST_USAGE,
+                     "--run_file %s: exists and holds another state; go on from it with --resume "
+                     "%s, delete it, or choose another name",
+                     path, path));
+    *saved = true;
+out:
+    runfile_done(&found);
+    free(target);
+    return st;
 }

@@ -7,13 +7,14 @@
  *   /solver/m0, m1, last         the solver's history, latent shape; /solver/order i64
  *   /text/cond, /text/uncond, .. the conditioning arrays (model/transformer/conditioning.h)
  *   /frames   [T, H, W, 3] u8    with --keep_frames
- *   texts: request (JSON), plan, version, timings (JSON)
+ *   texts: request (JSON), folder (of its relative paths), plan, version, timings (JSON)
  *
  * The functions here are local: rank 0 reads and writes. */
 #ifndef LAUNCH_RUN_STATE_H
 #define LAUNCH_RUN_STATE_H
 
 #include "model/pipeline/denoise.h"
+#include "runtime/filelock.h"
 #include "runtime/runfile.h"
 
 /* Add the arrays to `file`, which borrows their memory. ST_MEMORY. */
@@ -22,18 +23,26 @@ status run_state_save(struct runfile *file, struct latent_shape s, const float *
 status run_state_save_conditioning(struct runfile *file, const struct conditioning *c);
 
 /* Copy /noise into `noise` of shape s, and the rest of the state into *state, whose arrays the
- * caller has allocated. `steps`: the number of steps of the request. `path` names the file in error
+ * caller has allocated. `schedule`: that of the request. `path` names the file in error
  * lines. ST_USAGE if an array has another data type or shape than the request needs; ST_FORMAT if
- * one is missing or a count is out of range. */
+ * one is missing or a count is out of range: between the first step and the last the file must have
+ * the solver's order and history, else another latent would follow. */
 status run_state_noise(float *noise, struct latent_shape s, const struct runfile *file,
                        const char *path);
-status run_state_load(struct denoise_state *state, struct latent_shape s, int steps,
-                      const struct runfile *file, const char *path);
+status run_state_load(struct denoise_state *state, struct latent_shape s,
+                      const struct schedule *schedule, const struct runfile *file,
+                      const char *path);
 
 /* For each array that `planned` names, copies the file's array into `c`. It must have the planned
  * shape; the first axis (rows of text) may have another size. `path` names the file in error lines.
  * ST_FORMAT, ST_MEMORY. */
 status run_state_conditioning(struct conditioning *c, const struct conditioning *planned,
                               const struct runfile *file, const char *path);
+
+/* Takes the run file that a run will write: no other job may write it until filelock_release.
+ * `from`: what the run continues, or NULL. An existing file must be equal to it, and then *saved is
+ * set: nothing else is ever replaced. ST_USAGE, ST_IO, ST_FORMAT. */
+status run_state_claim(struct filelock *lock, const char *path, const struct runfile *from,
+                       bool *saved);
 
 #endif

@@ -4,6 +4,11 @@
  *     request, plan, ...         texts: UTF-8, attributes of the root group
  *     /frames                    [T, H, W, 3] u8, written while frames arrive
  *
+ * After the HDF5 file follows a line with the SHA-256 of its bytes. It is checked at reading,
+ * before HDF5 sees the file; a file without it is accepted, as of another program. HDF5 removes the
+ * line when another program opens the file to change it. Arrays with axes also have HDF5's checksum
+ * (fletcher32), for other programs that read them.
+ *
  * What the names mean and which arrays must be there is the caller's knowledge. A file is written
  * under a temporary name and renamed, so that a reader sees complete states only. */
 #ifndef RUNTIME_RUNFILE_H
@@ -12,9 +17,11 @@
 #include "runtime/status.h"
 #include "runtime/tensor.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#define RUNFILE_NAME_BYTES 64 // with the terminating zero
+#define RUNFILE_NAME_BYTES 64   // with the terminating zero
+#define RUNFILE_DIGEST_BYTES 65 // in hexadecimal, with the terminating zero
 
 struct run_array {
     char name[RUNFILE_NAME_BYTES]; // "/solver/m0"
@@ -31,6 +38,8 @@ struct runfile {
     struct run_array *arrays;
     struct run_text *texts;
     int array_count, text_count;
+    char digest[RUNFILE_DIGEST_BYTES]; // by runfile_read: SHA-256 of the file
+    bool verified;                     // by runfile_read: it is the one that was written
 };
 
 /* Adds an array, whose memory stays the caller's and is borrowed, or a copy of a text. A name is
@@ -46,28 +55,26 @@ const char *runfile_text(const struct runfile *f, const char *name);
 
 void runfile_done(struct runfile *f); // accepts a zeroed value
 
-/* ST_IO. */
+/* Writes the file, or leaves the one that is there. ST_IO, ST_USAGE, ST_MEMORY. */
 status runfile_write(const char *path, const struct runfile *f);
 
 /* Reads the file's arrays and texts; f is overwritten. Floats of 2 to 8 bytes become F32, integers
  * I64. Listed with data NULL: U8 arrays, such as /frames, and with dtype DT_NONE what is no array
- * of numbers or has more than five axes. Skipped: links to other places, names that runfile_add
- * does not take, attributes that are no text.
+ * of numbers or has more than five axes. Skipped: names that runfile_add does not take, attributes
+ * that are no text. Links to other places, and arrays in other files, are refused, not followed.
  *
  * The file is data from outside: the bytes that a shape promises must be in it, floats must be
  * finite, groups and objects are limited in number. ST_IO; ST_FORMAT names the object. */
 status runfile_read(const char *path, struct runfile *f);
 
-/* Replaces a text of an existing run file. */
-status runfile_set_text(const char *path, const char *name, const char *text);
-
-/* Writes /frames into an existing run file. They go into a copy beside it, which replaces it in
- * run_frames_finish: a job that dies while decoding still has its latents. */
+/* Writes a run file with /frames. They go into a new file, which replaces `path` in
+ * run_frames_finish: a job that dies while decoding still has its latents. `state`: the arrays and
+ * texts beside the frames. */
 struct run_frames;
 status run_frames_open(struct run_frames **f, const char *path, int64_t count, int64_t h,
                        int64_t w);
 status run_frames_put(struct run_frames *f, const uint8_t *rgb, int64_t count); // [count, h, w, 3]
-status run_frames_finish(struct run_frames *f); // close afterwards in any case
-void run_frames_close(struct run_frames *f);    // drops an unfinished copy; accepts NULL
+status run_frames_finish(struct run_frames *f, const struct runfile *state);    // then close
+void run_frames_close(struct run_frames *f); // drops an unfinished file; accepts NULL
 
 #endif

@@ -27,7 +27,7 @@ static inline bool scratch_open(const char *test)
 /* A name in it, valid for the next seven calls. */
 static inline const char *scratch_path(const char *name)
 {
-    static char path[8][sizeof(scratch) + 256];
+    static char path[8][sizeof(scratch) + 512];
     static int turn;
     char *p = path[turn++ % 8];
 

@@ -288,13 +288,21 @@ static void test_resume(void)
     char *text = NULL;
 
     CHECK(complete(&r, "--ckpt_dir|X|--prompt|a|--frame_num|5|--base_seed|7|--cfg_size|2|"
-                       "--save_file|a.mp4|--run_file|a.h5") == ST_OK,
+                       "--save_file|a.mp4|--run_file|old.h5") == ST_OK,
           "%s", status_line());
     CHECK(request_to_json(&r, &text) == ST_OK, "%s", status_line());
     request_done(&r);
     CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--ring_size|3|--fps|24|--base_seed|7") == ST_OK,
           "%s", status_line());
-    CHECK(request_resume(&r, text, "a.h5") == ST_OK, "%s", status_line());
+    CHECK(request_resume(&r, text, "/jobs/1", "a.h5") == ST_OK, "%s", status_line());
+    CHECK(strcmp(r.ckpt_dir, "/jobs/1/X") == 0 && strcmp(r.save_file, "/jobs/1/a.mp4") == 0 &&
+              strcmp(r.task_name, "t2v-14B") == 0,
+          "relative paths of another folder: %s", r.save_file);
+    CHECK(strcmp(r.run_file, "a.h5") == 0, "the run file's own name: %s", r.run_file);
+    request_done(&r);
+    CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--ring_size|3|--fps|24|--base_seed|7") == ST_OK,
+          "%s", status_line());
+    CHECK(request_resume(&r, text, NULL, "a.h5") == ST_OK, "%s", status_line());
     CHECK(r.base_seed.value == 7 && r.frame_num == 5 && strcmp(r.prompt, "a") == 0 &&
               strcmp(r.save_file, "a.mp4") == 0 && strcmp(r.resume, "a.h5") == 0,
           "values of the run file");
@@ -302,7 +310,7 @@ static void test_resume(void)
           "values of the flags");
     request_done(&r);
     CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5|--base_seed|8") == ST_OK, "%s", status_line());
-    CHECK(request_resume(&r, text, "a.h5") == ST_USAGE &&
+    CHECK(request_resume(&r, text, NULL, "a.h5") == ST_USAGE &&
               strstr(status_line(), "--base_seed differs from the run in a.h5; remove it") != NULL,
           "%s", status_line());
     request_done(&r);
@@ -330,8 +338,8 @@ static void test_replaced(void)
           "%s", name);
     request_done(&r);
     CHECK(parse(&r, CMD_GENERATE, "--resume|a.h5") == ST_OK, "%s", status_line());
-    CHECK(request_resume(&r, text, "a.h5") == ST_OK && r.prompt == NULL && !r.base_seed.given, "%s",
-          status_line());
+    CHECK(request_resume(&r, text, NULL, "a.h5") == ST_OK && r.prompt == NULL && !r.base_seed.given,
+          "%s", status_line());
     request_done(&r);
     free(name);
     free(text);

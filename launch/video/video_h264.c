@@ -26,17 +26,20 @@ int h264_crf(double quality)
     return (int)((1 - quality / 10) * 51);
 }
 
+static status no_memory(const struct h264 *h)
+{
+    return fail(ST_MEMORY, "%s: cannot allocate memory for the video encoder", h->path);
+}
+
+/* AVERROR_EXTERNAL is x264's only error: its settings are ours, so that memory is what it lacks. */
 static status av_fail(const struct h264 *h, int code)
 {
     char reason[AV_ERROR_MAX_STRING_SIZE] = "";
 
+    if (code == AVERROR(ENOMEM) || code == AVERROR_EXTERNAL)
+        return no_memory(h);
     av_strerror(code, reason, sizeof(reason));
-    return fail(ST_IO, "%s: %s", h->path, reason);
-}
-
-static status no_memory(const struct h264 *h)
-{
-    return fail(ST_MEMORY, "%s: cannot allocate memory for the video encoder", h->path);
+    return fail(ST_IO, "%s: cannot write: %s", h->path, reason);
 }
 
 static status open_codec(struct h264 *h, int width_px, int height_px, double fps, double quality)

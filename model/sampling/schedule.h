@@ -50,6 +50,12 @@ struct solver {
 status solver_init(struct solver *s, const struct schedule *schedule, struct arena *a, int64_t rows,
                    int64_t cols);
 
+/* How many tensors of the history a solver keeps: m[0], m[1], last in this order. */
+int solver_history(enum solver_kind kind);
+
+/* `order` of the solver when `step` steps are finished. */
+int solver_order(const struct schedule *s, int step);
+
 /* v = u + guidance (c - u), or v = c if u is empty; then one step, x in place. x, c, u [rows, cols]
  * f32, contiguous; c and u are the outputs of the cond and the uncond branch. */
 status solver_step(struct solver *s, struct device *dev, struct tensor x, struct tensor c,

@@ -34,12 +34,22 @@ static struct level level_at(const struct solver *s, int i)
     return (struct level){ alpha, sigma, log_f32(alpha) - log_f32(sigma) };
 }
 
+int solver_history(enum solver_kind kind)
+{
+    return kind == SOLVER_UNIPC ? SOLVER_STATE : kind == SOLVER_DPMPP ? 2 : 0;
+}
+
+int solver_order(const struct schedule *s, int step)
+{
+    if (s->kind != SOLVER_UNIPC || step == 0)
+        return 0;
+    return step > 1 && step < s->steps ? 2 : 1; // the first and the last predictor have order 1
+}
+
 status solver_init(struct solver *s, const struct schedule *schedule, struct arena *a, int64_t rows,
                    int64_t cols)
 {
-    const int history = schedule->kind == SOLVER_UNIPC   ? SOLVER_STATE
-                        : schedule->kind == SOLVER_DPMPP ? 2
-                                                         : 0;
+    const int history = solver_history(schedule->kind);
     struct tensor *const state[SOLVER_STATE] = { &s->m[0], &s->m[1], &s->last };
 
     *s = (struct solver){ .schedule = schedule };
@@ -125,14 +135,12 @@ static status unipc_predict(struct solver *s, struct device *dev, struct tensor 
 /* Takes this step's x0 from s->next. */
 static status unipc(struct solver *s, struct device *dev, struct tensor x)
 {
-    const int left = s->schedule->steps - s->step;
-
     if (s->step > 0)
         TRY(unipc_correct(s, dev));
     else
         TRY(op_copy(dev, s->last, x));
     shift_history(s);
-    s->order = s->step > 0 && left > 1 ? 2 : 1;
+    s->order = solver_order(s->schedule, s->step + 1);
     return unipc_predict(s, dev, x);
 }
 
