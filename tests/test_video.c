@@ -129,6 +129,60 @@ out:
     return st;
 }
 
+/* video_comment gives the comment that was written; NULL: none. */
+static void check_comment(const char *path, const char *want)
+{
+    char *got = NULL;
+
+    CHECK(video_comment(path, &got) == ST_OK, "%s", status_line());
+    CHECK(want == NULL ? got == NULL : got != NULL && strcmp(got, want) == 0, "%s: %s", path, got);
+    free(got);
+}
+
+/* Long comments, and files that have none: cut at every byte, and of another kind. */
+static void test_comment(void)
+{
+    char *comment = malloc(100001), bytes[200];
+    struct video_settings s = { .path = scratch_path("c.mp4"),
+                                .width_px = 32,
+                                .height_px = 32,
+                                .frames = 5,
+                                .fps = 16,
+                                .quality = 8,
+                                .metadata = comment };
+    const char *const cut = scratch_path("cut.png");
+    char *got = NULL;
+    FILE *f;
+
+    memset(comment, 'x', 100000);
+    comment[100000] = 0;
+    CHECK(write_video(&s, 5) == ST_OK, "%s", status_line());
+    check_comment(s.path, comment);
+    unlink(s.path);
+    free(comment);
+    s = (struct video_settings){
+        .path = scratch_path("c.png"), .width_px = 32, .height_px = 32, .frames = 1, .metadata = "y"
+    };
+    CHECK(write_video(&s, 1) == ST_OK, "%s", status_line());
+    check_comment(s.path, "y");
+    f = fopen(s.path, "rb");
+    CHECK(f != NULL && fread(bytes, 1, sizeof(bytes), f) > 60, "read");
+    fclose(f);
+    for (size_t n = 0; n < 53; n++) { // the comment ends at byte 57, with its CRC
+        f = fopen(cut, "wb");
+        fwrite(bytes, 1, n, f);
+        fclose(f);
+        check_comment(cut, NULL);
+    }
+    unlink(cut);
+    unlink(s.path);
+    s.metadata = NULL;
+    CHECK(write_video(&s, 1) == ST_OK, "%s", status_line());
+    check_comment(s.path, NULL);
+    unlink(s.path);
+    CHECK(video_comment(s.path, &got) == ST_IO, "no file");
+}
+
 static void test_mp4(void)
 {
     enum { W = 96, H = 64, F = 17 };
@@ -154,6 +208,8 @@ static void test_mp4(void)
     n = read_back(url, W, H, back, 20, &fps, &got, &format);
     CHECK(n == F && fps == 16 && format == AV_PIX_FMT_YUV420P, "%d frames, %g fps", n, fps);
     CHECK(got != NULL && strcmp(got, comment) == 0, "comment %s", got);
+    check_comment(s.path, comment);
+    check_comment(s.contact_sheet, comment);
     for (int t = 0; t < n; t++) {
         paint(want, W, H, t);
         CHECK(mean_distance(back + 3 * W * H * t, want, sizeof(want)) < 2.5,
@@ -284,6 +340,7 @@ int main(void)
     CHECK(h264_crf(8) == 10 && h264_crf(5) == 25 && h264_crf(10) == 0 && h264_crf(0) == 51, "%d %d",
           h264_crf(8), h264_crf(5)); // what imageio-ffmpeg passes
     test_mp4();
+    test_comment();
     test_png();
     test_refused();
     test_nothing_left();

@@ -7,6 +7,7 @@
  * complete.
  *
  *   video.c           the queue, the encoder thread, the contact sheet
+ *   video_comment.c   the comment of a finished file
  *   video_h264.c      H.264 and mp4, by FFmpeg
  *   video_png.c       PNG, and scaling of frames, by FFmpeg
  *   video_internal.h  the interface of the last two */
@@ -44,5 +45,9 @@ status video_finish(struct video *v);
 
 /* Frees everything; deletes the temporary files if video_finish was not called. Accepts NULL. */
 void video_close(struct video *v);
+
+/* Reads the comment of a finished file; *text is malloc'ed, NULL if the file has none or is of
+ * another kind. ST_IO if it cannot be read; ST_MEMORY. */
+status video_comment(const char *path, char **text);
 
 #endif
