@@ -1,6 +1,9 @@
 #include "launch/commands.h"
 
+#include <cjson/cJSON.h>
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 void command_complain(const char *line)
@@ -10,6 +13,20 @@ void command_complain(const char *line)
         fputs("\r\033[K", stderr); // erases a progress line
     fprintf(stderr, "wanmpi: %s\n", line);
     fflush(stderr);
+}
+
+status command_print_json(const struct cJSON *json)
+{
+    char *text = cJSON_Print(json);
+    int written;
+
+    if (text == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
+    written = puts(text);
+    cJSON_free(text);
+    return written >= 0 && fflush(stdout) == 0
+               ? ST_OK
+               : fail(ST_IO, "cannot write to standard output: %s", strerror(errno));
 }
 
 void command_abort(struct world *w, status st)

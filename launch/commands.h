@@ -10,6 +10,8 @@
 #include "launch/options.h"
 #include "parallel/world.h"
 
+struct cJSON;
+
 status cmd_generate(struct world *w, int argc, char **argv);
 status cmd_batch(struct world *w, int argc, char **argv);
 status cmd_plan(struct world *w, int argc, char **argv);
@@ -30,6 +32,9 @@ void help_bench(FILE *out);
  * cannot agree. With ST_PEER it first waits for the rank that caused the failure to print its line,
  * then for the ranks before this one. */
 void command_abort(struct world *w, status st) __attribute__((noreturn));
+
+/* Prints JSON, indented, to stdout. ST_MEMORY; ST_IO if it cannot be written. */
+status command_print_json(const struct cJSON *json);
 
 /* Prints "wanmpi: LINE" to stderr. */
 void command_complain(const char *line);

@@ -75,17 +75,6 @@ static void add_model(struct checkpoint *c, struct checkpoint_report *r, FILE *t
         cJSON_AddNullToObject(r->json, "task");
 }
 
-static status print_json(const cJSON *json)
-{
-    char *text = cJSON_Print(json);
-
-    if (text == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
-    puts(text);
-    cJSON_free(text);
-    return ST_OK;
-}
-
 /* Prints the report of a checkpoint; fails with its first problem. */
 static status report(struct checkpoint *c, const struct inspect *fields)
 {
@@ -102,7 +91,7 @@ static status report(struct checkpoint *c, const struct inspect *fields)
     if (text != NULL && fclose(text) != 0 && st == ST_OK)
         st = fail(ST_MEMORY, "cannot allocate host memory for a report");
     if (st == ST_OK && fields->json)
-        st = print_json(r.json);
+        st = command_print_json(r.json);
     else if (st == ST_OK)
         printf("%s%s", r.text, model);
     if (st == ST_OK && r.st != ST_OK)
@@ -120,7 +109,7 @@ static status report_failure(const struct inspect *fields, status st)
 
     cJSON_AddStringToObject(json, "path", fields->path);
     cJSON_AddItemToArray(cJSON_AddArrayToObject(json, "problems"), cJSON_CreateString(line));
-    if (fields->json && print_json(json) != ST_OK)
+    if (fields->json && command_print_json(json) != ST_OK)
         st = ST_MEMORY;
     cJSON_Delete(json);
     return st;

@@ -3,17 +3,17 @@
 #include "kernels/rates.h"
 #include "launch/cgroup.h"
 #include "launch/commands.h"
+#include "launch/fit.h"
 #include "launch/job.h"
+#include "launch/plan_report.h"
 #include "runtime/clock.h"
 
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#define GIB ((double)(1 << 30))
-
-/* Another machine, described by flags. All 0: this machine. */
+/* Another machine, described by flags; all 0: this machine. And how to print. */
 struct machine {
-    int nodes, gpus, ranks;
+    int nodes, gpus, ranks, json;
     double memory_gb, tflops, link_gbs;
 };
 
@@ -33,6 +33,8 @@ static const struct option machine_rows[] = {
               "as measured on an H100 or H200, or here)" },
     { "link", OPT_DOUBLE, offsetof(struct machine, link_gbs), .value = "GB/S", .least = 0.001,
       .most = 100000, .help = "GB/s that a rank sends to assume (default: 200 for GPUs, else 2)" },
+    { "json", OPT_SWITCH, offsetof(struct machine, json), .group = "Result",
+      .help = "print JSON instead of text" },
 };
 
 static struct option_set machine_set(struct machine *m)
@@ -51,7 +53,8 @@ void help_plan(FILE *out)
     sets[1] = machine_set(&m);
     fputs("wanmpi plan: prints how a request would be split over ranks, and its memory, FLOPs,\n"
           "messages and estimated time, without running it. Takes the flags of generate. Needs no\n"
-          "weights; with --ckpt_dir it uses the sizes of that checkpoint.\n\n"
+          "weights; with --ckpt_dir it uses the sizes of that checkpoint. The exit status is 4 if\n"
+          "the memory is not enough; the last line then says what would fit.\n\n"
           "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
           "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n",
           out);
@@ -136,95 +139,6 @@ static status choose_rates(struct rates *out, bool gpu, const struct machine *m,
     return ST_OK;
 }
 
-/* Whether two ranks have the same memory, FLOPs and messages. */
-static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
-{
-    if (a->device != b->device || a->host != b->host || a->count != b->count)
-        return false;
-    for (int i = 0; i < a->count; i++)
-        if (a->stage[i].flops != b->stage[i].flops || a->stage[i].sent != b->stage[i].sent)
-            return false;
-    return true;
-}
-
-static void print_stages(const struct plan_rank *p)
-{
-    for (int i = 0; i < p->count; i++) {
-        const struct plan_stage *s = &p->stage[i];
-
-        printf("  %-8s %10.1f %10.1f %10.1f %11.3f %10.1f %9.0f\n", s->name,
-               (double)s->weights / 1e6, (double)s->run / 1e6, (double)s->scratch / 1e6,
-               s->flops / 1e12, s->sent / 1e6, s->messages);
-    }
-}
-
-/* Prints the stages of each rank. Consecutive ranks with the same numbers are printed once. */
-static void print_ranks(const struct plan_rank *all, int ranks)
-{
-    printf("stages     weights MB     run MB scratch MB       TFLOP    sent MB  messages\n");
-    for (int i = 0; i < ranks;) {
-        const struct plan_rank *p = &all[i];
-        int last = i;
-
-        while (last + 1 < ranks && same_rank(&all[last + 1], p))
-            last++;
-        if (last > i)
-            printf("ranks %d-%d", i, last);
-        else
-            printf("rank %d", i);
-        printf(": at most %.1f MB on the device, %.1f MB of the host\n", (double)p->device / 1e6,
-               (double)p->host / 1e6);
-        print_stages(p);
-        i = last + 1;
-    }
-}
-
-/* Prints the time of each stage and of the whole generation, which has `steps` steps. */
-static void print_time(const struct plan_rank *all, int ranks, int steps, const struct rates *r)
-{
-    struct plan_rank most = { 0 };
-    double total = 0;
-    char buffer[24];
-
-    for (int i = 0; i < ranks; i++)
-        plan_cover(&most, &all[i]);
-    printf("time      about");
-    for (int i = 0; i < most.count; i++) {
-        const struct plan_stage *s = &most.stage[i];
-        const bool step = strcmp(s->name, STAGE_STEP) == 0;
-
-        printf("%s %.3g s for %s%s", i > 0 ? "," : "", s->seconds, step ? "a " : "", s->name);
-        total += step ? s->seconds * steps : s->seconds;
-    }
-    printf(": %s in all, at the rates of %s: products at %.3g TFLOP/s, %.3g GB/s from a rank\n",
-           progress_time(buffer, total), r->name, r->gemm * 1e-12, r->link * 1e-9);
-}
-
-/* Prints whether the rank that needs the most memory fits; if it does not, whether it would with
- * --dit_fsdp. Without GPUs the host buffers use the same memory. */
-static void print_fit(const struct plan_input *in, const struct plan_rank *all, double memory,
-                      bool gpus)
-{
-    struct plan_input sharded = *in;
-    struct plan_rank most = { 0 }, one;
-    double bytes;
-
-    for (int i = 0; i < in->ranks; i++)
-        plan_cover(&most, &all[i]);
-    bytes = (double)(most.device + (gpus ? most.cuda : most.host));
-    printf("memory    %.2f GiB of the %.2f GiB of %s: %s\n", bytes / GIB, memory / GIB,
-           gpus ? "a GPU" : "a rank on this node", bytes <= memory ? "fits" : "does not fit");
-    if (bytes <= memory || in->fsdp || in->ranks == 1)
-        return;
-    sharded.fsdp = true;
-    most = (struct plan_rank){ 0 };
-    for (int i = 0; i < in->ranks && plan_rank(&sharded, i, &one) == ST_OK; i++)
-        plan_cover(&most, &one);
-    bytes = (double)(most.device + (gpus ? most.cuda : most.host));
-    printf("          with --dit_fsdp %.2f GiB: %s\n", bytes / GIB,
-           bytes <= memory ? "fits" : "does not fit either");
-}
-
 static status gpu_memory(const struct device *dev, double *bytes)
 {
     size_t total, available;
@@ -234,48 +148,110 @@ static status gpu_memory(const struct device *dev, double *bytes)
     return ST_OK;
 }
 
+/* Fills what the rank that needs the most memory needs, and whether the machine has it. */
+static status compare_memory(struct plan_report *report)
+{
+    const struct plan_input *in = report->in;
+    struct fit_rank one;
+    double node = 0;
+
+    report->node = 0;
+    report->needs = (struct fit_rank){ 0 };
+    for (int i = 0; i < in->ranks; i++) {
+        TRY(fit_needs(in, 1, i, &one));
+        node = i % in->ranks_per_node == 0 ? one.host : node + one.host;
+        report->node = fmax(report->node, node);
+        report->needs.device = fmax(report->needs.device, one.device);
+        report->needs.host = fmax(report->needs.host, one.host);
+    }
+    report->fits =
+        report->needs.device <= report->machine.device && report->node <= report->machine.host;
+    return ST_OK;
+}
+
+/* Shards the transformer as job_fit does, if it does not fit otherwise and the flags leave it open;
+ * else finds out what would fit. */
+static status choose_fit(struct plan_report *report, struct plan_input *in)
+{
+    const struct request *r = report->request;
+
+    TRY(compare_memory(report));
+    if (!report->fits && r->dit_fsdp < 0 && in->ranks > 1) {
+        in->fsdp = report->chose_fsdp = true;
+        TRY(compare_memory(report));
+    }
+    if (!report->fits)
+        fit_advice(report->advice, sizeof(report->advice), r, in, 1, &report->machine);
+    return ST_OK;
+}
+
+/* The memory of this machine, or of the described one, whose host memory is not known. */
+static status find_memory(struct fit_machine *out, const struct machine *m, bool described,
+                          const struct plan_input *in, const struct device *dev)
+{
+    const int64_t host = cgroup_memory("");
+
+    *out = (struct fit_machine){ .device = INFINITY, .host = INFINITY };
+    if (in->gpu)
+        out->gpus = described ? in->ranks_per_node : device_cuda_count();
+    if (described && in->gpu)
+        out->device = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
+    else if (in->gpu)
+        TRY(gpu_memory(dev, &out->device));
+    if (!described && host >= 0)
+        out->host = (double)host;
+    return ST_OK;
+}
+
+static status does_not_fit(const struct plan_report *report)
+{
+    const struct fit_machine *m = &report->machine;
+
+    if (report->needs.device > m->device)
+        return fail(ST_MEMORY,
+                    "does not fit: a rank needs %.2f GB of GPU memory, and a GPU has %.2f GB: %s",
+                    report->needs.device / 1e9, m->device / 1e9, report->advice);
+    return fail(ST_MEMORY,
+                "does not fit: the ranks of a node need %.2f GB of memory, and it has %.2f GB: %s",
+                report->node / 1e9, m->host / 1e9, report->advice);
+}
+
 static status plan(const struct request *r, const struct machine *m, const struct model *model,
                    struct device *dev, int world_size)
 {
     const bool described = m->nodes > 0 || m->gpus > 0;
-    struct plan_input in;
-    struct rates rates;
-    struct plan_rank *all;
     const int per_node = m->gpus > 0 ? m->gpus : 8;
     const int ranks = described ? (m->nodes > 0 ? m->nodes : 1) * per_node
                                 : (m->ranks > 0 ? m->ranks : world_size);
-    double memory;
+    struct plan_input in;
+    struct rates rates;
+    struct plan_rank *all;
+    struct plan_report report = { .request = r, .in = &in, .rates = &rates };
     status st = ST_OK;
 
     if (described && m->ranks > 0)
         return fail(ST_USAGE, "--ranks is for this machine; a machine that --nodes and --gpus "
                               "describe has nodes * gpus ranks: remove --ranks");
-    TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks, 2));
+    if (described && r->device == USE_CPU)
+        return fail(ST_USAGE, "--nodes and --gpus describe a machine with GPUs: remove --device "
+                              "cpu, or plan for --ranks of this machine");
+    TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks,
+                       r->text_file == NULL ? 2 : 0));
+    TRY(find_memory(&report.machine, m, described, &in, dev));
+    TRY(choose_fit(&report, &in));
     TRY(choose_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));
     in.rates = &rates;
-    if (described)
-        memory = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
-    else if (r->device == USE_CUDA)
-        TRY(gpu_memory(dev, &memory));
-    else
-        memory = (double)cgroup_memory("") / ranks;
-    all = calloc((size_t)ranks, sizeof(*all));
+    report.ranks = all = calloc((size_t)ranks, sizeof(*all));
     if (all == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for the plans of %d ranks", ranks);
     for (int i = 0; i < ranks; i++)
         TRY_OUT(plan_rank(&in, i, &all[i]));
-    printf("model     %s: %d layers of %lld, %d heads, %s\n", r->task_name,
-           model_dit(model)->layers, (long long)model_dit(model)->dim, model_dit(model)->heads,
-           in.cdt == DT_BF16 ? "bf16" : "fp32");
-    printf("video     %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
-           r->size[0], r->size[1], r->frame_num, (long long)in.latent.c, (long long)in.latent.t,
-           (long long)in.latent.h, (long long)in.latent.w,
-           (long long)(in.latent.t * (in.latent.h / 2) * (in.latent.w / 2)), in.steps);
-    printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s\n", ranks, in.mesh.cfg,
-           in.mesh.ring, in.mesh.ulysses, in.fsdp ? "sharded" : "replicated");
-    print_ranks(all, ranks);
-    print_fit(&in, all, memory, r->device == USE_CUDA);
-    print_time(all, ranks, in.steps, &rates);
+    if (m->json)
+        TRY_OUT(plan_print_json(&report));
+    else
+        plan_print(&report);
+    if (!report.fits)
+        st = does_not_fit(&report);
 out:
     free(all);
     return st;

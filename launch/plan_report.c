@@ -1,0 +1,221 @@
+#include "launch/plan_report.h"
+
+#include "launch/commands.h"
+#include "launch/progress.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <string.h>
+
+#define GIB ((double)(1 << 30))
+
+/* Whether two ranks have the same memory, FLOPs and messages. */
+static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
+{
+    if (a->device != b->device || a->host != b->host || a->count != b->count)
+        return false;
+    for (int i = 0; i < a->count; i++)
+        if (a->stage[i].flops != b->stage[i].flops || a->stage[i].sent != b->stage[i].sent)
+            return false;
+    return true;
+}
+
+/* The last of the consecutive ranks, from `first` on, that have the same numbers. */
+static int last_same(const struct plan_report *r, int first)
+{
+    int last = first;
+
+    while (last + 1 < r->in->ranks && same_rank(&r->ranks[last + 1], &r->ranks[first]))
+        last++;
+    return last;
+}
+
+/* The memory that is compared: of a GPU, or of the node. */
+static double needed_bytes(const struct plan_report *r)
+{
+    return r->in->gpu ? r->needs.device : r->node;
+}
+
+static double available_bytes(const struct plan_report *r)
+{
+    return r->in->gpu ? r->machine.device : r->machine.host;
+}
+
+/* Seconds of the slowest rank in each stage, and in all stages with all steps. */
+static double total_seconds(const struct plan_report *r, struct plan_rank *most)
+{
+    double total = 0;
+
+    *most = (struct plan_rank){ 0 };
+    for (int i = 0; i < r->in->ranks; i++)
+        plan_cover(most, &r->ranks[i]);
+    for (int i = 0; i < most->count; i++)
+        total += most->stage[i].seconds *
+                 (strcmp(most->stage[i].name, STAGE_STEP) == 0 ? r->in->steps : 1);
+    return total;
+}
+
+/* ---- text ---- */
+
+static void print_stages(const struct plan_rank *p)
+{
+    for (int i = 0; i < p->count; i++) {
+        const struct plan_stage *s = &p->stage[i];
+
+        printf("  %-8s %10.1f %10.1f %10.1f %11.3f %10.1f %9.0f\n", s->name,
+               (double)s->weights / 1e6, (double)s->run / 1e6, (double)s->scratch / 1e6,
+               s->flops / 1e12, s->sent / 1e6, s->messages);
+    }
+}
+
+/* Prints the stages of each rank. Consecutive ranks with the same numbers are printed once. */
+static void print_ranks(const struct plan_report *r)
+{
+    printf("stages     weights MB     run MB scratch MB       TFLOP    sent MB  messages\n");
+    for (int i = 0, last; i < r->in->ranks; i = last + 1) {
+        const struct plan_rank *p = &r->ranks[i];
+
+        last = last_same(r, i);
+        if (last > i)
+            printf("ranks %d-%d", i, last);
+        else
+            printf("rank %d", i);
+        printf(": at most %.1f MB on the device, %.1f MB of the host\n", (double)p->device / 1e6,
+               (double)p->host / 1e6);
+        print_stages(p);
+    }
+}
+
+static void print_fit(const struct plan_report *r)
+{
+    const double free_bytes = available_bytes(r);
+
+    printf("memory    %.2f GiB of the ", needed_bytes(r) / GIB);
+    if (isinf(free_bytes))
+        printf("unknown memory of this node\n");
+    else
+        printf("%.2f GiB of %s: %s\n", free_bytes / GIB, r->in->gpu ? "a GPU" : "this node",
+               r->fits ? "fits" : "does not fit");
+    if (!r->fits)
+        printf("          %s\n", r->advice);
+}
+
+static void print_time(const struct plan_report *r)
+{
+    struct plan_rank most;
+    const double total = total_seconds(r, &most);
+    char buffer[24];
+
+    printf("time      about");
+    for (int i = 0; i < most.count; i++) {
+        const struct plan_stage *s = &most.stage[i];
+
+        printf("%s %.3g s for %s%s", i > 0 ? "," : "", s->seconds,
+               strcmp(s->name, STAGE_STEP) == 0 ? "a " : "", s->name);
+    }
+    printf(": %s in all, at the rates of %s: products at %.3g TFLOP/s, %.3g GB/s from a rank\n",
+           progress_time(buffer, total), r->rates->name, r->rates->gemm * 1e-12,
+           r->rates->link * 1e-9);
+}
+
+void plan_print(const struct plan_report *r)
+{
+    const struct plan_input *in = r->in;
+    const struct dit_config *dit = model_dit(&in->model);
+    const struct latent_shape s = in->latent;
+
+    printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
+           (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32");
+    printf("video     %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
+           r->request->size[0], r->request->size[1], r->request->frame_num, (long long)s.c,
+           (long long)s.t, (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
+           in->steps);
+    printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s%s\n", in->ranks,
+           in->mesh.cfg, in->mesh.ring, in->mesh.ulysses, in->fsdp ? "sharded" : "replicated",
+           r->chose_fsdp ? " (replicated it does not fit)" : "");
+    print_ranks(r);
+    print_fit(r);
+    print_time(r);
+}
+
+/* ---- JSON ---- */
+
+static cJSON *stage_json(const struct plan_stage *s)
+{
+    cJSON *json = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(json, "stage", s->name);
+    cJSON_AddNumberToObject(json, "weight_bytes", (double)s->weights);
+    cJSON_AddNumberToObject(json, "run_bytes", (double)s->run);
+    cJSON_AddNumberToObject(json, "scratch_bytes", (double)s->scratch);
+    cJSON_AddNumberToObject(json, "flops", s->flops);
+    cJSON_AddNumberToObject(json, "sent_bytes", s->sent);
+    cJSON_AddNumberToObject(json, "messages", s->messages);
+    cJSON_AddNumberToObject(json, "seconds", s->seconds);
+    return json;
+}
+
+static void add_ranks(cJSON *json, const struct plan_report *r)
+{
+    cJSON *list = cJSON_AddArrayToObject(json, "ranks");
+
+    for (int i = 0, last; i < r->in->ranks; i = last + 1) {
+        const struct plan_rank *p = &r->ranks[i];
+        cJSON *rank = cJSON_CreateObject(), *stages;
+
+        last = last_same(r, i);
+        cJSON_AddNumberToObject(rank, "first", i);
+        cJSON_AddNumberToObject(rank, "last", last);
+        cJSON_AddNumberToObject(rank, "device_bytes", (double)p->device);
+        cJSON_AddNumberToObject(rank, "cuda_bytes", (double)p->cuda);
+        cJSON_AddNumberToObject(rank, "host_bytes", (double)p->host);
+        stages = cJSON_AddArrayToObject(rank, "stages");
+        for (int k = 0; k < p->count; k++)
+            cJSON_AddItemToArray(stages, stage_json(&p->stage[k]));
+        cJSON_AddItemToArray(list, rank);
+    }
+}
+
+static void add_fit(cJSON *json, const struct plan_report *r)
+{
+    cJSON *memory = cJSON_AddObjectToObject(json, "memory");
+
+    cJSON_AddStringToObject(memory, "of", r->in->gpu ? "gpu" : "node");
+    cJSON_AddNumberToObject(memory, "needed_bytes", needed_bytes(r));
+    if (isinf(available_bytes(r)))
+        cJSON_AddNullToObject(memory, "available_bytes");
+    else
+        cJSON_AddNumberToObject(memory, "available_bytes", available_bytes(r));
+    cJSON_AddBoolToObject(memory, "fits", r->fits);
+    if (!r->fits)
+        cJSON_AddStringToObject(memory, "advice", r->advice);
+}
+
+status plan_print_json(const struct plan_report *r)
+{
+    const struct plan_input *in = r->in;
+    const double latent[] = { (double)in->latent.c, (double)in->latent.t, (double)in->latent.h,
+                              (double)in->latent.w };
+    struct plan_rank most;
+    cJSON *json = cJSON_CreateObject(), *mesh;
+    status st;
+
+    cJSON_AddStringToObject(json, "task", r->request->task_name);
+    cJSON_AddStringToObject(json, "precision", in->cdt == DT_BF16 ? "bf16" : "fp32");
+    cJSON_AddItemToObject(json, "size", cJSON_CreateIntArray(r->request->size, 2));
+    cJSON_AddNumberToObject(json, "frames", r->request->frame_num);
+    cJSON_AddItemToObject(json, "latent", cJSON_CreateDoubleArray(latent, 4));
+    cJSON_AddNumberToObject(json, "steps", in->steps);
+    mesh = cJSON_AddObjectToObject(json, "mesh");
+    cJSON_AddNumberToObject(mesh, "cfg", in->mesh.cfg);
+    cJSON_AddNumberToObject(mesh, "ring", in->mesh.ring);
+    cJSON_AddNumberToObject(mesh, "ulysses", in->mesh.ulysses);
+    cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
+    add_ranks(json, r);
+    add_fit(json, r);
+    cJSON_AddNumberToObject(json, "seconds", total_seconds(r, &most));
+    cJSON_AddStringToObject(json, "rates", r->rates->name);
+    st = command_print_json(json);
+    cJSON_Delete(json);
+    return st;
+}

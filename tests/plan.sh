@@ -1,0 +1,63 @@
+#!/bin/sh
+# plan.sh WANMPI: `wanmpi plan` for scripts: status 4 and what would fit for a request that does not fit, and
+# --json with the numbers of the text.
+wanmpi=$(realpath "$1")
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+count=0
+wrong=0
+
+bad() {
+    wrong=$((wrong + 1))
+    echo "$*"
+    sed 's/^/    /' out err
+}
+
+# plan STATUS LINE FLAGS...: ends with the status, and an error line with the pattern if that is not empty
+plan() {
+    status=$1 line=$2
+    shift 2
+    count=$((count + 1))
+    timeout -k 5 60 "$wanmpi" plan "$@" >out 2>err
+    [ $? = "$status" ] || bad "$*: not status $status"
+    if [ -n "$line" ]; then
+        [ "$(wc -l <err)" = 1 ] && grep -q "^wanmpi: $line" err || bad "$*: not one line with '$line'"
+    elif [ -s err ]; then
+        bad "$*: something on standard error"
+    fi
+}
+
+large="--task t2v-14B --size 1280*720"
+one="$large --gpus 1 --gpu_memory 16"
+# shellcheck disable=SC2086
+plan 4 'does not fit: a rank needs [0-9.]* GB of GPU memory, and a GPU has 16.00 GB: .*8 GPUs with --dit_fsdp' $one
+grep -q '^memory .* does not fit$' out && grep -q '^ .*8 GPUs with --dit_fsdp$' out || bad "no advice in the text"
+# shellcheck disable=SC2086
+plan 4 'does not fit' $one --json
+python3 - <<'END' || bad "--json: not what does not fit"
+import json
+r = json.load(open("out"))
+assert r["memory"]["fits"] is False and r["memory"]["available_bytes"] == 16e9
+assert r["memory"]["needed_bytes"] > 16e9 and "8 GPUs with --dit_fsdp" in r["memory"]["advice"]
+END
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 8 --gpu_memory 24
+grep -q '^ranks .*sharded (replicated it does not fit)$' out || bad "not sharded, as generate would choose"
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 8 --gpu_memory 24 --json
+python3 - <<'END' || bad "--json: not what fits"
+import json
+r = json.load(open("out"))
+assert r["dit_fsdp"] is True and r["memory"]["fits"] is True and r["memory"]["of"] == "gpu"
+assert r["mesh"]["cfg"] * r["mesh"]["ring"] * r["mesh"]["ulysses"] == 8 == r["ranks"][-1]["last"] + 1
+assert r["size"] == [1280, 720] and r["frames"] == 81 and r["latent"] == [16, 21, 90, 160]
+step = [s for s in r["ranks"][0]["stages"] if s["stage"] == "step"][0]
+assert r["steps"] * step["seconds"] < r["seconds"] and step["sent_bytes"] > 0
+END
+# shellcheck disable=SC2086
+plan 4 'does not fit: a rank needs' $large --gpus 8 --gpu_memory 24 --dit_fsdp=False
+plan 4 'does not fit: the ranks of a node need' $large --device cpu --tflops 1 --frame_num 4001
+plan 1 '--nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
+echo "plan: $count checks, $wrong failed"
+[ $wrong = 0 ]
