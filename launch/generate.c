@@ -4,25 +4,50 @@
 #include "runtime/clock.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
-/* Rank 0 only. Parses the flags into a complete request. With --resume it also reads the run file,
- * into *from. */
-static status read_request(struct request *r, struct runfile *from, int argc, char **argv)
+static bool is_there(const char *path)
 {
+    return path != NULL && access(path, F_OK) == 0;
+}
+
+static status read_run(struct runfile *from, const char *path)
+{
+    TRY(runfile_read(path, from));
+    if (runfile_text(from, "request") == NULL)
+        return fail(ST_FORMAT,
+                    "%s: has no text 'request', so no run can go on from it; use a file that "
+                    "--run_file wrote, or a new name",
+                    path);
+    return ST_OK;
+}
+
+/* Rank 0 only. Parses the flags into a complete request. If the run goes on from a run file, the
+ * one of --resume or an existing one of --run_file, it is read into *from. *finished: the latter
+ * run has written its result, which is still there. */
+static status read_request(struct request *r, struct runfile *from, bool *finished, int argc,
+                           char **argv)
+{
+    bool same_result;
+
+    *finished = false;
     TRY(request_parse(r, CMD_GENERATE, NULL, 0, argc, argv));
     if (r->resume != NULL) {
-        TRY(runfile_read(r->resume, from));
-        if (runfile_text(from, "request") == NULL)
-            return fail(ST_FORMAT,
-                        "%s: has no text 'request', so it cannot be resumed; use a file that "
-                        "--run_file wrote",
-                        r->resume);
+        TRY(read_run(from, r->resume));
         TRY(request_resume(r, runfile_text(from, "request"), runfile_text(from, "folder"),
                            r->resume));
         return request_choose_task(r);
     }
     TRY(request_choose_task(r));
-    return request_complete(r, CMD_GENERATE);
+    TRY(request_complete(r, CMD_GENERATE));
+    if (!is_there(r->run_file))
+        return ST_OK;
+    TRY(read_run(from, r->run_file));
+    TRY(request_go_on(r, runfile_text(from, "request"), runfile_text(from, "folder"),
+                      &same_result));
+    *finished = same_result && runfile_text(from, "timings") != NULL && is_there(r->save_file) &&
+                (r->contact_sheet == NULL || is_there(r->contact_sheet));
+    return ST_OK;
 }
 
 status cmd_generate(struct world *w, int argc, char **argv)
@@ -33,12 +58,22 @@ status cmd_generate(struct world *w, int argc, char **argv)
     struct plan_input plan;
     struct pipeline p = { 0 };
     struct run run = { 0 };
+    bool finished = false;
     double start_s;
     status st;
 
     request_init(&r);
-    st = w->rank == 0 ? read_request(&r, &from, argc, argv) : ST_OK;
+    st = w->rank == 0 ? read_request(&r, &from, &finished, argc, argv) : ST_OK;
     TRY_OUT(request_share(w, st, &r));
+    world_broadcast(w, &finished, sizeof(finished), 0);
+    if (finished) {
+        progress_init(&job.progress, stderr, w->rank == 0);
+        progress_print(&job.progress,
+                       "done    %s is the complete result of %s; --resume %s would "
+                       "decode it again",
+                       r.save_file, r.run_file, r.run_file);
+        goto out;
+    }
     TRY_OUT(job_open(&job, w, &r));
     st = job_plan(&job, &r, r.resume == NULL && r.text_file == NULL ? 2 : 0, &plan);
     TRY_OUT(agree(w, st));
@@ -54,7 +89,8 @@ status cmd_generate(struct world *w, int argc, char **argv)
     start_s = clock_seconds();
     progress_stage(&job.progress, "text and weights", 0, 0, "");
     TRY_OUT(run_condition(&run, &job, &p, &from));
-    TRY_OUT(pipeline_load(&p));
+    if (!run_is_sampled(&run))
+        TRY_OUT(pipeline_load(&p));
     progress_end(&job.progress);
     run.text_s = clock_seconds() - start_s;
     TRY_OUT(run_go(&run, &job, &p));

@@ -148,7 +148,7 @@ const struct option request_rows[] = {
     { "contact_sheet", OPT_STRING, AT(contact_sheet), .value = "FILE.png", .commands = ONE,
       .help = "also write an image with up to 16 of the frames" },
     { "run_file", OPT_STRING, AT(run_file), .value = "FILE.h5", .commands = ONE,
-      .help = "keep the state of the run in this HDF5 file, to inspect it and to resume" },
+      .help = "keep the state of the run in this HDF5 file; the same command with it goes on" },
     { "save_every", OPT_INT, AT(save_every), .value = "K", .least = 1, .commands = ALL,
       .help = "update the run file after every K steps (default 5)" },
     { "keep_frames", OPT_SWITCH, AT(keep_frames), .commands = ALL,
@@ -499,6 +499,14 @@ status request_to_json(const struct request *r, char **text)
                                     NULL }; // read only
 
     return options_to_json(&set, text);
+}
+
+status request_record(const struct request *r, char **text)
+{
+    struct request whole = *r; // borrowed strings
+
+    whole.resume = NULL;
+    return request_to_json(&whole, text);
 }
 
 status request_from_json(struct request *r, const char *text, const char *where)

@@ -118,9 +118,12 @@ const char *request_note(const struct request *r, int index);
  * rank that failed. `st` is this rank's status so far. Collective. */
 status request_share(struct world *w, status st, struct request *r);
 
-/* Writes all fields that are set as a JSON object; *text is malloc'ed. It is stored in the .mp4 and
- * in the run file. ST_MEMORY. */
+/* Writes all fields that are set as a JSON object; *text is malloc'ed. ST_MEMORY. */
 status request_to_json(const struct request *r, char **text);
+
+/* The same for the .mp4 and the run file: without --resume, as it does not matter how often a run
+ * was interrupted. */
+status request_record(const struct request *r, char **text);
 
 /* Sets the fields of *r that the JSON object names; request_complete must follow. `where` names the
  * source in error lines ("jobs.jsonl:3"). ST_USAGE, ST_MEMORY. */
@@ -139,6 +142,12 @@ status request_line(struct request *r, const struct request *job, const char *te
  * changes the latent and differs from the saved value; ST_MEMORY. On failure *r is unchanged. */
 status request_resume(struct request *r, const char *text, const char *folder,
                       const char *run_file);
+
+/* For a --run_file that exists. *r is complete; text and folder are as above. If both requests
+ * give the same latent, *r gets from it the seed and the name of the result, where they were not
+ * given, and r->resume. *same_result: fps, quality and the name of the result are the same too.
+ * ST_USAGE with what differs; ST_MEMORY. */
+status request_go_on(struct request *r, const char *text, const char *folder, bool *same_result);
 
 /* Compares a complete request with `text`, which request_to_json wrote and the file `where` holds.
  * *differs: the first value that would give another latent, or with `pixels` another result, as

@@ -144,3 +144,37 @@ out:
     request_done(&made);
     return st;
 }
+
+status request_go_on(struct request *r, const char *text, const char *folder, bool *same_result)
+{
+    const char *differs = NULL;
+    struct request saved;
+    status st;
+
+    request_init(&saved);
+    TRY_OUT(request_difference(&differs, r, text, r->run_file, false));
+    if (differs != NULL) {
+        st = fail(ST_USAGE,
+                  "--run_file %s has the run of another request: %s; choose another name "
+                  "for this one, or delete that file",
+                  r->run_file, differs);
+        goto out;
+    }
+    TRY_OUT(request_from_json(&saved, text, r->run_file));
+    TRY_OUT(paths_from(&saved, folder));
+    if (r->drawn_seed)
+        r->base_seed = saved.base_seed;
+    if (r->save_file == NULL) {
+        r->save_file = saved.save_file;
+        saved.save_file = NULL; // given away
+    }
+    r->resume = strdup(r->run_file);
+    if (r->resume == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a file name"));
+    TRY_OUT(request_difference(&differs, r, text, r->run_file, true));
+    *same_result = differs == NULL && (saved.save_file == NULL || r->save_file == NULL ||
+                                       strcmp(saved.save_file, r->save_file) == 0);
+out:
+    request_done(&saved);
+    return st;
+}

@@ -51,7 +51,7 @@ static status check_outputs(const struct run *run)
     const struct request *r = run->request;
     const struct {
         const char *flag, *path;
-    } out[] = { { "save_file", run->name },
+    } out[] = { { "save_file", r->save_file },
                 { "contact_sheet", r->contact_sheet },
                 { "run_file", r->run_file } };
     char *target[COUNT(out)] = { NULL };
@@ -78,20 +78,15 @@ static status open_outputs(struct run *run, struct job *j, const struct runfile 
     char *json = NULL;
     status st = ST_OK;
 
-    if (r->save_file != NULL) {
-        run->name = strdup(r->save_file);
-        if (run->name == NULL)
-            return fail(ST_MEMORY, "cannot allocate host memory for a file name");
-    } else {
+    if (r->save_file == NULL) // the time is in it: it must be kept for a run that goes on
         TRY(request_default_name(r, run->plan.mesh.ulysses, run->plan.mesh.ring, time(NULL),
-                                 &run->name));
-    }
+                                 &run->request->save_file));
     TRY(check_outputs(run));
     if (r->run_file != NULL)
         TRY(run_state_claim(&run->lock, r->run_file, from, &run->saved));
-    newfile_clean(run->name);
-    TRY(request_to_json(r, &json));
-    TRY_OUT(video_open(&run->video, &(struct video_settings){ .path = run->name,
+    newfile_clean(r->save_file);
+    TRY(request_record(r, &json));
+    TRY_OUT(video_open(&run->video, &(struct video_settings){ .path = r->save_file,
                                                               .width_px = r->size[0],
                                                               .height_px = r->size[1],
                                                               .frames = r->frame_num,
@@ -161,7 +156,6 @@ void run_close(struct run *run)
     free(run->state.latents);
     for (int i = 0; i < SOLVER_STATE; i++)
         free(run->state.history[i]);
-    free(run->name);
     *run = (struct run){ 0 };
 }
 
@@ -237,12 +231,22 @@ static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64
     return ST_OK;
 }
 
+static size_t latent_bytes(const struct run *run)
+{
+    return (size_t)latent_count(run->plan.latent) * sizeof(float);
+}
+
+bool run_is_sampled(const struct run *run)
+{
+    return run->state.step == run->request->sample_steps;
+}
+
 /* Without --run_file the state was not copied from the device. */
 static void keep_latent(struct run *run)
 {
-    const size_t bytes = (size_t)latent_count(run->plan.latent) * sizeof(float);
-
-    memcpy(run->state.latents, run->latent, bytes);
+    if (run_is_sampled(run))
+        return;
+    memcpy(run->state.latents, run->latent, latent_bytes(run));
     memset(run->state.used, 0, sizeof(run->state.used));
     run->state.step = run->request->sample_steps;
 }
@@ -264,13 +268,15 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     if (j->world->rank == 0 && r->run_file != NULL && !run->saved)
         st = run_save(run, j); // the texts are in it, and no error is found late
     TRY(agree(j->world, st));
-    progress_stage(&j->progress, "sampling", run->resumed ? run->state.step : 0, r->sample_steps,
-                   "step");
-    TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
-                         (struct step_callback){ after_step, &ctx }, run->latent));
-    progress_end(&j->progress);
-    if (run->state.step < r->sample_steps)
+    if (run_is_sampled(run)) {
+        memcpy(run->latent, run->state.latents, latent_bytes(run));
+    } else {
+        progress_stage(&j->progress, "sampling", run->state.step, r->sample_steps, "step");
+        TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
+                             (struct step_callback){ after_step, &ctx }, run->latent));
+        progress_end(&j->progress);
         keep_latent(run);
+    }
     TRY(agree(j->world, stop_check()));
     run->denoise_s = clock_seconds() - start_s;
     pipeline_offload(p);
@@ -285,7 +291,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
         st = video_finish(run->video);
     TRY(agree(j->world, st));
     run->decode_s = clock_seconds() - start_s;
-    progress_print(&j->progress, "wrote   %s (sampling %.1f s, decoding %.1f s)", run->name,
+    progress_print(&j->progress, "wrote   %s (sampling %.1f s, decoding %.1f s)", r->save_file,
                    run->denoise_s, run->decode_s);
     if (j->world->rank == 0 && r->run_file != NULL)
         st = run_save_end(run, j);
@@ -303,7 +309,7 @@ static status choose_run_file(struct run *run)
         free(*name);
         if (i > 1)
             snprintf(number, sizeof(number), ".%d", i);
-        if (asprintf(name, "%s%s.h5", run->name, number) < 0) {
+        if (asprintf(name, "%s%s.h5", run->request->save_file, number) < 0) {
             *name = NULL;
             return fail(ST_MEMORY, "cannot allocate host memory for a file name");
         }
@@ -324,12 +330,14 @@ static status save_stopped(struct run *run, struct job *j)
     if (run->conditioning.count > 0 && !run->saved && (step > 0 || file != NULL)) {
         if (file == NULL)
             TRY(choose_run_file(run));
+        run_frames_close(run->frames); // not complete
+        run->frames = NULL;
         TRY(run_save(run, j));
     }
     file = run->saved ? run->request->run_file : run->request->resume;
     if (file == NULL)
         return fail(ST_PREEMPTED, "%s before the first step; start it again", why);
-    if (step == run->request->sample_steps)
+    if (run_is_sampled(run))
         snprintf(where, sizeof(where), "while decoding");
     else
         snprintf(where, sizeof(where), "after step %lld of %d", (long long)step,

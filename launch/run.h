@@ -21,7 +21,6 @@ struct run {
     bool saved;                         // rank 0: the run file holds `state`
     struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
     bool frames_lost;                   // rank 0: an error ended their writing
-    char *name;                         // rank 0: file name of the result
     double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
 };
 
@@ -37,6 +36,9 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
  * Collective. */
 status run_condition(struct run *run, struct job *j, struct pipeline *p,
                      const struct runfile *from);
+
+/* Whether all steps are done, as in a run that goes on: it needs no transformer. Local. */
+bool run_is_sampled(const struct run *run);
 
 /* Denoises, decodes, and writes the files. Collective. If it fails and p->must_abort is true, the
  * ranks have not agreed on the status: the command must end the job with command_abort. */

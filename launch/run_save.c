@@ -31,7 +31,7 @@ static status add_texts(struct runfile *file, const struct run *run, const struc
     snprintf(plan, sizeof(plan), "ranks %d: cfg %d x ring %d x ulysses %d, %s, %s", j->world->size,
              run->plan.mesh.cfg, run->plan.mesh.ring, run->plan.mesh.ulysses,
              run->plan.fsdp ? "sharded" : "replicated", run->plan.cdt == DT_BF16 ? "bf16" : "fp32");
-    TRY_OUT(request_to_json(run->request, &request));
+    TRY_OUT(request_record(run->request, &request));
     TRY_OUT(runfile_add_text(file, "request", request));
     TRY_OUT(runfile_add_text(file, "plan", plan));
     TRY_OUT(runfile_add_text(file, "weights", j->weights));

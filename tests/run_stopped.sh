@@ -4,7 +4,7 @@
 # takes depends on what else this machine does.
 . "$(dirname "$0")/run_common.sh"
 limit_s=300
-flags=(--size 96*64 --frame_num 5 --sample_steps 300)
+flags=(--size 96*64 --frame_num 5 --sample_steps 120)
 
 wait_for() { # wait_for COMMAND...: false after the limit
     local until=$((SECONDS + limit_s))
@@ -51,18 +51,17 @@ check "the whole run" make 1 whole "${flags[@]}"
 
 start "sampling: [0-9]" a --run_file a.h5 --save_every 1000
 kill -USR1 "${pids[1]}"
-ends "USR1 to rank 1" 75 "stopped by SIGUSR1 after step [0-9]* of 300; to go on: .* --resume a.h5"
+ends "USR1 to rank 1" 75 "stopped by SIGUSR1 after step [0-9]* of 120; to go on: .* --resume a.h5"
 goes_on "USR1 to rank 1" a.h5
 
 start "sampling: [0-9]" b
 kill -TERM "${pids[@]}"
-ends "TERM to all, no --run_file" 75 "stopped by SIGTERM after step [0-9]* of 300; .* --resume b.mp4.h5"
+ends "TERM to all, no --run_file" 75 "stopped by SIGTERM after step [0-9]* of 120; .* --resume b.mp4.h5"
 goes_on "TERM to all, no --run_file" b.mp4.h5
 
 start "sampling: [0-9]" c --run_file c.h5
 kill -USR1 "$job"
 ends "USR1 to mpirun" 75 "stopped by SIGUSR1 .*--resume c.h5"
-goes_on "USR1 to mpirun" c.h5
 
 start "decoding" d --sample_steps 1 --frame_num 81 --run_file d.h5
 kill -INT "${pids[0]}"
@@ -79,10 +78,8 @@ sleep 1.5
 kill -INT "${pids[0]}"
 ends "a second INT" 75 "ended by a second SIGINT; what was saved before is kept"
 
-for rank in 0 1; do
-    start "sampling: [0-9]" f --sample_steps 1000
-    kill -KILL "${pids[rank]}"
-    ends "rank $rank dies" 137 "rank $rank on .* has ended"
-    check "rank $rank dies: one line" test "$(grep -c '^wanmpi: ' log)" = 1
-done
+start "sampling: [0-9]" f --sample_steps 1000
+kill -KILL "${pids[0]}"
+ends "rank 0 dies" 137 "rank 0 on .* has ended"
+check "rank 0 dies: one line" test "$(grep -c '^wanmpi: ' log)" = 1
 summary
