@@ -104,6 +104,17 @@ static void check_refused(struct tokenizer *t)
     }
     CHECK(text_clean("a&#1;\xe2\x80\x9c", &out) == ST_OK && strcmp(out, "a\"") == 0, "<%s>", out);
     free(out);
+    // each of ftfy's rounds takes one level: without a limit this one takes minutes
+    char *nested = malloc(1 + 4 * (size_t)50000 + 1);
+    golden_need(nested != NULL ? ST_OK : ST_MEMORY);
+    strcpy(nested, "&");
+    for (int i = 0; i < 50000; i++)
+        memcpy(nested + 1 + 4 * i, "amp;", 5);
+    out = NULL;
+    CHECK(text_clean(nested, &out) == ST_FORMAT && out == NULL, "nested entities were accepted");
+    CHECK(text_clean("&amp;amp;amp;amp;lt;", &out) == ST_OK && strcmp(out, "<") == 0, "<%s>", out);
+    free(out);
+    free(nested);
     CHECK(tokenizer_encode(t, "a b", 1, ids, &count) == ST_OK && count == 1 && ids[0] == 1,
           "with max = 1 the id is not EOS");
 }
@@ -131,6 +142,24 @@ static void check_model(const char *folder)
     CHECK(open_file(&t, path) == ST_FORMAT && t == NULL, "a wrong file was opened");
     CHECK(strstr(status_line(), path) != NULL, "unclear line: %s", status_line());
     tokenizer_close(NULL);
+}
+
+/* The golden model with one bit changed in its normalization table, which SentencePiece would
+ * follow to an address outside. */
+static void check_charsmap(const char *path)
+{
+    struct tokenizer *t = NULL;
+    char *bytes = NULL, *map;
+    size_t size = 0;
+    static const char n[] = { 0, (char)0xbc, 2, 0 }; // the table's first four bytes
+
+    golden_need(readfile_bytes(path, (size_t)64 << 20, &bytes, &size));
+    map = memmem(bytes, size, n, sizeof(n));
+    golden_need(map != NULL ? ST_OK : fail(ST_FORMAT, "%s: has no normalization table", path));
+    map[4 + 3] |= 0x40;
+    CHECK(tokenizer_open(&t, bytes, size, "m") == ST_FORMAT && t == NULL, "opened a damaged table");
+    CHECK(strstr(status_line(), "table") != NULL, "unclear line: %s", status_line());
+    free(bytes);
 }
 
 /* The default negative prompts, which reach the model with ASCII commas. */
@@ -173,6 +202,7 @@ int main(int argc, char **argv)
     check_ids(&g, t, "short_ids", 16);
     check_refused(t);
     check_model(argv[1]);
+    check_charsmap(path);
     check_prompts();
     tokenizer_close(t);
     golden_close(&g);

@@ -12,6 +12,7 @@
 #include <utf8proc.h>
 
 enum { SEGMENT_MAX = 1000000 }; // code points; ftfy splits longer lines into segments of this size
+enum { ROUNDS_MAX = 64 }; // until a segment does not change; texts that people write need 2 to 4
 
 status text_begin(struct text *t, size_t capacity)
 {
@@ -214,10 +215,18 @@ out:
     return st;
 }
 
-/* ftfy.fix_text of one segment, in place: repeats its steps until nothing changes. */
+/* ftfy.fix_text of one segment, in place: repeats its steps until nothing changes. Each round takes
+ * one level from "&amp;amp;amp;", so that ftfy needs hours for a long one; here it is refused. */
 static status fix_segment(struct text *t, bool unescape, struct text *step, struct text *before)
 {
+    int rounds = 0;
+
     do {
+        if (rounds++ == ROUNDS_MAX)
+            return fail(ST_FORMAT,
+                        "the prompt has HTML entities inside each other, more than %d "
+                        "deep (&amp;amp;...): write the characters themselves",
+                        ROUNDS_MAX);
         TRY(text_begin(before, t->count));
         memcpy(before->cp, t->cp, t->count * sizeof(*t->cp));
         before->count = t->count;

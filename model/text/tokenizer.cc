@@ -71,9 +71,10 @@ struct tokenizer {
 
 status tokenizer::open(const std::string &bytes, const char *file)
 {
-    const auto loaded = model.LoadFromSerializedProto(bytes);
     double lowest = 0;
 
+    TRY(charsmap_check(bytes.data(), bytes.size(), file));
+    const auto loaded = model.LoadFromSerializedProto(bytes);
     if (!loaded.ok())
         return fail(ST_FORMAT, "%s: not a SentencePiece model: %s", file, loaded.error_message());
     const int pieces = model.GetPieceSize();

@@ -2,6 +2,7 @@
  * SentencePiece unigram model of google/umt5-xxl. Source: Wan2.1 wan/modules/tokenizers.py.
  *
  *   tokenizer.cc           token ids of a cleaned prompt
+ *   charsmap.c             checks the model's normalization table
  *   text_clean.c           the cleaning (ftfy, white space)
  *   html_unescape.c        HTML entities, used by the cleaning
  *   make_html_entities.py  writes the table of entities at build time
@@ -25,6 +26,9 @@ status tokenizer_open(struct tokenizer **t, const void *bytes, size_t size, cons
 void tokenizer_close(struct tokenizer *t); // accepts NULL
 
 long long tokenizer_pieces(const struct tokenizer *t); // of the model
+
+/* Checks the parts of a model that SentencePiece trusts. ST_FORMAT; `from` as above. */
+status charsmap_check(const void *bytes, size_t size, const char *from);
 
 /* Cleans and encodes the prompt, truncated to at most `max` ids of which the last is EOS. *count
  * >= 1. ids: max ints. */
