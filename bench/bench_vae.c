@@ -181,7 +181,7 @@ static status run(struct bench *b, bool decode)
 
     if (decode)
         return vae_decode(&b->vae, &b->step, b->latent, b->t, b->h, b->w, whole,
-                          (struct frame_sink){ take_frames, b }, NULL);
+                          (struct frame_sink){ .put = take_frames, .payload = b }, NULL);
     return vae_encode(&b->vae, &b->step, b->latent, b->pixels, 4 * b->t - 3, 8 * b->h, 8 * b->w,
                       whole);
 }

@@ -238,10 +238,10 @@ status cmd_batch(struct world *w, int argc, char **argv)
             job_announce(&job, &b.entries[i].request, &plans[n++]);
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, plans, todo));
     job_note_links(&job, &p);
-    progress_stage(&job.progress, "text and weights", 0, 0, "");
+    job_load_begin(&job, &plans[0]);
     TRY_OUT(pipeline_text(&p, b.prompt_count, b.prompts));
     TRY_OUT(pipeline_load(&p));
-    progress_end(&job.progress);
+    job_load_end(&job);
     TRY_OUT(run_all(&b, &job, &p, plans));
     job_memory(&job, &p);
 out:

@@ -87,11 +87,12 @@ status cmd_generate(struct world *w, int argc, char **argv)
     TRY_OUT(pipeline_open(&p, w, &job.dev, &job.checkpoint, job.tokenizer, &plan, 1));
     job_note_links(&job, &p);
     start_s = clock_seconds();
-    progress_stage(&job.progress, "text and weights", 0, 0, "");
+    if (!run_is_sampled(&run))
+        job_load_begin(&job, &plan);
     TRY_OUT(run_condition(&run, &job, &p, &from));
     if (!run_is_sampled(&run))
         TRY_OUT(pipeline_load(&p));
-    progress_end(&job.progress);
+    job_load_end(&job);
     run.text_s = clock_seconds() - start_s;
     TRY_OUT(run_go(&run, &job, &p));
     job_memory(&job, &p);

@@ -7,11 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
-
-#define MB 1e6
-#define GB 1e9
 
 /* Resident memory of this process now, in bytes; 0 if unknown. */
 static size_t resident_now(void)
@@ -25,14 +21,6 @@ static size_t resident_now(void)
         pages = 0;
     fclose(f);
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-/* Maximum resident memory of this process so far, in bytes; 0 if unknown. */
-static size_t resident_peak(void)
-{
-    struct rusage use;
-
-    return getrusage(RUSAGE_SELF, &use) == 0 ? (size_t)use.ru_maxrss * 1024 : 0;
 }
 
 void job_table(struct table *t, const struct request *r)
@@ -161,6 +149,7 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     w->deadline_s = r->timeout_s;
     alive_at("opening", -1);
     progress_init(&j->progress, stderr, w->rank == 0);
+    job_hook(j);
     if (r->device == USE_CUDA)
         TRY(agree(w, find_gpu(j, &gpu, bus, sizeof(bus))));
     TRY(placement_detect(w, bus[0] != 0 ? bus : NULL, &node));
@@ -170,7 +159,7 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     j->resident = resident_now();
     host_free = cgroup_memory("");
     j->host_free = host_free >= 0 ? (double)host_free : INFINITY;
-    return ST_OK;
+    return job_devices(j);
 }
 
 void job_close(struct job *j)
@@ -178,6 +167,7 @@ void job_close(struct job *j)
     tokenizer_close(j->tokenizer);
     checkpoint_close(&j->checkpoint);
     device_close(&j->dev);
+    alive_hook_remove(&j->hook);
     *j = (struct job){ 0 };
 }
 
@@ -237,154 +227,4 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
     plan->t5_stored = t5_stored(&j->checkpoint, plan->cdt);
     plan->threads = j->place.threads;
     return ST_OK;
-}
-
-/* "text 120, step 900, decode 300": device memory of each stage in MB. */
-static void stages_text(char *out, size_t size, const struct plan_rank *p)
-{
-    size_t used = 0;
-
-    out[0] = '\0';
-    for (int i = 0; i < p->count && used < size; i++) {
-        const struct plan_stage *s = &p->stage[i];
-        const size_t bytes = s->weights + s->run + s->scratch;
-
-        if (bytes > 0)
-            used += (size_t)snprintf(out + used, size - used, "%s%s %.0f", used ? ", " : "",
-                                     s->name, (double)bytes / MB);
-    }
-}
-
-static void announce_memory(struct job *j, const struct plan_rank *all)
-{
-    const bool gpu = j->dev.kind == DEVICE_CUDA;
-    char gpu_text[64] = "", stages[160];
-
-    stages_text(stages, sizeof(stages), all);
-    if (gpu)
-        snprintf(gpu_text, sizeof(gpu_text), " of its GPU (%.1f GB free) and %.0f of the host",
-                 j->device_free / GB, (double)(j->resident + all->host) / MB);
-    progress_print(
-        &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
-        (double)(gpu ? all->device + all->cuda : j->resident + all->device + all->host) / MB,
-        gpu_text, stages, j->host_free / GB);
-}
-
-void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
-{
-    const struct latent_shape s = plan->latent;
-    const struct mesh_shape m = plan->mesh;
-    struct progress *p = &j->progress;
-    struct plan_rank all = { 0 }, one;
-    char noise[300];
-
-    if (j->world->rank != 0)
-        return;
-    if (r->noise_file != NULL)
-        snprintf(noise, sizeof(noise), "noise of %s", r->noise_file);
-    else
-        snprintf(noise, sizeof(noise), "seed %llu", (unsigned long long)r->base_seed.value);
-    for (int rank = 0; rank < plan->ranks; rank++)
-        if (plan_rank(plan, rank, &one) == ST_OK)
-            plan_cover(&all, &one);
-    if (j->place.note[0] != 0)
-        progress_print(p, "note    %s", j->place.note);
-    progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
-    progress_print(p,
-                   "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
-                   "%d steps, shift %g, guidance %g, %s",
-                   r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
-                   (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-                   r->sample_steps, r->sample_shift, r->sample_guide_scale, noise);
-    progress_print(
-        p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
-        plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
-        j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
-        plan->cdt == DT_BF16 ? "bf16" : "fp32");
-    announce_memory(j, &all);
-}
-
-/* Prints how much of a prompt the transformer takes, if not all. */
-static status note_text(struct job *j, const char *what, const char *text)
-{
-    const long long most = model_dit(&j->model)->text_len;
-    size_t tokens = 0;
-
-    TRY(tokenizer_count(j->tokenizer, text, &tokens));
-    if ((long long)tokens > most)
-        progress_print(&j->progress,
-                       "note    the %s has %zu tokens, but the model takes %lld: the last %lld are "
-                       "cut off, as in the official program",
-                       what, tokens, most, (long long)tokens - most);
-    return ST_OK;
-}
-
-status job_note_request(struct job *j, const struct request *r)
-{
-    if (j->world->rank != 0)
-        return ST_OK;
-    for (int i = 0; request_note(r, i) != NULL; i++)
-        progress_print(&j->progress, "note    %s", request_note(r, i));
-    if (j->tokenizer == NULL || r->text_file != NULL)
-        return ST_OK;
-    TRY(note_text(j, "prompt", r->prompt));
-    return note_text(j, "negative prompt", r->negative_prompt);
-}
-
-/* Bytes on this rank's GPU. peak: the maximum in use, by all processes. other_bytes: in use now,
- * but not allocated with device_alloc: the driver, the CUDA libraries, and other processes. */
-static void gpu_use(const struct job *j, size_t *peak, size_t *other_bytes)
-{
-    size_t total, available;
-
-    *peak = *other_bytes = 0;
-    if (j->dev.kind != DEVICE_CUDA || device_cuda_memory(j->dev.index, &total, &available) != ST_OK)
-        return;
-    *peak = total - available > j->dev.used_peak ? total - available : j->dev.used_peak;
-    *other_bytes = total - available - j->dev.held;
-}
-
-void job_note_links(struct job *j, const struct pipeline *p)
-{
-    if (p->mesh.all.fallback)
-        progress_print(&j->progress, "note    the GPUs of this node cannot write into each other's "
-                                     "memory (CUDA IPC): they communicate through NCCL, which is "
-                                     "slower");
-}
-
-void job_memory(struct job *j, const struct pipeline *p)
-{
-    const bool gpu = j->dev.kind == DEVICE_CUDA;
-    const size_t host = j->resident + p->sizes.host;
-    size_t peak, other_bytes, read = 0;
-
-    gpu_use(j, &peak, &other_bytes);
-    for (int i = 0; i < j->checkpoint.count; i++)
-        read += j->checkpoint.parts[i].file.bytes_read;
-    const size_t mine[6] = {
-        resident_peak(),
-        gpu ? host : host + p->sizes.device - p->sizes.workspace,
-        read,
-        peak,
-        p->sizes.device + p->sizes.cuda,
-        other_bytes,
-    };
-    size_t(*all)[6] = calloc((size_t)j->world->size, sizeof(*all));
-
-    if (agree(j->world, all != NULL ? ST_OK
-                                    : fail(ST_MEMORY, "cannot allocate host memory for %d ranks",
-                                           j->world->size)) != ST_OK)
-        goto out; // only these lines are not printed: not an error of the run
-    world_gather(j->world, mine, sizeof(mine), all);
-    for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
-        progress_print(&j->progress,
-                       "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; of which CUDA and its "
-                       "libraries %.0f MB",
-                       i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
-    for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
-        progress_print(&j->progress,
-                       "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,
-                       (double)all[i][0] / MB, (double)all[i][1] / MB, (double)all[i][2] / MB);
-out:
-    free(all);
 }

@@ -8,6 +8,7 @@
 #include "launch/progress.h"
 #include "launch/request.h"
 #include "model/pipeline/pipeline.h"
+#include "runtime/alive.h"
 
 #define JOB_WEIGHTS_BYTES 256
 
@@ -24,6 +25,10 @@ struct job {
     size_t resident;    // resident host memory of this process before any model is loaded, in bytes
     double device_free; // bytes of this rank's GPU before CUDA was loaded
     double host_free;   // bytes of this node, for all of its ranks
+    char devices[256];  // rank 0: of all ranks, "2 x NVIDIA H100 80GB HBM3"
+    struct alive_hook hook;
+    bool loading;        // rank 0: between job_load_begin and job_load_end
+    int64_t read_before; // bytes of weights that were read before
 };
 
 /* Binds this rank to its cores, opens its device, and opens and checks the parts of the checkpoint
@@ -53,8 +58,17 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
  * its node. Collective; the ranks agree on the status. ST_MEMORY, with what would fit. */
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count);
 
-/* Rank 0 prints the model, the latent, the mesh and the planned memory. Local; other ranks do
- * nothing. */
+/* Parts of job_open. Rank 0 shows progress from now on while it works or waits. Local. */
+void job_hook(struct job *j);
+/* Collects the names of the ranks' devices on rank 0. Collective; the ranks agree on the status. */
+status job_devices(struct job *j);
+
+/* Rank 0 shows the progress of encoding texts and loading the transformer for the plan. Local. */
+void job_load_begin(struct job *j, const struct plan_input *plan);
+void job_load_end(struct job *j);
+
+/* Rank 0 prints the devices, the model, the latent, the mesh and the planned memory. Local; other
+ * ranks do nothing. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
 
 /* Rank 0 prints the remarks about a request: those of request_note, and that a prompt is longer

@@ -164,6 +164,14 @@ static int usable_cores(hwloc_topology_t t, hwloc_const_cpuset_t usable, hwloc_o
     return count;
 }
 
+static void set_cpu(struct placement *p, hwloc_topology_t t)
+{
+    const hwloc_obj_t package = hwloc_get_obj_by_type(t, HWLOC_OBJ_PACKAGE, 0);
+    const char *model = package != NULL ? hwloc_obj_get_info_by_name(package, "CPUModel") : NULL;
+
+    snprintf(p->cpu, sizeof(p->cpu), "%s", model != NULL && model[0] != 0 ? model : "CPU");
+}
+
 /* Threads of a rank with `pus` PUs: one per core, fewer if the control group has less CPU time. A
  * larger number from the environment, which is often meant for all ranks together, is reduced; one
  * from the command line is kept. */
@@ -234,6 +242,7 @@ status placement_choose(struct placement *p, const struct placement_node *node, 
         goto out;
     }
     usable_cores(topology, usable, cores);
+    set_cpu(p, topology);
     p->all_cores = count;
     p->cores = 1;
     if (node->size > count) { // more ranks than cores: the kernel schedules them

@@ -30,6 +30,7 @@ struct placement {
     int cores;      // of this rank, at least 1
     int all_cores;  // of all ranks with the same allowed PUs
     char pus[512];  // of this rank, "0-7,32-39"
+    char cpu[96];   // model of the first core's CPU, "AMD EPYC 9354"; "CPU" if unknown
     char note[160]; // what the user should know about the number of threads; "": nothing
 };
 

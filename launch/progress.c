@@ -8,8 +8,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define LINE_EVERY 10.0    // seconds between lines in a file
+#define SLOW_STEP 3.0      // seconds of a step that gets its own line in a file
+#define LINE_PART 0.05     // between the lines of faster steps: at least this part of the stage
+#define SIGN_EVERY 60.0    // seconds until a line says that a step is not done yet
 #define REWRITE_EVERY 0.05 // seconds between updates on a terminal
+#define TICK_EVERY 1.0     // the same during a step
 
 static double real_time(void *payload)
 {
@@ -45,28 +48,72 @@ const char *progress_time(char *buffer, double seconds)
     return buffer;
 }
 
-/* Seconds per step. The first step, which includes loading and warm-up, counts only while it is the
- * only one. */
-static double step_seconds(const struct progress *p, double now)
+/* Seconds per step; 0 before two steps are done. The first step, which includes loading and
+ * warm-up, does not count. */
+static double step_seconds(const struct progress *p)
 {
-    const int64_t steps = p->done - p->first;
-
-    if (steps <= 0)
+    if (p->done <= p->first_end_done)
         return 0;
-    if (p->done > p->first_end_done)
-        return (now - p->first_end) / (double)(p->done - p->first_end_done);
-    return (now - p->started) / (double)steps;
+    return (p->last_end - p->first_end) / (double)(p->done - p->first_end_done);
 }
 
-/* Writes "4.21 s/step" for slow steps, "12.3 frames/s" for fast ones. `each`: seconds per step. */
-static void rate_text(char *text, size_t size, const struct progress *p, double each)
+/* The remaining time, from the time per step and the time since the last one. */
+static double seconds_left(const struct progress *p, double now)
 {
+    return step_seconds(p) * (double)(p->total - p->done) - (now - p->last_end);
+}
+
+/* Writes a number with about three digits, never as 1.2e+03. */
+static void number_text(char *text, size_t size, double x)
+{
+    snprintf(text, size, "%.*f", x < 10 ? 2 : x < 100 ? 1 : 0, x);
+}
+
+/* Writes "4.21 s/step" for slow steps, "12.3 steps/s" for fast ones, "812 MB/s" for bytes. */
+static void rate_text(char *text, size_t size, const struct progress *p)
+{
+    const double each = step_seconds(p);
+    char number[16];
+
+    text[0] = 0;
     if (each <= 0)
-        text[0] = 0;
-    else if (each >= 0.5)
-        snprintf(text, size, "  %.3g s/%s", each, p->unit);
+        return;
+    if (strcmp(p->unit, PROGRESS_BYTES) == 0) {
+        number_text(number, sizeof(number), 1e-6 / each);
+        snprintf(text, size, "  %s MB/s", number);
+    } else if (each >= 0.5) {
+        number_text(number, sizeof(number), each);
+        snprintf(text, size, "  %s s/%s", number, p->unit);
+    } else {
+        number_text(number, sizeof(number), 1 / each);
+        snprintf(text, size, "  %s %ss/s", number, p->unit);
+    }
+}
+
+/* Writes "17/50", or "1.2/28.9 GB". */
+static void count_text(char *text, size_t size, const struct progress *p)
+{
+    const bool gb = p->total >= 10000000000;
+    const double scale = gb ? 1e-9 : 1e-6;
+
+    if (strcmp(p->unit, PROGRESS_BYTES) != 0)
+        snprintf(text, size, "%lld/%lld", (long long)p->done, (long long)p->total);
     else
-        snprintf(text, size, "  %.3g %s%s/s", 1 / each, p->unit, strcmp(p->unit, "MB") ? "s" : "");
+        snprintf(text, size, "%.*f/%.*f %s", gb, scale * (double)p->done, gb,
+                 scale * (double)p->total, gb ? "GB" : "MB");
+}
+
+/* Writes "17/50  4.21 s/step  2:19 left". */
+static void state_text(char *text, size_t size, const struct progress *p, double now)
+{
+    char count[64], rate[64], time[24];
+
+    count_text(count, sizeof(count), p);
+    rate_text(rate, sizeof(rate), p);
+    snprintf(text, size, "%s%s", count, rate);
+    if (p->done < p->total && step_seconds(p) > 0)
+        snprintf(text + strlen(text), size - strlen(text), "  %s left",
+                 progress_time(time, seconds_left(p, now)));
 }
 
 /* Erases the line that is rewritten in place. */
@@ -79,40 +126,47 @@ static void close_line(struct progress *p)
 
 static void rewrite(struct progress *p, double now)
 {
-    const double each = step_seconds(p, now), left = each * (double)(p->total - p->done);
-    char rate[48], time[24], tail[128], bar[64];
+    char tail[128], bar[64], time[24];
     int width;
 
     if (p->total == 0) {
-        fprintf(p->out, "\r%s ...\033[K", p->stage);
+        fprintf(p->out, "\r%s ... %s\033[K", p->stage, progress_time(time, now - p->started));
     } else {
-        rate_text(rate, sizeof(rate), p, each);
-        snprintf(tail, sizeof(tail), " %lld/%lld%s", (long long)p->done, (long long)p->total, rate);
-        if (each > 0)
-            snprintf(tail + strlen(tail), sizeof(tail) - strlen(tail), "  %s left",
-                     progress_time(time, left));
-        width = p->columns - (int)strlen(p->stage) - (int)strlen(tail) - 6;
+        state_text(tail, sizeof(tail), p, now);
+        if (step_seconds(p) <= 0) // no estimate yet: the time so far
+            snprintf(tail + strlen(tail), sizeof(tail) - strlen(tail), "  %s",
+                     progress_time(time, now - p->started));
+        width = p->columns - (int)strlen(p->stage) - (int)strlen(tail) - 7;
         width = width > 40 ? 40 : width;
         for (int i = 0; i < width; i++)
-            bar[i] = i * p->total < width * p->done ? '#' : '-';
+            bar[i] = (double)i * (double)p->total < (double)width * (double)p->done ? '#' : '-';
         bar[width > 0 ? width : 0] = 0;
-        fprintf(p->out, "\r%s  [%s]%s\033[K", p->stage, bar, tail);
+        fprintf(p->out, "\r%s  [%s] %s\033[K", p->stage, bar, tail);
     }
     fflush(p->out);
     p->line_open = true;
+    p->printed = now;
 }
 
 static void write_line(struct progress *p, double now)
 {
-    const double each = step_seconds(p, now);
-    char rate[48], time[24];
+    char text[128];
 
-    rate_text(rate, sizeof(rate), p, each);
-    fprintf(p->out, "%s: %lld/%lld%s", p->stage, (long long)p->done, (long long)p->total, rate);
-    if (each > 0 && p->done < p->total)
-        fprintf(p->out, "  %s left", progress_time(time, each * (double)(p->total - p->done)));
-    fputc('\n', p->out);
+    state_text(text, sizeof(text), p, now);
+    fprintf(p->out, "%s: %s\n", p->stage, text);
     fflush(p->out);
+    p->printed = now;
+}
+
+/* Whether a step that has just ended gets a line in a file: the first one, which shows that it
+ * works, the last one, and slow ones. */
+static bool line_is_due(const struct progress *p, double now)
+{
+    const double part = LINE_PART * (now - p->started);
+    const bool first = p->done == p->first_end_done && strcmp(p->unit, PROGRESS_BYTES) != 0;
+
+    return first || p->done == p->total || step_seconds(p) >= SLOW_STEP ||
+           now - p->printed >= (part > SLOW_STEP ? part : SLOW_STEP);
 }
 
 void progress_stage(struct progress *p, const char *name, int64_t first, int64_t total,
@@ -125,7 +179,7 @@ void progress_stage(struct progress *p, const char *name, int64_t first, int64_t
     snprintf(p->unit, sizeof(p->unit), "%s", unit != NULL ? unit : "");
     p->first = p->done = p->first_end_done = first;
     p->total = total;
-    p->started = p->printed = p->now(p->payload);
+    p->started = p->printed = p->last_end = p->now(p->payload);
     p->in_stage = true;
     if (p->terminal) {
         rewrite(p, p->started);
@@ -142,19 +196,43 @@ void progress_update(struct progress *p, int64_t done)
     if (p->out == NULL || !p->in_stage || done == p->done)
         return;
     now = p->now(p->payload);
-    if (p->done == p->first && done > p->first) {
+    if (p->done == p->first) {
         p->first_end = now;
         p->first_end_done = done;
     }
-    const bool first = p->done == p->first;
+    p->last_end = now;
     p->done = done;
+    p->total = p->total > 0 && done > p->total ? done : p->total;
     if (p->terminal) {
-        if (first || done == p->total || now - p->printed >= REWRITE_EVERY) {
+        if (done == p->total || now - p->printed >= REWRITE_EVERY)
             rewrite(p, now);
-            p->printed = now;
-        }
-    } else if (p->total > 0 && (first || done == p->total || now - p->printed >= LINE_EVERY)) {
+    } else if (p->total > 0 && line_is_due(p, now)) {
         write_line(p, now);
+    }
+}
+
+void progress_total(struct progress *p, int64_t total)
+{
+    p->total = total;
+}
+
+void progress_tick(struct progress *p)
+{
+    double now, quiet;
+    char time[24], count[64] = "...";
+
+    if (p->out == NULL || !p->in_stage)
+        return;
+    now = p->now(p->payload);
+    quiet = now - p->printed;
+    if (p->terminal && quiet >= TICK_EVERY) {
+        rewrite(p, now);
+    } else if (!p->terminal && quiet >= SIGN_EVERY && now - p->last_end > 2 * step_seconds(p)) {
+        if (p->total > 0)
+            count_text(count, sizeof(count), p);
+        fprintf(p->out, "%s: %s after %s\n", p->stage, count,
+                progress_time(time, now - p->started));
+        fflush(p->out);
         p->printed = now;
     }
 }

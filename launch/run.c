@@ -222,13 +222,20 @@ static status after_step(void *payload, struct denoise *d, int done, int steps)
 static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
     struct run_ctx *ctx = payload;
-    struct progress *p = &ctx->job->progress;
 
     TRY(stop_check());
     TRY(video_put(ctx->run->video, rgb, count, h, w));
     run_save_frames(ctx->run, ctx->job, rgb, count);
-    progress_update(p, p->done + count);
     return ST_OK;
+}
+
+/* Callback on rank 0: chunks of latent frames that are decoded; in tiles there are more. */
+static void decoded(void *payload, int64_t done, int64_t total)
+{
+    struct progress *p = &((struct run_ctx *)payload)->job->progress;
+
+    progress_total(p, total);
+    progress_update(p, done);
 }
 
 static size_t latent_bytes(const struct run *run)
@@ -283,9 +290,9 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     start_s = clock_seconds();
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         run_save_frames_begin(run, j);
-    progress_stage(&j->progress, "decoding", 0, r->frame_num, "frame");
+    progress_stage(&j->progress, "decoding", 0, run->plan.latent.t, "chunk");
     TRY(pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
-                        (struct frame_sink){ put_frames, &ctx }));
+                        (struct frame_sink){ put_frames, &ctx, decoded }));
     progress_end(&j->progress);
     if (j->world->rank == 0)
         st = video_finish(run->video);

@@ -198,14 +198,14 @@ static status options_of(struct synth_options *o, struct sizes *z, const struct 
     return ST_OK;
 }
 
-/* Callback of checkpoint_synth: progress in MB. */
+/* Callback of checkpoint_synth. */
 static void report(void *payload, uint64_t done, uint64_t total)
 {
     struct progress *p = payload;
 
     if (!p->in_stage)
-        progress_stage(p, "writing", 0, (int64_t)(total / 1000000), "MB");
-    progress_update(p, (int64_t)(done / 1000000));
+        progress_stage(p, "writing", 0, (int64_t)total, PROGRESS_BYTES);
+    progress_update(p, (int64_t)done);
 }
 
 static status synth(int argc, char **argv)

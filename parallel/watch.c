@@ -140,13 +140,15 @@ static void receive_beats(double now)
     }
 }
 
-static void exchange_beats(void)
+static void exchange_beats(void *payload)
 {
     const double now = clock_seconds();
 
     send_beats(now);
     receive_beats(now);
 }
+
+static struct alive_hook hook = { .call = exchange_beats, .every_s = BEAT_S / 4 };
 
 void watch_tell(void)
 {
@@ -207,6 +209,7 @@ status watch_wait(const char *what)
         watch.since_s = now;
     for (struct watch_call *c = watch.calls; c != NULL; c = c->next)
         c->call(c->payload);
+    alive_tick();
     send_beats(now);
     receive_beats(now);
     for (int r = 0; r < watch.world->size; r++) {
@@ -375,7 +378,7 @@ status watch_open(struct world *w)
             post_receive(r);
     }
     atomic_store(&watch.world, w);
-    alive_hook(exchange_beats, BEAT_S / 4);
+    alive_hook_add(&hook);
     return ST_OK;
 }
 
@@ -383,7 +386,7 @@ void watch_close(void)
 {
     if (watch.world == NULL)
         return;
-    alive_hook(NULL, 0);
+    alive_hook_remove(&hook);
     for (int r = 0; r < watch.world->size; r++) {
         struct peer *p = &watch.peers[r];
 

@@ -9,21 +9,30 @@ static _Atomic uint64_t calls;
 static _Atomic(const char *) current_stage = "start";
 static _Atomic int64_t current_step = -1;
 
-static _Thread_local void (*thread_hook)(void);
-static double hook_every_s, hook_called_s; // used by the thread with the hook only
+static _Thread_local struct alive_hook *hooks;
+static _Thread_local bool in_hook;
 
-void alive(void)
+void alive_tick(void)
 {
-    atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-    if (thread_hook == NULL)
+    if (hooks == NULL || in_hook)
         return;
 
     const double now = clock_seconds();
 
-    if (now - hook_called_s >= hook_every_s) {
-        hook_called_s = now;
-        thread_hook();
+    in_hook = true;
+    for (struct alive_hook *h = hooks; h != NULL; h = h->next) {
+        if (now - h->called_s < h->every_s)
+            continue;
+        h->called_s = now;
+        h->call(h->payload);
     }
+    in_hook = false;
+}
+
+void alive(void)
+{
+    atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+    alive_tick();
 }
 
 uint64_t alive_count(void)
@@ -46,11 +55,20 @@ void alive_where(const char **stage, int64_t *step)
 
 bool alive_hooked(void)
 {
-    return thread_hook != NULL;
+    return hooks != NULL;
 }
 
-void alive_hook(void (*hook)(void), double every_s)
+void alive_hook_add(struct alive_hook *h)
 {
-    hook_every_s = every_s;
-    thread_hook = hook;
+    h->next = hooks;
+    hooks = h;
+}
+
+void alive_hook_remove(struct alive_hook *h)
+{
+    for (struct alive_hook **at = &hooks; *at != NULL; at = &(*at)->next)
+        if (*at == h) {
+            *at = h->next;
+            return;
+        }
 }

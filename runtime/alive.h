@@ -19,10 +19,20 @@ uint64_t alive_count(void); // calls so far
 void alive_at(const char *stage, int64_t step);
 void alive_where(const char **stage, int64_t *step);
 
-/* From now on alive() on the calling thread also calls `hook`, at most every `every_s` seconds.
- * NULL: no more. */
-void alive_hook(void (*hook)(void), double every_s);
-bool alive_hooked(void); // whether the calling thread is that one
+/* What a thread also does while it works or waits: alive() and alive_tick() on the thread that
+ * added the hook call it, at most every `every_s` seconds. Not called from within a hook. */
+struct alive_hook {
+    void (*call)(void *payload);
+    void *payload;
+    double every_s;
+    double called_s;         // time of the last call
+    struct alive_hook *next; // a list
+};
+
+void alive_hook_add(struct alive_hook *h); // borrowed until it is removed
+void alive_hook_remove(struct alive_hook *h);
+bool alive_hooked(void); // whether the calling thread has hooks
+void alive_tick(void);   // for waits, which are no sign of life
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,12 @@
 
 check "inspect" "$wanmpi" inspect model
 check "one rank" make 1 one --ops ref --contact_sheet one.png
+cp check.log one.log
+progress() { # the device, loading in bytes, steps, decoding in latent frames
+    grep -q '^device  [0-9]* cores* of ' one.log && grep -qE '^text and weights: ([0-9]+)/\1 MB' one.log &&
+        grep -q '^sampling: 6/6' one.log && grep -q '^decoding: 3/3' one.log
+}
+check "its progress" progress
 check "the video" is_video one.mp4 128 96 9
 for axes in "2 cfg2 --cfg_size 2" "3 ulysses3 --ulysses_size 3 --cfg_size 1" "2 fsdp2 --dit_fsdp" "3 t5-fsdp3 --t5_fsdp" \
     "4 cfg2-ulysses2-fsdp --cfg_size 2 --ulysses_size 2 --dit_fsdp" \

@@ -113,7 +113,8 @@ static void run(struct fixture *s, const struct golden *g, int64_t t, struct res
     s->step.peak = 0;
     s->dev->flops = s->group.sent = s->group.messages = 0;
     CHECK(vae_decode(&s->vae, &s->step, latent, t, g->h, g->w, g->tiling,
-                     (struct frame_sink){ keep_frames, &sink }, r->decoded) == ST_OK,
+                     (struct frame_sink){ .put = keep_frames, .payload = &sink },
+                     r->decoded) == ST_OK,
           "%s", status_line());
     r->decode_peak = s->step.peak;
     s->step.peak = 0;

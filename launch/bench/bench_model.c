@@ -218,7 +218,7 @@ status call_decode(void *payload)
     const struct latent_shape s = d->b->plan.latent;
 
     return vae_decode(&d->vae, &d->scratch, d->latent, s.t, s.h, s.w, (struct vae_tiling){ 0 },
-                      (struct frame_sink){ take_frames, d->hash }, NULL);
+                      (struct frame_sink){ .put = take_frames, .payload = d->hash }, NULL);
 }
 
 status decoding_open(struct decoding *d, struct bench *b)

@@ -578,3 +578,30 @@ struct weight_source checkpoint_source(struct checkpoint *c, const struct part *
     assert(p->file.count > 0);
     return (struct weight_source){ source_read, source_prefetch, &p->file };
 }
+
+uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ranks)
+{
+    const struct checkpoint_part *p = part_of(c, part);
+    struct tensor_list list = { 0 };
+    uint64_t bytes = 0;
+
+    part->tensors(&list, p->config, &p->file);
+    for (int s = 0; s < list.stack_count && tensors_status(&list) == ST_OK; s++) {
+        const struct tensor_stack *stack = &list.stacks[s];
+        uint64_t whole = 0;
+
+        for (int i = 0; i < stack->units * stack->count; i++) {
+            char name[WEIGHT_NAME_BYTES];
+            const struct file_tensor *t;
+
+            weight_name(name, sizeof(name), tensors_of(&list, stack)[i % stack->count].name,
+                        i / stack->count);
+            t = tensorfile_find(&p->file, name);
+            whole += t != NULL ? tensor_bytes(t->shape) : 0;
+        }
+        if (stack->keep != TENSORS_READ)
+            bytes += stack->keep == TENSORS_LOCAL ? whole : whole / (uint64_t)ranks;
+    }
+    tensors_done(&list);
+    return bytes;
+}

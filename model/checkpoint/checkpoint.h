@@ -69,6 +69,10 @@ struct tensorfile *checkpoint_file(struct checkpoint *c, const struct part *part
  * in the order of the spec's shape in memory. Valid until checkpoint_close. */
 struct weight_source checkpoint_source(struct checkpoint *c, const struct part *part);
 
+/* Bytes of an opened part that each of `ranks` ranks reads when they load it together; about, for
+ * progress output. */
+uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ranks);
+
 /* Reads the SentencePiece model, from its file or from a tensor of the text encoder's file
  * (ComfyUI); for the latter that part is opened. *bytes is malloc'ed, the caller frees it; *from is
  * the path for messages and belongs to the checkpoint. ST_FORMAT if it is missing; ST_IO,

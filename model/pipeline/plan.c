@@ -151,7 +151,7 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
                      true, no_source));
     start_stage(stage, dev, m);
     TRY_OUT(vae_decode(&vae, &scratch, NULL, s.t, s.h, s.w, in->tiling,
-                       (struct frame_sink){ no_frames, NULL }, NULL));
+                       (struct frame_sink){ .put = no_frames }, NULL));
     end_stage(stage, dev, m);
     stage->weights = weights.peak;
     stage->scratch = scratch.peak;

@@ -232,6 +232,7 @@ struct decode_ctx {
     struct tensor rgb;          // other ranks: their rows of a chunk's frames, u8
     struct transfer gather;     // of the frames of the previous chunk
     int64_t count;              // of those frames; 0: none
+    int64_t done, total;        // chunks that were passed on, and all
 };
 
 /* Passes the frames of the previous chunk on. */
@@ -241,7 +242,11 @@ static status end_chunk(struct decode_ctx *d)
 
     d->count = 0;
     TRY(transfer_wait(&d->gather));
-    return count > 0 && d->v->group->rank == 0 ? frame_output_put(&d->frames, count) : ST_OK;
+    if (count == 0 || d->v->group->rank != 0)
+        return ST_OK;
+    TRY(frame_output_put(&d->frames, count));
+    frame_sink_progress(&d->frames.sink, ++d->done, d->total);
+    return ST_OK;
 }
 
 static status download_pixels(struct decode_ctx *d, const struct rows *rows, int64_t first,
@@ -285,7 +290,7 @@ static status put_decoded(void *payload, const struct rows *rows, int64_t first,
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
 {
-    struct decode_ctx d = { .v = v, .a = a, .pixels = pixels };
+    struct decode_ctx d = { .v = v, .a = a, .pixels = pixels, .total = t };
     const int64_t px = v->config.stride;
     const size_t mark = a->used;
     struct rows rows;

@@ -62,13 +62,23 @@ struct vae_tiling {
     int64_t size_h, size_w, stride_h, stride_w;
 };
 
-/* Callback for finished frames, called on rank 0 of the group, in order: `count` frames
- * [count, H, W, 3] u8 in host memory, valid during the call. Its error ends the decoding. put may
- * be NULL: the frames are computed and discarded. */
+/* Callbacks on rank 0 of the group.
+ *   put       gets the finished frames in order: `count` frames [count, H, W, 3] u8 in host memory,
+ *             valid during the call. Its error ends the decoding. NULL: the frames are computed and
+ *             discarded.
+ *   progress  after each chunk, which is a latent frame of the whole image or of a tile: `done` of
+ *             `total` are computed, or on a GPU queued. May be NULL. */
 struct frame_sink {
     status (*put)(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w);
     void *payload;
+    void (*progress)(void *payload, int64_t done, int64_t total);
 };
+
+static inline void frame_sink_progress(const struct frame_sink *sink, int64_t done, int64_t total)
+{
+    if (sink->progress != NULL)
+        sink->progress(sink->payload, done, total);
+}
 
 /* Decodes a latent and passes 4(T-1)+1 frames to the sink as they are finished.
  *

@@ -25,6 +25,8 @@ struct blend {
     float *total;           // rank 0: [h * scale, w * scale], the sum of all tiles' weights
     float *weight;          // rank 0: the same in host memory
     struct vae_window tile; // the current tile
+    struct frame_sink sink; // rank 0, in decoding: for its progress
+    int64_t done, chunks;   // chunks of all tiles: that were added, and all
 };
 
 static struct vae_window tile_at(const struct blend *b, int64_t index)
@@ -163,6 +165,7 @@ static status blend_chunk(void *payload, const struct rows *rows, int64_t first,
         TRY_OUT(op_gate_add(b->v->dev, to, to, row_view(whole, r, 0, t.cols * b->scale),
                             tensor_at(b->gate, r)));
     }
+    frame_sink_progress(&b->sink, ++b->done, b->chunks);
 out:
     arena_release(b->a, mark);
     return st;
@@ -179,6 +182,8 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
     struct frame_output output = { 0 };
     status st;
 
+    b.sink = sink;
+    b.chunks = t * total_tiles(&b);
     TRY_OUT(blend_open(&b, frames, 3, false));
     for (int64_t i = 0; i < total_tiles(&b); i++) {
         TRY_OUT(set_tile(&b, i));

@@ -1,0 +1,270 @@
+/* What rank 0 prints about a job: its devices, ranks and memory, and the progress of loading. */
+#include "launch/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define MB 1e6
+#define GB 1e9
+
+/* ---- progress ---- */
+
+static int64_t bytes_read(const struct job *j)
+{
+    int64_t read = 0;
+
+    for (int i = 0; i < j->checkpoint.count; i++)
+        read += (int64_t)__atomic_load_n(&j->checkpoint.parts[i].file.bytes_read, __ATOMIC_RELAXED);
+    return read;
+}
+
+/* alive_hook: shows that time passes, and what loading has read. */
+static void tick(void *payload)
+{
+    struct job *j = payload;
+
+    if (j->loading)
+        progress_update(&j->progress, bytes_read(j) - j->read_before);
+    progress_tick(&j->progress);
+}
+
+void job_hook(struct job *j)
+{
+    j->hook = (struct alive_hook){ .call = tick, .payload = j, .every_s = 0.2 };
+    if (j->world->rank == 0)
+        alive_hook_add(&j->hook);
+}
+
+void job_load_begin(struct job *j, const struct plan_input *plan)
+{
+    struct checkpoint *c = &j->checkpoint;
+    uint64_t bytes = 0;
+
+    if (j->world->rank != 0)
+        return;
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        if (model_config(&j->model, expert_parts[i]) != NULL)
+            bytes += checkpoint_bytes(c, expert_parts[i], plan->ranks);
+    if (plan->prompts > 0)
+        bytes += checkpoint_bytes(c, &part_t5, plan->t5_fsdp ? plan->ranks : 1);
+    j->read_before = bytes_read(j);
+    j->loading = true;
+    progress_stage(&j->progress, "text and weights", 0, (int64_t)bytes, PROGRESS_BYTES);
+}
+
+void job_load_end(struct job *j)
+{
+    if (j->loading)
+        progress_update(&j->progress, j->progress.total);
+    j->loading = false;
+    progress_end(&j->progress);
+}
+
+/* ---- the first lines ---- */
+
+#define DEVICE_BYTES 128 // of a rank's device, "4 cores of AMD EPYC 9354"
+
+/* Writes "2 x NVIDIA H200, NVIDIA L4" for the ranks' devices. */
+static void devices_text(char *out, size_t size, char (*all)[DEVICE_BYTES], int ranks)
+{
+    size_t used = 0;
+
+    for (int i = 0; i < ranks && used < size; i++) {
+        char times[16] = "";
+        int same = 0;
+        bool told = false;
+
+        for (int k = 0; k < ranks; k++) {
+            same += strcmp(all[k], all[i]) == 0;
+            told = told || (k < i && strcmp(all[k], all[i]) == 0);
+        }
+        if (told)
+            continue;
+        if (same > 1)
+            snprintf(times, sizeof(times), "%d x ", same);
+        used += (size_t)snprintf(out + used, size - used, "%s%s%s", used > 0 ? ", " : "", times,
+                                 all[i]);
+    }
+}
+
+status job_devices(struct job *j)
+{
+    const struct placement *p = &j->place;
+    char mine[DEVICE_BYTES] = "", (*all)[DEVICE_BYTES] = NULL;
+    status st = ST_OK;
+
+    all = calloc((size_t)j->world->size, sizeof(*all));
+    if (all == NULL)
+        st = fail(ST_MEMORY, "cannot allocate host memory for %d ranks", j->world->size);
+    else if (j->dev.kind == DEVICE_CUDA)
+        st = device_cuda_name(j->dev.index, mine, sizeof(mine));
+    else
+        snprintf(mine, sizeof(mine), "%d core%s of %s", p->cores, p->cores > 1 ? "s" : "", p->cpu);
+    TRY_OUT(agree(j->world, st));
+    world_gather(j->world, mine, sizeof(mine), all);
+    if (j->world->rank == 0)
+        devices_text(j->devices, sizeof(j->devices), all, j->world->size);
+out:
+    free(all);
+    return st;
+}
+
+/* "text 120, step 900, decode 300": device memory of each stage in MB. */
+static void stages_text(char *out, size_t size, const struct plan_rank *p)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int i = 0; i < p->count && used < size; i++) {
+        const struct plan_stage *s = &p->stage[i];
+        const size_t bytes = s->weights + s->run + s->scratch;
+
+        if (bytes > 0)
+            used += (size_t)snprintf(out + used, size - used, "%s%s %.0f", used ? ", " : "",
+                                     s->name, (double)bytes / MB);
+    }
+}
+
+static void announce_memory(struct job *j, const struct plan_rank *all)
+{
+    const bool gpu = j->dev.kind == DEVICE_CUDA;
+    char gpu_text[64] = "", stages[160];
+
+    stages_text(stages, sizeof(stages), all);
+    if (gpu)
+        snprintf(gpu_text, sizeof(gpu_text), " of its GPU (%.1f GB free) and %.0f of the host",
+                 j->device_free / GB, (double)(j->resident + all->host) / MB);
+    progress_print(
+        &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
+        (double)(gpu ? all->device + all->cuda : j->resident + all->device + all->host) / MB,
+        gpu_text, stages, j->host_free / GB);
+}
+
+void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
+{
+    const struct latent_shape s = plan->latent;
+    const struct mesh_shape m = plan->mesh;
+    struct progress *p = &j->progress;
+    struct plan_rank all = { 0 }, one;
+    char noise[300];
+
+    if (j->world->rank != 0)
+        return;
+    if (r->noise_file != NULL)
+        snprintf(noise, sizeof(noise), "noise of %s", r->noise_file);
+    else
+        snprintf(noise, sizeof(noise), "seed %llu", (unsigned long long)r->base_seed.value);
+    for (int rank = 0; rank < plan->ranks; rank++)
+        if (plan_rank(plan, rank, &one) == ST_OK)
+            plan_cover(&all, &one);
+    progress_print(p, "device  %s", j->devices);
+    if (j->place.note[0] != 0)
+        progress_print(p, "note    %s", j->place.note);
+    progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
+    progress_print(p,
+                   "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
+                   "%d steps, shift %g, guidance %g, %s",
+                   r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
+                   (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
+                   r->sample_steps, r->sample_shift, r->sample_guide_scale, noise);
+    progress_print(
+        p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
+        plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
+        j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
+        plan->cdt == DT_BF16 ? "bf16" : "fp32");
+    announce_memory(j, &all);
+}
+
+/* Prints how much of a prompt the transformer takes, if not all. */
+static status note_text(struct job *j, const char *what, const char *text)
+{
+    const long long most = model_dit(&j->model)->text_len;
+    size_t tokens = 0;
+
+    TRY(tokenizer_count(j->tokenizer, text, &tokens));
+    if ((long long)tokens > most)
+        progress_print(&j->progress,
+                       "note    the %s has %zu tokens, but the model takes %lld: the last %lld are "
+                       "cut off, as in the official program",
+                       what, tokens, most, (long long)tokens - most);
+    return ST_OK;
+}
+
+status job_note_request(struct job *j, const struct request *r)
+{
+    if (j->world->rank != 0)
+        return ST_OK;
+    for (int i = 0; request_note(r, i) != NULL; i++)
+        progress_print(&j->progress, "note    %s", request_note(r, i));
+    if (j->tokenizer == NULL || r->text_file != NULL)
+        return ST_OK;
+    TRY(note_text(j, "prompt", r->prompt));
+    return note_text(j, "negative prompt", r->negative_prompt);
+}
+
+/* ---- the last lines ---- */
+
+/* Maximum resident memory of this process so far, in bytes; 0 if unknown. */
+static size_t resident_peak(void)
+{
+    struct rusage use;
+
+    return getrusage(RUSAGE_SELF, &use) == 0 ? (size_t)use.ru_maxrss * 1024 : 0;
+}
+
+/* Bytes on this rank's GPU. peak: the maximum in use, by all processes. other_bytes: in use now,
+ * but not allocated with device_alloc: the driver, the CUDA libraries, and other processes. */
+static void gpu_use(const struct job *j, size_t *peak, size_t *other_bytes)
+{
+    size_t total, available;
+
+    *peak = *other_bytes = 0;
+    if (j->dev.kind != DEVICE_CUDA || device_cuda_memory(j->dev.index, &total, &available) != ST_OK)
+        return;
+    *peak = total - available > j->dev.used_peak ? total - available : j->dev.used_peak;
+    *other_bytes = total - available - j->dev.held;
+}
+
+void job_note_links(struct job *j, const struct pipeline *p)
+{
+    if (p->mesh.all.fallback)
+        progress_print(&j->progress, "note    the GPUs of this node cannot write into each other's "
+                                     "memory (CUDA IPC): they communicate through NCCL, which is "
+                                     "slower");
+}
+
+void job_memory(struct job *j, const struct pipeline *p)
+{
+    const bool gpu = j->dev.kind == DEVICE_CUDA;
+    const size_t host = j->resident + p->sizes.host;
+    size_t peak, other_bytes;
+
+    gpu_use(j, &peak, &other_bytes);
+    const size_t mine[6] = {
+        resident_peak(),
+        gpu ? host : host + p->sizes.device - p->sizes.workspace,
+        (size_t)bytes_read(j),
+        peak,
+        p->sizes.device + p->sizes.cuda,
+        other_bytes,
+    };
+    size_t(*all)[6] = calloc((size_t)j->world->size, sizeof(*all));
+
+    if (agree(j->world, all != NULL ? ST_OK
+                                    : fail(ST_MEMORY, "cannot allocate host memory for %d ranks",
+                                           j->world->size)) != ST_OK)
+        goto out; // only these lines are not printed: not an error of the run
+    world_gather(j->world, mine, sizeof(mine), all);
+    for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
+        progress_print(&j->progress,
+                       "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; of which CUDA and its "
+                       "libraries %.0f MB",
+                       i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
+    for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
+        progress_print(&j->progress,
+                       "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,
+                       (double)all[i][0] / MB, (double)all[i][1] / MB, (double)all[i][2] / MB);
+out:
+    free(all);
+}
