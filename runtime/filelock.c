@@ -149,15 +149,16 @@ static status lock_file(const char *path, const char *lock, int *fd)
 status filelock_take(struct filelock *l, const char *path)
 {
     const struct holder self = this_process();
-    char *lock = NULL;
-    int fd = -1;
+    char *lock = NULL, line[256];
+    int fd = -1, bytes;
     status st;
 
+    bytes =
+        snprintf(line, sizeof(line), "%s %ld %lld %s\n", self.host, self.pid, self.start, self.job);
     if (asprintf(&lock, "%s.lock", path) < 0)
         return fail(ST_MEMORY, "no memory for a file name");
     TRY_OUT(lock_file(path, lock, &fd));
-    if (ftruncate(fd, 0) != 0 ||
-        dprintf(fd, "%s %ld %lld %s\n", self.host, self.pid, self.start, self.job) < 0) {
+    if (ftruncate(fd, 0) != 0 || write(fd, line, (size_t)bytes) != bytes) {
         st = fail(ST_IO, "%s: cannot write %s: %s", path, lock, strerror(errno));
         unlink(lock);
         close(fd);

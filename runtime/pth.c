@@ -2,6 +2,7 @@
  * storages as plain little-endian bytes, stored and not compressed, so that ranges can be read. */
 #include "runtime/tensorfile_internal.h"
 
+#include <errno.h>
 #include <minizip/unzip.h>
 #include <stdlib.h>
 #include <string.h>
@@ -287,13 +288,14 @@ status pth_list(const struct tensor_source *src, struct tensor_list *list)
     status st = ST_OK;
 
     TRY_OUT(check_end(src));
+    errno = 0;
     a.zip = unzOpen64(src->path);
-    if (a.zip == NULL) {
-        st = fail(ST_FORMAT,
-                  "%s: begins like a zip but has no directory at its end; was it truncated?",
-                  src->path);
-        goto out;
-    }
+    if (a.zip == NULL && (errno == EMFILE || errno == ENFILE))
+        TRY_OUT(fail(ST_IO, "%s: %s", src->path, strerror(errno)));
+    if (a.zip == NULL)
+        TRY_OUT(fail(ST_FORMAT,
+                     "%s: begins like a zip but has no directory at its end; was it truncated?",
+                     src->path));
     TRY_OUT(find_root(&a));
     TRY_OUT(list_members(&a, &pickle, &pickle_size));
     TRY_OUT(

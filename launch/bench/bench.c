@@ -5,9 +5,11 @@
 #include "launch/commands.h"
 #include "model/pipeline/condition.h"
 #include "parallel/split.h"
+#include "runtime/newfile.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { ON_CUDA, ON_CPU };
 enum { IN_FP32, IN_BF16 };
@@ -200,10 +202,33 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
     return plan_rank(&b->plan, b->world->rank, &b->sizes);
 }
 
+/* That the file can be written; a device or a pipe is not opened before its time. */
+static status check_file(const char *path)
+{
+    struct newfile file = { 0 };
+    struct stat there;
+    status st = ST_OK;
+
+    if (path == NULL || (stat(path, &there) == 0 && !S_ISREG(there.st_mode)))
+        return ST_OK;
+    st = newfile_open(&file, path);
+    newfile_drop(&file);
+    return st;
+}
+
+static status check_files(const struct bench_options *o)
+{
+    TRY(check_file(o->json));
+    TRY(check_file(o->trace));
+    return check_file(o->hdf5);
+}
+
 /* Everything that can fail on one rank alone; what follows is collective. */
 static status open_local(struct bench *b, const struct placement_node *node, int gpus,
                          const struct preset *preset, unsigned parts)
 {
+    if (b->world->rank == 0)
+        TRY(check_files(b->options));
     TRY(open_device(b, node, gpus));
     TRY(make_plan(b, preset, parts));
     return bench_values_open(b);

@@ -106,7 +106,7 @@ static status encode_frame(struct video *v, const uint8_t *rgb)
     if (v->h264 != NULL)
         TRY(h264_frame(v->h264, rgb));
     else
-        TRY(png_write(v->file.temp, v->file.path, rgb, v->w, v->h, v->metadata));
+        TRY(png_write(&v->file, rgb, v->w, v->h, v->metadata));
     TRY(sheet_frame(&v->sheet, rgb, v->w, v->h, v->encoded, v->frames));
     v->encoded++;
     return ST_OK;
@@ -117,8 +117,7 @@ static status encode_end(struct video *v)
     if (v->h264 != NULL)
         TRY(h264_finish(v->h264));
     if (v->sheet.rgb != NULL)
-        TRY(png_write(v->sheet.file.temp, v->sheet.file.path, v->sheet.rgb, v->sheet.width,
-                      v->sheet.height, v->metadata));
+        TRY(png_write(&v->sheet.file, v->sheet.rgb, v->sheet.width, v->sheet.height, v->metadata));
     return ST_OK;
 }
 

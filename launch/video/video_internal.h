@@ -2,7 +2,7 @@
 #ifndef LAUNCH_VIDEO_VIDEO_INTERNAL_H
 #define LAUNCH_VIDEO_VIDEO_INTERNAL_H
 
-#include "runtime/status.h"
+#include "runtime/newfile.h"
 
 #include <stdint.h>
 
@@ -19,9 +19,9 @@ void h264_close(struct h264 *h);    // accepts NULL
 /* The constant rate factor that imageio passes to libx264 for a quality of 0 .. 10. */
 int h264_crf(double quality);
 
-/* Writes rgb [height, width, 3] to `temp`, with `comment` (UTF-8, or NULL) as an iTXt chunk. */
-status png_write(const char *temp, const char *path, const uint8_t *rgb, int width_px,
-                 int height_px, const char *comment);
+/* Writes rgb [height, width, 3] to `file`, with `comment` (UTF-8, or NULL) as an iTXt chunk. */
+status png_write(struct newfile *file, const uint8_t *rgb, int width_px, int height_px,
+                 const char *comment);
 
 /* Scales rgb [h, w, 3] down into a window of a larger image, whose rows have out_stride bytes. */
 status frame_scale(uint8_t *out, int out_w, int out_h, int out_stride, const uint8_t *rgb, int w,

@@ -1,13 +1,11 @@
 #include "launch/video/video_internal.h"
 
-#include <errno.h>
 #include <libavcodec/avcodec.h>
 #include <libavutil/crc.h>
 #include <libavutil/imgutils.h>
 #include <libavutil/intreadwrite.h>
 #include <libswscale/swscale.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,26 +31,8 @@ static status comment_chunk(const char *text, uint8_t **chunk, size_t *bytes)
     return ST_OK;
 }
 
-static status write_file(const char *temp, const char *path, const AVPacket *packet,
-                         const uint8_t *chunk, size_t chunk_bytes)
-{
-    status st = ST_OK;
-    const size_t size = (size_t)packet->size;
-    FILE *f = fopen(temp, "wb");
-
-    if (f == NULL)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
-    if (fwrite(packet->data, 1, PNG_HEAD, f) != PNG_HEAD ||
-        fwrite(chunk, 1, chunk_bytes, f) != chunk_bytes ||
-        fwrite(packet->data + PNG_HEAD, 1, size - PNG_HEAD, f) != size - PNG_HEAD)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
-    if (fclose(f) != 0 && st == ST_OK)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
-    return st;
-}
-
-status png_write(const char *temp, const char *path, const uint8_t *rgb, int width_px,
-                 int height_px, const char *comment)
+status png_write(struct newfile *file, const uint8_t *rgb, int width_px, int height_px,
+                 const char *comment)
 {
     status st = ST_OK;
     const AVCodec *png = avcodec_find_encoder(AV_CODEC_ID_PNG);
@@ -65,7 +45,7 @@ status png_write(const char *temp, const char *path, const uint8_t *rgb, int wid
 
     av_log_set_level(AV_LOG_QUIET);
     if (png == NULL || codec == NULL || frame == NULL || packet == NULL) {
-        st = fail(ST_MEMORY, "%s: FFmpeg has no PNG encoder, or no memory for it", path);
+        st = fail(ST_MEMORY, "%s: FFmpeg has no PNG encoder, or no memory for it", file->path);
         goto out;
     }
     codec->width = frame->width = width_px;
@@ -84,12 +64,15 @@ status png_write(const char *temp, const char *path, const uint8_t *rgb, int wid
     if (code >= 0)
         code = avcodec_receive_packet(codec, packet);
     if (code < 0 || packet->size < PNG_HEAD) {
-        st = fail(ST_IO, "%s: FFmpeg cannot encode a PNG of %d x %d", path, width_px, height_px);
+        st = fail(code == AVERROR(ENOMEM) ? ST_MEMORY : ST_IO,
+                  "%s: FFmpeg cannot encode a PNG of %d x %d", file->path, width_px, height_px);
         goto out;
     }
     if (comment != NULL)
         TRY_OUT(comment_chunk(comment, &chunk, &chunk_bytes));
-    TRY_OUT(write_file(temp, path, packet, chunk, chunk_bytes));
+    TRY_OUT(newfile_write(file, packet->data, PNG_HEAD));
+    TRY_OUT(newfile_write(file, chunk, chunk_bytes));
+    TRY_OUT(newfile_write(file, packet->data + PNG_HEAD, (size_t)packet->size - PNG_HEAD));
 out:
     free(chunk);
     av_packet_free(&packet);
