@@ -47,14 +47,18 @@ void help_generate(FILE *out)
 
 void help_batch(FILE *out)
 {
-    fputs("wanmpi batch: runs many requests and loads the models once. Each line of the file is a\n"
-          "JSON object whose keys are flags of generate; flags on the command line apply to all\n"
-          "lines. Requests whose video exists are skipped, so that an interrupted batch can be\n"
-          "started again with the same command. A line without save_file writes FILE-NNNN.mp4,\n"
-          "NNNN being its line number.\n\n"
-          "    {\"prompt\": \"A cat surfs\", \"base_seed\": 7, \"save_file\": \"cat.mp4\"}\n"
-          "    {\"prompt\": \"A dog skis\", \"size\": \"480*832\", \"save_file\": \"dog.mp4\"}\n\n"
-          "    mpirun -n 4 wanmpi batch jobs.jsonl --ckpt_dir Wan2.1-T2V-1.3B\n",
-          out);
+    fputs(
+        "wanmpi batch: runs many requests and loads the models once. Each line of the file is a\n"
+        "JSON object whose keys are flags of generate; flags on the command line apply to all\n"
+        "lines. All lines are checked before the work starts. A request that fails does not stop\n"
+        "the others.\n\n"
+        "Started again with the same command, an interrupted batch goes on: a request is skipped\n"
+        "if its video exists and names the same request, and the video in progress goes on from\n"
+        "its run file (VIDEO.h5, removed when the video is written). A line without save_file\n"
+        "writes FILE-PROMPT-XXXXXXXX.mp4, in which XXXXXXXX depends on what the line says.\n\n"
+        "    {\"prompt\": \"A cat surfs\", \"base_seed\": 7, \"save_file\": \"cat.mp4\"}\n"
+        "    {\"prompt\": \"A dog skis\", \"size\": \"480*832\", \"save_file\": \"dog.mp4\"}\n\n"
+        "    mpirun -n 4 wanmpi batch jobs.jsonl --ckpt_dir Wan2.1-T2V-1.3B\n",
+        out);
     request_flags(out, CMD_BATCH);
 }

@@ -122,20 +122,15 @@ static status compare_weights(struct job *j)
 
 status job_same_weights(const struct job *j, const char *weights, const char *path)
 {
-    for (const char *at = weights; *at != 0; at += strspn(at, " ")) {
-        const size_t length = strcspn(at, " "), key = strcspn(at, "=");
-        const char *mine = j->weights;
+    int length = 0;
+    const char *part = request_other_weights(weights, j->weights, &length);
 
-        while (*mine != 0 && (strncmp(mine, at, key) != 0 || mine[key] != '='))
-            mine += strcspn(mine, " ") + strspn(mine + strcspn(mine, " "), " ");
-        if (*mine != 0 && strncmp(mine, at, length) != 0)
-            return fail(ST_USAGE,
-                        "%s was made with other weights of the %.*s than those of %s: pass the "
-                        "--ckpt_dir of that run",
-                        path, (int)key, at, j->checkpoint.path);
-        at += length;
-    }
-    return ST_OK;
+    if (part == NULL)
+        return ST_OK;
+    return fail(ST_USAGE,
+                "%s was made with other weights of the %.*s than those of %s: pass the "
+                "--ckpt_dir of that run",
+                path, length, part, j->checkpoint.path);
 }
 
 status job_open(struct job *j, struct world *w, const struct request *r)

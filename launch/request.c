@@ -26,6 +26,9 @@ const struct option request_rows[] = {
     { "batch_file", OPT_STRING, AT(batch_file), .group = "Request", .value = "FILE.jsonl",
       .positional = true, .commands = CMD_BATCH,
       .help = "one request per line: a JSON object whose keys are names of flags" },
+    { "overwrite", OPT_SWITCH, AT(overwrite), .commands = CMD_BATCH, .marks = JOB,
+      .help = "make results again that another request, or other weights, have made (default: "
+              "such a batch is refused)" },
     { "task", OPT_STRING, AT(task_name), .group = "Request", .value = "TASK", .commands = ALL,
       .marks = NUMBERS | JOB,
       .help = "a task of the list below (default: that of the checkpoint; without one t2v-14B)" },
@@ -169,6 +172,8 @@ const struct option request_rows[] = {
     INPUT(num_clip, "number of clips, each of which continues the one before"),
     { "use_prompt_extend", OPT_SWITCH, AT(use_prompt_extend), .commands = ONE, .hidden = true,
       .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
+    { "weights", OPT_STRING, AT(weights), .commands = CMD_RECORD, .hidden = true, .marks = PIXELS,
+      .help = "digests of the weights that made a result" },
     INPUT(prompt_extend_method, "method of --use_prompt_extend"),
     INPUT(prompt_extend_model, "model of --use_prompt_extend"),
     INPUT(prompt_extend_target_lang, "language of the rewritten prompt"),
@@ -536,6 +541,15 @@ const char *request_title(const struct request *r)
     return r->text_file == NULL ? r->prompt : slash != NULL ? slash + 1 : r->text_file;
 }
 
+/* The official program replaces ' ' and '/' in a name; this also replaces control characters. */
+static void replace_spaces(char *name)
+{
+    for (char *c = name; *c != 0; c++) {
+        if (*c == ' ' || *c == '/' || (unsigned char)*c < 32)
+            *c = '_';
+    }
+}
+
 status request_default_name(const struct request *r, int ulysses_size, int ring_size, time_t now,
                             char **name)
 {
@@ -550,10 +564,55 @@ status request_default_name(const struct request *r, int ulysses_size, int ring_
                  ulysses_size, ring_size, (int)length, title, clock,
                  r->task->image ? ".png" : ".mp4") < 0)
         return fail(ST_MEMORY, "cannot allocate host memory for a file name");
-    // The official program replaces ' ' and '/'; this also replaces control characters.
-    for (char *c = *name; *c != 0; c++) {
-        if (*c == ' ' || *c == '/' || (unsigned char)*c < 32)
-            *c = '_';
+    replace_spaces(*name);
+    return ST_OK;
+}
+
+/* FNV-1a, 64 bits. */
+static uint64_t hash(uint64_t h, const char *text)
+{
+    do
+        h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+    while (*text++ != 0);
+    return h;
+}
+
+/* A digest of the values that were given and decide the result. */
+static uint64_t given_digest(const struct request *r)
+{
+    const struct option_set set = { request_rows, COUNT(request_rows), (void *)r, NULL };
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (int i = 0; i < set.count; i++) {
+        const struct option *row = &set.rows[i];
+        const char *string = NULL;
+        char value[64] = "";
+
+        if (!r->given[i] || (row->marks & (NUMBERS | PIXELS)) == 0 ||
+            (row->offset == AT(base_seed) && r->drawn_seed))
+            continue;
+        if (row->type == OPT_STRING || row->type == OPT_TEXT)
+            string = *(char **)((char *)r + row->offset);
+        else
+            options_value(&set, i, value, sizeof(value));
+        h = hash(hash(h, row->name), string != NULL ? string : value);
     }
+    return h;
+}
+
+status request_result_name(const struct request *r, const char *batch_file, char **name)
+{
+    const char *slash = strrchr(batch_file, '/'), *title = request_title(r);
+    const char *base = slash != NULL ? slash + 1 : batch_file, *dot = strrchr(base, '.');
+    const uint64_t digest = given_digest(r);
+
+    if (asprintf(name, "%.*s-%.*s-%08x.%s",
+                 (int)(dot != NULL && dot > base ? (size_t)(dot - base) : strlen(base)), base,
+                 (int)utf8_bytes(title, 30), title, (unsigned)(digest ^ digest >> 32),
+                 r->frame_num == 1 ? "png" : "mp4") < 0) {
+        *name = NULL;
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+    }
+    replace_spaces(*name);
     return ST_OK;
 }

@@ -77,6 +77,9 @@ struct request {
     int use_prompt_extend;    // the only input without a value
 
     char *batch_file; // the file of `batch`
+    int overwrite;    // of `batch`
+
+    char *weights; // what the result was made with; no flag: request_set_weights
 
     bool given[OPTIONS_MAX]; // row i was given as a flag, or in a batch line
 
@@ -159,6 +162,19 @@ status request_difference(const char **differs, const struct request *r, const c
 
 /* The prompt, or the name of the file that has its embeddings. Borrowed from *r. */
 const char *request_title(const struct request *r);
+
+/* Sets what a result and a run file record about the weights: j->weights of job.h. The record of a
+ * run that goes on is kept: it has the text encoder too. ST_MEMORY. */
+status request_set_weights(struct request *r, const char *weights);
+
+/* The key of the first part that has other weights in `a` than in `b`, or NULL. A part that is
+ * missing in one of them is not compared. "dit=HEX t5=HEX": *length is that of the key. */
+const char *request_other_weights(const char *a, const char *b, int *length);
+
+/* The file name of a line of `batch` that has none: it depends on what the line and the flags say,
+ * not on where the line is. malloc'ed. ST_MEMORY.
+ *     jobs-A_cat_surfs-1c09a4fe.mp4 */
+status request_result_name(const struct request *r, const char *batch_file, char **name);
 
 /* The file name when --save_file is not given, as in the official program; malloc'ed. ST_MEMORY.
  *     t2v-1.3B_832*480_1_1_Two_anthropomorphic_cats_20250225_120000.mp4 */

@@ -53,7 +53,8 @@ static status paths_from(struct request *r, const char *folder)
     free(here);
     for (int i = 0; i < request_row_count && !same; i++) {
         const struct option *row = &request_rows[i];
-        const bool path = row->type == OPT_STRING && row->offset != AT(task_name);
+        const bool path =
+            row->type == OPT_STRING && row->offset != AT(task_name) && row->offset != AT(weights);
         char **field = (char **)((char *)r + row->offset), *whole = NULL;
 
         if (!path || *field == NULL || **field == '/')
@@ -112,6 +113,55 @@ out:
     return st;
 }
 
+const char *request_other_weights(const char *a, const char *b, int *length)
+{
+    for (const char *at = a; *at != 0; at += strspn(at, " ")) {
+        const size_t whole = strcspn(at, " "), key = strcspn(at, "=");
+        const char *other = b;
+
+        while (*other != 0 && (strncmp(other, at, key) != 0 || other[key] != '='))
+            other += strcspn(other, " ") + strspn(other + strcspn(other, " "), " ");
+        *length = (int)key;
+        if (*other != 0 && strncmp(other, at, whole) != 0)
+            return at;
+        at += whole;
+    }
+    return NULL;
+}
+
+status request_set_weights(struct request *r, const char *weights)
+{
+    char *copy;
+    int length;
+
+    if (r->weights != NULL && strlen(r->weights) >= strlen(weights) &&
+        request_other_weights(r->weights, weights, &length) == NULL)
+        return ST_OK;
+    copy = strdup(weights);
+    if (copy == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a digest");
+    free(r->weights);
+    r->weights = copy;
+    return ST_OK;
+}
+
+/* Whether the row's values differ, for request_difference: a seed only if it was given, weights
+ * part by part where both have them. */
+static bool row_differs(const struct request *a, const struct request *b, int index)
+{
+    const struct option_set x = { request_rows, request_row_count, (void *)a, NULL };
+    const struct option_set y = { request_rows, request_row_count, (void *)b, NULL };
+    const size_t at = request_rows[index].offset;
+    int length;
+
+    if (at == AT(base_seed) && (a->drawn_seed || !a->base_seed.given))
+        return false;
+    if (at == AT(weights))
+        return a->weights != NULL && b->weights != NULL &&
+               request_other_weights(a->weights, b->weights, &length) != NULL;
+    return !options_same(&x, &y, index);
+}
+
 status request_difference(const char **differs, const struct request *r, const char *text,
                           const char *where, bool pixels)
 {
@@ -129,12 +179,13 @@ status request_difference(const char **differs, const struct request *r, const c
     for (int i = 0; i < request_row_count && *differs == NULL; i++) {
         const struct option *row = &request_rows[i];
 
-        if ((row->marks & marks) == 0 || options_same(&here, &there, i) ||
-            (row->offset == AT(base_seed) && (r->drawn_seed || !r->base_seed.given)))
+        if ((row->marks & marks) == 0 || !row_differs(r, &made, i))
             continue;
         options_value(&there, i, a, sizeof(a));
         options_value(&here, i, b, sizeof(b));
-        if (row->type == OPT_TEXT)
+        if (row->offset == AT(weights))
+            snprintf(line, sizeof(line), "it was made with other weights");
+        else if (row->type == OPT_TEXT)
             snprintf(line, sizeof(line), "the %s is another", row->name);
         else
             snprintf(line, sizeof(line), "%s is %s there and %s here", row->name, a, b);
@@ -168,6 +219,9 @@ status request_go_on(struct request *r, const char *text, const char *folder, bo
         r->save_file = saved.save_file;
         saved.save_file = NULL; // given away
     }
+    free(r->weights);
+    r->weights = saved.weights;
+    saved.weights = NULL; // given away
     r->resume = strdup(r->run_file);
     if (r->resume == NULL)
         TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a file name"));

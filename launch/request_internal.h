@@ -6,7 +6,10 @@
 
 #define AT(f) offsetof(struct request, f)
 
-enum { CMD_LINE = 8 }; // a line of a batch file
+enum {
+    CMD_LINE = 8,   // a line of a batch file
+    CMD_RECORD = 16 // a result or a run file
+};
 
 /* Bits of a row's `marks`; the bits from 8 on are the number of an input. */
 enum {

@@ -85,6 +85,7 @@ static status open_outputs(struct run *run, struct job *j, const struct runfile 
     if (r->run_file != NULL)
         TRY(run_state_claim(&run->lock, r->run_file, from, &run->saved));
     newfile_clean(r->save_file);
+    TRY(request_set_weights(run->request, j->weights));
     TRY(request_record(r, &json));
     TRY_OUT(video_open(&run->video, &(struct video_settings){ .path = r->save_file,
                                                               .width_px = r->size[0],
@@ -224,7 +225,8 @@ static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64
     struct run_ctx *ctx = payload;
 
     TRY(stop_check());
-    TRY(video_put(ctx->run->video, rgb, count, h, w));
+    (void)video_put(ctx->run->video, rgb, count, h, w); // video_finish returns its error: here the
+                                                        // ranks could not agree on it
     run_save_frames(ctx->run, ctx->job, rgb, count);
     return ST_OK;
 }
@@ -349,6 +351,8 @@ static status save_stopped(struct run *run, struct job *j)
     else
         snprintf(where, sizeof(where), "after step %lld of %d", (long long)step,
                  run->request->sample_steps);
+    if (run->again != NULL)
+        return fail(ST_PREEMPTED, "%s %s; %s", why, where, run->again);
     return fail(ST_PREEMPTED, "%s %s; to go on: wanmpi generate --resume %s", why, where, file);
 }
 

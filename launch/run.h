@@ -16,11 +16,12 @@ struct run {
     float *noise, *latent;      // [C, T, H, W] f32 in host memory, on every rank
     struct denoise_state state; // after the last step for which it was copied from the device
     bool resumed;
-    struct video *video;                // rank 0
-    struct filelock lock;               // rank 0: of the run file
-    bool saved;                         // rank 0: the run file holds `state`
-    struct run_frames *frames;          // rank 0, with --keep_frames, while decoding
-    bool frames_lost;                   // rank 0: an error ended their writing
+    struct video *video;       // rank 0
+    struct filelock lock;      // rank 0: of the run file
+    bool saved;                // rank 0: the run file holds `state`
+    struct run_frames *frames; // rank 0, with --keep_frames, while decoding
+    bool frames_lost;          // rank 0: an error ended their writing
+    const char *again;         // what to do after run_stop; NULL: the line names the command
     double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
 };
 
