@@ -177,7 +177,6 @@ static bool find_settings(char *flags, size_t size, const struct trial *t, bool 
 /* Spreads the requests over `ranks` ranks, on a mesh that the program chooses. */
 static bool spread(struct plan_input *plans, int count, int ranks, int gpus)
 {
-
     for (int i = 0; i < count; i++) {
         struct plan_input *p = &plans[i];
 

@@ -35,10 +35,11 @@ struct job {
  * that the request needs. `w` is borrowed until job_close. Collective; the ranks agree on the
  * status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */
 status job_open(struct job *j, struct world *w, const struct request *r);
+void job_close(struct job *j); // accepts a half-open or zeroed job
+
 /* Whether `weights` of a run file, another job's j->weights, names no other weights for a part than
  * this job has. Local. ST_USAGE; `path` is the run file. */
 status job_same_weights(const struct job *j, const char *weights, const char *path);
-void job_close(struct job *j); // accepts a half-open or zeroed job
 
 /* The op table for the request's device; on a CPU the one that --ops names. Local. */
 void job_table(struct table *t, const struct request *r);

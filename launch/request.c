@@ -3,6 +3,7 @@
 #include "launch/request_internal.h"
 #include "launch/video/video.h"
 #include "runtime/device.h"
+#include "runtime/hash.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -568,20 +569,11 @@ status request_default_name(const struct request *r, int ulysses_size, int ring_
     return ST_OK;
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash(uint64_t h, const char *text)
-{
-    do
-        h = (h ^ (unsigned char)*text) * 0x100000001b3u;
-    while (*text++ != 0);
-    return h;
-}
-
 /* A digest of the values that were given and decide the result. */
 static uint64_t given_digest(const struct request *r)
 {
     const struct option_set set = { request_rows, COUNT(request_rows), (void *)r, NULL };
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = HASH_START;
 
     for (int i = 0; i < set.count; i++) {
         const struct option *row = &set.rows[i];
@@ -595,7 +587,7 @@ static uint64_t given_digest(const struct request *r)
             string = *(char **)((char *)r + row->offset);
         else
             options_value(&set, i, value, sizeof(value));
-        h = hash(hash(h, row->name), string != NULL ? string : value);
+        h = hash_text(hash_text(h, row->name), string != NULL ? string : value);
     }
     return h;
 }

@@ -196,9 +196,8 @@ struct run_ctx {
 };
 
 /* Callback after each step: updates the progress line, and writes the run file every save_every
- * steps and after the last one. It first waits for the device: on a GPU the step is only queued, so
- * this makes the printed time correct and reports the step's errors. If a rank was asked to stop,
- * the state is copied from the device on all of them, for run_stop. */
+ * steps and after the last one. If a rank was asked to stop, the state is copied from the device on
+ * all of them, for run_stop. */
 static status after_step(void *payload, struct denoise *d, int done, int steps)
 {
     struct run_ctx *ctx = payload;
@@ -206,7 +205,6 @@ static status after_step(void *payload, struct denoise *d, int done, int steps)
     const bool due = r->run_file != NULL && (done % r->save_every == 0 || done == steps);
     status stop;
 
-    TRY(device_wait(&ctx->job->dev));
     progress_update(&ctx->job->progress, done);
     stop = agree(ctx->job->world, stop_check());
     if (!due && stop == ST_OK)

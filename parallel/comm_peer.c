@@ -235,6 +235,7 @@ static void withdraw(struct cuda_comm *c, int i)
 {
     struct peer_comm *p = c->impl;
     struct exported *s = &p->shared[c->g->rank]->exported[i];
+
     cudaStreamSynchronize(c->g->dev->stream); // messages into it have arrived
     atomic_store(&s->closing, atomic_load(&s->generation));
     while (atomic_load(&s->users) > 0) {

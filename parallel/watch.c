@@ -18,7 +18,9 @@
 #define BEAT_S 1.0   // between beats, or a tenth of the limit
 #define CHECK_S 0.01 // between checks of the beats while waiting
 #define ABORT_LIMIT_S 10
-#define TELL_S 0.2 // at most, for the last beats
+#define TELL_S 0.2    // at most, for the last beats
+#define STOPPED_S 2.0 // between two checks of the thread: the process was stopped
+#define SILENT_S 5.0  // after which it knows again how the others are
 
 struct beat {
     uint64_t done; // alive_count()
@@ -43,11 +45,12 @@ static struct {
     struct beat mine;   // being sent
     struct watch_call *calls;
     double sent_s, checked_s;
-    double since_s;          // when the current wait began
-    uint64_t done;           // of this rank, when it was last checked
-    double progress_s;       // when a rank was last seen to have done something
-    double expected_s;       // from watch_expect
-    _Atomic double polled_s; // last call of watch_wait
+    double since_s;             // when the current wait began
+    uint64_t done;              // of this rank, when it was last checked
+    double progress_s;          // when a rank was last seen to have done something
+    _Atomic double expected_s;  // from world_expect
+    _Atomic double polled_s;    // last call of watch_wait
+    _Atomic double continued_s; // when this process went on after it had been stopped
     pthread_t thread;
     atomic_bool ending, told; // told: a peer has ended the job, with its line
     bool threaded;
@@ -257,6 +260,8 @@ bool world_speaks(double since_s, char *missing, size_t size)
     missing[0] = 0;
     if (w == NULL || watch.told)
         return false;
+    if (watch.continued_s > 0 && clock_seconds() - watch.continued_s < SILENT_S)
+        return false;
     for (int r = 0; r < w->size; r++) {
         const struct peer *p = &watch.peers[r];
         const bool ended = p->process != 0 && kill(p->process, 0) != 0 && errno == ESRCH;
@@ -328,7 +333,9 @@ static void *run_thread(void *unused)
         const double limit = w != NULL ? limit_s() : watch_deadline();
         const int order = w != NULL && w->rank < 5 ? w->rank : 5;
 
-        if (alive_count() != done || now - before > 2) // worked; or the process was stopped
+        if (now - before > STOPPED_S)
+            watch.continued_s = now;
+        if (alive_count() != done || now - before > STOPPED_S)
             last = now;
         last = polled > last ? polled : last;
         done = alive_count();

@@ -1,18 +1,7 @@
 #!/bin/sh
 # inspect.sh WANMPI: `wanmpi inspect` for scripts: exit status 0 for complete checkpoints only, files that are no
 # weights named for what they are, and --json with the same facts.
-wanmpi=$(realpath "$1")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-count=0
-wrong=0
-
-bad() {
-    wrong=$((wrong + 1))
-    echo "$*"
-    sed 's/^/    /' out err
-}
+. "$(dirname "$0")/cli_common.sh"
 
 # is STATUS PATTERN PATH: inspect --json ends with the status, and its error line and the first problem in the JSON
 # have the pattern

@@ -1,18 +1,7 @@
 #!/bin/sh
 # plan.sh WANMPI: `wanmpi plan` for scripts: status 4 and what would fit for a request that does not fit, and
 # --json with the numbers of the text.
-wanmpi=$(realpath "$1")
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-count=0
-wrong=0
-
-bad() {
-    wrong=$((wrong + 1))
-    echo "$*"
-    sed 's/^/    /' out err
-}
+. "$(dirname "$0")/cli_common.sh"
 
 # plan STATUS LINE FLAGS...: ends with the status, and an error line with the pattern if that is not empty
 plan() {

@@ -46,6 +46,14 @@ is_video() { # is_video FILE WIDTH HEIGHT FRAMES
         = "h264,$2,$3,yuv420p,$4" ]
 }
 
+wait_for() { # wait_for COMMAND...: false after five minutes, which only end a test that hangs
+    local until=$((SECONDS + 300))
+    while ! "$@"; do
+        [ $SECONDS -lt $until ] || return 1
+        sleep 0.02
+    done
+}
+
 summary() { # the last line; exits 1 when a check failed
     echo "$done checks, $failed failed"
     [ "$failed" = 0 ]

@@ -3,17 +3,8 @@
 # rank that dies ends the job. What is waited for is a state, such as a run file that is there: how long it
 # takes depends on what else this machine does. Each limit only ends a test that hangs.
 . "$(dirname "$0")/run_common.sh"
-limit_s=300
 export OMPI_MCA_btl_vader_backing_directory=$dir # whose files nobody removes where mpirun is killed
 long=(--size 96*64 --frame_num 5 --save_every 1)
-
-wait_for() { # wait_for COMMAND...: false after the limit
-    local until=$((SECONDS + limit_s))
-    while ! "$@"; do
-        [ $SECONDS -lt $until ] || return 1
-        sleep 0.02
-    done
-}
 
 start() { # start P NAME FLAGS...: as make, in the background; $job is mpirun's process
     local p=$1 name=$2

@@ -3,16 +3,8 @@
 # with status 75; a rank that dies leaves a line. Signals are sent when the run prints a stage: how long that
 # takes depends on what else this machine does.
 . "$(dirname "$0")/run_common.sh"
-limit_s=300
 flags=(--size 96*64 --frame_num 5 --sample_steps 120)
 
-wait_for() { # wait_for COMMAND...: false after the limit
-    local until=$((SECONDS + limit_s))
-    while ! "$@"; do
-        [ $SECONDS -lt $until ] || return 1
-        sleep 0.02
-    done
-}
 at_stage() { grep -qs "^$stage" log || ! jobs -r -p | grep -q "^$job\$"; }
 
 # start STAGE NAME FLAGS...: two ranks that have reached a stage; $job is mpirun's process, $pids the ranks'

@@ -594,8 +594,7 @@ uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ran
             char name[WEIGHT_NAME_BYTES];
             const struct file_tensor *t;
 
-            weight_name(name, sizeof(name), tensors_of(&list, stack)[i % stack->count].name,
-                        i / stack->count);
+            tensors_nth(&list, stack, i, name);
             t = tensorfile_find(&p->file, name);
             whole += t != NULL ? tensor_bytes(t->shape) : 0;
         }

@@ -1,4 +1,5 @@
 #include "model/checkpoint/checkpoint.h"
+#include "runtime/hash.h"
 
 #include <md5.h>
 #include <string.h>
@@ -9,35 +10,22 @@
 /* Where the sample of a tensor begins: anywhere, but always the same. */
 static int64_t sample_at(const char *name, int64_t count)
 {
-    uint64_t hash = UINT64_C(14695981039346656037); // FNV-1a
-
-    for (; *name != 0; name++)
-        hash = (hash ^ (uint8_t)*name) * UINT64_C(1099511628211);
-    return count <= SAMPLE ? 0 : (int64_t)(hash % (uint64_t)(count - SAMPLE + 1));
+    return count <= SAMPLE
+               ? 0
+               : (int64_t)(hash_text(HASH_START, name) % (uint64_t)(count - SAMPLE + 1));
 }
 
 static status add_tensor(MD5_CTX *md5, const struct weight_source *source,
-                         const struct weight_spec *spec, int unit)
+                         const struct weight_spec *spec, const char *name)
 {
     const int64_t count = tensor_count(tensor_dims(NULL, spec->dtype, spec->ndim, spec->dim));
     const int64_t taken = count < SAMPLE ? count : SAMPLE;
     uint8_t sample[SAMPLE * 8] = { 0 };
-    char name[WEIGHT_NAME_BYTES];
 
-    weight_name(name, sizeof(name), spec->name, unit);
     TRY(source->read(source->payload, spec, name, sample_at(name, count), taken, sample));
     MD5Update(md5, (const uint8_t *)name, strlen(name));
     MD5Update(md5, sample, (size_t)taken * dtype_size(spec->dtype));
     return ST_OK;
-}
-
-static int tensor_total(const struct tensor_list *l)
-{
-    int total = 0;
-
-    for (int s = 0; s < l->stack_count; s++)
-        total += l->stacks[s].units * l->stacks[s].count;
-    return total;
 }
 
 status checkpoint_digest(struct checkpoint *c, const struct part *part, char *hex)
@@ -46,19 +34,22 @@ status checkpoint_digest(struct checkpoint *c, const struct part *part, char *he
     struct tensor_list list = { 0 };
     MD5_CTX md5;
     status st;
-    int index = 0;
+    int index = 0, every;
 
     part->tensors(&list, checkpoint_config(c, part), checkpoint_file(c, part));
     TRY_OUT(tensors_status(&list));
+    every = 1 + tensors_total(&list) / TENSORS_MOST;
     MD5Init(&md5);
     for (int s = 0; s < list.stack_count; s++) {
         const struct tensor_stack *stack = &list.stacks[s];
-        const int every = 1 + tensor_total(&list) / TENSORS_MOST;
 
-        for (int i = 0; i < stack->units * stack->count; i++, index++)
-            if (index % every == 0)
-                TRY_OUT(add_tensor(&md5, &source, &tensors_of(&list, stack)[i % stack->count],
-                                   i / stack->count));
+        for (int i = 0; i < stack->units * stack->count; i++) {
+            char name[WEIGHT_NAME_BYTES];
+            const struct weight_spec *spec = tensors_nth(&list, stack, i, name);
+
+            if (index++ % every == 0)
+                TRY_OUT(add_tensor(&md5, &source, spec, name));
+        }
     }
     MD5End(&md5, hex);
 out:

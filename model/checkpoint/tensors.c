@@ -157,14 +157,30 @@ status tensors_open(struct weights *w, const struct tensor_list *l, const struct
 
 /* ---- all units ---- */
 
-status inventory_expand(struct inventory *v, const struct tensor_list *l)
+const struct weight_spec *tensors_nth(const struct tensor_list *l, const struct tensor_stack *s,
+                                      int i, char name[WEIGHT_NAME_BYTES])
+{
+    const struct weight_spec *spec = &tensors_of(l, s)[i % s->count];
+
+    weight_name(name, WEIGHT_NAME_BYTES, spec->name, i / s->count);
+    return spec;
+}
+
+int tensors_total(const struct tensor_list *l)
 {
     int total = 0;
 
-    *v = (struct inventory){ 0 };
-    TRY(l->st);
     for (int i = 0; i < l->stack_count; i++)
         total += l->stacks[i].units * l->stacks[i].count;
+    return total;
+}
+
+status inventory_expand(struct inventory *v, const struct tensor_list *l)
+{
+    const int total = tensors_total(l);
+
+    *v = (struct inventory){ 0 };
+    TRY(l->st);
     v->entries = calloc((size_t)total + 1, sizeof(*v->entries));
     if (v->entries == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", total);
@@ -172,10 +188,9 @@ status inventory_expand(struct inventory *v, const struct tensor_list *l)
         const struct tensor_stack *s = &l->stacks[i];
 
         for (int k = 0; k < s->units * s->count; k++) {
-            const struct weight_spec *t = &l->specs[s->first + k % s->count];
             struct inventory_entry *e = &v->entries[v->count++];
+            const struct weight_spec *t = tensors_nth(l, s, k, e->name);
 
-            weight_name(e->name, sizeof(e->name), t->name, k / s->count);
             e->ndim = t->file_ndim;
             memcpy(e->dim, t->file_dim, sizeof(e->dim));
         }

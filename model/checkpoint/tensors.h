@@ -83,6 +83,11 @@ void tensors_done(struct tensor_list *l);           // frees the list; accepts a
 const struct tensor_stack *tensors_find(const struct tensor_list *l, const char *stack);
 const struct weight_spec *tensors_of(const struct tensor_list *l, const struct tensor_stack *s);
 
+/* Tensor i of the stack's units * count, unit after unit: its spec, and its name in name. */
+const struct weight_spec *tensors_nth(const struct tensor_list *l, const struct tensor_stack *s,
+                                      int i, char name[WEIGHT_NAME_BYTES]);
+int tensors_total(const struct tensor_list *l); // of all units of all stacks
+
 /* Opens the stack's weights, allocated from arena `a`, with weights_open. `g`: the ranks that read
  * one slice each; with `fsdp`, the ranks over which a TENSORS_SHARDED stack is sharded. Local, not
  * collective: the caller passes the status to agree(). ST_IO, ST_FORMAT, ST_MEMORY. */

@@ -368,7 +368,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     struct arena run = { 0 }, scratch = { 0 };
     struct dit *experts[EXPERTS_MAX] = { &p->dit[0], &p->dit[1] };
     struct denoise d = { 0 };
-    double longest_s = sizes->flops / FLOPS_SLOW; // of a step
+    double longest_s = sizes->flops / FLOPS_SLOW; // of a wait for the device
     bool finite = true;
     status st;
 
@@ -384,25 +384,25 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     p->must_abort = true;
     while (d.solver.step < in->schedule.steps) {
         const int64_t stops = p->dev->stops;
-        const double start_s = clock_seconds();
+        double start_s;
 
         alive_at("sampling", d.solver.step + 1);
-        if (p->dev->kind == DEVICE_CUDA) // on a CPU the kernels show signs of life
-            world_expect(p->world, longest_s);
+        world_expect(p->world, longest_s);
         TRY_OUT(denoise_step(&d));
         assert(p->dev->stops == stops); // a step only queues work; it does not synchronize
+        start_s = clock_seconds();
         TRY_OUT(denoise_finite(&d, &finite));
+        longest_s = fmax(longest_s, clock_seconds() - start_s);
         TRY_OUT(agree_finite(p, finite));
         st = callback.call(callback.payload, &d, d.solver.step, in->schedule.steps);
         p->must_abort = st != ST_PREEMPTED; // all ranks stop
         if (st != ST_OK)
             goto out;
-        longest_s = fmax(longest_s, clock_seconds() - start_s);
     }
-    world_expect(p->world, 0);
     TRY_OUT(denoise_latent(&d, latent));
     p->must_abort = false;
 out:
+    world_expect(p->world, 0);
     denoise_end(&d);
     arena_done(&scratch);
     arena_done(&run);

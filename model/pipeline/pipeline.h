@@ -65,7 +65,7 @@ struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
 /* Loads the transformer, if it is not loaded. ST_PREEMPTED. */
 status pipeline_load(struct pipeline *p);
 
-/* Callback on every rank after each step: `done` of `steps` are finished, or on a GPU queued. A
+/* Callback on every rank after each step: `done` of `steps` are finished, and the device is idle. A
  * status other than ST_OK ends the run; ST_PREEMPTED must be that of all ranks. */
 struct step_callback {
     status (*call)(void *payload, struct denoise *d, int done, int steps);
