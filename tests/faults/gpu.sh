@@ -26,6 +26,8 @@ rank_pid() { # the process of rank $1
 
 fault() { # SIGNAL RANK STAGE 'PATTERN of the log when it begins' DELAY
     local signal=$1 rank=$2 stage=$3 pattern=$4 delay=$5 job pid started status seconds lines ok=ok
+    rm -f a.mp4 a.h5 # an existing run file would be continued
+    : > log
     # shellcheck disable=SC2086
     ${MPIRUN:-mpirun -q --bind-to none} -n 2 "$wanmpi" generate --task t2v-1.3B --ckpt_dir "$model" --size 832*480 \
         --frame_num 81 --sample_steps 30 --cfg_size 1 --prompt "A cat" --device cuda --timeout $deadline \
