@@ -44,9 +44,7 @@ two="mpirun -q --bind-to none -n 2"
 "$build/wanmpi" synth --preset tiny --out "$scratch/model" >/dev/null || exit 1
 for tool in $tools; do
     under="compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 50 --target-processes all"
-    ops=${OPS:-gemm gemm_add norm_modulate layer_norm add_norm_modulate add_layer_norm rms_norm
-        norm_rope attention attention_merge relative_attention gate_add add_rows silu gated_gelu
-        lincomb copy conv3d channel_norm channel_affine to_u8}
+    ops=${OPS:-$(sed -n 's/^ *\([a-z0-9_]*\)_fn \*\1;.*/\1/p' "$here/../kernels/table.h")}
     models="dit umt5 vae" precision=
     case $tool in
     memcheck) under="$under --report-api-errors no" ;; # our own code looks at every status
@@ -59,6 +57,7 @@ for tool in $tools; do
     for op in $ops; do
         fast=cuda filter=
         case $tool-$op in
+        *-attention_parts) continue ;;    # whose cases are in attention
         racecheck-gemm) continue ;;       # whose own kernel is gemm_add's; the fast ones are cuBLASLt's
         racecheck-gemm_add) fast=plain ;;
         racecheck-attention) filter="--kernel-regex kns=attention_kernelI" ;; # the fast ones
