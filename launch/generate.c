@@ -1,6 +1,7 @@
 /* wanmpi generate: one request. */
 #include "launch/commands.h"
 #include "launch/run.h"
+#include "launch/run_state.h"
 #include "runtime/clock.h"
 
 #include <stdlib.h>
@@ -72,6 +73,8 @@ status cmd_generate(struct world *w, int argc, char **argv)
                        "done    %s is the complete result of %s; --resume %s would "
                        "decode it again",
                        r.save_file, r.run_file, r.run_file);
+        if (w->rank == 0)
+            run_state_clean(r.run_file);
         goto out;
     }
     TRY_OUT(job_open(&job, w, &r));

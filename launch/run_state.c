@@ -176,3 +176,14 @@ out:
     free(target);
     return st;
 }
+
+void run_state_clean(const char *path)
+{
+    struct filelock lock = { 0 };
+    char *target = NULL;
+
+    if (newfile_target(&target, path) == ST_OK && filelock_take(&lock, target) == ST_OK)
+        newfile_clean(target);
+    filelock_release(&lock);
+    free(target);
+}

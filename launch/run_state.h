@@ -45,4 +45,8 @@ status run_state_conditioning(struct conditioning *c, const struct conditioning 
 status run_state_claim(struct filelock *lock, const char *path, const struct runfile *from,
                        bool *saved);
 
+/* Removes what a killed job left beside a run file: its lock and unfinished files. Does nothing
+ * while another job uses the file. */
+void run_state_clean(const char *path);
+
 #endif

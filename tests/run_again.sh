@@ -34,9 +34,11 @@ check "again, on two ranks" again 2 --save_file a.mp4 --run_file a.h5
 check "it went on" says '^sampling: [0-9]*/100'
 check "the same latents" "$same" whole.h5 a.h5 1e-5
 cp -p a.h5 kept.h5
+echo "$(hostname) 999999999 1 -" > a.h5.lock # of a job that was killed at its end
 check "finished" again 2 --save_file a.mp4 --run_file a.h5
 check "finished: says so" says '^done .*a.mp4 is the complete result of a.h5'
 check "finished: the file is untouched" cmp a.h5 kept.h5
+check "finished: nothing is left" test ! -e a.h5.lock
 check "another request" status 1 again 2 --save_file a.mp4 --run_file a.h5 --sample_steps 4
 check "another request: what differs" says '^wanmpi: .*sample_steps is 100 there and 4 here'
 check "another request: the file is untouched" cmp a.h5 kept.h5

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# resume.sh BUILD [KILLS] [SEED]: runs are killed with SIGKILL at random times, 1,000 times in all, and started
+# again by the same command until they end: on one rank and on two, with all processes killed or one rank. After
+# each kill the run file must be readable; the results are the bits of a run that was not interrupted.
+. "$(dirname "$0")/common.sh" "$1"
+kills=${2:-1000}
+RANDOM=${3:-1}
+export OMPI_MCA_btl_vader_backing_directory=$dir # whose files nobody removes where mpirun is killed
+mkdir ref out
+
+go() { # go FOLDER RANKS: the run in the background; $job is its first process
+    local launcher=("${mpirun[@]}" -n "$2")
+    [ "$2" != 1 ] || launcher=()
+    (cd "$1" && exec "${launcher[@]}" "$wanmpi" generate "${demo[@]}" --sample_steps 12 --save_every 1 \
+        --keep_frames --save_file a.mp4 --run_file a.h5) > log 2>&1 &
+    job=$!
+}
+stream() { ffmpeg -v error -i "$1" -map 0:v -c copy -f md5 -; }
+alive() { pgrep -f "^$wanmpi generate" > /dev/null; }
+wrong() {
+    wrong=$((wrong + 1))
+    echo "kill $killed: $*"
+    sed 's/^/    /' log | tail -n 5
+}
+
+go ref 1
+wait "$job" || { cat log; exit 1; }
+want=$(stream ref/a.mp4)
+killed=0 videos=0 early=0 begun=$SECONDS
+while [ $killed -lt "$kills" ]; do
+    ranks=$((1 + RANDOM % 2))
+    go out $ranks
+    sleep "0.$(printf %02d $((5 + RANDOM % 85)))"
+    pids=$job
+    if [ $ranks = 2 ]; then
+        mapfile -t two < <(pgrep -P "$job" wanmpi)
+        pids="$job ${two[*]}"
+        [ ${#two[@]} != 2 ] || [ $((RANDOM % 8)) != 0 ] || pids=${two[RANDOM % 2]}
+    fi
+    # shellcheck disable=SC2086 # a list
+    kill -KILL $pids 2> /dev/null
+    { wait "$job"; } 2> /dev/null
+    status=$?
+    for ((i = 0; i < 3000; i++)); do
+        alive || break
+        sleep 0.01
+    done
+    ! alive || { wrong "still running"; pkill -KILL -f "^$wanmpi generate"; }
+    if [ $status != 0 ]; then
+        killed=$((killed + 1))
+        [ $((killed % 100)) != 0 ] || echo "$killed kills, $videos videos, $wrong wrong, $((SECONDS - begun)) s"
+        if [ ! -e out/a.h5 ]; then
+            early=$((early + 1))
+        elif ! "$same" out/a.h5 out/a.h5 > /dev/null; then
+            wrong "the run file cannot be read"
+        fi
+        continue
+    fi
+    videos=$((videos + 1))
+    "$same" out/a.h5 ref/a.h5 > same.log || wrong "other latents"
+    [ "$(stream out/a.mp4)" = "$want" ] || wrong "another video"
+    left=$(cd out && find . -mindepth 1 ! -name a.h5 ! -name a.mp4 | tr '\n' ' ')
+    [ -z "$left" ] || wrong "left $left"
+    rm -rf out && mkdir out
+done
+echo "resume: $killed kills ($early before there was a run file), $videos videos finished, $wrong wrong"
+[ "$wrong" = 0 ] && [ $videos -gt 0 ]
