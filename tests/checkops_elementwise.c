@@ -78,6 +78,9 @@ static void check_find_nonfinite(struct check *c)
         { 4099, 4098, DT_BF16, 0xff800000 },
         { 4099, -1, DT_BF16, 0 },
         { 40001, 17, DT_F32, 0x7f7fffff }, // the largest
+        { 40001, 17, DT_F32, 0xff800001 }, // a NaN with the lowest bit only
+        { 4099, 2048, DT_BF16, 0xff7f0000 },
+        { 4099, 2047, DT_BF16, 0x7f810000 },
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {

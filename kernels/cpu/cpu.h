@@ -80,6 +80,7 @@ copy_fn CPU(copy);
 conv3d_fn CPU(conv3d);
 channel_norm_fn CPU(channel_norm);
 channel_affine_fn CPU(channel_affine);
+find_nonfinite_fn CPU(find_nonfinite);
 
 void CPU(table)(struct table *t);
 

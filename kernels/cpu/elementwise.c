@@ -205,3 +205,38 @@ status CPU(channel_affine)(struct device *dev, struct tensor out, struct tensor 
         }
     return ST_OK;
 }
+
+/* An exponent of all ones, and nothing else, carries into the sign's bit. */
+status CPU(find_nonfinite)(struct device *dev, struct tensor mark, struct tensor x, float value)
+{
+    const int64_t count = tensor_count(x);
+    const int threads = cpu_threads_for(dev, count, 0);
+    float *at = mark.data;
+    uint32_t found = 0;
+
+    if (*at != 0)
+        return ST_OK;
+#pragma omp parallel for num_threads(threads) reduction(| : found)
+    for (int64_t i = 0; i < count; i += CHUNK) {
+        const int64_t n = min_of(CHUNK, count - i);
+
+        if (x.dtype == DT_BF16) {
+            const uint16_t *bits = (const uint16_t *)x.data + i;
+            uint16_t any = 0;
+
+            for (int64_t j = 0; j < n; j++)
+                any |= (uint16_t)((bits[j] & 0x7fffu) + 0x80u);
+            found |= any & 0x8000u;
+        } else {
+            const float *v = (const float *)x.data + i;
+            uint32_t any = 0;
+
+            for (int64_t j = 0; j < n; j++)
+                any |= (f32_bits(v[j]) & 0x7fffffffu) + 0x800000u;
+            found |= any & 0x80000000u;
+        }
+    }
+    if (found != 0)
+        *at = value;
+    return ST_OK;
+}

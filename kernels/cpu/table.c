@@ -25,4 +25,5 @@ void CPU(table)(struct table *t)
     t->conv3d = CPU(conv3d);
     t->channel_norm = CPU(channel_norm);
     t->channel_affine = CPU(channel_affine);
+    t->find_nonfinite = CPU(find_nonfinite);
 }
