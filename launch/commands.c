@@ -31,10 +31,8 @@ status command_print_json(const struct cJSON *json)
 
 void command_abort(struct world *w, status st)
 {
-    if (st == ST_PEER)
-        sleep(2 + 3 * (unsigned)world_alive_before(w));
-    else if (st == ST_PREEMPTED)
-        sleep(3 * (unsigned)world_alive_before(w));
+    if (st == ST_PEER || st == ST_PREEMPTED)
+        sleep((st == ST_PEER ? 2 : 0) + 3 * (unsigned)world_before(0, NULL, 0));
     command_complain(status_line());
     world_abort(w, st);
 }

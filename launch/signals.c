@@ -48,7 +48,7 @@ static void answer(int number, double now)
     if (now - stop_requested_at() > ANSWER_S / 2) // another rank got the signal before
         return;
     sleep_until(now + ANSWER_S);
-    if (quiet || !world_speaks(now, missing, sizeof(missing)))
+    if (quiet || world_before(now, missing, sizeof(missing)) > 0)
         return;
     if (missing[0] != 0 && number == SIGTERM)
         snprintf(line, sizeof(line),
@@ -64,12 +64,12 @@ static void answer(int number, double now)
 
 static void end_at_once(int number, double now)
 {
-    char missing[128], line[128];
+    char line[128];
 
     sleep_until(now + ANSWER_S / 2);
     snprintf(line, sizeof(line), "ended by a second %s; what was saved before is kept",
              stop_name(number));
-    if (!quiet && world_speaks(now - AGAIN_S, missing, sizeof(missing)))
+    if (!quiet && world_before(now - AGAIN_S, NULL, 0) == 0)
         command_complain(line);
     alarm(ABORT_LIMIT_S); // MPI may be inside a call
     world_abort_anywhere(ST_PREEMPTED);

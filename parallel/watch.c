@@ -244,36 +244,30 @@ void watch_remove(struct watch_call *c)
         }
 }
 
-int world_alive_before(const struct world *w)
-{
-    int alive_before = 0;
-
-    for (int r = 0; watch.world != NULL && r < w->rank; r++)
-        alive_before += clock_seconds() - watch.peers[r].heard_s < 4 * beat_s();
-    return alive_before;
-}
-
-bool world_speaks(double since_s, char *missing, size_t size)
+int world_before(double since_s, char *missing, size_t size)
 {
     const struct world *w = atomic_load(&watch.world);
+    int before = 0;
 
-    missing[0] = 0;
-    if (w == NULL || watch.told)
-        return false;
-    if (watch.continued_s > 0 && clock_seconds() - watch.continued_s < SILENT_S)
-        return false;
+    if (size > 0)
+        missing[0] = 0;
+    if (w == NULL)
+        return 1;
+    if (watch.told || (watch.continued_s > 0 && clock_seconds() - watch.continued_s < SILENT_S))
+        return w->rank + 1;
+    if (since_s == 0)
+        since_s = clock_seconds() - 4 * beat_s();
     for (int r = 0; r < w->size; r++) {
         const struct peer *p = &watch.peers[r];
         const bool ended = p->process != 0 && kill(p->process, 0) != 0 && errno == ESRCH;
         const bool heard = p->heard_s >= since_s && !ended;
 
-        if (r < w->rank && heard)
-            return false;
-        if (r != w->rank && !heard && missing[0] == 0)
+        before += r < w->rank && heard;
+        if (r != w->rank && !heard && size > 0 && missing[0] == 0)
             snprintf(missing, size, "rank %d on %s %s", r, p->host,
                      ended ? "has ended" : "gives no sign of life");
     }
-    return true;
+    return before;
 }
 
 void world_expect(struct world *w, double seconds)

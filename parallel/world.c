@@ -153,7 +153,7 @@ static void wait_one(struct world *w, MPI_Request request, const char *what)
 
     if (st == ST_OK)
         return;
-    sleep(3 * (unsigned)world_alive_before(w));
+    sleep(3 * (unsigned)world_before(0, NULL, 0));
     watch_complain(status_line());
     world_abort(w, st);
 }

@@ -46,16 +46,13 @@ void world_join(struct world *part);
  * time of a step. */
 void world_expect(struct world *w, double seconds);
 
-/* How many ranks before this one have shown signs of life lately: while there are any, it is their
- * turn to print a line. */
-int world_alive_before(const struct world *w);
-
-/* After a signal at the time since_s (of clock_seconds): whether it is this rank that prints a line
- * about it, since the ranks before it have shown no sign of life from then on, and none has ended
- * the job with a line of its own. `missing` gets "rank 3 on HOST has ended" for the first rank
- * without a sign, "" if there is none. Needs half a second for the ranks to show signs. Called by
- * any thread while a world is open. */
-bool world_speaks(double since_s, char *missing, size_t size);
+/* How many ranks before this one have shown signs of life from the time since_s on (of
+ * clock_seconds; 0: lately): while there are any, it is their turn to print a line. More than all
+ * of them if no line of this rank is wanted: a rank has ended the job with its own, or this process
+ * was stopped and does not know how the others are. `missing` (NULL: not needed) gets "rank 3 on
+ * HOST has ended" for the first rank without a sign, "" if there is none. Ranks need half a second
+ * to show signs. Called by any thread. */
+int world_before(double since_s, char *missing, size_t size);
 
 /* Ends the processes of all ranks. Called by any rank, after it has printed its error line; prints
  * nothing. The job's exit status is `st`. Does not return. */

@@ -71,7 +71,7 @@ int main(int argc, char **argv)
         if (st == ST_OK)
             st = transfer_wait(&t);
         if (st != ST_OK) {
-            sleep(3 * (unsigned)world_alive_before(&w));
+            sleep(3 * (unsigned)world_before(0, NULL, 0));
             complain(status_line());
             world_abort(&w, st);
         }
