@@ -59,7 +59,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     struct plan_input plan;
     struct pipeline p = { 0 };
     struct run run = { 0 };
-    bool finished = false;
+    bool finished = false, sampled;
     double start_s;
     status st;
 
@@ -77,8 +77,11 @@ status cmd_generate(struct world *w, int argc, char **argv)
             run_state_clean(r.run_file);
         goto out;
     }
+    sampled = r.resume != NULL && w->rank == 0 && run_state_is_sampled(&from, r.sample_steps);
+    world_broadcast(w, &sampled, sizeof(sampled), 0);
     TRY_OUT(job_open(&job, w, &r));
     st = job_plan(&job, &r, r.resume == NULL && r.text_file == NULL ? 2 : 0, &plan);
+    plan.sampled = sampled;
     TRY_OUT(agree(w, st));
     TRY_OUT(job_fit(&job, &r, &plan, 1));
     TRY_OUT(agree(w, job_note_request(&job, &r)));

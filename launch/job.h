@@ -54,9 +54,10 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
 /* The same for the checkpoint, the ranks and the device of this job. Local; agree() afterwards. */
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);
 
-/* If the request does not set fsdp: chooses it, the same for all plans, on when replicated weights
- * do not fit on some rank. Then compares the memory that each rank needs with that of its GPU and
- * its node. Collective; the ranks agree on the status. ST_MEMORY, with what would fit. */
+/* Settings that the request leaves open and that do not change the result are chosen here, the same
+ * for all plans: fsdp, if replicated weights do not fit on some rank; then the end of keep_models.
+ * Then compares the memory that each rank needs with that of its GPU and its node. Collective; the
+ * ranks agree on the status. ST_MEMORY, with what would fit. */
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count);
 
 /* Parts of job_open. Rank 0 shows progress from now on while it works or waits. Local. */

@@ -15,6 +15,16 @@ static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
         plans[i].fsdp = fsdp;
 }
 
+/* Frees the transformer before each decoding, and loads it again for the next request. */
+static void set_offload(struct job *j, struct plan_input *plans, int count)
+{
+    for (int i = 0; i < count; i++)
+        plans[i].keep_models = false;
+    progress_print(&j->progress,
+                   "note    the transformer and the decoding do not fit side by side: "
+                   "it is loaded again for each request (--offload_model True)");
+}
+
 /* What a rank tells the others about its memory. */
 struct rank_memory {
     struct fit_rank fit;
@@ -99,6 +109,11 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
     first = fit_first(ranks, w->size);
     if (first >= 0 && r->dit_fsdp < 0 && w->size > 1) {
         set_fsdp(plans, count, true);
+        TRY_OUT(gather_memory(j, plans, count, ranks));
+        first = fit_first(ranks, w->size);
+    }
+    if (first >= 0 && r->offload_model < 0 && plans[0].keep_models) {
+        set_offload(j, plans, count);
         TRY_OUT(gather_memory(j, plans, count, ranks));
         first = fit_first(ranks, w->size);
     }

@@ -175,6 +175,8 @@ const struct option request_rows[] = {
       .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
     { "weights", OPT_STRING, AT(weights), .commands = CMD_RECORD, .hidden = true, .marks = PIXELS,
       .help = "digests of the weights that made a result" },
+    { "decoded", OPT_STRING, AT(decoded), .commands = CMD_RECORD, .hidden = true,
+      .help = "how a result was decoded, if not as requested" },
     INPUT(prompt_extend_method, "method of --use_prompt_extend"),
     INPUT(prompt_extend_model, "model of --use_prompt_extend"),
     INPUT(prompt_extend_target_lang, "language of the rewritten prompt"),

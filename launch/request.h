@@ -80,6 +80,7 @@ struct request {
     int overwrite;    // of `batch`
 
     char *weights; // what the result was made with; no flag: request_set_weights
+    char *decoded; // how, if memory was missing for what was requested; no flag
 
     bool given[OPTIONS_MAX]; // row i was given as a flag, or in a batch line
 

@@ -54,7 +54,7 @@ static status paths_from(struct request *r, const char *folder)
     for (int i = 0; i < request_row_count && !same; i++) {
         const struct option *row = &request_rows[i];
         const bool path =
-            row->type == OPT_STRING && row->offset != AT(task_name) && row->offset != AT(weights);
+            row->type == OPT_STRING && row->offset != AT(task_name) && row->commands != CMD_RECORD;
         char **field = (char **)((char *)r + row->offset), *whole = NULL;
 
         if (!path || *field == NULL || **field == '/')
@@ -77,6 +77,8 @@ status request_resume(struct request *r, const char *text, const char *folder, c
     const struct option_set from = request_options(r), to = request_options(&saved);
     TRY_OUT(request_from_json(&saved, text, run_file));
     TRY_OUT(paths_from(&saved, folder));
+    free(saved.decoded); // of an earlier result
+    saved.decoded = NULL;
     differs = first_difference(r, &saved, r->given, NUMBERS);
     if (differs >= 0) {
         st = fail(ST_USAGE,

@@ -70,13 +70,31 @@ static status check_outputs(const struct run *run)
     return st;
 }
 
+/* Called on rank 0: opens the video, which records the request. */
+static status open_video(struct run *run)
+{
+    const struct request *r = run->request;
+    char *json = NULL;
+    status st;
+
+    TRY(request_record(r, &json));
+    st = video_open(&run->video, &(struct video_settings){ .path = r->save_file,
+                                                           .width_px = r->size[0],
+                                                           .height_px = r->size[1],
+                                                           .frames = r->frame_num,
+                                                           .fps = r->fps,
+                                                           .quality = r->quality,
+                                                           .metadata = json,
+                                                           .contact_sheet = r->contact_sheet });
+    free(json);
+    return st;
+}
+
 /* Called on rank 0: chooses the video's name and opens the files that will be written. `from`: what
  * the run continues, or NULL. */
 static status open_outputs(struct run *run, struct job *j, const struct runfile *from)
 {
     const struct request *r = run->request;
-    char *json = NULL;
-    status st = ST_OK;
 
     if (r->save_file == NULL) // the time is in it: it must be kept for a run that goes on
         TRY(request_default_name(r, run->plan.mesh.ulysses, run->plan.mesh.ring, time(NULL),
@@ -86,18 +104,7 @@ static status open_outputs(struct run *run, struct job *j, const struct runfile 
         TRY(run_state_claim(&run->lock, r->run_file, from, &run->saved));
     newfile_clean(r->save_file);
     TRY(request_set_weights(run->request, j->weights));
-    TRY(request_record(r, &json));
-    TRY_OUT(video_open(&run->video, &(struct video_settings){ .path = r->save_file,
-                                                              .width_px = r->size[0],
-                                                              .height_px = r->size[1],
-                                                              .frames = r->frame_num,
-                                                              .fps = r->fps,
-                                                              .quality = r->quality,
-                                                              .metadata = json,
-                                                              .contact_sheet = r->contact_sheet }));
-out:
-    free(json);
-    return st;
+    return open_video(run);
 }
 
 status run_open(struct run *run, struct job *j, struct request *r, const struct plan_input *plan,
@@ -258,6 +265,83 @@ static void keep_latent(struct run *run)
     run->state.step = run->request->sample_steps;
 }
 
+/* A run without --run_file gets the first of cat.mp4.h5, cat.mp4.2.h5, ... that does not exist. */
+static status choose_run_file(struct run *run)
+{
+    char **name = &run->request->run_file;
+
+    for (int i = 1; *name == NULL || access(*name, F_OK) == 0; i++) {
+        char number[16] = "";
+
+        free(*name);
+        if (i > 1)
+            snprintf(number, sizeof(number), ".%d", i);
+        if (asprintf(name, "%s%s.h5", run->request->save_file, number) < 0) {
+            *name = NULL;
+            return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+        }
+    }
+    return ST_OK;
+}
+
+/* Called on rank 0: saves the state, without --run_file beside the video. */
+static status save_beside(struct run *run, struct job *j)
+{
+    if (run->request->run_file == NULL)
+        TRY(choose_run_file(run));
+    return run_save(run, j);
+}
+
+/* ---- too little memory for decoding ---- */
+
+/* decode_callback: says what is done. If the frames change, the latent is kept, and the video
+ * records how it is decoded. */
+static status decode_with_less(void *payload, const char *way, bool exact)
+{
+    struct run_ctx *ctx = payload;
+    struct run *run = ctx->run;
+    struct request *r = run->request;
+    struct progress *p = &ctx->job->progress;
+
+    progress_print(p, "note    %s: %s", status_line(), way);
+    if (exact || ctx->job->world->rank != 0)
+        return ST_OK;
+    if (!run->saved && run->frames == NULL && save_beside(run, ctx->job) != ST_OK)
+        progress_print(p, "warning %s; the latent is not saved", status_line());
+    else if (r->decoded == NULL)
+        progress_print(p,
+                       "note    the latent is in %s: with more memory, wanmpi generate --resume %s "
+                       "decodes it as requested",
+                       r->run_file, r->run_file);
+    free(r->decoded);
+    r->decoded = strdup(way);
+    if (r->decoded == NULL)
+        return fail(ST_MEMORY, "cannot allocate %zu bytes of host memory", strlen(way) + 1);
+    video_close(run->video);
+    run->video = NULL;
+    return open_video(run);
+}
+
+/* After ST_MEMORY of every way of decoding: rank 0 keeps the latent. Collective. */
+static status not_decoded(struct run *run, struct job *j)
+{
+    const struct request *r = run->request;
+    char why[300];
+    status st = ST_MEMORY;
+
+    snprintf(why, sizeof(why), "%s", status_line());
+    run_frames_close(run->frames); // empty
+    run->frames = NULL;
+    if (j->world->rank == 0 && !run->saved && save_beside(run, j) != ST_OK)
+        st = fail(ST_MEMORY, "%s; and the latent cannot be saved: %.150s", why, status_line());
+    else if (j->world->rank == 0)
+        st = fail(ST_MEMORY,
+                  "%s; the latent is in %s: wanmpi generate --resume %s decodes it where more "
+                  "memory is free, or on more ranks",
+                  why, r->run_file, r->run_file);
+    return agree(j->world, st);
+}
+
 status run_go(struct run *run, struct job *j, struct pipeline *p)
 {
     const struct request *r = run->request;
@@ -291,8 +375,13 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         run_save_frames_begin(run, j);
     progress_stage(&j->progress, "decoding", 0, run->plan.latent.t, "chunk");
-    TRY(pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
-                        (struct frame_sink){ put_frames, &ctx, decoded }));
+    st = pipeline_decode(
+        p, run->plan.latent, run->latent, run->plan.tiling,
+        (struct frame_sink){ .put = put_frames, .payload = &ctx, .progress = decoded },
+        (struct decode_callback){ decode_with_less, &ctx });
+    if (st == ST_MEMORY && !p->must_abort)
+        st = not_decoded(run, j);
+    TRY(st);
     progress_end(&j->progress);
     if (j->world->rank == 0)
         st = video_finish(run->video);
@@ -303,25 +392,6 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     if (j->world->rank == 0 && r->run_file != NULL)
         st = run_save_end(run, j);
     return agree(j->world, st);
-}
-
-/* A run without --run_file gets the first of cat.mp4.h5, cat.mp4.2.h5, ... that does not exist. */
-static status choose_run_file(struct run *run)
-{
-    char **name = &run->request->run_file;
-
-    for (int i = 1; *name == NULL || access(*name, F_OK) == 0; i++) {
-        char number[16] = "";
-
-        free(*name);
-        if (i > 1)
-            snprintf(number, sizeof(number), ".%d", i);
-        if (asprintf(name, "%s%s.h5", run->request->save_file, number) < 0) {
-            *name = NULL;
-            return fail(ST_MEMORY, "cannot allocate host memory for a file name");
-        }
-    }
-    return ST_OK;
 }
 
 static status save_stopped(struct run *run, struct job *j)
@@ -335,11 +405,9 @@ static status save_stopped(struct run *run, struct job *j)
         return fail(ST_PREEMPTED, "%s before the first step; start it again", why);
     file = run->request->run_file;
     if (run->conditioning.count > 0 && !run->saved && (step > 0 || file != NULL)) {
-        if (file == NULL)
-            TRY(choose_run_file(run));
         run_frames_close(run->frames); // not complete
         run->frames = NULL;
-        TRY(run_save(run, j));
+        TRY(save_beside(run, j));
     }
     file = run->saved ? run->request->run_file : run->request->resume;
     if (file == NULL)

@@ -119,6 +119,13 @@ status run_state_load(struct denoise_state *state, struct latent_shape s,
     return load_solver(state, s, schedule, file, path);
 }
 
+bool run_state_is_sampled(const struct runfile *file, int steps)
+{
+    int64_t step = -1;
+
+    return load_number(&step, file, "/step", "") == ST_OK && step == steps;
+}
+
 status run_state_conditioning(struct conditioning *c, const struct conditioning *planned,
                               const struct runfile *file, const char *path)
 {

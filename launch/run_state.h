@@ -33,6 +33,9 @@ status run_state_load(struct denoise_state *state, struct latent_shape s,
                       const struct schedule *schedule, const struct runfile *file,
                       const char *path);
 
+/* Whether a run of so many steps has finished them, so that it needs no transformer. */
+bool run_state_is_sampled(const struct runfile *file, int steps);
+
 /* For each array that `planned` names, copies the file's array into `c`. It must have the planned
  * shape; the first axis (rows of text) may have another size. `path` names the file in error lines.
  * ST_FORMAT, ST_MEMORY. */

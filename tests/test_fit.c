@@ -118,7 +118,7 @@ static void test_ranks(struct world *w)
 {
     struct request r;
     struct plan_input p;
-    struct fit_rank sharded, replicated;
+    struct fit_rank sharded, replicated, kept;
     struct job j = { .world = w, .device_free = 80 * GB, .host_free = 100 * GB };
 
     begin(&r, "bf16");
@@ -137,6 +137,16 @@ static void test_ranks(struct world *w)
               strstr(status_line(), "with --dit_fsdp it would fit") != NULL &&
               strstr(status_line(), "rank 1 needs ") == status_line(),
           "rank %d: %s", w->rank, status_line());
+    p.keep_models = true;
+    kept = most_of(p, "");
+    j.device_free = (kept.device + replicated.device) / 2;
+    r.offload_model = 0;
+    CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY && p.keep_models &&
+              strstr(status_line(), "with --dit_fsdp") != NULL,
+          "rank %d: %s", w->rank, status_line());
+    r.offload_model = -1; // exact, and left open: chosen
+    CHECK(job_fit(&j, &r, &p, 1) == ST_OK && !p.keep_models && !p.fsdp, "rank %d: %s", w->rank,
+          status_line());
     r.dit_fsdp = -1;
     j.host_free = w->rank == 0 ? 100 * GB : 1e6;
     CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY &&

@@ -6,7 +6,7 @@
  *   task.h       a row per task; condition.h makes its conditioning
  *   denoise.h    the loop over steps, with one or two experts
  *   plan.h       memory, FLOPs and messages of a request, before it runs
- *   pipeline.h   loading, text, and the stages of a run
+ *   pipeline.h   loading, text, and the stages of a run; decode.c: decoding, with less memory
  *
  * All functions are collective over the world unless noted. They return the same status on every
  * rank if p->must_abort is false; if it is true, the status may differ between ranks, and the
@@ -81,9 +81,19 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
 /* Frees the transformer, unless the plan keeps the models. Local. */
 void pipeline_offload(struct pipeline *p);
 
+/* Callback on every rank when the memory is not enough for decoding, with status_line() saying for
+ * what, and another way will be tried: `way` says which and what it costs, and `exact` whether the
+ * frames are the same. The ranks agree on the status, which other than ST_OK ends the decoding. */
+struct decode_callback {
+    status (*call)(void *payload, const char *way, bool exact);
+    void *payload;
+};
+
 /* Decodes a latent [C, T, H, W] f32, in host memory of every rank; the sink gets the frames on rank
- * 0. */
+ * 0. If memory cannot be allocated, tries ways that need less, until one can be begun: decode.c.
+ * ST_MEMORY if there is none; nothing has been put then. */
 status pipeline_decode(struct pipeline *p, struct latent_shape shape, const float *latent,
-                       struct vae_tiling tiling, struct frame_sink sink);
+                       struct vae_tiling tiling, struct frame_sink sink,
+                       struct decode_callback less);
 
 #endif

@@ -166,7 +166,12 @@ out:
 
 static bool encodes_text(const struct plan_input *in, int rank)
 {
-    return (rank == 0 || in->t5_fsdp) && in->prompts > 0;
+    return (rank == 0 || in->t5_fsdp) && in->prompts > 0 && !in->sampled;
+}
+
+static bool denoises(const struct plan_input *in, int rank)
+{
+    return !in->sampled;
 }
 
 static bool decodes(const struct plan_input *in, int rank)
@@ -176,12 +181,12 @@ static bool decodes(const struct plan_input *in, int rank)
 
 /* The stages in the order of the run. The function of a row adds one or more of them. */
 static const struct {
-    bool (*applies)(const struct plan_input *in, int rank); // NULL: always
+    bool (*applies)(const struct plan_input *in, int rank);
     status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
                   struct plan_rank *out);
 } stages[] = {
     { encodes_text, plan_text },
-    { NULL, plan_denoise },
+    { denoises, plan_denoise },
     { decodes, plan_decode },
 };
 
@@ -278,7 +283,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     dev.rates = in->rates;
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
     for (size_t i = 0; i < COUNT(stages); i++)
-        if (stages[i].applies == NULL || stages[i].applies(in, rank))
+        if (stages[i].applies(in, rank))
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));
     for (int i = 0; i < out->count && in->rates != NULL && in->ranks > 1; i++)
         out->stage[i].seconds *= in->rates->slowest;

@@ -36,6 +36,7 @@ struct plan_input {
     bool nccl;              // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
+    bool sampled;              // the latent is known: no text, no transformer
     bool decode;               // false: the run ends with the latent
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
     const struct rates *rates; // borrowed; NULL: no time is estimated

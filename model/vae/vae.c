@@ -298,14 +298,15 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
 
     assert(v->decoder != NULL);
     TRY(check_size(t, h, w, tiling));
-    TRY(device_zero(v->dev, v->mark));
     if (!covers(tiling, h, w))
         return vae_decode_tiles(v, a, latent, t, h, w, tiling, sink, pixels);
     rows_split(&rows, v->group, h);
-    if (v->group->rank == 0)
-        TRY_OUT(frame_output_open(&d.frames, v->dev, a, sink, CHUNK, h * px, w * px));
-    else if (rows.count > 0)
-        TRY_OUT(arena_take(a, &d.rgb, DT_U8, CHUNK, rows.count * px, w * px, 3));
+    st = device_zero(v->dev, v->mark);
+    if (st == ST_OK && v->group->rank == 0)
+        st = frame_output_open(&d.frames, v->dev, a, sink, CHUNK, h * px, w * px);
+    else if (st == ST_OK && rows.count > 0)
+        st = arena_take(a, &d.rgb, DT_U8, CHUNK, rows.count * px, w * px, 3);
+    TRY_OUT(frame_sink_ready(&sink, st));
     TRY_OUT(vae_decode_window(v, a, latent, t, h, w, (struct vae_window){ 0, 0, h, w },
                               (struct vae_output){ put_decoded, &d }));
     TRY_OUT(end_chunk(&d));

@@ -67,17 +67,28 @@ struct vae_tiling {
  *             valid during the call. Its error ends the decoding. NULL: the frames are computed and
  *             discarded.
  *   progress  after each chunk, which is a latent frame of the whole image or of a tile: `done` of
- *             `total` are computed, or on a GPU queued. May be NULL. */
+ *             `total` are computed, or on a GPU queued. May be NULL.
+ * And one on every rank:
+ *   ready     gets the status of this rank's allocations, before the ranks send each other
+ * anything: returns the status that they agree on, with which the decoding goes on or ends. May be
+ *             NULL: then the others wait for a rank that has failed. */
 struct frame_sink {
     status (*put)(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w);
     void *payload;
     void (*progress)(void *payload, int64_t done, int64_t total);
+    status (*ready)(void *ready_payload, status st);
+    void *ready_payload;
 };
 
 static inline void frame_sink_progress(const struct frame_sink *sink, int64_t done, int64_t total)
 {
     if (sink->progress != NULL)
         sink->progress(sink->payload, done, total);
+}
+
+static inline status frame_sink_ready(const struct frame_sink *sink, status st)
+{
+    return sink->ready != NULL ? sink->ready(sink->ready_payload, st) : st;
 }
 
 /* Decodes a latent and passes 4(T-1)+1 frames to the sink as they are finished.

@@ -184,7 +184,12 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
 
     b.sink = sink;
     b.chunks = t * total_tiles(&b);
-    TRY_OUT(blend_open(&b, frames, 3, false));
+    st = device_zero(v->dev, v->mark);
+    if (st == ST_OK)
+        st = blend_open(&b, frames, 3, false);
+    if (st == ST_OK && v->group->rank == 0)
+        st = frame_output_open(&output, v->dev, a, sink, chunk, b.sum.dim[1], b.sum.dim[2]);
+    TRY_OUT(frame_sink_ready(&sink, st));
     for (int64_t i = 0; i < total_tiles(&b); i++) {
         TRY_OUT(set_tile(&b, i));
         TRY_OUT(vae_decode_window(v, a, latent, t, h, w, b.tile,
@@ -193,7 +198,6 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
     if (v->group->rank != 0)
         goto out;
 
-    TRY_OUT(frame_output_open(&output, v->dev, a, sink, chunk, b.sum.dim[1], b.sum.dim[2]));
     for (int64_t i = 0, n; i < frames; i += n) {
         n = i == 0 ? 1 : chunk;
         TRY_OUT(op_to_u8(v->dev, frame_output_next(&output, n), tensor_slice(b.sum, 0, i, n)));

@@ -1,0 +1,178 @@
+/* Decoding, and what is tried when the memory for it cannot be allocated: first what does not
+ * change the frames, then what changes them the least. A finished latent is the work of hours. */
+#include "model/pipeline/pipeline.h"
+#include "runtime/alive.h"
+
+#include <stdlib.h>
+
+#define TILE_LEAST 8 // latent rows or columns of a tile; smaller ones are mostly overlap
+
+static status load_vae(struct pipeline *p, enum dtype dtype, size_t bytes)
+{
+    struct checkpoint *c = p->checkpoint;
+
+    if (p->vae_ready && p->vae.dtype == dtype)
+        return ST_OK;
+    if (p->vae_ready)
+        vae_close(&p->vae);
+    p->vae_ready = false;
+    arena_done(&p->vae_weights);
+    TRY(checkpoint_part(c, &part_vae));
+    TRY(arena_init(&p->vae_weights, p->dev, "vae", bytes));
+    TRY(vae_open(&p->vae, model_vae(&p->plan.model), &p->mesh.all, p->dev, &p->vae_weights, dtype,
+                 false, true, checkpoint_source(c, &part_vae)));
+    p->vae_ready = true;
+    return ST_OK;
+}
+
+/* Copies [C, T, H, W] to [T, H, W, C]. */
+static void channels_last(float *out, const float *in, struct latent_shape s)
+{
+    const int64_t pixels = s.t * s.h * s.w;
+
+    for (int64_t c = 0; c < s.c; c++)
+        for (int64_t i = 0; i < pixels; i++)
+            out[i * s.c + c] = in[c * pixels + i];
+}
+
+/* The sizes of the decoding alone, on one rank. */
+static status decode_sizes(const struct plan_input *in, int rank, struct plan_stage *sizes)
+{
+    struct plan_input decode = *in;
+    struct plan_rank one;
+
+    decode.sampled = true;
+    TRY(plan_rank(&decode, rank, &one));
+    *sizes = *plan_stage(&one, STAGE_DECODE);
+    return ST_OK;
+}
+
+/* frame_sink.ready: from here on an error of one rank is not known to the others. */
+static status begin(void *payload, status st)
+{
+    struct pipeline *p = payload;
+
+    st = agree(p->world, st);
+    p->must_abort = st == ST_OK;
+    return st;
+}
+
+/* Decodes as `in` says. latent: [C, T, H, W]. */
+static status decode(struct pipeline *p, const struct plan_input *in, const float *latent,
+                     struct frame_sink sink)
+{
+    const struct latent_shape s = in->latent;
+    struct plan_stage sizes = { 0 };
+    struct arena scratch = { 0 };
+    float *thwc = malloc((size_t)latent_count(s) * sizeof(float));
+    bool finite = true;
+    status st = ST_OK;
+
+    if (thwc == NULL)
+        st = fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
+                  (long long)latent_count(s));
+    else
+        channels_last(thwc, latent, s);
+    if (st == ST_OK)
+        st = decode_sizes(in, p->world->rank, &sizes);
+    if (st == ST_OK)
+        st = load_vae(p, in->vae_dtype, sizes.weights);
+    if (st == ST_OK)
+        st = arena_init(&scratch, p->dev, "decode", sizes.scratch);
+    TRY_OUT(agree(p->world, st));
+    sink.ready = begin;
+    sink.ready_payload = p;
+    TRY_OUT(vae_decode(&p->vae, &scratch, thwc, s.t, s.h, s.w, in->tiling, sink, NULL));
+    TRY_OUT(vae_finite(&p->vae, &finite));
+    st = agree(p->world, finite ? ST_OK : ST_FORMAT);
+    p->must_abort = false; // all ranks have this status
+out:
+    arena_done(&scratch);
+    free(thwc);
+    return st;
+}
+
+/* ---- ways that need less memory, the least harmful first ---- */
+
+static bool free_transformer(struct pipeline *p, struct plan_input *in)
+{
+    const bool loaded = p->experts > 0;
+
+    p->plan.keep_models = false; // also for the next requests
+    pipeline_offload(p);
+    return loaded;
+}
+
+static bool in_bf16(struct pipeline *p, struct plan_input *in)
+{
+    const bool change = in->vae_dtype == DT_F32;
+
+    in->vae_dtype = DT_BF16;
+    return change;
+}
+
+/* The default tiles of --tiled, or tiles of half the size. */
+static bool in_tiles(struct pipeline *p, struct plan_input *in)
+{
+    struct vae_tiling *t = &in->tiling;
+
+    do {
+        if (t->size_h == 0)
+            *t = (struct vae_tiling){ 30, 52, 15, 26 };
+        else
+            *t = (struct vae_tiling){ t->size_h / 2, t->size_w / 2, (t->stride_h + 1) / 2,
+                                      (t->stride_w + 1) / 2 };
+    } while (t->size_h >= in->latent.h && t->size_w >= in->latent.w);
+    return t->size_h >= TILE_LEAST && t->size_w >= TILE_LEAST;
+}
+
+static const struct {
+    bool (*change)(struct pipeline *p, struct plan_input *in); // false: this way is none here
+    bool exact;                                                // the frames are the same
+} ways[] = {
+    { free_transformer, true },
+    { in_bf16, false },
+    { in_tiles, false },
+    { in_tiles, false },
+};
+
+/* What is done, and its price. PSNR of 17 frames of 480*272 by the small checkpoint: in bf16 55 dB,
+ * in tiles of 30 x 52 61 dB, of 15 x 26 51 dB. */
+static void way_text(char *text, size_t size, const struct plan_input *in, bool exact)
+{
+    const struct vae_tiling t = in->tiling;
+    char tiles[80] = "";
+
+    if (t.size_h > 0)
+        snprintf(tiles, sizeof(tiles), " --tiled --tile_size %d,%d --tile_stride %d,%d",
+                 (int)t.size_h, (int)t.size_w, (int)t.stride_h, (int)t.stride_w);
+    if (exact)
+        snprintf(text, size, "the transformer is freed, and loaded again for the next request");
+    else
+        snprintf(text, size, "decoding as with%s%s instead, which changes pixels slightly%s",
+                 in->vae_dtype == DT_BF16 ? " --vae_precision bf16" : "", tiles,
+                 t.size_h > 0 ? " and takes about four times as long" : "");
+}
+
+status pipeline_decode(struct pipeline *p, struct latent_shape shape, const float *latent,
+                       struct vae_tiling tiling, struct frame_sink sink,
+                       struct decode_callback less)
+{
+    struct plan_input in = p->plan;
+    char text[200];
+    status st;
+
+    in.nccl = p->mesh.direct == NULL;
+    in.latent = shape;
+    in.tiling = tiling;
+    alive_at("decoding", -1);
+    st = decode(p, &in, latent, sink);
+    for (size_t i = 0; i < COUNT(ways) && st == ST_MEMORY && !p->must_abort; i++) {
+        if (!ways[i].change(p, &in))
+            continue;
+        way_text(text, sizeof(text), &in, ways[i].exact);
+        TRY(agree(p->world, less.call(less.payload, text, ways[i].exact)));
+        st = decode(p, &in, latent, sink);
+    }
+    return st;
+}
