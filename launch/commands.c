@@ -1,5 +1,7 @@
 #include "launch/commands.h"
 
+#include "launch/signals.h"
+
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +15,12 @@ void command_complain(const char *line)
         fputs("\r\033[K", stderr); // erases a progress line
     fprintf(stderr, "wanmpi: %s\n", line);
     fflush(stderr);
+}
+
+void command_last_line(const char *line)
+{
+    signals_quiet();
+    command_complain(line);
 }
 
 status command_print_json(const struct cJSON *json)
@@ -33,6 +41,6 @@ void command_abort(struct world *w, status st)
 {
     if (st == ST_PEER || st == ST_PREEMPTED)
         sleep((st == ST_PEER ? 2 : 0) + 3 * (unsigned)world_before(0, NULL, 0));
-    command_complain(status_line());
+    command_last_line(status_line());
     world_abort(w, st);
 }

@@ -36,7 +36,8 @@ void command_abort(struct world *w, status st) __attribute__((noreturn));
 /* Prints JSON, indented, to stdout. ST_MEMORY; ST_IO if it cannot be written. */
 status command_print_json(const struct cJSON *json);
 
-/* Prints "wanmpi: LINE" to stderr. */
+/* Print "wanmpi: LINE" to stderr. After command_last_line signals print nothing: the job ends. */
 void command_complain(const char *line);
+void command_last_line(const char *line);
 
 #endif

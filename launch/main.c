@@ -118,7 +118,7 @@ int main(int argc, char **argv)
     struct world world;
 
     signal(SIGXFSZ, SIG_IGN); // a write beyond the limit of file sizes is an error with a line
-    status st = world_watch(command_complain, early_timeout(argc, argv));
+    status st = world_watch(command_last_line, early_timeout(argc, argv));
 
     if (st == ST_OK && command != NULL && command->stops)
         st = signals_open();

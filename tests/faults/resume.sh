@@ -6,6 +6,7 @@
 kills=${2:-1000}
 RANDOM=${3:-1}
 export OMPI_MCA_btl_vader_backing_directory=$dir # whose files nobody removes where mpirun is killed
+exec 2> "$dir/shell" # where bash says which jobs were killed
 mkdir ref out
 
 go() { # go FOLDER RANKS: the run in the background; $job is its first process
@@ -26,7 +27,7 @@ wrong() {
 go ref 1
 wait "$job" || { cat log; exit 1; }
 want=$(stream ref/a.mp4)
-killed=0 videos=0 early=0 begun=$SECONDS
+killed=0 videos=0 early=0 hung=0 begun=$SECONDS
 while [ $killed -lt "$kills" ]; do
     ranks=$((1 + RANDOM % 2))
     go out $ranks
@@ -39,13 +40,14 @@ while [ $killed -lt "$kills" ]; do
     fi
     # shellcheck disable=SC2086 # a list
     kill -KILL $pids 2> /dev/null
-    { wait "$job"; } 2> /dev/null
-    status=$?
-    for ((i = 0; i < 3000; i++)); do
-        alive || break
+    for ((i = 0; i < 1500; i++)); do
+        alive || kill -0 "$job" 2> /dev/null || break
         sleep 0.01
     done
     ! alive || { wrong "still running"; pkill -KILL -f "^$wanmpi generate"; }
+    ! kill -KILL "$job" 2> /dev/null || hung=$((hung + 1)) # Open MPI's mpirun, all of whose ranks are gone
+    { wait "$job"; } 2> /dev/null
+    status=$?
     if [ $status != 0 ]; then
         killed=$((killed + 1))
         [ $((killed % 100)) != 0 ] || echo "$killed kills, $videos videos, $wrong wrong, $((SECONDS - begun)) s"
@@ -64,4 +66,5 @@ while [ $killed -lt "$kills" ]; do
     rm -rf out && mkdir out
 done
 echo "resume: $killed kills ($early before there was a run file), $videos videos finished, $wrong wrong"
+[ $hung = 0 ] || echo "resume: mpirun did not end $hung times when all ranks had"
 [ "$wrong" = 0 ] && [ $videos -gt 0 ]
