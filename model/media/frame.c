@@ -1,0 +1,119 @@
+#include "model/media/frame.h"
+
+#include "runtime/half.h"
+
+#include <math.h>
+
+#define WINDOW_MAX 178956970 // pixels that PIL takes for an image at most
+
+static status too_narrow(int w, int h, int64_t area)
+{
+    return fail(ST_USAGE,
+                "an image of %d x %d is too narrow for a video of %lld pixels with its aspect; "
+                "crop the image",
+                w, h, (long long)area);
+}
+
+/* The multiple of `grid` below x. */
+static int floor_to(double x, int grid)
+{
+    return (int)(floor(x / grid) * grid);
+}
+
+status frame_size_area(int size[2], int w, int h, int64_t area)
+{
+    const double aspect = (double)h / w;
+    const int rows = floor_to(sqrt((double)area * aspect), 16);
+    const int columns = floor_to(sqrt((double)area / aspect), 16);
+
+    if (rows == 0 || columns == 0)
+        return too_narrow(w, h, area);
+    size[0] = columns;
+    size[1] = rows;
+    return ST_OK;
+}
+
+status frame_size_grid(int size[2], int w, int h, int64_t area, int grid)
+{
+    const double ratio = (double)w / h;
+    const double width = pow((double)area * ratio, 0.5), height = (double)area / width;
+    int by_width[2] = { floor_to(width, grid) }, by_height[2] = { 0, floor_to(height, grid) };
+    double a, b;
+
+    if (by_width[0] > 0)
+        by_width[1] = floor_to((double)area / by_width[0], grid);
+    if (by_height[1] > 0)
+        by_height[0] = floor_to((double)area / by_height[1], grid);
+    if (by_width[1] == 0 || by_height[0] == 0)
+        return too_narrow(w, h, area);
+    a = (double)by_width[0] / by_width[1];
+    b = (double)by_height[0] / by_height[1];
+    if (fmax(ratio / a, a / ratio) < fmax(ratio / b, b / ratio)) {
+        size[0] = by_width[0];
+        size[1] = by_width[1];
+    } else {
+        size[0] = by_height[0];
+        size[1] = by_height[1];
+    }
+    return ST_OK;
+}
+
+status frame_fill(float *out, int w, int h, const struct image *image)
+{
+    const double scale = fmax((double)w / image->w, (double)h / image->h);
+    struct image wide = { 0 }, part = { 0 };
+    status st;
+
+    TRY_OUT(resize_pil(&wide, image, (int)rint(image->w * scale), (int)rint(image->h * scale),
+                       PIL_LANCZOS));
+    TRY_OUT(image_crop(&part, &wide, (wide.w - w) / 2, (wide.h - h) / 2, w, h));
+    for (int64_t i = 0; i < (int64_t)w * h * 3; i++)
+        out[i] = image_unit(part.rgb[i]);
+out:
+    image_done(&wide);
+    image_done(&part);
+    return st;
+}
+
+/* Where torchvision's center_crop of `size` values begins when it takes `part` of them. */
+static int center(int size, int part)
+{
+    if (part > size)
+        return -((part - size) / 2);
+    return (int)rint((size - part) / 2.0);
+}
+
+status frame_last_window(struct window *window, const struct image *first, const struct image *last)
+{
+    const double ratio = fmax((double)first->w / last->w, (double)first->h / last->h);
+    int w = last->w, h = last->h;
+
+    if (first->w != last->w || first->h != last->h) {
+        h = (int)rint(last->w * ratio); // the official order of the two
+        w = (int)rint(last->h * ratio);
+    }
+    if (w == 0 || h == 0 || (int64_t)w * h > WINDOW_MAX)
+        return fail(ST_USAGE,
+                    "a first image of %d x %d and a last one of %d x %d: one of them is too "
+                    "narrow; give both the same aspect",
+                    first->w, first->h, last->w, last->h);
+    *window = (struct window){ center(last->w, w), center(last->h, h), w, h };
+    return ST_OK;
+}
+
+status frame_stretch(float *out, int w, int h, const struct image *image, bool bf16)
+{
+    const float scale = (float)(2.0 / 255);
+    struct image resized = { 0 };
+    status st;
+
+    TRY_OUT(resize_pil(&resized, image, w, h, PIL_BICUBIC));
+    for (int64_t i = 0; i < (int64_t)w * h * 3; i++) {
+        const float v = (float)resized.rgb[i] * scale;
+
+        out[i] = bf16 ? bf16_round(bf16_round(v) - 1) : v - 1;
+    }
+out:
+    image_done(&resized);
+    return st;
+}
