@@ -30,11 +30,20 @@ static double tiled(const struct rates *r, double flops, double rate, double til
     return flops / rate * (1 + rounded) / 2;
 }
 
+/* Notes a matrix w [n, ...], which a CPU packs as f32. */
+static void note_matrix(struct device *dev, struct tensor w)
+{
+    const size_t bytes = (size_t)tensor_count(w) * sizeof(float);
+
+    dev->packed = bytes > dev->packed ? bytes : dev->packed;
+}
+
 static status product(struct device *dev, struct tensor a, struct tensor w, double bytes)
 {
     const double m = (double)a.dim[0], n = (double)w.dim[0], k = (double)w.dim[1];
     const struct rates *r = dev->rates;
 
+    note_matrix(dev, w);
     if (r == NULL)
         return ST_OK;
     return spend(dev,
@@ -100,6 +109,7 @@ static status attend(struct device *dev, struct tensor q, struct tensor k)
     const double heads = (double)q.dim[1], flops = 4 * (double)tensor_count(q) * (double)k.dim[0];
     const struct rates *r = dev->rates;
 
+    dev->head = q.dim[2] > dev->head ? q.dim[2] : dev->head;
     if (r == NULL)
         return ST_OK;
     return spend(dev,
@@ -176,6 +186,7 @@ static status plan_conv3d(struct device *dev, struct tensor out, struct tensor x
     const double flops = 2 * (double)tensor_count(out) * (double)(tensor_count(w) / w.dim[0]);
     const struct rates *r = dev->rates;
 
+    note_matrix(dev, w);
     if (r == NULL)
         return ST_OK;
     return spend(dev, flops / (w.dtype == DT_BF16 ? r->conv : r->conv_f32), bytes_of(residual));

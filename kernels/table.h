@@ -53,6 +53,11 @@ attention_parts_fn attention_each_part;
 extern const struct table table_ref;
 extern const struct table table_plan;
 void table_cpu(struct table *t);
+
+/* Bytes of table_cpu's workspace that are used by so many threads, for `packed` and `head` of a
+ * plan device. The others are never touched, so that they take no memory. */
+size_t table_cpu_used(int threads, size_t packed, int64_t head);
+
 void table_cuda(struct table *t);
 void table_cuda_plain(struct table *t);
 

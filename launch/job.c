@@ -194,6 +194,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .t5_fsdp = r->t5_fsdp && ranks > 1,
         .threads = r->threads > 0 ? r->threads : 16,
         .gpu = r->device == USE_CUDA,
+        .saves = r->run_file != NULL,
         .decode = true,
         .table = table,
     };

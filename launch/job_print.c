@@ -243,7 +243,7 @@ void job_memory(struct job *j, const struct pipeline *p)
     gpu_use(j, &peak, &other_bytes);
     const size_t mine[6] = {
         resident_peak(),
-        gpu ? host : host + p->sizes.device - p->sizes.workspace,
+        gpu ? host : host + p->sizes.device,
         (size_t)bytes_read(j),
         peak,
         p->sizes.device + p->sizes.cuda,

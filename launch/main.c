@@ -3,6 +3,7 @@
 #include "launch/signals.h"
 #include "runtime/nearest.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -117,6 +118,9 @@ int main(int argc, char **argv)
     const struct command *command = argc > 1 ? find(argv[1]) : NULL;
     struct world world;
 
+    mallopt(M_MMAP_THRESHOLD,
+            256 << 10);                 // fixed: what is freed goes back to the system, as the plan
+    mallopt(M_TRIM_THRESHOLD, 4 << 20); // counts it
     signal(SIGXFSZ, SIG_IGN); // a write beyond the limit of file sizes is an error with a line
     status st = world_watch(command_last_line, early_timeout(argc, argv));
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #define ALIGN ((size_t)256)                 // of tensors, and of the ends of slices
-#define STAGING_BYTES ((size_t)4 << 20)     // bytes read and uploaded at a time without a loader
 #define NAME_BYTES (WEIGHT_NAME_BYTES + 16) // with a unit's number
 
 static size_t spec_bytes(const struct weight_spec *spec)
@@ -114,8 +113,9 @@ static status read_unit(struct weights *w, int unit, size_t from, struct tensor 
         return ST_OK;
     if (w->loader != NULL)
         return loader_add(w->loader, read_bytes, w, unit, from, dst);
-    for (size_t done = 0; done < bytes; done += STAGING_BYTES) {
-        const size_t now = bytes - done < STAGING_BYTES ? bytes - done : STAGING_BYTES;
+    for (size_t done = 0; done < bytes; done += WEIGHTS_STAGING_BYTES) {
+        const size_t now =
+            bytes - done < WEIGHTS_STAGING_BYTES ? bytes - done : WEIGHTS_STAGING_BYTES;
 
         TRY(read_bytes(w, unit, from + done, from + done + now, w->staging));
         TRY(device_upload(w->dev, tensor_slice(dst, 0, (int64_t)done, (int64_t)now), w->staging));
@@ -164,7 +164,7 @@ static status alloc_tables(struct weights *w, const struct weight_spec *specs)
     memcpy(w->specs, specs, (size_t)w->count * sizeof(*specs)); // the caller may free its own
     if (w->dev->kind == DEVICE_CUDA)
         return loader_get(w->dev, &w->loader);
-    w->staging = malloc(STAGING_BYTES);
+    w->staging = malloc(WEIGHTS_STAGING_BYTES);
     if (w->staging == NULL)
         return fail(ST_MEMORY, "no host memory for a staging buffer of weights");
     return ST_OK;

@@ -21,6 +21,8 @@ enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED };
 
 #define WEIGHT_NAME_BYTES 120
 
+#define WEIGHTS_STAGING_BYTES ((size_t)4 << 20) // read and uploaded at a time without a loader
+
 /* One tensor of a unit: in the file, and in the memory of the device. */
 struct weight_spec {
     char name[WEIGHT_NAME_BYTES]; // "blocks.%d.norm3.bias": the unit's number goes in; or no %d

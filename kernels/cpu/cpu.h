@@ -23,6 +23,9 @@
 #define CPU_WORKSPACE ((size_t)64 << 20)
 #define CPU_THREADS 256 // at most: every thread needs a part of the workspace
 
+/* What the ops take of the workspace; see table_cpu_used. */
+#define BATCH_BYTES ((size_t)6 << 20) // of a packed matrix for every four threads
+
 #if defined(__AVX512F__)
 #define VEC 16
 #define TILE_ROWS 12 // times 2 vectors of columns: 24 sums in 32 registers

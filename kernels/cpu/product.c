@@ -14,9 +14,8 @@
  * workspace: | slab of thread 0 | ... | packed w of a batch | */
 #define BLOCK_ROWS (TILE_ROWS * 8)
 #define BLOCK_COLS 128
-#define STEP 384                      // elements of K in one step
-#define SEGMENTS 32                   // segments in one step, at most
-#define BATCH_BYTES ((size_t)6 << 20) // of packed w for every four threads
+#define STEP 384    // elements of K in one step
+#define SEGMENTS 32 // segments in one step, at most
 
 struct slab {
     float sums[BLOCK_ROWS * BLOCK_COLS];

@@ -1,5 +1,7 @@
 #include "kernels/cpu/select.h"
 
+#include "kernels/cpu/cpu.h"
+
 /* meson.build compiles the other files of this folder once for each of these levels. */
 void cpu_table_plain(struct table *t);   // the compiler's default: SSE2, NEON
 void cpu_table_v3(struct table *t);      // AVX2, FMA
@@ -50,4 +52,14 @@ struct cpu_level cpu_level(int index)
 void table_cpu(struct table *t)
 {
     levels[count_levels() - 1].fill(t);
+}
+
+/* The slabs of product.c and attention.c at the widest level, for all queries of a task. */
+size_t table_cpu_used(int threads, size_t packed, int64_t head)
+{
+    const size_t batch = BATCH_BYTES * (size_t)div_up(threads, 4);
+    const size_t product = 72 << 10, attention = (size_t)(652 * head + 20000) * sizeof(float);
+    const size_t used = (packed < batch ? packed : batch) + (size_t)threads * (product + attention);
+
+    return used < CPU_WORKSPACE ? used : CPU_WORKSPACE;
 }

@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Host memory of every rank, without use for a time: pages of code that is called for the first
+ * time, what malloc keeps, stacks of threads. */
+#define HOST_FIXED ((size_t)5 << 20)
+
 const struct part *const expert_parts[EXPERTS_MAX] = { &part_dit, &part_dit_low };
 
 /* Subtracts the counters in *s, which start_stage has stored, from the current ones. */
@@ -200,23 +204,40 @@ const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
     return &none;
 }
 
-/* Host memory that a run allocates outside arenas, in pipeline.c, denoise.c and for the video. */
-static size_t host_bytes(const struct plan_input *in, int rank)
+/* Host memory of the video while it is decoded: code of FFmpeg's libraries (which is loaded before,
+ * too), and for each pixel, with borders of 32, the queue and the frames that x264 keeps. Measured
+ * with FFmpeg 5.1, of 128*128 to 1280*720 pixels and 5 to 81 frames: 0.8 to 1.2 of it. */
+#define FFMPEG_BYTES ((size_t)8 << 20)
+
+static size_t encoder_bytes(int64_t w, int64_t h, int64_t frames)
+{
+    return (size_t)((w + 64) * (h + 64)) * (20 + 4 * (size_t)(frames < 64 ? frames : 64));
+}
+
+/* Host memory that a run allocates outside arenas, in pipeline.c, denoise.c and for the video: in
+ * all stages, and in addition in some. */
+static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank *out)
 {
     const struct vae_config *vae = model_vae(&in->model);
     const size_t latent = (size_t)latent_count(in->latent) * sizeof(float);
-    const size_t frame = (size_t)(in->latent.h * vae->stride * in->latent.w * vae->stride * 3);
     const int64_t frames = 1 + (in->latent.t - 1) * vae->stride_t;
-    size_t bytes = 7 * latent; // noise, latent, its tokens, and the state for the run file
+    size_t texts = 0;
+    size_t bytes = HOST_FIXED + 7 * latent; // noise, latent, its tokens, and the state to be saved
 
-    bytes += (size_t)in->prompts * (size_t)in->text_rows * (size_t)model_dit(&in->model)->text_dim *
-             sizeof(float);
     for (int i = 0; i < in->conditioning.count; i++)
-        bytes += tensor_bytes(in->conditioning.array[i].value);
-    bytes += in->gpu ? loader_bytes(in->threads) : 4 << 20; // buffers that weights are read into
-    bytes += in->gpu ? DEVICE_CUDA_HOST : 0;
-    if (rank == 0) // frames being encoded, and what x264 keeps of the last 80
-        bytes += (16 + (size_t)(frames < 80 ? frames : 80) * 5 / 4) * frame;
+        texts += tensor_bytes(in->conditioning.array[i].value);
+    bytes += texts + (size_t)in->prompts * (size_t)in->text_rows *
+                         (size_t)model_dit(&in->model)->text_dim * sizeof(float);
+    bytes += in->gpu ? loader_bytes(in->threads) + DEVICE_CUDA_HOST : 0;
+    bytes += rank == 0 ? FFMPEG_BYTES : 0;
+    for (int i = 0; i < out->count && rank == 0; i++) {
+        struct plan_stage *s = &out->stage[i];
+
+        if (strcmp(s->name, STAGE_DECODE) == 0)
+            s->host = encoder_bytes(in->latent.w * vae->stride, in->latent.h * vae->stride, frames);
+        else if (strcmp(s->name, STAGE_STEP) == 0 && in->saves) // the run file, made in memory
+            s->host = 5 * latent + texts;
+    }
     return bytes;
 }
 
@@ -226,7 +247,8 @@ static size_t larger(size_t a, size_t b)
 }
 
 /* The maximum of device memory that is allocated at one time. With keep_models the weights of all
- * stages stay allocated, but not during the text stage, which runs before they are loaded. */
+ * stages stay allocated, but not during the text stage, which runs before they are loaded. On a CPU
+ * a stage's host memory counts too, and the buffer through which weights are read. */
 static size_t device_bytes(const struct plan_input *in, const struct plan_rank *p)
 {
     size_t kept = 0, most = 0;
@@ -236,10 +258,13 @@ static size_t device_bytes(const struct plan_input *in, const struct plan_rank *
     for (int i = 0; i < p->count; i++) {
         const struct plan_stage *s = &p->stage[i];
         const bool text = strcmp(s->name, STAGE_TEXT) == 0;
+        const size_t weights = text || !in->keep_models ? s->weights : kept;
 
         if (text && in->t5_cpu)
             continue;
-        most = larger(most, s->run + s->scratch + (text || !in->keep_models ? s->weights : kept));
+        most = larger(most, weights + s->run + s->scratch + (in->gpu ? 0 : s->host));
+        if (!in->gpu)
+            most = larger(most, weights + WEIGHTS_STAGING_BYTES);
     }
     return most;
 }
@@ -268,6 +293,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     struct device dev = { 0 };
     struct world world;
     struct mesh mesh = { 0 };
+    size_t most_host = 0, used;
     status st;
 
     *out = (struct plan_rank){ .workspace = in->table->workspace };
@@ -287,9 +313,14 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));
     for (int i = 0; i < out->count && in->rates != NULL && in->ranks > 1; i++)
         out->stage[i].seconds *= in->rates->slowest;
-    out->device = device_bytes(in, out) + out->workspace;
+    out->host = host_bytes(in, rank, out);
+    out->device = device_bytes(in, out);
+    used = table_cpu_used(in->threads, dev.packed, dev.head);
+    out->device += in->gpu ? out->workspace : used;
     out->cuda = in->gpu ? DEVICE_CUDA_BESIDE + nccl_bytes(&mesh) : 0;
-    out->host = host_bytes(in, rank) + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch : 0);
+    for (int i = 0; i < out->count && in->gpu; i++)
+        most_host = larger(most_host, out->stage[i].host);
+    out->host += most_host + (in->t5_cpu ? plan_stage(out, STAGE_TEXT)->scratch + used : 0);
 out:
     mesh_close(&mesh);
     device_close(&dev);
@@ -301,6 +332,7 @@ static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
     all->weights = larger(all->weights, one->weights);
     all->run = larger(all->run, one->run);
     all->scratch = larger(all->scratch, one->scratch);
+    all->host = larger(all->host, one->host);
     all->flops = one->flops > all->flops ? one->flops : all->flops;
     all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
     all->sent = one->sent > all->sent ? one->sent : all->sent;

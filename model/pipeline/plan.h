@@ -36,6 +36,7 @@ struct plan_input {
     bool nccl;              // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
+    bool saves;                // rank 0 writes a run file
     bool sampled;              // the latent is known: no text, no transformer
     bool decode;               // false: the run ends with the latent
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
@@ -52,6 +53,7 @@ struct plan_input {
 struct plan_stage {
     const char *name;
     size_t weights, run, scratch; // bytes of arenas: weights; data of one request; scratch
+    size_t host;                  // bytes of host memory in this stage only
     double flops;                 // of the whole stage; a multiply-add is two
     double sent, messages;        // bytes and messages that this rank sends
     double seconds;               // estimated, without copies from host memory
@@ -61,7 +63,8 @@ struct plan_rank {
     int count;
     struct plan_stage stage[PLAN_STAGES_MAX]; // in the order of the run
     size_t workspace; // bytes of the ops' workspace, allocated as long as the device is open
-    size_t device;    // maximum bytes on the device at one time, with the workspace
+    size_t device;    // maximum bytes on the device at one time, with what is used of the workspace
+                      // and, on a CPU, the stage's host memory
     size_t cuda;      // bytes of the CUDA context and libraries on a GPU, not in `device`
     size_t host;      // bytes of host buffers: latents, tokens, texts, frames
 };
