@@ -17,6 +17,7 @@ libavcodec-dev     p:libavcodec
 libavformat-dev    p:libavformat
 libavutil-dev      p:libavutil
 libswscale-dev     p:libswscale
+libjpeg-dev        p:libjpeg
 libhwloc-dev       p:hwloc
 libsentencepiece-dev p:sentencepiece
 libcjson-dev       p:libcjson

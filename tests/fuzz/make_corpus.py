@@ -111,8 +111,19 @@ def models():
             save("spiece", name, (pathlib.Path(tmp) / f"{name}.model").read_bytes())
 
 
+def images():
+    from safetensors.numpy import load_file
+
+    recorded = load_file(golden / "images.safetensors")
+    for name in ["w21-420.jpg", "progressive.jpg", "cmyk.jpg", "turn-6.jpg", "alpha.png", "palette-4.png", "grey-16.png",
+                 "turn-6.png", "palette.bmp", "lzw.tif", "turn-8.tif", "first.gif", "alpha.webp", "lossless.webp",
+                 "animated.webp", "still.avif", "turned.mp4"]:
+        save("media", name, recorded["file." + name].tobytes())
+
+
 if __name__ == "__main__":
     weights()
+    images()
     texts()
     checkpoints(sys.argv[1])
     run_files()

@@ -1,0 +1,152 @@
+#include "launch/video/media.h"
+
+#include "launch/video/media_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libavutil/log.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEAD_BYTES 32
+#define IMAGE_BYTES_MAX ((uint64_t)1 << 30) // of a file with one image
+
+status media_damaged(const struct media_file *f, const char *what)
+{
+    return fail(ST_FORMAT, "%s: %s", f->path, what);
+}
+
+status media_check_size(const struct media_file *f, int64_t w, int64_t h)
+{
+    if (w < 1 || h < 1)
+        return media_damaged(f, "the image has no pixels");
+    if (w > INT32_MAX / 3 || h > INT32_MAX / 3 || w * h > f->pixels_max)
+        return fail(ST_FORMAT,
+                    "%s: %lld x %lld pixels are too many, at most %lld are read; scale "
+                    "the image down",
+                    f->path, (long long)w, (long long)h, (long long)f->pixels_max);
+    return ST_OK;
+}
+
+/* Reads the first `size` bytes. */
+static status read_bytes(struct media_file *f, size_t size)
+{
+    uint8_t *bytes = calloc(1, size + MEDIA_PADDING);
+
+    if (bytes == NULL)
+        return fail(ST_MEMORY, "%s: cannot allocate %zu bytes of host memory to read it", f->path,
+                    size);
+    free(f->bytes);
+    f->bytes = bytes;
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = pread(f->fd, bytes + done, size - done, (off_t)done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return fail(ST_IO, "%s: %s", f->path, n < 0 ? strerror(errno) : "became shorter");
+        done += (size_t)n;
+    }
+    return ST_OK;
+}
+
+static void close_file(struct media_file *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f->bytes);
+}
+
+/* Opens a regular file and reads its head. */
+static status open_file(struct media_file *f, const char *path, int64_t pixels_max)
+{
+    struct stat about;
+
+    av_log_set_level(AV_LOG_QUIET);
+    *f = (struct media_file){ .path = path, .pixels_max = pixels_max };
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe without a writer would block
+    if (f->fd < 0 || fstat(f->fd, &about) != 0)
+        return fail(ST_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(about.st_mode))
+        return fail(ST_IO, "%s: %s, not a file", path,
+                    S_ISDIR(about.st_mode) ? "a folder" : "a pipe or device");
+    f->size = (uint64_t)about.st_size;
+    if (f->size == 0)
+        return media_damaged(f, "the file is empty");
+    return read_bytes(f, f->size < HEAD_BYTES ? (size_t)f->size : HEAD_BYTES);
+}
+
+static status load(struct media_file *f)
+{
+    if (f->size > IMAGE_BYTES_MAX)
+        return media_damaged(f, "more than 1 GiB for an image");
+    return read_bytes(f, (size_t)f->size);
+}
+
+static bool starts_with(const struct media_file *f, const char *magic, size_t bytes)
+{
+    return f->size >= bytes && memcmp(f->bytes, magic, bytes) == 0;
+}
+
+static bool is_still(const struct media_file *f)
+{
+    return starts_with(f, "\x89PNG\r\n\x1a\n", 8) || starts_with(f, "BM", 2) ||
+           starts_with(f, "II*\0", 4) || starts_with(f, "MM\0*", 4) ||
+           (starts_with(f, "RIFF", 4) && f->size >= 12 && memcmp(f->bytes + 8, "WEBP", 4) == 0);
+}
+
+/* Keeps the frame that a clip begins with. */
+static status keep(void *payload, const struct image *frame)
+{
+    return image_crop(payload, frame, 0, 0, frame->w, frame->h);
+}
+
+static status first_frame(struct image *image, const struct media_file *f)
+{
+    int64_t count = 0;
+
+    TRY(media_clip(f, 0, 1, (struct media_sink){ keep, image }, &count));
+    return count == 1 ? ST_OK : media_damaged(f, "it has no frames");
+}
+
+status media_image(struct image *image, const char *path, int64_t pixels_max)
+{
+    struct media_file f;
+    struct image got = { 0 };
+    int turn = 1;
+    status st;
+
+    TRY_OUT(open_file(&f, path, pixels_max));
+    if (starts_with(&f, "\xff\xd8\xff", 3)) {
+        TRY_OUT(load(&f));
+        TRY_OUT(media_jpeg(&got, &turn, &f));
+    } else if (is_still(&f)) {
+        TRY_OUT(load(&f));
+        TRY_OUT(media_still(&got, &turn, &f));
+    } else {
+        TRY_OUT(first_frame(&got, &f));
+    }
+    TRY_OUT(media_turn(&got, turn));
+out:
+    close_file(&f);
+    if (st == ST_OK)
+        *image = got;
+    else
+        image_done(&got);
+    return st;
+}
+
+status media_frames(const char *path, int64_t first, int64_t count, int64_t pixels_max,
+                    struct media_sink sink, int64_t *read)
+{
+    struct media_file f;
+    status st;
+
+    TRY_OUT(open_file(&f, path, pixels_max));
+    TRY_OUT(media_clip(&f, first, count, sink, read));
+out:
+    close_file(&f);
+    return st;
+}

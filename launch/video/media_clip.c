@@ -1,0 +1,229 @@
+/* Frames of a file with a container. The demuxers read through our own functions, so that a file
+ * that names others (a playlist, a reference in a .mov) does not make them be opened. */
+#include "launch/video/media_internal.h"
+
+#include <errno.h>
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BUFFER_BYTES 65536
+
+static const char formats[] = "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,flv,asf,ogg,ivf,"
+                              "yuv4mpegpipe";
+
+struct clip {
+    const struct media_file *file;
+    int64_t at; // position in the file
+    AVIOContext *io;
+    AVFormatContext *in;
+    AVCodecContext *codec;
+    AVPacket *packet;
+    AVFrame *frame;
+    int stream;
+};
+
+static int read_bytes(void *opaque, uint8_t *to, int size)
+{
+    struct clip *c = opaque;
+    const ssize_t n = pread(c->file->fd, to, (size_t)size, c->at);
+
+    if (n <= 0)
+        return n < 0 ? AVERROR(errno) : AVERROR_EOF;
+    c->at += n;
+    return (int)n;
+}
+
+static int64_t seek(void *opaque, int64_t offset, int whence)
+{
+    struct clip *c = opaque;
+
+    whence &= ~AVSEEK_FORCE;
+    if (whence == AVSEEK_SIZE)
+        return (int64_t)c->file->size;
+    offset += whence == SEEK_CUR ? c->at : whence == SEEK_END ? (int64_t)c->file->size : 0;
+    if (offset < 0)
+        return AVERROR(EINVAL);
+    return c->at = offset;
+}
+
+static int refuse_open(AVFormatContext *in, AVIOContext **io, const char *url, int flags,
+                       AVDictionary **options)
+{
+    return AVERROR(EPERM);
+}
+
+static status no_memory(const struct media_file *f)
+{
+    return fail(ST_MEMORY, "%s: cannot allocate memory to read it", f->path);
+}
+
+static status open_input(struct clip *c)
+{
+    uint8_t *buffer = av_malloc(BUFFER_BYTES);
+    AVDictionary *options = NULL;
+    int code;
+
+    c->io = buffer != NULL ? avio_alloc_context(buffer, BUFFER_BYTES, 0, c, read_bytes, NULL, seek)
+                           : NULL;
+    if (c->io == NULL)
+        av_free(buffer);
+    c->in = avformat_alloc_context();
+    c->packet = av_packet_alloc();
+    c->frame = av_frame_alloc();
+    if (c->io == NULL || c->in == NULL || c->packet == NULL || c->frame == NULL)
+        return no_memory(c->file);
+    c->in->pb = c->io;
+    c->in->io_open = refuse_open;
+    av_dict_set(&options, "format_whitelist", formats, 0);
+    code = avformat_open_input(&c->in, NULL, NULL, &options); // frees c->in if it fails
+    av_dict_free(&options);
+    if (code == AVERROR(ENOMEM))
+        return no_memory(c->file);
+    if (code < 0)
+        return media_damaged(c->file, "it is no image or clip that this program reads (JPEG, PNG, "
+                                      "WebP, GIF, BMP, TIFF, AVIF, .mp4, .mkv, ...), or damaged");
+    return ST_OK;
+}
+
+/* Reads the headers, with a limit on the pixels that decoders may allocate. */
+static status find_streams(struct clip *c)
+{
+    const unsigned count = c->in->nb_streams;
+    AVDictionary **options = calloc(count + 1, sizeof(AVDictionary *));
+    int code = 0;
+
+    if (options == NULL)
+        return no_memory(c->file);
+    for (unsigned i = 0; i < count; i++) {
+        const AVCodecParameters *p = c->in->streams[i]->codecpar;
+
+        if (p->codec_type == AVMEDIA_TYPE_VIDEO && p->width > 0 && p->height > 0 &&
+            (int64_t)p->width * p->height > c->file->pixels_max)
+            code = AVERROR(ERANGE);
+        av_dict_set_int(&options[i], "max_pixels", c->file->pixels_max, 0);
+    }
+    if (code == 0)
+        code = avformat_find_stream_info(c->in, options);
+    for (unsigned i = 0; i < count; i++)
+        av_dict_free(&options[i]);
+    free(options);
+    if (code == AVERROR(ERANGE))
+        return media_damaged(c->file, "its frames are too large");
+    return code < 0 ? media_damaged(c->file, "its headers are damaged") : ST_OK;
+}
+
+static status open_decoder(struct clip *c)
+{
+    const AVCodec *decoder = NULL;
+
+    c->stream = av_find_best_stream(c->in, AVMEDIA_TYPE_VIDEO, -1, -1, &decoder, 0);
+    if (c->stream < 0 && c->stream != AVERROR_DECODER_NOT_FOUND)
+        return media_damaged(c->file, "it has no video");
+    if (c->stream < 0)
+        return media_damaged(c->file, "this FFmpeg has no decoder for its video");
+    if ((c->in->streams[c->stream]->disposition & AV_DISPOSITION_ATTACHED_PIC) != 0)
+        return media_damaged(c->file, "it has no video, only sound with a cover picture");
+    for (unsigned i = 0; i < c->in->nb_streams; i++)
+        if ((int)i != c->stream)
+            c->in->streams[i]->discard = AVDISCARD_ALL;
+    c->codec = avcodec_alloc_context3(decoder);
+    if (c->codec == NULL)
+        return no_memory(c->file);
+    c->codec->max_pixels = c->file->pixels_max;
+    c->codec->thread_count = 1;
+    if (avcodec_parameters_to_context(c->codec, c->in->streams[c->stream]->codecpar) < 0 ||
+        avcodec_open2(c->codec, decoder, NULL) < 0)
+        return media_damaged(c->file, "FFmpeg cannot decode its video");
+    return ST_OK;
+}
+
+/* The EXIF orientation with the same effect as a display matrix: x' = a x + c y, y' = b x + d y. */
+static int orientation(const AVFrame *frame)
+{
+    const AVFrameSideData *side = av_frame_get_side_data(frame, AV_FRAME_DATA_DISPLAYMATRIX);
+    int32_t m[9];
+
+    if (side == NULL || side->size < sizeof(m))
+        return 1;
+    memcpy(m, side->data, sizeof(m));
+    if (m[0] != 0 || m[4] != 0)
+        return m[0] >= 0 ? (m[4] >= 0 ? 1 : 4) : (m[4] >= 0 ? 2 : 3);
+    return m[1] >= 0 ? (m[3] >= 0 ? 5 : 6) : (m[3] >= 0 ? 8 : 7);
+}
+
+static status put_frame(struct clip *c, struct media_sink sink)
+{
+    struct image image = { 0 };
+    status st;
+
+    TRY_OUT(media_frame(&image, c->frame, false, c->file));
+    TRY_OUT(media_turn(&image, orientation(c->frame)));
+    TRY_OUT(sink.put(sink.payload, &image));
+out:
+    image_done(&image);
+    return st;
+}
+
+/* Decodes up to frame `end`, exclusively. */
+static status decode(struct clip *c, int64_t first, int64_t end, struct media_sink sink,
+                     int64_t *read)
+{
+    int64_t index = 0;
+    bool more = true, flushed = false;
+
+    while (index < end && !flushed) {
+        int code = more ? av_read_frame(c->in, c->packet) : AVERROR_EOF;
+
+        if (code == AVERROR(ENOMEM))
+            return no_memory(c->file);
+        more = code >= 0;
+        flushed = !more;
+        if (more && c->packet->stream_index != c->stream) {
+            av_packet_unref(c->packet);
+            continue;
+        }
+        code = avcodec_send_packet(c->codec, more ? c->packet : NULL);
+        av_packet_unref(c->packet);
+        if (code < 0 && code != AVERROR_EOF)
+            return media_damaged(c->file, "its video is damaged");
+        while (index < end && (code = avcodec_receive_frame(c->codec, c->frame)) >= 0) {
+            if (index >= first) {
+                TRY(put_frame(c, sink));
+                ++*read;
+            }
+            index++;
+            av_frame_unref(c->frame);
+        }
+        if (code < 0 && code != AVERROR(EAGAIN) && code != AVERROR_EOF)
+            return media_damaged(c->file, "its video is damaged");
+    }
+    return ST_OK;
+}
+
+status media_clip(const struct media_file *f, int64_t first, int64_t count, struct media_sink sink,
+                  int64_t *read)
+{
+    struct clip c = { .file = f };
+    status st;
+
+    *read = 0;
+    TRY_OUT(open_input(&c));
+#if LIBAVFORMAT_VERSION_MAJOR < 61 // later versions do this by themselves
+    av_format_inject_global_side_data(c.in);
+#endif
+    TRY_OUT(find_streams(&c));
+    TRY_OUT(open_decoder(&c));
+    TRY_OUT(decode(&c, first, first + count, sink, read));
+out:
+    av_frame_free(&c.frame);
+    av_packet_free(&c.packet);
+    avcodec_free_context(&c.codec);
+    avformat_close_input(&c.in);
+    if (c.io != NULL)
+        av_freep(&c.io->buffer);
+    avio_context_free(&c.io);
+    return st;
+}

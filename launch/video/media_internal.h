@@ -1,0 +1,54 @@
+/* media_internal.h - the readers of media.c. */
+#ifndef LAUNCH_VIDEO_MEDIA_INTERNAL_H
+#define LAUNCH_VIDEO_MEDIA_INTERNAL_H
+
+#include "launch/video/media.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct AVFrame;
+
+/* An open file. `bytes` are the first ones, or after media_load all of them, and then `padding`
+ * zeros. */
+struct media_file {
+    const char *path; // borrowed
+    int fd;
+    uint64_t size;
+    int64_t pixels_max;
+    uint8_t *bytes;
+};
+
+#define MEDIA_PADDING 64 // FFmpeg reads beyond the end
+
+/* A line about contents that cannot be used. */
+status media_damaged(const struct media_file *f, const char *what);
+
+/* ST_FORMAT for dimensions that are not positive or above the limit. */
+status media_check_size(const struct media_file *f, int64_t w, int64_t h);
+
+/* Decodes a file whose bytes are loaded. *turn: the EXIF orientation, 1 to 8. */
+status media_jpeg(struct image *image, int *turn, const struct media_file *f);
+status media_still(struct image *image, int *turn, const struct media_file *f);
+
+/* Frames of a file with a container; see media_frames. */
+status media_clip(const struct media_file *f, int64_t first, int64_t count, struct media_sink sink,
+                  int64_t *read);
+
+/* The 16-bit value of a tag in the first directory of a TIFF file, or `missing`. */
+int tiff_tag(const uint8_t *bytes, size_t size, int tag, int missing);
+
+/* The orientation that a TIFF header with its first directory names; 1 if it names none or is
+ * damaged. "Exif\0\0" may stand before it. */
+int exif_orientation(const uint8_t *bytes, size_t size);
+
+/* Turns or mirrors the image in place, so that an image with this EXIF orientation is upright.
+ * ST_MEMORY. */
+status media_turn(struct image *image, int orientation);
+
+/* Converts a decoded frame. `webp`: it is from a lossy WebP, and converted as libwebp does.
+ * ST_FORMAT, ST_MEMORY. */
+status media_frame(struct image *image, const struct AVFrame *frame, bool webp,
+                   const struct media_file *f);
+
+#endif
