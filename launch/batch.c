@@ -42,7 +42,7 @@ static void choose_cfg(struct batch *b)
     bool guided = true;
 
     for (int i = 0; i < b->count; i++)
-        guided = guided && (b->entries[i].done || b->entries[i].request.sample_guide_scale != 1);
+        guided = guided && (b->entries[i].done || request_guided(&b->entries[i].request));
     for (int i = 0; i < b->count && !guided; i++)
         if (b->entries[i].request.cfg_size == 0)
             b->entries[i].request.cfg_size = 1;

@@ -59,7 +59,8 @@ status cmd_generate(struct world *w, int argc, char **argv)
     struct plan_input plan;
     struct pipeline p = { 0 };
     struct run run = { 0 };
-    bool finished = false, sampled;
+    bool finished = false;
+    int first_step;
     double start_s;
     status st;
 
@@ -77,11 +78,11 @@ status cmd_generate(struct world *w, int argc, char **argv)
             run_state_clean(r.run_file);
         goto out;
     }
-    sampled = r.resume != NULL && w->rank == 0 && run_state_is_sampled(&from, r.sample_steps);
-    world_broadcast(w, &sampled, sizeof(sampled), 0);
+    first_step = r.resume != NULL && w->rank == 0 ? run_state_step(&from, r.sample_steps) : 0;
+    world_broadcast(w, &first_step, sizeof(first_step), 0);
     TRY_OUT(job_open(&job, w, &r));
     st = job_plan(&job, &r, r.resume == NULL && r.text_file == NULL ? 2 : 0, &plan);
-    plan.sampled = sampled;
+    plan.first_step = first_step;
     TRY_OUT(agree(w, st));
     TRY_OUT(job_fit(&job, &r, &plan, 1));
     TRY_OUT(agree(w, job_note_request(&job, &r)));

@@ -11,13 +11,14 @@ void help_tasks(FILE *out)
             "task", "size", "frames", "steps", "shift", "guidance");
     for (int i = 0; task_at(i) != NULL; i++) {
         const struct task *t = task_at(i);
-        char size[24];
+        char size[24], guidance[24];
 
         if (!task_runs(t))
             continue;
         snprintf(size, sizeof(size), "%d*%d", t->width_px, t->height_px);
-        fprintf(out, "  %-10s %-10s %-6d %-6d %-6g %-9g %s\n", t->name, size, t->frames, t->steps,
-                t->shift, t->guidance, t->sizes);
+        request_scales(guidance, sizeof(guidance), t->guidance);
+        fprintf(out, "  %-10s %-10s %-6d %-6d %-6g %-9s %s\n", t->name, size, t->frames, t->steps,
+                t->shift, guidance, t->sizes);
     }
 }
 

@@ -166,6 +166,19 @@ void job_close(struct job *j)
     *j = (struct job){ 0 };
 }
 
+/* The first step of the second expert. */
+static status find_low_steps(struct plan_input *plan, const struct request *r)
+{
+    struct schedule s;
+
+    if (r->task->boundary == 0)
+        return ST_OK;
+    TRY(schedule_init(&s, (enum solver_kind)r->sample_solver, r->sample_steps, r->sample_shift));
+    plan->low_from = schedule_below(&s, r->task->boundary);
+    schedule_done(&s);
+    return ST_OK;
+}
+
 status job_plan_input(struct plan_input *plan, const struct request *r, const struct model *model,
                       const struct table *table, int ranks, int ranks_per_node, int prompts)
 {
@@ -181,7 +194,9 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .model = *model,
         .latent = latent_of_video(vae, r->size[0], r->size[1], r->frame_num),
         .steps = r->sample_steps,
-        .guided = r->sample_guide_scale != 1, // at 1 v = u + (c - u) = c
+        .low_from = r->sample_steps,
+        .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,
+        .guided = request_guided(r),
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
@@ -203,6 +218,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
                                             r->tile_stride[1] };
     TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided, plan->gpu));
     plan->mesh = shape;
+    TRY(find_low_steps(plan, r));
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }
 

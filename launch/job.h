@@ -73,6 +73,10 @@ void job_load_end(struct job *j);
  * ranks do nothing. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
 
+/* Writes which steps the experts compute and where their weights are; `ahead`: bytes of host memory
+ * of a rank, as planned. Empty for a model of one transformer. */
+void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead);
+
 /* Rank 0 prints the remarks about a request: those of request_note, and that a prompt is longer
  * than the transformer's text. Local. ST_FORMAT if a prompt is not UTF-8; ST_MEMORY. */
 status job_note_request(struct job *j, const struct request *r);

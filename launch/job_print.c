@@ -141,13 +141,35 @@ static void announce_memory(struct job *j, const struct plan_rank *all)
         gpu_text, stages, j->host_free / GB);
 }
 
+void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead)
+{
+    const int high = plan_expert_steps(plan, 0), low = plan_expert_steps(plan, 1);
+
+    if (plan_experts(plan) == 1 || high + low == 0)
+        snprintf(text, size, "%s", "");
+    else if (!plan_has_two(plan))
+        snprintf(text, size, "only that for %s noise, %d steps", high > 0 ? "high" : "low",
+                 high + low);
+    else if (plan->experts == EXPERTS_BOTH)
+        snprintf(text, size, "high noise %d steps, low noise %d; both are in memory", high, low);
+    else if (plan->experts == EXPERTS_AHEAD)
+        snprintf(text, size,
+                 "high noise %d steps, low noise %d; the second is read ahead into %.0f MB of a "
+                 "rank's host memory",
+                 high, low, (double)ahead / MB);
+    else
+        snprintf(text, size,
+                 "high noise %d steps, low noise %d; the second is read when it is needed", high,
+                 low);
+}
+
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
 {
     const struct latent_shape s = plan->latent;
     const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300];
+    char noise[300], guidance[24], experts[160];
 
     if (j->world->rank != 0)
         return;
@@ -158,21 +180,25 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     for (int rank = 0; rank < plan->ranks; rank++)
         if (plan_rank(plan, rank, &one) == ST_OK)
             plan_cover(&all, &one);
+    request_scales(guidance, sizeof(guidance), r->sample_guide_scale);
     progress_print(p, "device  %s", j->devices);
     if (j->place.note[0] != 0)
         progress_print(p, "note    %s", j->place.note);
     progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
-                   "%d steps, shift %g, guidance %g, %s",
+                   "%d steps, shift %g, guidance %s, %s",
                    r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-                   r->sample_steps, r->sample_shift, r->sample_guide_scale, noise);
+                   r->sample_steps, r->sample_shift, guidance, noise);
     progress_print(
         p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
         plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
         j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
         plan->cdt == DT_BF16 ? "bf16" : "fp32");
+    job_experts(experts, sizeof(experts), plan, all.ahead);
+    if (experts[0] != 0)
+        progress_print(p, "experts %s", experts);
     announce_memory(j, &all);
 }
 

@@ -200,12 +200,42 @@ static status set_pair(const struct option *row, const char *what, int *pair, co
     return ST_OK;
 }
 
+/* Reads a number that ends at `joint` or at the end of the word; *end is the character after it. */
+static status read_number(const struct option *row, const char *what, const char *word, char joint,
+                          const char **end, double *value)
+{
+    char *last = NULL;
+
+    *value = strtod(word, &last);
+    if (last == word || (*last != 0 && *last != joint) || !isfinite(*value))
+        return fail(ST_USAGE, "%s %s: expected a number%s", what, word,
+                    joint != 0 ? ", or two with a comma between them" : "");
+    *end = last;
+    return check_range(row, what, *value);
+}
+
+static status set_scales(const struct option *row, const char *what, double *scales,
+                         const char *word)
+{
+    const char *end = NULL;
+    double first, second;
+
+    TRY(read_number(row, what, word, row->joint, &end, &first));
+    second = first;
+    if (*end != 0)
+        TRY(read_number(row, what, end + 1, 0, &end, &second));
+    scales[0] = first;
+    scales[1] = second;
+    return ST_OK;
+}
+
 static status set_word(const struct option_set *set, const struct option *row, const char *what,
                        const char *word)
 {
     void *to = field(set, row);
     long long whole = 0;
-    char *end = NULL;
+    const char *end = NULL;
+    double value;
     char names[256];
 
     switch (row->type) {
@@ -228,14 +258,10 @@ static status set_word(const struct option_set *set, const struct option *row, c
         break;
     case OPT_SEED:
         return set_seed(what, to, word);
-    case OPT_DOUBLE: {
-        const double value = strtod(word, &end);
-        if (end == word || *end != 0 || !isfinite(value))
-            return fail(ST_USAGE, "%s %s: expected a number", what, word);
-        TRY(check_range(row, what, value));
+    case OPT_DOUBLE:
+        TRY(read_number(row, what, word, 0, &end, &value));
         *(double *)to = value;
         break;
-    }
     case OPT_STRING:
         if (word[0] == 0)
             return fail(ST_USAGE, "%s is empty; expected %s", what, row->value);
@@ -251,6 +277,8 @@ static status set_word(const struct option_set *set, const struct option *row, c
         break;
     case OPT_PAIR:
         return set_pair(row, what, to, word);
+    case OPT_SCALES:
+        return set_scales(row, what, to, word);
     }
     return ST_OK;
 }
@@ -421,6 +449,7 @@ static bool is_set(const struct option_set *set, const struct option *row)
     case OPT_SEED:
         return ((const struct seed *)from)->given;
     case OPT_DOUBLE:
+    case OPT_SCALES:
         return *(const double *)from >= row->least || (row->least == 0 && row->most == 0);
     case OPT_STRING:
     case OPT_TEXT:
@@ -434,7 +463,8 @@ static bool is_set(const struct option_set *set, const struct option *row)
 static bool add_value(cJSON *object, const struct option_set *set, const struct option *row)
 {
     const void *from = field(set, row);
-    const int *number = from; // of the int types
+    const int *number = from;    // of the int types
+    const double *scales = from; // of OPT_SCALES
     char word[64];
 
     switch (row->type) {
@@ -468,6 +498,10 @@ static bool add_value(cJSON *object, const struct option_set *set, const struct 
     case OPT_PAIR:
         snprintf(word, sizeof(word), "%d%c%d", number[0], row->joint, number[1]);
         return cJSON_AddStringToObject(object, row->name, word) != NULL;
+    case OPT_SCALES:
+        if (scales[0] == scales[1])
+            return cJSON_AddNumberToObject(object, row->name, scales[0]) != NULL;
+        return cJSON_AddItemToObject(object, row->name, cJSON_CreateDoubleArray(scales, 2));
     }
     return true;
 }
@@ -507,16 +541,36 @@ void options_value(const struct option_set *set, int index, char *text, size_t s
     cJSON_Delete(object);
 }
 
+static bool is_fraction(const struct option *row)
+{
+    return row->type == OPT_DOUBLE || row->type == OPT_SCALES;
+}
+
 /* Stores a JSON number. A whole number must be one that a double represents exactly. */
 static status set_number(const struct option_set *set, const struct option *row, const char *what,
                          double value)
 {
     char word[40];
 
-    if (row->type != OPT_DOUBLE && (value != rint(value) || fabs(value) > EXACT_MAX))
+    if (!is_fraction(row) && (value != rint(value) || fabs(value) > EXACT_MAX))
         return fail(ST_USAGE, "%s: expected a whole number up to 2^53; write larger ones in quotes",
                     what);
-    snprintf(word, sizeof(word), row->type == OPT_DOUBLE ? "%.17g" : "%.0f", value);
+    snprintf(word, sizeof(word), is_fraction(row) ? "%.17g" : "%.0f", value);
+    return set_word(set, row, what, word);
+}
+
+/* Stores a JSON array of two numbers. */
+static status set_pair_of_numbers(const struct option_set *set, const struct option *row,
+                                  const char *what, const cJSON *item)
+{
+    const cJSON *first = cJSON_GetArrayItem(item, 0), *second = cJSON_GetArrayItem(item, 1);
+    char word[80];
+
+    if (!cJSON_IsArray(item) || cJSON_GetArraySize(item) != 2 || !cJSON_IsNumber(first) ||
+        !cJSON_IsNumber(second))
+        return fail(ST_USAGE, "%s: expected a number, or two in an array", what);
+    snprintf(word, sizeof(word), "%.17g%c%.17g", first->valuedouble, row->joint,
+             second->valuedouble);
     return set_word(set, row, what, word);
 }
 
@@ -524,7 +578,7 @@ static status set_json(const struct option_set *set, const struct option *row, c
                        const cJSON *item)
 {
     const bool large = row->type == OPT_I64 || row->type == OPT_SEED; // also as a string
-    const bool number = row->type == OPT_INT || row->type == OPT_DOUBLE || large;
+    const bool number = row->type == OPT_INT || is_fraction(row) || large;
 
     if (row->type == OPT_SWITCH || row->type == OPT_BOOL) {
         if (!cJSON_IsBool(item))
@@ -534,6 +588,8 @@ static status set_json(const struct option_set *set, const struct option *row, c
     }
     if (number && cJSON_IsNumber(item))
         return set_number(set, row, what, item->valuedouble);
+    if (row->type == OPT_SCALES)
+        return set_pair_of_numbers(set, row, what, item);
     if (!cJSON_IsString(item) || (number && !large))
         return fail(ST_USAGE, "%s: expected a %s", what, number ? "number" : "string");
     return set_word(set, row, what, item->valuestring);
@@ -575,9 +631,9 @@ out:
 
 /* Bytes of a field that is not a string. */
 static const size_t sizes[] = {
-    [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),        [OPT_INT] = sizeof(int),
-    [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double),   [OPT_CHOICE] = sizeof(int),
-    [OPT_PAIR] = sizeof(int[2]), [OPT_SEED] = sizeof(struct seed)
+    [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),         [OPT_INT] = sizeof(int),
+    [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double),    [OPT_CHOICE] = sizeof(int),
+    [OPT_PAIR] = sizeof(int[2]), [OPT_SEED] = sizeof(struct seed), [OPT_SCALES] = sizeof(double[2])
 };
 
 status options_copy(const struct option_set *to, const struct option_set *from, int index)

@@ -31,7 +31,8 @@ enum option_type {
     OPT_STRING, // char *
     OPT_TEXT,   // char *: a string; as a flag, @FILE stands for the contents of the file
     OPT_CHOICE, // int: index of one of `choices`
-    OPT_PAIR    // int[2]: two numbers separated by `joint`
+    OPT_PAIR,   // int[2]: two numbers separated by `joint`
+    OPT_SCALES  // double[2]: one number for both, or two separated by `joint`
 };
 
 /* A seed of random numbers, of all 64 bits. */
@@ -49,7 +50,7 @@ struct option {
     const char *value;   // placeholder for its value in help: "N", "FILE"
     const char *group;   // heading in help; NULL: that of the row before
     const char *choices; // "unipc|dpm++|euler"
-    char joint;          // separator of OPT_PAIR: '*' or ','
+    char joint;          // separator of OPT_PAIR and OPT_SCALES: '*' or ','
     bool wide_joint;     // 'x' is accepted as separator too
     bool positional;     // set by words that are not flags, in the order of the rows
     bool hidden;         // not printed in help

@@ -1,6 +1,7 @@
 #include "launch/plan_report.h"
 
 #include "launch/commands.h"
+#include "launch/job.h"
 #include "launch/progress.h"
 
 #include <cjson/cJSON.h>
@@ -123,6 +124,7 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
+    char experts[160];
 
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
            (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32");
@@ -130,6 +132,9 @@ void plan_print(const struct plan_report *r)
            r->request->size[0], r->request->size[1], r->request->frame_num, (long long)s.c,
            (long long)s.t, (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
            in->steps);
+    job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);
+    if (experts[0] != 0)
+        printf("experts   %s\n", experts);
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s%s\n", in->ranks,
            in->mesh.cfg, in->mesh.ring, in->mesh.ulysses, in->fsdp ? "sharded" : "replicated",
            r->chose_fsdp ? " (replicated it does not fit)" : "");
@@ -139,6 +144,20 @@ void plan_print(const struct plan_report *r)
 }
 
 /* ---- JSON ---- */
+
+static void add_experts(cJSON *json, const struct plan_report *r)
+{
+    static const char *const memory[] = { "both", "ahead", "later" };
+    const int steps[] = { plan_expert_steps(r->in, 0), plan_expert_steps(r->in, 1) };
+    cJSON *experts;
+
+    if (plan_experts(r->in) == 1)
+        return;
+    experts = cJSON_AddObjectToObject(json, "experts");
+    cJSON_AddItemToObject(experts, "steps", cJSON_CreateIntArray(steps, 2));
+    cJSON_AddStringToObject(experts, "memory", memory[r->in->experts]);
+    cJSON_AddNumberToObject(experts, "ahead_bytes", (double)r->ranks[0].ahead);
+}
 
 static cJSON *stage_json(const struct plan_stage *s)
 {
@@ -211,6 +230,7 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(mesh, "ring", in->mesh.ring);
     cJSON_AddNumberToObject(mesh, "ulysses", in->mesh.ulysses);
     cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
+    add_experts(json, r);
     add_ranks(json, r);
     add_fit(json, r);
     cJSON_AddNumberToObject(json, "seconds", total_seconds(r, &most));

@@ -58,10 +58,10 @@ const struct option request_rows[] = {
       .help =
           "shift of the noise schedule: a larger value spends more steps at high noise; 8 to 12 "
           "are recommended for 1.3B (default: the task's)" },
-    { "sample_guide_scale", OPT_DOUBLE, AT(sample_guide_scale), .value = "X", .least = 0,
-      .most = 1e3, .commands = ALL, .marks = NUMBERS,
-      .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work "
-              "(default: the task's)" },
+    { "sample_guide_scale", OPT_SCALES, AT(sample_guide_scale), .value = "X[,Y]", .joint = ',',
+      .least = 0, .most = 1e3, .commands = ALL, .marks = NUMBERS,
+      .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work; "
+              "X,Y: that of low noise and of high noise, for two experts (default: the task's)" },
     { "rand_device", OPT_CHOICE, AT(rand_device), .choices = "cpu|cuda", .commands = ALL,
       .marks = NUMBERS,
       .help = "first noise as PyTorch's CPU generator or its CUDA generator draws it; needs no GPU "
@@ -116,6 +116,11 @@ const struct option request_rows[] = {
               "all tokens of some heads" },
     { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .commands = ALL, .marks = JOB,
       .help = "shard the transformer's weights over the ranks (default: only if they do not fit)" },
+    { "experts", OPT_CHOICE, AT(experts), .choices = "both|ahead|later", .commands = ALL,
+      .marks = JOB,
+      .help = "of two experts keep both in the device's memory; or one, while the other is read "
+              "ahead into the host's; or one, and read the other later, when it is needed "
+              "(default: both where they fit, else ahead on GPUs, else later)" },
     { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
       .help = "shard the text encoder's weights over the ranks, which all encode (default: rank 0 "
               "encodes, and streams the weights from the file)" },
@@ -201,7 +206,7 @@ void request_init(struct request *r)
         .sample_steps = -1,
         .sample_solver = -1,
         .sample_shift = -1,
-        .sample_guide_scale = -1,
+        .sample_guide_scale = { -1, -1 },
         .rand_device = -1,
         .cuda_sms = -1,
         .precision = -1,
@@ -209,6 +214,7 @@ void request_init(struct request *r)
         .offload_model = -1,
         .timeout_s = -1,
         .dit_fsdp = -1,
+        .experts = -1,
         .device = -1,
         .ops = -1,
         .tile_size = { -1, -1 },
@@ -326,7 +332,8 @@ static status fill_defaults(struct request *r)
     default_int(&r->sample_steps, task->steps);
     default_int(&r->sample_solver, SOLVER_UNIPC);
     default_double(&r->sample_shift, task->shift);
-    default_double(&r->sample_guide_scale, task->guidance);
+    default_double(&r->sample_guide_scale[0], task->guidance[0]);
+    default_double(&r->sample_guide_scale[1], task->guidance[1]);
     default_int(&r->rand_device, RAND_CPU);
     default_int(&r->cuda_sms, 132);
     default_int(&r->device, USE_AUTO);
@@ -345,6 +352,19 @@ static status fill_defaults(struct request *r)
     default_double(&r->quality, 8);
     default_int(&r->save_every, 5);
     return ST_OK;
+}
+
+bool request_guided(const struct request *r)
+{
+    return r->sample_guide_scale[0] != 1 || r->sample_guide_scale[1] != 1;
+}
+
+void request_scales(char *text, size_t size, const double scales[2])
+{
+    const int n = snprintf(text, size, "%g", scales[0]);
+
+    if (scales[1] != scales[0])
+        snprintf(text + n, size - (size_t)n, ",%g", scales[1]);
 }
 
 struct task_inputs request_inputs(const struct request *r)
@@ -387,6 +407,12 @@ static status check_inputs(const struct request *r)
 /* Refuses flags that have no effect without another flag, or for this task. */
 static status check_needs(const struct request *r)
 {
+    if (r->task->boundary == 0 && r->sample_guide_scale[0] != r->sample_guide_scale[1])
+        return fail(ST_USAGE,
+                    "--sample_guide_scale %g,%g: task %s has one transformer: pass one number",
+                    r->sample_guide_scale[0], r->sample_guide_scale[1], r->task_name);
+    if (r->task->boundary == 0 && r->experts >= 0)
+        return fail(ST_USAGE, "--experts: task %s has one transformer; remove it", r->task_name);
     if (given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)

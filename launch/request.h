@@ -28,9 +28,9 @@ enum { USE_AUTO, USE_CPU, USE_CUDA };
 
 /* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
  * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
- * sizes 0, threads 0, dit_fsdp -1 and offload_model -1 mean that the program chooses, files that
- * were not given are NULL, and what a file replaces is not set: the prompts with text_file, the
- * seed with noise_file. Strings belong to the request. */
+ * sizes 0, threads 0, dit_fsdp -1, experts -1 and offload_model -1 mean that the program chooses,
+ * files that were not given are NULL, and what a file replaces is not set: the prompts with
+ * text_file, the seed with noise_file. Strings belong to the request. */
 struct request {
     char *task_name;
     const struct task *task; // set by request_complete
@@ -41,8 +41,9 @@ struct request {
 
     int sample_steps;
     int sample_solver; // enum solver_kind
-    double sample_shift, sample_guide_scale;
-    int rand_device; // RAND_*
+    double sample_shift;
+    double sample_guide_scale[2]; // low noise, high noise; the same for one transformer
+    int rand_device;              // RAND_*
     int cuda_sms;
     char *noise_file, *text_file; // run files to read /noise and /text from
 
@@ -56,6 +57,7 @@ struct request {
     int cfg_size, ring_size, ulysses_size;
     int dit_fsdp; // 0, 1; -1: job_fit chooses
     int t5_fsdp;
+    int experts; // enum expert_memory; -1: job_fit chooses
     int device;  // USE_*; not USE_AUTO in a complete request
     int threads; // per rank; 0: one per core of this rank
     int timeout_s;
@@ -92,6 +94,12 @@ struct request {
 /* The option set of *r, for options_help and for commands that parse it together with other sets.
  * *r is borrowed. */
 struct option_set request_options(struct request *r);
+
+/* Whether both CFG branches are computed, in some steps at least. */
+bool request_guided(const struct request *r);
+
+/* Writes guidance scales [low noise, high noise] as --sample_guide_scale takes them: "5", "3,4". */
+void request_scales(char *text, size_t size, const double scales[2]);
 
 /* The prompts and inputs in the form that the task's functions need; borrowed from *r. */
 struct task_inputs request_inputs(const struct request *r);

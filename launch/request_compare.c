@@ -93,8 +93,8 @@ status request_resume(struct request *r, const char *text, const char *folder, c
         const size_t at = request_rows[i].offset;
         const bool not_saved = at == AT(cfg_size) || at == AT(ring_size) ||
                                at == AT(ulysses_size) || at == AT(threads) || at == AT(timeout_s) ||
-                               at == AT(dit_fsdp) || at == AT(resume) || at == AT(device) ||
-                               at == AT(run_file);
+                               at == AT(dit_fsdp) || at == AT(experts) || at == AT(resume) ||
+                               at == AT(device) || at == AT(run_file);
         if (not_saved || (r->given[i] && (request_rows[i].marks & NUMBERS) == 0))
             TRY_OUT(options_copy(&to, &from, i));
     }

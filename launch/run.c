@@ -223,6 +223,16 @@ static status after_step(void *payload, struct denoise *d, int done, int steps)
     return stop;
 }
 
+/* Callback when another expert has replaced the one in memory. */
+static void after_switch(void *payload, int done, double wait_s, double seconds)
+{
+    struct run_ctx *ctx = payload;
+
+    ctx->run->switch_s += seconds;
+    progress_print(&ctx->job->progress, "experts low noise from step %d on: loaded in %.1f s%s",
+                   done + 1, seconds, wait_s > 0.1 ? ", as it was still being read" : "");
+}
+
 /* Callback on rank 0 for decoded frames: writes them to the video, and with --keep_frames to the
  * run file. */
 static status put_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
@@ -348,9 +358,10 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     struct run_ctx ctx = { run, j };
     struct denoise_input in = { .shape = run->plan.latent,
                                 .schedule = run->schedule,
-                                .guidance = { (float)r->sample_guide_scale,
-                                              (float)r->sample_guide_scale },
+                                .guidance = { (float)r->sample_guide_scale[1],
+                                              (float)r->sample_guide_scale[0] },
                                 .guided = run->plan.guided,
+                                .low_from = run->plan.low_from,
                                 .check_blocks = r->check_finite == 1,
                                 .conditioning = &run->conditioning };
     double start_s = clock_seconds();
@@ -364,7 +375,8 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     } else {
         progress_stage(&j->progress, "sampling", run->state.step, r->sample_steps, "step");
         TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
-                             (struct step_callback){ after_step, &ctx }, run->latent));
+                             (struct step_callback){ after_step, after_switch, &ctx },
+                             run->latent));
         progress_end(&j->progress);
         keep_latent(run);
     }

@@ -23,6 +23,7 @@ struct run {
     bool frames_lost;          // rank 0: an error ended their writing
     const char *again;         // what to do after run_stop; NULL: the line names the command
     double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
+    double switch_s;                    // of denoise_s, for the change of experts
 };
 
 /* Makes the schedule, the noise and the buffers, and opens the files that will be written, so that

@@ -16,6 +16,8 @@ static char *timings_text(const struct run *run)
 
     cJSON_AddNumberToObject(o, "text_s", round(run->text_s * 1e3) / 1e3);
     cJSON_AddNumberToObject(o, "denoise_s", round(run->denoise_s * 1e3) / 1e3);
+    if (run->switch_s > 0)
+        cJSON_AddNumberToObject(o, "switch_s", round(run->switch_s * 1e3) / 1e3);
     cJSON_AddNumberToObject(o, "decode_s", round(run->decode_s * 1e3) / 1e3);
     text = cJSON_PrintUnformatted(o);
     cJSON_Delete(o);

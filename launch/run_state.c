@@ -119,11 +119,12 @@ status run_state_load(struct denoise_state *state, struct latent_shape s,
     return load_solver(state, s, schedule, file, path);
 }
 
-bool run_state_is_sampled(const struct runfile *file, int steps)
+int run_state_step(const struct runfile *file, int steps)
 {
-    int64_t step = -1;
+    int64_t step = 0;
 
-    return load_number(&step, file, "/step", "") == ST_OK && step == steps;
+    return load_number(&step, file, "/step", "") == ST_OK && step > 0 && step <= steps ? (int)step
+                                                                                       : 0;
 }
 
 status run_state_conditioning(struct conditioning *c, const struct conditioning *planned,

@@ -33,8 +33,8 @@ status run_state_load(struct denoise_state *state, struct latent_shape s,
                       const struct schedule *schedule, const struct runfile *file,
                       const char *path);
 
-/* Whether a run of so many steps has finished them, so that it needs no transformer. */
-bool run_state_is_sampled(const struct runfile *file, int steps);
+/* The number of finished steps, at most `steps`; 0 if the file has no valid number. */
+int run_state_step(const struct runfile *file, int steps);
 
 /* For each array that `planned` names, copies the file's array into `c`. It must have the planned
  * shape; the first axis (rows of text) may have another size. `path` names the file in error lines.

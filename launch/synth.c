@@ -29,11 +29,13 @@ struct synth {
 
 static const struct option rows[] = {
     { "preset", OPT_STRING, AT(preset), .group = "Checkpoint", .value = "NAME",
-      .help = "sizes of a released model (t2v-1.3B, t2v-14B, ...), or tiny" },
+      .help = "sizes of a released model (t2v-1.3B, t2v-14B, ...), or tiny, or tiny-A14B with two "
+              "experts" },
     { "out", OPT_STRING, AT(out), .value = "DIR", .help = "folder to create; it must not exist" },
     { "seed", OPT_I64, AT(seed), .value = "N", .help = "seed of the random weights (default 0)" },
     { "parts", OPT_STRING, AT(parts), .value = "LIST",
-      .help = "parts to write, out of dit,t5,vae (default: all; t5 includes the tokenizer)" },
+      .help = "parts to write, out of dit,dit_low,t5,vae (default: all; t5 includes the "
+              "tokenizer)" },
     { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16",
       .help = "data type of the transformer (default fp32)" },
     { "t5_dtype", OPT_CHOICE, AT(t5_dtype), .choices = "fp32|bf16|fp16",
@@ -118,7 +120,8 @@ static status choose_parts(const char *list, struct model *m)
                 found = i;
         }
         if (found < 0)
-            return fail(ST_USAGE, "--parts %.*s: not a part of this model; choose from dit,t5,vae",
+            return fail(ST_USAGE,
+                        "--parts %.*s: not a part of this model; choose from dit,dit_low,t5,vae",
                         (int)n, list);
         m->config[found] = all.config[found];
         list += n + (list[n] == ',');
@@ -183,6 +186,8 @@ static status options_of(struct synth_options *o, struct sizes *z, const struct 
     change_sizes(z, s);
     TRY(check_sizes(&z->dit, &z->t5));
     model_set(&m, &part_dit, &z->dit);
+    if (model_config(&m, &part_dit_low) != NULL)
+        model_set(&m, &part_dit_low, &z->dit);
     model_set(&m, &part_t5, &z->t5);
     model_set(&m, &part_vae, &z->vae);
     TRY(choose_parts(s->parts, &m));
@@ -193,6 +198,7 @@ static status options_of(struct synth_options *o, struct sizes *z, const struct 
         .diffusers = s->diffusers != 0,
     };
     o->dtype[model_index(&part_dit)] = types[s->dit_dtype];
+    o->dtype[model_index(&part_dit_low)] = types[s->dit_dtype];
     o->dtype[model_index(&part_t5)] = types[s->t5_dtype];
     o->dtype[model_index(&part_vae)] = types[s->vae_dtype];
     return ST_OK;

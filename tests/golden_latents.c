@@ -1,5 +1,5 @@
-/* golden_latents FOLDER NAME.safetensors RUN.h5 TOLERANCE: whether a run file ends in the latents
- * that were recorded. */
+/* golden_latents FOLDER NAME.safetensors RUN.h5 TOLERANCE [TENSOR]: whether a run file ends in the
+ * latents that were recorded. */
 #include "runtime/runfile.h"
 #include "tests/check.h"
 #include "tests/golden.h"
@@ -15,7 +15,7 @@ int main(int argc, char **argv)
         return 2;
     }
     golden = golden_open(argv[1], argv[2]);
-    float *want = golden_f32(&golden, &n, "latents");
+    float *want = golden_f32(&golden, &n, "%s", argc > 5 ? argv[5] : "latents");
     const struct tensor latents = runfile_find(&run, "/latents");
     got = latents.data != NULL && latents.dtype == DT_F32 ? tensor_count(latents) : 0;
     CHECK(got == n, "%lld values, recorded %lld", (long long)got, (long long)n);

@@ -133,8 +133,10 @@ mkdir pair
 need "$make" sparse t2v-A14B pair/high_noise_model
 need "$make" sparse t2v-A14B pair/low_noise_model
 reports '^transformer for low noise' "$wanmpi" inspect pair
-refused 'pair: is a checkpoint of t2v-A14B, which this version does not run' \
-    "$wanmpi" generate --ckpt_dir pair
+reports '^  task  *t2v-A14B$' "$wanmpi" inspect pair
+refused 'pair: the text encoder is missing' "$wanmpi" generate --ckpt_dir pair
+refused 'pair is a checkpoint of t2v-A14B; use --task t2v-A14B, or remove' \
+    "$wanmpi" generate --task t2v-14B --ckpt_dir pair
 
 # A pair that is no released model, and one of a pair alone: not run as a model with one transformer.
 mkdir tiny_pair one_of_pair
@@ -145,13 +147,13 @@ for folder in tiny_pair/high_noise_model tiny_pair/low_noise_model one_of_pair/h
     cp official/config.json official/*.safetensors $folder
 done
 for folder in tiny_pair one_of_pair; do
-    says 'has two transformers (experts).*, which this version does not run' \
-        "$wanmpi" inspect $folder
-    for command in plan generate; do
-        refused "$folder: has two transformers (experts) with .*, which this version does not run" \
-            "$wanmpi" $command --ckpt_dir $folder
-    done
-    refused 'has two transformers (experts)' "$wanmpi" generate --task t2v-1.3B --ckpt_dir $folder
+    refused 'has two transformers (experts).*; use --task t2v-A14B, or remove' \
+        "$wanmpi" generate --task t2v-1.3B --ckpt_dir $folder
+done
+says '^  task  *t2v-A14B$' "$wanmpi" inspect tiny_pair
+for command in plan generate; do
+    refused 'one_of_pair: the transformer for low noise is missing; tried low_noise_model/' \
+        "$wanmpi" $command --ckpt_dir one_of_pair
 done
 
 # ---- a part that cannot be read is not said to fit

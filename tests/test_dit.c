@@ -1,5 +1,6 @@
 /* The transformer on one rank against the official one: forwards, whole generations, bf16; and the
- * plan device's memory and operation counts against those of the run.
+ * plan device's memory and operation counts against those of the run. And a time per frame, as in
+ * TI2V.
  *
  *     test_dit GOLDEN [cuda] */
 #include "kernels/table.h"
@@ -80,10 +81,14 @@ struct fixture {
     int64_t tokens;
 };
 
-/* `plan`: on the plan device. */
-static void fixture_open(struct fixture *b, const struct dit_case *c, const struct table *table,
-                         enum dtype cdt, bool plan, int steps, const float *timestep)
+/* `plan`: on the plan device. known: the first frames, whose time is 0. */
+static void fixture_open_known(struct fixture *b, const struct dit_case *c,
+                               const struct table *table, enum dtype cdt, bool plan, int steps,
+                               const float *timestep, int64_t known)
 {
+    const int64_t clean[] = { c->config.out_dim, known, c->h, c->w };
+    float *values;
+
     *b = (struct fixture){ .c = c, .config = c->config, .tokens = c->t * c->h / 2 * c->w / 2 };
     golden_need(plan ? device_open_plan(&b->dev, &table_plan, table->workspace)
                      : levels_device(&b->dev, 0, table));
@@ -95,6 +100,8 @@ static void fixture_open(struct fixture *b, const struct dit_case *c, const stru
     golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt, false,
                          dit_source(&b->config)));
     golden_need(dit_text(&b->text, c->text_rows, b->config.text_dim));
+    if (known > 0)
+        golden_need(conditioning_add(&b->text, CONDITION_CLEAN, 4, clean, &values));
     golden_need(dit_begin(&b->r, &b->dit, &b->run, &b->step,
                           &(struct dit_input){ .f = c->t,
                                                .h = c->h / 2,
@@ -104,6 +111,12 @@ static void fixture_open(struct fixture *b, const struct dit_case *c, const stru
                                                .last_step = steps - 1,
                                                .branches = 2,
                                                .conditioning = &b->text }));
+}
+
+static void fixture_open(struct fixture *b, const struct dit_case *c, const struct table *table,
+                         enum dtype cdt, bool plan, int steps, const float *timestep)
+{
+    fixture_open_known(b, c, table, cdt, plan, steps, timestep, 0);
 }
 
 static void fixture_close(struct fixture *b)
@@ -191,6 +204,41 @@ static void check_forward(struct golden *g, const struct dit_case *c, const stru
     free(latent);
     free(tokens);
     fixture_close(&b);
+}
+
+/* The first frames at time 0, the others at the step's, against the official Wan2.2. */
+static void check_times(struct golden *g, const struct table *table)
+{
+    const struct dit_case *c = &cases[0];
+
+    for (int known = 1; known <= 2; known++) {
+        struct fixture b;
+
+        fixture_open_known(&b, c, table, DT_F32, false, COUNT(times), times, known);
+
+        const int64_t n = b.tokens * 4 * b.config.out_dim;
+        float *tokens = start_tokens(&b), *latent = malloc((size_t)n * sizeof(float));
+        struct tensor x = { 0 }, v = { 0 };
+
+        golden_need(arena_take(&b.run, &x, DT_F32, b.tokens, 4 * b.config.in_dim));
+        golden_need(arena_take(&b.run, &v, DT_F32, b.tokens, 4 * b.config.out_dim));
+        golden_need(device_upload(&b.dev, x, tokens));
+        for (int i = 0; i < (int)COUNT(times); i++) {
+            float *want = golden_f32(g, NULL, "segments.%d.%g", known, times[i]);
+            char what[80];
+
+            snprintf(what, sizeof(what), "%s, %d known frames, time %g", table->name, known,
+                     times[i]);
+            golden_need(dit_forward(&b.r, &b.step, i, 0, v, x));
+            read_latent(&b, latent, v, b.config.out_dim);
+            check_near(what, latent, want, n, levels_tolerance(2e-5));
+            printf("%s: %.2g from the official one\n", what, check_distance(latent, want, n));
+            free(want);
+        }
+        free(latent);
+        free(tokens);
+        fixture_close(&b);
+    }
 }
 
 /* Ten steps with guidance. */
@@ -296,12 +344,13 @@ static void check_refusals(const struct table *table)
 int main(int argc, char **argv)
 {
     struct table tables[LEVELS];
-    struct golden g;
+    struct golden g, wan22;
 
     levels_open(tables, &argc, argv);
     if (argc < 2)
         return 1;
     g = golden_open(argv[1], "dit.safetensors");
+    wan22 = golden_open(argv[1], "experts.safetensors");
     for (size_t t = 0; t < COUNT(tables); t++) {
         for (size_t i = 0; i < COUNT(cases); i++) {
             check_forward(&g, &cases[i], &tables[t], DT_F32);
@@ -309,11 +358,13 @@ int main(int argc, char **argv)
             check_plan(&tables[t], &cases[i], DT_F32);
             check_plan(&tables[t], &cases[i], DT_BF16);
         }
+        check_times(&wan22, &tables[t]);
         check_generation(&g, &tables[t], SOLVER_UNIPC);
         check_generation(&g, &tables[t], SOLVER_DPMPP);
         check_generation(&g, &tables[t], SOLVER_EULER);
     }
     check_refusals(&tables[0]);
     golden_close(&g);
+    golden_close(&wan22);
     return check_end("dit");
 }

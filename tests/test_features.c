@@ -356,9 +356,11 @@ static void check_known_frames(struct world *w)
     close_fixture(&plain);
 }
 
-/* The final latent [C, F, 2H, 2W], malloc'ed, of a generation with guidance, by experts 0 and 1
- * (only -1) or by expert `only`. */
-static float *generate(struct world *w, int only, float boundary, int known)
+enum { BY_HIGH, BY_LOW, BY_BOTH, BY_TURNS }; // which experts; BY_TURNS: one at a time
+static float low_guidance = 3;
+
+/* The final latent [C, F, 2H, 2W], malloc'ed, of a generation with guidance. */
+static float *generate(struct world *w, int by, float boundary, int known)
 {
     const struct latent_shape shape = { base.out_dim, F, 2 * H, 2 * W };
     float *latent = make_tokens(latent_count(shape), "noise");
@@ -366,9 +368,7 @@ static float *generate(struct world *w, int only, float boundary, int known)
     struct denoise d = { 0 };
     struct fixture x;
     struct dit *experts[EXPERTS_MAX];
-    struct denoise_input in = {
-        .shape = shape, .guided = true, .guidance = { 5, 3 }, .boundary = boundary
-    };
+    struct denoise_input in = { .shape = shape, .guided = true, .guidance = { 5, low_guidance } };
 
     open_fixture(&x, w, &base);
     need(dit_open(&x.dit[1], &x.config, &x.mesh, &x.dev, &x.weights, DT_F32, false,
@@ -378,15 +378,21 @@ static float *generate(struct world *w, int only, float boundary, int known)
         add_values(&x, CONDITION_CLEAN, "known", base.out_dim, known, 2 * H, 2 * W);
     need(schedule_init(&schedule, SOLVER_UNIPC, 6, 5));
     in.schedule = schedule;
+    in.low_from = schedule_below(&schedule, boundary);
     in.conditioning = &x.conditioning;
-    experts[0] = &x.dit[only == 1 ? 1 : 0];
-    experts[1] = &x.dit[1];
-    if (only == 1)
+    experts[0] = &x.dit[by == BY_LOW ? 1 : 0];
+    experts[1] = by == BY_TURNS ? NULL : &x.dit[1];
+    if (by == BY_LOW)
         in.guidance[0] = in.guidance[1];
-    need(denoise_begin(&d, experts, only < 0 ? 2 : 1, &x.run, &x.step, &in));
+    need(denoise_begin(&d, experts, by == BY_BOTH || by == BY_TURNS ? 2 : 1, &x.run, &x.step, &in));
     need(denoise_start(&d, latent));
-    while (d.solver.step < schedule.steps)
+    while (d.solver.step < schedule.steps) {
+        if (by == BY_TURNS && d.solver.step == in.low_from) {
+            CHECK(denoise_expert(&d) == 1, "expert %d", denoise_expert(&d));
+            need(denoise_switch(&d, 1, &x.dit[1]));
+        }
         need(denoise_step(&d));
+    }
     need(denoise_latent(&d, latent));
     denoise_end(&d);
     schedule_done(&schedule);
@@ -397,19 +403,29 @@ static float *generate(struct world *w, int only, float boundary, int known)
 static void check_experts(struct world *w)
 {
     const int64_t n = base.out_dim * F * 4 * H * W;
-    float *high = generate(NULL, 0, 0, 0), *low = generate(NULL, 1, 0, 0);
-    float *mixed = generate(NULL, -1, 800, 0), *got;
+    float *high = generate(NULL, BY_HIGH, 0, 0), *low = generate(NULL, BY_LOW, 0, 0);
+    float *mixed = generate(NULL, BY_BOTH, 800, 0), *got;
 
-    got = generate(w, -1, 0, 0);
+    got = generate(w, BY_BOTH, 0, 0);
     check_same("all steps by the first expert", got, high, n, true);
     free(got);
-    got = generate(w, -1, 1001, 0);
+    got = generate(w, BY_BOTH, 1001, 0);
     check_same("all steps by the second expert", got, low, n, true);
     free(got);
     check_same("two experts against the first only", mixed, high, n, false);
     check_same("two experts against the second only", mixed, low, n, false);
-    got = generate(w, -1, 800, 0);
+    got = generate(w, BY_BOTH, 800, 0);
     check_same("two experts on these ranks", got, mixed, n, true);
+    free(got);
+    got = generate(w, BY_TURNS, 800, 0);
+    check_same("two experts, one at a time", got, mixed, n, true);
+    free(got);
+    free(mixed);
+    low_guidance = 1; // of the second expert only the cond branch
+    mixed = generate(NULL, BY_BOTH, 800, 0);
+    got = generate(w, BY_BOTH, 800, 0);
+    check_same("only the first expert is guided", got, mixed, n, true);
+    low_guidance = 3;
     free(got);
     free(high);
     free(low);
@@ -421,7 +437,7 @@ static void check_clean(struct world *w)
 {
     const int64_t frame = 4 * H * W;
     float *known = make_tokens(base.out_dim * 2 * frame, "known");
-    float *alone = generate(NULL, 0, 0, 2), *got = generate(w, 0, 0, 2);
+    float *alone = generate(NULL, BY_HIGH, 0, 2), *got = generate(w, BY_HIGH, 0, 2);
 
     check_same("known frames, these ranks", got, alone, base.out_dim * F * frame, true);
     for (int64_t c = 0; c < base.out_dim; c++) {

@@ -50,7 +50,8 @@ static void test_defaults(void)
     CHECK(complete(&r, "--ckpt_dir|X") == ST_OK, "%s", status_line());
     CHECK(strcmp(r.task_name, "t2v-14B") == 0 && r.size[0] == 1280 && r.size[1] == 720, "task");
     CHECK(r.frame_num == 81 && r.sample_steps == 50 && r.sample_shift == 5 &&
-              r.sample_guide_scale == 5 && r.sample_solver == SOLVER_UNIPC,
+              r.sample_guide_scale[0] == 5 && r.sample_guide_scale[1] == 5 &&
+              r.sample_solver == SOLVER_UNIPC,
           "sampling");
     CHECK(r.base_seed.given && r.fps == 16 && r.quality == 8 &&
               r.precision == (device_cuda_count() > 0 ? PRECISION_BF16 : PRECISION_FP32),
@@ -100,7 +101,7 @@ static void test_flags(void)
           "%s", status_line());
     CHECK(r.size[0] == 128 && r.size[1] == 96 && r.frame_num == 5, "shape");
     CHECK(r.sample_solver == SOLVER_DPMPP && r.offload_model == 1 && r.t5_cpu == 1 &&
-              r.dit_fsdp == 1 && r.ulysses_size == 4 && r.sample_guide_scale == 6.5,
+              r.dit_fsdp == 1 && r.ulysses_size == 4 && r.sample_guide_scale[1] == 6.5,
           "values");
     CHECK(strcmp(r.prompt, "a=b --c") == 0, "%s", r.prompt);
     CHECK(request_note(&r, 0) != NULL && strstr(request_note(&r, 0), "832*480") != NULL, "note");
@@ -158,12 +159,18 @@ static void test_refused(void)
     refuse("--base_seed|7x", "0 to 2^64-1, or -1");
     refuse("--sample_solver|ddim", "choose unipc, dpm++ or euler");
     refuse("--sample_guide_scale|nan", "expected a number");
+    refuse("--sample_guide_scale|3,x", "expected a number");
+    refuse("--sample_guide_scale|3,-1", "must be 0 to 1000");
+    refuse("--sample_guide_scale|3,4,5", "expected a number");
+    refuse("--ckpt_dir|X|--sample_guide_scale|3,4", "t2v-14B has one transformer: pass one number");
+    refuse("--ckpt_dir|X|--experts|both", "t2v-14B has one transformer; remove it");
+    refuse("--experts|one", "choose both, ahead or later");
     refuse("--sample_shift|0", "must be");
     refuse("--quality|11", "must be 0 to 10");
     refuse("--offload_model|maybe", "expected True or False");
     refuse("--task|t2v-13B", "did you mean t2v-1.3B?");
-    refuse("--task|i2v-14B", "this version does not run it; it runs t2v-1.3B, t2v-14B or t2i-14B");
-    refuse("--task|t2v-A14B", "this version does not run it");
+    refuse("--task|i2v-14B", "this version does not run it; it runs t2v-1.3B, t2v-14B, t2i-14B");
+    refuse("--task|i2v-A14B", "this version does not run it");
     refuse("--image|a.png", "--image: task t2v-14B does not use it; remove it (no task of this");
     refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not use it");
     refuse("--prompt|Two|cats", "unexpected argument 'cats'; put quotes around a text of several");

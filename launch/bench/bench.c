@@ -183,6 +183,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .model = model,
         .latent = latent_of_video(model_vae(&model), o->size[0], o->size[1], o->frame_num),
         .steps = 4,
+        .low_from = 4, // of two experts only the first
         .guided = guided,
         .ranks = b->world->size,
         .ranks_per_node = b->world->local_size,

@@ -41,7 +41,7 @@ static status decode_sizes(const struct plan_input *in, int rank, struct plan_st
     struct plan_input decode = *in;
     struct plan_rank one;
 
-    decode.sampled = true;
+    decode.first_step = decode.steps;
     TRY(plan_rank(&decode, rank, &one));
     *sizes = *plan_stage(&one, STAGE_DECODE);
     return ST_OK;

@@ -3,19 +3,27 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The expert that computes a step. */
-static int expert_at(const struct denoise_input *in, int experts, int step)
+static int expert_at(const struct denoise *d, int step)
 {
-    return experts == 2 && in->schedule.timestep[step] < in->boundary ? 1 : 0;
+    return d->experts == 2 && step >= d->in.low_from ? 1 : 0;
+}
+
+int denoise_expert(const struct denoise *d)
+{
+    const int last = d->in.schedule.steps - 1;
+
+    return expert_at(d, d->solver.step < last ? d->solver.step : last);
 }
 
 /* The last step that an expert computes; -1 if it computes none. */
-static int last_step(const struct denoise_input *in, int experts, int expert)
+static int last_step(const struct denoise *d, int expert)
 {
-    int step = in->schedule.steps - 1;
+    int step = d->in.schedule.steps - 1;
 
-    while (step >= 0 && expert_at(in, experts, step) != expert)
+    while (step >= 0 && expert_at(d, step) != expert)
         step--;
     return step;
 }
@@ -24,7 +32,7 @@ static int last_step(const struct denoise_input *in, int experts, int expert)
 static status upload_clean(struct denoise *d, struct arena *a, struct tensor frames)
 {
     const struct latent_shape s = d->in.shape;
-    const struct spans *spans = &d->run[0].spans;
+    const struct spans *spans = &d->spans;
     const int64_t tokens = frames.dim[1] * (s.h / 2) * (s.w / 2), row = 4 * s.c;
     const int64_t rest = tokens - spans->latent_first; // known tokens from this rank's first on
     const int64_t rows = rest < 0 ? 0 : rest < spans->latent_rows ? rest : spans->latent_rows;
@@ -50,42 +58,78 @@ out:
     return st;
 }
 
-status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
-                     struct arena *scratch, const struct denoise_input *in)
+/* Whether both branches are combined in the steps of an expert. */
+static bool is_guided(const struct denoise_input *in, int expert)
 {
-    const int cfg = dit[0]->mesh->size.cfg, branches = in->guided ? 2 : 1;
-    const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
-    struct dit_input input = { .f = in->shape.t,
+    return in->guided && in->guidance[expert] != 1; // at 1 v = u + (c - u) = c
+}
+
+/* What an expert gets of the run. With ranks for both branches, each computes its own, also where
+ * they are not combined. */
+static struct dit_input input_of(const struct denoise *d, int expert)
+{
+    const struct denoise_input *in = &d->in;
+    const bool split = d->mesh->size.cfg == 2;
+
+    return (struct dit_input){ .f = in->shape.t,
                                .h = in->shape.h / 2,
                                .w = in->shape.w / 2,
                                .steps = in->schedule.steps,
                                .timestep = in->schedule.timestep,
-                               .branches = branches / cfg,
-                               .first_branch = cfg == 2 ? dit[0]->mesh->cfg : 0,
+                               .last_step = last_step(d, expert),
+                               .branches = !split && is_guided(in, expert) ? 2 : 1,
+                               .first_branch = split ? d->mesh->cfg : 0,
                                .conditioning = in->conditioning };
+}
+
+static status begin_expert(struct denoise *d, int expert, struct dit *dit)
+{
+    const struct dit_input input = input_of(d, expert);
+
+    TRY(dit_begin(&d->run[expert], dit, d->a, d->scratch, &input));
+    if (d->in.check_blocks)
+        d->run[expert].mark = d->mark;
+    return ST_OK;
+}
+
+status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
+                     struct arena *scratch, const struct denoise_input *in)
+{
+    const struct dit *any = dit[0] != NULL ? dit[0] : dit[1];
+    const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
+    struct dit_input input;
     int64_t rows;
 
-    assert((in->guided || cfg == 1) && experts >= 1 && experts <= EXPERTS_MAX);
+    assert(experts >= 1 && experts <= EXPERTS_MAX && any != NULL);
     *d = (struct denoise){ .in = *in,
-                           .dev = dit[0]->dev,
-                           .mesh = dit[0]->mesh,
+                           .dev = any->dev,
+                           .mesh = any->mesh,
+                           .a = a,
                            .scratch = scratch,
-                           .experts = experts,
-                           .local_branches = input.branches };
-    for (int i = 0; i < experts; i++) {
-        input.last_step = last_step(in, experts, i);
-        TRY(dit_begin(&d->run[i], dit[i], a, scratch, &input));
-    }
-    rows = d->run[0].spans.latent_rows;
+                           .experts = experts };
+    assert(in->guided || d->mesh->size.cfg == 1);
+    input = input_of(d, 0);
+    TRY(dit_spans(any, &input, &d->segments, &d->spans));
+    rows = d->spans.latent_rows;
     TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
-    TRY(arena_take(a, &d->v, DT_F32, branches, rows, 4 * in->shape.c));
+    TRY(arena_take(a, &d->v, DT_F32, in->guided ? 2 : 1, rows, 4 * in->shape.c));
     TRY(arena_take(a, &d->mark, DT_F32, 1));
     TRY(device_zero(d->dev, d->mark));
-    for (int i = 0; i < experts && in->check_blocks; i++)
-        d->run[i].mark = d->mark;
     if (clean.ndim != 0)
         TRY(upload_clean(d, a, clean));
-    return solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c);
+    TRY(solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c));
+    d->begun = a->used;
+    for (int i = 0; i < experts; i++)
+        if (dit[i] != NULL)
+            TRY(begin_expert(d, i, dit[i]));
+    return ST_OK;
+}
+
+status denoise_switch(struct denoise *d, int expert, struct dit *dit)
+{
+    memset(d->run, 0, sizeof(d->run));
+    arena_release(d->a, d->begun);
+    return begin_expert(d, expert, dit);
 }
 
 void denoise_end(struct denoise *d)
@@ -108,7 +152,7 @@ static status scatter(struct denoise *d, struct tensor dst, const float *latent)
         return fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
                     (long long)latent_count(s));
     tokens_from_latent(tokens, latent, s.c, s.t, s.h, s.w);
-    TRY_OUT(device_upload(d->dev, dst, tokens + d->run[0].spans.latent_first * row));
+    TRY_OUT(device_upload(d->dev, dst, tokens + d->spans.latent_first * row));
 out:
     free(tokens);
     return st;
@@ -135,7 +179,7 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
         struct spans spans = { .latent_first = tokens };
 
         if (r < seq)
-            spans_of(&spans, &d->run[0].segments, seq, r);
+            spans_of(&spans, &d->segments, seq, r);
         offset[r] = (size_t)spans.latent_first * row_bytes;
     }
     TRY_OUT(arena_take(d->scratch, &whole, DT_F32, tokens, 4 * s.c));
@@ -193,10 +237,11 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
 status denoise_step(struct denoise *d)
 {
     const struct tensor none = { 0 };
-    const int step = d->solver.step, expert = expert_at(&d->in, d->experts, step);
+    const int step = d->solver.step, expert = expert_at(d, step);
     struct dit_run *run = &d->run[expert];
     struct mesh *mesh = d->mesh;
 
+    assert(run->m != NULL);
     if (mesh->size.cfg == 2) { // computes this rank's branch, then all-gathers both
         const size_t bytes = tensor_bytes(d->x), offset[3] = { 0, bytes, 2 * bytes };
         struct tensor local = tensor_at(d->v, mesh->cfg);
@@ -206,11 +251,11 @@ status denoise_step(struct denoise *d)
         TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, local.data));
         TRY(transfer_wait(&t));
     } else {
-        for (int branch = 0; branch < d->local_branches; branch++)
+        for (int branch = 0; branch < run->branches; branch++)
             TRY(dit_forward(run, d->scratch, step, branch, tensor_at(d->v, branch), d->x));
     }
     TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
-                    d->in.guided ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
+                    is_guided(&d->in, expert) ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
     TRY(restore_clean(d));
     return op_find_nonfinite(d->dev, d->mark, d->x, DIT_MARK_NONE);
 }

@@ -1,6 +1,7 @@
 /* denoise.h - denoises one latent: transformer, guidance and solver, step by step, on the tokens of
- * this rank. There are one or two transformers (experts), each for a range of times. The same code
- * runs on the plan device, to compute memory, FLOPs and messages. */
+ * this rank. There are one or two transformers (experts): the first for the steps of high noise,
+ * the second for the others. Both need not be in memory at the same time. The same code runs on the
+ * plan device, to compute memory, FLOPs and messages. */
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
@@ -23,26 +24,27 @@ struct denoise_input {
     struct latent_shape shape;
     struct schedule schedule;    // borrowed arrays
     bool guided;                 // both CFG branches; else only cond is computed
-    float guidance[EXPERTS_MAX]; // guidance scale of each expert
-    float boundary;    // expert 0 computes timesteps >= boundary, expert 1 the others; no task
-                       // of this version has two experts, none sets it
-    bool check_blocks; // name the first block whose output has values that are not finite
-    const struct conditioning *conditioning; // borrowed during denoise_begin
+    float guidance[EXPERTS_MAX]; // guidance scale of each expert; 1: only cond
+    int low_from;                // with two experts, the first step that expert 1 computes
+    bool check_blocks;           // name the first block whose output has values that are not finite
+    const struct conditioning *conditioning; // borrowed
 };
 
 struct denoise {
     struct denoise_input in;
-    struct device *dev; // borrowed, as are mesh and scratch
+    struct device *dev; // borrowed, as are mesh and arenas
     struct mesh *mesh;
-    struct arena *scratch;
+    struct arena *a, *scratch;
+    size_t begun; // a->used before the data of the experts
     int experts;
-    struct dit_run run[EXPERTS_MAX];
+    struct dit_run run[EXPERTS_MAX]; // m NULL: that expert is not in memory
+    struct segments segments;        // of the whole sequence
+    struct spans spans;              // the rows of this rank
     struct solver solver;
     struct tensor x;     // [n, 4C] f32: the n tokens of the latent that this rank has
     struct tensor v;     // [2 or 1, n, 4C] f32: velocity of each branch
     struct tensor clean; // [m, 4C] f32: the known values of the first m of them; ndim 0: none
     struct tensor mark;  // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
-    int local_branches;  // number of branches that this rank computes
 };
 
 /* The state of a run that the run file stores. The arrays are [C, T, H, W] f32 in host memory,
@@ -55,12 +57,19 @@ struct denoise_state {
 };
 
 /* Prepares a run: data that is kept is allocated from `a`, scratch from `scratch`, both borrowed
- * until denoise_end, as are the transformers. dit: one or two, on the same mesh and device. Local,
- * not collective: the caller passes the status to agree(). ST_USAGE if the conditioning does not
- * fit the model; ST_MEMORY. */
+ * until denoise_end, as are the transformers, and what *in borrows. dit: one or two, on the same
+ * mesh and device; NULL for one that is not in memory. Local, not collective: the caller passes the
+ * status to agree(). ST_USAGE if the conditioning does not fit the model; ST_MEMORY. */
 status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
                      struct arena *scratch, const struct denoise_input *in);
 void denoise_end(struct denoise *d);
+
+/* The expert that computes the next step, or the last one if there is none. */
+int denoise_expert(const struct denoise *d);
+
+/* From now on `expert` is the only one in memory: its data takes the place of the other's, whose
+ * weights may be gone. Local, as denoise_begin. ST_MEMORY. */
+status denoise_switch(struct denoise *d, int expert, struct dit *dit);
 
 /* Set the starting point: step 0 of the whole noise [C, T, H, W] f32 in host memory of every rank;
  * or a saved state, to continue after its last step. On a plan device latents are NULL, also in the

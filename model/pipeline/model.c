@@ -77,6 +77,13 @@ status model_check(const struct model *m, const char *path)
             &part_vae, "wan2.1"                                                                    \
         }                                                                                          \
     }
+#define WAN22_TWO(dit)                                                                             \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_dit_low, dit }, { &part_t5, "umt5-xxl" },                      \
+        {                                                                                          \
+            &part_vae, "wan2.1"                                                                    \
+        }                                                                                          \
+    }
 #define WAN22(dit)                                                                                 \
     {                                                                                              \
         { &part_dit, dit }, { &part_t5, "umt5-xxl" },                                              \
@@ -92,14 +99,20 @@ static const struct preset presets[] = {
     { "flf2v-14B", 1, WAN21("flf2v-14B") },
     { "vace-1.3B", 1, WAN21("vace-1.3B") },
     { "vace-14B", 1, WAN21("vace-14B") },
-    { "t2v-A14B", 2, WAN21("t2v-A14B") }, // with one of the two experts: synth writes only that
-    { "i2v-A14B", 2, WAN21("i2v-A14B") },
+    { "t2v-A14B", 2, WAN22_TWO("t2v-A14B") },
+    { "i2v-A14B", 2, WAN22_TWO("i2v-A14B") },
     { "ti2v-5B", 1, WAN22("ti2v-5B") },
     { "s2v-14B", 1, WAN21("s2v-14B") },
     { "animate-14B", 1, WAN21("animate-14B") },
     { "tiny",
       0,
       { { &part_dit, "tiny" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
+    { "tiny-A14B",
+      0,
+      { { &part_dit, "tiny" },
+        { &part_dit_low, "tiny" },
+        { &part_t5, "umt5-tiny" },
+        { &part_vae, "wan2.1-tiny" } } },
 };
 
 const struct preset *preset_at(int index)

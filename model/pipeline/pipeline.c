@@ -24,7 +24,8 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
                             .dev = dev,
                             .checkpoint = checkpoint,
                             .tokenizer = tokenizer,
-                            .plan = plans[0] };
+                            .plan = plans[0],
+                            .experts = plan_experts(&plans[0]) };
     TRY(agree(world, mesh_open(&p->mesh, world, dev, plans[0].mesh)));
     st = ST_OK;
     for (int i = 0; i < count && st == ST_OK; i++) {
@@ -35,17 +36,23 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
         st = plan_rank(&in, world->rank, &one);
         if (st == ST_OK)
             plan_cover(&p->sizes, &one);
+        for (int e = 0; e < EXPERTS_MAX; e++)
+            p->uses[e] |= plan_expert_steps(&in, e) > 0;
     }
     return agree(world, st);
+}
+
+static void close_expert(struct pipeline *p, int expert)
+{
+    dit_close(&p->dit[expert]);
+    p->loaded[expert] = p->complete[expert] = false;
 }
 
 static void close_dit(struct pipeline *p)
 {
     for (int i = 0; i < EXPERTS_MAX; i++)
-        dit_close(&p->dit[i]);
+        close_expert(p, i);
     arena_done(&p->dit_weights);
-    p->experts = 0;
-    p->dit_complete = false;
 }
 
 void pipeline_close(struct pipeline *p)
@@ -63,42 +70,69 @@ void pipeline_close(struct pipeline *p)
     *p = (struct pipeline){ 0 };
 }
 
-/* ---- the transformer: one expert or two, resident together ---- */
+/* ---- the transformer: one, or two experts ---- */
 
-static status load_dit(struct pipeline *p)
+static bool holds_both(const struct pipeline *p)
+{
+    return p->experts == 2 && p->plan.experts == EXPERTS_BOTH;
+}
+
+static status open_expert(struct pipeline *p, int expert)
 {
     struct checkpoint *c = p->checkpoint;
 
-    if (p->experts > 0)
-        return ST_OK;
-    TRY(stop_check());
-    alive_at("loading", -1);
-    TRY(arena_init(&p->dit_weights, p->dev, "transformer",
-                   plan_stage(&p->sizes, STAGE_STEP)->weights));
-    for (int i = 0; i < EXPERTS_MAX; i++) {
-        const struct dit_config *config = model_config(&p->plan.model, expert_parts[i]);
-
-        if (config == NULL)
-            continue;
-        TRY(checkpoint_part(c, expert_parts[i]));
-        TRY(dit_open(&p->dit[p->experts], config, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
-                     p->plan.fsdp, checkpoint_source(c, expert_parts[i])));
-        p->experts++;
-    }
+    TRY(checkpoint_part(c, expert_parts[expert]));
+    TRY(dit_open(&p->dit[expert], model_config(&p->plan.model, expert_parts[expert]), &p->mesh,
+                 p->dev, &p->dit_weights, p->plan.cdt, p->plan.fsdp,
+                 checkpoint_source(c, expert_parts[expert])));
+    p->loaded[expert] = true;
     return ST_OK;
 }
 
-/* Agrees on the status `st` of load_dit, then all-gathers the transformers' weights. Collective. */
+/* Loads the expert; if both are held, also the other one where a request uses it. */
+static status load_expert(struct pipeline *p, int expert)
+{
+    if (p->loaded[expert])
+        return ST_OK;
+    TRY(stop_check());
+    alive_at("loading", -1);
+    if (p->dit_weights.base == NULL)
+        TRY(arena_init(&p->dit_weights, p->dev, "transformer",
+                       plan_stage(&p->sizes, STAGE_STEP)->weights));
+    for (int i = 0; i < p->experts && !holds_both(p); i++)
+        close_expert(p, i);
+    if (!holds_both(p))
+        arena_release(&p->dit_weights, 0);
+    for (int i = 0; i < p->experts; i++)
+        if (i == expert || (holds_both(p) && p->uses[i] && !p->loaded[i]))
+            TRY(open_expert(p, i));
+    return ST_OK;
+}
+
+/* The expert with which a request starts. */
+static int first_expert(const struct plan_input *plan)
+{
+    return plan_expert_steps(plan, 0) > 0 ? 0 : 1;
+}
+
+static status load_dit(struct pipeline *p)
+{
+    return p->loaded[0] || p->loaded[1] ? ST_OK : load_expert(p, first_expert(&p->plan));
+}
+
+/* Agrees on the status `st` of loading, then all-gathers the transformers' weights. Collective. */
 static status complete_dit(struct pipeline *p, status st)
 {
+    const bool must_abort = p->must_abort;
+
     TRY(agree(p->world, st));
-    if (p->dit_complete)
-        return ST_OK;
     p->must_abort = true;
-    for (int i = 0; i < p->experts; i++)
-        TRY(dit_complete(&p->dit[i]));
-    p->must_abort = false;
-    p->dit_complete = true;
+    for (int i = 0; i < p->experts; i++) {
+        if (p->loaded[i] && !p->complete[i])
+            TRY(dit_complete(&p->dit[i]));
+        p->complete[i] = p->loaded[i];
+    }
+    p->must_abort = must_abort;
     return ST_OK;
 }
 
@@ -360,19 +394,36 @@ static status agree_finite(struct pipeline *p, bool finite)
     return st;
 }
 
+/* Replaces the expert in memory by that of the next step. Collective; the ranks agree on errors. */
+static status switch_expert(struct pipeline *p, struct denoise *d, struct step_callback callback)
+{
+    const int expert = denoise_expert(d);
+    const double start_s = clock_seconds();
+
+    world_expect(p->world, 0);
+    TRY(complete_dit(p, load_expert(p, expert)));
+    TRY(agree(p->world, denoise_switch(d, expert, &p->dit[expert])));
+    if (callback.switched != NULL)
+        callback.switched(callback.payload, d->solver.step, 0, clock_seconds() - start_s);
+    return ST_OK;
+}
+
 status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
                         const struct denoise_state *state, struct step_callback callback,
                         float *latent)
 {
     const struct plan_stage *sizes = plan_stage(&p->sizes, STAGE_STEP);
     struct arena run = { 0 }, scratch = { 0 };
-    struct dit *experts[EXPERTS_MAX] = { &p->dit[0], &p->dit[1] };
+    struct dit *experts[EXPERTS_MAX] = { NULL };
+    const int first_step = state != NULL ? (int)state->step : 0;
     struct denoise d = { 0 };
     double longest_s = sizes->flops / FLOPS_SLOW; // of a wait for the device
     bool finite = true;
     status st;
 
-    TRY(pipeline_load(p));
+    TRY(complete_dit(p, load_expert(p, p->experts == 2 && first_step >= in->low_from ? 1 : 0)));
+    for (int i = 0; i < p->experts; i++)
+        experts[i] = p->loaded[i] ? &p->dit[i] : NULL;
     st = arena_init(&run, p->dev, "run", sizes->run);
     if (st == ST_OK)
         st = arena_init(&scratch, p->dev, "step", sizes->scratch);
@@ -383,11 +434,14 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     TRY_OUT(agree(p->world, st));
     p->must_abort = true;
     while (d.solver.step < in->schedule.steps) {
-        const int64_t stops = p->dev->stops;
+        int64_t stops;
         double start_s;
 
+        if (!p->loaded[denoise_expert(&d)])
+            TRY_OUT(switch_expert(p, &d, callback));
         alive_at("sampling", d.solver.step + 1);
         world_expect(p->world, longest_s);
+        stops = p->dev->stops;
         TRY_OUT(denoise_step(&d));
         assert(p->dev->stops == stops); // a step only queues work; it does not synchronize
         start_s = clock_seconds();

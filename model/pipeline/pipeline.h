@@ -33,9 +33,11 @@ struct pipeline {
     struct mesh mesh;
     struct arena dit_weights, vae_weights;
     struct dit dit[EXPERTS_MAX];
-    int experts; // number of transformers that are loaded; 0: none
+    int experts;                // number of transformers of the model
+    bool uses[EXPERTS_MAX];     // some request has steps of it
+    bool loaded[EXPERTS_MAX];   // its weights are being read, or are
+    bool complete[EXPERTS_MAX]; // the ranks have gathered the slices that each has read
     struct vae vae;
-    bool dit_complete; // the ranks have gathered the slices that each has read
     bool vae_ready;
     struct text_entry *texts; // all encoded prompts, the same on every rank
     int text_count;
@@ -62,13 +64,17 @@ status pipeline_text(struct pipeline *p, int count, const char *const *prompts);
  * prompt must have been encoded. Local. */
 struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
 
-/* Loads the transformer, if it is not loaded. ST_PREEMPTED. */
+/* Loads the transformer, or those experts with which the first request starts, if none is loaded.
+ * ST_PREEMPTED. */
 status pipeline_load(struct pipeline *p);
 
 /* Callback on every rank after each step: `done` of `steps` are finished, and the device is idle. A
  * status other than ST_OK ends the run; ST_PREEMPTED must be that of all ranks. */
 struct step_callback {
     status (*call)(void *payload, struct denoise *d, int done, int steps);
+    /* On every rank after `done` steps, when another expert has replaced the one in memory, which
+     * took `seconds`, or `wait_s` of them to wait until it was read ahead. */
+    void (*switched)(void *payload, int done, double wait_s, double seconds);
     void *payload;
 };
 

@@ -61,6 +61,23 @@ static struct plan_stage *add_stage(struct plan_rank *p, const char *name)
     return s;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
+{
+    all->weights = larger(all->weights, one->weights);
+    all->run = larger(all->run, one->run);
+    all->scratch = larger(all->scratch, one->scratch);
+    all->host = larger(all->host, one->host);
+    all->flops = one->flops > all->flops ? one->flops : all->flops;
+    all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
+    all->sent = one->sent > all->sent ? one->sent : all->sent;
+    all->messages = one->messages > all->messages ? one->messages : all->messages;
+}
+
 static status plan_text(const struct plan_input *in, struct device *dev, struct mesh *m,
                         struct plan_rank *out)
 {
@@ -85,46 +102,93 @@ out:
     return st;
 }
 
+int plan_experts(const struct plan_input *in)
+{
+    return model_config(&in->model, expert_parts[1]) != NULL ? 2 : 1;
+}
+
+int plan_expert_steps(const struct plan_input *in, int expert)
+{
+    const int from = in->first_step, low_from = plan_experts(in) == 2 ? in->low_from : in->steps;
+
+    if (expert == 0)
+        return from < low_from ? low_from - from : 0;
+    return low_from < in->steps ? in->steps - (from > low_from ? from : low_from) : 0;
+}
+
+bool plan_has_two(const struct plan_input *in)
+{
+    return plan_expert_steps(in, 0) > 0 && plan_expert_steps(in, 1) > 0;
+}
+
+/* One step of the expert that computes step `first`, and the step after it if it computes both: the
+ * first also computes the text's keys and values. */
+static status plan_steps(struct denoise *d, struct plan_stage *out, int first, int steps,
+                         struct device *dev, struct mesh *m)
+{
+    struct plan_stage one = { .name = out->name };
+
+    d->solver.step = first;
+    for (int i = 0; i < steps && i < 2; i++) {
+        start_stage(&one, dev, m);
+        TRY(denoise_step(d));
+    }
+    end_stage(&one, dev, m);
+    cover_stage(out, &one);
+    return ST_OK;
+}
+
+/* Opens an expert. */
+static status plan_expert(struct dit *dit, const struct plan_input *in, int expert,
+                          struct device *dev, struct mesh *m, struct arena *weights)
+{
+    TRY(dit_open(dit, model_config(&in->model, expert_parts[expert]), m, dev, weights, in->cdt,
+                 in->fsdp, no_source));
+    return dit_complete(dit);
+}
+
 static status plan_denoise(const struct plan_input *in, struct device *dev, struct mesh *m,
                            struct plan_rank *out)
 {
     struct plan_stage *begin = add_stage(out, STAGE_BEGIN), *step = add_stage(out, STAGE_STEP);
     struct arena weights = { 0 }, run = { 0 }, scratch = { 0 };
-    struct dit dit[EXPERTS_MAX] = { { .stacks = 0 } }, *open[EXPERTS_MAX];
+    struct dit dit[EXPERTS_MAX] = { { .stacks = 0 } }, *open[EXPERTS_MAX] = { NULL };
+    const int count[EXPERTS_MAX] = { plan_expert_steps(in, 0), plan_expert_steps(in, 1) };
+    const bool one_by_one = plan_has_two(in) && in->experts != EXPERTS_BOTH;
     struct denoise d = { 0 };
     struct denoise_state state = { 0 };
     struct denoise_input input = { .shape = in->latent,
                                    .guidance = { 5, 5 },
                                    .guided = in->guided,
+                                   .low_from = in->low_from,
                                    .conditioning = &in->conditioning };
-    int experts = 0;
+    const int experts = plan_experts(in);
     status st;
 
     TRY_OUT(schedule_init(&input.schedule, SOLVER_UNIPC, in->steps, 5));
     TRY_OUT(arena_init(&weights, dev, "transformer", 0));
     TRY_OUT(arena_init(&run, dev, "run", 0));
     TRY_OUT(arena_init(&scratch, dev, "step", 0));
-    for (int i = 0; i < EXPERTS_MAX; i++) {
-        const struct dit_config *config = model_config(&in->model, expert_parts[i]);
-
-        if (config == NULL)
+    for (int i = 0; i < experts; i++) {
+        if (count[i] == 0 || (one_by_one && i > 0))
             continue;
-        TRY_OUT(dit_open(&dit[experts], config, m, dev, &weights, in->cdt, in->fsdp, no_source));
-        TRY_OUT(dit_complete(&dit[experts]));
-        open[experts] = &dit[experts];
-        experts++;
+        TRY_OUT(plan_expert(&dit[i], in, i, dev, m, &weights));
+        open[i] = &dit[i];
     }
     start_stage(begin, dev, m);
     TRY_OUT(denoise_begin(&d, open, experts, &run, &scratch, &input));
     end_stage(begin, dev, m);
-    start_stage(step, dev, m);
     TRY_OUT(denoise_start(&d, NULL));
-    TRY_OUT(denoise_step(&d)); // the first step also computes the text's keys and values
-    if (in->steps > 1) {
-        start_stage(step, dev, m);
-        TRY_OUT(denoise_step(&d));
+    for (int i = 0, first = in->first_step; i < experts; first += count[i++]) {
+        if (count[i] > 0 && open[i] == NULL) {
+            dit_close(&dit[0]);
+            arena_release(&weights, 0);
+            TRY_OUT(plan_expert(&dit[i], in, i, dev, m, &weights));
+            TRY_OUT(denoise_switch(&d, i, &dit[i]));
+        }
+        if (count[i] > 0)
+            TRY_OUT(plan_steps(&d, step, first, count[i], dev, m));
     }
-    end_stage(step, dev, m);
     TRY_OUT(denoise_save(&d, &state));
     step->weights = weights.peak;
     step->run = run.peak;
@@ -168,14 +232,14 @@ out:
 
 /* ---- the stages ---- */
 
-static bool encodes_text(const struct plan_input *in, int rank)
-{
-    return (rank == 0 || in->t5_fsdp) && in->prompts > 0 && !in->sampled;
-}
-
 static bool denoises(const struct plan_input *in, int rank)
 {
-    return !in->sampled;
+    return in->first_step < in->steps;
+}
+
+static bool encodes_text(const struct plan_input *in, int rank)
+{
+    return (rank == 0 || in->t5_fsdp) && in->prompts > 0 && denoises(in, rank);
 }
 
 static bool decodes(const struct plan_input *in, int rank)
@@ -239,11 +303,6 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
             s->host = 5 * latent + texts;
     }
     return bytes;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 /* The maximum of device memory that is allocated at one time. With keep_models the weights of all
@@ -325,18 +384,6 @@ out:
     mesh_close(&mesh);
     device_close(&dev);
     return st;
-}
-
-static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
-{
-    all->weights = larger(all->weights, one->weights);
-    all->run = larger(all->run, one->run);
-    all->scratch = larger(all->scratch, one->scratch);
-    all->host = larger(all->host, one->host);
-    all->flops = one->flops > all->flops ? one->flops : all->flops;
-    all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
-    all->sent = one->sent > all->sent ? one->sent : all->sent;
-    all->messages = one->messages > all->messages ? one->messages : all->messages;
 }
 
 void plan_cover(struct plan_rank *all, const struct plan_rank *one)

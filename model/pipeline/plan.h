@@ -15,11 +15,21 @@ extern const struct part *const expert_parts[EXPERTS_MAX]; // the transformers
  * `frames` frames. */
 struct latent_shape latent_of_video(const struct vae_config *vae, int w, int h, int frames);
 
+/* Where the weights of two experts are. */
+enum expert_memory {
+    EXPERTS_BOTH,  // both are on the device
+    EXPERTS_AHEAD, // one; the second is read into host memory while the first computes
+    EXPERTS_LATER  // one; the second is read when it is needed
+};
+
 struct plan_input {
     struct model model; // borrowed configs of the parts
     struct latent_shape latent;
     struct conditioning conditioning; // shapes only
     int steps;
+    int first_step; // number of steps that are done before; all: no text, no transformer
+    int low_from;   // with two experts, the first step of the second; `steps`: none
+    enum expert_memory experts;
     bool guided; // both CFG branches are computed
     int ranks, ranks_per_node;
     struct mesh_shape mesh; // all sizes set
@@ -37,7 +47,6 @@ struct plan_input {
     struct vae_tiling tiling;
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool saves;                // rank 0 writes a run file
-    bool sampled;              // the latent is known: no text, no transformer
     bool decode;               // false: the run ends with the latent
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
     const struct rates *rates; // borrowed; NULL: no time is estimated
@@ -66,8 +75,17 @@ struct plan_rank {
     size_t device;    // maximum bytes on the device at one time, with what is used of the workspace
                       // and, on a CPU, the stage's host memory
     size_t cuda;      // bytes of the CUDA context and libraries on a GPU, not in `device`
-    size_t host;      // bytes of host buffers: latents, tokens, texts, frames
+    size_t host;      // bytes of host buffers: latents, tokens, texts, frames, `ahead`
+    size_t ahead;     // of them, those of the expert that is read ahead
 };
+
+int plan_experts(const struct plan_input *in); // number of transformers of the model: 1 or 2
+
+/* The number of steps that an expert computes; 0: its weights are not needed. */
+int plan_expert_steps(const struct plan_input *in, int expert);
+
+/* Whether the run uses two experts, so that `experts` matters. */
+bool plan_has_two(const struct plan_input *in);
 
 /* Computes memory, FLOPs and messages of rank `rank`. Local. ST_USAGE if the request does not fit
  * the model (odd latent sizes) or the mesh; ST_MEMORY. */

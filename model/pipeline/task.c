@@ -20,7 +20,8 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
 /* What the tasks with text alone have in common. */
 #define TEXT_TASK                                                                                  \
     .parts = { &part_dit, &part_t5, &part_vae }, .fps = 16, .steps = 50, .shift = 5,               \
-    .guidance = 5, .negative = negative_shared, .size = size_as_given, .condition = condition_text
+    .guidance = { 5, 5 }, .negative = negative_shared, .size = size_as_given,                      \
+    .condition = condition_text
 
 static const struct task tasks[] = {
     { .name = "t2v-1.3B",
@@ -48,12 +49,27 @@ static const struct task tasks[] = {
       .frames = 1,
       .prompt = "一个朴素端庄的美人",
       TEXT_TASK },
+    { .name = "t2v-A14B",
+      .presets = { "t2v-A14B" },
+      .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae },
+      .width_px = 1280,
+      .height_px = 720,
+      .sizes = SIZES_720,
+      .frames = 81,
+      .fps = 16,
+      .steps = 40,
+      .shift = 12,
+      .guidance = { 3, 4 },
+      .boundary = 875,
+      .prompt = CATS,
+      .negative = negative_shared,
+      .size = size_as_given,
+      .condition = condition_text },
     // tasks of the official programs that this version does not run
     { .name = "i2v-14B", .presets = { "i2v-14B" } },
     { .name = "flf2v-14B", .presets = { "flf2v-14B" } },
     { .name = "vace-1.3B", .presets = { "vace-1.3B" } },
     { .name = "vace-14B", .presets = { "vace-14B" } },
-    { .name = "t2v-A14B", .presets = { "t2v-A14B" } },
     { .name = "i2v-A14B", .presets = { "i2v-A14B" } },
     { .name = "ti2v-5B", .presets = { "ti2v-5B" } },
     { .name = "s2v-14B", .presets = { "s2v-14B" } },

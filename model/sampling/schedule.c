@@ -79,3 +79,12 @@ void schedule_done(struct schedule *s)
     free(s->timestep);
     *s = (struct schedule){ 0 };
 }
+
+int schedule_below(const struct schedule *s, double timestep)
+{
+    int step = 0;
+
+    while (step < s->steps && s->timestep[step] >= timestep)
+        step++;
+    return step;
+}

@@ -32,6 +32,9 @@ struct schedule {
 status schedule_init(struct schedule *s, enum solver_kind kind, int steps, double shift);
 void schedule_done(struct schedule *s); // accepts a zeroed schedule
 
+/* The first step whose timestep is below `timestep`; the number of steps if there is none. */
+int schedule_below(const struct schedule *s, double timestep);
+
 /* The state between steps; all tensors have the latent's shape, f32. A tensor that the solver does
  * not need is empty. To continue an interrupted run with the same bits, restore the history, `step`
  * and `order`. */

@@ -53,11 +53,13 @@ static void distribution(const struct synth_part *p, struct synth_tensor *t)
 }
 
 /* Key of a tensor's random numbers: FNV-1a of its official name, so that values do not depend on
- * the layout. */
-static uint64_t key_of(const char *name, uint64_t seed)
+ * the layout; for the second expert, which has the names of the first, also of its key. */
+static uint64_t key_of(const struct part *row, const char *name, uint64_t seed)
 {
     uint64_t hash = 0xcbf29ce484222325u;
 
+    for (const char *k = row == &part_dit_low ? row->key : ""; *k; k++)
+        hash = (hash ^ (unsigned char)*k) * 0x100000001b3u;
     for (; *name; name++)
         hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
     return hash + seed * 0xd1342543de82ef95u;
@@ -87,7 +89,7 @@ static status list_part(struct synth *s, const struct part *row, const void *con
 
         memcpy(t->name, official, sizeof(t->name));
         t->shape = tensor_dims(NULL, dt, all.entries[i].ndim, all.entries[i].dim);
-        t->key = key_of(official, s->options->seed);
+        t->key = key_of(row, official, s->options->seed);
         distribution(p, t);
         if (s->options->diffusers && !row->rename(official, false, t->name, sizeof(t->name))) {
             st = fail(ST_USAGE, "diffusers has no name for the tensor %s; remove --diffusers",

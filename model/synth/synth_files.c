@@ -1,5 +1,6 @@
 /* Writes the folder of a checkpoint: the files of each part, and the small JSON files. */
 #include "model/synth/synth_internal.h"
+#include "model/transformer/dit_part.h"
 #include "runtime/tensorwriter.h"
 
 #include <cjson/cJSON.h>
@@ -213,11 +214,24 @@ static status write_tokenizer(const struct synth *s, const char *sub)
     return st;
 }
 
-/* Writes a part to the first place of its row for the layout. */
+/* The first place of a part for the layout; the transformer is in the folder of an expert if there
+ * is another one. */
+static const struct place *place_of(const struct synth *s, const struct part *row)
+{
+    const struct place *place = s->options->diffusers ? row->diffusers : row->official;
+    const bool expert = row == &part_dit && !s->options->diffusers &&
+                        model_config(&s->options->model, &part_dit_low) != NULL;
+
+    while (expert && strcmp(place->folder, EXPERT_FOLDER) != 0)
+        place++;
+    return place;
+}
+
+/* Writes a part. */
 static status write_part(struct synth *s, const struct synth_part *p)
 {
     const bool diffusers = s->options->diffusers;
-    const struct place *place = diffusers ? p->row->diffusers : p->row->official;
+    const struct place *place = place_of(s, p->row);
     const char *sub = place->folder[0] == '/' ? place->folder + 1 : place->folder;
     const char *tokenizer = p->row->tokenizers[diffusers];
 
@@ -246,6 +260,9 @@ static status write_model_index(const struct synth *s)
 
     cJSON_AddStringToObject(json, "_class_name", "WanPipeline");
     cJSON_AddStringToObject(json, "_diffusers_version", "0.33.0");
+    if (model_config(&s->options->model, &part_dit_low) != NULL)
+        cJSON_AddNumberToObject(json, "boundary_ratio",
+                                model_dit(&s->options->model)->in_dim == 36 ? 0.9 : 0.875);
     add_class(json, "scheduler", "diffusers", "UniPCMultistepScheduler");
     for (int i = 0; i < s->count; i++) {
         const struct part *row = s->parts[i].row;

@@ -288,21 +288,19 @@ static status check_conditioning(const struct dit *m, const struct dit_input *in
     return ST_OK;
 }
 
-/* The segments of the whole sequence, and the spans of this rank. */
-static void make_spans(struct dit_run *r, const struct dit_input *in)
+status dit_spans(const struct dit *m, const struct dit_input *in, struct segments *segments,
+                 struct spans *spans)
 {
-    struct dit *m = r->m;
     const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
-    const int parts = mesh_seq_size(m->mesh), part = mesh_seq_rank(m->mesh);
     const struct feature_hooks *hooks;
 
-    segments_of_latent(&r->segments, in->f, in->h, in->w, clean.dim[1]);
+    TRY(check_conditioning(m, in));
+    segments_of_latent(segments, in->f, in->h, in->w, clean.dim[1]);
     for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
         if (hooks->extend != NULL)
-            hooks->extend(&r->segments, in);
-    spans_of(&r->spans, &r->segments, parts, part);
-    r->tokens = segments_tokens(&r->segments);
-    r->s_loc = split_count(r->tokens, parts, part);
+            hooks->extend(segments, in);
+    spans_of(spans, segments, mesh_seq_size(m->mesh), mesh_seq_rank(m->mesh));
+    return ST_OK;
 }
 
 status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena *step,
@@ -317,8 +315,9 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     *r = (struct dit_run){
         .m = m, .steps = in->steps, .last_step = in->last_step, .branches = in->branches
     };
-    TRY(check_conditioning(m, in));
-    make_spans(r, in);
+    TRY(dit_spans(m, in, &r->segments, &r->spans));
+    r->tokens = segments_tokens(&r->segments);
+    r->s_loc = split_count(r->tokens, mesh_seq_size(m->mesh), mesh_seq_rank(m->mesh));
     TRY(acquire_root(m, &root));
     TRY(make_rope(r, a));
     TRY(make_time(r, a, step, &root, in->timestep));

@@ -76,6 +76,11 @@ struct dit_input {
     const struct conditioning *conditioning; // borrowed during dit_begin
 };
 
+/* The segments of the whole sequence, and the rows of this rank. Local. ST_USAGE if the
+ * conditioning does not have the shapes that the model needs. */
+status dit_spans(const struct dit *m, const struct dit_input *in, struct segments *segments,
+                 struct spans *spans);
+
 /* The data of one generation that does not change from step to step. */
 struct dit_run {
     struct dit *m;

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# run_experts.sh WANMPI SAME_LATENTS GOLDEN_LATENTS: a model of two experts ends in the latents of the official program,
+# on any ranks, however the experts are kept in memory, and after it was stopped on either side of the boundary.
+golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
+. "$(dirname "$0")/run_common.sh" "$1" "$2"
+common=(--size 64*48 --frame_num 5 --sample_steps 6 --base_seed 7 --prompt "Two cats boxing" --threads 1 --ops ref
+        --ckpt_dir pair)
+"$wanmpi" synth --preset tiny-A14B --out pair > synth.log 2>&1 || cat synth.log
+"$wanmpi" synth --preset tiny-A14B --diffusers --out diffusers > synth.log 2>&1 || cat synth.log
+"$wanmpi" synth --preset tiny-A14B --seed 1 --out other > synth.log 2>&1 || cat synth.log
+
+make() { # make P NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5
+    local p=$1 name=$2
+    shift 2
+    ranks "$p" generate "${common[@]}" --save_file "$name.mp4" --run_file "$name.h5" "$@"
+}
+says() { grep -q "$@"; }
+moved() { # moved A.h5 B.h5: by over 1 %
+    not "$same" "$1" "$2" 1e-2
+}
+
+for solver in unipc dpm++; do
+    check "$solver" make 1 $solver --sample_solver $solver
+    check "$solver ends as the official program" \
+        "$golden" "$recorded" experts.safetensors $solver.h5 2e-4 final.$solver
+done
+mv unipc.h5 one.h5
+check "another layout" make 1 diffusers --ckpt_dir diffusers
+check "another layout, the same bits" "$same" one.h5 diffusers.h5
+
+# Each expert matters, and each has its guidance.
+for expert in high low; do
+    mkdir with-$expert
+    ln -s "$dir"/pair/* with-$expert
+    rm with-$expert/${expert}_noise_model
+    ln -s "$dir"/other/${expert}_noise_model with-$expert
+    check "another $expert-noise expert" make 1 $expert --ckpt_dir with-$expert
+    check "another $expert-noise expert, another latent" moved one.h5 $expert.h5
+done
+check "one guidance" make 1 same-guidance --sample_guide_scale 4
+check "one guidance, another latent" not "$same" one.h5 same-guidance.h5 1e-3
+check "guidance as given" make 1 guidance --sample_guide_scale 3,4
+check "guidance as given, the same bits" "$same" one.h5 guidance.h5
+
+# One after the other.
+check "later" make 1 later --experts later
+cp check.log later.log
+check "later: the plan" says '^experts .*the second is read when it is needed' later.log
+check "later, the same bits" "$same" one.h5 later.h5
+for axes in "2 cfg2 --cfg_size 2" "2 fsdp2 --dit_fsdp --cfg_size 1" "3 later3 --experts later --cfg_size 1" \
+    "4 later-fsdp4 --experts later --dit_fsdp --cfg_size 2" "8 ulysses8 --cfg_size 2 --dit_fsdp"; do
+    read -r p name flags <<< "$axes"
+    # shellcheck disable=SC2086
+    check "$name" make "$p" "$name" $flags
+    check "$name, the same bits" "$same" one.h5 "$name.h5"
+done
+check "ring" make 2 ring --cfg_size 1 --ring_size 2 --experts later
+check "ring within 1e-5" "$same" one.h5 ring.h5 1e-5
+
+summary
