@@ -54,10 +54,17 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
 /* The same for the checkpoint, the ranks and the device of this job. Local; agree() afterwards. */
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);
 
-/* Settings that the request leaves open and that do not change the result are chosen here, the same
- * for all plans: fsdp, if replicated weights do not fit on some rank; then the end of keep_models.
- * Then compares the memory that each rank needs with that of its GPU and its node. Collective; the
- * ranks agree on the status. ST_MEMORY, with what would fit. */
+/* Settings that need less memory and do not change the result, the cheapest first: decoding frame
+ * by frame, sharded weights, the end of keep_models. Makes setting `index` in all plans, if the
+ * request leaves it open; *changed: whether a plan has changed. Returns a text for a note, or NULL.
+ * Local. */
+#define JOB_SETTINGS 3
+const char *job_setting(int index, const struct request *r, struct plan_input *plans, int count,
+                        bool *changed);
+
+/* Compares the memory that each rank needs with that of its GPU and its node. Makes those settings,
+ * one after the other, until all ranks fit. Collective; the ranks agree on the status. ST_MEMORY,
+ * with what would fit. */
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count);
 
 /* Parts of job_open. Rank 0 shows progress from now on while it works or waits. Local. */

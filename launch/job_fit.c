@@ -9,20 +9,56 @@
 
 #define GB 1e9
 
-static void set_fsdp(struct plan_input *plans, int count, bool fsdp)
+/* ---- settings that do not change the result, for a request that leaves them open ---- */
+
+/* Only if decoding needs the most memory. */
+static bool frame_by_frame(struct plan_input *p, const struct request *r)
 {
-    for (int i = 0; i < count; i++)
-        plans[i].fsdp = fsdp;
+    struct plan_input changed = *p;
+    struct plan_rank before, after;
+
+    changed.frame_by_frame = true;
+    if (plan_rank(p, 0, &before) != ST_OK || plan_rank(&changed, 0, &after) != ST_OK ||
+        after.device >= before.device)
+        return false;
+    *p = changed;
+    return true;
 }
 
-/* Frees the transformer before each decoding, and loads it again for the next request. */
-static void set_offload(struct job *j, struct plan_input *plans, int count)
+static bool fsdp(struct plan_input *p, const struct request *r)
 {
+    const bool change = r->dit_fsdp < 0 && p->ranks > 1 && !p->fsdp;
+
+    p->fsdp = p->fsdp || change;
+    return change;
+}
+
+static bool offload_model(struct plan_input *p, const struct request *r)
+{
+    const bool change = r->offload_model < 0 && p->keep_models;
+
+    p->keep_models = p->keep_models && !change;
+    return change;
+}
+
+/* The cheapest first. */
+static const struct {
+    bool (*change)(struct plan_input *p, const struct request *r); // false: nothing to change
+    const char *note;                                              // NULL: shown elsewhere
+} settings[] = {
+    { frame_by_frame, "the VAE's last layers decode frame by frame" },
+    { fsdp, NULL },
+    { offload_model, "the transformer is freed before decoding, and loaded again for each request "
+                     "(--offload_model True)" },
+};
+
+const char *job_setting(int index, const struct request *r, struct plan_input *plans, int count,
+                        bool *changed)
+{
+    *changed = false;
     for (int i = 0; i < count; i++)
-        plans[i].keep_models = false;
-    progress_print(&j->progress,
-                   "note    the transformer and the decoding do not fit side by side: "
-                   "it is loaded again for each request (--offload_model True)");
+        *changed |= settings[index].change(&plans[i], r);
+    return settings[index].note;
 }
 
 /* What a rank tells the others about its memory. */
@@ -102,18 +138,19 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
 {
     struct world *w = j->world;
     struct fit_rank *ranks = calloc((size_t)w->size, sizeof(*ranks));
+    bool changed;
     int first;
     status st;
 
     TRY_OUT(gather_memory(j, plans, count, ranks));
     first = fit_first(ranks, w->size);
-    if (first >= 0 && r->dit_fsdp < 0 && w->size > 1) {
-        set_fsdp(plans, count, true);
-        TRY_OUT(gather_memory(j, plans, count, ranks));
-        first = fit_first(ranks, w->size);
-    }
-    if (first >= 0 && r->offload_model < 0 && plans[0].keep_models) {
-        set_offload(j, plans, count);
+    for (int i = 0; i < JOB_SETTINGS && first >= 0; i++) {
+        const char *note = job_setting(i, r, plans, count, &changed);
+
+        if (!changed)
+            continue;
+        if (note != NULL)
+            progress_print(&j->progress, "note    for lack of memory %s", note);
         TRY_OUT(gather_memory(j, plans, count, ranks));
         first = fit_first(ranks, w->size);
     }

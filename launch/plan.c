@@ -169,19 +169,22 @@ static status compare_memory(struct plan_report *report)
     return ST_OK;
 }
 
-/* Shards the transformer as job_fit does, if it does not fit otherwise and the flags leave it open;
- * else finds out what would fit. */
+/* Chooses settings as job_fit does; if it does not fit with them, finds out what would. */
 static status choose_fit(struct plan_report *report, struct plan_input *in)
 {
-    const struct request *r = report->request;
+    const bool sharded = in->fsdp;
+    bool changed;
 
     TRY(compare_memory(report));
-    if (!report->fits && r->dit_fsdp < 0 && in->ranks > 1) {
-        in->fsdp = report->chose_fsdp = true;
-        TRY(compare_memory(report));
+    for (int i = 0; i < JOB_SETTINGS && !report->fits; i++) {
+        job_setting(i, report->request, in, 1, &changed);
+        if (changed)
+            TRY(compare_memory(report));
     }
+    report->chose_fsdp = in->fsdp && !sharded;
     if (!report->fits)
-        fit_advice(report->advice, sizeof(report->advice), r, in, 1, &report->machine);
+        fit_advice(report->advice, sizeof(report->advice), report->request, in, 1,
+                   &report->machine);
     return ST_OK;
 }
 

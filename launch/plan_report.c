@@ -138,6 +138,8 @@ void plan_print(const struct plan_report *r)
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s%s\n", in->ranks,
            in->mesh.cfg, in->mesh.ring, in->mesh.ulysses, in->fsdp ? "sharded" : "replicated",
            r->chose_fsdp ? " (replicated it does not fit)" : "");
+    if (in->frame_by_frame)
+        printf("decode    the last layers frame by frame (whole chunks do not fit)\n");
     print_ranks(r);
     print_fit(r);
     print_time(r);
@@ -230,6 +232,7 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(mesh, "ring", in->mesh.ring);
     cJSON_AddNumberToObject(mesh, "ulysses", in->mesh.ulysses);
     cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
+    cJSON_AddBoolToObject(json, "frame_by_frame", in->frame_by_frame);
     add_experts(json, r);
     add_ranks(json, r);
     add_fit(json, r);

@@ -44,6 +44,10 @@ assert r["size"] == [1280, 720] and r["frames"] == 81 and r["latent"] == [16, 21
 step = [s for s in r["ranks"][0]["stages"] if s["stage"] == "step"][0]
 assert r["steps"] * step["seconds"] < r["seconds"] and step["sent_bytes"] > 0
 END
+plan 0 '' --task t2v-1.3B --size 1280*720 --gpus 1 --gpu_memory 12 # as is it needs 13.9 GB
+grep -q '^decode .*frame by frame' out || bad "not frame by frame, as generate would choose"
+plan 0 '' --task t2v-1.3B --size 1280*720 --gpus 1 --gpu_memory 14
+! grep -q 'frame by frame' out || bad "frame by frame without need"
 # shellcheck disable=SC2086
 plan 4 'does not fit: a rank needs' $large --gpus 8 --gpu_memory 24 --dit_fsdp=False
 plan 4 'does not fit: the ranks of a node need' $large --device cpu --tflops 1 --frame_num 4001

@@ -11,7 +11,8 @@ failalloc=$(realpath "$3") demo=$(realpath "$(dirname "$0")/../model/demo")
 run=(--ckpt_dir "$demo" --size 256*256 --frame_num 5 --sample_steps 1 --base_seed 7 --threads 1)
 
 # limited MB RANK P COMMAND...: the ranks' devices have so much memory, or only RANK's has. The ops' workspace
-# takes 67 MB, the transformer 38 with a step. The VAE in fp32 takes 164 on one rank, 88 on two; in bf16 half.
+# takes 67 MB, the transformer 38 with a step. The VAE in fp32 takes 164 on one rank, 88 on two; frame by frame
+# 138 and 75; in bf16 half.
 limited() {
     local mb=$1 only=$2 p=$3
     shift 3
@@ -36,6 +37,15 @@ psnr_above() { # psnr_above LEAST A B
 check "enough" generate 260 "" 1 good --run_file good.h5
 check "enough: no note" not grep -q instead log
 
+check "frame by frame" generate 220 "" 1 frames
+check "frame by frame: the note" grep -q '^note .*cannot allocate .*: the last layers decode frame by frame' log
+check "frame by frame: nothing else" not grep -q instead log
+check "frame by frame: exact" psnr_above 100 frames.mp4 good.mp4
+check "frame by frame: nothing is kept" test ! -e frames.mp4.h5
+check "frame by frame, one rank of two" generate 150 1 2 frames2
+check "frame by frame, one rank of two: one note" test "$(grep -c 'frame by frame' log)" = 1
+check "frame by frame, one rank of two: nothing else" not grep -q instead log
+
 check "bf16" generate 200 "" 1 half
 check "bf16: the video" ok half.mp4
 check "bf16: near" psnr_above 40 half.mp4 good.mp4
@@ -56,7 +66,7 @@ check "tiles: the video" ok tiles.mp4
 check "tiles: near" psnr_above 25 tiles.mp4 good.mp4
 check "tiles: the note" grep -q '^note .* --tiled --tile_size 15,26 --tile_stride 8,13 instead' log
 
-check "too little" not generate 107 "" 1 none
+check "too little" not generate 107 "" 1 none --tiled --tile_size 15,52 --tile_stride 8,26
 check "too little: status" test "$status" = 4
 check "too little: one line" test "$(grep -c '^wanmpi: ' log)" = 1
 check "too little: the command" grep -q '^wanmpi: .*wanmpi generate --resume none.mp4.h5 decodes it' log

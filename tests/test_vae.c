@@ -228,6 +228,23 @@ static void fixture_open_planned(struct fixture *s, const struct golden *g)
     result_free(&r);
 }
 
+/* Decodes frame by frame: the same bits, as planned, with less memory where a chunk has more than
+ * one frame and the image is larger than a tile. */
+static void check_frame_by_frame(struct fixture *s, const struct golden *g, int64_t t,
+                                 const struct result *whole)
+{
+    struct result r;
+
+    s->vae.frame_by_frame = true;
+    run(s, g, t, &r);
+    s->vae.frame_by_frame = false;
+    check_same("frame by frame", r.decoded, whole->decoded, whole->decoded_count, true);
+    CHECK(r.decode_peak <= whole->decode_peak &&
+              (t == 1 || whole->decode_peak == 0 || r.decode_peak < whole->decode_peak),
+          "%zu bytes frame by frame, %zu in chunks", r.decode_peak, whole->decode_peak);
+    result_free(&r);
+}
+
 static void check_case(struct world *w, struct device *dev, struct tensorfile *file,
                        const struct golden *g, bool bits)
 {
@@ -251,6 +268,7 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
             check_golden(file, file, g, "decoded", got.decoded, got.decoded_count);
         check_golden(file, file, g, "encoded", got.encoded, got.encoded_count);
         check_plan(g, t, w->rank, w->size, &got);
+        check_frame_by_frame(&all, g, t, &got);
         if (compared) {
             run(&alone, g, t, &want);
             check_same("decoded", got.decoded, want.decoded, want.decoded_count, bits);

@@ -217,6 +217,7 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
     TRY_OUT(arena_init(&scratch, dev, "decode", 0));
     TRY_OUT(vae_open(&vae, model_vae(&in->model), &m->all, dev, &weights, in->vae_dtype, false,
                      true, no_source));
+    vae.frame_by_frame = in->frame_by_frame;
     start_stage(stage, dev, m);
     TRY_OUT(vae_decode(&vae, &scratch, NULL, s.t, s.h, s.w, in->tiling,
                        (struct frame_sink){ .put = no_frames }, NULL));

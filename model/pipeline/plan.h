@@ -45,6 +45,7 @@ struct plan_input {
     bool gpu;               // add the memory of CUDA and of the loader
     bool nccl;              // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
+    bool frame_by_frame;       // the VAE decodes with less memory, exactly: see vae.h
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool saves;                // rank 0 writes a run file
     bool decode;               // false: the run ends with the latent

@@ -34,9 +34,10 @@ struct vae {
     struct device *dev;
     struct group *group; // borrowed; rows are split over its ranks
     struct weights weights;
-    enum dtype dtype;                  // of activations and weight matrices
-    struct layer *layers;              // owned: of encoder and decoder, with all parameters
-    struct vae_net *nets;              // owned: the two
+    enum dtype dtype;     // of activations and weight matrices
+    bool frame_by_frame;  // decodes with less memory: after the last doubling of frames one by one
+    struct layer *layers; // owned: of encoder and decoder, with all parameters
+    struct vae_net *nets; // owned: the two
     struct vae_net *encoder, *decoder; // in nets; NULL if not loaded
     struct tensor mark;                // [1] f32: see op_find_nonfinite
     struct tensor scale[2], shift[2];  // f32 [z]: [0] latents to network values, [1] back

@@ -71,6 +71,9 @@ struct vae_pass {
     struct tensor buffer[2]; // u8; one holds the current activation, the other is spare
     int current;             // index of the buffer with the activation
     int64_t chunk, chunks;   // chunks finished, and of the whole window
+    bool last;               // no frames follow those being computed: no cache is written
+    int split;               // from this layer on frames are computed one by one; -1: from none
+    struct tensor result;    // then: [T, h, W, C] f32 of the chunk
 };
 
 /* Allocates caches and buffers for chunks of at most `frames` frames of rows.count * scale rows and

@@ -11,7 +11,14 @@
 #include <math.h>
 #include <stdlib.h>
 
+#define ALIGN 256 // of tensors
+
 static const struct tensor none;
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
 
 /* ---- memory between the layers ---- */
 
@@ -46,7 +53,7 @@ static status keep_past(struct vae_pass *p, int slot, struct tensor past, struct
     const struct tensor cache = p->slot[slot];
     const int64_t n = cache.dim[0], t = x.dim[0] < n ? x.dim[0] : n;
 
-    if (p->chunk + 1 == p->chunks)
+    if (p->last)
         return ST_OK;
     assert(n <= 2);
     if (t < n && past.data == NULL)
@@ -324,6 +331,17 @@ static status alloc_slots(struct vae_pass *p, const struct layer *l, const int64
     return ST_OK;
 }
 
+/* The layer after the last one that doubles the frames; -1 if all layers take whole chunks. */
+static int find_split(const struct vae_pass *p)
+{
+    int split = -1;
+
+    for (int i = 0; i < p->net->layers && p->v->frame_by_frame && p->chunks > 1; i++)
+        if (p->net->layer[i].kind == LAYER_UP && p->net->layer[i].time)
+            split = i + 1;
+    return split;
+}
+
 status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *net, struct arena *a,
                      struct rows rows, int64_t frames, int64_t scale, int64_t cols, int64_t chunks)
 {
@@ -331,6 +349,7 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
     size_t bytes = 0;
 
     *p = (struct vae_pass){ .v = v, .net = net, .a = a, .rows = rows, .chunks = chunks };
+    p->split = find_split(p);
     p->slot = calloc((size_t)net->slots, sizeof(p->slot[0]));
     if (p->slot == NULL)
         return fail(ST_MEMORY, "no host memory for %d cache slots", net->slots);
@@ -338,14 +357,18 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
         const struct layer *l = &net->layer[i];
         const int64_t in[4] = { dim[0], dim[1], dim[2], dim[3] };
         const enum dtype dt = l->kind == LAYER_HEAD ? DT_F32 : v->dtype;
+        const bool one = p->split >= 0 && i >= p->split;
         size_t need;
 
         layer_dims(l, chunks == 1, dim);
         if (chunks > 1) // no cache for a single chunk
             TRY(alloc_slots(p, l, in, dim));
-        need = rows_bytes(&p->rows, dt, dim[0], dim[1], dim[2], dim[3]);
+        need = rows_bytes(&p->rows, dt, one ? 1 : dim[0], dim[1], dim[2], dim[3]);
+        need = one ? 2 * align_up(need) : need; // both buffers of a frame, in one of a chunk
         bytes = need > bytes ? need : bytes;
     }
+    if (p->split >= 0)
+        TRY(arena_take(a, &p->result, DT_F32, dim[0], dim[1], dim[2], dim[3]));
     TRY(arena_take(a, &p->buffer[0], DT_U8, (int64_t)bytes));
     return arena_take(a, &p->buffer[1], DT_U8, (int64_t)bytes);
 }
@@ -358,7 +381,8 @@ void vae_pass_close(struct vae_pass *p, size_t mark)
     *p = (struct vae_pass){ 0 };
 }
 
-status vae_pass_run(struct vae_pass *p, struct tensor *out, struct tensor x)
+/* Runs layers [first, end) on *x. */
+static status run_layers(struct vae_pass *p, int first, int end, struct tensor *x)
 {
     static status (*const run[])(struct vae_pass *, const struct layer *, struct tensor *) = {
         [LAYER_CONV] = first_conv,
@@ -369,8 +393,47 @@ status vae_pass_run(struct vae_pass *p, struct tensor *out, struct tensor x)
         [LAYER_HEAD] = head,
     };
 
-    for (int i = 0; i < p->net->layers; i++)
-        TRY(run[p->net->layer[i].kind](p, &p->net->layer[i], &x));
+    for (int i = first; i < end; i++)
+        TRY(run[p->net->layer[i].kind](p, &p->net->layer[i], x));
+    return ST_OK;
+}
+
+/* Runs the layers from p->split on for each frame of x, which keeps its buffer: both halves of the
+ * other one are the frame's buffers. *out: p->result. */
+static status run_frames(struct vae_pass *p, struct tensor *out, struct tensor x)
+{
+    const struct tensor chunk[2] = { p->buffer[0], p->buffer[1] }, spare = chunk[!p->current];
+    const int64_t half = tensor_bytes(spare) / 2 / ALIGN * ALIGN;
+    const int current = p->current;
+    const bool last = p->last;
+    status st = ST_OK;
+
+    p->buffer[0] = tensor_slice(spare, 0, 0, half);
+    p->buffer[1] = tensor_slice(spare, 0, half, half);
+    for (int64_t i = 0; i < x.dim[0]; i++) {
+        struct tensor frame = tensor_slice(x, 0, i, 1);
+
+        p->last = last && i + 1 == x.dim[0];
+        p->current = 1; // x is in neither
+        TRY_OUT(run_layers(p, p->split, p->net->layers, &frame));
+        TRY_OUT(op_copy(p->v->dev, tensor_slice(p->result, 0, i, 1), frame));
+    }
+    *out = tensor_slice(p->result, 0, 0, x.dim[0]);
+out:
+    p->buffer[0] = chunk[0];
+    p->buffer[1] = chunk[1];
+    p->current = current;
+    return st;
+}
+
+status vae_pass_run(struct vae_pass *p, struct tensor *out, struct tensor x)
+{
+    const int whole = p->split >= 0 ? p->split : p->net->layers;
+
+    p->last = p->chunk + 1 == p->chunks;
+    TRY(run_layers(p, 0, whole, &x));
+    if (p->split >= 0)
+        TRY(run_frames(p, &x, x));
     p->chunk++;
     *out = x;
     return ST_OK;
