@@ -38,12 +38,13 @@ struct special {
     int id;
 };
 
-/* Number of bytes of the first UTF-8 character of s, which is not empty and is valid UTF-8. */
+/* Number of bytes of the first UTF-8 character of s, which is not empty. A model's normalization
+ * may cut the last one. */
 size_t character_length(std::string_view s)
 {
     const unsigned char c = static_cast<unsigned char>(s[0]);
 
-    return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+    return std::min<size_t>(c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4, s.size());
 }
 
 const utf8proc_uint8_t *bytes_of(std::string_view s)

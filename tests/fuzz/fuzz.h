@@ -25,6 +25,8 @@ const char *fuzz_file(const uint8_t *data, size_t size);
 void fuzz_write(const char *folder, const char *name, const void *data, size_t size,
                 uint64_t bytes);
 
+extern int fuzz_accepted; // calls of fuzz_ok with ST_OK
+
 /* Aborts when a reader could not allocate what it asked for, or returned a failure without a line.
  * Returns whether st is ST_OK. */
 int fuzz_ok(status st);

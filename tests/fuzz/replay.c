@@ -83,6 +83,6 @@ int main(int argc, char **argv)
 #endif
     for (int i = 1; i < argc; i++)
         count += replay_folder(argv[i]);
-    printf("%d inputs\n", count);
-    return count > 0 ? 0 : 1;
+    printf("%d inputs, %d calls of readers that accepted theirs\n", count, fuzz_accepted);
+    return count > 0 && fuzz_accepted > 0 ? 0 : 1;
 }
