@@ -187,12 +187,12 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     const struct task_inputs inputs = request_inputs(r);
     struct mesh_shape shape = { r->cfg_size, r->ring_size, r->ulysses_size };
 
-    if (r->size[0] % (2 * vae->stride) != 0 || r->size[1] % (2 * vae->stride) != 0)
+    if (r->video_size[0] % (2 * vae->stride) != 0 || r->video_size[1] % (2 * vae->stride) != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of %lld",
-                    r->size[0], r->size[1], (long long)(2 * vae->stride));
+                    r->video_size[0], r->video_size[1], (long long)(2 * vae->stride));
     *plan = (struct plan_input){
         .model = *model,
-        .latent = latent_of_video(vae, r->size[0], r->size[1], r->frame_num),
+        .latent = latent_of_video(vae, r->video_size[0], r->video_size[1], r->frame_num),
         .steps = r->sample_steps,
         .low_from = r->sample_steps,
         .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,

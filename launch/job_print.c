@@ -188,7 +188,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
                    "%d steps, shift %g, guidance %s, %s",
-                   r->size[0], r->size[1], r->frame_num, (long long)s.c, (long long)s.t,
+                   r->video_size[0], r->video_size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
                    r->sample_steps, r->sample_shift, guidance, noise);
     progress_print(

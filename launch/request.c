@@ -21,6 +21,12 @@
         .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
         .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = true                   \
     }
+/* The same, with the name that DiffSynth has for it. */
+#define INPUT_ALIAS(flag, other, what)                                                             \
+    {                                                                                              \
+        .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
+        .alias = #other, .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = true  \
+    }
 
 /* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
 const struct option request_rows[] = {
@@ -167,9 +173,10 @@ const struct option request_rows[] = {
           "continue the run of a run file, on any number of ranks; the request is read from it" },
 
     // inputs that no task of this version uses: hidden
-    INPUT(image, "the image to start from"),
-    INPUT(first_frame, "the first frame"),
-    INPUT(last_frame, "the last frame"),
+    INPUT_ALIAS(image, input_image, "the image to start from, or a clip, for its first frame"),
+    INPUT(first_frame, "the image of the first frame, or a clip, for its first frame"),
+    INPUT_ALIAS(last_frame, end_image,
+                "the image of the last frame, or a clip, for its first frame"),
     INPUT(src_video, "the video to edit, or that controls the result"),
     INPUT(src_mask, "mask of the regions to edit"),
     INPUT(src_ref_images, "reference images, separated by commas"),
@@ -180,6 +187,8 @@ const struct option request_rows[] = {
       .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
     { "weights", OPT_STRING, AT(weights), .commands = CMD_RECORD, .hidden = true, .marks = PIXELS,
       .help = "digests of the weights that made a result" },
+    { "media", OPT_STRING, AT(media), .commands = CMD_RECORD, .hidden = true, .marks = NUMBERS,
+      .help = "sizes and digests of the images that are the request's inputs" },
     { "decoded", OPT_STRING, AT(decoded), .commands = CMD_RECORD, .hidden = true,
       .help = "how a result was decoded, if not as requested" },
     INPUT(prompt_extend_method, "method of --use_prompt_extend"),
@@ -230,6 +239,7 @@ void request_done(struct request *r)
     const struct option_set set = request_options(r);
 
     options_free(&set);
+    request_drop_images(r);
 }
 
 static const char *command_name(unsigned command)
@@ -372,6 +382,7 @@ struct task_inputs request_inputs(const struct request *r)
     struct task_inputs in = { .prompt = r->prompt, .negative_prompt = r->negative_prompt };
 
     memcpy(in.input, r->input, sizeof(in.input));
+    memcpy(in.image, r->image, sizeof(in.image));
     return in;
 }
 
@@ -380,7 +391,8 @@ static status check_shape(struct request *r)
     const struct task_inputs in = request_inputs(r);
     const int f = r->frame_num;
 
-    TRY(r->task->size(&in, r->size));
+    memcpy(r->video_size, r->size, sizeof(r->video_size));
+    TRY(r->task->size(&in, r->video_size));
     if (r->task->image && f != 1)
         return fail(ST_USAGE, "--frame_num %d: task %s makes one image; remove --frame_num", f,
                     r->task_name);
@@ -484,6 +496,7 @@ status request_complete(struct request *r, unsigned command)
 {
     TRY(fill_defaults(r));
     TRY(check_inputs(r));
+    TRY(request_read_images(r));
     TRY(check_shape(r));
     TRY(check_needs(r));
     return check_files(r, command);

@@ -35,7 +35,8 @@ struct request {
     char *task_name;
     const struct task *task; // set by request_complete
     char *prompt, *negative_prompt;
-    int size[2]; // width, height in pixels
+    int size[2];       // --size: width, height in pixels
+    int video_size[2]; // what the task makes of it and of its images; set by request_complete
     int frame_num;
     struct seed base_seed;
 
@@ -75,8 +76,10 @@ struct request {
     char *resume;
     int keep_frames;
 
-    char *input[INPUT_COUNT]; // inputs of the task other than prompts; see task.h
-    int use_prompt_extend;    // the only input without a value
+    char *input[INPUT_COUNT];        // inputs of the task other than prompts; see task.h
+    int use_prompt_extend;           // the only input without a value
+    struct image image[INPUT_COUNT]; // of TASK_IMAGES; see request_images
+    char *media;                     // what these are: "image=640x480:DIGEST ..."; no flag
 
     char *batch_file; // the file of `batch`
     int overwrite;    // of `batch`
@@ -103,6 +106,24 @@ void request_scales(char *text, size_t size, const double scales[2]);
 
 /* The prompts and inputs in the form that the task's functions need; borrowed from *r. */
 struct task_inputs request_inputs(const struct request *r);
+
+/* The images of the inputs are read twice, as a batch has many: when the request is completed, for
+ * their sizes and digests, and before they are used, with their pixels.
+ *
+ * request_read_images, on rank 0 only, reads them, sets w and h of r->image, and adds to r->media
+ * what is not there. If that has another image, that of a run that goes on, the request is refused.
+ * An image of such a run need not exist any more. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY.
+ *
+ * request_share_images reads the pixels on rank 0 and sends them to all ranks. Collective; the
+ * ranks agree on the status. ST_USAGE if a file has changed meanwhile.
+ *
+ * request_drop_images frees the pixels; w and h are kept. */
+status request_read_images(struct request *r);
+status request_share_images(struct world *w, struct request *r);
+void request_drop_images(struct request *r);
+
+/* Sets w and h of r->image from r->media. Local. */
+void request_image_sizes(struct request *r);
 
 void request_init(struct request *r);
 void request_done(struct request *r); // accepts a zeroed request

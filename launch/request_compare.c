@@ -147,8 +147,17 @@ status request_set_weights(struct request *r, const char *weights)
     return ST_OK;
 }
 
+/* Whether the row is an image, whose pixels the row "media" compares. */
+static bool is_image(const struct option *row)
+{
+    for (int i = 0; i < INPUT_COUNT; i++)
+        if (row->offset == AT(input[i]))
+            return (TASK_IMAGES >> i & 1) != 0;
+    return false;
+}
+
 /* Whether the row's values differ, for request_difference: a seed only if it was given, weights
- * part by part where both have them. */
+ * part by part where both have them, images by their pixels. */
 static bool row_differs(const struct request *a, const struct request *b, int index)
 {
     const struct option_set x = { request_rows, request_row_count, (void *)a, NULL };
@@ -157,6 +166,8 @@ static bool row_differs(const struct request *a, const struct request *b, int in
     int length;
 
     if (at == AT(base_seed) && (a->drawn_seed || !a->base_seed.given))
+        return false;
+    if (is_image(&request_rows[index]) && a->media != NULL && b->media != NULL)
         return false;
     if (at == AT(weights))
         return a->weights != NULL && b->weights != NULL &&
@@ -187,6 +198,8 @@ status request_difference(const char **differs, const struct request *r, const c
         options_value(&here, i, b, sizeof(b));
         if (row->offset == AT(weights))
             snprintf(line, sizeof(line), "it was made with other weights");
+        else if (row->offset == AT(media))
+            snprintf(line, sizeof(line), "it was made from another image");
         else if (row->type == OPT_TEXT)
             snprintf(line, sizeof(line), "the %s is another", row->name);
         else

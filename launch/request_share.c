@@ -24,7 +24,9 @@ status request_share(struct world *w, status st, struct request *r)
         goto out;
     world_broadcast(w, text, bytes, 0);
     world_broadcast(w, r->given, sizeof(r->given), 0);
+    world_broadcast(w, r->video_size, sizeof(r->video_size), 0);
     if (w->rank != 0) {
+        const int size[] = { r->video_size[0], r->video_size[1] };
         bool given[OPTIONS_MAX];
 
         memcpy(given, r->given, sizeof(given));
@@ -32,7 +34,9 @@ status request_share(struct world *w, status st, struct request *r)
         request_init(r);
         TRY_OUT(request_from_json(r, text, "request"));
         TRY_OUT(task_find(&r->task, r->task_name));
+        request_image_sizes(r);
         memcpy(r->given, given, sizeof(given));
+        memcpy(r->video_size, size, sizeof(size));
     }
 out:
     free(text);

@@ -79,8 +79,8 @@ static status open_video(struct run *run)
 
     TRY(request_record(r, &json));
     st = video_open(&run->video, &(struct video_settings){ .path = r->save_file,
-                                                           .width_px = r->size[0],
-                                                           .height_px = r->size[1],
+                                                           .width_px = r->video_size[0],
+                                                           .height_px = r->video_size[1],
                                                            .frames = r->frame_num,
                                                            .fps = r->fps,
                                                            .quality = r->quality,
@@ -178,17 +178,31 @@ static status read_condition(struct run *run, struct job *j, const struct runfil
     return conditioning_share(j->world, st, &run->conditioning);
 }
 
+/* Computes the conditioning from the inputs. */
+static status make_condition(struct run *run, struct job *j, struct pipeline *p)
+{
+    struct request *r = run->request;
+    struct task_inputs in;
+    status st;
+
+    TRY_OUT(request_share_images(j->world, r));
+    in = request_inputs(r);
+    TRY_OUT(r->task->condition(p, &run->plan, &in, &run->conditioning));
+out:
+    request_drop_images(r);
+    return st;
+}
+
 status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from)
 {
     const struct request *r = run->request;
-    const struct task_inputs in = request_inputs(r);
     struct runfile file = { 0 };
     status st;
 
     if (run->resumed)
         return read_condition(run, j, from, r->resume);
     if (r->text_file == NULL)
-        return r->task->condition(p, &run->plan, &in, &run->conditioning);
+        return make_condition(run, j, p);
     TRY_OUT(agree(j->world, j->world->rank == 0 ? runfile_read(r->text_file, &file) : ST_OK));
     TRY_OUT(read_condition(run, j, &file, r->text_file));
 out:

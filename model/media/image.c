@@ -1,6 +1,7 @@
 #include "model/media/image.h"
 
 #include <assert.h>
+#include <md5.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,4 +34,15 @@ status image_crop(struct image *out, const struct image *in, int x, int y, int w
         memcpy(out->rgb + (size_t)i * row, in->rgb + 3 * ((size_t)(y + i) * (size_t)in->w + x),
                row);
     return ST_OK;
+}
+
+void image_digest(const struct image *image, char hex[IMAGE_DIGEST_BYTES])
+{
+    const int32_t size[] = { image->w, image->h };
+    MD5_CTX md5;
+
+    MD5Init(&md5);
+    MD5Update(&md5, (const uint8_t *)size, sizeof(size));
+    MD5Update(&md5, image->rgb, (size_t)image->w * (size_t)image->h * 3);
+    MD5End(&md5, hex);
 }

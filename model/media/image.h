@@ -19,6 +19,11 @@ void image_done(struct image *image);                 // accepts zeroed values
 /* Copies the part of w x h pixels at x, y, which lies in the image. ST_MEMORY. */
 status image_crop(struct image *out, const struct image *in, int x, int y, int w, int h);
 
+#define IMAGE_DIGEST_BYTES 33
+
+/* The MD5 of the size and the pixels, in hexadecimal. */
+void image_digest(const struct image *image, char hex[IMAGE_DIGEST_BYTES]);
+
 /* A byte in [-1, 1], as torchvision's to_tensor, then sub_(0.5).div_(0.5). */
 static inline float image_unit(uint8_t v)
 {

@@ -12,6 +12,7 @@
 #ifndef MODEL_PIPELINE_TASK_H
 #define MODEL_PIPELINE_TASK_H
 
+#include "model/media/image.h"
 #include "model/pipeline/model.h"
 #include "model/transformer/conditioning.h"
 
@@ -40,10 +41,16 @@ enum task_input { TASK_INPUTS(NUMBER_INPUT) INPUT_COUNT };
 
 extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 
+/* The inputs that are an image, or the first frame of a clip: bits 1 << INPUT_*. */
+#define TASK_IMAGES (1u << INPUT_image | 1u << INPUT_first_frame | 1u << INPUT_last_frame)
+
 /* The inputs of a request, borrowed from it. */
 struct task_inputs {
     const char *prompt, *negative_prompt;
     const char *input[INPUT_COUNT]; // values of their flags; NULL: not given
+    // Upright images of TASK_IMAGES, on every rank; w 0: not given. For `size`, and for the plan,
+    // only w and h are set.
+    struct image image[INPUT_COUNT];
 };
 
 #define TASK_PRESETS_MAX 4
