@@ -129,9 +129,9 @@ void plan_print(const struct plan_report *r)
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
            (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32");
     printf("video     %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
-           r->request->video_size[0], r->request->video_size[1], r->request->frame_num, (long long)s.c,
-           (long long)s.t, (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-           in->steps);
+           r->request->video_size[0], r->request->video_size[1], r->request->frame_num,
+           (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
+           (long long)(s.t * (s.h / 2) * (s.w / 2)), in->steps);
     job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);
     if (experts[0] != 0)
         printf("experts   %s\n", experts);

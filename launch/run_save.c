@@ -99,7 +99,8 @@ void run_save_frames_begin(struct run *run, struct job *j)
 {
     const struct request *r = run->request;
 
-    if (run_frames_open(&run->frames, r->run_file, r->frame_num, r->video_size[1], r->video_size[0]) != ST_OK)
+    if (run_frames_open(&run->frames, r->run_file, r->frame_num, r->video_size[1],
+                        r->video_size[0]) != ST_OK)
         lose_frames(run, j);
 }
 

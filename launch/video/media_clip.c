@@ -80,9 +80,7 @@ static status open_input(struct clip *c)
     av_dict_set(&options, "format_whitelist", formats, 0);
     code = avformat_open_input(&c->in, NULL, NULL, &options); // frees c->in if it fails
     av_dict_free(&options);
-    if (code == AVERROR(ENOMEM))
-        return no_memory(c->file);
-    if (code < 0)
+    if (code < 0) // AVERROR(ENOMEM) too: damaged tables ask for any number of bytes
         return media_damaged(c->file, "it is no image or clip that this program reads (JPEG, PNG, "
                                       "WebP, GIF, BMP, TIFF, AVIF, .mp4, .mkv, ...), or damaged");
     return ST_OK;
@@ -177,8 +175,6 @@ static status decode(struct clip *c, int64_t first, int64_t end, struct media_si
     while (index < end && !flushed) {
         int code = more ? av_read_frame(c->in, c->packet) : AVERROR_EOF;
 
-        if (code == AVERROR(ENOMEM))
-            return no_memory(c->file);
         more = code >= 0;
         flushed = !more;
         if (more && c->packet->stream_index != c->stream) {
