@@ -97,7 +97,7 @@ out:
 
 static bool free_transformer(struct pipeline *p, struct plan_input *in)
 {
-    const bool loaded = p->experts > 0;
+    const bool loaded = p->dit_weights.base != NULL;
 
     p->plan.keep_models = false; // also for the next requests
     pipeline_offload(p);
