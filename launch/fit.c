@@ -75,6 +75,22 @@ static bool dit_fsdp(struct plan_input *p)
     return change;
 }
 
+static bool experts_ahead(struct plan_input *p)
+{
+    const bool change = p->gpu && plan_has_two(p) && p->experts == EXPERTS_BOTH;
+
+    p->experts = change ? EXPERTS_AHEAD : p->experts;
+    return change;
+}
+
+static bool experts_later(struct plan_input *p)
+{
+    const bool change = plan_has_two(p) && p->experts != EXPERTS_LATER;
+
+    p->experts = change ? EXPERTS_LATER : p->experts;
+    return change;
+}
+
 static bool t5_cpu(struct plan_input *p)
 {
     const bool change = p->gpu && p->prompts > 0 && !p->t5_fsdp && !p->t5_cpu;
@@ -122,6 +138,8 @@ static const struct setting {
     bool exact;                           // the result is the same
 } settings[] = {
     { "--dit_fsdp", dit_fsdp, true },
+    { "--experts ahead", experts_ahead, true },
+    { "--experts later", experts_later, true },
     { "--t5_cpu", t5_cpu, true },
     { "--offload_model true", offload_model, true },
     { "--vae_precision bf16", vae_bf16, false },

@@ -33,6 +33,22 @@ static bool fsdp(struct plan_input *p, const struct request *r)
     return change;
 }
 
+static bool experts_ahead(struct plan_input *p, const struct request *r)
+{
+    const bool change = r->experts < 0 && p->gpu && plan_has_two(p) && p->experts == EXPERTS_BOTH;
+
+    p->experts = change ? EXPERTS_AHEAD : p->experts;
+    return change;
+}
+
+static bool experts_later(struct plan_input *p, const struct request *r)
+{
+    const bool change = r->experts < 0 && plan_has_two(p) && p->experts != EXPERTS_LATER;
+
+    p->experts = change ? EXPERTS_LATER : p->experts;
+    return change;
+}
+
 static bool offload_model(struct plan_input *p, const struct request *r)
 {
     const bool change = r->offload_model < 0 && p->keep_models;
@@ -48,6 +64,8 @@ static const struct {
 } settings[] = {
     { frame_by_frame, "the VAE's last layers decode frame by frame" },
     { fsdp, NULL },
+    { experts_ahead, NULL },
+    { experts_later, NULL },
     { offload_model, "the transformer is freed before decoding, and loaded again for each request "
                      "(--offload_model True)" },
 };

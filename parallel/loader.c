@@ -7,7 +7,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define BUFFER_BYTES ((size_t)2 << 20) // larger buffers of two ranks do not fit in the caches
 #define BUFFERS 2                      // per thread: one is filled, the other is uploaded
@@ -280,13 +279,9 @@ int64_t loader_added(const struct loader *l)
  * fails. */
 static status wait_filled(struct loader *l)
 {
-    struct timespec until;
+    const struct timespec until = clock_after_ms(10);
     status st;
 
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 10000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_cond_timedwait(&l->filled, &l->lock, &until);
     pthread_mutex_unlock(&l->lock);
     st = device_poll(l->dev);

@@ -56,6 +56,47 @@ size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
            (size_t)units * (slice_at(unit, ranks, rank + 1) - slice_at(unit, ranks, rank));
 }
 
+/* The elements [first, first + count) of the tensor at byte `begin` of a unit that are in bytes
+ * [from, to) of the unit. from and to are multiples of 256, so no element is cut; `begin` is a
+ * multiple of the element size too. */
+static void elements_between(const struct weight_spec *spec, size_t begin, size_t from, size_t to,
+                             int64_t *first, int64_t *count)
+{
+    const size_t size = dtype_size(spec->dtype), end = begin + spec_bytes(spec);
+    const size_t a = from > begin ? from : begin, b = to < end ? to : end;
+
+    *first = (int64_t)((a - begin) / size);
+    *count = b > a ? (int64_t)((b - a) / size) : 0;
+}
+
+status weights_ranges(int ranks, int rank, int units, const struct weight_spec *specs, int count,
+                      weight_range *each, void *payload)
+{
+    size_t *offset = calloc((size_t)count + 1, sizeof(*offset));
+    status st = ST_OK;
+
+    if (offset == NULL)
+        return fail(ST_MEMORY, "no host memory for %d weights", count);
+
+    const size_t unit_bytes = unit_layout(specs, count, offset);
+    const size_t from = slice_at(unit_bytes, ranks, rank);
+    const size_t to = slice_at(unit_bytes, ranks, rank + 1);
+
+    for (int u = 0; u < units && st == ST_OK; u++) {
+        for (int i = 0; i < count && st == ST_OK; i++) {
+            char name[NAME_BYTES];
+            int64_t first, n;
+
+            elements_between(&specs[i], offset[i], from, to, &first, &n);
+            weight_name(name, sizeof(name), specs[i].name, u);
+            if (n > 0)
+                st = each(payload, &specs[i], name, first, n);
+        }
+    }
+    free(offset);
+    return st;
+}
+
 void weight_name(char *name, size_t size, const char *pattern, int unit)
 {
     const char *number = strstr(pattern, "%d");
@@ -69,20 +110,6 @@ void weight_name(char *name, size_t size, const char *pattern, int unit)
     (void)n;
 }
 
-/* The elements [first, first + count) of tensor i that are in bytes [from, to) of the unit. from
- * and to are multiples of 256, so no element is cut; the tensor's offset is a multiple of its
- * element size too. */
-static void elements_between(const struct weights *w, int i, size_t from, size_t to, int64_t *first,
-                             int64_t *count)
-{
-    const size_t size = dtype_size(w->specs[i].dtype);
-    const size_t begin = w->offset[i], end = begin + spec_bytes(&w->specs[i]);
-    const size_t a = from > begin ? from : begin, b = to < end ? to : end;
-
-    *first = (int64_t)((a - begin) / size);
-    *count = b > a ? (int64_t)((b - a) / size) : 0;
-}
-
 /* Reads bytes [from, to) of a unit into host memory. Padding between tensors is not written. */
 static status read_bytes(void *payload, int unit, size_t from, size_t to, void *dst)
 {
@@ -93,7 +120,7 @@ static status read_bytes(void *payload, int unit, size_t from, size_t to, void *
         char name[NAME_BYTES], *at = dst;
         int64_t first, count;
 
-        elements_between(w, i, from, to, &first, &count);
+        elements_between(spec, w->offset[i], from, to, &first, &count);
         if (count == 0)
             continue;
         weight_name(name, sizeof(name), spec->name, unit);
@@ -192,7 +219,7 @@ static status open_resident(struct weights *w, struct arena *a)
         set_tensors(w, &w->tensors[u * w->count], unit);
         TRY(read_unit(w, u, from, slice));
     }
-    return w->group != NULL ? ST_OK : wait_loader(w);
+    return w->group != NULL || w->source.in_memory ? ST_OK : wait_loader(w);
 }
 
 status weights_all_gather(struct weights *w)
@@ -344,6 +371,11 @@ status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
 {
     int b = unit;
 
+    if (w->source.in_memory && w->loader != NULL && w->mode == WEIGHTS_RESIDENT &&
+        w->group == NULL && unit >= w->ready) {
+        TRY(loader_wait(w->loader, w->loaded_before + unit + 1));
+        w->ready = unit + 1;
+    }
     assert(unit >= 0 && unit < w->units && next >= -1 && next < w->units);
     if (w->mode != WEIGHTS_RESIDENT) {
         w->last_buffer = b = choose_buffer(w, unit, next);

@@ -40,13 +40,16 @@ struct weight_spec {
 /* Where parameters come from. `read` copies elements [first, first + count) of the spec's tensor,
  * in the row-major order of its dim, as spec->dtype, into host memory at dst; `name` is the spec's
  * with the unit's number. For a GPU several threads call it at once. `prefetch` is a hint that
- * these elements will be read next. */
+ * these elements will be read next. in_memory: `read` cannot fail and takes no time; then resident
+ * weights without a group are still being copied to a GPU when weights_open returns, and
+ * weights_acquire waits for its unit. */
 struct weight_source {
     status (*read)(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
                    int64_t count, void *dst);
     void (*prefetch)(void *payload, const char *name, int64_t first,
                      int64_t count); // or NULL
     void *payload;
+    bool in_memory;
 };
 
 struct weights {
@@ -67,6 +70,7 @@ struct weights {
     struct weight_source source; // streamed: read again on every use
     struct loader *loader;       // for a GPU, else NULL
     int64_t loaded_before;       // ranges that it was given before those of resident units
+    int ready;                   // from a source in memory: units that acquire has waited for
     void *staging;               // host memory for `read`, when there is no loader
 };
 
@@ -103,6 +107,14 @@ status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
 /* Starts to gather or read unit `next`, as weights_acquire does, but later: instead of its `next`.
  */
 status weights_start_next(struct weights *w, int next);
+
+/* Calls `each` for what weights_open reads on rank `rank` of a group of `ranks`, or alone if that
+ * is 1: a range of elements of each tensor of each unit. Local. ST_MEMORY, or the first error of
+ * `each`. */
+typedef status weight_range(void *payload, const struct weight_spec *spec, const char *name,
+                            int64_t first, int64_t count);
+status weights_ranges(int ranks, int rank, int units, const struct weight_spec *specs, int count,
+                      weight_range *each, void *payload);
 
 /* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. */
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,

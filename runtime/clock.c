@@ -1,7 +1,5 @@
 #include "runtime/clock.h"
 
-#include <time.h>
-
 static double seconds_of(clockid_t clock)
 {
     struct timespec t;
@@ -18,4 +16,15 @@ double clock_seconds(void)
 double clock_cpu_seconds(void)
 {
     return seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+struct timespec clock_after_ms(int ms)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += ms % 1000 * 1000000L;
+    t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return t;
 }

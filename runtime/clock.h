@@ -2,12 +2,16 @@
 #ifndef RUNTIME_CLOCK_H
 #define RUNTIME_CLOCK_H
 
+#include <time.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 double clock_seconds(void);     // since some start; never goes back
 double clock_cpu_seconds(void); // that all threads of this process have computed
+
+struct timespec clock_after_ms(int ms); // a time from now, for pthread_cond_timedwait
 
 #ifdef __cplusplus
 }

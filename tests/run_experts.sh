@@ -42,13 +42,18 @@ check "one guidance, another latent" not "$same" one.h5 same-guidance.h5 1e-3
 check "guidance as given" make 1 guidance --sample_guide_scale 3,4
 check "guidance as given, the same bits" "$same" one.h5 guidance.h5
 
-# One after the other.
-check "later" make 1 later --experts later
-cp check.log later.log
+# One after the other, and on several ranks.
+for way in later ahead; do
+    check "$way" make 1 $way --experts $way
+    cp check.log $way.log
+    check "$way, the same bits" "$same" one.h5 $way.h5
+done
 check "later: the plan" says '^experts .*the second is read when it is needed' later.log
-check "later, the same bits" "$same" one.h5 later.h5
+check "ahead: the plan" says '^experts .*the second is read ahead into 3 MB of a rank.s host memory' ahead.log
+check "ahead: the change" says '^experts low noise from step 5 on' ahead.log
 for axes in "2 cfg2 --cfg_size 2" "2 fsdp2 --dit_fsdp --cfg_size 1" "3 later3 --experts later --cfg_size 1" \
-    "4 later-fsdp4 --experts later --dit_fsdp --cfg_size 2" "8 ulysses8 --cfg_size 2 --dit_fsdp"; do
+    "4 later-fsdp4 --experts later --dit_fsdp --cfg_size 2" "8 ulysses8 --cfg_size 2 --dit_fsdp" \
+    "2 ahead2 --experts ahead --cfg_size 1" "3 ahead-fsdp3 --experts ahead --dit_fsdp --cfg_size 1"; do
     read -r p name flags <<< "$axes"
     # shellcheck disable=SC2086
     check "$name" make "$p" "$name" $flags

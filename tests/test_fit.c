@@ -11,16 +11,22 @@
 
 static struct model model;
 
-/* A complete request of the 1.3B model, 832 * 480, 81 frames. */
-static void begin(struct request *r, const char *precision)
+/* A complete request of a task, on a CPU. */
+static void begin_task(struct request *r, const char *task, const char *precision)
 {
-    char *argv[] = { "--task", "t2v-1.3B", "--device", "cpu", "--precision", (char *)precision };
+    char *argv[] = { "--task", (char *)task, "--device", "cpu", "--precision", (char *)precision };
 
     request_init(r);
     CHECK(request_parse(r, CMD_PLAN, NULL, 0, 6, argv) == ST_OK &&
               request_complete(r, CMD_PLAN) == ST_OK,
           "%s", status_line());
-    model = preset_model(preset_find("t2v-1.3B"));
+    model = preset_model(preset_find(task));
+}
+
+/* The 1.3B model, 832 * 480, 81 frames. */
+static void begin(struct request *r, const char *precision)
+{
+    begin_task(r, "t2v-1.3B", precision);
 }
 
 static struct plan_input plan_of(const struct request *r, int ranks, int per_node, bool gpu)
@@ -112,6 +118,67 @@ static void test_advice(void)
     request_done(&r);
 }
 
+/* Makes settings until the request fits; whether it does. */
+static bool choose(const struct request *r, struct plan_input *p, double device, double host)
+{
+    const struct fit_machine m = { p->gpu ? 8 : 0, device, host };
+    bool changed;
+
+    for (int i = 0; i < JOB_SETTINGS && !fit_on(p, 1, &m); i++)
+        job_setting(i, r, p, 1, &changed);
+    return fit_on(p, 1, &m);
+}
+
+/* Where the weights of two experts are. */
+static void test_experts(void)
+{
+    struct request r;
+    struct plan_input one, two, p;
+    double both, alone, sharded;
+
+    begin_task(&r, "t2v-A14B", "bf16");
+    one = plan_of(&r, 1, 1, true);
+    two = plan_of(&r, 2, 2, true);
+    CHECK(plan_experts(&one) == 2 && one.steps == 40 && one.low_from == 26,
+          "%d steps, low noise from %d", one.steps, one.low_from);
+    both = most_of(one, "").device;
+    sharded = most_of(two, "f").device;
+    p = one;
+    p.experts = EXPERTS_AHEAD;
+    alone = most_of(p, "").device;
+    CHECK(both - alone > 28e9 && most_of(p, "").host > 28e9, "%g, alone %g", both, alone);
+    p = one;
+    p.first_step = 26;
+    CHECK(most_of(p, "").device <= alone && !plan_has_two(&p), "only the second expert");
+
+    p = one;
+    CHECK(choose(&r, &p, both, 100 * GB) && p.experts == EXPERTS_BOTH, "both fit");
+    p = one;
+    CHECK(choose(&r, &p, both - GB, 100 * GB) && p.experts == EXPERTS_AHEAD, "one fits");
+    p = one;
+    CHECK(choose(&r, &p, both - GB, 20 * GB) && p.experts == EXPERTS_LATER, "with little memory");
+    CHECK(!choose(&r, &p, alone - GB, 100 * GB), "nothing fits");
+    p = two;
+    CHECK(choose(&r, &p, sharded, 100 * GB) && p.experts == EXPERTS_BOTH && p.fsdp, "sharded");
+    p = two;
+    CHECK(choose(&r, &p, sharded - GB, 100 * GB) && p.experts == EXPERTS_AHEAD, "two GPUs");
+    CHECK(most_of(p, "f").host < 2 * 17e9, "half an expert on each rank");
+    r.experts = EXPERTS_BOTH;
+    p = one;
+    CHECK(!choose(&r, &p, both - GB, 100 * GB) && p.experts == EXPERTS_BOTH, "as the flag says");
+    r.experts = -1;
+    expect(&r, one, both - GB, 100 * GB, 1, "with --experts ahead it would fit");
+    expect(&r, one, both - GB, 20 * GB, 1, "with --experts later it would fit");
+    request_done(&r);
+
+    begin_task(&r, "t2v-A14B", "bf16");
+    p = one = plan_of(&r, 1, 1, false);
+    CHECK(!choose(&r, &p, 0, 20 * GB) && p.experts == EXPERTS_LATER, "never ahead on a CPU");
+    p = one;
+    CHECK(choose(&r, &p, 0, most_of(one, "").host - GB) && p.experts == EXPERTS_LATER, "on a CPU");
+    request_done(&r);
+}
+
 /* Rank 1's GPU is too small for replicated weights: all ranks shard them, unless told otherwise.
  * Then also for sharded ones: all ranks get the line. */
 static void test_ranks(struct world *w)
@@ -163,6 +230,7 @@ int main(int argc, char **argv)
     if (argc == 1) {
         test_first();
         test_advice();
+        test_experts();
         return check_end("fit");
     }
     if (world_open(&w, &argc, &argv) != ST_OK)

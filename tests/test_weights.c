@@ -179,7 +179,9 @@ static void check_mode(struct world *w, struct device *dev, enum weights_mode mo
     const size_t bytes = weights_bytes(mode, w->size, w->rank, units, spec, count);
     const bool sharded = mode == WEIGHTS_SHARDED, resident = mode == WEIGHTS_RESIDENT;
     struct source from = { .fail_at = -1 };
-    const struct weight_source source = { read_pattern, prefetch_pattern, &from };
+    const struct weight_source source = { .read = read_pattern,
+                                          .prefetch = prefetch_pattern,
+                                          .payload = &from };
     int64_t all = 0;
     struct group g;
     struct arena a;

@@ -576,7 +576,9 @@ struct weight_source checkpoint_source(struct checkpoint *c, const struct part *
     struct checkpoint_part *p = part_of(c, part);
 
     assert(p->file.count > 0);
-    return (struct weight_source){ source_read, source_prefetch, &p->file };
+    return (struct weight_source){ .read = source_read,
+                                   .prefetch = source_prefetch,
+                                   .payload = &p->file };
 }
 
 uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ranks)

@@ -155,6 +155,21 @@ status tensors_open(struct weights *w, const struct tensor_list *l, const struct
                         source);
 }
 
+status tensors_ranges(const struct tensor_list *l, int ranks, int rank, weight_range *each,
+                      void *payload)
+{
+    TRY(tensors_status(l));
+    for (int i = 0; i < l->stack_count; i++) {
+        const struct tensor_stack *s = &l->stacks[i];
+        const bool whole = s->keep == TENSORS_LOCAL;
+
+        if (s->keep != TENSORS_READ)
+            TRY(weights_ranges(whole ? 1 : ranks, whole ? 0 : rank, s->units, tensors_of(l, s),
+                               s->count, each, payload));
+    }
+    return ST_OK;
+}
+
 /* ---- all units ---- */
 
 const struct weight_spec *tensors_nth(const struct tensor_list *l, const struct tensor_stack *s,

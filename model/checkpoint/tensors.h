@@ -94,6 +94,11 @@ int tensors_total(const struct tensor_list *l); // of all units of all stacks
 status tensors_open(struct weights *w, const struct tensor_list *l, const struct tensor_stack *s,
                     struct arena *a, struct group *g, bool fsdp, struct weight_source source);
 
+/* Calls `each` for the elements that tensors_open reads on rank `rank` of `ranks`, stack after
+ * stack: weights_ranges. */
+status tensors_ranges(const struct tensor_list *l, int ranks, int rank, weight_range *each,
+                      void *payload);
+
 /* ---- all units of all stacks, one after the other ---- */
 
 struct inventory_entry {

@@ -79,14 +79,44 @@ static bool holds_both(const struct pipeline *p)
 
 static status open_expert(struct pipeline *p, int expert)
 {
-    struct checkpoint *c = p->checkpoint;
+    const struct part *part = expert_parts[expert];
 
-    TRY(checkpoint_part(c, expert_parts[expert]));
-    TRY(dit_open(&p->dit[expert], model_config(&p->plan.model, expert_parts[expert]), &p->mesh,
-                 p->dev, &p->dit_weights, p->plan.cdt, p->plan.fsdp,
-                 checkpoint_source(c, expert_parts[expert])));
+    TRY(checkpoint_part(p->checkpoint, part));
+    TRY(dit_open(&p->dit[expert], model_config(&p->plan.model, part), &p->mesh, p->dev,
+                 &p->dit_weights, p->plan.cdt, p->plan.fsdp,
+                 p->ahead != NULL ? readahead_source(p->ahead)
+                                  : checkpoint_source(p->checkpoint, part)));
     p->loaded[expert] = true;
     return ST_OK;
+}
+
+/* Starts to read the second expert, if the first computes steps before it and only one is held. */
+static status read_ahead(struct pipeline *p, const struct denoise *d)
+{
+    const struct part *part = expert_parts[1];
+    const int threads = p->plan.threads / 2;
+    struct tensor_list list = { 0 };
+    status st;
+
+    if (p->plan.experts != EXPERTS_AHEAD || p->experts < 2 || p->loaded[1] ||
+        d->in.low_from == d->in.schedule.steps)
+        return ST_OK;
+    TRY_OUT(checkpoint_part(p->checkpoint, part));
+    dit_tensors(&list, model_config(&p->plan.model, part), p->plan.cdt);
+    TRY_OUT(readahead_start(&p->ahead, &list, p->world->size, p->world->rank,
+                            checkpoint_source(p->checkpoint, part), threads > 1 ? threads : 1));
+out:
+    tensors_done(&list);
+    return st;
+}
+
+/* Frees what was read ahead, when the device has it. */
+static void end_ahead(struct pipeline *p)
+{
+    if (p->ahead != NULL && p->dev->loader != NULL)
+        loader_finish(p->dev->loader);
+    readahead_stop(p->ahead);
+    p->ahead = NULL;
 }
 
 /* Loads the expert; if both are held, also the other one where a request uses it. */
@@ -128,8 +158,8 @@ static status complete_dit(struct pipeline *p, status st)
     TRY(agree(p->world, st));
     p->must_abort = true;
     for (int i = 0; i < p->experts; i++) {
-        if (p->loaded[i] && !p->complete[i])
-            TRY(dit_complete(&p->dit[i]));
+        if (p->loaded[i] && !p->complete[i] && (p->ahead == NULL || p->world->size > 1))
+            TRY(dit_complete(&p->dit[i])); // alone, weights from memory come while it computes
         p->complete[i] = p->loaded[i];
     }
     p->must_abort = must_abort;
@@ -394,17 +424,23 @@ static status agree_finite(struct pipeline *p, bool finite)
     return st;
 }
 
-/* Replaces the expert in memory by that of the next step. Collective; the ranks agree on errors. */
+/* Replaces the expert in memory by that of the next step. Collective. */
 static status switch_expert(struct pipeline *p, struct denoise *d, struct step_callback callback)
 {
     const int expert = denoise_expert(d);
     const double start_s = clock_seconds();
+    double wait_s;
 
+    alive_at("loading", -1);
     world_expect(p->world, 0);
+    p->must_abort = false;
+    TRY(agree(p->world, p->ahead != NULL ? readahead_wait(p->ahead, p->dev) : ST_OK));
+    wait_s = clock_seconds() - start_s;
     TRY(complete_dit(p, load_expert(p, expert)));
     TRY(agree(p->world, denoise_switch(d, expert, &p->dit[expert])));
+    p->must_abort = true;
     if (callback.switched != NULL)
-        callback.switched(callback.payload, d->solver.step, 0, clock_seconds() - start_s);
+        callback.switched(callback.payload, d->solver.step, wait_s, clock_seconds() - start_s);
     return ST_OK;
 }
 
@@ -430,6 +466,8 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     if (st == ST_OK)
         st = denoise_begin(&d, experts, p->experts, &run, &scratch, in);
     if (st == ST_OK)
+        st = read_ahead(p, &d);
+    if (st == ST_OK)
         st = state != NULL ? denoise_restore(&d, state) : denoise_start(&d, noise);
     TRY_OUT(agree(p->world, st));
     p->must_abort = true;
@@ -438,7 +476,10 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
         double start_s;
 
         if (!p->loaded[denoise_expert(&d)])
-            TRY_OUT(switch_expert(p, &d, callback));
+            st = switch_expert(p, &d, callback);
+        if (st == ST_PREEMPTED) // while it was waiting: the state is saved as after a step
+            st = callback.call(callback.payload, &d, d.solver.step, in->schedule.steps);
+        TRY_OUT(st);
         alive_at("sampling", d.solver.step + 1);
         world_expect(p->world, longest_s);
         stops = p->dev->stops;
@@ -448,6 +489,8 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
         TRY_OUT(denoise_finite(&d, &finite));
         longest_s = fmax(longest_s, clock_seconds() - start_s);
         TRY_OUT(agree_finite(p, finite));
+        if (p->loaded[1])
+            end_ahead(p);
         st = callback.call(callback.payload, &d, d.solver.step, in->schedule.steps);
         p->must_abort = st != ST_PREEMPTED; // all ranks stop
         if (st != ST_OK)
@@ -457,6 +500,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
     p->must_abort = false;
 out:
     world_expect(p->world, 0);
+    end_ahead(p);
     denoise_end(&d);
     arena_done(&scratch);
     arena_done(&run);

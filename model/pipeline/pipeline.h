@@ -14,6 +14,7 @@
 #ifndef MODEL_PIPELINE_PIPELINE_H
 #define MODEL_PIPELINE_PIPELINE_H
 
+#include "model/checkpoint/readahead.h"
 #include "model/pipeline/plan.h"
 #include "model/text/tokenizer.h"
 
@@ -37,6 +38,7 @@ struct pipeline {
     bool uses[EXPERTS_MAX];     // some request has steps of it
     bool loaded[EXPERTS_MAX];   // its weights are being read, or are
     bool complete[EXPERTS_MAX]; // the ranks have gathered the slices that each has read
+    struct readahead *ahead;    // the second expert, while the first computes; NULL: none
     struct vae vae;
     bool vae_ready;
     struct text_entry *texts; // all encoded prompts, the same on every rank

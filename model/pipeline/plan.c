@@ -2,6 +2,7 @@
 
 #include "kernels/rates.h"
 #include "kernels/table.h"
+#include "model/checkpoint/readahead.h"
 #include "model/text/umt5.h"
 
 #include <assert.h>
@@ -147,6 +148,19 @@ static status plan_expert(struct dit *dit, const struct plan_input *in, int expe
     return dit_complete(dit);
 }
 
+/* Host memory for the second expert, of this rank. */
+static status plan_ahead(const struct plan_input *in, const struct mesh *m, size_t *bytes)
+{
+    struct tensor_list list = { 0 };
+    status st;
+
+    dit_tensors(&list, model_config(&in->model, expert_parts[1]), in->cdt);
+    st = tensors_status(&list);
+    *bytes = readahead_bytes(&list, m->all.size, m->all.rank);
+    tensors_done(&list);
+    return st;
+}
+
 static status plan_denoise(const struct plan_input *in, struct device *dev, struct mesh *m,
                            struct plan_rank *out)
 {
@@ -190,6 +204,9 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
             TRY_OUT(plan_steps(&d, step, first, count[i], dev, m));
     }
     TRY_OUT(denoise_save(&d, &state));
+    if (one_by_one && in->experts == EXPERTS_AHEAD)
+        TRY_OUT(plan_ahead(in, m, &out->ahead));
+    step->host = out->ahead;
     step->weights = weights.peak;
     step->run = run.peak;
     step->scratch = scratch.peak;
@@ -301,7 +318,7 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
         if (strcmp(s->name, STAGE_DECODE) == 0)
             s->host = encoder_bytes(in->latent.w * vae->stride, in->latent.h * vae->stride, frames);
         else if (strcmp(s->name, STAGE_STEP) == 0 && in->saves) // the run file, made in memory
-            s->host = 5 * latent + texts;
+            s->host += 5 * latent + texts;
     }
     return bytes;
 }
@@ -402,4 +419,5 @@ void plan_cover(struct plan_rank *all, const struct plan_rank *one)
     all->device = larger(all->device, one->device);
     all->cuda = larger(all->cuda, one->cuda);
     all->host = larger(all->host, one->host);
+    all->ahead = larger(all->ahead, one->ahead);
 }
