@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libavutil/log.h>
+#include <libavutil/mem.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -52,8 +54,17 @@ static status read_bytes(struct media_file *f, size_t size)
     return ST_OK;
 }
 
+/* Bounds each allocation of FFmpeg: frames and tables that the file's size allows. */
+static void limit_memory(const struct media_file *f)
+{
+    const double most = 16.0 * (double)f->pixels_max + 64.0 * (double)f->size + (1 << 20);
+
+    av_max_alloc(most < INT_MAX ? (size_t)most : INT_MAX);
+}
+
 static void close_file(struct media_file *f)
 {
+    av_max_alloc(INT_MAX); // FFmpeg's default, for the encoder
     if (f->fd >= 0)
         close(f->fd);
     free(f->bytes);
@@ -75,6 +86,7 @@ static status open_file(struct media_file *f, const char *path, int64_t pixels_m
     f->size = (uint64_t)about.st_size;
     if (f->size == 0)
         return media_damaged(f, "the file is empty");
+    limit_memory(f);
     return read_bytes(f, f->size < HEAD_BYTES ? (size_t)f->size : HEAD_BYTES);
 }
 

@@ -51,9 +51,14 @@ static bool ends_in(const char *path, const char *suffix)
     return n > m && strcasecmp(path + n - m, suffix) == 0;
 }
 
+bool video_is_image(const char *path)
+{
+    return ends_in(path, ".png");
+}
+
 status video_check_path(const char *path, int64_t frames)
 {
-    if (ends_in(path, ".png")) {
+    if (video_is_image(path)) {
         if (frames != 1)
             return fail(ST_USAGE, "%s: a .png holds one frame, not %lld; use .mp4", path,
                         (long long)frames);

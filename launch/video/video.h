@@ -16,6 +16,7 @@
 
 #include "runtime/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct video;
@@ -31,6 +32,8 @@ struct video_settings {
 
 /* Checks that `path` has a supported extension that fits the number of frames. ST_USAGE. */
 status video_check_path(const char *path, int64_t frames);
+
+bool video_is_image(const char *path); // a .png
 
 /* ST_USAGE for a name or size that is not supported, ST_IO. */
 status video_open(struct video **v, const struct video_settings *settings);
