@@ -103,9 +103,9 @@ static status timed_channel_affine(struct device *dev, struct tensor out, struct
     TIMED(REST, channel_affine(dev, out, x, scale, shift));
 }
 
-static status timed_to_u8(struct device *dev, struct tensor out, struct tensor x)
+static status timed_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
-    TIMED(REST, to_u8(dev, out, x));
+    TIMED(REST, to_u8(dev, out, x, add));
 }
 
 /* A table that times the ops of `t`. */

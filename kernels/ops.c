@@ -457,13 +457,13 @@ status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,
     return dev->table->channel_affine(dev, out, x, scale, shift);
 }
 
-status op_to_u8(struct device *dev, struct tensor out, struct tensor x)
+status op_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     assert(is_float(x) && out.dtype == DT_U8 && same_dims(out, x) && x.ndim == 4);
-    assert(dense_last(x) && dense_last(out) && no_alias(dev, out, x));
+    assert(dense_last(x) && dense_last(out) && no_alias(dev, out, x) && add >= 0 && add < 1);
     if (tensor_count(out) == 0)
         return ST_OK;
-    return dev->table->to_u8(dev, out, x);
+    return dev->table->to_u8(dev, out, x, add);
 }
 
 status op_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x, float value)

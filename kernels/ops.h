@@ -235,9 +235,10 @@ typedef status channel_affine_fn(struct device *dev, struct tensor out, struct t
                                  struct tensor scale, struct tensor shift);
 channel_affine_fn op_channel_affine;
 
-/* Pixels as a file stores them: out u8 = trunc((clamp(x, -1, 1) + 1) / 2 * 255). x f32 or bf16; one
- * shape [T, H, W, C], outer axes of any stride. */
-typedef status to_u8_fn(struct device *dev, struct tensor out, struct tensor x);
+/* Pixels as a file stores them: out u8 = trunc((clamp(x, -1, 1) + 1) / 2 * 255 + add), at most 255.
+ * add: 0 as in the official videos, 0.5 (rounded) as in its images. x f32 or bf16; one shape
+ * [T, H, W, C], outer axes of any stride. */
+typedef status to_u8_fn(struct device *dev, struct tensor out, struct tensor x, float add);
 to_u8_fn op_to_u8;
 
 /* mark = value if x has a NaN or an infinity and mark is 0: the first such x is named. mark [1]

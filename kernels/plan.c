@@ -204,7 +204,7 @@ static status plan_channel_affine(struct device *dev, struct tensor out, struct 
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
-static status plan_to_u8(struct device *dev, struct tensor out, struct tensor x)
+static status plan_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }

@@ -401,10 +401,12 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         run_save_frames_begin(run, j);
     progress_stage(&j->progress, "decoding", 0, run->plan.latent.t, "chunk");
-    st = pipeline_decode(
-        p, run->plan.latent, run->latent, run->plan.tiling,
-        (struct frame_sink){ .put = put_frames, .payload = &ctx, .progress = decoded },
-        (struct decode_callback){ decode_with_less, &ctx });
+    st = pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
+                         (struct frame_sink){ .put = put_frames,
+                                              .payload = &ctx,
+                                              .progress = decoded,
+                                              .rounded = video_is_image(r->save_file) },
+                         (struct decode_callback){ decode_with_less, &ctx });
     if (st == ST_MEMORY && !p->must_abort)
         st = not_decoded(run, j);
     TRY(st);

@@ -40,6 +40,22 @@ check "no negative prompt, tiles side by side" run 1 --prompt a --n_prompt= --ti
 check "the default negative prompt is noted" notes 'the negative prompt is empty'
 check "tiles side by side are noted" notes 'tiles do not overlap'
 
+# An image is rounded to bytes as the official program's images are, a video's frame is truncated: the contact
+# sheet of one frame is that frame.
+pixels() { ffmpeg -v error -i "$1" -f rawvideo -pix_fmt rgb24 - > "$1.rgb"; }
+half_is_larger() { # half_is_larger A B: A is as large as B, or larger by 1 for 30 to 70 % of the bytes
+    pixels "$1" && pixels "$2" && cmp -l "$1.rgb" "$2.rgb" | python3 -c '
+import os, sys
+pairs = [(int(a, 8), int(b, 8)) for _, a, b in map(str.split, sys.stdin)]
+size = os.path.getsize(sys.argv[1])
+print(len(pairs), "of", size, "bytes differ")
+sys.exit(not all(a == b + 1 for a, b in pairs) or not 0.3 < len(pairs) / size < 0.7)' "$1.rgb"
+}
+one=(--frame_num 1 --prompt a --base_seed 3)
+check "an image" run 2 "${one[@]}" --save_file image.png
+check "the same as a video" run 2 "${one[@]}" --save_file image.mp4 --contact_sheet frame.png
+check "the image is rounded" half_is_larger image.png frame.png
+
 # What a file replaces is not named.
 check "noise and text from a run file" run 2 --prompt b --base_seed 8 --noise seed.h5 --text seed.h5 \
     --save_file files.mp4 --run_file files.h5

@@ -197,11 +197,13 @@ static void elementwise(void)
     OP(op_channel_affine, F32, IN("x"), IN("scale"), IN("shift"));
 
     name = "to_u8";
-    const struct tensor want = IN("want"), out = fresh(DT_U8, want);
+    for (int rounded = 0; rounded < 2; rounded++) {
+        const struct tensor want = IN(rounded ? "rounded" : "want"), out = fresh(DT_U8, want);
 
-    CHECK(op_to_u8(&dev, out, IN("x")) == ST_OK, "%s", status_line());
-    CHECK(device_wait(&dev) == ST_OK, "%s", status_line());
-    CHECK(memcmp(out.data, want.data, tensor_bytes(want)) == 0, "%s to_u8 differs", level);
+        CHECK(op_to_u8(&dev, out, IN("x"), rounded ? 0.5f : 0) == ST_OK, "%s", status_line());
+        CHECK(device_wait(&dev) == ST_OK, "%s", status_line());
+        CHECK(memcmp(out.data, want.data, tensor_bytes(want)) == 0, "%s to_u8 differs", level);
+    }
 }
 
 int main(int argc, char **argv)

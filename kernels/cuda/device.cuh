@@ -26,12 +26,13 @@ __device__ inline float rounded(enum dtype dt, float v)
     return dt == DT_BF16 ? __bfloat162float(__float2bfloat16_rn(v)) : v;
 }
 
-/* A pixel value in [-1, 1] as a byte, in the steps of the official code that writes videos. */
-__device__ inline uint8_t as_u8(float v)
+/* A pixel value in [-1, 1] as a byte, in the steps of the official code that writes videos and
+ * images; add: see op_to_u8. */
+__device__ inline uint8_t as_u8(float v, float add)
 {
     const float f = fminf(fmaxf(v, -1), 1);
 
-    return (uint8_t)__fmul_rn(__fmul_rn(__fadd_rn(f, 1), 0.5f), 255);
+    return (uint8_t)fminf(__fadd_rn(__fmul_rn(__fmul_rn(__fadd_rn(f, 1), 0.5f), 255), add), 255);
 }
 
 __device__ inline float activated(enum act act, float v)

@@ -111,7 +111,7 @@ status wide_channel_norm(struct device *dev, struct tensor out, struct tensor x,
 /* ---- to_u8 ---- */
 
 /* Each thread converts four consecutive elements of a frame. */
-__global__ void frames_to_u8_kernel(struct tensor out, struct tensor x, int64_t count)
+__global__ void frames_to_u8_kernel(struct tensor out, struct tensor x, float add, int64_t count)
 {
     const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x, frame = blockIdx.y;
 
@@ -119,11 +119,11 @@ __global__ void frames_to_u8_kernel(struct tensor out, struct tensor x, int64_t 
         const float4 f = ((const float4 *)((const float *)x.data + frame * x.stride[0]))[i];
 
         ((uchar4 *)((uint8_t *)out.data + frame * out.stride[0]))[i] =
-            make_uchar4(as_u8(f.x), as_u8(f.y), as_u8(f.z), as_u8(f.w));
+            make_uchar4(as_u8(f.x, add), as_u8(f.y, add), as_u8(f.z, add), as_u8(f.w, add));
     }
 }
 
-status wide_to_u8(struct device *dev, struct tensor out, struct tensor x)
+status wide_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     const int64_t count = tensor_count(x) / x.dim[0] / 4; // in a frame
 
@@ -131,10 +131,10 @@ status wide_to_u8(struct device *dev, struct tensor out, struct tensor x)
         !tensor_contiguous(tensor_at(x, 0)) || !tensor_contiguous(tensor_at(out, 0)) ||
         x.stride[0] % 4 != 0 || out.stride[0] % 4 != 0 || (uintptr_t)x.data % 16 != 0 ||
         (uintptr_t)out.data % 4 != 0)
-        return plain_to_u8(dev, out, x);
+        return plain_to_u8(dev, out, x, add);
 
     const dim3 grid((unsigned)((count + THREADS - 1) / THREADS), (unsigned)x.dim[0]);
 
-    frames_to_u8_kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(out, x, count);
+    frames_to_u8_kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(out, x, add, count);
     return cuda_status(cudaGetLastError(), "to_u8");
 }

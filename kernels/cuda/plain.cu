@@ -650,22 +650,22 @@ status plain_channel_affine(struct device *dev, struct tensor out, struct tensor
     LAUNCHED("channel_affine");
 }
 
-__global__ void to_u8_kernel(struct tensor out, struct tensor x, int64_t count)
+__global__ void to_u8_kernel(struct tensor out, struct tensor x, float add, int64_t count)
 {
     const int64_t c = x.dim[3];
 
     EACH(i, count)
     {
         ((uint8_t *)out.data)[row_at(out, i / c) + i % c] =
-            as_u8(load(x, row_at(x, i / c) + i % c));
+            as_u8(load(x, row_at(x, i / c) + i % c), add);
     }
 }
 
-status plain_to_u8(struct device *dev, struct tensor out, struct tensor x)
+status plain_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     const int64_t count = tensor_count(out);
 
-    to_u8_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, count);
+    to_u8_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, add, count);
     LAUNCHED("to_u8");
 }
 

@@ -131,9 +131,9 @@ status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x
     return ST_OK;
 }
 
-/* In f32 and in the same steps as the official code that writes videos: for a value at the boundary
- * between two bytes, the rounding of each step decides. */
-status ref_to_u8(struct device *dev, struct tensor out, struct tensor x)
+/* In f32 and in the same steps as the official code that writes videos and images: for a value at
+ * the boundary between two bytes, the rounding of each step decides. */
+status ref_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     for (int64_t row = 0; row < ref_rows(x); row++)
         for (int64_t i = 0; i < x.dim[3]; i++) {
@@ -143,7 +143,9 @@ status ref_to_u8(struct device *dev, struct tensor out, struct tensor x)
 
             const float f = fminf(fmaxf((float)v, -1), 1);
 
-            ((uint8_t *)out.data)[ref_row(out, row) + i] = (uint8_t)((f + 1) / 2 * 255);
+            const float byte = (f + 1) / 2 * 255;
+
+            ((uint8_t *)out.data)[ref_row(out, row) + i] = (uint8_t)fminf(byte + add, 255);
         }
     return ST_OK;
 }

@@ -230,9 +230,9 @@ static status traced_channel_affine(struct device *dev, struct tensor out, struc
            bytes_of(out) + bytes_of(x), );
 }
 
-static status traced_to_u8(struct device *dev, struct tensor out, struct tensor x)
+static status traced_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
-    TRACED("pixels", to_u8(dev, out, x), bytes_of(out) + bytes_of(x), );
+    TRACED("pixels", to_u8(dev, out, x, add), bytes_of(out) + bytes_of(x), );
 }
 
 static status traced_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x,

@@ -232,6 +232,7 @@ struct decode_ctx {
     struct tensor rgb;          // other ranks: their rows of a chunk's frames, u8
     struct transfer gather;     // of the frames of the previous chunk
     int64_t count;              // of those frames; 0: none
+    float add;                  // see op_to_u8
     int64_t done, total;        // chunks that were passed on, and all
 };
 
@@ -278,7 +279,7 @@ static status put_decoded(void *payload, const struct rows *rows, int64_t first,
     } else {
         rgb = tensor_slice(d->rgb, 0, 0, n);
     }
-    TRY(op_to_u8(d->v->dev, rgb, x));
+    TRY(op_to_u8(d->v->dev, rgb, x, d->add));
     if (d->pixels != NULL)
         TRY(download_pixels(d, rows, first, x));
     if (rows->ranks > 1)
@@ -290,7 +291,9 @@ static status put_decoded(void *payload, const struct rows *rows, int64_t first,
 status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                   int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels)
 {
-    struct decode_ctx d = { .v = v, .a = a, .pixels = pixels, .total = t };
+    struct decode_ctx d = {
+        .v = v, .a = a, .pixels = pixels, .add = frame_sink_add(&sink), .total = t
+    };
     const int64_t px = v->config.stride;
     const size_t mark = a->used;
     struct rows rows;

@@ -79,7 +79,15 @@ struct frame_sink {
     void (*progress)(void *payload, int64_t done, int64_t total);
     status (*ready)(void *ready_payload, status st);
     void *ready_payload;
+    bool rounded; // bytes are rounded, as in the official program's images, not truncated, as in
+                  // its videos; the same on all ranks
 };
+
+/* What is added to a value before it is truncated to a byte. */
+static inline float frame_sink_add(const struct frame_sink *sink)
+{
+    return sink->rounded ? 0.5f : 0;
+}
 
 static inline void frame_sink_progress(const struct frame_sink *sink, int64_t done, int64_t total)
 {

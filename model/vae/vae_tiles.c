@@ -200,7 +200,8 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
 
     for (int64_t i = 0, n; i < frames; i += n) {
         n = i == 0 ? 1 : chunk;
-        TRY_OUT(op_to_u8(v->dev, frame_output_next(&output, n), tensor_slice(b.sum, 0, i, n)));
+        TRY_OUT(op_to_u8(v->dev, frame_output_next(&output, n), tensor_slice(b.sum, 0, i, n),
+                         frame_sink_add(&sink)));
         TRY_OUT(frame_output_put(&output, n));
     }
     if (pixels != NULL)

@@ -145,7 +145,8 @@ record("channel_norm", x=x, gamma=gamma, want=normed)
 record("channel_norm_silu", x=x, gamma=gamma, want=F.silu(normed))
 record("channel_affine", x=x, scale=gamma, shift=shift, want=x.double() * gamma.double() + shift.double())
 x = torch.cat([torch.linspace(-1.1, 1.1, 997), torch.tensor([-1.0, 1.0, 0.0])]).view(10, 10, 10, 1)
-record("to_u8", x=x, want=((x.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8))
+record("to_u8", x=x, want=((x.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8),
+       rounded=((x.clamp(-1, 1) + 1) / 2).mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8))  # save_image
 x, w, bias = randn(2, 4, 3, 6), randn(5, 1, 3, 3, 6), randn(5)
 large = F.interpolate(x[:, 1:-1].double().permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest-exact")
 x[:, 0], x[:, -1] = 0, 0
