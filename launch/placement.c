@@ -57,7 +57,11 @@ static status affinity(pid_t pid, char *list, size_t size)
         if (mask == NULL || sched_getaffinity(pid, bytes, mask) == 0)
             break;
     }
-    if (mask == NULL || most > 1 << 18 || set == NULL) {
+    if (mask == NULL || set == NULL) {
+        st = fail(ST_MEMORY, "cannot allocate host memory for the cores that this rank may use");
+        goto out;
+    }
+    if (most > 1 << 18) {
         st = fail(ST_DEVICE, "cannot read which cores this rank may use (sched_getaffinity)");
         goto out;
     }

@@ -82,12 +82,14 @@ static status find_layout(struct checkpoint *c)
 /* Allocates an entry for every part of the table, and finds the tokenizer's file. */
 static status open_parts(struct checkpoint *c, const struct part *const *parts)
 {
-    while (parts[c->count] != NULL)
-        c->count++;
-    c->parts = calloc((size_t)c->count, sizeof(*c->parts));
+    int count = 0;
+
+    while (parts[count] != NULL)
+        count++;
+    c->parts = calloc((size_t)count, sizeof(*c->parts));
     if (c->parts == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for %d parts of a checkpoint",
-                    c->count);
+        return fail(ST_MEMORY, "cannot allocate host memory for %d parts of a checkpoint", count);
+    c->count = count;
     for (int i = 0; i < c->count; i++) {
         const struct part *row = parts[i];
 

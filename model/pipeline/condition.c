@@ -20,6 +20,7 @@ status condition_text(struct pipeline *p, const struct plan_input *plan,
     static const char *const names[] = { CONDITION_COND, CONDITION_UNCOND };
     const char *const prompts[] = { in->prompt, in->negative_prompt };
     const int64_t width = model_dit(&plan->model)->text_dim;
+    status st = ST_OK;
 
     if (p != NULL)
         TRY(pipeline_text(p, 2, prompts));
@@ -33,10 +34,12 @@ status condition_text(struct pipeline *p, const struct plan_input *plan,
             continue;
         }
         rows = pipeline_text_rows(p, prompts[i]);
-        TRY(conditioning_add(c, names[i], rows.ndim, rows.dim, &data));
-        memcpy(data, rows.data, tensor_bytes(rows));
+        if (st == ST_OK)
+            st = conditioning_add(c, names[i], rows.ndim, rows.dim, &data);
+        if (st == ST_OK)
+            memcpy(data, rows.data, tensor_bytes(rows));
     }
-    return ST_OK;
+    return p != NULL ? agree(p->world, st) : ST_OK;
 }
 
 status conditioning_share(struct world *w, status st, struct conditioning *c)

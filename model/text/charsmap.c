@@ -91,8 +91,8 @@ static bool is_safe(struct wire map)
         const uint32_t unit = unit_at(map.at + 4, i),
                        next = i ^ (unit >> 10 << ((unit & 1u << 9) >> 6));
 
-        if (unit >> 31 != 0)
-            continue; // reached as a leaf only, where its value is checked
+        if (unit >> 31 != 0 && i > 0) // the root is read as a node, whatever it says
+            continue;                 // reached as a leaf only, where its value is checked
         if ((next | 0xff) >= count)
             return false;
         if ((unit & 1u << 8) != 0 && (unit_at(map.at + 4, next) & 0x7fffffff) >= text)
