@@ -1,9 +1,7 @@
 /* text_clean.c - the official tokenizer's cleaning of a prompt. Source: Wan2.1
  * wan/modules/tokenizers.py, which calls ftfy.fix_text (ftfy 6.3, defaults) and html.unescape.
- *
- * Left out: ftfy's repair of text that was decoded with a wrong encoding, which guesses from a
- * table of unlikely character pairs ("schÃ¶n" stays as it is). All other steps are here, in ftfy's
- * order. */
+ */
+#include "model/text/mojibake.h"
 #include "model/text/text_internal.h"
 #include "model/text/tokenizer.h"
 
@@ -82,6 +80,13 @@ static status encode(char **out, const struct text *from)
     *end = '\0';
     *out = s;
     return ST_OK;
+}
+
+bool text_is_space(int32_t c)
+{
+    return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x1f) || c == ' ' || c == 0x85 ||
+           c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 /* ---- ftfy, character by character ---- */
@@ -234,6 +239,7 @@ static status fix_segment(struct text *t, bool unescape, struct text *step, stru
             TRY(html_unescape_strict(step, t));
             swap(step, t);
         }
+        TRY(mojibake_repair(t));
         TRY(fix_characters(step, t));
         TRY(fix_controls(t, step));
         TRY(compose(step, t));
@@ -273,21 +279,14 @@ out:
 
 /* ---- the tokenizer's own steps after ftfy ---- */
 
-static bool is_space(int32_t c)
-{
-    return (c >= 0x09 && c <= 0x0d) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-           c == 0x205f || c == 0x3000;
-}
-
 /* White space becomes single spaces between words; none at the ends. */
 static status join_words(struct text *to, const struct text *from)
 {
     TRY(text_begin(to, from->count));
     for (size_t i = 0; i < from->count; i++) {
-        if (is_space(from->cp[i]))
+        if (text_is_space(from->cp[i]))
             continue;
-        if (to->count > 0 && is_space(from->cp[i - 1]))
+        if (to->count > 0 && text_is_space(from->cp[i - 1]))
             text_put(to, ' ');
         text_put(to, from->cp[i]);
     }

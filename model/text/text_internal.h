@@ -1,4 +1,5 @@
-/* text_internal.h - text as code points, and HTML entities; for text_clean.c, html_unescape.c. */
+/* text_internal.h - text as code points, and HTML entities; for text_clean.c, html_unescape.c
+ * and mojibake.c. */
 #ifndef MODEL_TEXT_TEXT_INTERNAL_H
 #define MODEL_TEXT_TEXT_INTERNAL_H
 
@@ -25,6 +26,8 @@ static inline void text_put(struct text *t, int32_t cp)
     assert(t->count < t->capacity);
     t->cp[t->count++] = cp;
 }
+
+bool text_is_space(int32_t c); // as Python's str.isspace
 
 /* The Windows-1252 characters that HTML uses for the C1 controls, U+0080 to U+009F. */
 extern const uint16_t windows_1252[32];

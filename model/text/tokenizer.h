@@ -5,6 +5,7 @@
  *   charsmap.c             checks the model's normalization table
  *   text_clean.c           the cleaning (ftfy, white space)
  *   html_unescape.c        HTML entities, used by the cleaning
+ *   mojibake.h             repair of text in a wrong encoding, used by the cleaning
  *   make_html_entities.py  writes the table of entities at build time
  *   text_internal.h        shared by text_clean.c and html_unescape.c
  *   umt5.h, umt5.c         the text encoder, which follows the tokenizer */
@@ -37,7 +38,7 @@ status tokenizer_encode(struct tokenizer *t, const char *prompt, int max, int *i
 /* The number of ids of the prompt, with EOS, when none is cut off. */
 status tokenizer_count(const struct tokenizer *t, const char *prompt, size_t *count);
 
-/* The cleaning alone: ftfy.fix_text without the repair of encodings, html.unescape twice, runs of
+/* The cleaning alone: ftfy.fix_text, html.unescape twice, runs of
  * white space to one space, strip. UTF-8 in and out; *out is malloc'ed. ST_FORMAT if `in` is not
  * UTF-8. */
 status text_clean(const char *in, char **out);

@@ -228,7 +228,7 @@ def hostile(rng):
 
 
 def unrepaired(text):
-    """Whether the step of ftfy that wanmpi omits has no effect on this text."""
+    """Whether ftfy has no encoding to repair in this text: make_mojibake.py is for those."""
     return ftfy.fix_text(text) == ftfy.fix_text(text, fix_encoding=False)
 
 
