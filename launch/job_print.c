@@ -185,6 +185,12 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     if (j->place.note[0] != 0)
         progress_print(p, "note    %s", j->place.note);
     progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
+    if (j->tokenizer != NULL && tokenizer_differs(j->tokenizer) != NULL)
+        progress_print(
+            p,
+            "note    the tokenizer.json beside the tokenizer's spiece.model has %s; it is "
+            "not followed, so prompts may get other tokens than in the official program",
+            tokenizer_differs(j->tokenizer));
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
                    "%d steps, shift %g, guidance %s, %s",

@@ -4,6 +4,7 @@
 #include "runtime/readfile.h"
 #include "tests/check.h"
 #include "tests/golden.h"
+#include "tests/scratch.h"
 
 #include <string.h>
 
@@ -189,6 +190,86 @@ static void check_prompts(void)
     }
 }
 
+/* A tokenizer.json beside the model: `differs` as text, or NULL if it says the same. */
+static void check_json(const char *spiece, size_t size, const char *json, const char *differs)
+{
+    const char *path = scratch_path("tokenizer.json"), *got = NULL;
+    FILE *f = fopen(path, "w");
+
+    CHECK(f != NULL && fputs(json, f) >= 0 && fclose(f) == 0, "%s", path);
+    CHECK(tokenizer_json_compare(&got, scratch_path("spiece.model"), spiece, size) == ST_OK, "%s",
+          status_line());
+    CHECK(differs == NULL ? got == NULL : got != NULL && strcmp(got, differs) == 0,
+          "%.200s: '%s', expected '%s'", json, got, differs);
+    unlink(path);
+}
+
+static void base64(char *out, const uint8_t *bytes, size_t size)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+    for (size_t i = 0; i < size; i += 3) {
+        const uint32_t v = (uint32_t)bytes[i] << 16 | (i + 1 < size ? bytes[i + 1] << 8 : 0) |
+                           (i + 2 < size ? bytes[i + 2] : 0);
+        for (int k = 0; k < 4; k++)
+            *out++ = i + (size_t)k > size ? '=' : digits[v >> (18 - 6 * k) & 63];
+    }
+    *out = '\0';
+}
+
+static void check_tokenizer_json(const char *folder)
+{
+    static const char words[] = "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\","
+                                "\"add_prefix_space\":%s,\"prepend_scheme\":\"%s\"}";
+    static const char whole[] =
+        "{\"version\":\"1.0\",\"added_tokens\":[{\"content\":\"</s>\\\"}\"}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\","
+        "\"precompiled_charsmap\":\"%s\"},%s{\"type\":\"Replace\",\"pattern\":{\"Regex\":"
+        "\" {2,}\"},\"content\":\" \"}]},\"pre_tokenizer\":%s,\"model\":{\"type\":\"%s\","
+        "\"vocab\":[[\"a]}\",-1.5]],\"byte_fallback\":%s}}";
+    char path[4096], *spiece = NULL, *map64, *json, always[256], never[256], off[256];
+    const uint8_t *map;
+    size_t size = 0, map_size;
+
+    snprintf(path, sizeof(path), "%s/spiece.model", folder);
+    golden_need(readfile_bytes(path, (size_t)1 << 20, &spiece, &size));
+    charsmap_find(spiece, size, &map, &map_size);
+    CHECK(map_size > 1000, "a table of %zu bytes", map_size);
+    map64 = malloc(map_size / 3 * 4 + 8);
+    json = malloc(map_size / 3 * 4 + 4096);
+    golden_need(map64 != NULL && json != NULL ? ST_OK : fail(ST_MEMORY, "no memory"));
+    base64(map64, map, map_size);
+    snprintf(always, sizeof(always), words, "true", "always");
+    snprintf(never, sizeof(never), words, "true", "never");
+    snprintf(off, sizeof(off), words, "false", "always");
+    const struct {
+        const char *extra, *words, *type, *fallback, *differs;
+    } cases[] = {
+        { "", always, "Unigram", "false", NULL },
+        { "", never, "Unigram", "false", "no space before the text" },
+        { "", off, "Unigram", "false", "no space before the text" },
+        { "", "null", "Unigram", "false", "another division into words" },
+        { "", always, "BPE", "false", "a model that is not Unigram" },
+        { "", always, "Unigram", "true", "bytes for unknown characters" },
+        { "{\"type\":\"Lowercase\"},", always, "Unigram", "false",
+          "another normalizer or another division into words" },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        sprintf(json, whole, map64, cases[i].extra, cases[i].words, cases[i].type,
+                cases[i].fallback);
+        check_json(spiece, size, json, cases[i].differs);
+    }
+    map64[100] = map64[100] == 'A' ? 'B' : 'A';
+    sprintf(json, whole, map64, "", always, "Unigram", "false");
+    check_json(spiece, size, json, "another normalization table");
+    check_json(spiece, size, "{\"model\":{\"type\":\"Unigram\"}}", "no normalization table");
+    check_json(spiece, size, "{\"a\":[[[", "no model");
+    free(spiece);
+    free(map64);
+    free(json);
+}
+
 int main(int argc, char **argv)
 {
     struct golden g = golden_open(argv[1], "text.safetensors");
@@ -196,6 +277,8 @@ int main(int argc, char **argv)
     struct tokenizer *t = NULL;
     char path[4096];
 
+    if (!scratch_open("text"))
+        return 1;
     check_clean(&g, 600);
     check_clean(&mojibake, 500);
     golden_close(&mojibake);
@@ -207,6 +290,8 @@ int main(int argc, char **argv)
     check_model(argv[1]);
     check_charsmap(path);
     check_prompts();
+    check_tokenizer_json(argv[1]);
+    scratch_close();
     tokenizer_close(t);
     golden_close(&g);
     return check_end("text");

@@ -101,7 +101,9 @@ static bool is_safe(struct wire map)
     return true;
 }
 
-status charsmap_check(const void *bytes, size_t size, const char *from)
+/* Calls `use` for each table of the model; false if it is no SentencePiece model. */
+static bool each_map(const void *bytes, size_t size, void (*use)(void *payload, struct wire map),
+                     void *payload)
 {
     struct wire model = { bytes, (const uint8_t *)bytes + size };
 
@@ -110,15 +112,45 @@ status charsmap_check(const void *bytes, size_t size, const char *from)
         uint64_t number = 0, inner = 0;
 
         if (!take_field(&model, &number, &spec))
-            return fail(ST_FORMAT, "%s: not a SentencePiece model", from);
+            return false;
         while (number == 3 && spec.at < spec.end) {
             if (!take_field(&spec, &inner, &value))
-                return fail(ST_FORMAT, "%s: not a SentencePiece model", from);
-            if (inner == 2 && !is_safe(value))
-                return fail(ST_FORMAT,
-                            "%s: the normalization table of this SentencePiece model is damaged",
-                            from);
+                return false;
+            if (inner == 2)
+                use(payload, value);
         }
     }
-    return ST_OK;
+    return true;
+}
+
+static void check_map(void *payload, struct wire map)
+{
+    bool *safe = payload;
+
+    *safe = *safe && is_safe(map);
+}
+
+status charsmap_check(const void *bytes, size_t size, const char *from)
+{
+    bool safe = true;
+
+    if (!each_map(bytes, size, check_map, &safe))
+        return fail(ST_FORMAT, "%s: not a SentencePiece model", from);
+    return safe ? ST_OK
+                : fail(ST_FORMAT,
+                       "%s: the normalization table of this SentencePiece model is damaged", from);
+}
+
+static void keep_map(void *payload, struct wire map)
+{
+    *(struct wire *)payload = map;
+}
+
+void charsmap_find(const void *bytes, size_t size, const uint8_t **map, size_t *map_size)
+{
+    struct wire found = { 0 };
+
+    each_map(bytes, size, keep_map, &found);
+    *map = found.at;
+    *map_size = (size_t)(found.end - found.at);
 }

@@ -59,6 +59,7 @@ struct tokenizer {
     std::vector<special> specials;
     size_t longest = 0; // bytes of the longest piece
     double unknown_score = 0;
+    const char *differs = nullptr;
 
     status open(const std::string &bytes, const char *file);
     void encode(std::string_view text, std::vector<int> *ids) const;
@@ -92,7 +93,7 @@ status tokenizer::open(const std::string &bytes, const char *file)
     for (int i = 0; i < extra_ids; i++)
         specials.push_back({ "<extra_id_" + std::to_string(i) + ">", pieces + extra_ids - 1 - i });
     unknown_score = lowest - unknown_penalty;
-    return ST_OK;
+    return tokenizer_json_compare(&differs, file, bytes.data(), bytes.size());
 }
 
 /* The tokenizers library normalizes a grapheme cluster (a character and its combining marks) of
@@ -248,6 +249,11 @@ extern "C" status tokenizer_open(struct tokenizer **t, const void *bytes, size_t
 extern "C" long long tokenizer_pieces(const struct tokenizer *t)
 {
     return t->model.GetPieceSize();
+}
+
+extern "C" const char *tokenizer_differs(const struct tokenizer *t)
+{
+    return t->differs;
 }
 
 extern "C" void tokenizer_close(struct tokenizer *t)

@@ -3,6 +3,7 @@
  *
  *   tokenizer.cc           token ids of a cleaned prompt
  *   charsmap.c             checks the model's normalization table
+ *   tokenizer_json.c       whether the tokenizer.json beside the model says otherwise
  *   text_clean.c           the cleaning (ftfy, white space)
  *   html_unescape.c        HTML entities, used by the cleaning
  *   mojibake.h             repair of text in a wrong encoding, used by the cleaning
@@ -15,6 +16,7 @@
 #include "runtime/status.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,6 +32,18 @@ long long tokenizer_pieces(const struct tokenizer *t); // of the model
 
 /* Checks the parts of a model that SentencePiece trusts. ST_FORMAT; `from` as above. */
 status charsmap_check(const void *bytes, size_t size, const char *from);
+
+/* The table itself, in `bytes`; size 0 if the model has none. */
+void charsmap_find(const void *bytes, size_t size, const uint8_t **map, size_t *map_size);
+
+/* *differs: what the tokenizer.json beside the model `from` has that the model does not, or has
+ * otherwise ("another normalization table"); NULL if it says the same, or is not there. ST_IO,
+ * ST_FORMAT, ST_MEMORY. */
+status tokenizer_json_compare(const char **differs, const char *from, const void *bytes,
+                              size_t size);
+
+/* That of the tokenizer's own model. */
+const char *tokenizer_differs(const struct tokenizer *t);
 
 /* Cleans and encodes the prompt, truncated to at most `max` ids of which the last is EOS. *count
  * >= 1. ids: max ints. */
