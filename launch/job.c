@@ -43,7 +43,7 @@ static status open_parts(struct job *j, const struct request *r)
 {
     struct checkpoint *c = &j->checkpoint;
 
-    TRY(checkpoint_open(c, r->ckpt_dir, model_parts));
+    TRY(request_checkpoint(r, c));
     for (int i = 0; i < MODEL_PART_COUNT && r->task->parts[i] != NULL; i++)
         if (r->task->parts[i] != &part_t5 || encodes_text(r))
             TRY(checkpoint_part(c, r->task->parts[i]));

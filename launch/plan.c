@@ -277,7 +277,7 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
     else
         TRY_OUT(device_open_cpu(&dev, r->threads > 0 ? r->threads : 1, &table, table.workspace));
     if (r->ckpt_dir != NULL) {
-        TRY_OUT(checkpoint_open(&c, r->ckpt_dir, model_parts));
+        TRY_OUT(request_checkpoint(r, &c));
         for (int i = 0; i < MODEL_PART_COUNT && r->task->parts[i] != NULL; i++)
             TRY_OUT(checkpoint_part(&c, r->task->parts[i]));
         model = model_of_checkpoint(&c);

@@ -89,6 +89,10 @@ const struct option request_rows[] = {
       .help =
           "checkpoint: an official folder, a -Diffusers folder, or the transformer's .safetensors "
           "file" },
+    { "dit_high", OPT_STRING, AT(dit_high), .value = "FILE", .commands = ALL, .marks = JOB,
+      .help = "the expert for high noise, a .safetensors file, instead of that of --ckpt_dir" },
+    { "dit_low", OPT_STRING, AT(dit_low), .value = "FILE", .commands = ALL, .marks = JOB,
+      .help = "the expert for low noise" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
       .marks = NUMBERS | JOB,
       .help = "data type of the computation; bf16 rounds where the official program does (default: "
@@ -423,8 +427,14 @@ static status check_needs(const struct request *r)
         return fail(ST_USAGE,
                     "--sample_guide_scale %g,%g: task %s has one transformer: pass one number",
                     r->sample_guide_scale[0], r->sample_guide_scale[1], r->task_name);
-    if (r->task->boundary == 0 && r->experts >= 0)
-        return fail(ST_USAGE, "--experts: task %s has one transformer; remove it", r->task_name);
+    for (size_t i = 0; i < COUNT(request_rows); i++) {
+        const size_t at = request_rows[i].offset;
+
+        if (r->task->boundary == 0 && r->given[i] &&
+            (at == AT(experts) || at == AT(dit_high) || at == AT(dit_low)))
+            return fail(ST_USAGE, "--%s: task %s has one transformer; remove it",
+                        request_rows[i].name, r->task_name);
+    }
     if (given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)
@@ -469,6 +479,21 @@ static status check_files(const struct request *r, unsigned command)
     return ST_OK;
 }
 
+status request_checkpoint(const struct request *r, struct checkpoint *c)
+{
+    status st;
+
+    TRY_OUT(checkpoint_open(c, r->ckpt_dir, model_parts));
+    if (r->dit_high != NULL)
+        TRY_OUT(checkpoint_use(c, &part_dit, r->dit_high));
+    if (r->dit_low != NULL)
+        TRY_OUT(checkpoint_use(c, &part_dit_low, r->dit_low));
+out:
+    if (st != ST_OK)
+        checkpoint_close(c);
+    return st;
+}
+
 status request_choose_task(struct request *r)
 {
     const struct task *task = NULL;
@@ -479,7 +504,7 @@ status request_choose_task(struct request *r)
         TRY(task_find(&task, r->task_name));
     if (r->ckpt_dir == NULL)
         return ST_OK;
-    TRY_OUT(checkpoint_open(&c, r->ckpt_dir, model_parts));
+    TRY_OUT(request_checkpoint(r, &c));
     TRY_OUT(checkpoint_part(&c, &part_dit));
     if (task != NULL) {
         TRY_OUT(task_check(task, &c));

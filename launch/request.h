@@ -49,9 +49,10 @@ struct request {
     char *noise_file, *text_file; // run files to read /noise and /text from
 
     char *ckpt_dir;
-    int precision;     // PRECISION_*
-    int vae_precision; // of the VAE, PRECISION_*
-    int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
+    char *dit_high, *dit_low; // files of the experts
+    int precision;            // PRECISION_*
+    int vae_precision;        // of the VAE, PRECISION_*
+    int offload_model;        // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
     int convert_model_dtype; // the official flag for --precision bf16
 
@@ -132,6 +133,10 @@ void request_done(struct request *r); // accepts a zeroed request
  * most 2. ST_USAGE, ST_IO (@FILE), ST_MEMORY. */
 status request_parse(struct request *r, unsigned command, const struct option_set *more, int count,
                      int argc, char **argv);
+
+/* Opens the checkpoint of the request, whose --ckpt_dir is given; checkpoint_close follows. Local.
+ * Errors as checkpoint_open. */
+status request_checkpoint(const struct request *r, struct checkpoint *c);
 
 /* Called on rank 0. If no task was given, chooses it from the checkpoint; if one was given, refuses
  * a checkpoint of another task. Without ckpt_dir only the task's name is checked. ST_USAGE, ST_IO,

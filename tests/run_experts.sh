@@ -28,6 +28,15 @@ mv unipc.h5 one.h5
 check "another layout" make 1 diffusers --ckpt_dir diffusers
 check "another layout, the same bits" "$same" one.h5 diffusers.h5
 
+mkdir -p files/models
+ln -s "$dir"/pair/[mWg]* files/models
+ln -s "$dir"/pair/high_noise_model/*.safetensors files/high.safetensors
+ln -s "$dir"/pair/low_noise_model/*.safetensors files/low.safetensors
+ln -s "$dir"/pair/high_noise_model/config.json files
+check "two files" make 1 files --ckpt_dir files/models --dit_high files/high.safetensors \
+    --dit_low files/low.safetensors
+check "two files, the same bits" "$same" one.h5 files.h5
+
 # Each expert matters, and each has its guidance.
 for expert in high low; do
     mkdir with-$expert
@@ -61,5 +70,51 @@ for axes in "2 cfg2 --cfg_size 2" "2 fsdp2 --dit_fsdp --cfg_size 1" "3 later3 --
 done
 check "ring" make 2 ring --cfg_size 1 --ring_size 2 --experts later
 check "ring within 1e-5" "$same" one.h5 ring.h5 1e-5
+
+# Stopped before the boundary and after it: what goes on needs one expert, or both.
+common+=(--sample_steps 100 --ops cpu --vae_precision fp32)
+stopped() { # stopped WHEN NAME FLAGS...: starts a run, and stops it when its log has the pattern
+    local when=$1 name=$2
+    shift 2
+    rm -f "$name.log"
+    "$wanmpi" generate "${common[@]}" --save_file "$name.mp4" --run_file "$name.h5" "$@" \
+        > "$name.log" 2>&1 &
+    local job=$!
+    while ! grep -qs "$when" "$name.log" && kill -0 $job 2> kill.log; do sleep 0.01; done
+    kill -USR1 $job
+    wait $job
+    [ $? = 75 ]
+}
+check "100 steps" make 1 whole
+for way in both later ahead; do
+    check "$way: stopped before" stopped '^sampling: [0-9]' before-$way --experts $way
+    check "$way: goes on, on two ranks" make 2 before-$way --experts $way
+    cp check.log again.log
+    check "$way: with both experts" says '^experts high noise [0-9]* steps, low noise 36' again.log
+    check "$way: the same" "$same" whole.h5 before-$way.h5 1e-5
+done
+check "stopped after" stopped '^experts low noise from' after --experts later
+check "after: goes on" make 1 after
+cp check.log again.log
+check "after: with one expert" says '^experts only that for low noise, [0-9]* steps' again.log
+check "after: the same bits" "$same" whole.h5 after.h5
+cp -r pair changed
+"$wanmpi" synth --preset tiny-A14B --seed 1 --out other1 > synth.log 2>&1
+cp other1/low_noise_model/*.safetensors changed/low_noise_model
+check "another expert is refused" not ranks 1 generate --resume after.h5 --ckpt_dir changed --save_file x.mp4
+cp check.log refused.log
+check "another expert: named" says 'other weights of the dit_low than' refused.log
+
+# The second expert cannot be read when it is needed: all ranks end with one line.
+cp -r pair cut
+cut_later() {
+    make 2 cut --ckpt_dir cut --experts later > cut.log 2>&1 &
+    local job=$!
+    wait_for grep -qs '^sampling: [0-9]' cut.log
+    truncate -s 100000 cut/low_noise_model/*.safetensors
+    wait $job
+    [ $? != 0 ] && [ "$(grep -c '^wanmpi: ' cut.log)" = 1 ] && grep -q 'where .* more are needed' cut.log
+}
+check "a damaged second expert" cut_later
 
 summary

@@ -164,6 +164,7 @@ static void test_refused(void)
     refuse("--sample_guide_scale|3,4,5", "expected a number");
     refuse("--ckpt_dir|X|--sample_guide_scale|3,4", "t2v-14B has one transformer: pass one number");
     refuse("--ckpt_dir|X|--experts|both", "t2v-14B has one transformer; remove it");
+    refuse("--ckpt_dir|X|--dit_low|Y", "--dit_low: task t2v-14B has one transformer; remove it");
     refuse("--experts|one", "choose both, ahead or later");
     refuse("--sample_shift|0", "must be");
     refuse("--quality|11", "must be 0 to 10");

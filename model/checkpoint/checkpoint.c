@@ -153,6 +153,7 @@ void checkpoint_close(struct checkpoint *c)
     for (int i = 0; i < c->count; i++) {
         tensorfile_close(&c->parts[i].file);
         free(c->parts[i].config);
+        free(c->parts[i].given);
     }
     free(c->parts);
     free(c->path);
@@ -223,6 +224,16 @@ struct checkpoint_part *part_of(const struct checkpoint *c, const struct part *p
             return &c->parts[i];
     assert(!"a part of the checkpoint's table");
     return NULL;
+}
+
+status checkpoint_use(struct checkpoint *c, const struct part *part, const char *path)
+{
+    struct checkpoint_part *p = part_of(c, part);
+
+    assert(p->file.count == 0 && p->given == NULL);
+    p->given = strdup(path);
+    return p->given != NULL ? ST_OK
+                            : fail(ST_MEMORY, "%s: cannot allocate host memory for the path", path);
 }
 
 status part_open(struct checkpoint *c, struct checkpoint_part *p)

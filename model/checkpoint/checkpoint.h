@@ -31,6 +31,7 @@ struct checkpoint_part {
     const struct part *row;
     struct tensorfile file;    // count 0 until opened
     const struct place *place; // where its files are; NULL for a single file
+    char *given;               // its file, from checkpoint_use; NULL: found by the layout
     const char *prefix;        // prefix of the tensor names in the file, usually ""
     void *config;              // owned, row->config_bytes; NULL until opened
 };
@@ -49,6 +50,10 @@ struct checkpoint {
  * checkpoint, ST_MEMORY. */
 status checkpoint_open(struct checkpoint *c, const char *path, const struct part *const *parts);
 void checkpoint_close(struct checkpoint *c); // accepts half-open and zeroed values
+
+/* Takes a part from a single file instead of where the layout has it. Before the part is opened.
+ * ST_MEMORY. */
+status checkpoint_use(struct checkpoint *c, const struct part *part, const char *path);
 
 /* Opens the files of a part and reads their headers, reads its config from the tensor shapes and
  * config.json, and checks that this version can run it and that every tensor of the architecture

@@ -28,9 +28,9 @@ void path_list_done(struct path_list *list);
 bool path_is_file(const char *path);
 bool path_is_folder(const char *path);
 
-/* Appends the paths of the part's files. *place: where they are; NULL if the checkpoint is a single
- * file, which is the part. ST_IO, with the paths that were tried, if the part or one
- * of its shards is missing; ST_FORMAT if the index is damaged or several files match; ST_MEMORY. */
+/* Appends the paths of the part's files. *place: where they are; NULL for a single file.  ST_IO,
+ * with the paths that were tried, if the part or one of its shards is missing; ST_FORMAT if the
+ * index is damaged or several files match; ST_MEMORY. */
 status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
                     const struct place **place);
 

@@ -261,6 +261,8 @@ status layout_files(const struct checkpoint *c, const struct part *part, struct 
     char tried[700] = "";
 
     *place = NULL;
+    if (part_of(c, part)->given != NULL)
+        return path_list_add(files, "%s", part_of(c, part)->given);
     if (is_single_file(c, part))
         return path_list_add(files, "%s", c->path);
     TRY(find_place(c, part, place, files));
