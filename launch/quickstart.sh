@@ -10,7 +10,6 @@ ninja -C build --quiet wanmpi
 
 if [ "$(id -u)" = 0 ]; then # Open MPI asks root twice; a container has no other user
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    export OMPI_MCA_btl_vader_single_copy_mechanism=none # needs rights that containers lack
 fi
 mpirun --oversubscribe -n 2 build/wanmpi generate --task t2v-1.3B --ckpt_dir model/demo \
     --size 128*128 --frame_num 17 --sample_steps 8 --base_seed 2 \
