@@ -114,6 +114,17 @@ static void check_changed(const char *name, int64_t at, const char *with, size_t
     free(bytes);
 }
 
+static void check_heic(void)
+{
+    const char *path = write_file("photo.heic",
+                                  "\0\0\0\x18"
+                                  "ftypheic\0\0\0\0mif1heic",
+                                  24);
+
+    check_refused(path, ST_FORMAT, "HEIC is not supported");
+    unlink(path);
+}
+
 static void check_text(const char *text)
 {
     const char *path = write_file("text.jpg", text, strlen(text));
@@ -247,6 +258,7 @@ int main(int argc, char **argv)
     check_changed("rgb.bmp", 18, "\xa0\x86\1\0\xa0\x86\1\0", 8, "");
     check_changed("first.gif", 6, "\xff\xff\xff\xff", 4, "too large");
     check_others();
+    check_heic();
     check_clip();
     scratch_close();
     golden_close(&golden);

@@ -109,6 +109,16 @@ static bool is_still(const struct media_file *f)
            (starts_with(f, "RIFF", 4) && f->size >= 12 && memcmp(f->bytes + 8, "WEBP", 4) == 0);
 }
 
+static bool is_heic(const struct media_file *f)
+{
+    static const char *const brands[] = { "heic", "heix", "heim", "heis", "hevc", "mif1", "msf1" };
+
+    for (size_t i = 0; i < COUNT(brands) && f->size >= 12; i++)
+        if (memcmp(f->bytes + 4, "ftyp", 4) == 0 && memcmp(f->bytes + 8, brands[i], 4) == 0)
+            return true;
+    return false;
+}
+
 /* Keeps the frame that a clip begins with. */
 static status keep(void *payload, const struct image *frame)
 {
@@ -137,6 +147,8 @@ status media_image(struct image *image, const char *path, int64_t pixels_max)
     } else if (is_still(&f)) {
         TRY_OUT(load(&f));
         TRY_OUT(media_still(&got, &turn, &f));
+    } else if (is_heic(&f)) {
+        TRY_OUT(media_damaged(&f, "HEIC is not supported: convert it to JPEG or PNG"));
     } else {
         TRY_OUT(first_frame(&got, &f));
     }

@@ -5,7 +5,8 @@
  *   PNG, BMP, TIFF, GIF, WebP            equal to PIL: alpha is dropped, palettes are looked up, of
  *                                        16 bits the upper 8 are taken (of colours as PIL does;
  *                                        PIL makes all grey levels above 255 white)
- *   AVIF, clips; HEIC with FFmpeg 7      by swscale; colour matrix and range are the file's
+ *   AVIF, clips                          by swscale; colour matrix and range are the file's
+ *   HEIC                                 refused: FFmpeg gives its tiles, not the image
  *
  * An image is turned as its EXIF orientation says, a clip as its display matrix: that is how every
  * viewer shows it. The official programs ignore the orientation and use a photo on its side.

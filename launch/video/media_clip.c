@@ -207,7 +207,7 @@ status media_clip(const struct media_file *f, int64_t first, int64_t count, stru
 
     *read = 0;
     TRY_OUT(open_input(&c));
-#if LIBAVFORMAT_VERSION_MAJOR < 61 // later versions do this by themselves
+#if LIBAVFORMAT_VERSION_INT < AV_VERSION_INT(60, 15, 100) // later ones do this by themselves
     av_format_inject_global_side_data(c.in);
 #endif
     TRY_OUT(find_streams(&c));
