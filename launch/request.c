@@ -558,6 +558,15 @@ const char *request_note(const struct request *r, int index)
     if (r->default_negative && index-- == 0)
         return "the negative prompt is empty: the task's default is used, as in the official "
                "program; \" \" is a negative prompt without words";
+    for (int i = 0; i < INPUT_COUNT; i++) {
+        if ((r->turned >> i & 1) == 0 || index-- != 0)
+            continue;
+        snprintf(note, sizeof(note),
+                 "--%s is turned upright, as its EXIF orientation says; the official program uses "
+                 "it as it is stored",
+                 task_input_names[i]);
+        return note;
+    }
     if (r->tiled && index == 0 &&
         (r->tile_stride[0] == r->tile_size[0] || r->tile_stride[1] == r->tile_size[1]))
         return "tiles do not overlap, as --tile_stride is --tile_size: their borders will be "

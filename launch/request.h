@@ -92,6 +92,7 @@ struct request {
 
     // rank 0 only:
     bool drawn_seed;       // base_seed was not given
+    unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
 };
 

@@ -64,12 +64,14 @@ static status read_image(struct request *r, int input)
     char line[512], digest[IMAGE_DIGEST_BYTES], value[96];
     struct image image = { 0 };
     size_t length = 0;
-    status st = media_image(&image, path, MEDIA_PIXELS_MAX);
+    bool turned = false;
+    status st = media_image(&image, &turned, path, MEDIA_PIXELS_MAX);
 
     if (st != ST_OK) {
         snprintf(line, sizeof(line), "%s", status_line());
         return fail(st, "--%s %s", flag, line);
     }
+    r->turned = (r->turned & ~(1u << input)) | (unsigned)turned << input;
     image_digest(&image, digest);
     snprintf(value, sizeof(value), "%dx%d:%s", image.w, image.h, digest);
     known = find_media(r, input, &length);

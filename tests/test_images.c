@@ -46,7 +46,7 @@ static bool ends_in(const char *name, const char *suffix)
 static void check_refused(const char *path, status expected, const char *line)
 {
     struct image image = { 0 };
-    const status st = media_image(&image, path, MEDIA_PIXELS_MAX);
+    const status st = media_image(&image, NULL, path, MEDIA_PIXELS_MAX);
 
     CHECK(st == expected && image.rgb == NULL && strstr(status_line(), path) == status_line() &&
               strstr(status_line(), line) != NULL && strchr(status_line(), '\n') == NULL,
@@ -69,7 +69,7 @@ static void check_file(const char *name, const struct file_tensor *rgb)
     if (n == 0) {
         check_refused(path, ST_FORMAT, "");
     } else {
-        CHECK(media_image(&image, path, MEDIA_PIXELS_MAX) == ST_OK, "%s", status_line());
+        CHECK(media_image(&image, NULL, path, MEDIA_PIXELS_MAX) == ST_OK, "%s", status_line());
         CHECK(image.w == rgb->shape.dim[1] && image.h == rgb->shape.dim[0], "%s: %d x %d", name,
               image.w, image.h);
         for (int64_t i = 0; image.rgb != NULL && i < n; i++) {

@@ -103,6 +103,37 @@ static void test_identity(void)
     unlink(scratch_path("last.bmp"));
 }
 
+/* An image that is turned: a grey TIFF of two pixels, side by side, that is shown upright. */
+static void test_turned(void)
+{
+    static const uint16_t tags[][6] = {
+        // tag, type, count (2), value (2); of 16 bits each
+        { 256, 3, 1, 0, 2, 0 }, { 257, 3, 1, 0, 1, 0 }, { 258, 3, 1, 0, 8, 0 },
+        { 259, 3, 1, 0, 1, 0 }, { 262, 3, 1, 0, 1, 0 }, { 273, 4, 1, 0, 122, 0 },
+        { 274, 3, 1, 0, 6, 0 }, { 278, 3, 1, 0, 1, 0 }, { 279, 4, 1, 0, 2, 0 },
+    };
+    uint8_t tiff[124] = "II*\0\x08\0\0\0\x09\0";
+    const char *path = scratch_path("turned.tif");
+    FILE *f = fopen(path, "w");
+    struct request r;
+    bool noted = false;
+
+    memcpy(tiff + 10, tags, sizeof(tags));
+    tiff[122] = 10;
+    tiff[123] = 200;
+    CHECK(f != NULL && fwrite(tiff, 1, sizeof(tiff), f) == sizeof(tiff) && fclose(f) == 0, "%s",
+          path);
+    begin(&r, path);
+    CHECK(request_read_images(&r) == ST_OK, "%s", status_line());
+    CHECK(r.image[INPUT_image].w == 1 && r.image[INPUT_image].h == 2, "%d x %d",
+          r.image[INPUT_image].w, r.image[INPUT_image].h);
+    for (int i = 0; request_note(&r, i) != NULL; i++)
+        noted = noted || strstr(request_note(&r, i), "--image is turned upright") != NULL;
+    CHECK(noted, "no note");
+    request_done(&r);
+    unlink(path);
+}
+
 static void test_flags(void)
 {
     static const char *const lines[] = { "--image", "--input_image", "--end-image",
@@ -166,6 +197,7 @@ int main(int argc, char **argv)
         return 1;
     if (w.rank == 0) {
         test_identity();
+        test_turned();
         test_flags();
     }
     test_ranks();

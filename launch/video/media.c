@@ -133,7 +133,7 @@ static status first_frame(struct image *image, const struct media_file *f)
     return count == 1 ? ST_OK : media_damaged(f, "it has no frames");
 }
 
-status media_image(struct image *image, const char *path, int64_t pixels_max)
+status media_image(struct image *image, bool *turned, const char *path, int64_t pixels_max)
 {
     struct media_file f;
     struct image got = { 0 };
@@ -153,6 +153,8 @@ status media_image(struct image *image, const char *path, int64_t pixels_max)
         TRY_OUT(first_frame(&got, &f));
     }
     TRY_OUT(media_turn(&got, turn));
+    if (turned != NULL)
+        *turned = turn != 1;
 out:
     close_file(&f);
     if (st == ST_OK)

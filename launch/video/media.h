@@ -26,13 +26,15 @@
 
 #include "model/media/image.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define MEDIA_PIXELS_MAX 178956970 // of an image that PIL opens
 
 /* Reads an image, or the first frame of an animation or a clip, of at most `pixels_max` pixels.
- * ST_IO, ST_FORMAT, ST_MEMORY; then *image is not set. */
-status media_image(struct image *image, const char *path, int64_t pixels_max);
+ * *turned (may be NULL): whether its EXIF orientation has changed it. ST_IO, ST_FORMAT, ST_MEMORY;
+ * then *image is not set. */
+status media_image(struct image *image, bool *turned, const char *path, int64_t pixels_max);
 
 /* Callback for a frame of a clip; the image is borrowed. A status other than ST_OK ends the
  * reading. */

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct image image = { 0 };
     int64_t read = 0;
 
-    if (fuzz_ok(media_image(&image, path, PIXELS_MAX)))
+    if (fuzz_ok(media_image(&image, NULL, path, PIXELS_MAX)))
         look(NULL, &image);
     image_done(&image);
     fuzz_ok(media_frames(path, 1, 3, PIXELS_MAX, (struct media_sink){ look, NULL }, &read));
