@@ -1,5 +1,5 @@
-/* bench_vae [--device cpu|cuda] [--precision bf16|fp32] [--threads N] [--frames N] [--height N]
- *           [--width N] [--runs N] [--only decode|encode] [--ops]
+/* bench_vae [--vae 2.1|2.2] [--device cpu|cuda] [--precision bf16|fp32] [--threads N] [--frames N]
+ *           [--height N] [--width N] [--runs N] [--only decode|encode] [--ops]
  *
  * Decode and encode with the real VAE's dimensions and random weights, on the ranks of mpirun: wall
  * time and CPU time (compare CPU time with one thread if other programs run on the machine), the
@@ -103,6 +103,17 @@ static status timed_channel_affine(struct device *dev, struct tensor out, struct
     TIMED(REST, channel_affine(dev, out, x, scale, shift));
 }
 
+static status timed_average_down(struct device *dev, struct tensor out, struct tensor x, int frames)
+{
+    TIMED(REST, average_down(dev, out, x, frames));
+}
+
+static status timed_repeat_up(struct device *dev, struct tensor out, struct tensor x,
+                              struct tensor y, int frames)
+{
+    TIMED(REST, repeat_up(dev, out, x, y, frames));
+}
+
 static status timed_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     TIMED(REST, to_u8(dev, out, x, add));
@@ -121,6 +132,8 @@ static struct table time_table(const struct table *t)
     timed.conv3d = timed_conv3d;
     timed.channel_norm = timed_channel_norm;
     timed.channel_affine = timed_channel_affine;
+    timed.average_down = timed_average_down;
+    timed.repeat_up = timed_repeat_up;
     timed.to_u8 = timed_to_u8;
     return timed;
 }
@@ -143,7 +156,7 @@ static void print_ops(void)
 /* ---- runs ---- */
 
 struct settings {
-    bool cuda, bf16, ops, decode, encode;
+    bool cuda, bf16, wan22, ops, decode, encode;
     int64_t threads, frames, height, width, runs;
 };
 
@@ -154,7 +167,8 @@ struct bench {
     struct device dev;
     struct vae vae;
     struct arena weights, step;
-    int64_t t, h, w;
+    const struct vae_config *config;
+    int64_t t, h, w, px;
     float *latent, *pixels;
     bool hashing;
     uint64_t hash; // FNV-1a of the results, if `hashing`
@@ -182,8 +196,10 @@ static status run(struct bench *b, bool decode)
     if (decode)
         return vae_decode(&b->vae, &b->step, b->latent, b->t, b->h, b->w, whole,
                           (struct frame_sink){ .put = take_frames, .payload = b }, NULL);
-    return vae_encode(&b->vae, &b->step, b->latent, b->pixels, 4 * b->t - 3, 8 * b->h, 8 * b->w,
-                      whole);
+
+    const struct clip clip = { b->pixels, 4 * b->t - 3, b->px * b->h, b->px * b->w };
+
+    return vae_encode(&b->vae, &b->step, b->latent, clip_source(&clip), whole);
 }
 
 static status run_hashed(struct bench *b, bool decode)
@@ -193,7 +209,7 @@ static status run_hashed(struct bench *b, bool decode)
     TRY(run(b, decode));
     b->hashing = false;
     if (!decode)
-        hash_bytes(b, b->latent, b->t * b->h * b->w * 16 * (int64_t)sizeof(float));
+        hash_bytes(b, b->latent, b->t * b->h * b->w * b->config->z * (int64_t)sizeof(float));
     if (b->world.rank == 0)
         printf("%s hash %016llx\n", decode ? "frames" : "latent", (unsigned long long)b->hash);
     return ST_OK;
@@ -209,7 +225,7 @@ static status open_all(struct bench *b, struct world *w, size_t weights, size_t 
     TRY(group_open(&b->group, "vae", w, &b->dev, 0, members, w->size));
     TRY(arena_init(&b->weights, &b->dev, "weights", weights));
     TRY(arena_init(&b->step, &b->dev, "step", step));
-    return vae_open(&b->vae, part_variant(&part_vae, "wan2.1"), &b->group, &b->dev, &b->weights,
+    return vae_open(&b->vae, b->config, &b->group, &b->dev, &b->weights,
                     b->set.bf16 ? DT_BF16 : DT_F32, b->set.encode, b->set.decode,
                     vae_random_source());
 }
@@ -248,8 +264,8 @@ static status time_one(struct bench *b, bool decode)
         return ST_OK;
     printf("%s %lld frames of %lld x %lld, %s, %s, %d ranks: %.3f s, CPU %.2f s, %.1f GFLOP/s, "
            "step %.1f MiB, device %.1f MiB\n",
-           decode ? "decode" : "encode", (long long)(4 * b->t - 3), (long long)(8 * b->w),
-           (long long)(8 * b->h), b->set.cuda ? "GPU" : "CPU", b->set.bf16 ? "bf16" : "fp32",
+           decode ? "decode" : "encode", (long long)(4 * b->t - 3), (long long)(b->px * b->w),
+           (long long)(b->px * b->h), b->set.cuda ? "GPU" : "CPU", b->set.bf16 ? "bf16" : "fp32",
            b->world.size, best, busy, b->dev.flops / best * 1e-9, (double)b->step.peak / (1 << 20),
            (double)b->dev.held_peak / (1 << 20));
     if (b->set.ops)
@@ -279,6 +295,8 @@ static status parse(struct settings *s, int argc, char **argv)
             s->cuda = strcmp(value, "cuda") == 0;
         } else if (strcmp(argv[i], "--precision") == 0) {
             s->bf16 = strcmp(value, "bf16") == 0;
+        } else if (strcmp(argv[i], "--vae") == 0) {
+            s->wan22 = strcmp(value, "2.2") == 0;
         } else if (strcmp(argv[i], "--only") == 0) {
             s->decode = strcmp(value, "decode") == 0;
             s->encode = !s->decode;
@@ -315,9 +333,11 @@ int main(int argc, char **argv)
 
     TRY_OUT(world_open(&b.world, &argc, &argv));
     TRY_OUT(parse(&b.set, argc, argv));
-    b.t = (b.set.frames + 3) / 4, b.h = b.set.height / 8, b.w = b.set.width / 8;
-    b.latent = random_input("latent", b.t * b.h * b.w * 16, 1.75f);
-    b.pixels = random_input("pixels", (4 * b.t - 3) * b.h * b.w * 64 * 3, 1);
+    b.config = part_variant(&part_vae, b.set.wan22 ? "wan2.2" : "wan2.1");
+    b.px = b.config->stride;
+    b.t = (b.set.frames + 3) / 4, b.h = b.set.height / b.px, b.w = b.set.width / b.px;
+    b.latent = random_input("latent", b.t * b.h * b.w * b.config->z, 1.75f);
+    b.pixels = random_input("pixels", (4 * b.t - 3) * b.h * b.w * b.px * b.px * 3, 1);
 
     world_describe(&described, b.world.rank, b.world.size, 1);
     TRY_OUT(device_open_plan(&b.dev, &table_plan, 0));

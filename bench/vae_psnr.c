@@ -45,11 +45,12 @@ static status reconstruct(struct job *j, const struct tensor *shape, float *late
                           float *after)
 {
     const struct vae_tiling whole = { 0 };
-    const int64_t frames = shape->dim[0], h = shape->dim[1], w = shape->dim[2];
+    const struct clip clip = { before, shape->dim[0], shape->dim[1], shape->dim[2] };
+    const int64_t px = j->vae.config.stride;
 
-    TRY(vae_encode(&j->vae, &j->step, latent, before, frames, h, w, whole));
-    return vae_decode(&j->vae, &j->step, latent, (frames + 3) / 4, h / 8, w / 8, whole,
-                      (struct frame_sink){ .put = NULL }, after);
+    TRY(vae_encode(&j->vae, &j->step, latent, clip_source(&clip), whole));
+    return vae_decode(&j->vae, &j->step, latent, (clip.frames + 3) / 4, clip.h / px, clip.w / px,
+                      whole, (struct frame_sink){ .put = NULL }, after);
 }
 
 static double psnr(const float *a, const float *b, int64_t count)

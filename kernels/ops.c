@@ -457,6 +457,34 @@ status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,
     return dev->table->channel_affine(dev, out, x, scale, shift);
 }
 
+/* Whether `many` [T, H, W, C] has a cell of `frames` frames for each pixel of `few`. */
+static bool are_cells(struct tensor many, struct tensor few, int frames)
+{
+    if (!is_float(many) || !is_float(few) || many.ndim != 4 || few.ndim != 4 || frames < 1 ||
+        !dense_last(many) || !dense_last(few) || few.dim[1] < 1 || few.dim[2] < 1)
+        return false;
+
+    const int64_t s = many.dim[1] / few.dim[1], missing = frames * few.dim[0] - many.dim[0];
+
+    return s > 0 && many.dim[1] == s * few.dim[1] && many.dim[2] == s * few.dim[2] &&
+           missing >= 0 && missing < frames && s * s * frames <= CELL_PIXELS &&
+           many.dim[3] * s * s * frames % few.dim[3] == 0;
+}
+
+status op_average_down(struct device *dev, struct tensor out, struct tensor x, int frames)
+{
+    assert(are_cells(x, out, frames) && no_alias(dev, out, x));
+    return dev->table->average_down(dev, out, x, frames);
+}
+
+status op_repeat_up(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                    int frames)
+{
+    assert(are_cells(out, y, frames) && is_float(x) && same_dims(x, out) && dense_last(x));
+    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, y));
+    return dev->table->repeat_up(dev, out, x, y, frames);
+}
+
 status op_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     assert(is_float(x) && out.dtype == DT_U8 && same_dims(out, x) && x.ndim == 4);

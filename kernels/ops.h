@@ -235,6 +235,23 @@ typedef status channel_affine_fn(struct device *dev, struct tensor out, struct t
                                  struct tensor scale, struct tensor shift);
 channel_affine_fn op_channel_affine;
 
+/* Between frames of cells and of single elements: a cell is `frames` frames x s rows x s columns of
+ * pixels, its elements are numbered (c, frame, row, column), columns fastest. Source: Wan2.2
+ * wan/modules/vae2_2.py, AvgDown3D and DupUp3D.
+ *
+ * average_down: out[i] = the mean of the n elements from i n of the cell of x; out [t, h, w, C'],
+ * x [T, s h, s w, C], n = C s s frames / C'. Before x come frames * t - T frames of zeros.
+ * repeat_up: out = x + up, element k of the cell of `up` = y[k / n]; out, x [T, s h, s w, C],
+ * y [t, h, w, C'], n = C s s frames / C'. The first frames * t - T frames of `up` are left out. out
+ * may be x.
+ * f32 or bf16 each; n is a whole number; at most CELL_PIXELS pixels per cell. */
+#define CELL_PIXELS 64
+typedef status average_down_fn(struct device *dev, struct tensor out, struct tensor x, int frames);
+average_down_fn op_average_down;
+typedef status repeat_up_fn(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                            int frames);
+repeat_up_fn op_repeat_up;
+
 /* Pixels as a file stores them: out u8 = trunc((clamp(x, -1, 1) + 1) / 2 * 255 + add), at most 255.
  * add: 0 as in the official videos, 0.5 (rounded) as in its images. x f32 or bf16; one shape
  * [T, H, W, C], outer axes of any stride. */

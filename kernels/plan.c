@@ -204,6 +204,17 @@ static status plan_channel_affine(struct device *dev, struct tensor out, struct 
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
+static status plan_average_down(struct device *dev, struct tensor out, struct tensor x, int frames)
+{
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
+}
+
+static status plan_repeat_up(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor y, int frames)
+{
+    return spend(dev, 0, bytes_of(out) + bytes_of(x) + bytes_of(y));
+}
+
 static status plan_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
@@ -239,6 +250,8 @@ const struct table table_plan = {
     .conv3d = plan_conv3d,
     .channel_norm = plan_channel_norm,
     .channel_affine = plan_channel_affine,
+    .average_down = plan_average_down,
+    .repeat_up = plan_repeat_up,
     .to_u8 = plan_to_u8,
     .find_nonfinite = plan_find_nonfinite,
 };

@@ -43,6 +43,8 @@ struct table {
     conv3d_fn *conv3d;
     channel_norm_fn *channel_norm;
     channel_affine_fn *channel_affine;
+    average_down_fn *average_down;
+    repeat_up_fn *repeat_up;
     to_u8_fn *to_u8;
     find_nonfinite_fn *find_nonfinite;
 };

@@ -274,6 +274,67 @@ static void check_frames(struct check *c)
     }
 }
 
+/* Cells as in the VAE, and of other sizes. */
+static void check_cells(struct check *c)
+{
+    static const struct {
+        int64_t t, h, w, few, s, many; // [t, h, w, few], [.., s h, s w, many]
+        int frames, missing;
+        int64_t gap;
+        enum dtype dt, to;
+    } cases[] = {
+        { 1, 1, 1, 1, 1, 1, 1, 0, 0, DT_F32, DT_F32 },
+        { 2, 3, 5, 40, 1, 40, 1, 0, 3, DT_F32, DT_F32 },
+        { 2, 3, 5, 12, 2, 12, 1, 0, 0, DT_F32, DT_F32 },
+        { 2, 3, 5, 24, 2, 12, 2, 0, 4, DT_F32, DT_F32 },
+        { 1, 4, 3, 24, 2, 12, 2, 1, 0, DT_F32, DT_F32 }, // the first chunk
+        { 1, 4, 3, 32, 2, 16, 1, 0, 8, DT_BF16, DT_BF16 },
+        { 2, 2, 4, 16, 2, 16, 2, 0, 0, DT_BF16, DT_BF16 },
+        { 2, 2, 4, 15, 3, 5, 3, 2, 2, DT_BF16, DT_F32 },
+        { 1, 33, 40, 320, 2, 160, 2, 0, 0, DT_BF16, DT_BF16 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t t = cases[i].t, h = cases[i].h, w = cases[i].w, s = cases[i].s;
+        const int64_t few = cases[i].few, many = cases[i].many, gap = cases[i].gap;
+        const int frames = cases[i].frames;
+        const int64_t all = t * frames - cases[i].missing;
+        const enum dtype dt = cases[i].dt, to = cases[i].to;
+        const struct tensor x = check_normal(c, dt, 0, 1, gap, DIMS(all, s * h, s * w, many));
+        const struct tensor y = check_normal(c, dt, 0, 1, gap, DIMS(t, h, w, few));
+
+        if (check_begin(c, average_down, "%lldx%lldx%lldx%lld of %lld, %lld, %d by %lldx%lld %c%c",
+                        (long long)t, (long long)h, (long long)w, (long long)few, (long long)many,
+                        (long long)all, frames, (long long)s, (long long)s, dtype_letter[dt],
+                        dtype_letter[to])) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(t, h, w, few));
+            const struct tensor got = check_output(to, gap, DIMS(t, h, w, few));
+
+            check_status(c, op_average_down(&c->ref, want, x, frames));
+            check_run(c, op_average_down(&c->got, got, x, frames));
+            check_close(c, got, want, rounding(to));
+        }
+        if (check_begin(c, repeat_up, "%lldx%lldx%lldx%lld of %lld, %lld, %d by %lldx%lld %c%c",
+                        (long long)t, (long long)h, (long long)w, (long long)few, (long long)many,
+                        (long long)all, frames, (long long)s, (long long)s, dtype_letter[dt],
+                        dtype_letter[to])) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(all, s * h, s * w, many));
+            const struct tensor got = check_output(to, gap, DIMS(all, s * h, s * w, many));
+
+            check_status(c, op_repeat_up(&c->ref, want, x, y, frames));
+            check_run(c, op_repeat_up(&c->got, got, x, y, frames));
+            check_close(c, got, want, rounding(to));
+            if (dt == to) {
+                const struct tensor both = check_clone(x, dt);
+
+                check_status(c, op_repeat_up(&c->got, both, both, y, frames));
+                check_same(c, both, got);
+            }
+        }
+        check_end_case(c);
+    }
+}
+
 void check_elementwise(struct check *c)
 {
     check_row_ops(c);
@@ -282,4 +343,5 @@ void check_elementwise(struct check *c)
     check_lincomb(c);
     check_copy(c);
     check_frames(c);
+    check_cells(c);
 }

@@ -83,6 +83,8 @@ copy_fn CPU(copy);
 conv3d_fn CPU(conv3d);
 channel_norm_fn CPU(channel_norm);
 channel_affine_fn CPU(channel_affine);
+average_down_fn CPU(average_down);
+repeat_up_fn CPU(repeat_up);
 find_nonfinite_fn CPU(find_nonfinite);
 
 void CPU(table)(struct table *t);

@@ -207,6 +207,77 @@ status CPU(channel_affine)(struct device *dev, struct tensor out, struct tensor 
 }
 
 /* An exponent of all ones, and nothing else, carries into the sign's bit. */
+/* The element offset of channel 0 of pixel (row, col) of a frame. */
+static int64_t pixel(struct tensor t, int64_t frame, int64_t row, int64_t col)
+{
+    return frame * t.stride[0] + row * t.stride[1] + col * t.stride[2];
+}
+
+status CPU(average_down)(struct device *dev, struct tensor out, struct tensor x, int frames)
+{
+    const int64_t s = x.dim[1] / out.dim[1], c = out.dim[3], cell = s * s * frames;
+    const int64_t n = x.dim[3] * cell / c, missing = frames * out.dim[0] - x.dim[0];
+    const int threads = cpu_threads_for(dev, tensor_count(x), 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows_of(out); row++) {
+        const int64_t col = row % out.dim[2], line = row / out.dim[2] % out.dim[1];
+        const int64_t first = row / out.dim[2] / out.dim[1] * frames - missing;
+        int64_t at[CELL_PIXELS]; // of the cell's pixels; -1: in a frame of zeros
+
+        for (int64_t k = 0; k < cell; k++) {
+            const int64_t frame = first + k / (s * s);
+
+            at[k] = frame < 0 ? -1 : pixel(x, frame, line * s + k / s % s, col * s + k % s);
+        }
+        for (int64_t i = 0; i < c; i++) {
+            float sum = 0;
+
+            for (int64_t k = i * n; k < (i + 1) * n; k++) {
+                float v = 0;
+
+                if (at[k % cell] >= 0)
+                    load_row(&v, x, at[k % cell] + k / cell, 1);
+                sum += v;
+            }
+            sum /= (float)n;
+            store_row(out, row_at(out, row) + i, &sum, 1);
+        }
+    }
+    return ST_OK;
+}
+
+status CPU(repeat_up)(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                      int frames)
+{
+    const int64_t s = out.dim[1] / y.dim[1], c = out.dim[3], cell = s * s * frames;
+    const int64_t n = c * cell / y.dim[3], missing = frames * y.dim[0] - out.dim[0];
+    const int threads = cpu_threads_for(dev, tensor_count(out), 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows_of(out); row++) {
+        const int64_t col = row % out.dim[2], line = row / out.dim[2] % out.dim[1];
+        const int64_t frame = row / out.dim[2] / out.dim[1] + missing;
+        const int64_t place = (frame % frames * s + line % s) * s + col % s; // in the cell
+        const int64_t from = pixel(y, frame / frames, line / s, col / s);
+
+        for (int64_t first = 0; first < c; first += CHUNK) {
+            const int64_t m = min_of(CHUNK, c - first);
+            float v[CHUNK];
+
+            load_row(v, x, row_at(x, row) + first, m);
+            for (int64_t i = 0; i < m; i++) {
+                float add;
+
+                load_row(&add, y, from + ((first + i) * cell + place) / n, 1);
+                v[i] += add;
+            }
+            store_row(out, row_at(out, row) + first, v, m);
+        }
+    }
+    return ST_OK;
+}
+
 status CPU(find_nonfinite)(struct device *dev, struct tensor mark, struct tensor x, float value)
 {
     const int64_t count = tensor_count(x);

@@ -25,5 +25,7 @@ void CPU(table)(struct table *t)
     t->conv3d = CPU(conv3d);
     t->channel_norm = CPU(channel_norm);
     t->channel_affine = CPU(channel_affine);
+    t->average_down = CPU(average_down);
+    t->repeat_up = CPU(repeat_up);
     t->find_nonfinite = CPU(find_nonfinite);
 }

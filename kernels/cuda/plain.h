@@ -30,6 +30,8 @@ copy_fn plain_copy;
 conv3d_fn plain_conv3d;
 channel_norm_fn plain_channel_norm;
 channel_affine_fn plain_channel_affine;
+average_down_fn plain_average_down;
+repeat_up_fn plain_repeat_up;
 to_u8_fn plain_to_u8;
 find_nonfinite_fn plain_find_nonfinite;
 

@@ -31,6 +31,8 @@ void table_cuda_plain(struct table *t)
         .conv3d = plain_conv3d,
         .channel_norm = plain_channel_norm,
         .channel_affine = plain_channel_affine,
+        .average_down = plain_average_down,
+        .repeat_up = plain_repeat_up,
         .to_u8 = plain_to_u8,
         .find_nonfinite = plain_find_nonfinite,
     };

@@ -131,6 +131,67 @@ status ref_channel_affine(struct device *dev, struct tensor out, struct tensor x
     return ST_OK;
 }
 
+/* The element offset of channel 0 of pixel (row, col) of a frame. */
+static int64_t pixel(struct tensor t, int64_t frame, int64_t row, int64_t col)
+{
+    return frame * t.stride[0] + row * t.stride[1] + col * t.stride[2];
+}
+
+status ref_average_down(struct device *dev, struct tensor out, struct tensor x, int frames)
+{
+    const int64_t s = x.dim[1] / out.dim[1], c = out.dim[3], cell = s * s * frames;
+    const int64_t n = x.dim[3] * cell / c, missing = frames * out.dim[0] - x.dim[0];
+    double *sum;
+
+    TRY(ref_scratch(dev, &sum, c));
+    for (int64_t row = 0; row < ref_rows(out); row++) {
+        const int64_t col = row % out.dim[2], line = row / out.dim[2] % out.dim[1];
+        const int64_t first = row / out.dim[2] / out.dim[1] * frames - missing;
+
+        for (int64_t i = 0; i < c; i++)
+            sum[i] = 0;
+        for (int64_t k = 0; k < c * n; k++) {
+            const int64_t frame = first + k / (s * s) % frames;
+            double v = 0;
+
+            if (frame >= 0)
+                ref_load(&v, x, pixel(x, frame, line * s + k / s % s, col * s + k % s) + k / cell,
+                         1);
+            sum[k / n] += v;
+        }
+        for (int64_t i = 0; i < c; i++)
+            sum[i] /= (double)n;
+        ref_store(out, ref_row(out, row), sum, c);
+    }
+    return ST_OK;
+}
+
+status ref_repeat_up(struct device *dev, struct tensor out, struct tensor x, struct tensor y,
+                     int frames)
+{
+    const int64_t s = out.dim[1] / y.dim[1], c = out.dim[3], cell = s * s * frames;
+    const int64_t n = c * cell / y.dim[3], missing = frames * y.dim[0] - out.dim[0];
+    double *v;
+
+    TRY(ref_scratch(dev, &v, c));
+    for (int64_t row = 0; row < ref_rows(out); row++) {
+        const int64_t col = row % out.dim[2], line = row / out.dim[2] % out.dim[1];
+        const int64_t frame = row / out.dim[2] / out.dim[1] + missing;
+        const int64_t place = (frame % frames * s + line % s) * s + col % s; // in the cell
+
+        ref_load(v, x, ref_row(x, row), c);
+        for (int64_t i = 0; i < c; i++) {
+            double add;
+
+            ref_load(&add, y, pixel(y, frame / frames, line / s, col / s) + (i * cell + place) / n,
+                     1);
+            v[i] += add;
+        }
+        ref_store(out, ref_row(out, row), v, c);
+    }
+    return ST_OK;
+}
+
 /* In f32 and in the same steps as the official code that writes videos and images: for a value at
  * the boundary between two bytes, the rounding of each step decides. */
 status ref_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)

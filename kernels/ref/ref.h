@@ -50,6 +50,8 @@ copy_fn ref_copy;
 conv3d_fn ref_conv3d;
 channel_norm_fn ref_channel_norm;
 channel_affine_fn ref_channel_affine;
+average_down_fn ref_average_down;
+repeat_up_fn ref_repeat_up;
 to_u8_fn ref_to_u8;
 find_nonfinite_fn ref_find_nonfinite;
 

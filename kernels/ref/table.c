@@ -29,6 +29,8 @@ const struct table table_ref = {
     .conv3d = ref_conv3d,
     .channel_norm = ref_channel_norm,
     .channel_affine = ref_channel_affine,
+    .average_down = ref_average_down,
+    .repeat_up = ref_repeat_up,
     .to_u8 = ref_to_u8,
     .find_nonfinite = ref_find_nonfinite,
 };

@@ -230,6 +230,19 @@ static status traced_channel_affine(struct device *dev, struct tensor out, struc
            bytes_of(out) + bytes_of(x), );
 }
 
+static status traced_average_down(struct device *dev, struct tensor out, struct tensor x,
+                                  int frames)
+{
+    TRACED("average down", average_down(dev, out, x, frames), bytes_of(out) + bytes_of(x), );
+}
+
+static status traced_repeat_up(struct device *dev, struct tensor out, struct tensor x,
+                               struct tensor y, int frames)
+{
+    TRACED("repeat up", repeat_up(dev, out, x, y, frames),
+           bytes_of(out) + bytes_of(x) + bytes_of(y), );
+}
+
 static status traced_to_u8(struct device *dev, struct tensor out, struct tensor x, float add)
 {
     TRACED("pixels", to_u8(dev, out, x, add), bytes_of(out) + bytes_of(x), );
@@ -265,6 +278,8 @@ static void trace_ops(struct table *t)
     t->conv3d = traced_conv3d;
     t->channel_norm = traced_channel_norm;
     t->channel_affine = traced_channel_affine;
+    t->average_down = traced_average_down;
+    t->repeat_up = traced_repeat_up;
     t->to_u8 = traced_to_u8;
     t->find_nonfinite = traced_find_nonfinite;
 }

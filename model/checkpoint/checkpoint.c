@@ -390,7 +390,8 @@ status checkpoint_part(struct checkpoint *c, const struct part *part)
         return ST_OK;
     TRY_OUT(part_open(c, p));
     // a model that this version cannot run is reported as such, before tensors that are missing
-    TRY_OUT(part->check(p->config, tensorfile_path(&p->file, 0)));
+    if (part->check != NULL)
+        TRY_OUT(part->check(p->config, tensorfile_path(&p->file, 0)));
     TRY_OUT(compare_part(c, p, NULL));
 out:
     if (st != ST_OK)

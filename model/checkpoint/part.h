@@ -65,7 +65,8 @@ struct part {
     /* Emits the list of tensors. With `file`, only the components that the file has, for a part of
      * which a file may have only some (a VAE without encoder); NULL: all. */
     void (*tensors)(struct tensor_list *l, const void *config, const struct tensorfile *file);
-    status (*check)(const void *config, const char *file); // ST_FORMAT: this version cannot run it
+    status (*check)(const void *config, const char *file); // ST_FORMAT: this version cannot run it;
+                                                           // or NULL
     void (*print)(FILE *out, const void *config);          // lines of `inspect`
 
     /* For synth. */

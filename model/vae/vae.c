@@ -14,17 +14,19 @@ static bool is_width(int64_t base)
 
 static status check_config(const struct vae_config *c)
 {
-    if (c->stride_t != 4 || c->stride != 8 || c->patch != 1)
+    if (c->stride_t != 4 || c->stride != 8 * c->patch || c->patch < 1 || c->patch > 2)
         return fail(ST_FORMAT,
                     "a VAE with time stride %lld, spatial stride %lld and patch size %lld is not "
-                    "supported; Wan2.1 has 4, 8 and 1",
+                    "supported; Wan2.1 has 4, 8 and 1, Wan2.2 has 4, 16 and 2",
                     (long long)c->stride_t, (long long)c->stride, (long long)c->patch);
     if (c->z < 1 || c->z > VAE_CHANNELS_MAX || !is_width(c->base) || !is_width(c->decoder_base) ||
         c->res_blocks < 1 || c->res_blocks > BLOCKS_MAX)
-        return fail(ST_FORMAT,
-                    "a VAE of widths %lld and %lld with %d blocks per level and %lld latent "
-                    "channels is not supported; Wan2.1 has 96, 96, 2 and 16",
-                    (long long)c->base, (long long)c->decoder_base, c->res_blocks, (long long)c->z);
+        return fail(
+            ST_FORMAT,
+            "a VAE of widths %lld and %lld with %d blocks per level and %lld latent "
+            "channels is not supported; Wan2.1 has 96, 96, 2 and 16, Wan2.2 160, 256, 2 and "
+            "48",
+            (long long)c->base, (long long)c->decoder_base, c->res_blocks, (long long)c->z);
     for (int i = 0; i < c->z; i++)
         if (!(c->std[i] > 0))
             return fail(ST_FORMAT, "standard deviation %g of latent channel %d is not positive",
@@ -53,6 +55,21 @@ static status open_scales(struct vae *v, struct arena *a)
     return ST_OK;
 }
 
+/* Gives the weights of the encoder's first convolution zeros for the channels of its input that
+ * are zeros. */
+static status pad_first(struct vae *v, struct arena *a)
+{
+    const int64_t in = v->encoder->layer[0].out;
+    struct linear *l = &v->encoder->layer[1].conv1;
+    const struct tensor w = l->w;
+
+    if (w.dim[4] == in)
+        return ST_OK;
+    TRY(arena_take(a, &l->w, w.dtype, w.dim[0], w.dim[1], w.dim[2], w.dim[3], in));
+    TRY(device_zero(v->dev, l->w));
+    return op_copy(v->dev, tensor_slice(l->w, 4, 0, w.dim[4]), w);
+}
+
 status vae_open(struct vae *v, const struct vae_config *config, struct group *g, struct device *dev,
                 struct arena *a, enum dtype dtype, bool encoder, bool decoder,
                 struct weight_source source)
@@ -72,6 +89,8 @@ status vae_open(struct vae *v, const struct vae_config *config, struct group *g,
     v->decoder = decoder ? &v->nets[1] : NULL;
     TRY_OUT(tensors_open(&v->weights, &list, &list.stacks[0], a, NULL, false, source));
     TRY_OUT(weights_acquire(&v->weights, 0, -1, v->layers));
+    if (encoder)
+        TRY_OUT(pad_first(v, a));
     TRY_OUT(open_scales(v, a));
     TRY_OUT(arena_take(a, &v->mark, DT_F32, 1));
 out:
@@ -141,34 +160,33 @@ out:
     return st;
 }
 
-status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, int64_t t, int64_t h,
-                         int64_t w, struct vae_window window, struct vae_output output)
+status vae_encode_window(struct vae *v, struct arena *a, struct frame_source source,
+                         struct vae_window window, struct vae_output output)
 {
     const struct linear *point = &v->encoder->point->conv1;
     const int64_t z = v->config.z, px = v->config.stride;
-    const int64_t chunk = t > 1 ? CHUNK : 1;
+    const int64_t t = 1 + (source.frames - 1) / CHUNK, chunk = t > 1 ? CHUNK : 1;
     const size_t mark = a->used;
+    struct frame_input frames = { 0 };
     struct vae_pass pass = { 0 };
     struct rows rows;
-    struct tensor uploaded, x, out, mu;
+    struct tensor x, out, mu;
     status st = ST_OK;
 
     rows_split(&rows, v->group, window.rows);
-    if (rows.count == 0)
-        return ST_OK;
-    TRY_OUT(arena_take(a, &uploaded, DT_F32, chunk, rows.count * px, w * px, 3));
-    TRY_OUT(rows_take(&rows, a, &x, v->dtype, chunk, rows.count * px, window.cols * px, 3));
-    TRY_OUT(arena_take(a, &mu, DT_F32, 1, rows.count, window.cols, z));
-    TRY_OUT(vae_pass_open(&pass, v, v->encoder, a, rows, chunk, px, window.cols * px, t));
-    for (int64_t i = 0; i < t; i++) {
-        const int64_t n = i == 0 ? 1 : CHUNK, first = i == 0 ? 0 : 1 + CHUNK * (i - 1);
-        const struct tensor whole = tensor_slice(uploaded, 0, 0, n);
-        const struct tensor cropped = tensor_slice(x, 0, 0, n);
-
-        TRY_OUT(upload_rows(v->dev, whole, pixels, h * px, first, (window.row + rows.first) * px));
-        TRY_OUT(
-            op_copy(v->dev, cropped, tensor_slice(whole, 2, window.col * px, window.cols * px)));
-        TRY_OUT(vae_pass_run(&pass, &out, cropped));
+    if (rows.count > 0) {
+        st = frame_input_open(&frames, v->dev, a, source, chunk, (window.row + rows.first) * px,
+                              rows.count * px);
+        if (st == ST_OK)
+            st = arena_take(a, &mu, DT_F32, 1, rows.count, window.cols, z);
+        if (st == ST_OK)
+            st = vae_pass_open(&pass, v, v->encoder, a, rows, chunk, px, window.cols * px, t);
+    }
+    TRY_OUT(frame_source_ready(&source, st));
+    for (int64_t i = 0; rows.count > 0 && i < t; i++) {
+        TRY_OUT(frame_input_next(&frames, &x, i == 0 ? 1 : CHUNK));
+        TRY_OUT(vae_pass_run(&pass, &out, tensor_slice(x, 2, window.col * px, window.cols * px)));
+        TRY_OUT(frame_input_free(&frames));
 
         // the encoder gives mean and log variance; the latent is the mean, the first z outputs
         TRY_OUT(op_gemm(v->dev, tensor_reshape(mu, rows.count * window.cols, z),
@@ -179,6 +197,7 @@ status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, in
         TRY_OUT(output.put(output.payload, &rows, i, mu));
     }
 out:
+    frame_input_close(&frames);
     vae_pass_close(&pass, mark);
     arena_release(a, mark);
     return st;
@@ -336,6 +355,8 @@ status vae_finite(struct vae *v, bool *finite)
 
 struct encode_ctx {
     struct vae *v;
+    const struct frame_source *source;
+    int64_t done, total;  // chunks
     struct tensor frames; // [t, h, w, z]
 };
 
@@ -349,7 +370,9 @@ static status put_encoded(void *payload, const struct rows *rows, int64_t first,
 {
     struct encode_ctx *e = payload;
 
-    return op_copy(e->v->dev, tensor_slice(own_rows(e, rows), 0, first, 1), x);
+    TRY(op_copy(e->v->dev, tensor_slice(own_rows(e, rows), 0, first, 1), x));
+    frame_source_progress(e->source, ++e->done, e->total);
+    return ST_OK;
 }
 
 /* Gathers the frames on rank 0, and broadcasts them, as some ranks may have no rows. */
@@ -366,29 +389,28 @@ static status gather_frames(struct encode_ctx *e, const struct rows *rows)
     return transfer_wait(&t);
 }
 
-status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pixels,
-                  int64_t frames, int64_t h, int64_t w, struct vae_tiling tiling)
+status vae_encode(struct vae *v, struct arena *a, float *latent, struct frame_source source,
+                  struct vae_tiling tiling)
 {
-    const int64_t px = v->config.stride, t = 1 + (frames - 1) / CHUNK, z = v->config.z;
-    struct encode_ctx e = { .v = v };
+    const int64_t px = v->config.stride, t = 1 + (source.frames - 1) / CHUNK, z = v->config.z;
+    const int64_t h = source.h / px, w = source.w / px;
+    struct encode_ctx e = { .v = v, .source = &source, .total = t };
     const size_t mark = a->used;
     struct rows rows;
     status st;
 
     assert(v->encoder != NULL);
-    if (h % px != 0 || w % px != 0)
+    if (source.h % px != 0 || source.w % px != 0)
         return fail(
             ST_USAGE,
             "images of %lld x %lld: width and height must be multiples of %lld; resize them first",
-            (long long)w, (long long)h, (long long)px);
-    h /= px;
-    w /= px;
-    TRY(check_size(frames, h, w, tiling));
+            (long long)source.w, (long long)source.h, (long long)px);
+    TRY(check_size(source.frames, h, w, tiling));
     if (!covers(tiling, h, w))
-        return vae_encode_tiles(v, a, latent, pixels, t, h, w, tiling);
+        return vae_encode_tiles(v, a, latent, source, tiling);
     rows_split(&rows, v->group, h);
     TRY_OUT(arena_take(a, &e.frames, DT_F32, t, h, w, z));
-    TRY_OUT(vae_encode_window(v, a, pixels, t, h, w, (struct vae_window){ 0, 0, h, w },
+    TRY_OUT(vae_encode_window(v, a, source, (struct vae_window){ 0, 0, h, w },
                               (struct vae_output){ put_encoded, &e }));
     TRY_OUT(gather_frames(&e, &rows));
     TRY_OUT(device_download(v->dev, latent, e.frames));

@@ -1,8 +1,10 @@
-/* vae.h - the causal video autoencoder of Wan2.1: encodes pixels to latents and decodes latents to
- * pixels. Videos have any length and are processed chunk by chunk with the feature cache of
- * wan/modules/vae.py, with exactly the same result. Image rows are split over ranks.
+/* vae.h - the causal video autoencoders of Wan2.1 and of Wan2.2 TI2V-5B: encode pixels to latents
+ * and decode latents to pixels. Videos have any length and are processed chunk by chunk with the
+ * feature cache of wan/modules/vae.py, with exactly the same result. Image rows are split over
+ * ranks.
  *
- * Images are frames [T, H, W, C]. Source: Wan2.1 wan/modules/vae.py. */
+ * Images are frames [T, H, W, C]. Source: Wan2.1 wan/modules/vae.py, Wan2.2 wan/modules/vae2_2.py.
+ */
 #ifndef MODEL_VAE_VAE_H
 #define MODEL_VAE_VAE_H
 
@@ -18,7 +20,7 @@ struct vae_config {
     int64_t decoder_base;     // the decoder's, which in Wan2.2 is another
     int64_t patch;            // pixels per row and column that become channels: 1, in Wan2.2 2
     int res_blocks;           // per level in the encoder; the decoder has one more
-    int64_t stride_t, stride; // 4, 8
+    int64_t stride_t, stride; // 4, and 8 * patch
     float mean[VAE_CHANNELS_MAX], std[VAE_CHANNELS_MAX]; // of the latents, z each
 };
 
@@ -105,7 +107,7 @@ static inline status frame_sink_ready(const struct frame_sink *sink, status st)
  * Collective over the group; ranks that get no rows return at once.
  *   latent  [T, h, w, z] f32, normalized; the whole latent, in host memory of every rank
  *   pixels  NULL on all ranks or on none: on rank 0 host memory for the same frames, f32
- *           [4(T-1)+1, 8h, 8w, 3], not clamped; on other ranks it is not accessed
+ *           [4(T-1)+1, h * stride, w * stride, 3], not clamped; on other ranks it is not accessed
  *   a       scratch, released on return; rank 0 also allocates host memory for two chunks of
  *           frames
  * On the plan device the data of latent and pixels is not accessed, and the sink must not read rgb.
@@ -117,14 +119,50 @@ status vae_decode(struct vae *v, struct arena *a, const float *latent, int64_t t
  * began are finite. If not, fail() has been called with the line of an ST_FORMAT. Local. */
 status vae_finite(struct vae *v, bool *finite);
 
+/* The frames to encode. Callbacks on every rank of the group:
+ *   get       *pixels = frame `index` [h, w, 3] f32 in [-1, 1], in host memory, valid until the
+ * next call; NULL for a frame of zeros. Called for each frame in order, with tiles once more for
+ * each tile; not on ranks without rows, nor on the plan device. Its error ends the encoding.
+ *   progress  after each chunk, which is a latent frame of the whole image or of a tile. May be
+ * NULL. ready     as in struct frame_sink, for the whole image or each tile. May be NULL. */
+struct frame_source {
+    status (*get)(void *payload, int64_t index, const float **pixels);
+    void *payload;
+    int64_t frames, h, w; // pixels
+    void (*progress)(void *payload, int64_t done, int64_t total);
+    status (*ready)(void *ready_payload, status st);
+    void *ready_payload;
+};
+
+/* A source of all frames of a clip in host memory, [frames, h, w, 3]. The clip is borrowed. */
+struct clip {
+    const float *pixels;
+    int64_t frames, h, w;
+};
+struct frame_source clip_source(const struct clip *clip);
+
+static inline void frame_source_progress(const struct frame_source *source, int64_t done,
+                                         int64_t total)
+{
+    if (source->progress != NULL)
+        source->progress(source->payload, done, total);
+}
+
+static inline status frame_source_ready(const struct frame_source *source, status st)
+{
+    return source->ready != NULL ? source->ready(source->ready_payload, st) : st;
+}
+
 /* Encodes the first 4(T-1)+1 of F frames, T = 1 + (F-1)/4; later frames are ignored.
  *
  * Collective over the group.
- *   latent  [T, H/8, W/8, z] f32, normalized; the whole latent, in host memory of every rank
- *   pixels  [F, H, W, 3] f32 in [-1, 1]; the whole video, in host memory of every rank
- *   a       scratch, released on return
- * ST_USAGE when H or W is not a multiple of 8, when F is 0, or when tiles leave gaps; ST_MEMORY. */
-status vae_encode(struct vae *v, struct arena *a, float *latent, const float *pixels,
-                  int64_t frames, int64_t h, int64_t w, struct vae_tiling tiling);
+ *   latent  [T, h / stride, w / stride, z] f32, normalized; the whole latent, in host memory of
+ *           every rank
+ *   a       scratch, released on return; each rank also allocates host memory for its rows of two
+ *           chunks of frames
+ * ST_USAGE when h or w is not a multiple of the stride, when F is 0, or when tiles leave gaps;
+ * ST_MEMORY, or the status of the source. */
+status vae_encode(struct vae *v, struct arena *a, float *latent, struct frame_source source,
+                  struct vae_tiling tiling);
 
 #endif

@@ -2,7 +2,7 @@
  * chunks of a video.
  *
  *   vae.c         open, close, encoding and decoding of whole images
- *   vae_frames.c  finished frames to the sink
+ *   vae_frames.c  frames from the source, and finished frames to the sink
  *   vae_net.c     the lists of layers, and their parameters
  *   vae_layers.c  what each layer computes, with its cache of previous frames
  *   vae_tiles.c   tiles and how they are blended
@@ -15,6 +15,10 @@
 
 enum layer_kind {
     LAYER_POINT,     // conv1 [out, in], on latents
+    LAYER_PATCHES,   // none: scale x scale pixels become channels; further channels are zeros
+    LAYER_PIXELS,    // none: back
+    LAYER_FORK,      // none: keeps the means of cells of its input, for the next LAYER_JOIN
+    LAYER_JOIN,      // none: adds what was kept, repeated for cells
     LAYER_CONV,      // conv1
     LAYER_RESIDUAL,  // norm1, conv1, norm2, conv2; if in != out also shortcut [out, in]
     LAYER_ATTENTION, // norm1, qkv [3C, C], proj [C, C]
@@ -26,9 +30,10 @@ enum layer_kind {
 /* A layer and its parameters, which weights_acquire fills in. Kernels are [out, kt, kh, kw, in]. */
 struct layer {
     enum layer_kind kind;
-    int64_t in, out;            // channels
-    bool time;                  // DOWN, UP: also changes the number of frames
-    int slot;                   // index of its first cache in vae_pass.slot
+    int64_t in, out; // channels; FORK, JOIN: of what is kept: before and after
+    bool time;       // DOWN, UP: also changes the number of frames; FORK, JOIN: cells too
+    int scale;       // of rows and columns: PATCHES, PIXELS, DOWN, UP, cells
+    int slot;        // index of its first cache in vae_pass.slot
     struct tensor norm1, norm2; // gamma [C] f32
     struct linear conv1, conv2, shortcut, time_conv, qkv, proj;
 };
@@ -43,7 +48,7 @@ struct vae_net {
 
 /* Emits the tensors of the encoder, the decoder or both (one stack), and builds their layers into
  * `layers`, vae_layers_max of them, and the two nets; those three may be NULL for the list alone.
- * Wan2.2's VAE has a list only. */
+ */
 void vae_build(struct tensor_list *l, const struct vae_config *config, enum dtype dtype,
                bool encoder, bool decoder, struct layer *layers, struct vae_net nets[2]);
 int vae_layers_max(const struct vae_config *config);
@@ -70,6 +75,8 @@ struct vae_pass {
     struct tensor *slot;     // [net->slots]: the frames before the chunk, with halo rows
     struct tensor buffer[2]; // u8; one holds the current activation, the other is spare
     int current;             // index of the buffer with the activation
+    struct tensor kept;      // by the last LAYER_FORK
+    size_t mark;             // the arena's `used` before
     int64_t chunk, chunks;   // chunks finished, and of the whole window
     bool last;               // no frames follow those being computed: no cache is written
     int split;               // from this layer on frames are computed one by one; -1: from none
@@ -83,18 +90,18 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
                      struct rows rows, int64_t frames, int64_t scale, int64_t cols, int64_t chunks);
 void vae_pass_close(struct vae_pass *p, size_t mark);
 
-/* Runs all layers on the next chunk. x: [T, h, W, C] in v->dtype, from rows_take. *out: this rank's
- * rows of the result, f32 [T', h', W', C'], valid until the next call. Collective over the ranks
- * that hold rows. */
+/* Runs all layers on the next chunk. x: [T, h, W, C]: latents in v->dtype, from rows_take, or
+ * pixels f32, strided. *out: this rank's rows of the result, f32 [T', h', W', C'], valid until the
+ * next call. Collective over the ranks that hold rows. */
 status vae_pass_run(struct vae_pass *p, struct tensor *out, struct tensor x);
 
 /* Decodes or encodes one window, over all t latent frames: vae.c. Collective over the group. latent
- * and pixels are whole videos in host memory as in vae.h; h and w are the whole image's latent rows
- * and columns. */
+ * is a whole video in host memory as in vae.h; h and w are the whole image's latent rows and
+ * columns. */
 status vae_decode_window(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                          int64_t w, struct vae_window window, struct vae_output output);
-status vae_encode_window(struct vae *v, struct arena *a, const float *pixels, int64_t t, int64_t h,
-                         int64_t w, struct vae_window window, struct vae_output output);
+status vae_encode_window(struct vae *v, struct arena *a, struct frame_source source,
+                         struct vae_window window, struct vae_output output);
 
 /* Gathers the rows x [T, h, W, C], each frame contiguous, of all ranks on rank 0. *whole: x itself
  * if one rank holds all rows; else allocated from `a` on rank 0, and a zeroed tensor on the others.
@@ -130,11 +137,33 @@ struct tensor frame_output_next(const struct frame_output *d, int64_t count);
 status frame_output_put(struct frame_output *d, int64_t count);
 status frame_output_finish(struct frame_output *d);
 
-/* vae_decode and vae_encode with tiles: vae_tiles.c. Arguments as in vae.h; t latent frames, h and
- * w latent rows and columns. */
+/* Rows of the source's frames on the device, with two buffers: while the device computes with the
+ * frames of one chunk, those of the next are uploaded. */
+struct frame_input {
+    struct device *dev;
+    struct frame_source source;
+    int64_t row, next;               // first row, next frame
+    struct tensor x[2];              // [frames, rows, w, 3] f32, used alternately
+    float *host[2];                  // the same in host memory
+    struct device_event uploaded[2]; // recorded after the upload to x[i]
+    struct device_event used[2];     // recorded after the work that reads x[i]
+    int at;                          // index of the buffers of the next chunk
+};
+
+/* For chunks of at most `frames` frames, rows [row, row + rows) of each. Allocates from `a`; the
+ * caller releases that memory after frame_input_close. Local. ST_MEMORY. */
+status frame_input_open(struct frame_input *f, struct device *dev, struct arena *a,
+                        struct frame_source source, int64_t frames, int64_t row, int64_t rows);
+void frame_input_close(struct frame_input *f); // accepts a zeroed frame_input
+
+/* *x: the next `count` frames [count, rows, w, 3], which may be read until frame_input_free. */
+status frame_input_next(struct frame_input *f, struct tensor *x, int64_t count);
+status frame_input_free(struct frame_input *f);
+
+/* vae_decode and vae_encode with tiles: vae_tiles.c. Arguments as in vae.h. */
 status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                         int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels);
-status vae_encode_tiles(struct vae *v, struct arena *a, float *latent, const float *pixels,
-                        int64_t t, int64_t h, int64_t w, struct vae_tiling tiling);
+status vae_encode_tiles(struct vae *v, struct arena *a, float *latent, struct frame_source source,
+                        struct vae_tiling tiling);
 
 #endif

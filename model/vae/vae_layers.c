@@ -1,5 +1,5 @@
-/* What the layers compute. Source: Wan2.1 wan/modules/vae.py, the classes of the same names, with
- * the feature caches that their forward passes keep between chunks.
+/* What the layers compute. Source: Wan2.1 wan/modules/vae.py and Wan2.2 wan/modules/vae2_2.py, the
+ * classes of the same names, with the feature caches that their forward passes keep between chunks.
  *
  * Every activation [T, h, W, C] is this rank's rows, in memory that also holds a halo row above and
  * below (parallel/halo.h). A causal convolution pads its chunk in front with the last two frames of
@@ -287,6 +287,70 @@ out:
     return st;
 }
 
+/* ---- patches of pixels ---- */
+
+/* A frame [h, W, C] of pixels, and one [h / s, W / s, >= C s s] of patches, both as [h / s, W / s,
+ * C, s, s] with the columns of a patch before its rows. */
+static struct tensor of_pixels(struct tensor frame, int64_t s)
+{
+    return tensor_permute(tensor_split(tensor_split(frame, 0, s), 2, s),
+                          (const int[]){ 0, 2, 4, 3, 1 });
+}
+
+static struct tensor of_patches(struct tensor frame, int64_t colours, int64_t s)
+{
+    return tensor_split(tensor_split(tensor_slice(frame, 2, 0, colours * s * s), 2, s * s), 3, s);
+}
+
+static status join_pixels(struct vae_pass *p, const struct layer *l, struct tensor *x)
+{
+    const struct tensor out =
+        spare_buffer(p, p->v->dtype, x->dim[0], x->dim[1] / l->scale, x->dim[2] / l->scale, l->out);
+
+    if (l->out > l->in * l->scale * l->scale)
+        TRY(device_zero(p->v->dev, rows_with_halo(&p->rows, out, true)));
+    for (int64_t i = 0; i < x->dim[0]; i++)
+        TRY(op_copy(p->v->dev, of_patches(tensor_at(out, i), l->in, l->scale),
+                    of_pixels(tensor_at(*x, i), l->scale)));
+    p->current = !p->current;
+    *x = out;
+    return ST_OK;
+}
+
+static status split_patches(struct vae_pass *p, const struct layer *l, struct tensor *x)
+{
+    const struct tensor out =
+        spare_buffer(p, DT_F32, x->dim[0], x->dim[1] * l->scale, x->dim[2] * l->scale, l->out);
+
+    for (int64_t i = 0; i < x->dim[0]; i++)
+        TRY(op_copy(p->v->dev, of_pixels(tensor_at(out, i), l->scale),
+                    of_patches(tensor_at(*x, i), l->out, l->scale)));
+    p->current = !p->current;
+    *x = out;
+    return ST_OK;
+}
+
+/* ---- shortcuts around levels ---- */
+
+/* The memory of what is kept is taken until the join. In the first chunk a pair of frames is one
+ * frame: average_down and repeat_up then leave the pair's first frame out. */
+static status fork_level(struct vae_pass *p, const struct layer *l, struct tensor *x)
+{
+    const int64_t frames = l->time && p->chunk > 0 ? x->dim[0] / 2 : x->dim[0];
+
+    p->mark = p->a->used;
+    TRY(arena_take(p->a, &p->kept, p->v->dtype, frames, x->dim[1] / l->scale, x->dim[2] / l->scale,
+                   l->out));
+    return op_average_down(p->v->dev, p->kept, *x, l->time ? 2 : 1);
+}
+
+static status join_level(struct vae_pass *p, const struct layer *l, struct tensor *x)
+{
+    TRY(op_repeat_up(p->v->dev, *x, *x, p->kept, l->time ? 2 : 1));
+    arena_release(p->a, p->mark);
+    return ST_OK;
+}
+
 /* ---- the pass ---- */
 
 /* Changes dim [T, h, W, C] from a layer's input to its output. */
@@ -294,12 +358,14 @@ static void layer_dims(const struct layer *l, bool first, int64_t *dim)
 {
     const bool time = l->time && !first;
 
-    if (l->kind == LAYER_DOWN) {
+    if (l->kind == LAYER_FORK || l->kind == LAYER_JOIN)
+        return;
+    if (l->kind == LAYER_DOWN || l->kind == LAYER_PATCHES) {
         dim[0] /= time ? 2 : 1;
-        dim[1] /= 2, dim[2] /= 2;
-    } else if (l->kind == LAYER_UP) {
+        dim[1] /= l->scale, dim[2] /= l->scale;
+    } else {
         dim[0] *= time ? 2 : 1;
-        dim[1] *= 2, dim[2] *= 2;
+        dim[1] *= l->scale, dim[2] *= l->scale;
     }
     dim[3] = l->out;
 }
@@ -336,9 +402,12 @@ static int find_split(const struct vae_pass *p)
 {
     int split = -1;
 
-    for (int i = 0; i < p->net->layers && p->v->frame_by_frame && p->chunks > 1; i++)
-        if (p->net->layer[i].kind == LAYER_UP && p->net->layer[i].time)
+    for (int i = 0; i < p->net->layers && p->v->frame_by_frame && p->chunks > 1; i++) {
+        const struct layer *l = &p->net->layer[i];
+
+        if ((l->kind == LAYER_UP || l->kind == LAYER_JOIN) && l->time)
             split = i + 1;
+    }
     return split;
 }
 
@@ -356,7 +425,7 @@ status vae_pass_open(struct vae_pass *p, struct vae *v, const struct vae_net *ne
     for (int i = 0; i < net->layers; i++) {
         const struct layer *l = &net->layer[i];
         const int64_t in[4] = { dim[0], dim[1], dim[2], dim[3] };
-        const enum dtype dt = l->kind == LAYER_HEAD ? DT_F32 : v->dtype;
+        const enum dtype dt = l->kind == LAYER_HEAD || l->kind == LAYER_PIXELS ? DT_F32 : v->dtype;
         const bool one = p->split >= 0 && i >= p->split;
         size_t need;
 
@@ -385,6 +454,10 @@ void vae_pass_close(struct vae_pass *p, size_t mark)
 static status run_layers(struct vae_pass *p, int first, int end, struct tensor *x)
 {
     static status (*const run[])(struct vae_pass *, const struct layer *, struct tensor *) = {
+        [LAYER_PATCHES] = join_pixels,
+        [LAYER_PIXELS] = split_patches,
+        [LAYER_FORK] = fork_level,
+        [LAYER_JOIN] = join_level,
         [LAYER_CONV] = first_conv,
         [LAYER_RESIDUAL] = residual_block,
         [LAYER_ATTENTION] = attention_block,

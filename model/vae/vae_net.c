@@ -2,8 +2,8 @@
  *
  * Source: Wan2.1 wan/modules/vae.py, Encoder3d and Decoder3d with the released settings: widths
  * base * {1, 2, 4, 4}; two of the three up- or downsampling layers also change the frame count.
- * Wan2.2 wan/modules/vae2_2.py: patches of pixels as channels, a list of layers per level, and
- * upsampling that keeps the channels. */
+ * Wan2.2 wan/modules/vae2_2.py: patches of pixels as channels, a list of layers per level with a
+ * shortcut around it, and upsampling that keeps the channels. */
 #include "model/vae/vae_internal.h"
 
 #include <stdio.h>
@@ -11,6 +11,7 @@
 
 #define LEVELS 4
 #define NAME_BYTES 80
+#define ALIGN 8 // the first convolution's channels are a multiple of it, for kernels on GPUs
 
 static const int64_t width[LEVELS] = { 1, 2, 4, 4 };
 
@@ -37,7 +38,7 @@ static struct layer *add_layer(struct builder *b, enum layer_kind kind, int64_t 
 {
     struct layer *l = b->layers != NULL ? &b->layers[b->count++] : &b->dummy;
 
-    *l = (struct layer){ .kind = kind, .in = in, .out = out, .slot = b->slots };
+    *l = (struct layer){ .kind = kind, .in = in, .out = out, .scale = 1, .slot = b->slots };
     b->slots += slots;
     return l;
 }
@@ -76,11 +77,23 @@ static struct layer *add_point(struct builder *b, const char *name, int64_t c)
     return l;
 }
 
-static void add_first(struct builder *b, const char *prefix, int64_t in, int64_t out)
+/* A layer without parameters. */
+static void add_plain(struct builder *b, enum layer_kind kind, int64_t in, int64_t out, bool time,
+                      int64_t scale)
+{
+    struct layer *l = add_layer(b, kind, in, out, 0);
+
+    l->time = time;
+    l->scale = (int)scale;
+}
+
+/* `in` channels, of which the file has `stored`. */
+static void add_first(struct builder *b, const char *prefix, int64_t in, int64_t stored,
+                      int64_t out)
 {
     struct layer *l = add_layer(b, LAYER_CONV, in, out, 1);
 
-    add_conv(b, prefix, "conv1", &l->conv1, in, out, 3, 3);
+    add_conv(b, prefix, "conv1", &l->conv1, stored, out, 3, 3);
 }
 
 static void add_residual(struct builder *b, const char *prefix, int64_t in, int64_t out)
@@ -117,6 +130,7 @@ static void add_resample(struct builder *b, enum layer_kind kind, const char *pr
     struct layer *l = add_layer(b, kind, in, out, time ? 1 : 0);
 
     l->time = time;
+    l->scale = 2;
     add_conv(b, prefix, "resample.1", &l->conv1, in, out, 0, 3);
     if (time)
         add_conv(b, prefix, "time_conv", &l->time_conv, in, kind == LAYER_UP ? 2 * in : in, 3, 1);
@@ -130,14 +144,20 @@ static void add_head(struct builder *b, const char *prefix, int64_t in, int64_t 
     add_conv(b, prefix, "head.2", &l->conv1, in, out, 3, 3);
 }
 
-/* Prefix of entry `j` of level `i`: one flat list in Wan2.1, a list per level in Wan2.2. */
+/* Whether a level is a list of its own, with a shortcut around its layers: Wan2.2. */
+static bool nested(const struct vae_config *c)
+{
+    return c->patch > 1;
+}
+
+/* Prefix of entry `j` of level `i`: one flat list, or a list per level. */
 static const char *entry(char *name, const struct vae_config *c, const char *list, int per_level,
                          int i, int j)
 {
-    if (c->patch == 1)
-        snprintf(name, NAME_BYTES, "%s.%d.", list, i * per_level + j);
-    else
+    if (nested(c))
         snprintf(name, NAME_BYTES, "%s.%d.%s.%d.", list, i, strchr(list, '.') + 1, j);
+    else
+        snprintf(name, NAME_BYTES, "%s.%d.", list, i * per_level + j);
     return name;
 }
 
@@ -145,18 +165,27 @@ static struct layer *build_encoder(struct builder *b)
 {
     static const char list[] = "encoder.downsamples";
     const struct vae_config *config = b->config;
+    const int64_t colours = 3 * config->patch * config->patch;
+    const int64_t first = (colours + ALIGN - 1) / ALIGN * ALIGN;
     const int blocks = config->res_blocks;
     int64_t c = config->base;
     char name[NAME_BYTES];
 
-    add_first(b, "encoder.", 3 * config->patch * config->patch, c);
+    add_plain(b, LAYER_PATCHES, 3, first, false, config->patch);
+    add_first(b, "encoder.", first, colours, c);
     for (int i = 0; i < LEVELS; i++) {
-        for (int j = 0; j < blocks; j++, c = config->base * width[i])
-            add_residual(b, entry(name, config, list, blocks + 1, i, j), c,
-                         config->base * width[i]);
-        if (i < LEVELS - 1)
+        const bool down = i < LEVELS - 1, time = down && i > 0;
+        const int64_t out = config->base * width[i];
+
+        if (nested(config))
+            add_plain(b, LAYER_FORK, c, out, time, down ? 2 : 1);
+        for (int j = 0; j < blocks; j++, c = out)
+            add_residual(b, entry(name, config, list, blocks + 1, i, j), c, out);
+        if (down)
             add_resample(b, LAYER_DOWN, entry(name, config, list, blocks + 1, i, blocks), c, c,
-                         i > 0);
+                         time);
+        if (nested(config))
+            add_plain(b, LAYER_JOIN, c, c, false, 1);
     }
     add_middle(b, "encoder.", c);
     add_head(b, "encoder.", c, 2 * config->z);
@@ -167,32 +196,39 @@ static struct layer *build_decoder(struct builder *b)
 {
     static const char list[] = "decoder.upsamples";
     const struct vae_config *config = b->config;
-    const int64_t base = config->decoder_base;
+    const int64_t base = config->decoder_base, colours = 3 * config->patch * config->patch;
     const int blocks = config->res_blocks + 1;
     int64_t c = base * width[LEVELS - 1];
     struct layer *point = add_point(b, "conv2", config->z);
     char name[NAME_BYTES];
 
-    add_first(b, "decoder.", config->z, c);
+    add_first(b, "decoder.", config->z, config->z, c);
     add_middle(b, "decoder.", c);
     for (int i = 0; i < LEVELS; i++) {
-        const int64_t out = base * width[LEVELS - 1 - i];
+        const bool up = i < LEVELS - 1, time = i < 2;
+        const int64_t in = c, out = base * width[LEVELS - 1 - i];
 
+        if (nested(config) && up)
+            add_plain(b, LAYER_FORK, in, in, false, 1);
         for (int j = 0; j < blocks; j++, c = out)
             add_residual(b, entry(name, config, list, blocks + 1, i, j), c, out);
-        if (i == LEVELS - 1)
+        if (!up)
             break;
-        c = config->patch == 1 ? c / 2 : c; // in Wan2.2 the next level's first block halves them
-        add_resample(b, LAYER_UP, entry(name, config, list, blocks + 1, i, blocks), out, c, i < 2);
+        c = nested(config) ? out : out / 2; // the next level's first block halves them, if not here
+        add_resample(b, LAYER_UP, entry(name, config, list, blocks + 1, i, blocks), out, c, time);
+        if (nested(config))
+            add_plain(b, LAYER_JOIN, in, c, time, 2);
     }
-    add_head(b, "decoder.", c, 3 * config->patch * config->patch);
+    add_head(b, "decoder.", c, colours);
+    if (config->patch > 1)
+        add_plain(b, LAYER_PIXELS, colours, 3, false, config->patch);
     return point;
 }
 
 int vae_layers_max(const struct vae_config *config)
 {
-    // per level its blocks and a resampling; middle, first and last
-    return 2 * (LEVELS * (config->res_blocks + 2) + 6);
+    // per level its blocks, a resampling, fork and join; middle, first and last
+    return 2 * (LEVELS * (config->res_blocks + 4) + 7);
 }
 
 void vae_build(struct tensor_list *l, const struct vae_config *config, enum dtype dtype,

@@ -42,15 +42,17 @@
             1.2042f, 0.5458f, 1.6887f, 0.3971f, 1.0600f, 0.3943f, 0.5537f, 0.5444f, 0.4089f,       \
             0.7468f, 0.7744f                                                                       \
     }
-#define VAE_22                                                                                     \
+#define VAE_22(width, decoder_width)                                                               \
     {                                                                                              \
-        .z = 48, .base = 160, .decoder_base = 256, .patch = 2, .res_blocks = 2, .stride_t = 4,     \
-        .stride = 16, .mean = MEAN_22, .std = STD_22                                               \
+        .z = 48, .base = (width), .decoder_base = (decoder_width), .patch = 2, .res_blocks = 2,    \
+        .stride_t = 4, .stride = 16, .mean = MEAN_22, .std = STD_22                                \
     }
 
-static const struct vae_config wan21 = VAE_21(96), wan22 = VAE_22, tiny = VAE_21(16);
+static const struct vae_config wan21 = VAE_21(96), tiny21 = VAE_21(16);
+static const struct vae_config wan22 = VAE_22(160, 256), tiny22 = VAE_22(16, 24);
 static const struct variant variants[] = {
-    { "wan2.1", &wan21 }, { "wan2.2", &wan22 }, { "wan2.1-tiny", &tiny }, { NULL, NULL }
+    { "wan2.1", &wan21 },       { "wan2.2", &wan22 }, { "wan2.1-tiny", &tiny21 },
+    { "wan2.2-tiny", &tiny22 }, { NULL, NULL },
 };
 
 /* Mean and deviation of the latents, for the channels of a release. False for others. */
@@ -73,15 +75,19 @@ static bool latent_constants(struct vae_config *vae)
 #define ENCODER "encoder.conv1.weight"
 #define DECODER "decoder.conv1.weight"
 
-/* Blocks of a level, of which Wan2.1 has four with three resamplings between, in one list. */
+/* Blocks of a level: Wan2.1 has four levels with three resamplings between in one list, Wan2.2 a
+ * list of each level's blocks and resampling. */
 static status count_blocks(const struct describing *d, bool encoder, struct vae_config *c)
 {
+    static const char *const lists[2][2] = {
+        { "decoder.upsamples.", "encoder.downsamples." },
+        { "decoder.upsamples.0.upsamples.", "encoder.downsamples.0.downsamples." },
+    };
     int entries = 0;
 
-    if (c->patch != 1)
-        return ST_OK;
-    TRY(describe_count(d, encoder ? "encoder.downsamples." : "decoder.upsamples.", &entries));
-    c->res_blocks = (entries - 3) / 4 - (encoder ? 0 : 1); // the decoder has one more
+    TRY(describe_count(d, lists[c->patch > 1][encoder], &entries));
+    c->res_blocks = c->patch > 1 ? entries - 1 : (entries - 3) / 4;
+    c->res_blocks -= encoder ? 0 : 1; // the decoder has one more
     return ST_OK;
 }
 
@@ -153,18 +159,6 @@ static void tensors(struct tensor_list *l, const void *config, const struct tens
     vae_tensors(l, config, DT_F32, encoder, decoder);
 }
 
-static status check(const void *config, const char *file)
-{
-    const struct vae_config *c = config;
-
-    if (c->patch != 1)
-        return fail(ST_FORMAT,
-                    "%s: is the VAE of Wan2.2 with %lld latent channels, for TI2V-5B, which this "
-                    "version does not run",
-                    file, (long long)c->z);
-    return ST_OK;
-}
-
 static void print(FILE *out, const void *config)
 {
     const struct vae_config *c = config;
@@ -194,6 +188,16 @@ static void config_json(struct cJSON *json, const void *config, bool diffusers)
     config_set_floats(json, "dim_mult", dim_mult, 4);
     config_set_number(json, "num_res_blocks", c->res_blocks);
     config_set_number(json, "z_dim", (double)c->z);
+    if (c->patch > 1) {
+        config_set_number(json, "decoder_base_dim", (double)c->decoder_base);
+        config_set_bool(json, "is_residual", true);
+        config_set_number(json, "in_channels", 3 * (double)(c->patch * c->patch));
+        config_set_number(json, "out_channels", 3 * (double)(c->patch * c->patch));
+        config_set_number(json, "patch_size", (double)c->patch);
+        config_set_number(json, "scale_factor_spatial", (double)c->stride);
+        config_set_number(json, "scale_factor_temporal", (double)c->stride_t);
+        config_set_bool(json, "clip_output", false);
+    }
     config_set_floats(json, "latents_mean", c->mean, (int)c->z);
     config_set_floats(json, "latents_std", c->std, (int)c->z);
 }
@@ -207,8 +211,12 @@ static const struct place places[] = { { "", "Wan2.1_VAE.pth", false },
                                        { "", "Wan2.1_VAE*.safetensors", false },
                                        { "", "wan_2.1_vae*.safetensors", false },
                                        { "", "Wan2.2_VAE.pth", false },
+                                       { "", "Wan2.2_VAE*.safetensors", false },
+                                       { "", "wan2.2_vae*.safetensors", false },
                                        { "/vae", "wan_2.1_vae*.safetensors", false },
                                        { "/../vae", "wan_2.1_vae*.safetensors", false },
+                                       { "/vae", "wan2.2_vae*.safetensors", false },
+                                       { "/../vae", "wan2.2_vae*.safetensors", false },
                                        { 0 } };
 static const struct place diffusers_places[] = { { "/vae", "diffusion_pytorch_model", true },
                                                  { 0 } };
@@ -228,7 +236,6 @@ const struct part part_vae = { .key = "vae",
                                .rename = vae_rename,
                                .describe = describe,
                                .tensors = tensors,
-                               .check = check,
                                .print = print,
                                .official_file = official_file,
                                .library = "diffusers",

@@ -25,8 +25,9 @@ struct blend {
     float *total;           // rank 0: [h * scale, w * scale], the sum of all tiles' weights
     float *weight;          // rank 0: the same in host memory
     struct vae_window tile; // the current tile
-    struct frame_sink sink; // rank 0, in decoding: for its progress
     int64_t done, chunks;   // chunks of all tiles: that were added, and all
+    void (*progress)(void *payload, int64_t done, int64_t total); // NULL: none
+    void *payload;
 };
 
 static struct vae_window tile_at(const struct blend *b, int64_t index)
@@ -165,7 +166,9 @@ static status blend_chunk(void *payload, const struct rows *rows, int64_t first,
         TRY_OUT(op_gate_add(b->v->dev, to, to, row_view(whole, r, 0, t.cols * b->scale),
                             tensor_at(b->gate, r)));
     }
-    frame_sink_progress(&b->sink, ++b->done, b->chunks);
+    b->done++;
+    if (b->progress != NULL)
+        b->progress(b->payload, b->done, b->chunks);
 out:
     arena_release(b->a, mark);
     return st;
@@ -182,7 +185,8 @@ status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int
     struct frame_output output = { 0 };
     status st;
 
-    b.sink = sink;
+    b.progress = sink.progress;
+    b.payload = sink.payload;
     b.chunks = t * total_tiles(&b);
     st = device_zero(v->dev, v->mark);
     if (st == ST_OK)
@@ -214,19 +218,24 @@ out:
     return st;
 }
 
-status vae_encode_tiles(struct vae *v, struct arena *a, float *latent, const float *pixels,
-                        int64_t t, int64_t h, int64_t w, struct vae_tiling tiling)
+status vae_encode_tiles(struct vae *v, struct arena *a, float *latent, struct frame_source source,
+                        struct vae_tiling tiling)
 {
-    struct blend b = { .v = v, .a = a, .tiling = tiling, .h = h, .w = w, .scale = 1 };
+    const int64_t px = v->config.stride, t = 1 + (source.frames - 1) / v->config.stride_t;
+    struct blend b = {
+        .v = v, .a = a, .tiling = tiling, .h = source.h / px, .w = source.w / px, .scale = 1
+    };
     struct transfer transfer = { 0 };
     const size_t mark = a->used;
     status st;
 
-    TRY_OUT(blend_open(&b, t, v->config.z, true));
+    b.progress = source.progress;
+    b.payload = source.payload;
+    b.chunks = t * total_tiles(&b);
+    TRY_OUT(frame_source_ready(&source, blend_open(&b, t, v->config.z, true)));
     for (int64_t i = 0; i < total_tiles(&b); i++) {
         TRY_OUT(set_tile(&b, i));
-        TRY_OUT(vae_encode_window(v, a, pixels, t, h, w, b.tile,
-                                  (struct vae_output){ blend_chunk, &b }));
+        TRY_OUT(vae_encode_window(v, a, source, b.tile, (struct vae_output){ blend_chunk, &b }));
     }
     if (v->group->size > 1)
         TRY_OUT(group_broadcast(v->group, &transfer, b.sum.data, tensor_bytes(b.sum), 0));

@@ -1,8 +1,8 @@
-"""Writes vae.safetensors: results of the VAE of Wan2.1 for random weights, latents and pixels.
+"""Writes vae.safetensors: results of the VAEs of Wan2.1 and Wan2.2 for random weights, latents and pixels.
 
-    python3 make_vae.py WAN21 [DIFFSYNTH]
+    python3 make_vae.py WAN21 WAN22 [DIFFSYNTH]
 
-WAN21 is a checkout of github.com/Wan-Video/Wan2.1 (needs torch, einops, safetensors). With a checkout
+WAN21 and WAN22 are checkouts of github.com/Wan-Video/Wan2.1 and Wan2.2 (needs torch, einops, safetensors). With a checkout
 of github.com/modelscope/DiffSynth-Studio, its tiled_decode and tiled_encode are run too, and must agree
 with the tiling below.
 
@@ -19,16 +19,27 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-# name: width, z, latent frames, rows, columns, tile (size_h, size_w, stride_h, stride_w)
+# name: width, decoder's width in Wan2.2, z, latent frames, rows, columns, tile (size_h, size_w, stride_h, stride_w)
 CASES = {
-    "wide": (8, 16, 5, 2, 3, None),
-    "tall": (16, 4, 5, 5, 2, None),
-    "tiles": (8, 4, 2, 7, 6, (4, 3, 2, 1)),
+    "wide": (8, None, 16, 5, 2, 3, None),
+    "tall": (16, None, 4, 5, 5, 2, None),
+    "tiles": (8, None, 4, 2, 7, 6, (4, 3, 2, 1)),
+    "wide22": (8, 12, 48, 4, 2, 2, None),
+    "tall22": (8, 4, 6, 3, 5, 1, None),
+    "tiles22": (4, 4, 4, 2, 3, 2, (2, 1, 1, 1)),
 }
 MEAN = [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
         0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921]
 STD = [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160]
+
+
+def constants(wan22, z):
+    """Mean and deviation of the latents, of Wan2.2 as its class sets them."""
+    if wan22 is None:
+        return [torch.tensor(MEAN[:z]), 1.0 / torch.tensor(STD[:z])]
+    wan22._video_vae = lambda **_: torch.nn.Identity()
+    return [x[:z] for x in wan22.Wan2_2_VAE(device="cpu").scale]
 
 
 def uniform(name, count):
@@ -103,21 +114,26 @@ def near(a, b, limit=2e-6):
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("wan21")
+    args.add_argument("wan22")
     args.add_argument("diffsynth", nargs="?")
     args = args.parse_args()
     torch.set_grad_enabled(False)
-    vae = load("wan_vae", args.wan21 + "/wan/modules/vae.py")
+    vae21 = load("wan21_vae", args.wan21 + "/wan/modules/vae.py")
+    vae22 = load("wan22_vae", args.wan22 + "/wan/modules/vae2_2.py")
     out = {}
-    for case, (base, z, t, h, w, tile) in CASES.items():
+    for case, (base, decoder_base, z, t, h, w, tile) in CASES.items():
         kinds = dict(dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True])
-        model = vae.WanVAE_(dim=base, z_dim=z, **kinds)
+        if decoder_base is None:
+            px, model, scale = 8, vae21.WanVAE_(dim=base, z_dim=z, **kinds), constants(None, z)
+        else:
+            px, model = 16, vae22.WanVAE_(dim=base, dec_dim=decoder_base, z_dim=z, **kinds)
+            scale = constants(vae22, z)
         fill(model)
-        scale = [torch.tensor(MEAN[:z]), 1.0 / torch.tensor(STD[:z])]
         latent = torch.from_numpy(uniform(case + ".latent", t * h * w * z).reshape(t, h, w, z))
         latent = (latent * np.float32(1.75)).permute(3, 0, 1, 2)
         frames = 4 * t - 3
-        pixels = torch.from_numpy(uniform(case + ".pixels", frames * h * 8 * w * 8 * 3))
-        pixels = pixels.reshape(frames, h * 8, w * 8, 3).permute(3, 0, 1, 2)
+        pixels = torch.from_numpy(uniform(case + ".pixels", frames * h * px * w * px * 3))
+        pixels = pixels.reshape(frames, h * px, w * px, 3).permute(3, 0, 1, 2)
 
         def decode(x):
             return model.decode(x[None], scale)[0]
@@ -131,10 +147,10 @@ def main():
                 near(decode(latent[:, :n]), decoded[:, :4 * n - 3])
                 near(encode(pixels[:, :4 * n - 3]), encoded[:, :n])
         else:
-            large = [8 * n for n in tile]
-            decoded = tiled(decode, latent, tile, lambda n: 8 * n, (3, frames, 8 * h, 8 * w))
-            encoded = tiled(encode, pixels, large, lambda n: n // 8, (z, t, h, w))
-            if args.diffsynth:
+            large = [px * n for n in tile]
+            decoded = tiled(decode, latent, tile, lambda n: px * n, (3, frames, px * h, px * w))
+            encoded = tiled(encode, pixels, large, lambda n: n // px, (z, t, h, w))
+            if args.diffsynth and px == 8:
                 ds = load("ds_vae", args.diffsynth + "/diffsynth/models/wan_video_vae.py")
                 theirs = ds.WanVideoVAE(z_dim=16)
                 theirs.model, theirs.scale, theirs.z_dim = model, scale, z
