@@ -101,6 +101,17 @@ run "checkpoint of random weights" 60 "$wanmpi" synth --preset tiny --out "$mode
 run "generate on the CPU, fp32" 90 generate cpu 1 --device cpu --precision fp32
 run "the same on a GPU" 60 compare fp32 1e-4 cpu 1 --device cuda --precision fp32
 run "in bf16" 60 compare bf16 5e-2 cpu 1 --device cuda --precision bf16
+"$wanmpi" synth --preset tiny-A14B --out "$scratch/pair" >"$scratch/synth.log" 2>&1
+pair="--task t2v-A14B --ckpt_dir $scratch/pair --sample_steps 6"
+# shellcheck disable=SC2086 # words of a list
+run "two experts" 60 generate both 1 --device cuda --precision bf16 $pair
+for way in ahead later; do
+    # shellcheck disable=SC2086
+    run "two experts, one $way" 60 compare "$way" 0 both 1 --device cuda --precision bf16 $pair --experts $way
+    # shellcheck disable=SC2086
+    run "two experts, one $way, 2 ranks sharded" 60 compare "$way-2" 0 both 2 --device cuda --precision bf16 \
+        $pair --experts $way --dit_fsdp --cfg_size 1 --ulysses_size 2
+done
 run "a second time: the same bits" 60 compare again 0 bf16 1 --device cuda --precision bf16
 
 # ---- several ranks: 2 and 4, which share GPUs if there are fewer, and 8

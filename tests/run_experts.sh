@@ -71,6 +71,15 @@ done
 check "ring" make 2 ring --cfg_size 1 --ring_size 2 --experts later
 check "ring within 1e-5" "$same" one.h5 ring.h5 1e-5
 
+# Requests one after the other: each begins with the first expert again.
+cat > jobs.jsonl << 'EOF'
+{"prompt": "A", "base_seed": 1, "save_file": "a.mp4", "run_file": "a.h5"}
+{"prompt": "Two cats boxing", "save_file": "b.mp4", "run_file": "b.h5", "sample_guide_scale": [3, 4]}
+EOF
+check "a batch" ranks 2 batch jobs.jsonl --ckpt_dir pair --size 64*48 --frame_num 5 --sample_steps 6 \
+    --base_seed 7 --threads 1 --ops ref --experts ahead
+check "a batch, the same bits" "$same" one.h5 b.h5
+
 # Stopped before the boundary and after it: what goes on needs one expert, or both.
 common+=(--sample_steps 100 --ops cpu --vae_precision fp32)
 stopped() { # stopped WHEN NAME FLAGS...: starts a run, and stops it when its log has the pattern
