@@ -1,10 +1,12 @@
 #include "launch/commands.h"
 
 #include "launch/signals.h"
+#include "runtime/json.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,13 +27,13 @@ void command_last_line(const char *line)
 
 status command_print_json(const struct cJSON *json)
 {
-    char *text = cJSON_Print(json);
+    char *text = json_text(json, true);
     int written;
 
     if (text == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for JSON");
     written = puts(text);
-    cJSON_free(text);
+    free(text);
     return written >= 0 && fflush(stdout) == 0
                ? ST_OK
                : fail(ST_IO, "cannot write to standard output: %s", strerror(errno));

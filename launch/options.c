@@ -1,10 +1,12 @@
 #include "launch/options.h"
 
+#include "runtime/json.h"
 #include "runtime/nearest.h"
 #include "runtime/readfile.h"
 
 #include <assert.h>
 #include <cjson/cJSON.h>
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -460,7 +462,7 @@ static bool is_set(const struct option_set *set, const struct option *row)
     return false;
 }
 
-static bool add_value(cJSON *object, const struct option_set *set, const struct option *row)
+static void add_value(cJSON *object, const struct option_set *set, const struct option *row)
 {
     const void *from = field(set, row);
     const int *number = from;    // of the int types
@@ -470,75 +472,85 @@ static bool add_value(cJSON *object, const struct option_set *set, const struct 
     switch (row->type) {
     case OPT_SWITCH:
     case OPT_BOOL:
-        return cJSON_AddBoolToObject(object, row->name, *number) != NULL;
+        cJSON_AddBoolToObject(object, row->name, *number);
+        break;
     case OPT_INT:
-        return cJSON_AddNumberToObject(object, row->name, *number) != NULL;
+        cJSON_AddNumberToObject(object, row->name, *number);
+        break;
     case OPT_I64: {
         const int64_t whole = *(const int64_t *)from;
-        if ((double)llabs(whole) < EXACT_MAX)
-            return cJSON_AddNumberToObject(object, row->name, (double)whole) != NULL;
         snprintf(word, sizeof(word), "%lld", (long long)whole);
-        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+        if ((double)llabs(whole) < EXACT_MAX)
+            cJSON_AddNumberToObject(object, row->name, (double)whole);
+        else
+            cJSON_AddStringToObject(object, row->name, word);
+        break;
     }
     case OPT_SEED: {
         const uint64_t seed = ((const struct seed *)from)->value;
-        if ((double)seed < EXACT_MAX)
-            return cJSON_AddNumberToObject(object, row->name, (double)seed) != NULL;
         snprintf(word, sizeof(word), "%llu", (unsigned long long)seed);
-        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+        if ((double)seed < EXACT_MAX)
+            cJSON_AddNumberToObject(object, row->name, (double)seed);
+        else
+            cJSON_AddStringToObject(object, row->name, word);
+        break;
     }
     case OPT_DOUBLE:
-        return cJSON_AddNumberToObject(object, row->name, *(const double *)from) != NULL;
+        cJSON_AddNumberToObject(object, row->name, *(const double *)from);
+        break;
     case OPT_STRING:
     case OPT_TEXT:
-        return cJSON_AddStringToObject(object, row->name, *(char *const *)from) != NULL;
+        cJSON_AddStringToObject(object, row->name, *(char *const *)from);
+        break;
     case OPT_CHOICE:
         choice_name(row->choices, *number, word, sizeof(word));
-        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+        cJSON_AddStringToObject(object, row->name, word);
+        break;
     case OPT_PAIR:
         snprintf(word, sizeof(word), "%d%c%d", number[0], row->joint, number[1]);
-        return cJSON_AddStringToObject(object, row->name, word) != NULL;
+        cJSON_AddStringToObject(object, row->name, word);
+        break;
     case OPT_SCALES:
         if (scales[0] == scales[1])
-            return cJSON_AddNumberToObject(object, row->name, scales[0]) != NULL;
-        return cJSON_AddItemToObject(object, row->name, cJSON_CreateDoubleArray(scales, 2));
+            cJSON_AddNumberToObject(object, row->name, scales[0]);
+        else
+            cJSON_AddItemToObject(object, row->name, cJSON_CreateDoubleArray(scales, 2));
+        break;
     }
-    return true;
 }
 
 status options_to_json(const struct option_set *set, char **text)
 {
     cJSON *object = cJSON_CreateObject();
-    char *printed = NULL;
 
-    for (int i = 0; object != NULL && i < set->count; i++) {
+    for (int i = 0; i < set->count; i++) {
         const struct option *row = &set->rows[i];
-        if (!row->positional && is_set(set, row) && !add_value(object, set, row)) {
-            cJSON_Delete(object);
-            object = NULL;
-        }
+        if (!row->positional && is_set(set, row))
+            add_value(object, set, row);
     }
-    if (object != NULL)
-        printed = cJSON_PrintUnformatted(object);
+    *text = json_text(object, false);
     cJSON_Delete(object);
-    if (printed == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
-    *text = strdup(printed);
-    cJSON_free(printed);
     return *text != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for JSON");
 }
 
-void options_value(const struct option_set *set, int index, char *text, size_t size)
+status options_value(const struct option_set *set, int index, char *text, size_t size)
 {
     const struct option *row = &set->rows[index];
-    cJSON *object = cJSON_CreateObject();
-    char *value = NULL;
+    cJSON *object;
+    char *value;
 
-    if (object != NULL && is_set(set, row) && add_value(object, set, row))
-        value = cJSON_PrintUnformatted(object->child);
-    snprintf(text, size, "%s", value != NULL ? value : "not given");
-    cJSON_free(value);
+    snprintf(text, size, "not given");
+    if (!is_set(set, row))
+        return ST_OK;
+    object = cJSON_CreateObject();
+    add_value(object, set, row);
+    value = json_text(object != NULL ? object->child : NULL, false);
     cJSON_Delete(object);
+    if (value == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
+    snprintf(text, size, "%s", value);
+    free(value);
+    return ST_OK;
 }
 
 static bool is_fraction(const struct option *row)
@@ -598,12 +610,15 @@ static status set_json(const struct option_set *set, const struct option *row, c
 status options_from_json(const struct option_set *set, unsigned mask, const char *text,
                          const char *where)
 {
-    status st = ST_OK;
+    status st;
     const char *end = NULL;
-    cJSON *object = cJSON_ParseWithOpts(text, &end, true);
+    cJSON *object = NULL;
     char what[256];
 
-    if (object == NULL) {
+    TRY_OUT(json_parse(&object, text, strlen(text), &end, where));
+    while (object != NULL && isspace((unsigned char)*end))
+        end++;
+    if (object == NULL || *end != '\0') {
         st = fail(ST_USAGE, "%s: not valid JSON at byte %lld", where,
                   (long long)(end != NULL ? end - text : 0));
         goto out;

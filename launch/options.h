@@ -94,8 +94,8 @@ status options_copy(const struct option_set *to, const struct option_set *from, 
 status options_copy_all(const struct option_set *to, const struct option_set *from);
 
 /* Writes the value of row `index` as in JSON, "not given" if the field is not set; cut to `size`.
- */
-void options_value(const struct option_set *set, int index, char *text, size_t size);
+ * ST_MEMORY. */
+status options_value(const struct option_set *set, int index, char *text, size_t size);
 
 /* Whether the fields of row `index` are equal; doubles bit by bit. */
 bool options_same(const struct option_set *a, const struct option_set *b, int index);

@@ -645,11 +645,11 @@ status request_default_name(const struct request *r, int ulysses_size, int ring_
 }
 
 /* A digest of the values that were given and decide the result. */
-static uint64_t given_digest(const struct request *r)
+static status given_digest(const struct request *r, uint64_t *h)
 {
     const struct option_set set = { request_rows, COUNT(request_rows), (void *)r, NULL };
-    uint64_t h = HASH_START;
 
+    *h = HASH_START;
     for (int i = 0; i < set.count; i++) {
         const struct option *row = &set.rows[i];
         const char *string = NULL;
@@ -661,18 +661,19 @@ static uint64_t given_digest(const struct request *r)
         if (row->type == OPT_STRING || row->type == OPT_TEXT)
             string = *(char **)((char *)r + row->offset);
         else
-            options_value(&set, i, value, sizeof(value));
-        h = hash_text(hash_text(h, row->name), string != NULL ? string : value);
+            TRY(options_value(&set, i, value, sizeof(value)));
+        *h = hash_text(hash_text(*h, row->name), string != NULL ? string : value);
     }
-    return h;
+    return ST_OK;
 }
 
 status request_result_name(const struct request *r, const char *batch_file, char **name)
 {
     const char *slash = strrchr(batch_file, '/'), *title = request_title(r);
     const char *base = slash != NULL ? slash + 1 : batch_file, *dot = strrchr(base, '.');
-    const uint64_t digest = given_digest(r);
+    uint64_t digest;
 
+    TRY(given_digest(r, &digest));
     if (asprintf(name, "%.*s-%.*s-%08x.%s",
                  (int)(dot != NULL && dot > base ? (size_t)(dot - base) : strlen(base)), base,
                  (int)utf8_bytes(title, 30), title, (unsigned)(digest ^ digest >> 32),

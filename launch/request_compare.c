@@ -194,8 +194,8 @@ status request_difference(const char **differs, const struct request *r, const c
 
         if ((row->marks & marks) == 0 || !row_differs(r, &made, i))
             continue;
-        options_value(&there, i, a, sizeof(a));
-        options_value(&here, i, b, sizeof(b));
+        TRY_OUT(options_value(&there, i, a, sizeof(a)));
+        TRY_OUT(options_value(&here, i, b, sizeof(b)));
         if (row->offset == AT(weights))
             snprintf(line, sizeof(line), "it was made with other weights");
         else if (row->offset == AT(media))

@@ -1,6 +1,7 @@
 #include "launch/run_save.h"
 
 #include "launch/run_state.h"
+#include "runtime/json.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -8,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The durations as JSON, rounded to milliseconds; allocated by cJSON, NULL without memory. */
+/* The durations as JSON, rounded to milliseconds; malloc'ed, NULL without memory. */
 static char *timings_text(const struct run *run)
 {
     cJSON *o = cJSON_CreateObject();
@@ -19,7 +20,7 @@ static char *timings_text(const struct run *run)
     if (run->switch_s > 0)
         cJSON_AddNumberToObject(o, "switch_s", round(run->switch_s * 1e3) / 1e3);
     cJSON_AddNumberToObject(o, "decode_s", round(run->decode_s * 1e3) / 1e3);
-    text = cJSON_PrintUnformatted(o);
+    text = json_text(o, false);
     cJSON_Delete(o);
     return text;
 }
@@ -116,7 +117,7 @@ status run_save_end(struct run *run, struct job *j)
     const bool saved = run->saved;
     status st = save(run, j, timings);
 
-    cJSON_free(timings);
+    free(timings);
     if (st != ST_OK && run->frames != NULL) { // without frames it may fit
         lose_frames(run, j);
         st = ST_OK;

@@ -1,6 +1,7 @@
 /* The .safetensors format: a u64 length n, n bytes of JSON, then the tensors' bytes.
  *     {"__metadata__": {...}, "name": {"dtype": "F32", "shape": [..], "data_offsets": [from, to]}}
  * As in the format's own reader, the tensors must cover the data exactly: no overlap, no gap. */
+#include "runtime/json.h"
 #include "runtime/tensorfile_internal.h"
 
 #include <cjson/cJSON.h>
@@ -171,7 +172,7 @@ status safetensors_list(const struct tensor_source *src, struct tensor_list *lis
     TRY_OUT(read_exactly(src, text, (size_t)length, 8));
     text[length] = '\0';
     if (length > 0 && text[0] == '{')
-        json = cJSON_ParseWithLengthOpts(text, (size_t)length, &end, 0);
+        TRY_OUT(json_parse(&json, text, (size_t)length, &end, src->path));
     while (json != NULL && end < text + length && *end == ' ')
         end++; // writers pad the header to align the data
     if (!cJSON_IsObject(json) || end != text + length) {

@@ -1,6 +1,7 @@
 #include "runtime/tensorwriter.h"
 
 #include "runtime/alive.h"
+#include "runtime/json.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -52,26 +53,20 @@ static cJSON *header_object(const struct tensor_entry *tensors, int count)
 {
     cJSON *o = cJSON_CreateObject();
     uint64_t offset = 0;
-    bool good =
-        cJSON_AddStringToObject(cJSON_AddObjectToObject(o, "__metadata__"), "format", "pt") != NULL;
 
-    for (int i = 0; i < count && good; i++) {
+    cJSON_AddStringToObject(cJSON_AddObjectToObject(o, "__metadata__"), "format", "pt");
+    for (int i = 0; i < count; i++) {
         const struct tensor *t = &tensors[i].shape;
         const uint64_t end = offset + tensor_bytes(*t);
         const double range[] = { (double)offset, (double)end };
         cJSON *entry = cJSON_AddObjectToObject(o, tensors[i].name), *shape;
 
-        good = cJSON_AddStringToObject(entry, "dtype", dtype_name(t->dtype)) != NULL;
+        cJSON_AddStringToObject(entry, "dtype", dtype_name(t->dtype));
         shape = cJSON_AddArrayToObject(entry, "shape");
-        for (int axis = 0; axis < t->ndim && good; axis++)
-            good = cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->dim[axis]));
-        good = good && cJSON_AddItemToObject(entry, "data_offsets",
-                                             cJSON_CreateDoubleArray(range, COUNT(range)));
+        for (int axis = 0; axis < t->ndim; axis++)
+            cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->dim[axis]));
+        cJSON_AddItemToObject(entry, "data_offsets", cJSON_CreateDoubleArray(range, COUNT(range)));
         offset = end;
-    }
-    if (!good) {
-        cJSON_Delete(o);
-        return NULL;
     }
     return o;
 }
@@ -80,7 +75,7 @@ static cJSON *header_object(const struct tensor_entry *tensors, int count)
 static status header_of(const struct tensor_entry *tensors, int count, char **text, size_t *size)
 {
     cJSON *o = header_object(tensors, count);
-    char *plain = cJSON_PrintUnformatted(o), *padded = NULL;
+    char *plain = json_text(o, false), *padded = NULL;
     const size_t length = plain != NULL ? strlen(plain) : 0, whole = (length + 7) / 8 * 8;
 
     if (plain != NULL)
@@ -90,7 +85,7 @@ static status header_of(const struct tensor_entry *tensors, int count, char **te
         memset(padded + length, ' ', whole - length);
         padded[whole] = '\0';
     }
-    cJSON_free(plain);
+    free(plain);
     cJSON_Delete(o);
     if (padded == NULL)
         return fail(ST_MEMORY, "no memory for the header of %d tensors", count);

@@ -1,11 +1,14 @@
 /* The n-th allocation of opening a mesh and weights fails, for n = 1, 2, ... until none does: every
- * time ST_MEMORY with a line, and what was half open closes. */
+ * time ST_MEMORY with a line, and what was half open closes. The same for JSON texts. */
 #include "kernels/table.h"
 #include "parallel/mesh.h"
 #include "parallel/weights.h"
+#include "runtime/json.h"
 #include "tests/check.h"
 
+#include <cjson/cJSON.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int until_failure = -1; // which allocation from here fails, 0 and all after; -1: none
 
@@ -81,6 +84,40 @@ static void check_all(struct world *w, struct device *dev, struct mesh_shape sha
     arena_done(&a);
 }
 
+/* A text is parsed, or memory was lacking; it is not damaged, and no member is left out. */
+static void check_json(void)
+{
+    static const char text[] = "{\"dim\":[1.5,2],\"name\":\"a\"}";
+    const double dim[] = { 1.5, 2 };
+    bool parsed = false, printed = false;
+    int n;
+
+    for (n = 1; n < 100 && !(parsed && printed); n++) {
+        cJSON *json = NULL;
+        char *again;
+        status st;
+
+        until_failure = n;
+        st = json_parse(&json, text, strlen(text), NULL, "text");
+        until_failure = -1;
+        parsed = st == ST_OK;
+        CHECK(parsed ? json != NULL : st == ST_MEMORY, "%d: status %d", n, st);
+        cJSON_Delete(json);
+
+        until_failure = n;
+        json = cJSON_CreateObject();
+        cJSON_AddItemToObject(json, "dim", cJSON_CreateDoubleArray(dim, 2));
+        until_failure = -1; // memory comes back before the end
+        cJSON_AddStringToObject(json, "name", "a");
+        again = json_text(json, false);
+        printed = again != NULL;
+        CHECK(!printed || strcmp(again, text) == 0, "%d: %s", n, again);
+        cJSON_Delete(json);
+        free(again);
+    }
+    CHECK(n > 5 && n < 100, "%d allocations", n);
+}
+
 int main(void)
 {
     struct world w;
@@ -95,5 +132,7 @@ int main(void)
     CHECK(device_open_plan(&dev, &table_plan, 0) == ST_OK, "%s", status_line());
     check_all(&w, &dev, (struct mesh_shape){ 2, 3, 2 });
     device_close(&dev);
+
+    check_json();
     return check_end("nomem");
 }

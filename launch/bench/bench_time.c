@@ -1,6 +1,7 @@
 /* Timing, rows of results, and their output: on the screen, as JSON, as HDF5. */
 #include "launch/bench/bench.h"
 #include "runtime/columnfile.h"
+#include "runtime/json.h"
 #include "runtime/timeline.h"
 
 #include <cjson/cJSON.h>
@@ -263,7 +264,7 @@ status bench_json(const struct bench *b, const char *path)
 
     for (int i = 0; i < b->count; i++)
         cJSON_AddItemToArray(list, json_row(&b->rows[i]));
-    text = cJSON_Print(root);
+    text = json_text(root, true);
     cJSON_Delete(root);
     st = text != NULL ? write_text(path, text)
                       : fail(ST_MEMORY, "cannot allocate host memory for the results");
@@ -283,7 +284,7 @@ status bench_hdf5(const struct bench *b, const char *path)
         { .name = "test" }, { .name = "family" }, { .name = "name" }, { .name = "against" }
     };
     cJSON *root = settings_json(b);
-    char *text = cJSON_PrintUnformatted(root);
+    char *text = json_text(root, false);
     status st = ST_OK;
 
     if (numbers == NULL || texts == NULL || text == NULL)

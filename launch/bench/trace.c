@@ -1,6 +1,7 @@
 #include "launch/bench/trace.h"
 
 #include "parallel/comm.h" // the tracing comm table replaces a real one
+#include "runtime/json.h"
 
 #include <assert.h>
 #include <cjson/cJSON.h>
@@ -495,14 +496,14 @@ int trace_rows(const struct trace *t, struct trace_row *rows, int capacity)
 /* Writes one event of the list and deletes it. */
 static status write_event(FILE *out, cJSON *event, bool *first)
 {
-    char *text = cJSON_PrintUnformatted(event);
+    char *text = json_text(event, false);
 
     cJSON_Delete(event);
     if (text == NULL)
         return fail(ST_MEMORY, "no host memory to write the trace");
     fprintf(out, "%s\n%s", *first ? "" : ",", text);
     *first = false;
-    cJSON_free(text);
+    free(text);
     return ST_OK;
 }
 

@@ -7,67 +7,54 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-/* "FOLDER/NAME", malloc'ed, if that file exists; else NULL, also without memory. */
-static char *find_file(const char *folder, const char *name)
-{
-    char *path = NULL;
-
-    if (asprintf(&path, "%s/%s", folder, name) < 0)
-        return NULL;
-    if (path_is_file(path))
-        return path;
-    free(path);
-    return NULL;
-}
-
+/* A longer path than PATH_MAX names nothing. */
 static bool has_file(const char *folder, const char *name)
 {
-    char *path = find_file(folder, name);
+    char path[PATH_MAX];
 
-    free(path);
-    return path != NULL;
+    return snprintf(path, sizeof(path), "%s/%s", folder, name) < PATH_MAX && path_is_file(path);
 }
 
 static bool has_folder(const char *folder, const char *name)
 {
-    char *path = NULL;
-    bool exists;
+    char path[PATH_MAX];
 
-    if (asprintf(&path, "%s/%s", folder, name) < 0)
-        return false;
-    exists = path_is_folder(path);
-    free(path);
-    return exists;
+    return snprintf(path, sizeof(path), "%s/%s", folder, name) < PATH_MAX && path_is_folder(path);
 }
 
-/* Whether the folder has a file whose name starts like those of an official checkpoint. */
-static bool looks_official(const char *folder)
+/* *found: whether the folder has a file whose name starts like those of an official checkpoint. */
+static status look_for_official(const char *folder, bool *found)
 {
     static const char *const starts[] = { "diffusion_pytorch_model", "models_t5", "Wan2.1_VAE",
                                           "Wan2.2_VAE" };
     DIR *dir = opendir(folder);
     const struct dirent *entry;
-    bool found = false;
 
+    *found = false;
     if (dir == NULL)
-        return false;
-    while (!found && (entry = readdir(dir)) != NULL) {
+        return fail(ST_IO, "%s: %s", folder, strerror(errno));
+    while (!*found && (entry = readdir(dir)) != NULL) {
         for (size_t i = 0; i < COUNT(starts); i++)
-            found = found || strncmp(entry->d_name, starts[i], strlen(starts[i])) == 0;
+            *found = *found || strncmp(entry->d_name, starts[i], strlen(starts[i])) == 0;
     }
     closedir(dir);
-    return found;
+    return ST_OK;
 }
 
 static status find_layout(struct checkpoint *c)
 {
+    bool official;
+
+    TRY(look_for_official(c->path, &official));
     if (has_file(c->path, "model_index.json") || has_folder(c->path, "transformer"))
         c->layout = LAYOUT_DIFFUSERS;
-    else if (has_file(c->path, "config.json") || looks_official(c->path) ||
+    else if (official || has_file(c->path, "config.json") ||
              has_folder(c->path, "high_noise_model"))
         c->layout = LAYOUT_OFFICIAL;
     else
@@ -77,6 +64,20 @@ static status find_layout(struct checkpoint *c)
                     "model_index.json or transformer/, as a -Diffusers folder has",
                     c->path);
     return ST_OK;
+}
+
+/* c->tokenizer is set to the file if it exists and none is set. */
+static status find_tokenizer(struct checkpoint *c, const char *folder)
+{
+    char name[128];
+
+    snprintf(name, sizeof(name), "%s%sspiece.model", folder, *folder ? "/" : "");
+    if (c->tokenizer != NULL || !has_file(c->folder, name))
+        return ST_OK;
+    if (asprintf(&c->tokenizer, "%s/%s", c->folder, name) >= 0)
+        return ST_OK;
+    c->tokenizer = NULL;
+    return fail(ST_MEMORY, "cannot allocate host memory for a file name");
 }
 
 /* Allocates an entry for every part of the table, and finds the tokenizer's file. */
@@ -94,18 +95,11 @@ static status open_parts(struct checkpoint *c, const struct part *const *parts)
         const struct part *row = parts[i];
 
         c->parts[i] = (struct checkpoint_part){ .row = row, .prefix = "" };
-        for (size_t k = 0; k < COUNT(row->tokenizers) && c->tokenizer == NULL; k++) {
-            char name[128];
-
-            if (row->tokenizers[k] == NULL)
-                continue;
-            snprintf(name, sizeof(name), "%s/spiece.model", row->tokenizers[k]);
-            c->tokenizer = find_file(c->folder, name);
-        }
+        for (size_t k = 0; k < COUNT(row->tokenizers); k++)
+            if (row->tokenizers[k] != NULL)
+                TRY(find_tokenizer(c, row->tokenizers[k]));
     }
-    if (c->tokenizer == NULL)
-        c->tokenizer = find_file(c->folder, "spiece.model");
-    return ST_OK;
+    return find_tokenizer(c, "");
 }
 
 status checkpoint_open(struct checkpoint *c, const char *path, const struct part *const *parts)

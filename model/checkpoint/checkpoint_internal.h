@@ -38,8 +38,9 @@ status layout_files(const struct checkpoint *c, const struct part *part, struct 
  * index names. Called before the tensors are renamed. ST_FORMAT, ST_IO, ST_MEMORY. */
 status layout_check_index(const struct checkpoint_part *p);
 
-/* The path of an opened part's config.json, malloc'ed; NULL if this layout has none for it. */
-char *layout_config(const struct checkpoint *c, const struct checkpoint_part *p);
+/* The path of an opened part's config.json, malloc'ed; NULL if this layout has none for it.
+ * ST_MEMORY. */
+status layout_config(const struct checkpoint *c, const struct checkpoint_part *p, char **path);
 
 /* describe.c: fills p->config from the tensor shapes and config.json. ST_FORMAT, with both values,
  * if they contradict each other. */

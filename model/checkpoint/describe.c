@@ -1,6 +1,7 @@
 #include "model/checkpoint/describe.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
+#include "runtime/json.h"
 #include "runtime/readfile.h"
 
 #include <cjson/cJSON.h>
@@ -135,13 +136,14 @@ bool describe_has(const struct describing *d, const char *tensor)
 status describe_part(struct checkpoint *c, struct checkpoint_part *p)
 {
     struct describing d = { .f = &p->file, .file = tensorfile_path(&p->file, 0) };
-    char *config = layout_config(c, p), *text = NULL;
+    char *config = NULL, *text = NULL;
     cJSON *json = NULL;
-    status st = ST_OK;
+    status st;
 
+    TRY_OUT(layout_config(c, p, &config));
     if (config != NULL) {
         TRY_OUT(readfile_text(config, CONFIG_BYTES_MAX, &text));
-        json = cJSON_Parse(text);
+        TRY_OUT(json_parse(&json, text, strlen(text), NULL, config));
         if (!cJSON_IsObject(json)) {
             st = fail(ST_FORMAT, "%s: is not a JSON object { ... }", config);
             goto out;

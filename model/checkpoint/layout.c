@@ -1,9 +1,11 @@
 /* Which files a part of a model consists of, in each layout. */
 #include "model/checkpoint/checkpoint_internal.h"
+#include "runtime/json.h"
 #include "runtime/readfile.h"
 
 #include <cjson/cJSON.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -71,7 +73,8 @@ static status list_matching(const char *folder, const char *pattern, struct path
     status st = ST_OK;
 
     if (dir == NULL)
-        return ST_OK;
+        return errno == ENOENT || errno == ENOTDIR ? ST_OK
+                                                   : fail(ST_IO, "%s: %s", folder, strerror(errno));
     while (st == ST_OK && (entry = readdir(dir)) != NULL) {
         if (fnmatch(pattern, entry->d_name, FNM_PERIOD) != 0)
             continue;
@@ -119,10 +122,12 @@ static status check_shards(const struct path_list *files)
 static status parse_index(const char *path, cJSON **json, const cJSON **map)
 {
     char *text = NULL;
+    status st;
 
     TRY(readfile_text(path, INDEX_BYTES_MAX, &text));
-    *json = cJSON_Parse(text);
+    st = json_parse(json, text, strlen(text), NULL, path);
     free(text);
+    TRY(st);
     *map = cJSON_GetObjectItemCaseSensitive(*json, "weight_map");
     if (cJSON_IsObject(*map))
         return ST_OK;
@@ -323,15 +328,17 @@ out:
     return st;
 }
 
-char *layout_config(const struct checkpoint *c, const struct checkpoint_part *p)
+status layout_config(const struct checkpoint *c, const struct checkpoint_part *p, char **path)
 {
-    char *path;
-
+    *path = NULL;
     if (!is_diffusers(c) && !p->row->official_config)
-        return NULL;
-    path = path_in_folder_of(p, "config.json");
-    if (path == NULL || path_is_file(path))
-        return path;
-    free(path);
-    return NULL;
+        return ST_OK;
+    *path = path_in_folder_of(p, "config.json");
+    if (*path == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a file name");
+    if (!path_is_file(*path)) {
+        free(*path);
+        *path = NULL;
+    }
+    return ST_OK;
 }

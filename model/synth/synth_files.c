@@ -1,6 +1,7 @@
 /* Writes the folder of a checkpoint: the files of each part, and the small JSON files. */
 #include "model/synth/synth_internal.h"
 #include "model/transformer/dit_part.h"
+#include "runtime/json.h"
 #include "runtime/tensorwriter.h"
 
 #include <cjson/cJSON.h>
@@ -54,14 +55,14 @@ static status write_small(const struct synth *s, const char *sub, const char *na
 /* Writes a JSON object to a file, and deletes the object. json NULL: it could not be allocated. */
 static status write_json(const struct synth *s, const char *sub, const char *name, cJSON *json)
 {
-    char *text = json != NULL ? cJSON_Print(json) : NULL;
+    char *text = json_text(json, true);
     status st;
 
     cJSON_Delete(json);
     if (text == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for %s", name);
     st = write_small(s, sub, name, text, strlen(text));
-    cJSON_free(text);
+    free(text);
     return st;
 }
 

@@ -2,6 +2,7 @@
  * tokenizer.json where there is one; it is normally made from the model and says the same. */
 #include "model/text/text_internal.h"
 #include "model/text/tokenizer.h"
+#include "runtime/json.h"
 #include "runtime/readfile.h"
 
 #include <cjson/cJSON.h>
@@ -89,9 +90,11 @@ static struct span find_member(struct span object, const char *name)
     }
 }
 
-static cJSON *parse(struct span s)
+/* *json: NULL also for an empty span. */
+static status parse(cJSON **json, struct span s, const char *path)
 {
-    return s.at != NULL ? cJSON_ParseWithLength(s.at, (size_t)(s.end - s.at)) : NULL;
+    *json = NULL;
+    return s.at != NULL ? json_parse(json, s.at, (size_t)(s.end - s.at), NULL, path) : ST_OK;
 }
 
 static const char *text_of(const cJSON *object, const char *name)
@@ -175,15 +178,17 @@ static const char *compare_steps(struct compare *c, const cJSON *step, int depth
     return "another normalizer or another division into words";
 }
 
-static const char *compare_json(struct compare *c, struct span file)
+static status compare_json(const char **what, struct compare *c, struct span file, const char *path)
 {
     const struct span model = find_member(file, "model");
-    cJSON *normalizer = parse(find_member(file, "normalizer"));
-    cJSON *words = parse(find_member(file, "pre_tokenizer"));
-    cJSON *type = parse(find_member(model, "type")),
-          *bytes = parse(find_member(model, "byte_fallback"));
+    cJSON *normalizer = NULL, *words = NULL, *type = NULL, *bytes = NULL;
     const char *differs = NULL;
+    status st;
 
+    TRY_OUT(parse(&normalizer, find_member(file, "normalizer"), path));
+    TRY_OUT(parse(&words, find_member(file, "pre_tokenizer"), path));
+    TRY_OUT(parse(&type, find_member(model, "type"), path));
+    TRY_OUT(parse(&bytes, find_member(model, "byte_fallback"), path));
     if (model.at == NULL)
         differs = "no model";
     else if (!cJSON_IsString(type) || strcmp(type->valuestring, "Unigram") != 0)
@@ -198,11 +203,13 @@ static const char *compare_json(struct compare *c, struct span file)
         differs = compare_steps(c, words, 0);
     if (differs == NULL && !c->has_metaspace)
         differs = "another division into words";
+    *what = differs;
+out:
     cJSON_Delete(normalizer);
     cJSON_Delete(words);
     cJSON_Delete(type);
     cJSON_Delete(bytes);
-    return differs;
+    return st;
 }
 
 status tokenizer_json_compare(const char **differs, const char *from, const void *bytes,
@@ -224,7 +231,7 @@ status tokenizer_json_compare(const char **differs, const char *from, const void
     if (access(path, F_OK) != 0)
         goto out;
     TRY_OUT(readfile_bytes(path, FILE_BYTES_MAX, &text, &text_size));
-    *differs = compare_json(&c, (struct span){ text, text + text_size });
+    TRY_OUT(compare_json(differs, &c, (struct span){ text, text + text_size }, path));
 out:
     free(path);
     free(text);

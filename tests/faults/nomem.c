@@ -1,17 +1,22 @@
-/* A library for LD_PRELOAD that makes one allocation of the program itself fail, not of a library:
+/* A library for LD_PRELOAD that makes one allocation of the program fail, not of a large library:
  *
  *     NOMEM_N     the allocation that fails, counted from 1; 0: none
- *     NOMEM_RANK  the rank of Open MPI in which it does
- *     NOMEM_LOG   a file that gets a line for each allocation: its number, and where it is called,
- *                 as an address for addr2line
+ *     NOMEM_ALL   set: all allocations after it fail too
+ *     NOMEM_RANK  the rank of Open MPI in which it does; not set: a program without mpirun
+ *     NOMEM_LOG   a file that gets a line for each allocation: its number, what was called, and the
+ *                 calls that led to it in the program, innermost first, as addresses for addr2line
  *
- * Counted: malloc, calloc, realloc, aligned_alloc, posix_memalign and mmap, called from the
- * program's own code. */
-#undef _FILE_OFFSET_BITS
+ * Counted: what allocates memory and is called from the program's own code or from cJSON, which
+ * does its work; each of the functions below. */
+#undef _FILE_OFFSET_BITS // both names of a call are defined here
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,63 +27,96 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#define FRAMES 24 // of which the log names the program's
+
 void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t count, size_t bytes);
 void *__libc_realloc(void *old, size_t bytes);
 void *__libc_memalign(size_t align, size_t bytes);
 
-static uintptr_t base, first, last; // addresses of the program, and of its code
-static long fails;                  // 0: none
+static struct code {
+    uintptr_t base, first, last; // where the object is, and its code
+} code[4];                       // the first is the program's
+static int codes;
+static long fails; // 0: none
+static bool all;
 static atomic_long calls;
-static bool counts;
 static int log_file = -1;
 
 /* The first object is the program. */
-static int program(struct dl_phdr_info *info, size_t size, void *unused)
+static int object(struct dl_phdr_info *info, size_t size, void *unused)
 {
     (void)size, (void)unused;
-    for (int i = 0; i < info->dlpi_phnum; i++)
+    if (codes > 0 && strstr(info->dlpi_name, "/libcjson.so") == NULL)
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum && codes < 4; i++)
         if (info->dlpi_phdr[i].p_type == PT_LOAD && (info->dlpi_phdr[i].p_flags & PF_X) != 0) {
-            base = info->dlpi_addr;
-            first = base + info->dlpi_phdr[i].p_vaddr;
-            last = first + info->dlpi_phdr[i].p_memsz;
+            const uintptr_t first = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+            code[codes++] =
+                (struct code){ info->dlpi_addr, first, first + info->dlpi_phdr[i].p_memsz };
         }
-    return 1;
+    return 0;
 }
 
 __attribute__((constructor)) static void begin(void)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *chosen = getenv("NOMEM_RANK"),
                *n = getenv("NOMEM_N");
+    void *frame[1];
 
-    if (rank == NULL || chosen == NULL || strcmp(rank, chosen) != 0)
+    if (rank != NULL && (chosen == NULL || strcmp(rank, chosen) != 0))
         return;
     fails = n != NULL ? atol(n) : 0;
+    all = getenv("NOMEM_ALL") != NULL;
     if (getenv("NOMEM_LOG") != NULL)
         log_file = open(getenv("NOMEM_LOG"), O_WRONLY | O_CREAT | O_APPEND, 0666);
-    dl_iterate_phdr(program, NULL);
-    counts = true;
+    backtrace(frame, 1); // loads its library
+    dl_iterate_phdr(object, NULL);
 }
 
-static bool failing(void *caller)
+static bool inside(const void *at, int first, int last)
 {
-    const uintptr_t at = (uintptr_t)caller;
-    char line[64];
+    for (int i = first; i < last; i++)
+        if ((uintptr_t)at >= code[i].first && (uintptr_t)at < code[i].last)
+            return true;
+    return false;
+}
+
+static void write_log(long now, const char *call)
+{
+    void *frame[FRAMES];
+    const int count = backtrace(frame, FRAMES);
+    char line[32 + FRAMES * 20];
+    int n = snprintf(line, sizeof(line), "%ld %s ", now, call);
+
+    for (int i = 0; i < count; i++)
+        if (inside(frame[i], 0, 1))
+            n += snprintf(line + n, sizeof(line) - (size_t)n, "%#lx,",
+                          (long)((uintptr_t)frame[i] - code[0].base - 1)); // within the call
+    line[n++] = '\n';
+    (void)!write(log_file, line, (size_t)n);
+}
+
+static bool failing(const char *call, const void *caller)
+{
     long now;
 
-    if (!counts || at < first || at >= last)
+    if (!inside(caller, 0, codes))
         return false;
     now = ++calls;
     if (log_file >= 0)
-        (void)!write(log_file, line,
-                     (size_t)snprintf(line, sizeof(line), "%ld %#lx\n", now, (long)(at - base)));
-    if (now != fails)
+        write_log(now, call);
+    if (fails == 0 || now < fails || (now > fails && !all))
         return false;
     errno = ENOMEM;
     return true;
 }
 
-#define FAILING failing(__builtin_return_address(0))
+#define FAILING failing(__func__, __builtin_return_address(0))
+#define REAL(name)                                                                                 \
+    static __typeof__(name) *real;                                                                 \
+    if (real == NULL)                                                                              \
+        real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);
 
 void *malloc(size_t bytes)
 {
@@ -110,23 +148,93 @@ int posix_memalign(void **out, size_t align, size_t bytes)
     return 0;
 }
 
-typedef void *mmap_fn(void *at, size_t bytes, int protection, int flags, int fd, off64_t offset);
-
-static mmap_fn *real_mmap(void)
-{
-    static mmap_fn *real;
-
-    if (real == NULL)
-        real = (mmap_fn *)dlsym(RTLD_NEXT, "mmap64");
-    return real;
-}
-
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
-    return FAILING ? MAP_FAILED : real_mmap()(at, bytes, protection, flags, fd, offset);
+    REAL(mmap)
+
+    return FAILING ? MAP_FAILED : real(at, bytes, protection, flags, fd, offset);
 }
 
 void *mmap64(void *at, size_t bytes, int protection, int flags, int fd, off64_t offset)
 {
-    return FAILING ? MAP_FAILED : real_mmap()(at, bytes, protection, flags, fd, offset);
+    REAL(mmap64)
+
+    return FAILING ? MAP_FAILED : real(at, bytes, protection, flags, fd, offset);
+}
+
+char *strdup(const char *text)
+{
+    REAL(strdup)
+
+    return FAILING ? NULL : real(text);
+}
+
+char *strndup(const char *text, size_t bytes)
+{
+    REAL(strndup)
+
+    return FAILING ? NULL : real(text, bytes);
+}
+
+int vasprintf(char **out, const char *format, va_list args)
+{
+    REAL(vasprintf)
+
+    return FAILING ? -1 : real(out, format, args);
+}
+
+int asprintf(char **out, const char *format, ...)
+{
+    va_list args;
+    int n;
+    REAL(vasprintf)
+
+    if (FAILING)
+        return -1;
+    va_start(args, format);
+    n = real(out, format, args);
+    va_end(args);
+    return n;
+}
+
+char *realpath(const char *path, char *out)
+{
+    REAL(realpath)
+
+    return FAILING ? NULL : real(path, out);
+}
+
+ssize_t __getdelim(char **line, size_t *size, int delimiter, FILE *file)
+{
+    REAL(__getdelim)
+
+    return FAILING ? -1 : real(line, size, delimiter, file);
+}
+
+FILE *fopen64(const char *path, const char *mode)
+{
+    REAL(fopen64)
+
+    return FAILING ? NULL : real(path, mode);
+}
+
+FILE *open_memstream(char **text, size_t *size)
+{
+    REAL(open_memstream)
+
+    return FAILING ? NULL : real(text, size);
+}
+
+DIR *opendir(const char *path)
+{
+    REAL(opendir)
+
+    return FAILING ? NULL : real(path);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+{
+    REAL(pthread_create)
+
+    return FAILING ? EAGAIN : real(thread, attr, run, arg);
 }

@@ -1,48 +1,140 @@
 #!/usr/bin/env bash
-# nomem.sh BUILD [all]: allocations of the program fail in turn, on the first and on the second of two ranks: for each
-# place in the code the first and the last allocation of a run, or `all` of them. A run ends with one line and the
-# status for too little memory, or completely; it never waits for long, and Open MPI prints nothing.
+# nomem.sh BUILD [quick|all] [COMMAND...]: allocations of the program fail in turn, on the first and on the second of
+# two ranks, alone or with all that follow: for each chain of three calls in the code the first and the last allocation
+# of a run, `all` of them, or a few. A run ends with one line and the status for too little memory, or completely and with
+# the same result; it never waits for long, and Open MPI prints nothing. COMMAND: only these of the list below.
 . "$(dirname "$0")/common.sh" "$1" "${2:-}"
-deadline=5
+deadline=10
 library=$build/tests/nomem.so
-mkdir out
 export OMPI_MCA_btl_vader_backing_directory=$dir
+declare -A seen
 
-try() { # try RANK N [LOG]: the run, with that allocation failing
-    rm -rf out && mkdir out
-    timed "${mpirun[@]}" -n 2 -x LD_PRELOAD="$library" -x NOMEM_RANK="$1" -x NOMEM_N="$2" ${3:+-x NOMEM_LOG="$3"} \
-        "$wanmpi" generate "${demo[@]}" --timeout $deadline --save_file out/a.mp4 --run_file out/a.h5
+# line COMMAND: sets `ranks`, the `words` of a command, and the `results` that it must leave
+line() {
+    local files=(--save_file out/a.mp4 --run_file out/a.h5 --save_every 1)
+    ranks=2 results="a.mp4 a.h5"
+    case $1 in
+    generate) words=(generate "${demo[@]}" --timeout $deadline "${files[@]}" --keep_frames --contact_sheet out/a.png) ;;
+    sharded) # two experts in another layout, weights sharded over the ranks, decoded in tiles
+        words=(generate --ckpt_dir pair --dit_fsdp --t5_fsdp --experts later --tiled --tile_size 2,2 --tile_stride 1,1
+            --check_finite "${demo[@]:4}" --sample_steps 4 --timeout $deadline "${files[@]}")
+        ;;
+    resume) words=(generate --resume out/a.h5 --timeout $deadline) && cp begun.h5 out/a.h5 ;;
+    batch) words=(batch lines.jsonl "${demo[@]:0:10}" "${demo[@]:12:2}" --precision fp32 --timeout $deadline)
+        results="a.mp4 b.mp4" ;;
+    bench) words=(bench dit,comm,vae --model tiny --size 32*32 --frame_num 5 --repeats 1 --json out/a.json
+            --trace out/b.json)
+        results="a.json b.json" ;;
+    plan) ranks=1 results=stdout words=(plan "${demo[@]}" --json) ;;
+    inspect) ranks=1 results=stdout words=(inspect pair --json) ;;
+    synth) ranks=1 results=model words=(synth --preset tiny --out out/model) ;;
+    esac
 }
-for rank in 0 1; do
-    try $rank 0 "$dir/calls$rank"
-    [ "$status" = 0 ] || { cat log; exit 1; }
-done
-head_row
-for rank in 0 1; do
-    if [ "$quick" = all ]; then
-        numbers=$(awk '{ print $1, $2 }' "calls$rank")
-    else
-        numbers=$(awk '{ if (!($2 in first)) first[$2] = $1; last[$2] = $1 }
-            END { for (a in first) { print first[a], a; if (last[a] != first[a]) print last[a], a } }' "calls$rank" | sort -n)
+commands=(generate sharded resume batch bench plan inspect synth)
+[ -z "$quick" ] || commands=(generate)
+[ "$quick" != all ] || commands=("${@:3}")
+[ $# -lt 3 ] || commands=("${@:3}")
+
+try() { # try COMMAND RANK N [VARIABLES...]: the command, with that allocation failing
+    local command=$1 rank=$2 n=$3 variable launcher
+    shift 3
+    rm -rf out && mkdir out
+    line "$command"
+    launcher=(env LD_PRELOAD="$library" NOMEM_N="$n" "$@")
+    if [ "$ranks" = 2 ]; then
+        launcher=("${mpirun[@]}" -n 2)
+        for variable in LD_PRELOAD="$library" NOMEM_RANK="$rank" NOMEM_N="$n" "$@"; do
+            launcher+=(-x "$variable")
+        done
     fi
-    while read -r n address; do
-        try $rank "$n" < /dev/null
-        word=refused
-        if [ "$status" = 0 ]; then
-            word=complete
-            [ -e out/a.mp4 ] && [ -e out/a.h5 ] || word="wrong: not complete"
-        elif [ "$status" != 4 ] || [ "$lines" != 1 ]; then
-            word="wrong: status or lines"
-        fi
-        ! grep -qv '^wanmpi: \|^[a-z][a-z ]*  \|^[a-z ]*\.\.\.$\|^[a-z ]*: ' log || word="wrong: other lines"
-        awk -v s="$seconds" -v most=$((deadline + 10)) 'BEGIN { exit s <= most }' && word="wrong: late"
-        where=$(addr2line -e "$wanmpi" "$address" | sed 's|.*/\([^/]*/[^/]*\)$|\1|')
-        rows=$((rows + 1))
-        case $word in wrong*) rows=$((rows - 1)) && row "rank $rank, allocation $n, $where" "$word" "" ;; esac
-        seen[status]=$((${seen[status]:-0} + 1))
-        awk -v s="$seconds" -v m="${most:-0}" 'BEGIN { exit !(s > m) }' && most=$seconds
-    done <<< "$numbers"
+    # stdout is a result, and progress
+    timed bash -c '"$@" > out/stdout' bash "${launcher[@]}" "$wanmpi" "${words[@]}"
+}
+
+judge() { # what came of it: `complete`, `refused`, or wrong
+    local file
+    if [ "$status" = 0 ]; then
+        for file in $results; do
+            [ -e "out/$file" ] || { echo "wrong: no $file"; return; }
+            case $file in
+            *.h5) "$same" "out/$file" "ref-$1/$file" > /dev/null || { echo "wrong: $file"; return; } ;;
+            *.mp4 | stdout | model)
+                diff -rq "out/$file" "ref-$1/$file" > /dev/null || { echo "wrong: $file differs"; return; } ;;
+            esac
+        done
+        [ "$lines" = 0 ] || { echo "wrong: complete with a line"; return; }
+    elif [ "$lines" != 1 ] || { [ "$status" != 4 ] && ! grep -q '^wanmpi: .*Cannot allocate memory' log; }; then
+        echo "wrong: status or lines"
+        return
+    fi
+    if grep -q '^\[\|\*\*\*\|MPI_\|free()\|malloc()\|Assert\|terminate\|Segmentation\|Signal' log; then
+        echo "wrong: other lines"
+        return
+    fi
+    awk -v s="$seconds" -v most=$((deadline + 10)) 'BEGIN { exit s > most }' || { echo "wrong: late"; return; }
+    [ "$status" = 0 ] && echo complete || echo refused
+}
+
+# numbers LOG TRIED: the allocations of a log that are tried: alone or all, number, call, chain of calls. Of those with
+# the same last three calls the first alone, and the last with all that follow; none of a kind that was tried before.
+numbers() {
+    awk -v all="$([ "$quick" = all ] && echo 1)" -v each="$([ "$quick" = quick ] && echo 41 || echo 1)" -v tried="$2" '
+        BEGIN { while ((getline kind < tried) > 0) old[kind] = 1 }
+        {
+            split($3, at, ",")
+            kind = $2 at[1] at[2] at[3]
+            how = NR % 2 ? "NOMEM_ONE=1" : "NOMEM_ALL=1"
+            if (all) { print how, $0; next }
+            if (kind in old) next
+            if (!(kind in first)) first[kind] = ++kinds
+            last[kind] = $0
+            if (!(kind in begun)) begun[kind] = $0
+            count[kind]++
+        }
+        END {
+            for (kind in first) {
+                print kind > tried
+                if (first[kind] % each) continue
+                one = count[kind] > 1 || first[kind] % 2
+                if (one) print "NOMEM_ONE=1", begun[kind]
+                if (count[kind] > 1 || !one) print "NOMEM_ALL=1", last[kind]
+            }
+        }' "$1" | sort -n -k 2
+}
+
+"$wanmpi" synth --preset tiny-A14B --diffusers --out pair > log 2>&1 || { cat log; exit 1; }
+for name in a b; do
+    echo "{\"prompt\": \"$name circle\", \"save_file\": \"out/$name.mp4\"}"
+done > lines.jsonl
+for ((n = 1; n < 100; n++)); do # a run that was ended after its first step
+    [[ " ${commands[*]} " == *" resume "* ]] || break
+    rm -rf out && mkdir out && line generate
+    LD_PRELOAD=$failio FAILIO_DIR=$dir/out/a FAILIO_N=$n FAILIO_ERRNO=5 FAILIO_ALL=1 \
+        "$wanmpi" "${words[@]}" > log 2>&1 && break
+    [ ! -e out/a.h5 ] || { cp out/a.h5 begun.h5 && break; }
 done
-for status in "${!seen[@]}"; do echo "status $status: ${seen[status]} cases"; done
+
+head_row
+for command in "${commands[@]}"; do
+    begun=$rows
+    for rank in 0 1; do
+        try "$command" $rank 0 NOMEM_LOG="$dir/calls"
+        [ "$status" = 0 ] || { cat log; exit 1; }
+        rm -rf "ref-$command" && cp -r out "ref-$command"
+        numbers calls tried$rank > chosen && rm calls
+        while read -r all n call chain; do
+            try "$command" $rank "$n" $all < /dev/null
+            word=$(judge "$command")
+            at=$(addr2line -s -e "$wanmpi" ${chain//,/ } | head -n 4 | sed 's/ (.*//' | tr '\n' ' ')
+            rows=$((rows + 1))
+            case $word in wrong*) rows=$((rows - 1)) && row "$command, rank $rank, $call $n ($all): $at" "$word" "" ;; esac
+            seen[$status]=$((${seen[$status]:-0} + 1))
+            awk -v s="$seconds" -v m="${most:-0}" 'BEGIN { exit !(s > m) }' && most=$seconds
+        done < chosen
+        [ "$ranks" = 2 ] || break
+    done
+    echo "$command: $((rows - begun)) cases"
+done
+for status in "${!seen[@]}"; do echo "status $status: ${seen[$status]} cases"; done
 echo "longest: $most s"
 summary
