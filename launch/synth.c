@@ -29,8 +29,8 @@ struct synth {
 
 static const struct option rows[] = {
     { "preset", OPT_STRING, AT(preset), .group = "Checkpoint", .value = "NAME",
-      .help = "sizes of a released model (t2v-1.3B, t2v-14B, ...), or tiny, or tiny-A14B with two "
-              "experts" },
+      .help = "sizes of a released model (t2v-1.3B, t2v-14B, ...), or tiny, tiny-5B with the "
+              "VAE of Wan2.2, or tiny-A14B with two experts" },
     { "out", OPT_STRING, AT(out), .value = "DIR", .help = "folder to create; it must not exist" },
     { "seed", OPT_I64, AT(seed), .value = "N", .help = "seed of the random weights (default 0)" },
     { "parts", OPT_STRING, AT(parts), .value = "LIST",

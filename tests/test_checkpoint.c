@@ -29,9 +29,9 @@ static struct synth_options tiny(void)
     return (struct synth_options){ .model = preset_model(preset_find("tiny")), .seed = 3 };
 }
 
-static struct inventory tiny_inventory(const struct part *part)
+static struct inventory inventory_of(const char *preset, const struct part *part)
 {
-    const struct model m = preset_model(preset_find("tiny"));
+    const struct model m = preset_model(preset_find(preset));
     struct tensor_list list = { 0 };
     struct inventory v = { 0 };
 
@@ -49,13 +49,25 @@ static const struct inventory_entry *find_entry(const struct inventory *v, const
     return NULL;
 }
 
+/* The models of names_diffusers.txt, in order. */
+static const struct {
+    const char *preset;
+    const struct part *part;
+    bool witnessed; // its files have the part's witness
+} models[] = {
+    { "tiny", &part_dit, false },
+    { "tiny", &part_t5, false },
+    { "tiny", &part_vae, false },
+    { "tiny-5B", &part_vae, true },
+};
+
 /* The tensors of the diffusers and transformers models, with their shapes, are exactly those of our
  * lists after renaming. */
 static void test_names(const char *golden)
 {
     char path[512], line[256];
-    int listed[COUNT(written)] = { 0 };
-    struct inventory all[COUNT(written)];
+    int listed[COUNT(models)] = { 0 };
+    struct inventory all[COUNT(models)];
     FILE *file;
 
     snprintf(path, sizeof(path), "%s/names_diffusers.txt", golden);
@@ -63,20 +75,23 @@ static void test_names(const char *golden)
     CHECK(file != NULL, "%s", path);
     if (file == NULL)
         return;
-    for (size_t i = 0; i < COUNT(written); i++)
-        all[i] = tiny_inventory(written[i]);
+    for (size_t i = 0; i < COUNT(models); i++)
+        all[i] = inventory_of(models[i].preset, models[i].part);
     while (fgets(line, sizeof(line), file) != NULL) {
         char *save = NULL, official[160] = "", back[160] = "";
-        const int part = atoi(strtok_r(line, " \n", &save));
+        const int i = atoi(strtok_r(line, " \n", &save));
         const char *name = strtok_r(NULL, " \n", &save), *size;
+        const struct part *part = models[i].part;
         const struct inventory_entry *found;
         int axis = 0;
 
-        listed[part]++;
-        CHECK(written[part]->rename(name, true, official, sizeof(official)), "%s", name);
-        CHECK(written[part]->rename(official, false, back, sizeof(back)) && strcmp(back, name) == 0,
+        listed[i]++;
+        CHECK((models[i].witnessed ? part->rename_witnessed : part->rename)(name, true, official,
+                                                                            sizeof(official)),
+              "%s", name);
+        CHECK(part->rename(official, false, back, sizeof(back)) && strcmp(back, name) == 0,
               "%s -> %s -> %s", name, official, back);
-        found = find_entry(&all[part], official);
+        found = find_entry(&all[i], official);
         CHECK(found != NULL, "%s -> %s, which is not in the list of tensors", name, official);
         while (found != NULL && (size = strtok_r(NULL, " \n", &save)) != NULL) {
             CHECK(axis < found->ndim && found->dim[axis] == atoll(size), "%s axis %d", name, axis);
@@ -85,9 +100,9 @@ static void test_names(const char *golden)
         CHECK(found != NULL && axis == found->ndim, "%s has %d axes", name, axis);
     }
     fclose(file);
-    for (size_t i = 0; i < COUNT(written); i++) {
-        CHECK(listed[i] == all[i].count, "%s: %d names, %d tensors", written[i]->name, listed[i],
-              all[i].count);
+    for (size_t i = 0; i < COUNT(models); i++) {
+        CHECK(listed[i] == all[i].count, "%s of %s: %d names, %d tensors", models[i].part->name,
+              models[i].preset, listed[i], all[i].count);
         inventory_done(&all[i]);
     }
 }
@@ -168,6 +183,28 @@ static void open_all_parts(struct checkpoint *c, const char *name, const char *l
     CHECK(c->layout != NULL && strcmp(c->layout, layout) == 0, "%s is %s", name, c->layout);
     for (size_t i = 0; i < COUNT(written); i++)
         CHECK(checkpoint_part(c, written[i]) == ST_OK, "%s", status_line());
+}
+
+/* The VAE of Wan2.2, whose names in diffusers are partly those of Wan2.1's. */
+static void test_second_vae(void)
+{
+    struct synth_options o = { .model = preset_model(preset_find("tiny-5B")), .seed = 4 };
+    struct checkpoint official, diffusers;
+
+    CHECK(checkpoint_synth(scratch_path("official22"), &o, NULL, NULL) == ST_OK, "%s",
+          status_line());
+    o.diffusers = true;
+    CHECK(checkpoint_synth(scratch_path("diffusers22"), &o, NULL, NULL) == ST_OK, "%s",
+          status_line());
+    open_all_parts(&official, "official22", LAYOUT_OFFICIAL);
+    open_all_parts(&diffusers, "diffusers22", LAYOUT_DIFFUSERS);
+    for (int i = 0; i < 2; i++)
+        CHECK(memcmp(checkpoint_config(i == 0 ? &official : &diffusers, &part_vae),
+                     model_config(&o.model, &part_vae), part_vae.config_bytes) == 0,
+              "config of the VAE");
+    check_same(&official, &diffusers);
+    checkpoint_close(&official);
+    checkpoint_close(&diffusers);
 }
 
 static void test_layouts(void)
@@ -324,6 +361,7 @@ int main(int argc, char **argv)
         return 2;
     test_names(argv[1]);
     test_layouts();
+    test_second_vae();
     test_damage();
     test_families();
     nftw(scratch, remove_entry, 16, FTW_DEPTH | FTW_PHYS);

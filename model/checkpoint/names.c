@@ -93,6 +93,7 @@ struct renaming {
     const struct tensorfile *f;
     const char *prefix;
     bool translate; // the names are those of diffusers
+    bool (*rename)(const char *name, bool to_official, char *out, size_t size); // then
 };
 
 /* Callback of tensorfile_rename: the official name; false for a name without the prefix. */
@@ -108,7 +109,7 @@ static bool make_official(void *payload, const char *name, char *out, size_t siz
     for (const struct name_pair *p = part->fallbacks; p != NULL && p->official != NULL; p++)
         if (r->translate && strcmp(bare, p->official) == 0 && !has(r->f, r->prefix, p->other))
             bare = p->other;
-    if (r->translate && part->rename(bare, true, out, size))
+    if (r->translate && r->rename(bare, true, out, size))
         return true;
     return names_write(out, size, "", bare, 0, "");
 }
@@ -136,6 +137,8 @@ status names_make_official(struct tensorfile *f, const struct part *part, const 
 
     names_detect(f, part, &r.prefix, &official);
     r.translate = !official;
+    r.rename = part->witness != NULL && has(f, r.prefix, part->witness) ? part->rename_witnessed
+                                                                        : part->rename;
     *prefix = r.prefix;
     if (r.prefix[0] == '\0' && !r.translate)
         return ST_OK;

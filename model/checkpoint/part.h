@@ -57,8 +57,12 @@ struct part {
                                          // `official` is used in its place; or NULL
     const char *const *ignored; // unknown tensors that are accepted; "decoder.": all that begin
                                 // with it; ends with NULL; or NULL
-    /* From and to the names of diffusers or transformers; false: it has no such name. */
+    /* From and to the names of diffusers or transformers; false: it has no such name. Where a name
+     * of theirs means another tensor in files that have the tensor `witness`, rename_witnessed is
+     * for the names in those; else both are NULL. */
     bool (*rename)(const char *name, bool to_official, char *out, size_t size);
+    const char *witness;
+    bool (*rename_witnessed)(const char *name, bool to_official, char *out, size_t size);
 
     /* Config and tensors. config: config_bytes, of this part's own type. */
     status (*describe)(const struct describing *d, void *config);

@@ -57,8 +57,8 @@ status model_check(const struct model *m, const char *path);
 
 /* ---- released models ---- */
 
-/* A released model, with its official task name ("t2v-1.3B", ...); or "tiny" and "tiny-A14B", with
- * small sizes for tests. */
+/* A released model, with its official task name ("t2v-1.3B", ...); or "tiny", "tiny-5B" and
+ * "tiny-A14B", with small sizes for tests. */
 struct preset {
     const char *name;
     int experts; // number of transformers: 1 or 2; 0: not a released model

@@ -158,9 +158,9 @@ status checkpoint_synth(const char *dir, const struct synth_options *options,
 
     while (length > 1 && dir[length - 1] == '/')
         length--;
-    if (options->diffusers && vae != NULL && (vae->patch != 1 || vae->res_blocks != 2))
-        return fail(ST_USAGE, "--diffusers supports only the VAE of Wan2.1; remove --diffusers, or "
-                              "write --parts dit,t5");
+    if (options->diffusers && vae != NULL && vae->res_blocks != 2)
+        return fail(ST_USAGE, "--diffusers supports only VAEs of 2 blocks per level; remove "
+                              "--diffusers, or write --parts dit,t5");
     TRY_OUT(check_free(dir));
     for (int i = 0; i < MODEL_PART_COUNT; i++) {
         const enum dtype dt = options->dtype[i] ? options->dtype[i] : model_parts[i]->dtype;

@@ -15,6 +15,9 @@
 #define SIZE_1B .out_dim = 16, .dim = 1536, .ffn_dim = 8960, .heads = 12, .layers = 30, TEXT
 #define SIZE_5B .dim = 3072, .ffn_dim = 14336, .heads = 24, .layers = 30, TEXT
 #define SIZE_14B .out_dim = 16, .dim = 5120, .ffn_dim = 13824, .heads = 40, .layers = 40, TEXT
+#define SIZE_TINY                                                                                  \
+    .dim = 128, .ffn_dim = 256, .freq_dim = 64, .text_dim = 64, .text_len = 512, .heads = 4,       \
+    .layers = 3, .eps = EPS
 #define CONFIG(...) (&(const struct dit_config){ __VA_ARGS__ })
 #define USES(...) .use = { __VA_ARGS__ }
 
@@ -32,8 +35,8 @@ static const struct variant variants[] = {
     { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12 })) },
     { "animate-14B", CONFIG(.in_dim = 36, SIZE_14B,
                             USES({ &feature_image_context, 0 }, { &feature_animate, 8 })) },
-    { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, .dim = 128, .ffn_dim = 256, .freq_dim = 64,
-                     .text_dim = 64, .text_len = 512, .heads = 4, .layers = 3, .eps = EPS) },
+    { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY) },
+    { "tiny-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_TINY) },
     { NULL, NULL },
 };
 

@@ -1,11 +1,10 @@
-/* The VAE's names in diffusers, for Wan2.1's. Source: diffusers
- * scripts/convert_wan_to_diffusers.py. */
+/* The VAEs' names in diffusers. Source: diffusers scripts/convert_wan_to_diffusers.py. */
 #include "model/checkpoint/names.h"
 #include "model/vae/vae_part.h"
 
 #include <stdio.h>
 
-/* All but the decoder's up_blocks, which are further down. */
+/* All but Wan2.1's decoder.up_blocks and the levels of Wan2.2, which are further down. */
 static const struct name_pair vae_pairs[] = {
     { "conv1.", "quant_conv." },
     { "conv2.", "post_quant_conv." },
@@ -29,8 +28,9 @@ static const struct name_pair res_pairs[] = {
     { "residual.0.", "norm1." }, { "residual.2.", "conv1." },       { "residual.3.", "norm2." },
     { "residual.6.", "conv2." }, { "shortcut.", "conv_shortcut." }, { NULL, NULL },
 };
-/* Every level of the decoder has three residual blocks, and all but the last an upsampler after
- * them: decoder.upsamples counts through, diffusers counts per level. */
+
+/* In Wan2.1 every level of the decoder has three residual blocks, and all but the last an upsampler
+ * after them: decoder.upsamples counts through, diffusers counts per level. */
 #define UP_ENTRIES 4
 
 static const char *vae_up_to_official(const char *name, char *prefix, size_t size)
@@ -65,12 +65,78 @@ static const char *vae_up_from_official(const char *name, char *prefix, size_t s
     return rest;
 }
 
-bool vae_rename(const char *name, bool to_official, char *out, size_t size)
-{
-    char prefix[96];
-    const char *rest = to_official ? vae_up_to_official(name, prefix, sizeof(prefix))
-                                   : vae_up_from_official(name, prefix, sizeof(prefix));
+/* In Wan2.2 a level has a list of its residual blocks and then its resampling, which diffusers has
+ * beside the list. */
+static const struct {
+    const char *level, *entry;             // official
+    const char *block, *resnet, *resample; // in diffusers
+    int blocks;                            // of a level
+} sides[] = {
+    { "encoder.downsamples.%.", "downsamples.%.", "encoder.down_blocks.%.", "resnets.%.",
+      "downsampler.", 2 },
+    { "decoder.upsamples.%.", "upsamples.%.", "decoder.up_blocks.%.", "resnets.%.", "upsampler.",
+      3 },
+};
 
+/* prefix = `outer` with one number and `inner` with the other. */
+static bool write_level(char *prefix, size_t size, const char *outer, int level, const char *inner,
+                        int entry)
+{
+    char part[64];
+
+    return names_write(part, sizeof(part), "", inner, entry, "") &&
+           names_write(prefix, size, "", outer, level, part);
+}
+
+static const char *level_to_official(const char *name, char *prefix, size_t size)
+{
+    for (size_t i = 0; i < COUNT(sides); i++) {
+        int level = 0, entry = sides[i].blocks;
+        const char *rest = names_match(sides[i].block, name, &level), *inner;
+
+        if (rest == NULL)
+            continue;
+        inner = names_match(sides[i].resample, rest, &entry);
+        if (inner == NULL) {
+            inner = names_match(sides[i].resnet, rest, &entry);
+            if (inner == NULL || entry >= sides[i].blocks)
+                return NULL;
+        }
+        return write_level(prefix, size, sides[i].level, level, sides[i].entry, entry) ? inner
+                                                                                       : NULL;
+    }
+    return NULL;
+}
+
+static const char *level_from_official(const char *name, char *prefix, size_t size)
+{
+    for (size_t i = 0; i < COUNT(sides); i++) {
+        int level = 0, entry = 0;
+        const char *rest = names_match(sides[i].level, name, &level);
+        const char *inner = rest != NULL ? names_match(sides[i].entry, rest, &entry) : NULL;
+        const char *other = entry < sides[i].blocks ? sides[i].resnet : sides[i].resample;
+
+        if (inner != NULL)
+            return write_level(prefix, size, sides[i].block, level, other, entry) ? inner : NULL;
+    }
+    return NULL;
+}
+
+/* levels: of the names that both have, Wan2.2's are meant. */
+static bool rename_tensor(const char *name, bool to_official, bool levels, char *out, size_t size)
+{
+    const bool first = levels || !to_official; // official names tell which one they are from
+    const char *rest = NULL;
+    char prefix[96];
+
+    for (int i = 0; i < 2 && rest == NULL; i++) {
+        if (first == (i == 0))
+            rest = to_official ? level_to_official(name, prefix, sizeof(prefix))
+                               : level_from_official(name, prefix, sizeof(prefix));
+        else
+            rest = to_official ? vae_up_to_official(name, prefix, sizeof(prefix))
+                               : vae_up_from_official(name, prefix, sizeof(prefix));
+    }
     for (size_t i = 0; rest == NULL && vae_pairs[i].official != NULL; i++) {
         int index = 0;
 
@@ -85,4 +151,14 @@ bool vae_rename(const char *name, bool to_official, char *out, size_t size)
     // what a residual block has inside is renamed too; the rest keeps its name
     return names_translate(res_pairs, to_official, prefix, rest, out, size) ||
            names_write(out, size, prefix, rest, 0, "");
+}
+
+bool vae_rename(const char *name, bool to_official, char *out, size_t size)
+{
+    return rename_tensor(name, to_official, false, out, size);
+}
+
+bool vae_rename_levels(const char *name, bool to_official, char *out, size_t size)
+{
+    return rename_tensor(name, to_official, true, out, size);
 }

@@ -196,7 +196,6 @@ static void config_json(struct cJSON *json, const void *config, bool diffusers)
         config_set_number(json, "patch_size", (double)c->patch);
         config_set_number(json, "scale_factor_spatial", (double)c->stride);
         config_set_number(json, "scale_factor_temporal", (double)c->stride_t);
-        config_set_bool(json, "clip_output", false);
     }
     config_set_floats(json, "latents_mean", c->mean, (int)c->z);
     config_set_floats(json, "latents_std", c->std, (int)c->z);
@@ -234,6 +233,8 @@ const struct part part_vae = { .key = "vae",
                                .diffusers = diffusers_places,
                                .detected_by = detected_by,
                                .rename = vae_rename,
+                               .witness = "decoder.up_blocks.0.upsampler.resample.1.weight",
+                               .rename_witnessed = vae_rename_levels,
                                .describe = describe,
                                .tensors = tensors,
                                .print = print,

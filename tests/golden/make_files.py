@@ -52,7 +52,8 @@ with zipfile.ZipFile(os.path.join(here, "nested.pth")) as source, \
     for name in sorted(source.namelist(), key=lambda name: name != first):
         target.writestr(name, source.read(name))
 
-# Tensor names and shapes of the libraries' models, at the sizes of the preset "tiny".
+# Tensor names and shapes of the libraries' models, at the sizes of the preset "tiny",
+# and of the VAE of "tiny-5B".
 with torch.device("meta"):
     parts = [
         WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=32,
@@ -62,6 +63,9 @@ with torch.device("meta"):
         UMT5EncoderModel(UMT5Config(vocab_size=2048, d_model=64, d_kv=16, d_ff=128, num_layers=2,
                                     num_heads=4, feed_forward_proj="gated-gelu")),
         AutoencoderKLWan(base_dim=16, z_dim=16),
+        AutoencoderKLWan(base_dim=16, decoder_base_dim=24, z_dim=48, is_residual=True,
+                         in_channels=12, out_channels=12, patch_size=2,
+                         temperal_downsample=[False, True, True]),
     ]
 with open(os.path.join(here, "names_diffusers.txt"), "w") as out:
     for part, model in enumerate(parts):
