@@ -114,6 +114,14 @@ check "another expert is refused" not ranks 1 generate --resume after.h5 --ckpt_
 cp check.log refused.log
 check "another expert: named" says 'other weights of the dit_low than' refused.log
 
+# A second expert without one of its files makes no model of one transformer.
+cp -r diffusers part
+mv part/transformer_2/diffusion_pytorch_model.safetensors \
+    part/transformer_2/diffusion_pytorch_model-00001-of-00002.safetensors
+check "a part of an expert is refused" not ranks 1 generate "${common[@]}" --ckpt_dir part --save_file x.mp4
+cp check.log refused.log
+check "a part of an expert: named" says '00002-of-00002.safetensors: is missing' refused.log
+
 # The second expert cannot be read when it is needed: all ranks end with one line.
 cp -r pair cut
 cut_later() {

@@ -393,14 +393,15 @@ out:
     return st;
 }
 
-bool checkpoint_has(const struct checkpoint *c, const struct part *part)
+status checkpoint_has(bool *has, const struct checkpoint *c, const struct part *part)
 {
     struct path_list files = { 0 };
     const struct place *place;
-    const bool has = layout_files(c, part, &files, &place) == ST_OK;
+    const status st = layout_find(c, part, &files, &place);
 
+    *has = files.count > 0;
     path_list_done(&files);
-    return has;
+    return st;
 }
 
 const void *checkpoint_config(const struct checkpoint *c, const struct part *part)

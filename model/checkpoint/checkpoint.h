@@ -61,8 +61,9 @@ status checkpoint_use(struct checkpoint *c, const struct part *part, const char 
  * the part is open already. ST_IO if files are missing; ST_FORMAT, ST_MEMORY. */
 status checkpoint_part(struct checkpoint *c, const struct part *part);
 
-/* Whether the files of the part exist; opens nothing. */
-bool checkpoint_has(const struct checkpoint *c, const struct part *part);
+/* *has: whether the checkpoint has files of the part; opens nothing. ST_IO if some of them are
+ * missing; ST_FORMAT if their index is damaged; ST_MEMORY. */
+status checkpoint_has(bool *has, const struct checkpoint *c, const struct part *part);
 
 /* The config of an opened part, of the part's own type; NULL if it is not open. */
 const void *checkpoint_config(const struct checkpoint *c, const struct part *part);

@@ -34,6 +34,10 @@ bool path_is_folder(const char *path);
 status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
                     const struct place **place);
 
+/* The same for a part that may be missing: then ST_OK, and no files. */
+status layout_find(const struct checkpoint *c, const struct part *part, struct path_list *files,
+                   const struct place **place);
+
 /* For an opened part with a safetensors index: checks that every tensor is in the shard that the
  * index names. Called before the tensors are renamed. ST_FORMAT, ST_IO, ST_MEMORY. */
 status layout_check_index(const struct checkpoint_part *p);

@@ -260,18 +260,24 @@ static status find_place(const struct checkpoint *c, const struct part *part,
     return ST_OK;
 }
 
-status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
-                    const struct place **place)
+status layout_find(const struct checkpoint *c, const struct part *part, struct path_list *files,
+                   const struct place **place)
 {
-    char tried[700] = "";
-
     *place = NULL;
     if (part_of(c, part)->given != NULL)
         return path_list_add(files, "%s", part_of(c, part)->given);
     if (is_single_file(c, part))
         return path_list_add(files, "%s", c->path);
-    TRY(find_place(c, part, place, files));
-    if (*place != NULL)
+    return find_place(c, part, place, files);
+}
+
+status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
+                    const struct place **place)
+{
+    char tried[700] = "";
+
+    TRY(layout_find(c, part, files, place));
+    if (files->count > 0)
         return ST_OK;
     for (const struct place *p = places_of(c, part); p->name != NULL; p++)
         note_tried(tried, sizeof(tried), p);

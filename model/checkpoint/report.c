@@ -248,8 +248,9 @@ static status print_parts(struct checkpoint_report *r, FILE *m, struct checkpoin
 {
     for (int i = 0; i < c->count; i++) {
         struct checkpoint_part *p = &c->parts[i];
+        bool has;
 
-        if (p->row->optional && !checkpoint_has(c, p->row))
+        if (p->row->optional && checkpoint_has(&has, c, p->row) == ST_OK && !has)
             continue;
         TRY(print_part(r, m, c, p, all));
         if (strcmp(c->layout, LAYOUT_FILE) == 0 && p->row->single_file && p->file.count == 0)

@@ -144,21 +144,26 @@ struct model preset_model(const struct preset *preset)
     return m;
 }
 
-int model_experts(const struct checkpoint *c)
+status model_experts(int *experts, const struct checkpoint *c)
 {
+    bool two = false;
+
     for (int i = 0; i < c->count; i++)
-        if (c->parts[i].row == &part_dit && c->parts[i].place != NULL &&
-            strcmp(c->parts[i].place->folder, EXPERT_FOLDER) == 0)
-            return 2;
-    return checkpoint_has(c, &part_dit_low) ? 2 : 1;
+        two = two || (c->parts[i].row == &part_dit && c->parts[i].place != NULL &&
+                      strcmp(c->parts[i].place->folder, EXPERT_FOLDER) == 0);
+    if (!two)
+        TRY(checkpoint_has(&two, c, &part_dit_low));
+    *experts = two ? 2 : 1;
+    return ST_OK;
 }
 
 status preset_of_checkpoint(const struct preset **preset, const struct checkpoint *c)
 {
-    const int experts = model_experts(c);
+    int experts;
     char opened[FINGERPRINT_BYTES] = "", released[FINGERPRINT_BYTES] = "";
 
     *preset = NULL;
+    TRY(model_experts(&experts, c));
     TRY(checkpoint_fingerprint(c, &part_dit, opened));
     for (size_t i = 0; i < COUNT(presets); i++) {
         const struct model m = preset_model(&presets[i]);

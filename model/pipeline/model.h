@@ -73,12 +73,13 @@ const struct preset *preset_at(int index);              // NULL after the last o
 struct model preset_model(const struct preset *preset); // configs with static lifetime
 
 /* Number of transformers (experts) of the model: 2 if the checkpoint has the files of two, or those
- * of one in the folder of an expert. part_dit must be open. */
-int model_experts(const struct checkpoint *c);
+ * of one in the folder of an expert. part_dit must be open. Errors as of checkpoint_has: a model
+ * without a part of its second expert is not one with one transformer. */
+status model_experts(int *experts, const struct checkpoint *c);
 
 /* Finds the released model whose transformer has the same tensors as the checkpoint's, if possible
  * one with the same number of experts; *preset is NULL if there is none. part_dit must be open.
- * ST_MEMORY. */
+ * Errors as of model_experts. */
 status preset_of_checkpoint(const struct preset **preset, const struct checkpoint *c);
 
 #endif

@@ -116,13 +116,20 @@ static bool any_task(const struct task *task, const void *payload)
     return true;
 }
 
-static bool has_preset(const struct task *task, const void *payload)
+static bool has_preset(const struct task *task, const struct preset *preset)
 {
     for (int i = 0; i < TASK_PRESETS_MAX && task->presets[i] != NULL; i++)
-        if (strcmp(task->presets[i], payload) == 0)
+        if (strcmp(task->presets[i], preset->name) == 0)
             return true;
     return false;
 }
+
+/* What a checkpoint is. */
+struct recognized {
+    const struct checkpoint *checkpoint;
+    const struct preset *preset; // the released model; NULL: none
+    int experts;
+};
 
 static bool uses_input(const struct task *task, const void *payload)
 {
@@ -131,15 +138,14 @@ static bool uses_input(const struct task *task, const void *payload)
 
 /* Whether the checkpoint's transformers have the number and features of the task's released models,
  * and as many channels that are concatenated to the latent's. */
-static bool matches_transformer(const struct task *task, const void *payload)
+static bool matches_transformer(const struct task *task, const struct recognized *is)
 {
-    const struct checkpoint *checkpoint = payload;
-    const struct dit_config *c = checkpoint_config(checkpoint, &part_dit);
+    const struct dit_config *c = checkpoint_config(is->checkpoint, &part_dit);
     const struct preset *preset = preset_find(task->presets[0]);
     const struct model m = preset_model(preset);
     const struct dit_config *released = model_dit(&m);
 
-    if (preset->experts != model_experts(checkpoint) ||
+    if (preset->experts != is->experts ||
         released->in_dim - released->out_dim != c->in_dim - c->out_dim)
         return false;
     for (int i = 0; i < DIT_FEATURES_MAX; i++)
@@ -172,68 +178,66 @@ status task_find(const struct task **task, const char *name)
 
 /* "is a checkpoint of i2v-14B", or for another model a description of its transformer. Valid until
  * the next call on this thread. */
-static const char *describe_model(const struct preset *preset, const struct checkpoint *c)
+static const char *describe_model(const struct recognized *is)
 {
-    const struct dit_config *dit = checkpoint_config(c, &part_dit);
+    const struct dit_config *dit = checkpoint_config(is->checkpoint, &part_dit);
     static _Thread_local char text[160];
 
-    if (preset != NULL)
-        snprintf(text, sizeof(text), "is a checkpoint of %s", preset->name);
+    if (is->preset != NULL)
+        snprintf(text, sizeof(text), "is a checkpoint of %s", is->preset->name);
     else
         snprintf(text, sizeof(text), "has %s with %d layers, %lld input and %lld output channels",
-                 model_experts(c) == 2 ? "two transformers (experts)" : "a transformer",
-                 dit->layers, (long long)dit->in_dim, (long long)dit->out_dim);
+                 is->experts == 2 ? "two transformers (experts)" : "a transformer", dit->layers,
+                 (long long)dit->in_dim, (long long)dit->out_dim);
     return text;
 }
 
-/* *preset: the released model that the checkpoint is, or NULL. *names: the tasks that can run with
- * it, as a text of list_tasks. */
-static status tasks_of(const struct checkpoint *c, const struct preset **preset, const char **names)
+static status recognize(struct recognized *is, const struct checkpoint *c)
 {
-    TRY(preset_of_checkpoint(preset, c));
-    if (*preset != NULL && (*preset)->experts < model_experts(c))
-        *preset = NULL; // the tensors of a model with one transformer
-    *names = *preset != NULL ? list_tasks(has_preset, (*preset)->name)
-                             : list_tasks(matches_transformer, c);
+    *is = (struct recognized){ .checkpoint = c };
+    TRY(model_experts(&is->experts, c));
+    TRY(preset_of_checkpoint(&is->preset, c));
+    if (is->preset != NULL && is->preset->experts < is->experts)
+        is->preset = NULL; // the tensors of a model with one transformer
     return ST_OK;
 }
 
-/* Whether the task can run with the checkpoint; `preset` as from tasks_of. */
-static bool can_run(const struct task *task, const struct checkpoint *c,
-                    const struct preset *preset)
+/* Whether the task is one for this model. */
+static bool suits(const struct task *task, const void *payload)
 {
-    return task_runs(task) &&
-           (preset != NULL ? has_preset(task, preset->name) : matches_transformer(task, c));
+    const struct recognized *is = payload;
+
+    return is->preset != NULL ? has_preset(task, is->preset) : matches_transformer(task, is);
 }
 
 status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
 {
-    const struct preset *preset = NULL;
-    const char *names = NULL;
+    struct recognized is;
 
-    TRY(tasks_of(c, &preset, &names));
+    TRY(recognize(&is, c));
     for (size_t i = 0; i < COUNT(tasks); i++) {
-        if (!can_run(&tasks[i], c, preset))
+        if (!task_runs(&tasks[i]) || !suits(&tasks[i], &is))
             continue;
         *task = &tasks[i];
         return ST_OK;
     }
     return fail(ST_FORMAT, "%s: %s, which this version does not run; it runs %s", c->path,
-                describe_model(preset, c), list_tasks(any_task, NULL));
+                describe_model(&is), list_tasks(any_task, NULL));
 }
 
 status task_check(const struct task *task, const struct checkpoint *c)
 {
-    const struct preset *preset = NULL;
-    const char *names = NULL;
+    struct recognized is;
+    const char *names;
 
-    TRY(tasks_of(c, &preset, &names));
-    if (can_run(task, c, preset))
+    TRY(recognize(&is, c));
+    if (task_runs(task) && suits(task, &is))
         return ST_OK;
+    names = list_tasks(suits, &is);
     if (names[0] == '\0')
         return task_for_checkpoint(&task, c); // fails: there is none
     return fail(ST_USAGE, "--task %s: %s %s; use --task %s, or remove --task", task->name, c->path,
-                describe_model(preset, c), names);
+                describe_model(&is), names);
 }
 
 status task_check_inputs(const struct task *task, unsigned given)
