@@ -36,12 +36,16 @@ static void check_attention(struct check *c)
         { 513, 2048, 3, 64, 64, DT_BF16, 0, 3 },
         { 129, 4099, 5, 128, 0, DT_BF16, 0, 1 },
         { 150, 333, 2, 200, 4, DT_F32, 0, 1 },
+        { 70, 131, 2, 640, 8, DT_F32, 0, 1 },
+        { 130, 333, 1, 1024, 0, DT_BF16, 0, 3 },
+        { 65, 64, 1, 1000, 4, DT_BF16, 0, 1 },
+        { 5, 3, 1, 1030, 0, DT_F32, 0, 1 },
         { 150, 133, 1, 384, 0, DT_BF16, 0, 1 },
         { 150, 700, 2, 128, 0, DT_BF16, 0, 6 }, // later keys far above the first ones
         { 70, 300, 1, 384, 8, DT_BF16, 0, 6 },
         { 200, 1000, 2, 128, 12, DT_F32, 0, 4 },
     };
-    const size_t small = COUNT(cases) - 8;
+    const size_t small = COUNT(cases) - 12;
 
     for (size_t i = 0; i < (c->got.kind == DEVICE_CUDA ? COUNT(cases) : small); i++) {
         const int64_t sq = cases[i].sq, sk = cases[i].sk, n = cases[i].n, d = cases[i].d;

@@ -198,6 +198,11 @@ static void check_conv3d(struct check *c)
         { 5, 9, 17, 96, 104, 3, 1, 0, CONV(2, 1, 0, 0, 0, 0, 0, false), DT_F32, DT_F32, "b" },
         { 2, 12, 19, 48, 24, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_F32, DT_F32, "b" },
         { 3, 18, 20, 96, 3, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "b" },
+        // the first and the last convolution of the VAEs
+        { 3, 18, 35, 8, 96, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_BF16, DT_BF16, "b" },
+        { 3, 18, 20, 16, 160, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "b" },
+        { 3, 20, 35, 64, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_BF16, DT_F32, "b" },
+        { 3, 18, 20, 96, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "br" },
         // with padding in front, at the top and at the bottom
         { 1, 5, 6, 16, 8, 3, 3, 0, CONV(1, 1, 2, 1, 1, 1, 1, false), DT_F32, DT_F32, "br" },
         { 2, 7, 9, 20, 33, 3, 3, 6, CONV(1, 1, 2, 1, 0, 1, 1, false), DT_F32, DT_F32, "pbr" },

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-/* f32 or bf16 with f32 products, sums and exponentials; head sizes up to 384. Otherwise calls
- * plain_attention. */
+/* f32 or bf16 with f32 products, sums and exponentials; head sizes up to 384, and up to 1024
+ * if out is not q, or q fits the workspace. Otherwise calls plain_attention. */
 attention_fn attention_f32;
 
 /* bf16 on the tensor cores of Hopper, head size 128 or 384. Otherwise calls attention_f32. */

@@ -4,7 +4,11 @@
  *     s [16 RM, 16 RN]  thread (x, y) has rows y RM + i and keys x + 16 j
  *     o [16 RM, W]      thread (x, y) has rows y RM + i and columns 4 x + 64 c + (0..3)
  *
- * The values are copied while s is computed, the next keys while p v is summed. */
+ * The values are copied while s is computed, the next keys while p v is summed.
+ *
+ * Heads of more than 384 are cut in parts of W columns: s is summed part by part, and each block
+ * has the queries' o of one part. So s is computed once for each part, and nothing is copied ahead.
+ */
 #include "kernels/cuda/attention.h"
 
 #include "kernels/cuda/device.cuh"
@@ -62,12 +66,23 @@ __device__ inline float4 load4(const float *p)
     return *(const float4 *)p;
 }
 
-template <int W, int RM, int RN>
+/* Columns [W part, W part + W) of each head, or fewer at its end. */
+template <int W> __device__ inline struct tensor columns(const struct tensor &t, int part)
+{
+    struct tensor view = t;
+
+    view.data = (char *)t.data + part * W * (t.dtype == DT_BF16 ? 2 : 4);
+    view.dim[2] = t.dim[2] - part * W < W ? t.dim[2] - part * W : W;
+    return view;
+}
+
+template <int W, int RM, int RN, bool PARTS>
 __global__ void __launch_bounds__(THREADS, 1)
     attention_f32_kernel(struct tensor out, float *lse, struct tensor q, struct tensor k,
                          struct tensor v, float scale, bool async)
 {
     using at = tile<W, RM, RN>;
+    const int parts = PARTS ? (int)((q.dim[2] + W - 1) / W) : 1, of_out = blockIdx.z;
     extern __shared__ float4 shared[];
     float *const qs = (float *)shared, *const ks = qs + at::k_at, *const vs = qs + at::v_at;
     float *const ps = qs + at::p_at;
@@ -77,32 +92,47 @@ __global__ void __launch_bounds__(THREADS, 1)
 
     for (int i = 0; i < RM; i++)
         top[i] = -INFINITY;
-    load_rows<W>(qs, W + PAD, at::rows, q, first, head, async);
-    load_rows<W>(ks, W + PAD, at::keys, k, 0, head, async);
+    if (!PARTS) {
+        load_rows<W>(qs, W + PAD, at::rows, q, first, head, async);
+        load_rows<W>(ks, W + PAD, at::keys, k, 0, head, async);
+    }
     for (int64_t j0 = 0; j0 < k.dim[0]; j0 += at::keys) {
         float s[RM][RN] = {};
 
-        load_rows<W>(vs, W, at::keys, v, j0, head, async);
-        wait_for_loads<1>();
+        if (!PARTS)
+            load_rows<W>(vs, W, at::keys, v, j0, head, async);
+        for (int part = 0; part < parts; part++) {
+            if (PARTS) {
+                if (part > 0)
+                    __syncthreads(); // the previous part may still be read
+                load_rows<W>(qs, W + PAD, at::rows, columns<W>(q, part), first, head, async);
+                load_rows<W>(ks, W + PAD, at::keys, columns<W>(k, part), j0, head, async);
+                if (part + 1 == parts)
+                    load_rows<W>(vs, W, at::keys, columns<W>(v, of_out), j0, head, async);
+                wait_for_loads<0>();
+            } else {
+                wait_for_loads<1>();
+            }
 #pragma unroll 2
-        for (int c = 0; c < W; c += 4) {
-            float4 a[RM], b[RN];
+            for (int c = 0; c < W; c += 4) {
+                float4 a[RM], b[RN];
 
 #pragma unroll
-            for (int i = 0; i < RM; i++)
-                a[i] = load4(qs + (y * RM + i) * (W + PAD) + c);
+                for (int i = 0; i < RM; i++)
+                    a[i] = load4(qs + (y * RM + i) * (W + PAD) + c);
 #pragma unroll
-            for (int j = 0; j < RN; j++)
-                b[j] = load4(ks + (x + 16 * j) * (W + PAD) + c);
+                for (int j = 0; j < RN; j++)
+                    b[j] = load4(ks + (x + 16 * j) * (W + PAD) + c);
 #pragma unroll
-            for (int i = 0; i < RM; i++)
+                for (int i = 0; i < RM; i++)
 #pragma unroll
-                for (int j = 0; j < RN; j++) {
-                    s[i][j] = fmaf(a[i].x, b[j].x, s[i][j]);
-                    s[i][j] = fmaf(a[i].y, b[j].y, s[i][j]);
-                    s[i][j] = fmaf(a[i].z, b[j].z, s[i][j]);
-                    s[i][j] = fmaf(a[i].w, b[j].w, s[i][j]);
-                }
+                    for (int j = 0; j < RN; j++) {
+                        s[i][j] = fmaf(a[i].x, b[j].x, s[i][j]);
+                        s[i][j] = fmaf(a[i].y, b[j].y, s[i][j]);
+                        s[i][j] = fmaf(a[i].z, b[j].z, s[i][j]);
+                        s[i][j] = fmaf(a[i].w, b[j].w, s[i][j]);
+                    }
+            }
         }
 #pragma unroll
         for (int i = 0; i < RM; i++) {
@@ -136,8 +166,10 @@ __global__ void __launch_bounds__(THREADS, 1)
                 *(float4 *)(ps + (x + 16 * j) * (at::rows + PAD) + y * RM + i) =
                     make_float4(s[i][j], s[i + 1][j], s[i + 2][j], s[i + 3][j]);
         __syncthreads();
-        load_rows<W>(ks, W + PAD, at::keys, k, j0 + at::keys, head, async);
-        wait_for_loads<1>();
+        if (!PARTS) {
+            load_rows<W>(ks, W + PAD, at::keys, k, j0 + at::keys, head, async);
+            wait_for_loads<1>();
+        }
 #pragma unroll 2
         for (int j = 0; j < at::keys; j++) {
             float4 p[RM / 4];
@@ -176,23 +208,24 @@ __global__ void __launch_bounds__(THREADS, 1)
             continue;
 #pragma unroll
         for (int c = 0; c < W / 16; c++) {
-            const int col = 4 * x + 64 * (c / 4) + c % 4;
+            const int col = W * of_out + 4 * x + 64 * (c / 4) + c % 4;
 
             if (col < q.dim[2])
                 store(out, row * out.stride[0] + head * out.stride[1] + col, o[i][c] / sum[i]);
         }
-        if (lse != NULL && x == 0)
+        if (lse != NULL && x == 0 && of_out == 0)
             lse[row * q.dim[1] + head] = top[i] * 0.6931471805599453f + logf(sum[i]);
     }
 }
 
-template <int W, int RM, int RN>
+template <int W, int RM, int RN, bool PARTS = false>
 static status launch(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
                      struct tensor k, struct tensor v, float scale)
 {
     using at = tile<W, RM, RN>;
-    auto *const kernel = attention_f32_kernel<W, RM, RN>;
-    const dim3 grid((unsigned)((q.dim[0] + at::rows - 1) / at::rows), (unsigned)q.dim[1]);
+    auto *const kernel = attention_f32_kernel<W, RM, RN, PARTS>;
+    const dim3 grid((unsigned)((q.dim[0] + at::rows - 1) / at::rows), (unsigned)q.dim[1],
+                    PARTS ? (unsigned)((q.dim[2] + W - 1) / W) : 1);
     const int bytes = at::floats * (int)sizeof(float);
     bool async = q.dtype == DT_F32 && q.dim[2] % 4 == 0;
 
@@ -218,5 +251,14 @@ status attention_f32(struct device *dev, struct tensor out, struct tensor lse, s
         return launch<256, 4, 4>(dev, out, lse, q, k, v, scale);
     if (q.dim[2] <= 384)
         return launch<384, 4, 2>(dev, out, lse, q, k, v, scale);
+    if (q.dim[2] <= 1024 && (out.data != q.data || tensor_bytes(q) <= dev->table->workspace)) {
+        if (out.data == q.data) { // a block reads all columns of q, and writes a part
+            const struct tensor copy = tensor_dims(dev->workspace, q.dtype, q.ndim, q.dim);
+
+            TRY(plain_copy(dev, copy, q));
+            q = copy;
+        }
+        return launch<256, 4, 4, true>(dev, out, lse, q, k, v, scale);
+    }
     return plain_attention(dev, out, lse, q, k, v, scale);
 }

@@ -21,7 +21,7 @@ static size_t split_bytes(struct tensor w)
            sizeof(uint16_t);
 }
 
-/* Whether the kernel supports the call. Up to 8 output channels are stored element by element, so
+/* Whether the kernel supports the call. Up to 16 output channels are stored element by element, so
  * that their rows need no alignment. */
 static bool fits(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                  struct tensor w, struct tensor residual, struct conv conv)
@@ -29,7 +29,7 @@ static bool fits(struct device *dev, struct tensor out, struct tensor x, struct 
     return conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && is_aligned(x) &&
            is_aligned(past) && is_aligned(w) && x.dim[3] % 8 == 0 &&
            (x.dtype == DT_BF16 || split_bytes(w) <= dev->table->workspace) &&
-           (w.dim[0] <= 8 || (w.dim[0] % 8 == 0 && is_aligned(out) && is_aligned(residual)));
+           (w.dim[0] <= 16 || (w.dim[0] % 8 == 0 && is_aligned(out) && is_aligned(residual)));
 }
 
 /* The number of output tiles. */
@@ -40,14 +40,16 @@ static int64_t tiles_of(struct conv_shape s, struct tensor out)
 }
 
 /* Chooses the tile: 192 outputs where they divide C and more than half of the multiprocessors still
- * get a tile, else 96, or 8 for up to 8 outputs. */
+ * get a tile, else 96, or 8 or 16 for so many outputs. */
 static struct conv_shape shape_of(struct tensor out, struct tensor x, struct conv conv,
                                   int multiprocessors)
 {
     const bool split = x.dtype == DT_F32;
     struct conv_shape s = {
         .channels = split || x.dim[3] % 64 == 0 ? 64 : 32,
-        .outputs = out.dim[3] <= 8 ? 8 : 96,
+        .outputs = out.dim[3] <= 8    ? 8
+                   : out.dim[3] <= 16 ? 16
+                                      : 96,
         .columns = split ? 16 : 32,
         .upsample2x = conv.upsample2x,
         .split = split,

@@ -440,6 +440,8 @@ static status launch_bf16(struct device *dev, const struct conv_job *job, int bl
 {
     if (s.outputs == 8)
         return launch_for<CHANNELS, 8, 32, false>(dev, job, blocks, s.upsample2x);
+    if (s.outputs == 16)
+        return launch_for<CHANNELS, 16, 32, false>(dev, job, blocks, s.upsample2x);
     if (s.outputs == 192)
         return launch_for<CHANNELS, 192, 16, false>(dev, job, blocks, s.upsample2x);
     if (s.columns == 16)
@@ -450,8 +452,9 @@ static status launch_bf16(struct device *dev, const struct conv_job *job, int bl
 status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
 {
     if (s.split)
-        return s.outputs == 8 ? launch_for<64, 8, 16, true>(dev, job, blocks, s.upsample2x)
-                              : launch_for<64, 96, 16, true>(dev, job, blocks, s.upsample2x);
+        return s.outputs == 8    ? launch_for<64, 8, 16, true>(dev, job, blocks, s.upsample2x)
+               : s.outputs == 16 ? launch_for<64, 16, 16, true>(dev, job, blocks, s.upsample2x)
+                                 : launch_for<64, 96, 16, true>(dev, job, blocks, s.upsample2x);
     return s.channels == 64 ? launch_bf16<64>(dev, job, blocks, s)
                             : launch_bf16<32>(dev, job, blocks, s);
 }

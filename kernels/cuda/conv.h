@@ -17,8 +17,8 @@ extern "C" {
  * alone, not on the other sizes. */
 struct conv_shape {
     int channels; // bf16 of a pixel in a slice of the input: 64 or 32
-    int outputs;  // output channels of a tile: 192, 96 or 8
-    int columns;  // pixel columns of a tile: 16, or 32 with 96 or 8 outputs
+    int outputs;  // output channels of a tile: 192, 96, 16 or 8
+    int columns;  // pixel columns of a tile: 16, or 32 with up to 96 outputs
     bool upsample2x;
     bool split; // f32 as two bf16 each: 32 channels, so 64 bf16, up to 96 outputs, 16 columns
 };

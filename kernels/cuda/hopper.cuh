@@ -247,6 +247,7 @@ __device__ inline uint64_t matrix_descriptor(uint32_t address, int row_bytes, in
 
 /* Operands of the instructions: their numbers, and their registers. */
 #define LIST0_3 "%0,%1,%2,%3"
+#define LIST0_7 LIST0_3 ",%4,%5,%6,%7"
 #define LIST4_31                                                                                   \
     "%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"               \
     "%25,%26,%27,%28,%29,%30,%31"
@@ -273,6 +274,15 @@ __device__ inline void wgmma(float (&d)[4], uint64_t a, uint64_t b, int add)
                  "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" LIST0_3
                  "}, %4, %5, p, 1, 1, 0, 0;\n}\n"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "l"(a), "l"(b), "r"(add));
+}
+
+__device__ inline void wgmma(float (&d)[8], uint64_t a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {" LIST0_7
+                 "}, %8, %9, p, 1, 1, 0, 0;\n}\n"
+                 : F8(0)
                  : "l"(a), "l"(b), "r"(add));
 }
 

@@ -201,10 +201,11 @@ static status attention_block(struct vae_pass *p, const struct layer *l, struct 
 
     const struct tensor heads = tensor_split(flatten(all), 1, c); // [S, 2, C]
     const struct tensor q1 = tensor_split(flatten(q), 1, c);      // [S, 1, C]
+    const struct tensor mixed = tensor_reshape(tensor_at(normed, 0), h * cols, 1, c);
 
-    TRY_OUT(op_attention(dev, q1, none, q1, tensor_slice(heads, 1, 0, 1),
+    TRY_OUT(op_attention(dev, mixed, none, q1, tensor_slice(heads, 1, 0, 1),
                          tensor_slice(heads, 1, 1, 1), (float)(1 / sqrt((double)c))));
-    TRY_OUT(conv1x1(p, *x, q, l->proj.w, l->proj.b, *x));
+    TRY_OUT(conv1x1(p, *x, normed, l->proj.w, l->proj.b, *x));
 out:
     arena_release(p->a, mark);
     return st;
