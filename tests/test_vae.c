@@ -12,7 +12,8 @@
 #include "tests/vae_random.h"
 
 #define RANKS_MAX 64
-#define TOLERANCE 2e-5 // of float32 against float32
+#define TOLERANCE 2e-5      // of float32 against float32
+#define BF16_TOLERANCE 2e-2 // its rounding costs 0.5 to 1.5 %
 
 struct golden {
     const char *name, *variant;
@@ -44,6 +45,7 @@ struct fixture {
     struct world world;
     struct group group;
     struct device *dev;
+    bool bf16; // else f32
     struct arena weights, step;
     struct vae vae;
 };
@@ -54,8 +56,8 @@ static void fixture_open(struct fixture *s, const struct golden *g, size_t weigh
     const struct vae_config config = config_of(g);
     CHECK(arena_init(&s->weights, s->dev, "weights", weights) == ST_OK, "%s", status_line());
     CHECK(arena_init(&s->step, s->dev, "step", step) == ST_OK, "%s", status_line());
-    CHECK(vae_open(&s->vae, &config, &s->group, s->dev, &s->weights, DT_F32, true, true,
-                   vae_random_source()) == ST_OK,
+    CHECK(vae_open(&s->vae, &config, &s->group, s->dev, &s->weights, s->bf16 ? DT_BF16 : DT_F32,
+                   true, true, vae_random_source()) == ST_OK,
           "%s", status_line());
 }
 
@@ -92,6 +94,8 @@ struct video {
     const float *pixels;
     int64_t frame; // elements of a frame
     int64_t next;  // frame
+    int64_t still; // frames from this one on are given as NULL; 0: none
+    int64_t done;  // chunks, from the callback for progress
 };
 
 static status next_frame(void *payload, int64_t index, const float **pixels)
@@ -100,9 +104,35 @@ static status next_frame(void *payload, int64_t index, const float **pixels)
 
     CHECK(index == v->next || index == 0, "frame %lld is asked for, not %lld", (long long)index,
           (long long)v->next);
-    *pixels = v->pixels + index * v->frame;
+    *pixels = v->still == 0 || index < v->still ? v->pixels + index * v->frame : NULL;
     v->next = index + 1;
     return ST_OK;
+}
+
+static void count_chunk(void *payload, int64_t done, int64_t total)
+{
+    struct video *v = payload;
+
+    CHECK(done == v->done + 1 && done <= total, "chunk %lld of %lld", (long long)done,
+          (long long)total);
+    v->done = done;
+}
+
+/* The latent of t latent frames of the video. */
+static void encode(struct fixture *s, const struct golden *g, int64_t t, struct video *video,
+                   float *latent)
+{
+    const int64_t stride = s->vae.config.stride;
+
+    CHECK(vae_encode(&s->vae, &s->step, latent,
+                     (struct frame_source){ .get = next_frame,
+                                            .payload = video,
+                                            .frames = 4 * t - 3,
+                                            .h = g->h * stride,
+                                            .w = g->w * stride,
+                                            .progress = count_chunk },
+                     g->tiling) == ST_OK,
+          "%s", status_line());
 }
 
 /* The results of one run; decoded only on rank 0. */
@@ -144,14 +174,7 @@ static void run(struct fixture *s, const struct golden *g, int64_t t, struct res
         "%s", status_line());
     r->decode_peak = s->step.peak;
     s->step.peak = 0;
-    CHECK(vae_encode(&s->vae, &s->step, r->encoded,
-                     (struct frame_source){ .get = next_frame,
-                                            .payload = &(struct video){ pixels, frame, 0 },
-                                            .frames = frames,
-                                            .h = g->h * stride,
-                                            .w = g->w * stride },
-                     g->tiling) == ST_OK,
-          "%s", status_line());
+    encode(s, g, t, &(struct video){ .pixels = pixels, .frame = frame }, r->encoded);
     r->encode_peak = s->step.peak;
     r->weights_peak = s->weights.peak;
     CHECK(s->step.used == 0, "%zu bytes were not released", s->step.used);
@@ -184,8 +207,8 @@ static void result_free(struct result *r)
     free(r->encoded);
 }
 
-static void check_golden(const struct tensorfile *file, struct tensorfile *read,
-                         const struct golden *g, const char *which, const float *got, int64_t count)
+static void check_within(struct tensorfile *file, const struct golden *g, const char *which,
+                         const float *got, int64_t count, double tolerance)
 {
     char name[64];
     float *want = calloc((size_t)count, sizeof(float));
@@ -196,9 +219,15 @@ static void check_golden(const struct tensorfile *file, struct tensorfile *read,
 
     CHECK(t != NULL && tensor_count(t->shape) >= count, "%s: not in the file", name);
     if (t != NULL)
-        CHECK(tensorfile_read(read, t, 0, count, DT_F32, want) == ST_OK, "%s", status_line());
-    check_near(name, got, want, count, levels_tolerance(TOLERANCE));
+        CHECK(tensorfile_read(file, t, 0, count, DT_F32, want) == ST_OK, "%s", status_line());
+    check_near(name, got, want, count, tolerance);
     free(want);
+}
+
+static void check_golden(struct tensorfile *file, const struct golden *g, const char *which,
+                         const float *got, int64_t count)
+{
+    check_within(file, g, which, got, count, levels_tolerance(TOLERANCE));
 }
 
 static void check_same(const char *what, const float *got, const float *want, int64_t n, bool bits)
@@ -277,6 +306,44 @@ static void check_frame_by_frame(struct fixture *s, const struct golden *g, int6
     result_free(&r);
 }
 
+/* An image and then frames of zeros, which the source gives as NULL: the same bits as zeros in
+ * memory, and not the latent of the image alone. */
+static void check_still(struct fixture *s, const struct golden *g, int64_t t)
+{
+    const int64_t stride = s->vae.config.stride, latents = t * g->h * g->w * g->z;
+    const int64_t frame = g->h * stride * g->w * stride * 3;
+    float *pixels = random_input("still", (4 * t - 3) * frame, 1);
+    float *got = calloc((size_t)latents, sizeof(float));
+    float *want = calloc((size_t)latents, sizeof(float));
+
+    memset(pixels + frame, 0, (size_t)((4 * t - 4) * frame) * sizeof(float));
+    encode(s, g, t, &(struct video){ .pixels = pixels, .frame = frame }, want);
+    encode(s, g, t, &(struct video){ .pixels = pixels, .frame = frame, .still = 1 }, got);
+    check_same("image and zeros", got, want, latents, true);
+    CHECK(memcmp(want, want + latents / t, (size_t)(latents / t) * sizeof(float)) != 0,
+          "the latent of zeros is that of the image");
+    free(pixels);
+    free(got);
+    free(want);
+}
+
+/* The same in bf16, within what its rounding costs. */
+static void check_bf16(struct world *w, struct device *dev, struct tensorfile *file,
+                       const struct golden *g)
+{
+    struct fixture s = { .world = *w, .dev = dev, .bf16 = true };
+    struct result r;
+
+    CHECK(group_open(&s.group, "bf16", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    fixture_open_planned(&s, g);
+    run(&s, g, g->t, &r);
+    if (w->rank == 0)
+        check_within(file, g, "decoded", r.decoded, r.decoded_count, BF16_TOLERANCE);
+    check_within(file, g, "encoded", r.encoded, r.encoded_count, BF16_TOLERANCE);
+    result_free(&r);
+    fixture_close(&s);
+}
+
 static void check_case(struct world *w, struct device *dev, struct tensorfile *file,
                        const struct golden *g, bool bits)
 {
@@ -297,8 +364,8 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
             continue;
         run(&all, g, t, &got);
         if (w->rank == 0)
-            check_golden(file, file, g, "decoded", got.decoded, got.decoded_count);
-        check_golden(file, file, g, "encoded", got.encoded, got.encoded_count);
+            check_golden(file, g, "decoded", got.decoded, got.decoded_count);
+        check_golden(file, g, "encoded", got.encoded, got.encoded_count);
         check_plan(g, t, w->rank, w->size, &got);
         check_frame_by_frame(&all, g, t, &got);
         if (compared) {
@@ -309,9 +376,11 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
         }
         result_free(&got);
     }
+    check_still(&all, g, 2);
     if (compared)
         fixture_close(&alone);
     fixture_close(&all);
+    check_bf16(w, dev, file, g);
 }
 
 int main(int argc, char **argv)
