@@ -193,6 +193,22 @@ out:
     return st;
 }
 
+/* --text: the texts come from that file, the rest from the inputs. */
+static status read_texts(struct run *run, struct job *j, const struct runfile *from)
+{
+    const struct request *r = run->request;
+    const struct conditioning *planned = &run->plan.conditioning;
+    struct conditioning texts = { 0 };
+    status st = ST_OK;
+
+    for (int i = 0; i < planned->count; i++)
+        if (strncmp(planned->array[i].name, "text/", 5) == 0)
+            texts.array[texts.count++] = planned->array[i];
+    if (j->world->rank == 0)
+        st = run_state_conditioning(&run->conditioning, &texts, from, r->text_file);
+    return conditioning_share(j->world, st, &run->conditioning);
+}
+
 status run_condition(struct run *run, struct job *j, struct pipeline *p, const struct runfile *from)
 {
     const struct request *r = run->request;
@@ -204,7 +220,8 @@ status run_condition(struct run *run, struct job *j, struct pipeline *p, const s
     if (r->text_file == NULL)
         return make_condition(run, j, p);
     TRY_OUT(agree(j->world, j->world->rank == 0 ? runfile_read(r->text_file, &file) : ST_OK));
-    TRY_OUT(read_condition(run, j, &file, r->text_file));
+    TRY_OUT(read_texts(run, j, &file));
+    TRY_OUT(make_condition(run, j, p));
 out:
     runfile_done(&file);
     return st;

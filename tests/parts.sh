@@ -58,13 +58,13 @@ reports() {
     fi
 }
 
-# everywhere LINE DIR: inspect reports it; plan, generate on one rank and two, and batch end with it
+# everywhere LINE DIR [TASK]: inspect reports it; plan, generate on one rank and two, and batch end with it
 everywhere() {
     reports "^  parts  *.*$1" "$wanmpi" inspect "$2"
-    refused "$1" "$wanmpi" plan --task t2v-1.3B --ckpt_dir "$2" --size 64*64 --frame_num 5
+    refused "$1" "$wanmpi" plan --task "${3:-t2v-1.3B}" --ckpt_dir "$2" --size 64*64 --frame_num 5
     for ranks in 1 2; do
         # shellcheck disable=SC2086
-        refused "$1" $mpirun -n $ranks "$wanmpi" generate --task t2v-1.3B --ckpt_dir "$2" \
+        refused "$1" $mpirun -n $ranks "$wanmpi" generate --task "${3:-t2v-1.3B}" --ckpt_dir "$2" \
             --size 64*64 --frame_num 5 --sample_steps 1 --save_file a.mp4
     done
     # shellcheck disable=SC2086
@@ -94,11 +94,11 @@ cp -r text-diffusers/text_encoder text-d/
 everywhere 'text of width 64, but the text encoder outputs 96' text-d
 cp -r official wide
 cp wide-official/diffusion* wide-official/config.json wide/
-everywhere 'latents of 48 channels, but the VAE needs 16' wide
+everywhere 'latents of 48 channels, but the VAE needs 16' wide ti2v-5B
 cp -r diffusers wide-d
 rm -r wide-d/transformer
 cp -r wide-diffusers/transformer wide-d/
-everywhere 'latents of 48 channels, but the VAE needs 16' wide-d
+everywhere 'latents of 48 channels, but the VAE needs 16' wide-d ti2v-5B
 
 # ---- a vocabulary that is smaller than the tokenizer, and no tokenizer
 cp -r official words
@@ -127,8 +127,7 @@ refused 'large is a checkpoint of t2v-14B; use --task t2v-14B or t2i-14B' \
 refused 'large: the text encoder is missing' "$wanmpi" generate --ckpt_dir large
 refused "the feature 'image context (I2V)' (tensor img_emb.proj.1.weight)" \
     "$wanmpi" generate --ckpt_dir image
-refused 'is a checkpoint of i2v-A14B, which this version does not run' \
-    "$wanmpi" generate --ckpt_dir expert
+refused 'task i2v-A14B needs --image' "$wanmpi" generate --ckpt_dir expert
 mkdir pair
 need "$make" sparse t2v-A14B pair/high_noise_model
 need "$make" sparse t2v-A14B pair/low_noise_model

@@ -11,12 +11,27 @@
 /* The size [width, height] in pixels as given, which must be multiples of 16. Local. ST_USAGE. */
 status size_as_given(const struct task_inputs *in, int size[2]);
 
+/* For the image of --image, if it is given: its aspect, and about as many pixels as `size` has, in
+ * multiples of 16; or, for TI2V, of 32. Local. ST_USAGE. */
+status size_of_image(const struct task_inputs *in, int size[2]);
+status size_of_ti2v(const struct task_inputs *in, int size[2]);
+
 /* ---- conditioning ---- */
 
 /* Text to video: adds the text encoder's output for both prompts. p NULL: adds the planned shapes
  * only, local. Else collective; ST_MEMORY, and the errors of pipeline_text. */
-status condition_text(struct pipeline *p, const struct plan_input *plan,
-                      const struct task_inputs *in, struct conditioning *c);
+status condition_text(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                      struct conditioning *c);
+
+/* Image to video without CLIP: the channels are a mask of the known frames, and the latent of a
+ * clip that has the image first and zeros after it. Source: Wan2.2 wan/image2video.py. */
+status condition_image(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                       struct conditioning *c);
+
+/* TI2V: with an image, its latent is the first latent frame, which stays clean.
+ * Source: Wan2.2 wan/textimage2video.py. */
+status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                      struct conditioning *c);
 
 /* Broadcasts rank 0's conditioning; on the other ranks *c is empty before. `st`: whether rank 0 has
  * made it. Collective; all ranks return the same status. */

@@ -66,6 +66,11 @@ status pipeline_text(struct pipeline *p, int count, const char *const *prompts);
  * prompt must have been encoded. Local. */
 struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
 
+/* Encodes the frames of `source`, of the size of the plan's latent, into a latent [C, T, H, W] in
+ * host memory of every rank: T = 1 + (frames - 1) / 4. The encoder is loaded for that, and freed.
+ */
+status pipeline_encode(struct pipeline *p, struct frame_source source, float *latent);
+
 /* Loads the transformer, or those experts with which the first request starts, if none is loaded.
  * ST_PREEMPTED. */
 status pipeline_load(struct pipeline *p);

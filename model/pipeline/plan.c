@@ -161,6 +161,35 @@ static status plan_ahead(const struct plan_input *in, const struct mesh *m, size
     return st;
 }
 
+static status plan_encode(const struct plan_input *in, struct device *dev, struct mesh *m,
+                          struct plan_rank *out)
+{
+    struct plan_stage *stage = add_stage(out, STAGE_ENCODE);
+    const int64_t stride = model_vae(&in->model)->stride;
+    const struct frame_source source = { .frames = in->encode_frames,
+                                         .h = in->latent.h * stride,
+                                         .w = in->latent.w * stride };
+    struct arena weights = { 0 }, scratch = { 0 };
+    struct vae vae = { 0 };
+    status st;
+
+    TRY_OUT(arena_init(&weights, dev, "vae encoder", 0));
+    TRY_OUT(arena_init(&scratch, dev, "encode", 0));
+    TRY_OUT(vae_open(&vae, model_vae(&in->model), &m->all, dev, &weights, in->vae_dtype, true,
+                     false, no_source));
+    start_stage(stage, dev, m);
+    TRY_OUT(vae_encode(&vae, &scratch, NULL, source, (struct vae_tiling){ 0 }));
+    end_stage(stage, dev, m);
+    stage->weights = weights.peak;
+    stage->scratch = scratch.peak;
+    stage->host = (size_t)(source.h * source.w * 3) * sizeof(float) * 10; // an image, 2 chunks
+out:
+    vae_close(&vae);
+    arena_done(&scratch);
+    arena_done(&weights);
+    return st;
+}
+
 static status plan_denoise(const struct plan_input *in, struct device *dev, struct mesh *m,
                            struct plan_rank *out)
 {
@@ -260,6 +289,11 @@ static bool encodes_text(const struct plan_input *in, int rank)
     return (rank == 0 || in->t5_fsdp) && in->prompts > 0 && denoises(in, rank);
 }
 
+static bool encodes_frames(const struct plan_input *in, int rank)
+{
+    return in->encode_frames > 0 && denoises(in, rank);
+}
+
 static bool decodes(const struct plan_input *in, int rank)
 {
     return in->decode;
@@ -271,6 +305,7 @@ static const struct {
     status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
                   struct plan_rank *out);
 } stages[] = {
+    { encodes_frames, plan_encode },
     { encodes_text, plan_text },
     { denoises, plan_denoise },
     { decodes, plan_decode },
@@ -334,7 +369,7 @@ static size_t device_bytes(const struct plan_input *in, const struct plan_rank *
         kept += p->stage[i].weights;
     for (int i = 0; i < p->count; i++) {
         const struct plan_stage *s = &p->stage[i];
-        const bool text = strcmp(s->name, STAGE_TEXT) == 0;
+        const bool text = strcmp(s->name, STAGE_TEXT) == 0; // before the transformer is loaded
         const size_t weights = text || !in->keep_models ? s->weights : kept;
 
         if (text && in->t5_cpu)

@@ -15,8 +15,18 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
     "Two anthropomorphic cats in comfy boxing gear and bright gloves fight intensely on a "        \
     "spotlighted stage."
 
+#define WHITE_CAT                                                                                  \
+    "Summer beach vacation style, a white cat wearing sunglasses sits on a surfboard. The "        \
+    "fluffy-furred feline gazes directly at the camera with a relaxed expression. Blurred beach "  \
+    "scenery forms the background featuring crystal-clear waters, distant green hills, and a "     \
+    "blue sky dotted with white clouds. The cat assumes a naturally relaxed posture, as if "       \
+    "savoring the sea breeze and warm sunlight. A close-up shot highlights the feline's "          \
+    "intricate "                                                                                   \
+    "details and the refreshing atmosphere of the seaside."
+
 #define SIZES_480 "480*832, 832*480"
 #define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
+#define TI2V_CHANNELS 48 // of the latents of Wan2.2's VAE, which tell TI2V from T2V
 /* What the tasks with text alone have in common. */
 #define TEXT_TASK                                                                                  \
     .parts = { &part_dit, &part_t5, &part_vae }, .fps = 16, .steps = 50, .shift = 5,               \
@@ -65,13 +75,45 @@ static const struct task tasks[] = {
       .negative = negative_shared,
       .size = size_as_given,
       .condition = condition_text },
+    { .name = "i2v-A14B",
+      .presets = { "i2v-A14B" },
+      .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae },
+      .allowed = 1u << INPUT_image,
+      .required = 1u << INPUT_image,
+      .width_px = 1280,
+      .height_px = 720,
+      .sizes = SIZES_720,
+      .frames = 81,
+      .fps = 16,
+      .steps = 40,
+      .shift = 5,
+      .guidance = { 3.5, 3.5 },
+      .boundary = 900,
+      .prompt = WHITE_CAT,
+      .negative = negative_shared,
+      .size = size_of_image,
+      .condition = condition_image },
+    { .name = "ti2v-5B",
+      .presets = { "ti2v-5B" },
+      .parts = { &part_dit, &part_t5, &part_vae },
+      .allowed = 1u << INPUT_image,
+      .width_px = 1280,
+      .height_px = 704,
+      .sizes = "704*1280, 1280*704",
+      .frames = 121,
+      .fps = 24,
+      .steps = 50,
+      .shift = 5,
+      .guidance = { 5, 5 },
+      .prompt = CATS,
+      .negative = negative_shared,
+      .size = size_of_ti2v,
+      .condition = condition_ti2v },
     // tasks of the official programs that this version does not run
     { .name = "i2v-14B", .presets = { "i2v-14B" } },
     { .name = "flf2v-14B", .presets = { "flf2v-14B" } },
     { .name = "vace-1.3B", .presets = { "vace-1.3B" } },
     { .name = "vace-14B", .presets = { "vace-14B" } },
-    { .name = "i2v-A14B", .presets = { "i2v-A14B" } },
-    { .name = "ti2v-5B", .presets = { "ti2v-5B" } },
     { .name = "s2v-14B", .presets = { "s2v-14B" } },
     { .name = "animate-14B", .presets = { "animate-14B" } },
 };
@@ -146,7 +188,8 @@ static bool matches_transformer(const struct task *task, const struct recognized
     const struct dit_config *released = model_dit(&m);
 
     if (preset->experts != is->experts ||
-        released->in_dim - released->out_dim != c->in_dim - c->out_dim)
+        released->in_dim - released->out_dim != c->in_dim - c->out_dim ||
+        (released->out_dim == TI2V_CHANNELS) != (c->out_dim == TI2V_CHANNELS))
         return false;
     for (int i = 0; i < DIT_FEATURES_MAX; i++)
         if (released->use[i].feature != c->use[i].feature)

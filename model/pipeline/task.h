@@ -76,11 +76,12 @@ struct task {
      * ST_USAGE. */
     status (*size)(const struct task_inputs *in, int size[2]);
 
-    /* Adds the arrays of the conditioning to *c, which is empty. p NULL: for a plan, shapes only,
-     * local. Else collective over the pipeline's world, and all ranks return the same status. The
-     * member is NULL for a task of the official programs that this version does not run. */
-    status (*condition)(struct pipeline *p, const struct plan_input *plan,
-                        const struct task_inputs *in, struct conditioning *c);
+    /* Adds the arrays of the conditioning to *c, which is empty or has the texts. p NULL: for a
+     * plan, shapes only, and what is encoded is noted in *plan; local. Else collective over the
+     * pipeline's world, and all ranks return the same status. The member is NULL for a task of the
+     * official programs that this version does not run. */
+    status (*condition)(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                        struct conditioning *c);
 };
 
 const struct task *task_at(int index);   // all rows in order; NULL after the last one

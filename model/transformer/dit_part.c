@@ -36,6 +36,7 @@ static const struct variant variants[] = {
     { "animate-14B", CONFIG(.in_dim = 36, SIZE_14B,
                             USES({ &feature_image_context, 0 }, { &feature_animate, 8 })) },
     { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY) },
+    { "tiny-i2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY) },
     { "tiny-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_TINY) },
     { NULL, NULL },
 };
