@@ -20,7 +20,7 @@ struct run {
     struct filelock lock;      // rank 0: of the run file
     bool saved;                // rank 0: the run file holds `state`
     struct run_frames *frames; // rank 0, with --keep_frames, while decoding
-    bool frames_lost;          // rank 0: an error ended their writing
+    status frames_lost;        // rank 0: the error that ended their writing
     const char *again;         // what to do after run_stop; NULL: the line names the command
     double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
     double switch_s;                    // of denoise_s, for the change of experts

@@ -87,28 +87,32 @@ void run_save_or_warn(struct run *run, struct job *j)
 }
 
 /* Drops the frames after an error. */
-static void lose_frames(struct run *run, struct job *j)
+static void lose_frames(struct run *run, struct job *j, status st)
 {
     progress_print(&j->progress, "warning %s; the frames are not kept, the run goes on",
                    status_line());
     run_frames_close(run->frames);
     run->frames = NULL;
-    run->frames_lost = true;
+    run->frames_lost = st;
 }
 
 void run_save_frames_begin(struct run *run, struct job *j)
 {
     const struct request *r = run->request;
 
-    if (run_frames_open(&run->frames, r->run_file, r->frame_num, r->video_size[1],
-                        r->video_size[0]) != ST_OK)
-        lose_frames(run, j);
+    const status st = run_frames_open(&run->frames, r->run_file, r->frame_num, r->video_size[1],
+                                      r->video_size[0]);
+
+    if (st != ST_OK)
+        lose_frames(run, j, st);
 }
 
 void run_save_frames(struct run *run, struct job *j, const uint8_t *rgb, int64_t count)
 {
-    if (run->frames != NULL && run_frames_put(run->frames, rgb, count) != ST_OK)
-        lose_frames(run, j);
+    const status st = run->frames != NULL ? run_frames_put(run->frames, rgb, count) : ST_OK;
+
+    if (st != ST_OK)
+        lose_frames(run, j, st);
 }
 
 status run_save_end(struct run *run, struct job *j)
@@ -119,7 +123,7 @@ status run_save_end(struct run *run, struct job *j)
 
     free(timings);
     if (st != ST_OK && run->frames != NULL) { // without frames it may fit
-        lose_frames(run, j);
+        lose_frames(run, j, st);
         st = ST_OK;
         if (!saved)
             st = save(run, j, NULL);
@@ -128,8 +132,9 @@ status run_save_end(struct run *run, struct job *j)
                        status_line());
         st = ST_OK;
     }
-    if (st == ST_OK && run->frames_lost)
-        st = fail(ST_IO, "%s: the frames are not in this run file, see the warning above",
-                  run->request->run_file);
+    if (st == ST_OK && run->frames_lost != ST_OK)
+        st =
+            fail(run->frames_lost, "%s: the frames are not in this run file, see the warning above",
+                 run->request->run_file);
     return st;
 }

@@ -4,6 +4,10 @@
 # of a run, `all` of them, or a few. A run ends with one line and the status for too little memory, or completely and with
 # the same result; it never waits for long, and Open MPI prints nothing. COMMAND: only these of the list below.
 . "$(dirname "$0")/common.sh" "$1" "${2:-}"
+if grep -qE '__(asan|hwasan|msan|tsan)_init' "$wanmpi"; then
+    echo "nomem: a sanitizer has its own malloc"
+    exit 77
+fi
 deadline=10
 library=$build/tests/nomem.so
 export OMPI_MCA_btl_vader_backing_directory=$dir
@@ -31,8 +35,7 @@ line() {
     esac
 }
 commands=(generate sharded resume batch bench plan inspect synth)
-[ -z "$quick" ] || commands=(generate)
-[ "$quick" != all ] || commands=("${@:3}")
+[ "$quick" != quick ] || commands=(generate)
 [ $# -lt 3 ] || commands=("${@:3}")
 
 try() { # try COMMAND RANK N [VARIABLES...]: the command, with that allocation failing
@@ -78,26 +81,25 @@ judge() { # what came of it: `complete`, `refused`, or wrong
 # numbers LOG TRIED: the allocations of a log that are tried: alone or all, number, call, chain of calls. Of those with
 # the same last three calls the first alone, and the last with all that follow; none of a kind that was tried before.
 numbers() {
-    awk -v all="$([ "$quick" = all ] && echo 1)" -v each="$([ "$quick" = quick ] && echo 41 || echo 1)" -v tried="$2" '
-        BEGIN { while ((getline kind < tried) > 0) old[kind] = 1 }
+    local each=1
+    [ "$quick" != quick ] || each=53
+    awk -v every="$quick" -v each=$each -v tried="$2" '
+        BEGIN { while ((getline kind < tried) > 0) old[kind] }
+        every == "all" { print NR % 2 ? "NOMEM_ONE=1" : "NOMEM_ALL=1", $0; next }
         {
             split($3, at, ",")
             kind = $2 at[1] at[2] at[3]
-            how = NR % 2 ? "NOMEM_ONE=1" : "NOMEM_ALL=1"
-            if (all) { print how, $0; next }
-            if (kind in old) next
-            if (!(kind in first)) first[kind] = ++kinds
-            last[kind] = $0
-            if (!(kind in begun)) begun[kind] = $0
-            count[kind]++
+            if (kind in first) last[kind] = $0
+            else if (!(kind in old)) { first[kind] = $0; order[kind] = ++kinds }
         }
         END {
             for (kind in first) {
-                print kind > tried
-                if (first[kind] % each) continue
-                one = count[kind] > 1 || first[kind] % 2
-                if (one) print "NOMEM_ONE=1", begun[kind]
-                if (count[kind] > 1 || !one) print "NOMEM_ALL=1", last[kind]
+                print kind >> tried
+                if (order[kind] % each) continue
+                alone = kind in last || order[kind] % 2
+                if (alone) print "NOMEM_ONE=1", first[kind]
+                if (kind in last) print "NOMEM_ALL=1", last[kind]
+                else if (!alone) print "NOMEM_ALL=1", first[kind]
             }
         }' "$1" | sort -n -k 2
 }
@@ -116,7 +118,7 @@ done
 
 head_row
 for command in "${commands[@]}"; do
-    begun=$rows
+    before=$rows
     for rank in 0 1; do
         try "$command" $rank 0 NOMEM_LOG="$dir/calls"
         [ "$status" = 0 ] || { cat log; exit 1; }
@@ -125,16 +127,19 @@ for command in "${commands[@]}"; do
         while read -r all n call chain; do
             try "$command" $rank "$n" $all < /dev/null
             word=$(judge "$command")
-            at=$(addr2line -s -e "$wanmpi" ${chain//,/ } | head -n 4 | sed 's/ (.*//' | tr '\n' ' ')
             rows=$((rows + 1))
-            case $word in wrong*) rows=$((rows - 1)) && row "$command, rank $rank, $call $n ($all): $at" "$word" "" ;; esac
+            if [[ $word == wrong* ]]; then
+                rows=$((rows - 1))
+                at=$(addr2line -s -e "$wanmpi" ${chain//,/ } | head -n 4 | sed 's/ (.*//' | tr '\n' ' ')
+                row "$command, rank $rank, $call $n ($all): $at" "$word" ""
+            fi
             seen[$status]=$((${seen[$status]:-0} + 1))
             awk -v s="$seconds" -v m="${most:-0}" 'BEGIN { exit !(s > m) }' && most=$seconds
         done < chosen
         [ "$ranks" = 2 ] || break
     done
-    echo "$command: $((rows - begun)) cases"
+    echo "$command: $((rows - before)) cases"
 done
 for status in "${!seen[@]}"; do echo "status $status: ${seen[$status]} cases"; done
-echo "longest: $most s"
+echo "longest: $most s, all: $SECONDS s"
 summary
