@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #define MB 1e6
 #define GB 1e9
@@ -237,12 +236,19 @@ status job_note_request(struct job *j, const struct request *r)
 
 /* ---- the last lines ---- */
 
-/* Maximum resident memory of this process so far, in bytes; 0 if unknown. */
+/* Maximum resident memory of this program so far, in bytes; 0 if unknown. getrusage() would count
+ * the program that started it: Linux keeps its maximum over exec. */
 static size_t resident_peak(void)
 {
-    struct rusage use;
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[128];
+    size_t kib = 0;
 
-    return getrusage(RUSAGE_SELF, &use) == 0 ? (size_t)use.ru_maxrss * 1024 : 0;
+    while (f != NULL && kib == 0 && fgets(line, sizeof(line), f) != NULL)
+        sscanf(line, "VmHWM: %zu kB", &kib);
+    if (f != NULL)
+        fclose(f);
+    return kib * 1024;
 }
 
 /* Bytes on this rank's GPU. peak: the maximum in use, by all processes. other_bytes: in use now,

@@ -22,7 +22,7 @@ moved() { # moved A.h5 B.h5: by over 1 %
 for solver in unipc dpm++; do
     check "$solver" make 1 $solver --sample_solver $solver
     check "$solver ends as the official program" \
-        "$golden" "$recorded" experts.safetensors $solver.h5 2e-4 final.$solver
+        "$golden" "$recorded" tasks.safetensors $solver.h5 2e-4 t2v-A14B.$solver
 done
 mv unipc.h5 one.h5
 check "another layout" make 1 diffusers --ckpt_dir diffusers

@@ -13,7 +13,7 @@ wide=$recorded/image_wide.png tall=$recorded/image_tall.png odd=$recorded/image_
 run() { # run P NAME FLAGS...
     local p=$1 name=$2
     shift 2
-    ranks "$p" generate --text "$recorded/tasks.h5" --frame_num 9 --sample_steps 4 --base_seed 11 --threads 1 \
+    ranks "$p" generate --prompt "Two cats boxing" --frame_num 9 --sample_steps 4 --base_seed 11 --threads 1 \
         --save_file "$name.mp4" --run_file "$name.h5" "$@"
 }
 official() { # official CASE FLAGS...
@@ -30,6 +30,7 @@ status() { # status N COMMAND...
     [ $? = "$want" ]
 }
 
+official t2v.unipc --ckpt_dir model --task t2v-1.3B --size 64*48
 official i2v-A14B.tall.unipc "${i2v[@]}" --image "$tall"
 official i2v-A14B.odd.dpm++ "${i2v[@]}" --image "$odd" --sample_solver dpm++
 official ti2v.unipc "${ti2v[@]}"
@@ -56,8 +57,8 @@ done
 cp "$wide" a.png
 check "stopped half way" status 75 bash -c '
     "$@" & pid=$!
-    until grep -qs "" stop.h5 && [ -e stop.h5 ]; do sleep 0.02; done
-    kill -USR1 $pid; wait $pid' sh "$wanmpi" generate --text "$recorded/tasks.h5" --frame_num 9 --sample_steps 400 \
+    while [ ! -s stop.h5 ] && kill -0 $pid; do sleep 0.02; done
+    kill -USR1 $pid; wait $pid' sh "$wanmpi" generate --prompt "Two cats boxing" --frame_num 9 --sample_steps 400 \
     --base_seed 11 --threads 1 --save_file stop.mp4 --run_file stop.h5 --ops ref "${i2v[@]}" --image a.png
 rm a.png
 check "goes on without the image" ranks 2 generate --resume stop.h5 --save_file on.mp4 --run_file on.h5

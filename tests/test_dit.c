@@ -350,7 +350,7 @@ int main(int argc, char **argv)
     if (argc < 2)
         return 1;
     g = golden_open(argv[1], "dit.safetensors");
-    wan22 = golden_open(argv[1], "experts.safetensors");
+    wan22 = golden_open(argv[1], "segments.safetensors");
     for (size_t t = 0; t < COUNT(tables); t++) {
         for (size_t i = 0; i < COUNT(cases); i++) {
             check_forward(&g, &cases[i], &tables[t], DT_F32);

@@ -16,7 +16,7 @@ from official import value, weight
 from safetensors.torch import save_file
 
 wan, out_path = sys.argv[1:]
-model_file = official.module(wan, "wan.modules.model")
+(model_file,) = official.modules(wan, "wan.modules.model")
 
 
 def load(name):

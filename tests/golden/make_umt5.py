@@ -12,27 +12,13 @@ import types
 
 import numpy as np
 import torch
+from official import value
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 wan, out_path = sys.argv[1:]
 VOCAB, DIM, INNER, FFN, HEADS, LAYERS = 1300, 64, 48, 96, 4, 3
 LENGTHS = [1, 7, 100, 512]
-
-
-def value(name, shape):
-    """128 levels around 0, in (-1, 1): splitmix64 of the name's FNV-1a and the index."""
-    h = 0xCBF29CE484222325
-    for c in name.encode():
-        h = (h ^ c) * 0x100000001B3 % 2**64
-    with np.errstate(over="ignore"):
-        i = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64)
-        z = np.uint64(h) + i * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    level = (z >> np.uint64(57)).astype(np.float32)
-    return torch.from_numpy((level - 63.5) / 64).reshape(shape)
 
 
 def weight(name, shape):

@@ -48,8 +48,10 @@ def flash_attention(q, k, v, k_lens=None, window_size=(-1, -1), **_):
     return r(y.transpose(1, 2).contiguous()).type(q.dtype)
 
 
-def module(checkout, name):
-    """A module of a checkout ("wan.modules.model"), without running the packages' __init__."""
+def modules(checkout, *names):
+    """Modules of a checkout ("wan.modules.model"), without running the packages' __init__."""
+    for name in [n for n in sys.modules if n == "wan" or n.startswith("wan.")]:
+        del sys.modules[name]  # of another checkout
     for package in ("wan", "wan.modules", "wan.utils", "wan.distributed"):
         sys.modules[package] = types.ModuleType(package)
         sys.modules[package].__path__ = [f"{checkout}/{package.replace('.', '/')}"]
@@ -58,4 +60,4 @@ def module(checkout, name):
     sys.modules["wan.modules.attention"] = attention
     torch.cuda.amp.autocast = lambda **_: torch.autocast("cpu", enabled=False)
     torch.cuda.current_device = lambda: 0  # a default argument of the official encoder
-    return importlib.import_module(name)
+    return [importlib.import_module(name) for name in names]
