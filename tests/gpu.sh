@@ -159,13 +159,13 @@ else
 fi
 
 # ---- the benchmark itself, small: that it runs, and that a forward stays within its plan
-run "bench" 60 "$wanmpi" bench gemm,attention,fused,conv,load,text,dit,vae,whole --model tiny \
+run "bench" 60 "$wanmpi" bench gemm,attention,fused,conv,load,text,dit,vae,vae_encode,whole --model tiny \
     --size 128*128 --frame_num 5 --repeats 2 --device cuda --json "$scratch/bench.json" \
     --trace "$scratch/bench.trace"
 
 scale() { # every mesh has the bits of one rank, those with a ring if they are compared so above
     # shellcheck disable=SC2086
-    timeout -k 5 "$limit" $mpirun -n 4 "$wanmpi" bench scale,scale_vae --model tiny --size 128*128 \
+    timeout -k 5 "$limit" $mpirun -n 4 "$wanmpi" bench scale,scale_vae,scale_encode --model tiny --size 128*128 \
         --frame_num 5 --repeats 1 --device cuda >"$scratch/scale.log" 2>&1 || {
         cat "$scratch/scale.log"
         return 1

@@ -3,7 +3,6 @@
 #include "launch/bench/bench.h"
 
 #include "launch/commands.h"
-#include "model/pipeline/condition.h"
 #include "parallel/split.h"
 #include "runtime/newfile.h"
 
@@ -13,6 +12,8 @@
 
 enum { ON_CUDA, ON_CPU };
 enum { IN_FP32, IN_BF16 };
+
+static const enum dtype vae_dtypes[] = { [IN_FP32] = DT_F32, [IN_BF16] = DT_BF16 };
 
 static const struct part_row {
     const char *name;
@@ -28,9 +29,11 @@ static const struct part_row {
     { "text", bench_text, "the text encoder, 512 tokens" },
     { "dit", bench_dit, "a forward of the transformer, with a breakdown by op" },
     { "vae", bench_vae, "VAE decode, with a breakdown by op" },
+    { "vae_encode", bench_vae_encode, "VAE encode of a clip, with a breakdown by op" },
     { "whole", bench_whole, "a guided step, and the time of a video estimated from it" },
     { "scale", bench_scale, "forwards and guided steps on 1, 2, 4, ... ranks in all meshes" },
     { "scale_vae", bench_scale_vae, "VAE decode on 1, 2, 4, ... ranks" },
+    { "scale_encode", bench_scale_encode, "VAE encode of a clip on 1, 2, 4, ... ranks" },
 };
 
 #define AT(f) offsetof(struct bench_options, f)
@@ -39,13 +42,17 @@ static const struct option rows[] = {
     { "PARTS", OPT_STRING, AT(parts), .positional = true, .group = "What to time", .value = "PARTS",
       .help = "parts of the list above, separated by commas (default gemm,attention,fused,dit)" },
     { "model", OPT_STRING, AT(model), .group = "Model and size", .value = "NAME",
-      .help = "14B, 1.3B, or another preset of synth (default 1.3B)" },
+      .help = "14B, 1.3B, A14B, 5B, or another preset of synth (default 1.3B)" },
     { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .least = 16,
       .most = 16384, .help = "pixels (default 832*480)" },
     { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .most = 100001,
       .help = "frames (default 81)" },
+    { "with_image", OPT_SWITCH, AT(with_image),
+      .help = "the video begins with an image, where the model leaves the choice (5B)" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16",
       .help = "of the transformer and the VAE (default bf16 on GPUs, else fp32)" },
+    { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = "fp32|bf16",
+      .help = "of the VAE (default: --precision on GPUs, else fp32)" },
     { "repeats", OPT_INT, AT(repeats), .value = "N", .least = 1, .most = 1000,
       .help = "timed runs of each test; the median is reported (default 5)" },
     { "device", OPT_CHOICE, AT(device), .group = "Device and ranks", .choices = "cuda|cpu",
@@ -116,14 +123,28 @@ static unsigned parse_parts(const char *list, const char **unknown, size_t *leng
 
 static status find_model(const char *name, const struct preset **preset)
 {
-    char task[64];
+    static const char *const before[] = { "t2v-", "ti2v-", "" };
 
-    snprintf(task, sizeof(task), "t2v-%s", name);
-    *preset = preset_find(task);
+    *preset = NULL;
+    for (size_t i = 0; i < COUNT(before) && *preset == NULL; i++) {
+        char full[64];
+
+        snprintf(full, sizeof(full), "%s%s", before[i], name);
+        *preset = preset_find(full);
+    }
     if (*preset == NULL)
-        *preset = preset_find(name);
-    if (*preset == NULL)
-        return fail(ST_USAGE, "--model %s: no such model; try 14B, 1.3B or tiny", name);
+        return fail(ST_USAGE, "--model %s: no such model; try 14B, 1.3B, A14B, 5B or tiny", name);
+    if (task_for_preset(*preset) == NULL)
+        return fail(ST_USAGE, "--model %s: this version does not run this model", name);
+    return ST_OK;
+}
+
+/* --with_image is for a model that runs with an image or without one. */
+static status check_image(const struct bench_options *o, const struct task *task)
+{
+    if (o->with_image && (task->allowed & ~task->required & TASK_IMAGES) == 0)
+        return fail(ST_USAGE, "--with_image: task %s %s an image; remove it", task->name,
+                    (task->required & TASK_IMAGES) != 0 ? "always has" : "does not use");
     return ST_OK;
 }
 
@@ -135,9 +156,12 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
     const char *unknown;
     size_t length;
 
-    *o = (struct bench_options){
-        .size = { 832, 480 }, .frame_num = 81, .device = -1, .precision = -1, .repeats = 5
-    };
+    *o = (struct bench_options){ .size = { 832, 480 },
+                                 .frame_num = 81,
+                                 .device = -1,
+                                 .precision = -1,
+                                 .vae_precision = -1,
+                                 .repeats = 5 };
     TRY(options_parse("bench", 0, &set, 1, argc, argv));
     *parts =
         parse_parts(o->parts != NULL ? o->parts : "gemm,attention,fused,dit", &unknown, &length);
@@ -148,7 +172,7 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
     if (o->size[0] % 16 != 0 || o->size[1] % 16 != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of 16", o->size[0],
                     o->size[1]);
-    return ST_OK;
+    return check_image(o, task_for_preset(*preset));
 }
 
 static status open_device(struct bench *b, const struct placement_node *node, int gpus)
@@ -169,16 +193,39 @@ static status open_device(struct bench *b, const struct placement_node *node, in
     return device_open_cpu(&b->dev, b->place.threads, &b->table, b->table.workspace);
 }
 
+/* Shapes of the conditioning of the task, with images of the video's size. */
+static status plan_condition(struct bench *b, bool clip)
+{
+    const struct bench_options *o = b->options;
+    const unsigned images = (o->with_image ? b->task->allowed : b->task->required) & TASK_IMAGES;
+    struct task_inputs in = { 0 };
+
+    for (int i = 0; i < INPUT_COUNT; i++)
+        if ((images >> i & 1) != 0)
+            in.image[i] = (struct image){ .w = o->size[0], .h = o->size[1] };
+    TRY(b->task->condition(NULL, &b->plan, &in, &b->plan.conditioning));
+    b->image_frames = b->plan.encode_frames;
+    if (clip)
+        b->plan.encode_frames = 1 + (b->plan.latent.t - 1) * model_vae(&b->plan.model)->stride_t;
+    return ST_OK;
+}
+
 static status make_plan(struct bench *b, const struct preset *preset, unsigned parts)
 {
     const struct bench_options *o = b->options;
     const struct model model = preset_model(preset);
     const struct dit_config *dit = model_dit(&model);
-    bool guided = o->cfg_size == 2;
+    bool guided = o->cfg_size == 2, clip = false;
     struct mesh_shape shape = { o->cfg_size > 0 ? o->cfg_size : 1, o->ring_size, o->ulysses_size };
 
-    for (size_t i = 0; i < COUNT(part_rows); i++)
-        guided |= parts >> i & 1 && part_rows[i].run == bench_whole;
+    for (size_t i = 0; i < COUNT(part_rows); i++) {
+        const bool runs = (parts >> i & 1) != 0;
+
+        guided |= runs && part_rows[i].run == bench_whole;
+        clip |= runs &&
+                (part_rows[i].run == bench_vae_encode || part_rows[i].run == bench_scale_encode);
+    }
+    b->task = task_for_preset(preset);
     b->plan = (struct plan_input){
         .model = model,
         .latent = latent_of_video(model_vae(&model), o->size[0], o->size[1], o->frame_num),
@@ -189,7 +236,9 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,
         .gpu = b->dev.kind == DEVICE_CUDA,
-        .vae_dtype = b->dev.kind == DEVICE_CUDA ? b->cdt : DT_F32,
+        .vae_dtype = o->vae_precision >= 0        ? vae_dtypes[o->vae_precision]
+                     : b->dev.kind == DEVICE_CUDA ? b->cdt
+                                                  : DT_F32,
         .fsdp = o->dit_fsdp != 0,
         .t5_stored = DT_BF16,
         .prompts = 1,
@@ -199,7 +248,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
     };
     TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided, b->plan.gpu));
     b->plan.mesh = shape;
-    TRY(condition_text(NULL, &b->plan, &(struct task_inputs){ 0 }, &b->plan.conditioning));
+    TRY(plan_condition(b, clip));
     return plan_rank(&b->plan, b->world->rank, &b->sizes);
 }
 

@@ -10,8 +10,8 @@
  *   bench_values.c  random weights and inputs
  *   bench_ops.c     parts gemm, attention, conv, fused, load, and the ceilings
  *   bench_comm.c    part comm
- *   bench_model.c   parts text, dit, vae, whole
- *   bench_scale.c   parts scale, scale_vae
+ *   bench_model.c   parts text, dit, vae, vae_encode, whole
+ *   bench_scale.c   parts scale, scale_vae, scale_encode
  *   trace.h         events around every op and collective; breakdown and Chrome trace */
 #ifndef LAUNCH_BENCH_BENCH_H
 #define LAUNCH_BENCH_BENCH_H
@@ -20,6 +20,7 @@
 #include "launch/bench/trace.h"
 #include "launch/placement.h"
 #include "model/pipeline/plan.h"
+#include "model/pipeline/task.h"
 #include "model/vae/vae.h"
 
 enum ceiling {
@@ -53,13 +54,13 @@ struct bench_row {
     enum ceiling against;
     double ceiling;               // operations or bytes per second
     double calls, waited_s;       // only in rows of a trace, else 0
-    struct bench_scaling scaling; // only in rows of scale and scale_vae
+    struct bench_scaling scaling; // only in rows of scale, scale_vae, scale_encode
 };
 
 struct bench_options {
     char *parts, *model, *json, *hdf5, *trace;
     int size[2];
-    int frame_num, device, precision, repeats, threads;
+    int frame_num, with_image, device, precision, vae_precision, repeats, threads;
     int cfg_size, ring_size, ulysses_size, dit_fsdp;
 };
 
@@ -70,7 +71,9 @@ struct bench {
     struct table table;
     struct device dev;
     enum dtype cdt;
+    const struct task *task;
     struct plan_input plan; // the request's shapes and mesh
+    int64_t image_frames;   // of the clip that the task encodes as its conditioning; 0: none
     struct plan_rank sizes; // of this rank
     struct mesh mesh;
     int64_t tokens, s_loc;          // of the latent; of this rank
@@ -161,6 +164,20 @@ status decoding_open(struct decoding *d, struct bench *b);
 void decoding_close(struct decoding *d);
 status call_decode(void *payload);
 
+struct encoding {
+    struct bench *b;
+    struct vae vae;
+    struct arena weights, scratch;
+    struct frame_source source;
+    float *pixels, *latent;
+    bool first_only; // zeros after the first frame
+};
+
+/* And for the encoder, with a clip of `frames` frames, at most the plan's number. */
+status encoding_open(struct encoding *e, struct bench *b, int64_t frames);
+void encoding_close(struct encoding *e);
+status call_encode(void *payload);
+
 /* ---- the parts ---- */
 
 status bench_ceilings(struct bench *b);
@@ -173,8 +190,10 @@ status bench_load(struct bench *b);
 status bench_text(struct bench *b);
 status bench_dit(struct bench *b);
 status bench_vae(struct bench *b);
+status bench_vae_encode(struct bench *b);
 status bench_whole(struct bench *b);
 status bench_scale(struct bench *b);
 status bench_scale_vae(struct bench *b);
+status bench_scale_encode(struct bench *b);
 
 #endif

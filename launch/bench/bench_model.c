@@ -8,7 +8,6 @@
 
 #define TRACE_SPANS 16384
 #define TRACE_ROWS 256
-#define STEPS 50 // the official default
 
 /* ---- time by op ---- */
 
@@ -92,19 +91,18 @@ static status open_weights(void *payload)
     return dit_complete(&f->dit);
 }
 
-/* Random text for both branches. */
-static status fill_text(struct forward *f)
+/* Random values in the shapes of the plan. */
+static status fill_conditioning(struct forward *f)
 {
-    static const char *const names[] = { CONDITION_COND, CONDITION_UNCOND };
-    const struct dit_config *c = model_dit(&f->b->plan.model);
-    const int64_t dim[] = { c->text_len, c->text_dim };
+    const struct conditioning *planned = &f->b->plan.conditioning;
 
-    for (int i = 0; i < 2; i++) {
-        float *text;
+    for (int i = 0; i < planned->count; i++) {
+        const struct tensor t = planned->array[i].value;
+        float *data;
 
-        TRY(conditioning_add(&f->conditioning, names[i], 2, dim, &text));
-        for (int64_t k = 0; k < dim[0] * dim[1]; k++)
-            text[k] = 0.1f * f->b->values[k % BENCH_VALUES];
+        TRY(conditioning_add(&f->conditioning, planned->array[i].name, t.ndim, t.dim, &data));
+        for (int64_t k = 0; k < tensor_count(t); k++)
+            data[k] = 0.1f * f->b->values[k % BENCH_VALUES];
     }
     return ST_OK;
 }
@@ -124,7 +122,7 @@ status forward_open(struct forward *f, struct bench *b)
     TRY(arena_init(&f->run, &b->dev, "run", sizes->run));
     TRY(arena_init(&f->scratch, &b->dev, "step", sizes->scratch));
     TRY(bench_run_together(b, open_weights, f, &f->load_s));
-    TRY(fill_text(f));
+    TRY(fill_conditioning(f));
     f->noise = malloc((size_t)latent * sizeof(float));
     if (f->noise == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for the noise");
@@ -203,6 +201,11 @@ status bench_dit(struct bench *b)
 
 /* ---- the VAE ---- */
 
+static const char *precision_name(const struct bench *b)
+{
+    return b->plan.vae_dtype == DT_BF16 ? "bf16" : "fp32";
+}
+
 static status take_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)
 {
     uint64_t *hash = payload;
@@ -254,25 +257,97 @@ status bench_vae(struct bench *b)
     TRY_OUT(decoding_open(&d, b));
     TRY_OUT(bench_time(b, "vae", (struct bench_work){ call_decode, &d, -1, 0, CEILING_GEMM, false },
                        "decode %d frames of %d*%d, %s", b->options->frame_num, b->options->size[0],
-                       b->options->size[1], b->plan.vae_dtype == DT_BF16 ? "bf16" : "fp32"));
+                       b->options->size[1], precision_name(b)));
     TRY_OUT(traced(b, "vae", call_decode, &d));
 out:
     decoding_close(&d);
     return st;
 }
 
+#define FRAME_SHIFT 96 // values between the beginnings of two frames, so that they differ
+
+static status give_frame(void *payload, int64_t index, const float **pixels)
+{
+    const struct encoding *e = payload;
+
+    *pixels = index > 0 && e->first_only ? NULL : e->pixels + index * FRAME_SHIFT;
+    return ST_OK;
+}
+
+status call_encode(void *payload)
+{
+    struct encoding *e = payload;
+
+    return vae_encode(&e->vae, &e->scratch, e->latent, e->source, (struct vae_tiling){ 0 });
+}
+
+status encoding_open(struct encoding *e, struct bench *b, int64_t frames)
+{
+    const struct plan_stage *sizes = plan_stage(&b->sizes, STAGE_ENCODE);
+    const struct vae_config *config = model_vae(&b->plan.model);
+    const int64_t h = b->plan.latent.h * config->stride, w = b->plan.latent.w * config->stride;
+    const int64_t values = h * w * 3 + frames * FRAME_SHIFT;
+
+    *e = (struct encoding){ .b = b };
+    e->source =
+        (struct frame_source){ .get = give_frame, .payload = e, .frames = frames, .h = h, .w = w };
+    e->pixels = malloc((size_t)values * sizeof(float));
+    e->latent = malloc((size_t)latent_count(b->plan.latent) * sizeof(float));
+    if (e->pixels == NULL || e->latent == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a frame");
+    for (int64_t i = 0; i < values; i++)
+        e->pixels[i] = 0.3f * b->values[i % BENCH_VALUES];
+    b->dev.held_peak = b->dev.held;
+    TRY(arena_init(&e->weights, &b->dev, "vae encoder", sizes->weights));
+    TRY(arena_init(&e->scratch, &b->dev, "encode", sizes->scratch));
+    return vae_open(&e->vae, config, &b->mesh.all, &b->dev, &e->weights, b->plan.vae_dtype, true,
+                    false, bench_source(b));
+}
+
+void encoding_close(struct encoding *e)
+{
+    vae_close(&e->vae);
+    arena_done(&e->scratch);
+    arena_done(&e->weights);
+    free(e->pixels);
+    free(e->latent);
+}
+
+/* A clip of random frames; or an image, which a clip of zeros follows. */
+static status time_encode(struct bench *b, const char *test, const char *what, int64_t frames,
+                          bool first_only)
+{
+    struct encoding e;
+    status st;
+
+    TRY_OUT(encoding_open(&e, b, frames));
+    e.first_only = first_only;
+    TRY_OUT(bench_time(b, test, (struct bench_work){ call_encode, &e, -1, 0, CEILING_GEMM, false },
+                       "%s %lld frames of %d*%d, %s", what, (long long)frames, b->options->size[0],
+                       b->options->size[1], precision_name(b)));
+    TRY_OUT(traced(b, test, call_encode, &e));
+out:
+    encoding_close(&e);
+    return st;
+}
+
+status bench_vae_encode(struct bench *b)
+{
+    return time_encode(b, "vae_encode", "encode", b->plan.encode_frames, false);
+}
+
 /* ---- the text encoder ---- */
 
-struct encoding {
+struct text_run {
     struct bench *b;
     struct arena a;
     int *ids, length;
     float *out;
 };
 
-static status call_encode(void *payload)
+static status call_text(void *payload)
 {
-    struct encoding *e = payload;
+    struct text_run *e = payload;
     const int *const ids[] = { e->ids };
     float *const out[] = { e->out };
 
@@ -284,7 +359,7 @@ static status call_encode(void *payload)
 status bench_text(struct bench *b)
 {
     const struct t5_config *c = model_t5(&b->plan.model);
-    struct encoding e = { .b = b, .length = b->plan.text_rows };
+    struct text_run e = { .b = b, .length = b->plan.text_rows };
     double seconds = 0, flops = 0;
     status st = ST_OK;
 
@@ -298,7 +373,7 @@ status bench_text(struct bench *b)
         e.ids[i] = (int)((int64_t)i * 7919 % c->vocab);
     TRY_OUT(arena_init(&e.a, &b->dev, "text", plan_stage(&b->sizes, STAGE_TEXT)->scratch));
     flops = b->dev.flops;
-    TRY_OUT(bench_run(b, call_encode, &e, &seconds));
+    TRY_OUT(bench_run(b, call_text, &e, &seconds));
     flops = b->dev.flops - flops;
     TRY_OUT(bench_add(b, "text", "the encoder, its blocks streamed from host memory", 1, &seconds,
                       flops, 0, CEILING_GEMM));
@@ -322,18 +397,24 @@ static double last_median(const struct bench *b, const char *test)
     return seconds;
 }
 
-/* Times one step, and estimates the time of a video of STEPS steps from it. */
+/* Times one step, and estimates the time of a video of the task's steps from it. */
 status bench_whole(struct bench *b)
 {
+    const bool image = b->image_frames > 0;
+    const int steps = b->task->steps;
+    char name[72];
     double seconds;
 
     if (last_median(b, "text") == 0)
         TRY(bench_text(b));
     TRY(run_transformer(b, "whole", call_step, "a guided step"));
-    seconds = STEPS * last_median(b, "whole");
+    seconds = steps * last_median(b, "whole");
+    if (image)
+        TRY(time_encode(b, "image", "encode an image, first of", b->image_frames, true));
     if (last_median(b, "vae") == 0)
         TRY(bench_vae(b));
-    seconds += 2 * last_median(b, "text") + last_median(b, "vae");
-    return bench_add(b, "whole", "a video: two texts, 50 guided steps, decoding", 1, &seconds, 0, 0,
-                     CEILING_NONE);
+    seconds += 2 * last_median(b, "text") + last_median(b, "image") + last_median(b, "vae");
+    snprintf(name, sizeof(name), "a video: %stwo texts, %d guided steps, decoding",
+             image ? "an image, " : "", steps);
+    return bench_add(b, "whole", name, 1, &seconds, 0, 0, CEILING_NONE);
 }

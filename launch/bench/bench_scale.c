@@ -1,6 +1,6 @@
-/* The transformer and the VAE on 1, 2, 4, ... of the job's ranks: time, efficiency, memory, the
- * plan's estimate, and whether the result has the bits of one rank. The other ranks wait. One rank
- * is timed first and last, as GPUs get slower when they get warm. */
+/* The transformer and the VAE's decoder and encoder on 1, 2, 4, ... of the job's ranks: time,
+ * efficiency, memory, the plan's estimate, and whether the result has the bits of one rank. The
+ * other ranks wait. One rank is timed first and last, as GPUs get slower when they get warm. */
 #include "kernels/rates.h"
 #include "launch/bench/bench.h"
 #include "runtime/clock.h"
@@ -151,6 +151,26 @@ out:
     return st;
 }
 
+/* Every rank has the whole latent, so only rank 0 hashes it. */
+static status measure_encoder(struct bench *b, const char *name, struct outcome *o)
+{
+    const struct latent_shape s = b->plan.latent;
+    struct encoding e;
+    status st;
+
+    TRY_OUT(encoding_open(&e, b, b->plan.encode_frames));
+    TRY_OUT(call_encode(&e));
+    if (b->world->rank == 0)
+        o->hash = hash_rows(e.latent, 0, s.t * s.h * s.w, s.c);
+    TRY_OUT(bench_time(b, "scale_encode",
+                       (struct bench_work){ call_encode, &e, -1, 0, CEILING_GEMM, true }, "%s",
+                       name));
+    o->plan_s = plan_stage(&b->sizes, STAGE_ENCODE)->seconds;
+out:
+    encoding_close(&e);
+    return st;
+}
+
 /* What is measured. */
 struct subject {
     const char *test, *stage;
@@ -159,6 +179,7 @@ struct subject {
 
 static const struct subject transformer = { "scale", STAGE_STEP, measure_transformer };
 static const struct subject decoder = { "scale_vae", STAGE_DECODE, measure_vae };
+static const struct subject encoder = { "scale_encode", STAGE_ENCODE, measure_encoder };
 
 static size_t planned_bytes(const struct bench *b, const struct subject *what)
 {
@@ -212,7 +233,7 @@ static status measure_here(struct bench *b, const struct config *c, const struct
     TRY(fits(b, planned_bytes(b, what), &yes));
     if (!yes) {
         if (b->world->rank == 0)
-            printf("%-9s %s skipped: needs %.1f GB\n", what->test, name, o.planned / 1e9);
+            printf("%-12s %s skipped: needs %.1f GB\n", what->test, name, o.planned / 1e9);
         return ST_OK;
     }
     TRY(what->measure(b, name, &o));
@@ -348,7 +369,7 @@ status bench_scale(struct bench *b)
     return measure_all(b, &transformer, &c);
 }
 
-status bench_scale_vae(struct bench *b)
+static status scale_vae(struct bench *b, const struct subject *what)
 {
     const struct mesh_shape one = { 1, 1, 1 };
     struct configs c = { .heads = 1 };
@@ -356,5 +377,15 @@ status bench_scale_vae(struct bench *b)
     for (int ranks = 1; ranks > 0; ranks = next_ranks(b, ranks))
         add(&c, ranks, false, one);
     add(&c, 1, false, one);
-    return measure_all(b, &decoder, &c);
+    return measure_all(b, what, &c);
+}
+
+status bench_scale_vae(struct bench *b)
+{
+    return scale_vae(b, &decoder);
+}
+
+status bench_scale_encode(struct bench *b)
+{
+    return scale_vae(b, &encoder);
 }

@@ -47,7 +47,7 @@ static void print_row(const struct bench_row *r)
     if (r->ceiling > 0)
         snprintf(part, sizeof(part), "%3.0f%% of %s", 100 * per_s / r->ceiling,
                  ceiling_names[r->against]);
-    printf("%-9s %-48s %10s  -%4.1f%% +%4.1f%%  %14s  %s\n", r->test, r->name,
+    printf("%-12s %-48s %10s  -%4.1f%% +%4.1f%%  %14s  %s\n", r->test, r->name,
            duration(took, r->median_s), 100 * (1 - r->least_s / r->median_s),
            100 * (r->most_s / r->median_s - 1), rate, part);
     fflush(stdout);
@@ -238,6 +238,9 @@ static cJSON *settings_json(const struct bench *b)
     cJSON_AddNumberToObject(root, "frame_num", o->frame_num);
     cJSON_AddStringToObject(root, "device", b->dev.kind == DEVICE_CUDA ? "cuda" : "cpu");
     cJSON_AddStringToObject(root, "precision", b->cdt == DT_BF16 ? "bf16" : "fp32");
+    cJSON_AddStringToObject(root, "vae_precision", b->plan.vae_dtype == DT_BF16 ? "bf16" : "fp32");
+    if (o->with_image)
+        cJSON_AddBoolToObject(root, "with_image", true);
     cJSON_AddNumberToObject(root, "ranks", b->world->size);
     add_mesh(root, b->plan.mesh, b->plan.fsdp);
     cJSON_AddNumberToObject(root, "device_bytes_peak", (double)b->dev.held_peak);

@@ -166,9 +166,9 @@ static bool has_preset(const struct task *task, const struct preset *preset)
     return false;
 }
 
-/* What a checkpoint is. */
+/* What a model is. */
 struct recognized {
-    const struct checkpoint *checkpoint;
+    const struct dit_config *dit;
     const struct preset *preset; // the released model; NULL: none
     int experts;
 };
@@ -178,14 +178,13 @@ static bool uses_input(const struct task *task, const void *payload)
     return (task->allowed >> *(const int *)payload & 1) != 0;
 }
 
-/* Whether the checkpoint's transformers have the number and features of the task's released models,
+/* Whether the model's transformers have the number and features of the task's released models,
  * and as many channels that are concatenated to the latent's. */
 static bool matches_transformer(const struct task *task, const struct recognized *is)
 {
-    const struct dit_config *c = checkpoint_config(is->checkpoint, &part_dit);
     const struct preset *preset = preset_find(task->presets[0]);
     const struct model m = preset_model(preset);
-    const struct dit_config *released = model_dit(&m);
+    const struct dit_config *c = is->dit, *released = model_dit(&m);
 
     if (preset->experts != is->experts ||
         released->in_dim - released->out_dim != c->in_dim - c->out_dim ||
@@ -223,7 +222,7 @@ status task_find(const struct task **task, const char *name)
  * the next call on this thread. */
 static const char *describe_model(const struct recognized *is)
 {
-    const struct dit_config *dit = checkpoint_config(is->checkpoint, &part_dit);
+    const struct dit_config *dit = is->dit;
     static _Thread_local char text[160];
 
     if (is->preset != NULL)
@@ -237,7 +236,7 @@ static const char *describe_model(const struct recognized *is)
 
 static status recognize(struct recognized *is, const struct checkpoint *c)
 {
-    *is = (struct recognized){ .checkpoint = c };
+    *is = (struct recognized){ .dit = checkpoint_config(c, &part_dit) };
     TRY(model_experts(&is->experts, c));
     TRY(preset_of_checkpoint(&is->preset, c));
     if (is->preset != NULL && is->preset->experts < is->experts)
@@ -266,6 +265,19 @@ status task_for_checkpoint(const struct task **task, const struct checkpoint *c)
     }
     return fail(ST_FORMAT, "%s: %s, which this version does not run; it runs %s", c->path,
                 describe_model(&is), list_tasks(any_task, NULL));
+}
+
+const struct task *task_for_preset(const struct preset *preset)
+{
+    const struct model m = preset_model(preset);
+    const struct recognized is = { .dit = model_dit(&m),
+                                   .preset = preset->experts > 0 ? preset : NULL,
+                                   .experts = model_config(&m, &part_dit_low) != NULL ? 2 : 1 };
+
+    for (size_t i = 0; i < COUNT(tasks); i++)
+        if (task_runs(&tasks[i]) && suits(&tasks[i], &is))
+            return &tasks[i];
+    return NULL;
 }
 
 status task_check(const struct task *task, const struct checkpoint *c)

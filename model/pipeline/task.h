@@ -96,6 +96,10 @@ status task_find(const struct task **task, const char *name);
  * has none; ST_MEMORY. */
 status task_for_checkpoint(const struct task **task, const struct checkpoint *c);
 
+/* The first task that can run with a preset, chosen in the same way; NULL if this version has none.
+ */
+const struct task *task_for_preset(const struct preset *preset);
+
 /* ST_USAGE if the task cannot run with the checkpoint, whose part_dit is open; the line names the
  * tasks that can. ST_FORMAT if this version has none; ST_MEMORY. */
 status task_check(const struct task *task, const struct checkpoint *c);
