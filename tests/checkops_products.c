@@ -203,6 +203,8 @@ static void check_conv3d(struct check *c)
         { 3, 18, 20, 16, 160, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "b" },
         { 3, 20, 35, 64, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_BF16, DT_F32, "b" },
         { 3, 18, 20, 96, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "br" },
+        // on a GPU only: more weights than fit its workspace
+        { 3, 3, 18, 1024, 1000, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "br" },
         // with padding in front, at the top and at the bottom
         { 1, 5, 6, 16, 8, 3, 3, 0, CONV(1, 1, 2, 1, 1, 1, 1, false), DT_F32, DT_F32, "br" },
         { 2, 7, 9, 20, 33, 3, 3, 6, CONV(1, 1, 2, 1, 0, 1, 1, false), DT_F32, DT_F32, "pbr" },
@@ -233,6 +235,8 @@ static void check_conv3d(struct check *c)
         const int64_t wo =
             conv.upsample2x ? 2 * w : (w + conv.left + conv.right - k) / conv.stride + 1;
 
+        if (cin * cout * kt * k * k > 1 << 24 && c->got.kind != DEVICE_CUDA)
+            continue;
         if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c%s",
                          (long long)t, (long long)h, (long long)w, (long long)cin, (long long)cout,
                          (long long)kt, (long long)k, (long long)k, dtype_letter[cases[i].x],

@@ -14,11 +14,13 @@ static bool is_aligned(struct tensor t)
     return fits;
 }
 
-/* Bytes of workspace for f32 weights as pairs of bf16, high and low part. */
-static size_t split_bytes(struct tensor w)
+/* Number of outputs whose f32 weights fit the workspace as pairs of bf16, high and low part. */
+static int64_t split_outputs(const struct device *dev, struct tensor w)
 {
-    return (size_t)(w.dim[0] * w.dim[1] * w.dim[2] * w.dim[3] * ((w.dim[4] + 15) / 16)) * 32 *
-           sizeof(uint16_t);
+    const int64_t bytes =
+        w.dim[1] * w.dim[2] * w.dim[3] * ((w.dim[4] + 15) / 16) * 32 * (int64_t)sizeof(uint16_t);
+
+    return (int64_t)dev->table->workspace / bytes;
 }
 
 /* Whether the kernel supports the call. Up to 16 output channels are stored element by element, so
@@ -28,7 +30,7 @@ static bool fits(struct device *dev, struct tensor out, struct tensor x, struct 
 {
     return conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && is_aligned(x) &&
            is_aligned(past) && is_aligned(w) && x.dim[3] % 8 == 0 &&
-           (x.dtype == DT_BF16 || split_bytes(w) <= dev->table->workspace) &&
+           (x.dtype == DT_BF16 || split_outputs(dev, w) >= (w.dim[0] < 96 ? w.dim[0] : 96)) &&
            (w.dim[0] <= 16 || (w.dim[0] % 8 == 0 && is_aligned(out) && is_aligned(residual)));
 }
 
@@ -64,6 +66,21 @@ static struct conv_shape shape_of(struct tensor out, struct tensor x, struct con
     return s;
 }
 
+/* hopper_conv3d for `at_once` outputs after the other. */
+static status some_outputs(struct device *dev, struct tensor out, struct tensor x,
+                           struct tensor past, struct tensor w, struct tensor bias,
+                           struct tensor residual, struct conv conv, int64_t at_once)
+{
+    for (int64_t i = 0, n; i < w.dim[0]; i += n) {
+        n = w.dim[0] - i < at_once ? w.dim[0] - i : at_once;
+        TRY(hopper_conv3d(dev, tensor_slice(out, 3, i, n), x, past, tensor_slice(w, 0, i, n),
+                          bias.data != NULL ? tensor_slice(bias, 0, i, n) : bias,
+                          residual.data != NULL ? tensor_slice(residual, 3, i, n) : residual,
+                          conv));
+    }
+    return ST_OK;
+}
+
 status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                      struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
@@ -72,6 +89,9 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
 
     if (!fits(dev, out, x, past, w, residual, conv))
         return plain_conv3d(dev, out, x, past, w, bias, residual, conv);
+    if (x.dtype == DT_F32 && split_outputs(dev, w) < cout)
+        return some_outputs(dev, out, x, past, w, bias, residual, conv,
+                            split_outputs(dev, w) / 96 * 96);
     TRY(cuda_context(dev, &context));
 
     const struct conv_shape shape = shape_of(out, x, conv, context->multiprocessors);
