@@ -12,6 +12,7 @@ import json
 import sys
 
 OURS, THEIRS = "#c44e52", "#4c72b0"
+VAES = {"vae": "vae decode", "scale_vae": "vae decode", "vae_encode": "vae encode", "scale_encode": "vae encode"}
 
 
 def load(paths):
@@ -31,6 +32,15 @@ def size_of(header):
     return {"832*480": "480P", "1280*720": "720P"}.get(header["size"], header["size"])
 
 
+def size_of_peer(row):
+    size = row.get("size", "")
+    return {"480": "480P", "720": "720P", "704": "1280*704"}.get(size, size)
+
+
+def vae_of(header):
+    return "2.2" if header["model"].endswith("5B") else "2.1"
+
+
 def mesh_name(mesh):
     return " x ".join(f"{axis} {mesh[axis]}" for axis in ("cfg", "ring", "ulysses") if mesh[axis] > 1) + \
         (", sharded" if mesh["fsdp"] else "")
@@ -40,20 +50,22 @@ def forwards(ours, peers):
     """Returns {(test, model, size): [(name, ranks, seconds)]}."""
     found = {}
     for header, row in ours:
-        vae = row["test"] in ("vae", "scale_vae")
+        vae = VAES.get(row["test"])
         mesh = row.get("mesh", header["mesh"])
-        if row["test"] not in ("dit", "scale", "vae", "scale_vae") or (row["test"] == "scale" and mesh["cfg"] == 2):
+        if not vae and (row["test"] not in ("dit", "scale") or (row["test"] == "scale" and mesh["cfg"] == 2)):
             continue
-        name = "wanmpi " + (header["precision"] if vae else mesh_name(mesh))
-        found.setdefault(("vae decode" if vae else "dit", "" if vae else header["model"], size_of(header)), []).append(
+        name = "wanmpi " + (header.get("vae_precision", header["precision"]) if vae else mesh_name(mesh))
+        model = vae_of(header) if vae else header["model"] + ("-image" if header.get("with_image") else "")
+        found.setdefault((vae or "dit", model, size_of(header)), []).append(
             (name.strip(), row.get("ranks", header["ranks"]), row["median_s"]))
     for row in peers:
         name = row["peer"].split(",")[0]
         if "parallel" in row:
             name += f" {row['how']}" + ("" if row["ranks"] == 1 else f" {row['parallel']}") + f" {row['attention']}"
         elif "dtype" in row:
-            name += " " + row["dtype"]
-        found.setdefault((row["test"], row.get("model", ""), row["size"] + "P" if row.get("size") else ""), []).append(
+            name += f" {row['dtype']} {row.get('how', '')}".rstrip()
+        model = row.get("vae", "2.1") if row["test"].startswith("vae") else row.get("model", "")
+        found.setdefault((row["test"], model, size_of_peer(row)), []).append(
             (name, row["ranks"], row["median_s"]))
     return found
 
@@ -62,9 +74,10 @@ def ratio(paths):
     for (test, model, size), rows in sorted(forwards(*load(paths)).items()):
         for ranks in sorted({r for _, r, _ in rows}):
             here = [r for r in rows if r[1] == ranks]
-            mine = [s for name, _, s in here if name.startswith("wanmpi")]
             print(f"{test} {model} {size}, {ranks} GPU{'s' if ranks > 1 else ''}")
             for name, _, seconds in sorted(here, key=lambda r: r[2]):
+                dtype = next((d for d in ("bf16", "fp32") if d in name), "")
+                mine = [s for n, _, s in here if n.startswith("wanmpi") and dtype in n]
                 note = "" if name.startswith("wanmpi") or not mine else \
                     f"   ours is {seconds / min(mine):.2f} times as fast"
                 print(f"    {name:44s} {seconds:8.3f} s{note}")
@@ -75,10 +88,10 @@ def scaled(paths):
     twice: its list has both."""
     columns, names = {}, []
     for header, row in load(paths)[0]:
-        if row["test"] not in ("scale", "scale_vae"):
+        if row["test"] not in ("scale", "scale_vae", "scale_encode"):
             continue
-        column = "VAE decode " + size_of(header) if row["test"] == "scale_vae" else \
-            f"{header['model']} {size_of(header)}"
+        vae = VAES.get(row["test"], "").replace("vae", "VAE")
+        column = f"{vae or header['model']} {size_of(header)}"
         name = (row["ranks"], mesh_name(row["mesh"]) or "-")
         columns.setdefault(column, {}).setdefault(name, []).append(row)
         if name not in names:

@@ -4,6 +4,7 @@
 #   480p-14B 720p-14B 480p-1.3B 720p-1.3B
 #            forwards on 1, 2, 4, ... GPUs in all meshes (`wanmpi bench scale`)
 #   vae      VAE decode on 1, 2, 4, ... GPUs, 720P and 480P
+#   encode   VAE encode in the same way
 #   load     loading the 14B transformer from /dev/shm (29 GB), whole and sharded
 #   peers    diffusers' forwards on all GPUs: attention back-ends, Ulysses, ring
 #   peers1   the same on one GPU; with four or more GPUs the four models and sizes at the same time
@@ -15,7 +16,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "$1" && pwd) && mkdir -p "$2" && out=$(cd "$2" && pwd) || exit 1
 shift 2
-[ $# -gt 0 ] || set -- 480p-14B 720p-14B 480p-1.3B 720p-1.3B vae load
+[ $# -gt 0 ] || set -- 480p-14B 720p-14B 480p-1.3B 720p-1.3B vae encode load
 python=${PYTHON:-python3}
 mpirun=${MPIRUN:-mpirun -q --bind-to none}
 wanmpi=$build/wanmpi
@@ -86,6 +87,10 @@ for case in "$@"; do
     vae)
         bench vae.720p scale_vae 1.3B '1280*720'
         bench vae.480p scale_vae 1.3B '832*480'
+        ;;
+    encode)
+        bench encode.720p scale_encode 1.3B '1280*720'
+        bench encode.480p scale_encode 1.3B '832*480'
         ;;
     load | peers | peers1) $case ;;
     *) echo "$case: no such case" ;;
