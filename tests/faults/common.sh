@@ -7,7 +7,7 @@ set -u
 faults=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 build=$(realpath "$1") quick=${2:-}
 wanmpi=$build/wanmpi same=$build/tests/same_latents failio=$build/tests/failio.so
-dir=$(mktemp -d)
+dir=$(realpath "$(mktemp -d)")
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
 export TMPDIR=$dir # Open MPI's files too
@@ -15,6 +15,24 @@ mpirun=(mpirun -q --oversubscribe --bind-to none)
 demo=(--task t2v-1.3B --ckpt_dir "$faults/../../model/demo" --size 32*32 --frame_num 5 --sample_steps 2
       --base_seed 7 --threads 1 --prompt "a red circle" --precision fp32)
 rows=0 wrong=0
+
+# ranks_in FOLDER: the processes of the program that work in this folder, one to a line; another campaign on the
+# same build has its own
+ranks_in() {
+    local pid
+    for pid in $(pgrep -f "^$wanmpi "); do
+        [ "$(readlink "/proc/$pid/cwd")" != "$dir/$1" ] || echo "$pid"
+    done
+}
+alive_in() { [ -n "$(ranks_in "$1")" ]; }
+kill_in() { # kill_in FOLDER
+    local pids
+    mapfile -t pids < <(ranks_in "$1")
+    [ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}" 2> /dev/null
+}
+stream() { # the video in an mp4, without the request that is stored with it
+    ffmpeg -v error -i "$1" -map 0:v -c copy -f md5 -
+}
 
 # timed COMMAND...: its output in `log`; sets $status, $seconds, and $lines, the number of our error lines
 timed() {

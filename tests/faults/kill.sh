@@ -25,7 +25,6 @@ program() { # program FOLDER COMMAND...: the run, its files in FOLDER
     (cd "$to" && exec "$@" "$wanmpi" generate "${demo[@]}" --frame_num 81 --sample_steps 40 --save_every 1 \
         --timeout $deadline --save_file a.mp4 --run_file a.h5)
 }
-stream() { ffmpeg -v error -i "$1" -map 0:v -c copy -f md5 -; }
 until_there() { # until_there COMMAND...: waits, but not for ever
     for ((i = 0; i < 6000; i++)); do
         "$@" > /dev/null 2>&1 && return
@@ -51,18 +50,18 @@ fault() { # fault SIGNAL RANK STAGE CALL PATH N PAUSES LINE
     until_there grep "$8" log
     touch sync/if
     until_there test -e sync/reached
-    for pid in $(pgrep -f "^$wanmpi generate"); do
+    for pid in $(ranks_in out); do
         tr '\0' '\n' < "/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$rank" && break
     done
     [ -e sync/reached ] || word="wrong: the stage was not reached"
     [ -z "$pid" ] || kill -s "$signal" "$pid"
     touch sync/go
     start=$EPOCHREALTIME
-    (sleep 60; pkill -KILL -f "^$wanmpi generate") > /dev/null 2>&1 &
+    (sleep 60; kill_in out) > /dev/null 2>&1 &
     local limit=$!
     { wait $job; } 2> /dev/null
     status=$?
-    while pgrep -f "^$wanmpi generate" > /dev/null; do sleep 0.02; done
+    while alive_in out; do sleep 0.02; done
     seconds=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
     pkill -P $limit
     kill $limit 2> /dev/null

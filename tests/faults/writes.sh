@@ -36,10 +36,6 @@ disk() { # what the run left: "complete", "partly", "nothing", or "wrong: ..."
     fi
 }
 
-stream() { # the video in an mp4, without the request that is stored with it
-    ffmpeg -v error -i "$1" -map 0:v -c copy -f md5 -
-}
-
 resumed() { # whether the run goes on to the same bits from what is on disk
     [ -e out/a.h5 ] || { echo "from 0"; return; }
     if ! "$same" out/a.h5 ref/a.h5 > /dev/null 2>&1 || [ ! -e out/a.mp4 ]; then
