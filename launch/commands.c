@@ -36,7 +36,7 @@ status command_print_json(const struct cJSON *json)
     free(text);
     return written >= 0 && fflush(stdout) == 0
                ? ST_OK
-               : fail(ST_IO, "cannot write to standard output: %s", strerror(errno));
+               : fail(status_of_errno(), "cannot write to standard output: %s", strerror(errno));
 }
 
 void command_abort(struct world *w, status st)

@@ -55,7 +55,7 @@ static status check_fit(struct checkpoint *c, const struct model *m)
 
 /* Adds to the report whether the parts fit each other, and which task the checkpoint is for; `text`
  * gets the lines. A model that this version does not run is no problem of its checkpoint. */
-static void add_model(struct checkpoint *c, struct checkpoint_report *r, FILE *text)
+static status add_model(struct checkpoint *c, struct checkpoint_report *r, FILE *text)
 {
     const struct model m = model_of_checkpoint(c);
     const struct task *task = NULL;
@@ -66,13 +66,16 @@ static void add_model(struct checkpoint *c, struct checkpoint_report *r, FILE *t
     if (st != ST_OK && r->st == ST_OK)
         checkpoint_report_problem(r, st);
     if (model_dit(&m) == NULL)
-        return;
+        return ST_OK;
     st = task_for_checkpoint(&task, c);
+    if (st == ST_MEMORY) // it could not be found out
+        return st;
     fprintf(text, "  %-12s%s\n", "task", st == ST_OK ? task->name : status_line());
     if (st == ST_OK)
         cJSON_AddStringToObject(r->json, "task", task->name);
     else
         cJSON_AddNullToObject(r->json, "task");
+    return ST_OK;
 }
 
 /* Prints the report of a checkpoint; fails with its first problem. */
@@ -87,7 +90,7 @@ static status report(struct checkpoint *c, const struct inspect *fields)
     if (st == ST_OK)
         st = checkpoint_report(c, &r, fields->tensors);
     if (st == ST_OK)
-        add_model(c, &r, text);
+        st = add_model(c, &r, text);
     if (text != NULL && fclose(text) != 0 && st == ST_OK)
         st = fail(ST_MEMORY, "cannot allocate host memory for a report");
     if (st == ST_OK && fields->json)

@@ -126,7 +126,7 @@ static status lock_file(const char *path, const char *lock, int *fd)
             *fd = open(lock, flags, 0666);
         }
         if (*fd < 0)
-            return fail(ST_IO, "%s: cannot write %s: %s", path, lock, strerror(errno));
+            return fail(status_of_errno(), "%s: cannot write %s: %s", path, lock, strerror(errno));
         state = filelock_try(*fd);
         if (state == FILELOCK_BUSY ||
             (state == FILELOCK_MISSING && !created && (!read_holder(*fd, &h) || may_run(&h)))) {
@@ -159,7 +159,7 @@ status filelock_take(struct filelock *l, const char *path)
         return fail(ST_MEMORY, "no memory for a file name");
     TRY_OUT(lock_file(path, lock, &fd));
     if (ftruncate(fd, 0) != 0 || write(fd, line, (size_t)bytes) != bytes) {
-        st = fail(ST_IO, "%s: cannot write %s: %s", path, lock, strerror(errno));
+        st = fail(status_of_errno(), "%s: cannot write %s: %s", path, lock, strerror(errno));
         unlink(lock);
         close(fd);
         goto out;

@@ -46,13 +46,14 @@ status newfile_target(char **target, const char *path)
     if (*target != NULL)
         return ST_OK;
     if (errno != ENOENT)
-        return fail(errno == ENOMEM ? ST_MEMORY : ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (name[0] == 0)
         return fail(ST_USAGE, "%s: is the name of a folder; add the name of a file", path);
     directory = directory_of(path);
     real = directory != NULL ? realpath(directory, NULL) : NULL;
     if (directory != NULL && real == NULL)
-        st = fail(ST_IO, "%s: cannot write into %s: %s", path, directory, strerror(errno));
+        st = fail(status_of_errno(), "%s: cannot write into %s: %s", path, directory,
+                  strerror(errno));
     else if (real == NULL || asprintf(target, "%s/%s", real, name) < 0)
         st = fail(ST_MEMORY, "no memory for a file name");
     free(directory);
@@ -85,7 +86,8 @@ static status create(struct newfile *f, const char *shown)
         f->fd = mkostemp(f->temp, O_CLOEXEC);
     } while (f->fd >= 0 && !is_ours(f->fd) && close(f->fd) == 0);
     if (f->fd < 0) {
-        st = fail(ST_IO, "%s: cannot write into %s: %s", shown, directory, strerror(errno));
+        st = fail(status_of_errno(), "%s: cannot write into %s: %s", shown, directory,
+                  strerror(errno));
         free(f->temp); // no file of this name is ours
         f->temp = NULL;
     }
@@ -106,7 +108,8 @@ status newfile_open(struct newfile *f, const char *path)
     if (stat(f->path, &there) == 0 && !S_ISREG(there.st_mode))
         TRY_OUT(fail(ST_USAGE, "%s: exists and is no regular file; choose another name", path));
     if (access(f->path, W_OK) != 0 && errno != ENOENT)
-        TRY_OUT(fail(ST_IO, "%s: exists and cannot be replaced: %s", path, strerror(errno)));
+        TRY_OUT(fail(status_of_errno(), "%s: exists and cannot be replaced: %s", path,
+                     strerror(errno)));
     TRY_OUT(create(f, path));
     fchmod(f->fd, 0666 & ~mask);
 out:
@@ -143,7 +146,8 @@ static status sync_directory(const char *path)
     if (fd < 0)
         return ST_OK;
     if (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EBADF)
-        st = fail(ST_IO, "%s: cannot flush its folder to disk: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: cannot flush its folder to disk: %s", path,
+                  strerror(errno));
     close(fd);
     return st;
 }
@@ -151,9 +155,10 @@ static status sync_directory(const char *path)
 status newfile_commit(struct newfile *f)
 {
     if (fsync(f->fd) != 0)
-        return fail(ST_IO, "%s: cannot write: %s", f->path, strerror(errno));
+        return fail(status_of_errno(), "%s: cannot write: %s", f->path, strerror(errno));
     if (rename(f->temp, f->path) != 0)
-        return fail(ST_IO, "%s: cannot rename %s: %s", f->path, f->temp, strerror(errno));
+        return fail(status_of_errno(), "%s: cannot rename %s: %s", f->path, f->temp,
+                    strerror(errno));
     close(f->fd); // fsync has reported what it could report
     free(f->temp);
     f->temp = NULL;

@@ -291,7 +291,7 @@ status pth_list(const struct tensor_source *src, struct tensor_list *list)
     errno = 0;
     a.zip = unzOpen64(src->path);
     if (a.zip == NULL && (errno == EMFILE || errno == ENFILE))
-        TRY_OUT(fail(ST_IO, "%s: %s", src->path, strerror(errno)));
+        TRY_OUT(fail(status_of_errno(), "%s: %s", src->path, strerror(errno)));
     if (a.zip == NULL)
         TRY_OUT(fail(ST_FORMAT,
                      "%s: begins like a zip but has no directory at its end; was it truncated?",

@@ -15,7 +15,7 @@ status readfile_bytes(const char *path, size_t limit, char **out, size_t *size)
     size_t used = 0, room = 0;
 
     if (f == NULL)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     do {
         if (used == room) {
             const size_t more = room > 0 ? 2 * room : FIRST_BYTES;
@@ -36,7 +36,7 @@ status readfile_bytes(const char *path, size_t limit, char **out, size_t *size)
         }
     } while (!feof(f) && !ferror(f));
     if (ferror(f)) {
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
         goto out;
     }
     data[used] = '\0';

@@ -250,7 +250,7 @@ static status check_file(const char *path, int *fd, struct runfile *f)
 
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // does not wait for a FIFO
     if (*fd < 0 || fstat(*fd, &there) != 0)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (!S_ISREG(there.st_mode))
         return fail(ST_IO, "%s: is no regular file", path);
     bytes = there.st_size - RUNFILE_SEAL_BYTES;

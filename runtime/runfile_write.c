@@ -127,7 +127,7 @@ static status seal(struct newfile *to)
     char digest[RUNFILE_DIGEST_BYTES], line[RUNFILE_SEAL_BYTES + 1];
 
     if (bytes < 0)
-        return fail(ST_IO, "%s: %s", to->path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", to->path, strerror(errno));
     TRY(runfile_digest(to->fd, bytes, to->path, digest));
     snprintf(line, sizeof(line), RUNFILE_SEAL "%s\n", digest);
     TRY(newfile_write(to, line, RUNFILE_SEAL_BYTES));

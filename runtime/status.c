@@ -1,6 +1,7 @@
 #include "runtime/status.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -15,6 +16,11 @@ status fail(status st, const char *format, ...)
     vsnprintf(line, sizeof(line), format, args);
     va_end(args);
     return st;
+}
+
+status status_of_errno(void)
+{
+    return errno == ENOMEM ? ST_MEMORY : ST_IO;
 }
 
 const char *status_line(void)

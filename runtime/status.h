@@ -26,6 +26,9 @@ typedef enum {
 /* Stores the line and returns `st`, which is not ST_OK. */
 status fail(status st, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The status of a system call on a file that failed: ST_MEMORY if errno says so, else ST_IO. */
+status status_of_errno(void);
+
 /* The line of this thread's last fail(), "" before the first. Valid until the next fail(). */
 const char *status_line(void);
 

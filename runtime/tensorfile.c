@@ -35,7 +35,7 @@ status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, ui
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return fail(ST_IO, "%s: %s", src->path, strerror(errno));
+            return fail(status_of_errno(), "%s: %s", src->path, strerror(errno));
         if (got == 0)
             return fail(ST_IO,
                         "%s: ends at byte %llu, where %zu more are needed; was it truncated?",
@@ -179,9 +179,9 @@ static status open_source(struct tensor_source *src, const char *path, int index
         return fail(ST_MEMORY, "%s: no memory for its name", path);
     src->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (src->fd < 0)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (fstat(src->fd, &about) != 0)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (!S_ISREG(about.st_mode))
         return fail(ST_IO, "%s: is not a regular file", path);
     src->size = (uint64_t)about.st_size;

@@ -109,7 +109,7 @@ static status put_at(int fd, const char *path, const char *bytes, size_t size, u
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
-            return fail(ST_IO, "%s: %s", path, strerror(errno));
+            return fail(status_of_errno(), "%s: %s", path, strerror(errno));
         alive();
         bytes += put;
         size -= (size_t)put;
@@ -206,7 +206,7 @@ status tensorwriter_safetensors(const char *path, const struct tensor_entry *ten
     TRY_OUT(list_ranges(&c, sizeof(length) + header_size, &list, &ranges));
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
         goto out;
     }
     TRY_OUT(put_at(fd, path, length, sizeof(length), 0));
@@ -216,7 +216,7 @@ out:
     free(header);
     free(list);
     if (fd >= 0 && close(fd) != 0 && st == ST_OK) // where a full disk may be reported
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
     return st;
 }
 
@@ -294,7 +294,7 @@ static status pickle_of(const struct tensor_entry *tensors, int count, char **te
 static status put_zip(const struct out_file *f, const void *bytes, size_t size)
 {
     if (zipWriteInFileInZip(f->zip, bytes, (unsigned)size) != ZIP_OK)
-        return fail(ST_IO, "%s: cannot be written%s%s", f->path, errno ? ": " : "",
+        return fail(status_of_errno(), "%s: cannot be written%s%s", f->path, errno ? ": " : "",
                     errno ? strerror(errno) : "");
     return ST_OK;
 }
@@ -312,7 +312,7 @@ static status open_member(struct out_file *f, const char *name, uint64_t size, u
     errno = 0;
     if (zipOpenNewFileInZip64(f->zip, name, &info, extra, pad + 4, NULL, 0, NULL, 0, 0, large) !=
         ZIP_OK)
-        return fail(ST_IO, "%s: cannot be written%s%s", f->path, errno ? ": " : "",
+        return fail(status_of_errno(), "%s: cannot be written%s%s", f->path, errno ? ": " : "",
                     errno ? strerror(errno) : "");
     *at = head + 4 + pad + size;
     return ST_OK;
@@ -350,7 +350,7 @@ status tensorwriter_pth(const char *path, const struct tensor_entry *tensors, in
     TRY_OUT(pickle_of(tensors, count, &pickle, &pickle_size));
     f.zip = zipOpen64(path, APPEND_STATUS_CREATE);
     if (f.zip == NULL) {
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
         goto out;
     }
     TRY_OUT(small_member(&f, PTH_ROOT "/data.pkl", pickle, pickle_size, &at));

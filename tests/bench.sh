@@ -69,6 +69,11 @@ expect '"pid":0.*"name":"rank 0"\|"pid":0,"args":{"name":"rank 0"}' "$dir/trace"
 expect '"name":"all-to-all","cat":"communication","pid":1' "$dir/trace"
 
 # shellcheck disable=SC2086
+"$@" -n 2 "$wanmpi" bench dit $small --trace /dev/full >"$dir/full" 2>&1
+[ $? = 2 ] && [ "$(grep -c '^wanmpi: ' "$dir/full")" = 1 ] || wrong=$((wrong + 1))
+expect '^wanmpi: /dev/full: ' "$dir/full"
+
+# shellcheck disable=SC2086
 "$@" -n 4 "$wanmpi" bench scale,scale_vae,scale_encode $small --json "$dir/scale.json" >"$dir/scale" 2>&1 ||
     wrong=$((wrong + 1))
 expect '^4 ranks, ulysses 4 .* equal ' "$dir/scale"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# run_decode_memory.sh WANMPI SAME_LATENTS FAILALLOC: when the memory for decoding cannot be allocated, on all
+# run_decode_memory.sh WANMPI SAME_LATENTS NOMEM: when the memory for decoding cannot be allocated, on all
 # ranks or on one, the run goes on in a way that needs less; if there is none, the latent is kept and the line
 # names the command that decodes it.
 if grep -qE '__(asan|hwasan|msan|tsan)_init' "$1"; then
     echo "run_decode_memory: a sanitizer has its own aligned_alloc"
     exit 77
 fi
-failalloc=$(realpath "$3") demo=$(realpath "$(dirname "$0")/../model/demo")
+nomem=$(realpath "$3") demo=$(realpath "$(dirname "$0")/../model/demo")
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
 run=(--ckpt_dir "$demo" --size 256*256 --frame_num 5 --sample_steps 1 --base_seed 7 --threads 1)
 
@@ -16,7 +16,7 @@ run=(--ckpt_dir "$demo" --size 256*256 --frame_num 5 --sample_steps 1 --base_see
 limited() {
     local mb=$1 only=$2 p=$3
     shift 3
-    env LD_PRELOAD="$failalloc" FAILALLOC_LIMIT="${mb}000000" ${only:+FAILALLOC_RANK="$only"} \
+    env LD_PRELOAD="$nomem" NOMEM_LIMIT="${mb}000000" ${only:+NOMEM_RANK="$only"} \
         "${mpirun[@]}" -n "$p" "$wanmpi" "$@" > log 2>&1
     status=$?
     cat log

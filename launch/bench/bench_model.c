@@ -72,8 +72,10 @@ static status traced(struct bench *b, const char *test, status (*call)(void *pay
     TRY_OUT(call(payload));
     TRY_OUT(trace_stop(&t));
     TRY_OUT(add_breakdown(b, test, &t));
-    if (b->options->trace != NULL)
-        TRY_OUT(trace_write(&t, b->world, b->options->trace));
+    if (b->options->trace != NULL) {
+        st = trace_write(&t, b->world, b->options->trace);
+        b->must_abort = st == ST_OK; // all ranks have its status
+    }
 out:
     trace_close(&t);
     return st;

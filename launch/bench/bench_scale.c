@@ -268,7 +268,9 @@ static status measure_config(struct bench *b, const struct config *c, const stru
     const double began_s = clock_seconds();
     struct world *all = b->world, part;
 
+    b->must_abort = false; // all ranks have this status
     TRY(agree(all, world_split(&part, all, c->ranks)));
+    b->must_abort = true;
     if (part.size > 0) {
         b->world = &part;
         b->plan.mesh = m.cfg * m.ring * m.ulysses == c->ranks ? m : line; // the VAE uses no mesh

@@ -253,9 +253,9 @@ static status write_text(const char *path, const char *text)
     status st = ST_OK;
 
     if (f == NULL || fprintf(f, "%s\n", text) < 0)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (f != NULL && fclose(f) != 0 && st == ST_OK)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
     return st;
 }
 

@@ -588,7 +588,7 @@ status trace_write(const struct trace *t, struct world *w, const char *path)
     if (w->rank == 0) {
         out = fopen(path, "w");
         if (out == NULL)
-            st = fail(ST_IO, "%s: %s", path, strerror(errno));
+            st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
         else // the list is written event by event: there may be many thousands
             fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", out);
         for (int r = 0; r < w->size && st == ST_OK; r++)
@@ -596,7 +596,7 @@ status trace_write(const struct trace *t, struct world *w, const char *path)
         if (out != NULL) {
             fputs("\n]}\n", out);
             if (fclose(out) != 0 && st == ST_OK)
-                st = fail(ST_IO, "%s: %s", path, strerror(errno));
+                st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
         }
     }
     st = agree(w, st);

@@ -70,7 +70,7 @@ struct trace_row {
 int trace_rows(const struct trace *t, struct trace_row *rows, int capacity);
 
 /* Writes the spans of all ranks as a Chrome trace, for ui.perfetto.dev and chrome://tracing.
- * Collective; rank 0 writes. ST_IO. */
+ * Collective, and all ranks get the same status; rank 0 writes. ST_IO, ST_MEMORY. */
 status trace_write(const struct trace *t, struct world *w, const char *path);
 
 #endif

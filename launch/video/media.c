@@ -79,7 +79,7 @@ static status open_file(struct media_file *f, const char *path, int64_t pixels_m
     *f = (struct media_file){ .path = path, .pixels_max = pixels_max };
     f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe without a writer would block
     if (f->fd < 0 || fstat(f->fd, &about) != 0)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (!S_ISREG(about.st_mode))
         return fail(ST_IO, "%s: %s, not a file", path,
                     S_ISDIR(about.st_mode) ? "a folder" : "a pipe or device");

@@ -77,7 +77,7 @@ status video_comment(const char *path, char **text)
 
     *text = NULL;
     if (f == NULL)
-        return fail(ST_IO, "%s: %s", path, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (fread(head, 1, 8, f) == 8 && memcmp(head, png, 8) == 0)
         st = png_comment(f, path, text);
     else

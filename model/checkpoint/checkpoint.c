@@ -38,7 +38,7 @@ static status look_for_official(const char *folder, bool *found)
 
     *found = false;
     if (dir == NULL)
-        return fail(ST_IO, "%s: %s", folder, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", folder, strerror(errno));
     while (!*found && (entry = readdir(dir)) != NULL) {
         for (size_t i = 0; i < COUNT(starts); i++)
             *found = *found || strncmp(entry->d_name, starts[i], strlen(starts[i])) == 0;
@@ -117,7 +117,7 @@ status checkpoint_open(struct checkpoint *c, const char *path, const struct part
         goto out;
     }
     if (stat(c->path, &about) != 0) {
-        st = fail(ST_IO, "%s: %s", c->path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", c->path, strerror(errno));
         goto out;
     }
     if (S_ISDIR(about.st_mode)) {

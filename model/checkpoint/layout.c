@@ -73,8 +73,9 @@ static status list_matching(const char *folder, const char *pattern, struct path
     status st = ST_OK;
 
     if (dir == NULL)
-        return errno == ENOENT || errno == ENOTDIR ? ST_OK
-                                                   : fail(ST_IO, "%s: %s", folder, strerror(errno));
+        return errno == ENOENT || errno == ENOTDIR
+                   ? ST_OK
+                   : fail(status_of_errno(), "%s: %s", folder, strerror(errno));
     while (st == ST_OK && (entry = readdir(dir)) != NULL) {
         if (fnmatch(pattern, entry->d_name, FNM_PERIOD) != 0)
             continue;

@@ -111,7 +111,7 @@ static status check_disk(const char *folder, uint64_t bytes)
     uint64_t available;
 
     if (statvfs(folder, &disk) != 0)
-        return fail(ST_IO, "%s: %s", folder, strerror(errno));
+        return fail(status_of_errno(), "%s: %s", folder, strerror(errno));
     available = (uint64_t)disk.f_bavail * disk.f_frsize;
     if (bytes + SMALL_FILES_BYTES > available)
         return fail(ST_IO, "%s: the checkpoint needs %.2f GB, the disk has %.2f GB free", folder,
@@ -128,6 +128,8 @@ static status check_free(const char *dir)
 
     if (d == NULL && errno == ENOENT)
         return ST_OK;
+    if (d == NULL && status_of_errno() == ST_MEMORY)
+        return fail(ST_MEMORY, "%s: %s", dir, strerror(errno));
     if (d == NULL)
         return fail(ST_USAGE,
                     "%s: exists and is not a readable folder; use --out with a new folder", dir);
@@ -174,14 +176,14 @@ status checkpoint_synth(const char *dir, const struct synth_options *options,
         goto out;
     }
     if (mkdir(s.folder, 0777) != 0) {
-        st = fail(ST_IO, "%s: %s", s.folder, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", s.folder, strerror(errno));
         goto out;
     }
     made = true;
     TRY_OUT(check_disk(s.folder, s.total));
     TRY_OUT(synth_write(&s));
     if (rename(s.folder, dir) != 0) {
-        st = fail(ST_IO, "%s: %s", dir, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", dir, strerror(errno));
         goto out;
     }
     made = false;

@@ -25,10 +25,10 @@ static status path_in(const struct synth *s, const char *sub, const char *name, 
         *slash = '\0';
         made = mkdir(*path, 0777);
         if (made != 0 && errno != EEXIST) {
-            fail(ST_IO, "%s: %s", *path, strerror(errno));
+            const status st = fail(status_of_errno(), "%s: %s", *path, strerror(errno));
             free(*path);
             *path = NULL;
-            return ST_IO;
+            return st;
         }
         *slash = '/';
     }
@@ -45,9 +45,9 @@ static status write_small(const struct synth *s, const char *sub, const char *na
     TRY(path_in(s, sub, name, &path));
     file = fopen(path, "wbe");
     if (file == NULL || fwrite(text, 1, size, file) != size)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
     if (file != NULL && fclose(file) != 0 && st == ST_OK)
-        st = fail(ST_IO, "%s: %s", path, strerror(errno));
+        st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
     free(path);
     return st;
 }

@@ -1,13 +1,16 @@
-/* A library for LD_PRELOAD that makes one allocation of the program fail, not of a large library:
+/* A library for LD_PRELOAD that makes one allocation of the program fail, not of a large library,
+ * or gives its devices less memory:
  *
  *     NOMEM_N     the allocation that fails, counted from 1; 0: none
  *     NOMEM_ALL   set: all allocations after it fail too
- *     NOMEM_RANK  the rank of Open MPI in which it does; not set: a program without mpirun
+ *     NOMEM_LIMIT bytes that may be allocated at one time by aligned_alloc, from which a device on
+ *                 the CPU takes its memory; more fail
+ *     NOMEM_RANK  the rank of Open MPI in which they fail; not set: all ranks
  *     NOMEM_LOG   a file that gets a line for each allocation: its number, what was called, and the
  *                 calls that led to it in the program, innermost first, as addresses for addr2line
  *
  * Counted: what allocates memory and is called from the program's own code or from cJSON, which
- * does its work; each of the functions below. */
+ * does its work; each of the functions below that asks failing(). */
 #undef _FILE_OFFSET_BITS // both names of a call are defined here
 #include <dirent.h>
 #include <dlfcn.h>
@@ -28,11 +31,13 @@
 #include <unistd.h>
 
 #define FRAMES 24 // of which the log names the program's
+#define BLOCKS 4096
 
 void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t count, size_t bytes);
 void *__libc_realloc(void *old, size_t bytes);
 void *__libc_memalign(size_t align, size_t bytes);
+void __libc_free(void *p);
 
 static struct code {
     uintptr_t base, first, last; // where the object is, and its code
@@ -42,6 +47,13 @@ static long fails; // 0: none
 static bool all;
 static atomic_long calls;
 static int log_file = -1;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    void *p;
+    size_t bytes;
+} block[BLOCKS]; // of aligned_alloc, where it is limited
+static size_t limit = SIZE_MAX, held;
 
 /* The first object is the program. */
 static int object(struct dl_phdr_info *info, size_t size, void *unused)
@@ -61,11 +73,12 @@ static int object(struct dl_phdr_info *info, size_t size, void *unused)
 __attribute__((constructor)) static void begin(void)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *chosen = getenv("NOMEM_RANK"),
-               *n = getenv("NOMEM_N");
+               *n = getenv("NOMEM_N"), *most = getenv("NOMEM_LIMIT");
     void *frame[1];
 
-    if (rank != NULL && (chosen == NULL || strcmp(rank, chosen) != 0))
+    if (chosen != NULL && (rank == NULL || strcmp(rank, chosen) != 0))
         return;
+    limit = most != NULL ? strtoull(most, NULL, 10) : SIZE_MAX;
     fails = n != NULL ? atol(n) : 0;
     all = getenv("NOMEM_ALL") != NULL;
     if (getenv("NOMEM_LOG") != NULL)
@@ -118,6 +131,39 @@ static bool failing(const char *call, const void *caller)
     if (real == NULL)                                                                              \
         real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);
 
+static void *limited(size_t align, size_t bytes)
+{
+    void *p = NULL;
+    int i = 0;
+
+    pthread_mutex_lock(&lock);
+    while (i < BLOCKS && block[i].p != NULL)
+        i++;
+    if (i < BLOCKS && bytes <= limit && held <= limit - bytes)
+        p = __libc_memalign(align, bytes);
+    if (p != NULL) {
+        block[i].p = p;
+        block[i].bytes = bytes;
+        held += bytes;
+    }
+    pthread_mutex_unlock(&lock);
+    if (p == NULL)
+        errno = ENOMEM;
+    return p;
+}
+
+static void forget(const void *p)
+{
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < BLOCKS && held > 0; i++)
+        if (block[i].p == p) {
+            held -= block[i].bytes;
+            block[i].p = NULL;
+            break;
+        }
+    pthread_mutex_unlock(&lock);
+}
+
 void *malloc(size_t bytes)
 {
     return FAILING ? NULL : __libc_malloc(bytes);
@@ -135,7 +181,16 @@ void *realloc(void *old, size_t bytes)
 
 void *aligned_alloc(size_t align, size_t bytes)
 {
-    return FAILING ? NULL : __libc_memalign(align, bytes);
+    if (FAILING)
+        return NULL;
+    return limit < SIZE_MAX ? limited(align, bytes) : __libc_memalign(align, bytes);
+}
+
+void free(void *p)
+{
+    if (p != NULL && limit < SIZE_MAX)
+        forget(p);
+    __libc_free(p);
 }
 
 int posix_memalign(void **out, size_t align, size_t bytes)
@@ -216,6 +271,18 @@ FILE *fopen64(const char *path, const char *mode)
     REAL(fopen64)
 
     return FAILING ? NULL : real(path, mode);
+}
+
+int open64(const char *path, int flags, ...)
+{
+    va_list args;
+    mode_t mode;
+    REAL(open64)
+
+    va_start(args, flags);
+    mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    return FAILING ? -1 : real(path, flags, mode);
 }
 
 FILE *open_memstream(char **text, size_t *size)

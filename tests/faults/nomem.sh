@@ -61,8 +61,10 @@ judge() { # what came of it: `complete`, `refused`, or wrong
             [ -e "out/$file" ] || { echo "wrong: no $file"; return; }
             case $file in
             *.h5) "$same" "out/$file" "ref-$1/$file" > /dev/null || { echo "wrong: $file"; return; } ;;
-            *.mp4 | stdout | model)
-                diff -rq "out/$file" "ref-$1/$file" > /dev/null || { echo "wrong: $file differs"; return; } ;;
+            *.mp4 | stdout | model) # but what is measured at the time: free memory, the speed of the cores
+                diff -r -I '"available_bytes":\|"seconds":' "out/$file" "ref-$1/$file" > /dev/null ||
+                    { echo "wrong: $file differs"; return; }
+                ;;
             esac
         done
         [ "$lines" = 0 ] || { echo "wrong: complete with a line"; return; }
@@ -106,7 +108,7 @@ numbers() {
 
 "$wanmpi" synth --preset tiny-A14B --diffusers --out pair > log 2>&1 || { cat log; exit 1; }
 for name in a b; do
-    echo "{\"prompt\": \"$name circle\", \"save_file\": \"out/$name.mp4\"}"
+    echo "{\"prompt\": \"$name circle\", \"base_seed\": 7, \"save_file\": \"out/$name.mp4\"}"
 done > lines.jsonl
 for ((n = 1; n < 100; n++)); do # a run that was ended after its first step
     [[ " ${commands[*]} " == *" resume "* ]] || break

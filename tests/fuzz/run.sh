@@ -14,9 +14,10 @@ build=${3:-$here/../../build-fuzz}
     meson setup "$build" "$here/../.." -Dcuda=disabled -Dfuzz=true -Dbuildtype=debugoptimized || exit 1
 ninja -C "$build" "tests/fuzz/fuzz_$target" || exit 1
 mkdir -p "$build/corpus/$target"
-dict=
+supp=$here/../lsan.supp dict=
+[ ! -f "$here/$target.supp" ] || supp=$here/$target.supp
 [ ! -f "$here/$target.dict" ] || dict="-dict=$here/$target.dict"
-ASAN_OPTIONS=detect_odr_violation=0 LSAN_OPTIONS=suppressions="$here/../lsan.supp:print_suppressions=0" \
+ASAN_OPTIONS=detect_odr_violation=0 LSAN_OPTIONS=suppressions="$supp:print_suppressions=0" \
     "$build/tests/fuzz/fuzz_$target" -max_len=65536 -malloc_limit_mb=64 -rss_limit_mb=1024 -timeout=10 \
     -print_final_stats=1 -max_total_time="${2:-60}" -artifact_prefix="$build/$target-" $dict \
     "$build/corpus/$target" "$here/corpus/$target"
