@@ -44,5 +44,6 @@ void __assert_fail(const char *condition, const char *file, unsigned line, const
     }
     if (write(STDERR_FILENO, text, (size_t)length) < 0) // one call: other ranks may print too
         _exit(ST_INTERNAL);
+    world_crashing();
     world_abort_anywhere(ST_INTERNAL);
 }

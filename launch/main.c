@@ -1,5 +1,6 @@
 /* wanmpi: the program. One table of commands; faults come back here as a status with one line. */
 #include "launch/commands.h"
+#include "launch/crash.h"
 #include "launch/signals.h"
 #include "runtime/nearest.h"
 
@@ -121,6 +122,7 @@ int main(int argc, char **argv)
     mallopt(M_MMAP_THRESHOLD,
             256 << 10);                 // fixed: what is freed goes back to the system, as the plan
     mallopt(M_TRIM_THRESHOLD, 4 << 20); // counts it
+    crash_open();
     signal(SIGXFSZ, SIG_IGN); // a write beyond the limit of file sizes is an error with a line
     status st = world_watch(command_last_line, early_timeout(argc, argv));
 

@@ -20,7 +20,8 @@
 #define ABORT_LIMIT_S 10
 #define TELL_S 0.2    // at most, for the last beats
 #define STOPPED_S 2.0 // between two checks of the thread: the process was stopped
-#define SILENT_S 5.0  // after which it knows again how the others are
+#define TOLD_SIGNAL SIGRTMIN
+#define SILENT_S 5.0 // after which it knows again how the others are
 
 struct beat {
     uint64_t done; // alive_count()
@@ -168,6 +169,23 @@ void watch_tell(void)
     for (int r = 0; r < watch.world->size; r++)
         for (int done = r == watch.world->rank; !done && clock_seconds() - start_s < TELL_S;)
             MPI_Test(&watch.peers[r].send, &done, MPI_STATUS_IGNORE);
+}
+
+/* By a signal, as a process that crashes cannot use MPI. */
+int world_crashing(void)
+{
+    const struct world *w = atomic_load(&watch.world);
+
+    for (int r = 0; w != NULL && r < w->size; r++)
+        if (r != w->rank && watch.peers[r].process != 0)
+            kill(watch.peers[r].process, TOLD_SIGNAL);
+    return w != NULL ? w->rank : -1;
+}
+
+static void on_told(int number)
+{
+    (void)number;
+    watch.told = true;
 }
 
 /* ---- checks ---- */
@@ -358,6 +376,8 @@ status watch_open(struct world *w)
     char host[64] = "";
     pid_t process = getpid();
 
+    sigaction(TOLD_SIGNAL, &(struct sigaction){ .sa_handler = on_told, .sa_flags = SA_RESTART },
+              NULL);
     MPI_Comm_dup(world_comm(w), &watch.comm);
     if (peers == NULL)
         return fail(ST_MEMORY, "no host memory for watching %d ranks", w->size);

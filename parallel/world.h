@@ -62,6 +62,11 @@ void world_abort(struct world *w, status st) __attribute__((noreturn));
  * internal faults (launch/fault.c). */
 void world_abort_anywhere(int exit_status) __attribute__((noreturn));
 
+/* Tells the other ranks of this host that this one has printed the job's line: they print none
+ * about its end. Returns this rank, -1 if it has none yet. Only for a process that ends now; may be
+ * called in a signal handler. */
+int world_crashing(void);
+
 /* All ranks pass their own status; all get the status and the error line of the lowest rank that
  * failed, or ST_OK. Collective. Used during setup, so that all ranks stop with the same error. */
 status agree(struct world *w, status st);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run_killed.sh WANMPI SAME_LATENTS: a killed run goes on from its run file, on another number of ranks; a
-# rank that dies ends the job. What is waited for is a state, such as a run file that is there: how long it
+# rank that dies or crashes ends the job. What is waited for is a state, such as a run file that is there: how long it
 # takes depends on what else this machine does. Each limit only ends a test that hangs.
 . "$(dirname "$0")/run_common.sh"
 export OMPI_MCA_btl_vader_backing_directory=$dir # whose files nobody removes where mpirun is killed
@@ -57,4 +57,26 @@ check "a dead rank: all are gone" wait_for gone
 check "a dead rank: no video" test ! -e dies.mp4
 # shellcheck disable=SC2086
 gone || kill -KILL $pids
+
+# A rank that crashes says so in the only line, and ends the job with status 70.
+crash() { # crash SIGNAL RANKS RANK, whose line it is
+    start "$2" "$1" --sample_steps 1000
+    [ -z "$pids" ] || kill -s "$1" "$(for pid in $pids; do
+        tr '\0' '\n' < "/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$3" && echo "$pid"
+    done)"
+    check "$1: the job ends" wait_for ended
+    ended && wait "$job"
+    check "$1: its status" test $? = 70
+    check "$1: its line" grep -qE "^wanmpi: rank $3: .*crashed with SIG$1 in .+; please report it$" "$1.log"
+    check "$1: no other line, no stack trace" not grep -qE '^\[|\*\*\*' "$1.log"
+    check "$1: one line" test "$(grep -c '^wanmpi: ' "$1.log")" = 1
+    check "$1: no core file" test -z "$(find . -name 'core*')"
+}
+if ! grep -qE '__(asan|hwasan|msan|tsan)_init' "$wanmpi"; then # a sanitizer prints its own report
+    ulimit -c unlimited
+    for words in "SEGV 2 1" "BUS 2 0" "ILL 1 0" "FPE 3 1" "ABRT 2 1"; do
+        # shellcheck disable=SC2086
+        crash $words
+    done
+fi
 summary
