@@ -29,7 +29,8 @@ extern "C" {
 
 /* ---- matrix products ---- */
 
-enum act { ACT_NONE, ACT_GELU_TANH, ACT_SILU };
+/* ACT_GELU: x Phi(x), with erf; ACT_GELU_TANH: its approximation with tanh. */
+enum act { ACT_NONE, ACT_GELU, ACT_GELU_TANH, ACT_SILU };
 
 /* out[M,N] = act(rounded(a[M,K] w[N,K]^T + bias[N])), rounded to out's dtype before and after act.
  *   a     f32 or bf16, rows may be strided

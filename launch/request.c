@@ -332,6 +332,13 @@ static status fill_inputs(struct request *r)
     return ST_OK;
 }
 
+static double default_shift(const struct task *task, const int size[2])
+{
+    const bool is_480 = (size[0] == 832 && size[1] == 480) || (size[0] == 480 && size[1] == 832);
+
+    return is_480 && task->shift_480 > 0 ? task->shift_480 : task->shift;
+}
+
 static status fill_defaults(struct request *r)
 {
     const struct task *task = NULL;
@@ -346,7 +353,7 @@ static status fill_defaults(struct request *r)
     default_int(&r->frame_num, task->frames);
     default_int(&r->sample_steps, task->steps);
     default_int(&r->sample_solver, SOLVER_UNIPC);
-    default_double(&r->sample_shift, task->shift);
+    default_double(&r->sample_shift, default_shift(task, r->size));
     default_double(&r->sample_guide_scale[0], task->guidance[0]);
     default_double(&r->sample_guide_scale[1], task->guidance[1]);
     default_int(&r->rand_device, RAND_CPU);

@@ -1,7 +1,7 @@
 #include "tests/checkops.h"
 
 static const struct tensor none;
-static const char *const act_name[] = { "", " gelu", " silu" };
+static const char *const act_name[] = { "", " gelu", " gelu tanh", " silu" };
 static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
 
 static struct tol product_tol(enum dtype a, enum dtype out, enum act act)
@@ -42,6 +42,9 @@ static void check_gemm(struct check *c)
         { 13, 17, 8960, 0, DT_F32, DT_F32, DT_NONE, DT_F32, ACT_NONE, 1 },
         { 200, 300, 769, 1, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU_TANH, 0.1f },
         { 31, 40, 100, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU_TANH, 30 },
+        { 31, 40, 100, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU, 30 },
+        { 257, 320, 640, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU, 0.1f },
+        { 40, 96, 1536, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_GELU, 0.1f },
         { 2, 1000, 2100, 0, DT_F32, DT_F32, DT_F32, DT_BF16, ACT_NONE, 1 },
         { 33, 65, 130, 7, DT_F32, DT_BF16, DT_BF16, DT_F32, ACT_NONE, 1 },
         { 14, 96, 1537, 0, DT_F32, DT_BF16, DT_F32, DT_F32, ACT_GELU_TANH, 0.1f },

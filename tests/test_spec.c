@@ -16,6 +16,7 @@ static const struct {
     { &part_dit, "t2v-14B", "aafcfd9672c3a2456dc46e1cb6e52c70", 1095, 14288491584 },
     { &part_dit, "i2v-14B", "6bfcfb3b342cb286ce886889d519a77e", 1303, 16394878784 },
     { &part_dit, "flf2v-14B", "3ef3b1f8e1dab83d5b71fd7b617f859f", 1304, 16395536704 },
+    { &part_dit, "inp-1.3B", "6d6ccde6845b95ad9114ab993d917893", 983, 1564428608 },
     { &part_dit, "vace-1.3B", "a61453409b67cd3246cf0c3bebad47ba", 1264, 2153972032 },
     { &part_dit, "vace-14B", "7a513e1f257a861512b1afd387a8ecd9", 1331, 17337592896 },
     { &part_dit, "t2v-A14B", "aafcfd9672c3a2456dc46e1cb6e52c70", 1095, 14288491584 },

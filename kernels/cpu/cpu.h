@@ -14,6 +14,7 @@
 #include "runtime/half.h"
 
 #include <assert.h>
+#include <math.h>
 #include <omp.h>
 
 #define CPU_JOIN(name, isa) cpu_##name##_##isa
@@ -225,7 +226,10 @@ static inline float exp_of(float x)
 /* v = act(v). */
 static inline void act_row(float *v, enum act act, int64_t n)
 {
-    if (act == ACT_GELU_TANH) // 0.5 (1 + tanh u) = 1 / (1 + e^-2u)
+    if (act == ACT_GELU)
+        for (int64_t i = 0; i < n; i++)
+            v[i] = 0.5f * v[i] * (1 + erff(v[i] * (float)M_SQRT1_2));
+    else if (act == ACT_GELU_TANH) // 0.5 (1 + tanh u) = 1 / (1 + e^-2u)
         for (int64_t i = 0; i < n; i++)
             v[i] = v[i] / (1 + exp_of(-1.5957691216f * (v[i] + 0.044715f * v[i] * v[i] * v[i])));
     else if (act == ACT_SILU)

@@ -38,6 +38,8 @@ __device__ inline uint8_t as_u8(float v, float add)
 __device__ inline float activated(enum act act, float v)
 {
     switch (act) {
+    case ACT_GELU:
+        return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
     case ACT_GELU_TANH:
         return 0.5f * v * (1 + tanhf(0.7978845608028654f * (v + 0.044715f * v * v * v)));
     case ACT_SILU:

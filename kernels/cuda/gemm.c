@@ -334,12 +334,14 @@ out:
 status gemm_cublaslt(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                      struct tensor bias, enum act act)
 {
-    if (!is_supported(out, a, w, bias) || (act == ACT_SILU && !tensor_contiguous(out)))
+    const bool fused = act == ACT_NONE || act == ACT_GELU_TANH;
+
+    if (!is_supported(out, a, w, bias) || (!fused && !tensor_contiguous(out)))
         return plain_gemm(dev, out, a, w, bias, act);
-    if (act != ACT_SILU)
+    if (fused)
         return product(dev, out, a, w, bias, act, false);
     TRY(product(dev, out, a, w, bias, ACT_NONE, false));
-    return plain_silu(dev, out, out);
+    return plain_activate(dev, out, act);
 }
 
 status gemm_add_cublaslt(struct device *dev, struct tensor sum, struct tensor a, struct tensor w,

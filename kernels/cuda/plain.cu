@@ -522,17 +522,25 @@ status plain_add_rows(struct device *dev, struct tensor out, struct tensor a, st
     LAUNCHED("add_rows");
 }
 
-__global__ void silu_kernel(struct tensor out, struct tensor x, int64_t count)
+__global__ void activate_kernel(struct tensor out, struct tensor x, enum act act, int64_t count)
 {
-    EACH(i, count) store(out, i, activated(ACT_SILU, load(x, i)));
+    EACH(i, count) store(out, i, activated(act, load(x, i)));
 }
 
 status plain_silu(struct device *dev, struct tensor out, struct tensor x)
 {
     const int64_t count = tensor_count(out);
 
-    silu_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, count);
+    activate_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, ACT_SILU, count);
     LAUNCHED("silu");
+}
+
+status plain_activate(struct device *dev, struct tensor out, enum act act)
+{
+    const int64_t count = tensor_count(out);
+
+    activate_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, out, act, count);
+    LAUNCHED("activate");
 }
 
 __global__ void gated_gelu_kernel(struct tensor out, struct tensor gate, struct tensor up,

@@ -24,6 +24,10 @@ relative_attention_fn plain_relative_attention;
 gate_add_fn plain_gate_add;
 add_rows_fn plain_add_rows;
 silu_fn plain_silu;
+
+/* out = act(out), contiguous. */
+status plain_activate(struct device *dev, struct tensor out, enum act act);
+
 gated_gelu_fn plain_gated_gelu;
 lincomb_fn plain_lincomb;
 copy_fn plain_copy;

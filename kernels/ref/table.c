@@ -103,6 +103,8 @@ double ref_act(enum act act, double v)
     switch (act) {
     case ACT_NONE:
         return v;
+    case ACT_GELU:
+        return 0.5 * v * (1 + erf(v * M_SQRT1_2));
     case ACT_GELU_TANH:
         return 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
     case ACT_SILU:

@@ -74,6 +74,8 @@ struct part {
     void (*print)(FILE *out, const void *config);          // lines of `inspect`
 
     /* For synth. */
+    void (*in_diffusers)(void *config); // makes a config that of diffusers' files, whose tensors
+                                        // differ in more than names; or NULL
     const char *(*official_file)(const void *config); // name of its .pth; NULL: .safetensors
     const char *library, *class_name;                 // for model_index.json
     void (*config_json)(struct cJSON *json, const void *config, bool diffusers);

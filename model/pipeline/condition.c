@@ -21,12 +21,22 @@ static int64_t area(const int size[2])
     return (int64_t)size[0] * size[1];
 }
 
-status size_of_image(const struct task_inputs *in, int size[2])
+static status size_of(const struct task_inputs *in, enum task_input input, int size[2])
 {
-    const struct image image = in->image[INPUT_image];
+    const struct image image = in->image[input];
 
     return image.w > 0 ? frame_size_area(size, image.w, image.h, area(size))
                        : size_as_given(in, size);
+}
+
+status size_of_image(const struct task_inputs *in, int size[2])
+{
+    return size_of(in, INPUT_image, size);
+}
+
+status size_of_first_frame(const struct task_inputs *in, int size[2])
+{
+    return size_of(in, INPUT_first_frame, size);
 }
 
 status size_of_ti2v(const struct task_inputs *in, int size[2])
@@ -71,62 +81,180 @@ status condition_text(struct pipeline *p, struct plan_input *plan, const struct 
 
 #define MASK_CHANNELS 4 // one for each frame of a latent frame
 
-/* A clip of an image, and zeros after it. */
-static status first_only(void *payload, int64_t index, const float **pixels)
+/* How a task makes a frame [h, w, 3] of a picture. */
+typedef status fit_fn(float *out, int w, int h, const struct picture *picture);
+
+static status fit_torch(float *out, int w, int h, const struct picture *p)
 {
-    *pixels = index == 0 ? payload : NULL;
+    return resize_torch(out, w, h, p->image, p->window);
+}
+
+static status fit_fill(float *out, int w, int h, const struct picture *p)
+{
+    return frame_fill(out, w, h, p->image);
+}
+
+static status fit_stretch(float *out, int w, int h, const struct picture *p)
+{
+    return frame_stretch(out, w, h, p->image, false);
+}
+
+static status fit_stretch_bf16(float *out, int w, int h, const struct picture *p)
+{
+    return frame_stretch(out, w, h, p->image, true);
+}
+
+static struct picture whole(const struct image *image)
+{
+    return (struct picture){ image, { 0, 0, image->w, image->h } };
+}
+
+/* The frames of a video that are known: the first one, and perhaps the last. */
+struct known {
+    int count; // 1 or 2
+    struct picture picture[2];
+    fit_fn *fit;
+};
+
+/* A clip that begins with one frame and may end with another; the others are zeros. */
+struct ends {
+    float *frame[2]; // NULL: not known
+    int64_t frames;
+};
+
+static status end_frames(void *payload, int64_t index, const float **pixels)
+{
+    const struct ends *e = payload;
+
+    *pixels = index == 0 ? e->frame[0] : index == e->frames - 1 ? e->frame[1] : NULL;
     return ST_OK;
 }
 
-/* latent [C, T, H, W], on every rank: a clip of `frames` frames that begins with the image, which
- * `fit` resizes to the size of the video. Collective. */
-static status encode_image(struct pipeline *p, const struct plan_input *plan, float *latent,
-                           const struct image *image, int64_t frames,
-                           status (*fit)(float *out, int w, int h, const struct image *image))
+static status fit_ends(struct ends *e, int w, int h, const struct known *known)
+{
+    for (int i = 0; i < known->count; i++) {
+        e->frame[i] = malloc((size_t)w * (size_t)h * 3 * sizeof(float));
+        if (e->frame[i] == NULL)
+            return fail(ST_MEMORY, "cannot allocate host memory for an image of %d x %d", w, h);
+        TRY(known->fit(e->frame[i], w, h, &known->picture[i]));
+    }
+    return ST_OK;
+}
+
+/* latent [C, T, H, W], on every rank: of a clip of `frames` frames of the size of the video, of
+ * which those in `known` are not zeros. Collective. */
+static status encode_ends(struct pipeline *p, const struct plan_input *plan, float *latent,
+                          int64_t frames, const struct known *known)
 {
     const int64_t stride = model_vae(&plan->model)->stride;
     const int w = (int)(plan->latent.w * stride), h = (int)(plan->latent.h * stride);
-    float *pixels = malloc((size_t)w * (size_t)h * 3 * sizeof(float));
+    struct ends ends = { .frames = frames };
     const struct frame_source source = {
-        .get = first_only, .payload = pixels, .frames = frames, .h = h, .w = w
+        .get = end_frames, .payload = &ends, .frames = frames, .h = h, .w = w
     };
-    status st = ST_OK;
+    status st;
 
-    if (pixels == NULL)
-        st = fail(ST_MEMORY, "cannot allocate host memory for an image of %d x %d", w, h);
-    if (st == ST_OK)
-        st = fit(pixels, w, h, image);
-    TRY_OUT(agree(p->world, st));
+    TRY_OUT(agree(p->world, fit_ends(&ends, w, h, known)));
     TRY_OUT(pipeline_encode(p, source, latent));
 out:
-    free(pixels);
+    free(ends.frame[0]);
+    free(ends.frame[1]);
     return st;
 }
 
-static status fit_all(float *out, int w, int h, const struct image *image)
-{
-    return resize_torch(out, w, h, image, (struct window){ 0, 0, image->w, image->h });
-}
-
-status condition_image(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
-                       struct conditioning *c)
+/* Adds the channels: a mask of the known frames, then the latent of the clip. */
+static status add_channels(struct pipeline *p, struct plan_input *plan, struct conditioning *c,
+                           const struct known *known)
 {
     const struct latent_shape s = plan->latent;
-    const int64_t frame = s.h * s.w, channel = s.t * frame;
+    const int64_t frame = s.h * s.w, channel = s.t * frame, last = MASK_CHANNELS * s.t - 1;
     const int64_t dims[] = { MASK_CHANNELS + s.c, s.t, s.h, s.w };
     float *data;
 
     plan->encode_frames = 1 + (s.t - 1) * model_vae(&plan->model)->stride_t;
     if (p == NULL) {
         conditioning_add_shape(c, CONDITION_CHANNELS, 4, dims);
-        return condition_text(p, plan, in, c);
+        return ST_OK;
     }
     TRY(agree(p->world, conditioning_add(c, CONDITION_CHANNELS, 4, dims, &data)));
-    for (int64_t i = 0; i < MASK_CHANNELS * channel; i++)
-        data[i] = i % channel < frame;
-    TRY(encode_image(p, plan, data + MASK_CHANNELS * channel, &in->image[INPUT_image],
-                     plan->encode_frames, fit_all));
+    for (int64_t i = 0; i < MASK_CHANNELS * channel; i++) {
+        const int64_t of = i / channel, t = i % channel / frame; // latent frame 0 is one frame
+
+        data[i] = t == 0 || (known->count == 2 && MASK_CHANNELS * t + of == last);
+    }
+    return encode_ends(p, plan, data + MASK_CHANNELS * channel, plan->encode_frames, known);
+}
+
+/* Adds the image encoder's tokens of the pictures. */
+static status add_tokens(struct pipeline *p, struct plan_input *plan, struct conditioning *c,
+                         int count, const struct picture *pictures)
+{
+    const struct clip_config *clip = model_clip(&plan->model);
+    const int64_t dims[] = { count * clip_tokens(clip), clip->dim };
+    float *data;
+
+    plan->images = count;
+    if (p == NULL) {
+        conditioning_add_shape(c, CONDITION_IMAGE, 2, dims);
+        return ST_OK;
+    }
+    TRY(agree(p->world, conditioning_add(c, CONDITION_IMAGE, 2, dims, &data)));
+    return pipeline_images(p, count, pictures, data);
+}
+
+status condition_image(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                       struct conditioning *c)
+{
+    const struct known known = { 1, { whole(&in->image[INPUT_image]) }, fit_torch };
+
+    TRY(add_channels(p, plan, c, &known));
     return condition_text(p, plan, in, c);
+}
+
+status condition_image_tokens(struct pipeline *p, struct plan_input *plan,
+                              const struct task_inputs *in, struct conditioning *c)
+{
+    const struct picture image = whole(&in->image[INPUT_image]);
+
+    TRY(add_tokens(p, plan, c, 1, &image));
+    return condition_image(p, plan, in, c);
+}
+
+status condition_first_last(struct pipeline *p, struct plan_input *plan,
+                            const struct task_inputs *in, struct conditioning *c)
+{
+    const struct image *first = &in->image[INPUT_first_frame], *last = &in->image[INPUT_last_frame];
+    struct known known = { 2, { whole(first), whole(last) }, fit_torch };
+
+    if (p != NULL)
+        TRY(agree(p->world, frame_last_window(&known.picture[1].window, first, last)));
+    TRY(add_tokens(p, plan, c, 2, known.picture));
+    TRY(add_channels(p, plan, c, &known));
+    return condition_text(p, plan, in, c);
+}
+
+status condition_inp(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                     struct conditioning *c)
+{
+    const struct image *first = &in->image[INPUT_image], *last = &in->image[INPUT_last_frame];
+    const int64_t stride = model_vae(&plan->model)->stride;
+    const struct known known = { last->w > 0 ? 2 : 1,
+                                 { whole(first), whole(last) },
+                                 plan->vae_dtype == DT_BF16 ? fit_stretch_bf16 : fit_stretch };
+    struct image resized = { 0 }; // what the image encoder sees
+    struct picture picture = { 0 };
+    status st = ST_OK;
+
+    if (p != NULL)
+        TRY_OUT(agree(p->world, resize_pil(&resized, first, (int)(plan->latent.w * stride),
+                                           (int)(plan->latent.h * stride), PIL_BICUBIC)));
+    picture = whole(&resized);
+    TRY_OUT(add_tokens(p, plan, c, 1, &picture));
+    TRY_OUT(add_channels(p, plan, c, &known));
+    TRY_OUT(condition_text(p, plan, in, c));
+out:
+    image_done(&resized);
+    return st;
 }
 
 status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
@@ -134,6 +262,7 @@ status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct 
 {
     const struct latent_shape s = plan->latent;
     const int64_t dims[] = { s.c, 1, s.h, s.w };
+    const struct known known = { 1, { whole(&in->image[INPUT_image]) }, fit_fill };
     float *data;
 
     plan->encode_frames = in->image[INPUT_image].w > 0;
@@ -141,7 +270,7 @@ status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct 
         conditioning_add_shape(c, CONDITION_CLEAN, 4, dims);
     if (plan->encode_frames > 0 && p != NULL) {
         TRY(agree(p->world, conditioning_add(c, CONDITION_CLEAN, 4, dims, &data)));
-        TRY(encode_image(p, plan, data, &in->image[INPUT_image], 1, frame_fill));
+        TRY(encode_ends(p, plan, data, 1, &known));
     }
     return condition_text(p, plan, in, c);
 }

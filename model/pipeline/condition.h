@@ -11,9 +11,10 @@
 /* The size [width, height] in pixels as given, which must be multiples of 16. Local. ST_USAGE. */
 status size_as_given(const struct task_inputs *in, int size[2]);
 
-/* For the image of --image, if it is given: its aspect, and about as many pixels as `size` has, in
- * multiples of 16; or, for TI2V, of 32. Local. ST_USAGE. */
+/* For the image of --image, or --first_frame, if it is given: its aspect, and about as many pixels
+ * as `size` has, in multiples of 16; or, for TI2V, of 32. Local. ST_USAGE. */
 status size_of_image(const struct task_inputs *in, int size[2]);
+status size_of_first_frame(const struct task_inputs *in, int size[2]);
 status size_of_ti2v(const struct task_inputs *in, int size[2]);
 
 /* ---- conditioning ---- */
@@ -27,6 +28,20 @@ status condition_text(struct pipeline *p, struct plan_input *plan, const struct 
  * clip that has the image first and zeros after it. Source: Wan2.2 wan/image2video.py. */
 status condition_image(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                        struct conditioning *c);
+
+/* The same with the image encoder's tokens. Source: Wan2.1 wan/image2video.py. */
+status condition_image_tokens(struct pipeline *p, struct plan_input *plan,
+                              const struct task_inputs *in, struct conditioning *c);
+
+/* FLF2V: the clip has the first frame first and the last frame last, and the image encoder sees
+ * both. Source: Wan2.1 wan/first_last_frame2video.py. */
+status condition_first_last(struct pipeline *p, struct plan_input *plan,
+                            const struct task_inputs *in, struct conditioning *c);
+
+/* Fun-InP: an image, and perhaps a last frame, which the image encoder does not see.
+ * Source: DiffSynth-Studio diffsynth/pipelines/wan_video.py, the ImageEmbedder units. */
+status condition_inp(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                     struct conditioning *c);
 
 /* TI2V: with an image, its latent is the first latent frame, which stays clean.
  * Source: Wan2.2 wan/textimage2video.py. */

@@ -69,3 +69,50 @@ out:
     free(thwc);
     return st;
 }
+
+/* ---- the image encoder ---- */
+
+static status check_tokens(const float *tokens, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (!isfinite(tokens[i]))
+            return fail(ST_FORMAT, "the image encoder gives values that are not finite: its "
+                                   "weights are damaged");
+    return ST_OK;
+}
+
+static status encode_pictures(struct pipeline *p, int count, const struct picture *pictures,
+                              float *tokens)
+{
+    const struct clip_config *config = model_clip(&p->plan.model);
+    const int64_t values = clip_patches_count(config);
+    float *patches = malloc((size_t)(count * values) * sizeof(float));
+    struct arena a = { 0 };
+    status st = ST_OK;
+
+    if (patches == NULL)
+        st = fail(ST_MEMORY, "cannot allocate host memory for %d images", count);
+    for (int i = 0; i < count && st == ST_OK; i++)
+        st = clip_patches(patches + i * values, config, pictures[i].image, pictures[i].window);
+    TRY_OUT(st);
+    TRY_OUT(checkpoint_part(p->checkpoint, &part_clip));
+    TRY_OUT(arena_init(&a, p->dev, "image", plan_stage(&p->sizes, STAGE_IMAGE)->scratch));
+    TRY_OUT(clip_encode(config, p->dev, &a, checkpoint_source(p->checkpoint, &part_clip), count,
+                        patches, tokens));
+    TRY_OUT(check_tokens(tokens, count * clip_tokens(config) * config->dim));
+out:
+    arena_done(&a);
+    free(patches);
+    return st;
+}
+
+status pipeline_images(struct pipeline *p, int count, const struct picture *pictures, float *tokens)
+{
+    const struct clip_config *config = model_clip(&p->plan.model);
+
+    alive_at("image encoding", -1);
+    TRY(agree(p->world, p->world->rank == 0 ? encode_pictures(p, count, pictures, tokens) : ST_OK));
+    world_broadcast(p->world, tokens,
+                    (size_t)(count * clip_tokens(config) * config->dim) * sizeof(float), 0);
+    return ST_OK;
+}

@@ -42,12 +42,22 @@ status model_check(const struct model *m, const char *path)
     const struct dit_config *dit = model_dit(m), *low = model_config(m, &part_dit_low);
     const struct t5_config *t5 = model_t5(m);
     const struct vae_config *vae = model_vae(m);
+    const struct clip_config *clip = model_clip(m);
 
     if (dit != NULL && t5 != NULL && dit->text_dim != t5->dim)
         return fail(ST_FORMAT,
                     "%s: the transformer needs text of width %lld, but the text encoder outputs "
                     "%lld: they are from different models; use the parts of one model",
                     path, (long long)dit->text_dim, (long long)t5->dim);
+    if (dit != NULL && clip != NULL && dit->image_dim > 0 &&
+        (dit->image_dim != clip->dim ||
+         (dit->image_positions > 0 && dit->image_positions != 2 * clip_tokens(clip))))
+        return fail(ST_FORMAT,
+                    "%s: the transformer needs image tokens of width %lld (for two images %lld of "
+                    "them, 0: any), but the image encoder outputs %lld of width %lld for one: they "
+                    "are from different models; use the parts of one model",
+                    path, (long long)dit->image_dim, (long long)dit->image_positions,
+                    (long long)clip_tokens(clip), (long long)clip->dim);
     if (dit != NULL && vae != NULL && dit->out_dim != vae->z)
         return fail(ST_FORMAT,
                     "%s: the transformer outputs latents of %lld channels, but the VAE needs %lld: "
@@ -77,6 +87,13 @@ status model_check(const struct model *m, const char *path)
             &part_vae, "wan2.1"                                                                    \
         }                                                                                          \
     }
+#define WAN21_IMAGE(dit)                                                                           \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_t5, "umt5-xxl" }, { &part_vae, "wan2.1" },                     \
+        {                                                                                          \
+            &part_clip, "vit-h-14"                                                                 \
+        }                                                                                          \
+    }
 #define WAN22_TWO(dit)                                                                             \
     {                                                                                              \
         { &part_dit, dit }, { &part_dit_low, dit }, { &part_t5, "umt5-xxl" },                      \
@@ -95,15 +112,16 @@ status model_check(const struct model *m, const char *path)
 static const struct preset presets[] = {
     { "t2v-1.3B", 1, WAN21("t2v-1.3B") },
     { "t2v-14B", 1, WAN21("t2v-14B") },
-    { "i2v-14B", 1, WAN21("i2v-14B") },
-    { "flf2v-14B", 1, WAN21("flf2v-14B") },
+    { "i2v-14B", 1, WAN21_IMAGE("i2v-14B") },
+    { "inp-1.3B", 1, WAN21_IMAGE("inp-1.3B") },
+    { "flf2v-14B", 1, WAN21_IMAGE("flf2v-14B") },
     { "vace-1.3B", 1, WAN21("vace-1.3B") },
     { "vace-14B", 1, WAN21("vace-14B") },
     { "t2v-A14B", 2, WAN22_TWO("t2v-A14B") },
     { "i2v-A14B", 2, WAN22_TWO("i2v-A14B") },
     { "ti2v-5B", 1, WAN22("ti2v-5B") },
     { "s2v-14B", 1, WAN21("s2v-14B") },
-    { "animate-14B", 1, WAN21("animate-14B") },
+    { "animate-14B", 1, WAN21_IMAGE("animate-14B") },
     { "tiny",
       0,
       { { &part_dit, "tiny" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
@@ -116,6 +134,18 @@ static const struct preset presets[] = {
         { &part_dit_low, "tiny-i2v" },
         { &part_t5, "umt5-tiny" },
         { &part_vae, "wan2.1-tiny" } } },
+    { "tiny-i2v-14B",
+      0,
+      { { &part_dit, "tiny-i2v-clip" },
+        { &part_t5, "umt5-tiny" },
+        { &part_vae, "wan2.1-tiny" },
+        { &part_clip, "clip-tiny" } } },
+    { "tiny-flf2v-14B",
+      0,
+      { { &part_dit, "tiny-flf2v" },
+        { &part_t5, "umt5-tiny" },
+        { &part_vae, "wan2.1-tiny" },
+        { &part_clip, "clip-tiny" } } },
     { "tiny-A14B",
       0,
       { { &part_dit, "tiny" },

@@ -7,13 +7,15 @@
 #include "model/text/umt5.h"
 #include "model/transformer/config.h"
 #include "model/vae/vae.h"
+#include "model/vision/clip.h"
 
 /* All parts. To add one: its files (checkpoint/part.h) and a line here. */
 #define MODEL_PARTS(X)                                                                             \
     X(dit)                                                                                         \
     X(dit_low)                                                                                     \
     X(t5)                                                                                          \
-    X(vae)
+    X(vae)                                                                                         \
+    X(clip)
 
 #define DECLARE_PART(name) extern const struct part part_##name;
 MODEL_PARTS(DECLARE_PART)
@@ -51,14 +53,19 @@ static inline const struct vae_config *model_vae(const struct model *m)
     return model_config(m, &part_vae);
 }
 
-/* ST_FORMAT if parts do not fit each other (text width, latent channels); the line has the sizes.
- * Parts that are NULL are not checked. `path` names the model in the line. */
+static inline const struct clip_config *model_clip(const struct model *m)
+{
+    return model_config(m, &part_clip);
+}
+
+/* ST_FORMAT if parts do not fit each other (text width, latent channels, image tokens); the line
+ * has the sizes. Parts that are NULL are not checked. `path` names the model in the line. */
 status model_check(const struct model *m, const char *path);
 
 /* ---- released models ---- */
 
-/* A released model, with its official task name ("t2v-1.3B", ...); or "tiny", "tiny-5B" and
- * "tiny-A14B", with small sizes for tests. */
+/* A released model, with its official task name ("t2v-1.3B", ...); or "tiny", "tiny-5B", ...,
+ * with small sizes for tests. */
 struct preset {
     const char *name;
     int experts; // number of transformers: 1 or 2; 0: not a released model

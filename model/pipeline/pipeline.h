@@ -71,6 +71,17 @@ struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
  */
 status pipeline_encode(struct pipeline *p, struct frame_source source, float *latent);
 
+/* A part of an image. */
+struct picture {
+    const struct image *image;
+    struct window window;
+};
+
+/* Encodes pictures with the image encoder: tokens [count * rows, width] in host memory of every
+ * rank. Rank 0 encodes; the encoder is loaded for that, and freed. */
+status pipeline_images(struct pipeline *p, int count, const struct picture *pictures,
+                       float *tokens);
+
 /* Loads the transformer, or those experts with which the first request starts, if none is loaded.
  * ST_PREEMPTED. */
 status pipeline_load(struct pipeline *p);

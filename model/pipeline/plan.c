@@ -161,6 +161,25 @@ static status plan_ahead(const struct plan_input *in, const struct mesh *m, size
     return st;
 }
 
+static status plan_images(const struct plan_input *in, struct device *dev, struct mesh *m,
+                          struct plan_rank *out)
+{
+    const struct clip_config *clip = model_clip(&in->model);
+    struct plan_stage *stage = add_stage(out, STAGE_IMAGE);
+    struct arena a = { 0 };
+    status st;
+
+    start_stage(stage, dev, m);
+    TRY_OUT(arena_init(&a, dev, "image", 0));
+    TRY_OUT(clip_encode(clip, dev, &a, no_source, in->images, NULL, NULL));
+    end_stage(stage, dev, m);
+    stage->scratch = a.peak;
+    stage->host = (size_t)(in->images * clip_patches_count(clip)) * sizeof(float) * 2;
+out:
+    arena_done(&a);
+    return st;
+}
+
 static status plan_encode(const struct plan_input *in, struct device *dev, struct mesh *m,
                           struct plan_rank *out)
 {
@@ -289,6 +308,11 @@ static bool encodes_text(const struct plan_input *in, int rank)
     return (rank == 0 || in->t5_fsdp) && in->prompts > 0 && denoises(in, rank);
 }
 
+static bool encodes_images(const struct plan_input *in, int rank)
+{
+    return rank == 0 && in->images > 0 && denoises(in, rank);
+}
+
 static bool encodes_frames(const struct plan_input *in, int rank)
 {
     return in->encode_frames > 0 && denoises(in, rank);
@@ -305,10 +329,8 @@ static const struct {
     status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
                   struct plan_rank *out);
 } stages[] = {
-    { encodes_frames, plan_encode },
-    { encodes_text, plan_text },
-    { denoises, plan_denoise },
-    { decodes, plan_decode },
+    { encodes_images, plan_images }, { encodes_frames, plan_encode }, { encodes_text, plan_text },
+    { denoises, plan_denoise },      { decodes, plan_decode },
 };
 
 const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)

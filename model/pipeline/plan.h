@@ -49,11 +49,13 @@ struct plan_input {
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool saves;                // rank 0 writes a run file
     bool decode;               // false: the run ends with the latent
+    int images;                // number of images that the image encoder reads; 0: none
     int64_t encode_frames;     // number of frames of the clip that the VAE encodes; 0: none
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
     const struct rates *rates; // borrowed; NULL: no time is estimated
 };
 
+#define STAGE_IMAGE "image"   // the image encoder
 #define STAGE_ENCODE "encode" // the VAE encodes images
 #define STAGE_TEXT "text"     // the text encoder
 #define STAGE_BEGIN "begin"   // what a generation computes once, before its steps

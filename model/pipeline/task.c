@@ -24,6 +24,10 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
     "intricate "                                                                                   \
     "details and the refreshing atmosphere of the seaside."
 
+#define BIRD                                                                                                                           \
+    "CG动画风格，一只蓝色的小鸟从地面起飞，煽动翅膀。小鸟羽毛细腻，胸前有独特的花纹，背景是" \
+    "蓝天白云，阳光明媚。镜跟随小鸟向上移动，展现出小鸟飞翔的姿态和天空的广阔。近景，仰视视角。"
+
 #define SIZES_480 "480*832, 832*480"
 #define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
 #define TI2V_CHANNELS 48 // of the latents of Wan2.2's VAE, which tell TI2V from T2V
@@ -32,6 +36,16 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
     .parts = { &part_dit, &part_t5, &part_vae }, .fps = 16, .steps = 50, .shift = 5,               \
     .guidance = { 5, 5 }, .negative = negative_shared, .size = size_as_given,                      \
     .condition = condition_text
+
+/* What the tasks of Wan2.1 from images have in common. */
+#define IMAGE_TASK                                                                                 \
+    .parts = { &part_dit, &part_t5, &part_vae, &part_clip }, .frames = 81, .fps = 16,              \
+    .guidance = { 5, 5 }
+/* Fun-InP, with the defaults of DiffSynth-Studio. */
+#define INP_TASK                                                                                   \
+    .allowed = 1u << INPUT_image | 1u << INPUT_last_frame, .required = 1u << INPUT_image,          \
+    .width_px = 832, .height_px = 480, .steps = 50, .shift = 5, .prompt = WHITE_CAT,               \
+    .negative = negative_shared, .size = size_as_given, .condition = condition_inp, IMAGE_TASK
 
 static const struct task tasks[] = {
     { .name = "t2v-1.3B",
@@ -59,6 +73,37 @@ static const struct task tasks[] = {
       .frames = 1,
       .prompt = "一个朴素端庄的美人",
       TEXT_TASK },
+    { .name = "i2v-14B",
+      .presets = { "i2v-14B" },
+      .allowed = 1u << INPUT_image,
+      .required = 1u << INPUT_image,
+      .width_px = 1280,
+      .height_px = 720,
+      .sizes = SIZES_720,
+      .steps = 40,
+      .shift = 5,
+      .shift_480 = 3,
+      .prompt = WHITE_CAT,
+      .negative = negative_i2v,
+      .size = size_of_image,
+      .condition = condition_image_tokens,
+      IMAGE_TASK },
+    { .name = "flf2v-14B",
+      .presets = { "flf2v-14B" },
+      .allowed = 1u << INPUT_first_frame | 1u << INPUT_last_frame,
+      .required = 1u << INPUT_first_frame | 1u << INPUT_last_frame,
+      .width_px = 1280,
+      .height_px = 720,
+      .sizes = SIZES_720,
+      .steps = 50,
+      .shift = 16,
+      .prompt = BIRD,
+      .negative = negative_flf2v,
+      .size = size_of_first_frame,
+      .condition = condition_first_last,
+      IMAGE_TASK },
+    { .name = "inp-1.3B", .presets = { "inp-1.3B" }, .sizes = SIZES_480, INP_TASK },
+    { .name = "inp-14B", .presets = { "i2v-14B" }, .sizes = SIZES_720, INP_TASK },
     { .name = "t2v-A14B",
       .presets = { "t2v-A14B" },
       .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae },
@@ -110,8 +155,6 @@ static const struct task tasks[] = {
       .size = size_of_ti2v,
       .condition = condition_ti2v },
     // tasks of the official programs that this version does not run
-    { .name = "i2v-14B", .presets = { "i2v-14B" } },
-    { .name = "flf2v-14B", .presets = { "flf2v-14B" } },
     { .name = "vace-1.3B", .presets = { "vace-1.3B" } },
     { .name = "vace-14B", .presets = { "vace-14B" } },
     { .name = "s2v-14B", .presets = { "s2v-14B" } },

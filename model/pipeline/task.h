@@ -66,8 +66,8 @@ struct task {
     int width_px, height_px;
     const char *sizes; // the sizes that the model was trained for, "832*480, 480*832"
     int frames, fps, steps;
-    double shift;
-    double guidance[2];   // low noise, high noise, as in the official configs
+    double shift, shift_480; // of the noise schedule; at 832*480 and 480*832, if that is not 0
+    double guidance[2];      // low noise, high noise, as in the official configs
     double boundary;      // the first of two experts computes timesteps >= boundary; 0: one expert
     const char *prompt;   // the official example
     const char *negative; // also used for an empty negative prompt

@@ -33,12 +33,13 @@ static void distribution(const struct synth_part *p, struct synth_tensor *t)
     if (ends_with(name, ".bias") || ends_with(name, "padding_tokens") ||
         ends_with(name, "emb_pos")) {
         t->std = 0.02f;
+    } else if (ends_with(name, "modulation") || ends_with(name, "cls_embedding") ||
+               ends_with(name, "pos_embedding")) {
+        t->std = 1 / sqrtf((float)t->shape.dim[t->shape.ndim - 1]);
     } else if (ends_with(name, "gamma") || t->shape.ndim == 1 ||
                ends_with(name, "encoder.weights")) {
         t->mean = 1;
         t->std = 0.05f;
-    } else if (ends_with(name, "modulation")) {
-        t->std = 1 / sqrtf((float)t->shape.dim[t->shape.ndim - 1]);
     } else if (ends_with(name, ".kernel")) { // a blur: its values sum to 1
         t->mean = 1 / (float)count;
         t->std = 0;
@@ -75,7 +76,16 @@ static status list_part(struct synth *s, const struct part *row, const void *con
 
     *p = (struct synth_part){ .row = row, .config = config };
     assert(dt == DT_F32 || dt == DT_BF16 || dt == DT_F16);
-    row->tensors(&list, config, NULL);
+    if (s->options->diffusers && row->in_diffusers != NULL) {
+        p->own = malloc(row->config_bytes);
+        if (p->own == NULL)
+            return fail(ST_MEMORY, "cannot allocate host memory for the config of the %s",
+                        row->name);
+        memcpy(p->own, config, row->config_bytes);
+        row->in_diffusers(p->own);
+        p->config = p->own;
+    }
+    row->tensors(&list, p->config, NULL);
     TRY_OUT(inventory_expand(&all, &list));
     inventory_sort(&all);
     p->tensors = calloc((size_t)all.count, sizeof(*p->tensors));
@@ -190,8 +200,10 @@ status checkpoint_synth(const char *dir, const struct synth_options *options,
 out:
     if (made)
         nftw(s.folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-    for (int i = 0; i < s.count; i++)
+    for (int i = 0; i < s.count; i++) {
         free(s.parts[i].tensors);
+        free(s.parts[i].own);
+    }
     free(s.folder);
     return st;
 }

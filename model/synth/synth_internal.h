@@ -15,6 +15,7 @@ struct synth_tensor {
 struct synth_part {
     const struct part *row;
     const void *config;
+    void *own; // the memory of `config`, if it is not that of the options
     struct synth_tensor *tensors;
     int count;
 };

@@ -7,6 +7,7 @@
  *     channels      [c, T, H, W]        concatenated to the latent's channels, after them
  *     clean         [C, n, H, W]        the first n latent frames, which are known: they keep these
  *                                       values, and their tokens have time 0
+ *     image         [rows, width]       the image encoder's output, of one image after the other
  *
  * A feature may read more arrays, with names that it defines (features.h): an addend to the patch
  * embedding, tokens before or after the video's, hints per block. All arrays are f32, contiguous,
@@ -22,6 +23,7 @@
 #define CONDITION_UNCOND "text/uncond"
 #define CONDITION_CHANNELS "channels"
 #define CONDITION_CLEAN "clean"
+#define CONDITION_IMAGE "image"
 
 #define CONDITIONS_MAX 16
 #define CONDITION_NAME_BYTES 32

@@ -23,6 +23,8 @@ struct dit_config {
     int64_t freq_dim;        // width of the sinusoids of the time; even
     int64_t text_dim;        // width of the text encoder's output
     int64_t text_len;        // rows of text, padded with zeros
+    int64_t image_dim;       // width of the image encoder's tokens; 0: none are used
+    int64_t image_positions; // rows of the table that is added to them; 0: none
     int heads, layers;
     float eps;                                // of all norms
     struct feature_use use[DIT_FEATURES_MAX]; // ends with feature NULL, or after the last entry

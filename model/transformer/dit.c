@@ -346,7 +346,7 @@ static status prepare(struct dit_run *r)
 
         TRY(weights_acquire(text, l, l + 1 < layers ? l + 1 : -1, &unit));
         for (int b = 0; b < r->branches; b++)
-            TRY(block_text_kv(r, &unit, l, b));
+            TRY(block_kv(r, &unit, tensor_at(r->text_kv[b], l), r->context[b]));
     }
     for (int i = 0; (hooks = hooks_at(r->m, i)) != NULL; i++)
         if (hooks->prepare != NULL)

@@ -112,13 +112,24 @@ out:
     return st;
 }
 
-status block_text_kv(struct dit_run *r, const struct dit_text *t, int layer, int branch)
+status block_kv(struct dit_run *r, const struct dit_text *t, struct tensor kv,
+                struct tensor context)
 {
-    const struct tensor kv = tensor_at(r->text_kv[branch], layer);
     const struct tensor k = tensor_slice(kv, 1, 0, r->m->config.dim);
 
-    TRY(linear(r->m->dev, kv, r->context[branch], t->kv, ACT_NONE));
+    TRY(linear(r->m->dev, kv, context, t->kv, ACT_NONE));
     return op_rms_norm(r->m->dev, k, k, t->norm_k, r->m->config.eps);
+}
+
+status block_attend(const struct block_ctx *ctx, struct tensor out, struct tensor q,
+                    struct tensor kv)
+{
+    const int64_t c = ctx->r->m->config.dim;
+
+    return op_attention(ctx->r->m->dev, heads(ctx, out), (struct tensor){ 0 }, heads(ctx, q),
+                        heads(ctx, tensor_slice(kv, 1, 0, c)),
+                        heads(ctx, tensor_slice(kv, 1, c, c)),
+                        1 / sqrtf((float)(c / ctx->r->m->config.heads)));
 }
 
 status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, int layer)
@@ -126,15 +137,10 @@ status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, i
     const struct dit_run *r = ctx->r;
     struct device *dev = r->m->dev;
     const struct feature_use *use = r->m->config.use;
-    const int64_t c = r->m->config.dim;
-    const float eps = r->m->config.eps, scale = 1 / sqrtf((float)(c / r->m->config.heads));
-    const struct tensor kv = tensor_at(r->text_kv[ctx->branch], layer);
-    const struct tensor k = tensor_slice(kv, 1, 0, c), v = tensor_slice(kv, 1, c, c);
 
     TRY(linear(dev, ctx->y, ctx->h, b->text_q, ACT_NONE));
-    TRY(op_rms_norm(dev, ctx->y, ctx->y, b->text_norm_q, eps));
-    TRY(op_attention(dev, heads(ctx, ctx->h), (struct tensor){ 0 }, heads(ctx, ctx->y),
-                     heads(ctx, k), heads(ctx, v), scale));
+    TRY(op_rms_norm(dev, ctx->y, ctx->y, b->text_norm_q, r->m->config.eps));
+    TRY(block_attend(ctx, ctx->h, ctx->y, tensor_at(r->text_kv[ctx->branch], layer)));
     for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
         if (use[i].feature->hooks->cross_attention != NULL)
             TRY(use[i].feature->hooks->cross_attention(ctx, r->feature[i], layer, ctx->y));

@@ -25,7 +25,8 @@ struct dit_modulation {
     struct tensor mod; // [6C] f32
 };
 
-/* Computes the keys and values of cross attention from the text: used once per run. */
+/* Computes the keys and values of cross attention from the text, or from an image: used once per
+ * run. */
 struct dit_text {
     struct linear kv;     // [2C, C], [2C]: k, then v
     struct tensor norm_k; // [C] f32
@@ -48,6 +49,10 @@ struct block_stacks {
 /* Emits the three stacks of `units` blocks, with `prefix` in their tensor names, "blocks.%d.". */
 void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
                        int units, enum dtype cdt, struct block_stacks names);
+
+/* Emits the tensors of a struct dit_text: "K.weight", "V.weight", their biases, "NORM.weight". */
+void dit_kv_tensors(struct tensor_list *l, const char *k, const char *v, const char *norm,
+                    int64_t dim, enum dtype cdt);
 
 /* Emit tensors that are listed but not loaded: the weight [out, in, k...] and the bias [out] of a
  * convolution; the four linear layers and two norms of an attention. */
@@ -89,7 +94,13 @@ status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, i
  * block, h = the input of the next block's self attention. */
 status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int layer);
 
-/* text_kv of one layer and branch: norm(W_k context), then W_v context. */
-status block_text_kv(struct dit_run *r, const struct dit_text *t, int layer, int branch);
+/* kv [rows, 2C] cdt: the keys and values of cross attention to context [rows, C] cdt:
+ * norm(W_k context), then W_v context. */
+status block_kv(struct dit_run *r, const struct dit_text *t, struct tensor kv,
+                struct tensor context);
+
+/* out [s_loc, C] cdt: attention of q [s_loc, C] to such keys and values. out may be q. */
+status block_attend(const struct block_ctx *ctx, struct tensor out, struct tensor q,
+                    struct tensor kv);
 
 #endif

@@ -20,23 +20,30 @@
     .layers = 3, .eps = EPS
 #define CONFIG(...) (&(const struct dit_config){ __VA_ARGS__ })
 #define USES(...) .use = { __VA_ARGS__ }
+/* The features of I2V and FLF2V, for an image encoder of this width. */
+#define USES_IMAGE(width) .image_dim = (width), USES({ &feature_image_context, 0 })
+#define USES_IMAGES(width, positions)                                                              \
+    .image_dim = (width), .image_positions = (positions),                                          \
+    USES({ &feature_image_context, 0 }, { &feature_frame_positions, 0 })
 
 static const struct variant variants[] = {
     { "t2v-1.3B", CONFIG(.in_dim = 16, SIZE_1B) },
     { "t2v-14B", CONFIG(.in_dim = 16, SIZE_14B) },
-    { "i2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES({ &feature_image_context, 0 })) },
-    { "flf2v-14B", CONFIG(.in_dim = 36, SIZE_14B,
-                          USES({ &feature_image_context, 0 }, { &feature_frame_positions, 0 })) },
+    { "i2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES_IMAGE(1280)) }, // and Fun-InP 14B
+    { "inp-1.3B", CONFIG(.in_dim = 36, SIZE_1B, USES_IMAGE(1280)) },
+    { "flf2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES_IMAGES(1280, 2 * 257)) },
     { "vace-1.3B", CONFIG(.in_dim = 16, SIZE_1B, USES({ &feature_vace, 15 })) },
     { "vace-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_vace, 8 })) },
     { "t2v-A14B", CONFIG(.in_dim = 16, SIZE_14B) }, // each of two experts
     { "i2v-A14B", CONFIG(.in_dim = 36, SIZE_14B) }, // each of two experts
     { "ti2v-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_5B) },
     { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12 })) },
-    { "animate-14B", CONFIG(.in_dim = 36, SIZE_14B,
+    { "animate-14B", CONFIG(.in_dim = 36, SIZE_14B, .image_dim = 1280,
                             USES({ &feature_image_context, 0 }, { &feature_animate, 8 })) },
     { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY) },
     { "tiny-i2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY) },
+    { "tiny-i2v-clip", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGE(160)) },
+    { "tiny-flf2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGES(160, 2 * 17)) },
     { "tiny-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_TINY) },
     { NULL, NULL },
 };
@@ -132,6 +139,10 @@ static status describe(const struct describing *d, void *config)
                     d->file, (long long)four_out, (long long)c.freq_dim);
     TRY(describe_count(d, "blocks.", &c.layers));
     TRY(find_features(d, &c));
+    if (describe_has(d, "img_emb.proj.3.weight"))
+        TRY(describe_axis(d, "img_emb.proj.3.weight", 2, 1, &c.image_dim));
+    if (describe_has(d, "img_emb.emb_pos"))
+        TRY(describe_axis(d, "img_emb.emb_pos", 3, 1, &c.image_positions));
     TRY(find_heads(d, &c));
     TRY(describe_size(d, "text_len", &c.text_len));
     TRY(describe_number(d, "eps", &eps));
@@ -148,6 +159,8 @@ static status describe(const struct describing *d, void *config)
     TRY(describe_agree(d, "freq_dim", c.freq_dim, "time_embedding.0.weight"));
     TRY(describe_agree(d, "text_dim", c.text_dim, "text_embedding.0.weight"));
     TRY(describe_agree(d, "num_layers", c.layers, "blocks.N"));
+    if (c.image_dim > 0)
+        TRY(describe_agree(d, "image_dim", c.image_dim, "img_emb.proj.3.weight"));
     TRY(check_patch(d));
     *(struct dit_config *)config = c;
     return ST_OK;

@@ -8,6 +8,23 @@
 #define TEXT(member) offsetof(struct dit_text, member)
 #define BLOCK(member) offsetof(struct dit_block, member)
 
+void dit_kv_tensors(struct tensor_list *l, const char *k, const char *v, const char *norm,
+                    int64_t dim, enum dtype cdt)
+{
+    char name[WEIGHT_NAME_BYTES];
+
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof(name), "%s.weight", i == 0 ? k : v);
+        tensors_add(l, name, TEXT(kv.w), cdt, TENSOR_DIMS(dim, dim))->joined = i > 0;
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof(name), "%s.bias", i == 0 ? k : v);
+        tensors_add(l, name, TEXT(kv.b), cdt, TENSOR_DIMS(dim))->joined = i > 0;
+    }
+    snprintf(name, sizeof(name), "%s.weight", norm);
+    tensors_vector(l, name, TEXT(norm_k), dim, DT_F32);
+}
+
 void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
                        int units, enum dtype cdt, struct block_stacks names)
 {
@@ -21,11 +38,7 @@ void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const 
     t->dim[0] = 6 * dim;
 
     tensors_stack(l, names.text, prefix, units, TENSORS_SHARDED);
-    tensors_add(l, "cross_attn.k.weight", TEXT(kv.w), cdt, TENSOR_DIMS(dim, dim));
-    tensors_add(l, "cross_attn.v.weight", TEXT(kv.w), cdt, TENSOR_DIMS(dim, dim))->joined = true;
-    tensors_add(l, "cross_attn.k.bias", TEXT(kv.b), cdt, TENSOR_DIMS(dim));
-    tensors_add(l, "cross_attn.v.bias", TEXT(kv.b), cdt, TENSOR_DIMS(dim))->joined = true;
-    tensors_vector(l, "cross_attn.norm_k.weight", TEXT(norm_k), dim, DT_F32);
+    dit_kv_tensors(l, "cross_attn.k", "cross_attn.v", "cross_attn.norm_k", dim, cdt);
 
     tensors_stack(l, names.blocks, prefix, units, TENSORS_SHARDED);
     tensors_linear(l, "self_attn.q", BLOCK(q), dim, dim, cdt);

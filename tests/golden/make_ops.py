@@ -32,6 +32,7 @@ a, w, b = randn(5, 19), randn(7, 19), randn(7)
 out = F.linear(a.double(), w.double(), b.double())
 record("gemm", a=a, w=w, bias=b, want=out)
 record("gemm_gelu", a=a, w=w, bias=b, want=F.gelu(out, approximate="tanh"))
+record("gemm_gelu_erf", a=a, w=w, bias=b, want=F.gelu(out))
 record("gemm_silu", a=a, w=w, bias=b, want=F.silu(out))
 record("gemm_narrow", a=a, w=w.to(bf16), bias=b,
        want=F.linear(a.double(), w.to(bf16).double(), b.double()))

@@ -1,7 +1,9 @@
 """Records final latents of the official programs for small random models: tasks.safetensors.
 
-Usage: python make_tasks.py WAN2.1_CHECKOUT WAN2.2_CHECKOUT WANMPI OUT.safetensors
-  TASK[.IMAGE].SOLVER   [C, T, H, W]   the last latent of the official generate() in float32 on the CPU
+Usage: python make_tasks.py WAN2.1_CHECKOUT WAN2.2_CHECKOUT DIFFSYNTH_CHECKOUT WANMPI OUT.safetensors
+  TASK[.IMAGE].SOLVER   [C, T, H, W]   the last latent of the official generate() in float32 on the CPU; of tasks "inp"
+                                       of DiffSynth-Studio's WanVideoPipeline
+  clip.IMAGE            [tokens, C]    the output of the official image encoder
 The checkpoints are those of `WANMPI synth`, the texts those that WANMPI encodes from PROMPT, the images image_*.png
 of this folder. Needs torch, torchvision, diffusers, einops, easydict, ftfy, imageio, transformers, h5py."""
 import json
@@ -13,11 +15,13 @@ import types
 
 import h5py
 import official
+import PIL.ImageOps
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-wan21, wan22, wanmpi, out_path = sys.argv[1:]
+wan21, wan22, diffsynth, wanmpi, out_path = sys.argv[1:]
 here = os.path.dirname(os.path.abspath(__file__))
 PROMPT, SOLVERS = "Two cats boxing", ("unipc", "dpm++")
 torch.amp.autocast = lambda *_, **__: torch.autocast("cpu", enabled=False)
@@ -26,7 +30,8 @@ torch.amp.autocast = lambda *_, **__: torch.autocast("cpu", enabled=False)
 def files(preset, size):
     """A checkpoint of random weights, and its texts for the prompt and the default negative prompt."""
     folder = os.path.join(tempfile.mkdtemp(), preset)
-    image = ["--image", os.path.join(here, "image_odd.png")] if "i2v" in preset else []
+    names = ["first_frame", "last_frame"] if "flf2v" in preset else ["image"] if "i2v-" in preset else []
+    image = [word for name in names for word in ("--" + name, os.path.join(here, "image_odd.png"))]
     subprocess.run([wanmpi, "synth", "--preset", preset, "--out", folder], check=True)
     subprocess.run([wanmpi, "generate", "--ckpt_dir", folder, "--size", size, "--frame_num", "1", "--sample_steps", "1",
                     "--prompt", PROMPT, "--save_file", folder + "/x.mp4", "--run_file", folder + "/x.h5", *image],
@@ -49,11 +54,38 @@ def vae(module, folder, name):
     return result
 
 
+def clip(module, folder):
+    """The official image encoder with the widths of the file, without its text encoder."""
+    state = torch.load(os.path.join(folder, "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"))
+    shape = {key.removeprefix("visual."): value.shape for key, value in state.items()}
+    dim, _, _, patch = shape["patch_embedding.weight"]
+    visual = module.VisionTransformer(
+        image_size=round((shape["pos_embedding"][1] - 1) ** 0.5) * patch, patch_size=patch, dim=dim,
+        mlp_ratio=shape["transformer.0.mlp.0.weight"][0] / dim, out_dim=shape["head"][1], num_heads=dim // 80,
+        num_layers=1 + max(int(key.split(".")[1]) for key in shape if key.startswith("transformer")), activation="gelu")
+    visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
+    p = object.__new__(module.CLIPModel)
+    p.dtype = torch.float32
+    p.model = torch.nn.Module()
+    p.model.visual, p.model.image_size = visual.eval().requires_grad_(False), visual.image_size
+    p.transforms = torchvision.transforms.Compose([torchvision.transforms.Normalize(
+        mean=[0.48145466, 0.4578275, 0.40821073], std=[0.26862954, 0.26130258, 0.27577711])])
+    return p
+
+
 def dit(module, folder):
     with open(os.path.join(folder, "config.json")) as f:
         config = {k: v for k, v in json.load(f).items() if not k.startswith("_")}
     state = load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors"))
+    if "img_emb.proj.0.weight" in state:  # the official module has constants for these sizes
+        width, embedding = len(state["img_emb.proj.0.weight"]), module.MLPProj
+        module.MLPProj = lambda _, out_dim, flf_pos_emb=False: embedding(width, out_dim, False)
     model = module.WanModel(**{**config, "text_dim": state["text_embedding.0.weight"].shape[1]})
+    if "img_emb.proj.0.weight" in state:
+        module.MLPProj = embedding
+    if "img_emb.emb_pos" in state:
+        module.FIRST_LAST_FRAME_CONTEXT_TOKEN_NUMBER = state["img_emb.emb_pos"].shape[1]
+        model.img_emb.emb_pos = torch.nn.Parameter(state["img_emb.emb_pos"])
     model.load_state_dict(state)
     return model.eval().requires_grad_(False).float()
 
@@ -99,6 +131,25 @@ folder, texts = files("tiny", "64*48")
 for solver in SOLVERS:
     p = program(t2v.WanT2V, texts, vae=vae(vae_file, folder, "Wan2.1_VAE.pth"), model=dit(model_file, folder))
     record("t2v", p, solver, size=(64, 48), frame_num=9, shift=5.0, guide_scale=5.0)
+
+i2v, flf2v, clip_file = official.modules(wan21, "wan.image2video", "wan.first_last_frame2video", "wan.modules.clip",
+                                         keep=True)
+folder, texts = files("tiny-i2v-14B", "64*48")
+encoder = clip(clip_file, folder)
+for name in ("tall", "odd", "wide"):
+    pixels = torchvision.transforms.functional.to_tensor(picture(name)).sub_(0.5).div_(0.5)
+    out["clip." + name] = encoder.visual([pixels[:, None]])[0].contiguous()
+for solver, name in zip(SOLVERS, ("tall", "odd")):
+    p = program(i2v.WanI2V, texts, vae=vae(vae_file, folder, "Wan2.1_VAE.pth"), model=dit(model_file, folder), clip=encoder)
+    record("i2v." + name, p, solver, img=picture(name), max_area=64 * 48, frame_num=9, shift=5.0, guide_scale=5.0)
+
+folder, texts = files("tiny-flf2v-14B", "64*48")
+for solver, (first, last) in zip(SOLVERS, (("odd", "odd"), ("wide", "odd"))):
+    p = program(flf2v.WanFLF2V, texts, vae=vae(vae_file, folder, "Wan2.1_VAE.pth"), model=dit(model_file, folder),
+                clip=clip(clip_file, folder))
+    turned = PIL.ImageOps.mirror(picture(last))
+    record("flf2v." + first, p, solver, first_frame=picture(first), last_frame=turned, max_area=64 * 48, frame_num=81,
+           shift=16.0, guide_scale=5.0)
 
 t2v, i2v, ti2v, vae_file, vae22_file, model_file = official.modules(
     wan22, "wan.text2video", "wan.image2video", "wan.textimage2video", "wan.modules.vae2_1", "wan.modules.vae2_2",

@@ -48,8 +48,11 @@ def flash_attention(q, k, v, k_lens=None, window_size=(-1, -1), **_):
     return r(y.transpose(1, 2).contiguous()).type(q.dtype)
 
 
-def modules(checkout, *names):
-    """Modules of a checkout ("wan.modules.model"), without running the packages' __init__."""
+def modules(checkout, *names, keep=False):
+    """Modules of a checkout ("wan.modules.model"), without running the packages' __init__. `keep`: together with those
+    of the last call, which was of the same checkout."""
+    if keep:
+        return [importlib.import_module(name) for name in names]
     for name in [n for n in sys.modules if n == "wan" or n.startswith("wan.")]:
         del sys.modules[name]  # of another checkout
     for package in ("wan", "wan.modules", "wan.utils", "wan.distributed"):

@@ -1,0 +1,275 @@
+#include "model/vision/clip.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EPS 1e-5f
+
+struct embedding {
+    struct tensor patch;    // [C, patch * patch * 3]
+    struct tensor first;    // [C]: the token in front of the patches
+    struct tensor position; // [tokens, C]
+    struct linear norm;     // [C]
+};
+
+struct block {
+    struct linear norm1, norm2; // [C]
+    struct linear qkv;          // [3C, C]
+    struct linear o;            // [C, C]
+    struct linear up, down;     // [F, C], [C, F]
+};
+
+#define STACK_EMBEDDING "embedding"
+#define STACK_BLOCKS "blocks"
+#define AT(member) offsetof(struct block, member)
+#define EMBEDDING(member) offsetof(struct embedding, member)
+
+static int64_t patches_of(const struct clip_config *c)
+{
+    return (c->side / c->patch) * (c->side / c->patch);
+}
+
+int64_t clip_tokens(const struct clip_config *c)
+{
+    return patches_of(c) + 1;
+}
+
+static void embedding_tensors(struct tensor_list *l, const struct clip_config *c)
+{
+    const int64_t dim = c->dim, tokens = clip_tokens(c);
+    struct weight_spec *t;
+
+    tensors_stack(l, STACK_EMBEDDING, "visual.", 1, TENSORS_LOCAL);
+    t = tensors_add(l, "patch_embedding.weight", EMBEDDING(patch), DT_F32,
+                    TENSOR_DIMS(dim, 3, c->patch, c->patch));
+    t->channels_last = true;
+    t->ndim = 2;
+    t->dim[1] = 3 * c->patch * c->patch;
+    t = tensors_add(l, "cls_embedding", EMBEDDING(first), DT_F32,
+                    c->split ? TENSOR_DIMS(dim) : TENSOR_DIMS(1, 1, dim));
+    t->ndim = 1;
+    t->dim[0] = dim;
+    t = tensors_add(l, "pos_embedding", EMBEDDING(position), DT_F32,
+                    c->split ? TENSOR_DIMS(tokens, dim) : TENSOR_DIMS(1, tokens, dim));
+    t->ndim = 2;
+    t->dim[0] = tokens;
+    t->dim[1] = dim;
+    tensors_norm(l, "pre_norm", EMBEDDING(norm), dim);
+}
+
+static void split_qkv(struct tensor_list *l, const struct clip_config *c)
+{
+    static const char *const names[] = { "attn.q", "attn.k", "attn.v" };
+    char name[WEIGHT_NAME_BYTES];
+
+    for (size_t i = 0; i < COUNT(names); i++) {
+        snprintf(name, sizeof(name), "%s.weight", names[i]);
+        tensors_add(l, name, AT(qkv.w), DT_F32, TENSOR_DIMS(c->dim, c->dim))->joined = i > 0;
+    }
+    for (size_t i = 0; i < COUNT(names); i++) {
+        snprintf(name, sizeof(name), "%s.bias", names[i]);
+        tensors_add(l, name, AT(qkv.b), DT_F32, TENSOR_DIMS(c->dim))->joined = i > 0;
+    }
+}
+
+void clip_tensors(struct tensor_list *l, const struct clip_config *c)
+{
+    const int64_t dim = c->dim;
+
+    embedding_tensors(l, c);
+    tensors_stack(l, STACK_BLOCKS, "visual.transformer.%d.", c->layers, TENSORS_LOCAL);
+    tensors_norm(l, "norm1", AT(norm1), dim);
+    if (c->split)
+        split_qkv(l, c);
+    else
+        tensors_linear(l, "attn.to_qkv", AT(qkv), 3 * dim, dim, DT_F32);
+    tensors_linear(l, "attn.proj", AT(o), dim, dim, DT_F32);
+    tensors_norm(l, "norm2", AT(norm2), dim);
+    tensors_linear(l, "mlp.0", AT(up), c->ffn_dim, dim, DT_F32);
+    tensors_linear(l, "mlp.2", AT(down), dim, c->ffn_dim, DT_F32);
+    tensors_stack(l, "head", "visual.", 1, TENSORS_READ);
+    tensors_norm(l, "post_norm", TENSORS_NO_SLOT, dim);
+    if (c->out_dim > 0)
+        tensors_add(l, "head", TENSORS_NO_SLOT, DT_F32, TENSOR_DIMS(dim, c->out_dim));
+}
+
+status clip_check(const struct clip_config *c, const char *file)
+{
+    if (c->layers >= 2 && c->heads >= 1 && c->dim % c->heads == 0 && c->patch >= 1 &&
+        c->side >= c->patch && c->side % c->patch == 0)
+        return ST_OK;
+    return fail(ST_FORMAT,
+                "%s: the image encoder has %d blocks, %d heads in %lld channels and images of %lld "
+                "pixels in patches of %lld; it needs 2 blocks, heads that divide the channels, and "
+                "patches that divide the image",
+                file, c->layers, c->heads, (long long)c->dim, (long long)c->side,
+                (long long)c->patch);
+}
+
+int64_t clip_patches_count(const struct clip_config *c)
+{
+    return patches_of(c) * c->patch * c->patch * 3;
+}
+
+status clip_patches(float *out, const struct clip_config *c, const struct image *image,
+                    struct window window)
+{
+    static const float mean[] = { 0.48145466f, 0.4578275f, 0.40821073f };
+    static const float std[] = { 0.26862954f, 0.26130258f, 0.27577711f };
+    const int64_t side = c->side, patch = c->patch;
+    float *pixels = malloc((size_t)(side * side * 3) * sizeof(*pixels));
+    status st;
+
+    if (pixels == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for an image of %lld x %lld",
+                    (long long)side, (long long)side);
+    TRY_OUT(resize_torch(pixels, (int)side, (int)side, image, window));
+    for (int64_t y = 0; y < side; y += patch)
+        for (int64_t x = 0; x < side; x += patch)
+            for (int64_t row = y; row < y + patch; row++)
+                for (int64_t i = 0; i < 3 * patch; i++) {
+                    const float v = pixels[(row * side + x) * 3 + i] * 0.5f + 0.5f;
+
+                    *out++ = (v - mean[i % 3]) / std[i % 3];
+                }
+out:
+    free(pixels);
+    return st;
+}
+
+/* All images are encoded together, their tokens concatenated: S rows in all. */
+struct encoder {
+    const struct clip_config *config;
+    struct device *dev;
+    struct arena *a;
+    int count;       // of images
+    struct tensor x; // [S, C]: the residual stream
+    struct tensor h; // [S, C]: the input of a layer
+};
+
+static status norm(struct encoder *e, struct tensor out, struct tensor x, struct linear l)
+{
+    return op_layer_norm(e->dev, out, x, l.w, l.b, EPS);
+}
+
+/* x = norm([first; patches W] + position). */
+static status embed(struct encoder *e, const struct embedding *w, const float *patches)
+{
+    const int64_t n = patches_of(e->config), width = w->patch.dim[1], dim = e->config->dim;
+    const struct tensor first = tensor_reshape(w->first, 1, dim);
+    const size_t mark = e->a->used;
+    struct tensor in = { 0 }, embedded = { 0 };
+    status st;
+
+    TRY_OUT(arena_take(e->a, &in, DT_F32, e->count * n, width));
+    TRY_OUT(arena_take(e->a, &embedded, DT_F32, e->count * n, dim));
+    if (patches != NULL)
+        TRY_OUT(device_upload(e->dev, in, patches));
+    TRY_OUT(op_gemm(e->dev, embedded, in, w->patch, (struct tensor){ 0 }, ACT_NONE));
+    for (int i = 0; i < e->count; i++) {
+        const struct tensor rows = tensor_slice(e->h, 0, i * (n + 1), n + 1);
+
+        TRY_OUT(op_gate_add(e->dev, tensor_slice(rows, 0, 0, 1), first,
+                            tensor_slice(w->position, 0, 0, 1), (struct tensor){ 0 }));
+        TRY_OUT(op_gate_add(e->dev, tensor_slice(rows, 0, 1, n),
+                            tensor_slice(embedded, 0, i * n, n), tensor_slice(w->position, 0, 1, n),
+                            (struct tensor){ 0 }));
+    }
+    TRY_OUT(norm(e, e->x, e->h, w->norm));
+out:
+    arena_release(e->a, mark);
+    return st;
+}
+
+/* x += W_o attention(q, k, v), with q, k, v from norm(x), for each image. */
+static status self_attention(struct encoder *e, const struct block *b)
+{
+    const int64_t dim = e->config->dim, d = dim / e->config->heads, tokens = clip_tokens(e->config);
+    const size_t mark = e->a->used;
+    struct tensor qkv = { 0 };
+    status st;
+
+    TRY_OUT(arena_take(e->a, &qkv, DT_F32, e->x.dim[0], 3 * dim));
+    TRY_OUT(norm(e, e->h, e->x, b->norm1));
+    TRY_OUT(op_gemm(e->dev, qkv, e->h, b->qkv.w, b->qkv.b, ACT_NONE));
+    for (int i = 0; i < e->count; i++) {
+        const struct tensor own = tensor_slice(qkv, 0, i * tokens, tokens);
+        struct tensor heads[3];
+
+        for (int j = 0; j < 3; j++)
+            heads[j] = tensor_split(tensor_slice(own, 1, j * dim, dim), 1, d);
+        TRY_OUT(op_attention(e->dev, tensor_split(tensor_slice(e->h, 0, i * tokens, tokens), 1, d),
+                             (struct tensor){ 0 }, heads[0], heads[1], heads[2],
+                             1 / sqrtf((float)d)));
+    }
+    TRY_OUT(op_gemm_add(e->dev, e->x, e->h, b->o.w, b->o.b));
+out:
+    arena_release(e->a, mark);
+    return st;
+}
+
+/* x += W_down gelu(W_up norm(x)). */
+static status feed_forward(struct encoder *e, const struct block *b)
+{
+    const size_t mark = e->a->used;
+    struct tensor wide = { 0 };
+    status st;
+
+    TRY_OUT(arena_take(e->a, &wide, DT_F32, e->x.dim[0], e->config->ffn_dim));
+    TRY_OUT(norm(e, e->h, e->x, b->norm2));
+    TRY_OUT(op_gemm(e->dev, wide, e->h, b->up.w, b->up.b, ACT_GELU));
+    TRY_OUT(op_gemm_add(e->dev, e->x, wide, b->down.w, b->down.b));
+out:
+    arena_release(e->a, mark);
+    return st;
+}
+
+/* Opens a stack of the list; its units are read when they are acquired. */
+static status open_stack(struct weights *w, struct arena *a, const struct tensor_list *l,
+                         const char *name, struct weight_source source)
+{
+    const struct tensor_stack *stack = tensors_find(l, name);
+
+    return weights_open(w, a, WEIGHTS_STREAMED, NULL, stack->units, tensors_of(l, stack),
+                        stack->count, source);
+}
+
+status clip_encode(const struct clip_config *config, struct device *dev, struct arena *a,
+                   struct weight_source source, int count, const float *patches, float *out)
+{
+    const int64_t rows = count * clip_tokens(config), computed = config->layers - 1;
+    const size_t mark = a->used;
+    struct encoder e = { .config = config, .dev = dev, .a = a, .count = count };
+    struct tensor_list list = { 0 };
+    struct weights blocks = { 0 }, begin = { 0 };
+    struct embedding embedding;
+    status st;
+
+    TRY_OUT(clip_check(config, "CLIP"));
+    clip_tensors(&list, config);
+    TRY_OUT(tensors_status(&list));
+    TRY_OUT(open_stack(&begin, a, &list, STACK_EMBEDDING, source));
+    TRY_OUT(open_stack(&blocks, a, &list, STACK_BLOCKS, source));
+    TRY_OUT(arena_take(a, &e.x, DT_F32, rows, config->dim));
+    TRY_OUT(arena_take(a, &e.h, DT_F32, rows, config->dim));
+    TRY_OUT(weights_acquire(&begin, 0, -1, &embedding));
+    TRY_OUT(embed(&e, &embedding, patches));
+    for (int l = 0; l < computed; l++) {
+        struct block b;
+
+        TRY_OUT(weights_acquire(&blocks, l, l + 1 < computed ? l + 1 : -1, &b));
+        TRY_OUT(self_attention(&e, &b));
+        TRY_OUT(feed_forward(&e, &b));
+    }
+    if (out != NULL)
+        TRY_OUT(device_download(dev, out, e.x));
+    TRY_OUT(device_wait(dev));
+out:
+    weights_close(&blocks);
+    weights_close(&begin);
+    tensors_done(&list);
+    arena_release(a, mark);
+    return st;
+}
