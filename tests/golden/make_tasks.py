@@ -6,12 +6,14 @@ Usage: python make_tasks.py WAN2.1_CHECKOUT WAN2.2_CHECKOUT DIFFSYNTH_CHECKOUT W
   clip.IMAGE            [tokens, C]    the output of the official image encoder
 The checkpoints are those of `WANMPI synth`, the texts those that WANMPI encodes from PROMPT, the images image_*.png
 of this folder. Needs torch, torchvision, diffusers, einops, easydict, ftfy, imageio, transformers, h5py."""
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import types
+import unittest.mock
 
 import h5py
 import official
@@ -27,14 +29,14 @@ PROMPT, SOLVERS = "Two cats boxing", ("unipc", "dpm++")
 torch.amp.autocast = lambda *_, **__: torch.autocast("cpu", enabled=False)
 
 
-def files(preset, size):
-    """A checkpoint of random weights, and its texts for the prompt and the default negative prompt."""
+def files(preset, size, *flags):
+    """A checkpoint of random weights, and its texts for the prompt and the task's negative prompt."""
     folder = os.path.join(tempfile.mkdtemp(), preset)
     names = ["first_frame", "last_frame"] if "flf2v" in preset else ["image"] if "i2v-" in preset else []
     image = [word for name in names for word in ("--" + name, os.path.join(here, "image_odd.png"))]
     subprocess.run([wanmpi, "synth", "--preset", preset, "--out", folder], check=True)
     subprocess.run([wanmpi, "generate", "--ckpt_dir", folder, "--size", size, "--frame_num", "1", "--sample_steps", "1",
-                    "--prompt", PROMPT, "--save_file", folder + "/x.mp4", "--run_file", folder + "/x.h5", *image],
+                    "--prompt", PROMPT, "--save_file", folder + "/x.mp4", "--run_file", folder + "/x.h5", *image, *flags],
                    check=True)
     with h5py.File(folder + "/x.h5") as run:
         return folder, [torch.from_numpy(run["text/" + name][()]) for name in ("cond", "uncond")]
@@ -172,4 +174,55 @@ for solver, name in zip(SOLVERS + SOLVERS, (None, None, "wide", "tall")):
     image = {} if name is None else dict(img=picture(name), max_area=128 * 64)
     record("ti2v" if name is None else "ti2v." + name, p, solver, size=(128, 64), frame_num=9, shift=5.0,
            guide_scale=5.0, **image)
+
+
+def diffsynth_package(tokens, width):
+    """DiffSynth-Studio's pipeline, with the sizes of a small image encoder where it has constants, and without packages
+    that only training and downloads need."""
+    copy = tempfile.mkdtemp()
+    shutil.copytree(os.path.join(diffsynth, "diffsynth"), copy + "/diffsynth")
+    path = copy + "/diffsynth/models/wan_video_dit.py"
+    with open(path) as f:
+        text = f.read()
+    for constant, small in ("[:, :257]", f"[:, :{tokens}]"), ("[:, 257:]", f"[:, {tokens}:]"), ("MLP(1280", f"MLP({width}"):
+        assert constant in text
+        text = text.replace(constant, small)
+    with open(path, "w") as f:
+        f.write(text)
+    for name in ("pandas", "modelscope", "peft"):
+        sys.modules[name] = unittest.mock.MagicMock()
+    sys.path.insert(0, copy)
+    return importlib.import_module("diffsynth.pipelines.wan_video")
+
+
+folder, texts = files("tiny-i2v-14B", "64*48", "--task", "inp-1.3B")
+encoder = clip(clip_file, folder).model
+state = load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors"))
+w = diffsynth_package(encoder.visual.pos_embedding.shape[1], encoder.visual.dim)
+with open(os.path.join(folder, "config.json")) as f:
+    config = json.load(f)
+keys = "dim in_dim ffn_dim out_dim freq_dim eps num_heads num_layers".split()
+pipe = w.WanVideoPipeline(device="cpu", torch_dtype=torch.float32)
+pipe.dit = w.WanModel(**{key: config[key] for key in keys}, text_dim=texts[0].shape[1], patch_size=(1, 2, 2),
+                      has_image_input=True).eval().requires_grad_(False)
+pipe.dit.load_state_dict(state)
+weights = torch.load(os.path.join(folder, "Wan2.1_VAE.pth"))
+vae_module = sys.modules[w.WanVideoVAE.__module__]
+make = vae_module.VideoVAE_
+vae_module.VideoVAE_ = lambda **k: make(dim=weights["encoder.conv1.weight"].shape[0], **k)
+pipe.vae = w.WanVideoVAE()
+pipe.vae.model.load_state_dict(weights)
+pipe.image_encoder = w.WanImageEncoder.__new__(w.WanImageEncoder)
+torch.nn.Module.__init__(pipe.image_encoder)
+pipe.image_encoder.model = encoder
+pipe.image_encoder.transforms = clip(clip_file, folder).transforms
+padded = [torch.nn.functional.pad(t, (0, 0, 0, 512 - len(t)))[None] for t in texts]
+w.WanVideoUnit_PromptEmbedder.process = lambda self, pipe, prompt, positive: {"context": padded[not positive]}
+pipe.vae.decode = lambda latents, **_: out.__setitem__(case, latents[0].contiguous())
+pipe.vae_output_to_video = lambda video: None
+for name, end in ("tall", None), ("wide", "odd"):
+    case = "inp.%s.euler" % name
+    pipe("prompt", input_image=picture(name), end_image=end and picture(end), seed=11, height=48, width=64, num_frames=9,
+         num_inference_steps=4, tiled=False)
+    print(case, tuple(out[case].shape), float(out[case].std()))
 save_file(out, out_path)
