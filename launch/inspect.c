@@ -71,6 +71,12 @@ static status add_model(struct checkpoint *c, struct checkpoint_report *r, FILE 
     if (st == ST_MEMORY) // it could not be found out
         return st;
     fprintf(text, "  %-12s%s\n", "task", st == ST_OK ? task->name : status_line());
+    for (int i = 0; st == ST_OK && i < MODEL_PART_COUNT && task->parts[i] != NULL; i++) {
+        const status part = checkpoint_part(c, task->parts[i]);
+
+        if (part != ST_OK && r->st == ST_OK) // an optional part, which this task needs
+            checkpoint_report_problem(r, part);
+    }
     if (st == ST_OK)
         cJSON_AddStringToObject(r->json, "task", task->name);
     else

@@ -39,19 +39,13 @@ static bool encodes_text(const struct request *r)
     return r->text_file == NULL && r->resume == NULL;
 }
 
-/* Whether the request computes with the part; a run that goes on has what encoders gave. */
-static bool is_used(const struct part *part, const struct request *r)
-{
-    return part == &part_t5 ? encodes_text(r) : part != &part_clip || r->resume == NULL;
-}
-
 static status open_parts(struct job *j, const struct request *r)
 {
     struct checkpoint *c = &j->checkpoint;
 
     TRY(request_checkpoint(r, c));
     for (int i = 0; i < MODEL_PART_COUNT && r->task->parts[i] != NULL; i++)
-        if (is_used(r->task->parts[i], r))
+        if (r->task->parts[i] != &part_t5 || encodes_text(r))
             TRY(checkpoint_part(c, r->task->parts[i]));
     j->model = model_of_checkpoint(c);
     TRY(model_check(&j->model, c->path));

@@ -3,11 +3,13 @@
 # on any ranks, and go on from a run file without the image; the image matters.
 golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
-for preset in tiny-i2v-A14B tiny-5B; do
+for preset in tiny-i2v-A14B tiny-5B tiny-i2v-14B tiny-flf2v-14B; do
     "$wanmpi" synth --preset $preset --out $preset > synth.log 2>&1 || cat synth.log
 done
 i2v=(--ckpt_dir tiny-i2v-A14B --size 64*48 --sample_guide_scale 3.5,3.0)
 ti2v=(--ckpt_dir tiny-5B --size 128*64)
+clip=(--ckpt_dir tiny-i2v-14B --size 64*48 --sample_shift 5)
+flf2v=(--ckpt_dir tiny-flf2v-14B --size 64*48 --sample_guide_scale 5)
 wide=$recorded/image_wide.png tall=$recorded/image_tall.png odd=$recorded/image_odd.png
 
 run() { # run P NAME FLAGS...
@@ -23,6 +25,16 @@ official() { # official CASE FLAGS...
     check "$case ends as the official program" "$golden" "$recorded" tasks.safetensors "$case.h5" 2e-4 "$case"
 }
 moved() { not "$same" "$1" "$2" 1e-2; } # by over 1 %
+stopped() { # stopped FLAGS...: a run from a.png that is stopped after a step
+    rm -f stop.*
+    "$wanmpi" generate --prompt "Two cats boxing" --frame_num 9 --base_seed 11 --threads 1 --save_file stop.mp4 \
+        --run_file stop.h5 --ops ref --image a.png "$@" --sample_steps 400 &
+    local job=$!
+    while [ ! -s stop.h5 ] && kill -0 $job; do sleep 0.02; done
+    kill -USR1 $job
+    wait $job
+    [ $? = 75 ]
+}
 status() { # status N COMMAND...
     local want=$1
     shift
@@ -37,8 +49,16 @@ official ti2v.unipc "${ti2v[@]}"
 official ti2v.dpm++ "${ti2v[@]}" --sample_solver dpm++
 official ti2v.wide.unipc "${ti2v[@]}" --image "$wide"
 official ti2v.tall.dpm++ "${ti2v[@]}" --input_image "$tall" --sample_solver dpm++
+official i2v.tall.unipc "${clip[@]}" --image "$tall"
+official i2v.odd.dpm++ "${clip[@]}" --image "$odd" --sample_solver dpm++
+ffmpeg -v error -i "$odd" -vf hflip last.png -y
+official flf2v.odd.unipc "${flf2v[@]}" --frame_num 81 --first_frame "$odd" --last_frame last.png
+official flf2v.wide.dpm++ "${flf2v[@]}" --frame_num 81 --input_image "$wide" --last_frame last.png --sample_solver dpm++
+official inp.tall.euler "${clip[@]}" --task inp-1.3B --image "$tall" --sample_solver euler
+official inp.wide.euler "${clip[@]}" --task inp-14B --input_image "$wide" --end_image "$odd" --sample_solver euler
 
-for task in i2v ti2v; do
+clip+=(--sample_steps 3)
+for task in i2v ti2v clip; do
     declare -n flags=$task
     check "$task, one rank" run 1 $task "${flags[@]}" --ops ref --image "$wide"
     for mesh in "2 --cfg_size 2" "2 --ulysses_size 2" "3" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp"; do
@@ -54,20 +74,42 @@ for task in i2v ti2v; do
     rm -f other.*
 done
 
+# The last frame, and the image encoder, matter; no rank has other bits.
+ends=("${flf2v[@]}" --first_frame "$wide" --ops ref --sample_steps 3)
+check "flf2v, one rank" run 1 ends "${ends[@]}" --last_frame "$tall"
+check "flf2v, ranks 2" run 2 part "${ends[@]}" --last_frame "$tall" --ulysses_size 2 --dit_fsdp
+check "flf2v, ranks 2: the same bits" "$same" ends.h5 part.h5
+rm part.*
+check "flf2v, another last frame" run 1 other "${ends[@]}" --last_frame "$odd"
+check "flf2v: the last frame matters" moved ends.h5 other.h5
+"$wanmpi" synth --preset tiny-i2v-14B --parts clip --seed 1 --out encoder > synth.log 2>&1
+mkdir mixed
+ln -s "$dir"/tiny-i2v-14B/* mixed
+ln -sf "$dir"/encoder/models_clip*.pth mixed
+cp -r tiny-i2v-14B bare
+rm bare/models_clip*.pth
+check "another image encoder" run 1 mixed "${clip[@]}" --ops ref --image "$wide" --ckpt_dir mixed
+check "the image encoder matters" moved clip.h5 mixed.h5
+
 cp "$wide" a.png
-check "stopped half way" status 75 bash -c '
-    "$@" & pid=$!
-    while [ ! -s stop.h5 ] && kill -0 $pid; do sleep 0.02; done
-    kill -USR1 $pid; wait $pid' sh "$wanmpi" generate --prompt "Two cats boxing" --frame_num 9 --sample_steps 400 \
-    --base_seed 11 --threads 1 --save_file stop.mp4 --run_file stop.h5 --ops ref "${i2v[@]}" --image a.png
+check "stopped half way" stopped "${i2v[@]}"
 rm a.png
 check "goes on without the image" ranks 2 generate --resume stop.h5 --save_file on.mp4 --run_file on.h5
+cp "$wide" a.png
+check "stopped half way, with tokens" stopped "${clip[@]}"
+rm a.png
+check "goes on without the image" ranks 2 generate --resume stop.h5 --save_file on2.mp4 --run_file on2.h5
+check "no image encoder" not "$wanmpi" generate "${clip[@]}" --ckpt_dir bare --image "$wide" --prompt a
+cp check.log refused.log
+check "no image encoder: the line" grep -q 'bare: the image encoder is missing' refused.log
 printf '{"prompt": "a", "image": "%s", "save_file": "b1.mp4"}\n{"prompt": "a", "image": "%s", "save_file": "b2.mp4"}\n' \
     "$wide" "$tall" > jobs.jsonl
 check "a batch with an image per line" ranks 2 batch jobs.jsonl "${ti2v[@]}" --frame_num 5 --sample_steps 2 --threads 1
 check "the first has its aspect" is_video b1.mp4 96 64 5
 check "the second has its own" is_video b2.mp4 64 96 5
 check "an image is required" status 1 ranks 2 generate "${i2v[@]}" --prompt a
+check "FLF2V needs a first frame" status 1 "$wanmpi" generate "${flf2v[@]}" --last_frame "$wide" --prompt a
+check "a folder without the image encoder" status 2 "$wanmpi" inspect bare
 check "T2V takes none" status 1 "$wanmpi" generate --ckpt_dir model --task t2v-1.3B --image "$wide" --prompt a
 check "plan" "$wanmpi" plan --task i2v-A14B --size 832*480 --image "$wide" --gpus 8
 summary

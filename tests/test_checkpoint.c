@@ -32,10 +32,15 @@ static struct synth_options tiny(void)
 static struct inventory inventory_of(const char *preset, const struct part *part)
 {
     const struct model m = preset_model(preset_find(preset));
+    void *config = malloc(part->config_bytes);
     struct tensor_list list = { 0 };
     struct inventory v = { 0 };
 
-    part->tensors(&list, model_config(&m, part), NULL);
+    memcpy(config, model_config(&m, part), part->config_bytes);
+    if (part->in_diffusers != NULL)
+        part->in_diffusers(config);
+    part->tensors(&list, config, NULL);
+    free(config);
     CHECK(inventory_expand(&v, &list) == ST_OK, "%s", status_line());
     tensors_done(&list);
     return v;
@@ -55,10 +60,9 @@ static const struct {
     const struct part *part;
     bool witnessed; // its files have the part's witness
 } models[] = {
-    { "tiny", &part_dit, false },
-    { "tiny", &part_t5, false },
-    { "tiny", &part_vae, false },
-    { "tiny-5B", &part_vae, true },
+    { "tiny", &part_dit, false },          { "tiny", &part_t5, false },
+    { "tiny", &part_vae, false },          { "tiny-5B", &part_vae, true },
+    { "tiny-i2v-14B", &part_clip, false },
 };
 
 /* The tensors of the diffusers and transformers models, with their shapes, are exactly those of our
@@ -315,9 +319,6 @@ static void test_families(void)
         const struct feature *features[2];
         const char *text;
     } kinds[] = {
-        { { &feature_image_context }, "image context (I2V)' (tensor img_emb" },
-        { { &feature_image_context, &feature_frame_positions },
-          "image context (I2V)' (tensor img_emb" },
         { { &feature_vace }, "VACE' (tensor vace_patch_embedding" },
         { { NULL }, "36 input and 16 output channels" },
     };

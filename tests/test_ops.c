@@ -90,12 +90,9 @@ static void products(void)
         enum act act;
         double tolerance;
     } gemms[] = {
-        { "gemm", ACT_NONE, F32 },
-        { "gemm_gelu", ACT_GELU_TANH, F32 },
-        { "gemm_gelu_erf", ACT_GELU, F32 },
-        { "gemm_silu", ACT_SILU, F32 },
-        { "gemm_narrow", ACT_NONE, F32 },
-        { "gemm_bf16", ACT_GELU_TANH, FLIPS },
+        { "gemm", ACT_NONE, F32 },          { "gemm_gelu", ACT_GELU_TANH, F32 },
+        { "gemm_gelu_erf", ACT_GELU, F32 }, { "gemm_silu", ACT_SILU, F32 },
+        { "gemm_narrow", ACT_NONE, F32 },   { "gemm_bf16", ACT_GELU_TANH, FLIPS },
     };
     const char *name;
 

@@ -21,22 +21,29 @@ static int64_t area(const int size[2])
     return (int64_t)size[0] * size[1];
 }
 
-static status size_of(const struct task_inputs *in, enum task_input input, int size[2])
+static status size_of(const struct image *image, const struct task_inputs *in, int size[2])
 {
-    const struct image image = in->image[input];
-
-    return image.w > 0 ? frame_size_area(size, image.w, image.h, area(size))
-                       : size_as_given(in, size);
+    return image->w > 0 ? frame_size_area(size, image->w, image->h, area(size))
+                        : size_as_given(in, size);
 }
 
 status size_of_image(const struct task_inputs *in, int size[2])
 {
-    return size_of(in, INPUT_image, size);
+    return size_of(&in->image[INPUT_image], in, size);
+}
+
+/* The image of --first_frame, or of --image, as other programs name it. */
+static const struct image *first_frame_of(const struct task_inputs *in)
+{
+    return &in->image[in->input[INPUT_first_frame] != NULL ? INPUT_first_frame : INPUT_image];
 }
 
 status size_of_first_frame(const struct task_inputs *in, int size[2])
 {
-    return size_of(in, INPUT_first_frame, size);
+    if ((in->input[INPUT_first_frame] != NULL) == (in->input[INPUT_image] != NULL))
+        return fail(ST_USAGE, "the task needs one of --first_frame and --image, for the first "
+                              "frame");
+    return size_of(first_frame_of(in), in, size);
 }
 
 status size_of_ti2v(const struct task_inputs *in, int size[2])
@@ -223,7 +230,7 @@ status condition_image_tokens(struct pipeline *p, struct plan_input *plan,
 status condition_first_last(struct pipeline *p, struct plan_input *plan,
                             const struct task_inputs *in, struct conditioning *c)
 {
-    const struct image *first = &in->image[INPUT_first_frame], *last = &in->image[INPUT_last_frame];
+    const struct image *first = first_frame_of(in), *last = &in->image[INPUT_last_frame];
     struct known known = { 2, { whole(first), whole(last) }, fit_torch };
 
     if (p != NULL)

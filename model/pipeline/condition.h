@@ -11,8 +11,9 @@
 /* The size [width, height] in pixels as given, which must be multiples of 16. Local. ST_USAGE. */
 status size_as_given(const struct task_inputs *in, int size[2]);
 
-/* For the image of --image, or --first_frame, if it is given: its aspect, and about as many pixels
- * as `size` has, in multiples of 16; or, for TI2V, of 32. Local. ST_USAGE. */
+/* For the image of --image, if it is given: its aspect, and about as many pixels as `size` has, in
+ * multiples of 16; or, for TI2V, of 32. For FLF2V the first frame, which must be given by
+ * --first_frame or --image. Local. ST_USAGE. */
 status size_of_image(const struct task_inputs *in, int size[2]);
 status size_of_first_frame(const struct task_inputs *in, int size[2]);
 status size_of_ti2v(const struct task_inputs *in, int size[2]);

@@ -90,8 +90,8 @@ static const struct task tasks[] = {
       IMAGE_TASK },
     { .name = "flf2v-14B",
       .presets = { "flf2v-14B" },
-      .allowed = 1u << INPUT_first_frame | 1u << INPUT_last_frame,
-      .required = 1u << INPUT_first_frame | 1u << INPUT_last_frame,
+      .allowed = TASK_IMAGES,
+      .required = 1u << INPUT_last_frame, // and one of the others, see first_frame_of
       .width_px = 1280,
       .height_px = 720,
       .sizes = SIZES_720,

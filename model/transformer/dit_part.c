@@ -139,9 +139,9 @@ static status describe(const struct describing *d, void *config)
                     d->file, (long long)four_out, (long long)c.freq_dim);
     TRY(describe_count(d, "blocks.", &c.layers));
     TRY(find_features(d, &c));
-    if (describe_has(d, "img_emb.proj.3.weight"))
+    if (describe_has(d, feature_image_context.detected_by))
         TRY(describe_axis(d, "img_emb.proj.3.weight", 2, 1, &c.image_dim));
-    if (describe_has(d, "img_emb.emb_pos"))
+    if (describe_has(d, feature_frame_positions.detected_by))
         TRY(describe_axis(d, "img_emb.emb_pos", 3, 1, &c.image_positions));
     TRY(find_heads(d, &c));
     TRY(describe_size(d, "text_len", &c.text_len));

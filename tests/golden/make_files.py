@@ -9,7 +9,7 @@ import zipfile
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 here = os.path.dirname(os.path.abspath(__file__))
 x = (torch.arange(15, dtype=torch.float32) / 4).reshape(3, 5)
@@ -66,9 +66,13 @@ with torch.device("meta"):
         AutoencoderKLWan(base_dim=16, decoder_base_dim=24, z_dim=48, is_residual=True,
                          in_channels=12, out_channels=12, patch_size=2,
                          temperal_downsample=[False, True, True]),
+        CLIPVisionModel(CLIPVisionConfig(hidden_size=160, intermediate_size=320, num_hidden_layers=3,
+                                         num_attention_heads=2, image_size=56, patch_size=14, hidden_act="gelu")),
     ]
 with open(os.path.join(here, "names_diffusers.txt"), "w") as out:
     for part, model in enumerate(parts):
         for name, tensor in sorted(model.state_dict().items()):
+            if part == 4 and not name.startswith("vision_model."):
+                name = "vision_model." + name  # in files; newer versions omit it in memory
             if name != "encoder.embed_tokens.weight":  # tied to shared.weight, and not saved
                 out.write(" ".join([str(part), name, *map(str, tensor.shape)]) + "\n")

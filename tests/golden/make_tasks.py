@@ -3,7 +3,6 @@
 Usage: python make_tasks.py WAN2.1_CHECKOUT WAN2.2_CHECKOUT DIFFSYNTH_CHECKOUT WANMPI OUT.safetensors
   TASK[.IMAGE].SOLVER   [C, T, H, W]   the last latent of the official generate() in float32 on the CPU; of tasks "inp"
                                        of DiffSynth-Studio's WanVideoPipeline
-  clip.IMAGE            [tokens, C]    the output of the official image encoder
 The checkpoints are those of `WANMPI synth`, the texts those that WANMPI encodes from PROMPT, the images image_*.png
 of this folder. Needs torch, torchvision, diffusers, einops, easydict, ftfy, imageio, transformers, h5py."""
 import importlib
@@ -138,9 +137,6 @@ i2v, flf2v, clip_file = official.modules(wan21, "wan.image2video", "wan.first_la
                                          keep=True)
 folder, texts = files("tiny-i2v-14B", "64*48")
 encoder = clip(clip_file, folder)
-for name in ("tall", "odd", "wide"):
-    pixels = torchvision.transforms.functional.to_tensor(picture(name)).sub_(0.5).div_(0.5)
-    out["clip." + name] = encoder.visual([pixels[:, None]])[0].contiguous()
 for solver, name in zip(SOLVERS, ("tall", "odd")):
     p = program(i2v.WanI2V, texts, vae=vae(vae_file, folder, "Wan2.1_VAE.pth"), model=dit(model_file, folder), clip=encoder)
     record("i2v." + name, p, solver, img=picture(name), max_area=64 * 48, frame_num=9, shift=5.0, guide_scale=5.0)
