@@ -21,11 +21,11 @@
         .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
         .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = true                   \
     }
-/* The same, with the name that DiffSynth has for it; `hide`: no task uses it yet. */
-#define INPUT_ALIAS(flag, other, hide, what)                                                       \
+/* An image that tasks use; `other`: the name that DiffSynth has for it, or NULL. */
+#define IMAGE(flag, other, what)                                                                   \
     {                                                                                              \
         .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
-        .alias = #other, .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = hide  \
+        .alias = other, .commands = ONE, .marks = INPUT_MARK(flag), .help = what                   \
     }
 
 /* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
@@ -176,12 +176,11 @@ const struct option request_rows[] = {
       .help =
           "continue the run of a run file, on any number of ranks; the request is read from it" },
 
+    IMAGE(image, "input_image", "the image to start from, or a clip, for its first frame"),
+    IMAGE(first_frame, NULL, "the same for FLF2V, under its official name"),
+    IMAGE(last_frame, "end_image", "the image of the last frame, or a clip, for its first frame"),
+
     // inputs that no task of this version uses: hidden
-    INPUT_ALIAS(image, input_image, false,
-                "the image to start from, or a clip, for its first frame"),
-    INPUT(first_frame, "the image of the first frame, or a clip, for its first frame"),
-    INPUT_ALIAS(last_frame, end_image, true,
-                "the image of the last frame, or a clip, for its first frame"),
     INPUT(src_video, "the video to edit, or that controls the result"),
     INPUT(src_mask, "mask of the regions to edit"),
     INPUT(src_ref_images, "reference images, separated by commas"),

@@ -55,7 +55,7 @@ expect 'did you mean --sample_steps?' "$wanmpi" generate --sample_stps 5
 expect 'did you mean --ulysses_size?' "$@" -n 3 "$wanmpi" generate --ulyses-size 2
 expect 'ckpt_dir DIR is needed' "$@" -n 3 "$wanmpi" generate --task t2v-1.3B
 expect 'must be 4n+1; try 77 or 81' "$wanmpi" plan --frame_num 80
-expect 'this version does not run it; it runs t2v-1.3B' "$@" -n 2 "$wanmpi" generate --task i2v-14B
+expect 'this version does not run it; it runs t2v-1.3B' "$@" -n 2 "$wanmpi" generate --task vace-14B
 expect 'no such task; did you mean t2v-1.3B?' "$wanmpi" plan --task t2v-1.3b
 expect 'batch does not use --save_file' "$wanmpi" batch a.jsonl --save_file b.mp4
 expect 'inspect needs the path' "$wanmpi" inspect
