@@ -57,6 +57,7 @@ run checkops 150 "$build/tests/checkops" --cuda
 run ops 60 "$build/tests/test_ops" "$golden" cuda
 run dit 60 "$build/tests/test_dit" "$golden" cuda
 run umt5 60 "$build/tests/test_umt5" "$golden" cuda
+run clip 60 "$build/tests/test_clip" "$golden" cuda
 run vae 90 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
 [ ! -x "$build/tests/test_noise" ] || run noise 30 "$build/tests/test_noise" "$golden"
 
