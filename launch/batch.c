@@ -4,6 +4,7 @@
 #include "launch/commands.h"
 #include "launch/run.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -153,6 +154,7 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p, const 
         if (e->done)
             continue;
         st = run_one(e, j, p, plans++);
+        malloc_trim(0); // else up to M_TRIM_THRESHOLD of what was freed stays in the heap
         if (st == ST_OK)
             continue;
         if (!can_go_on(st, p))

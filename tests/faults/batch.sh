@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# batch.sh BUILD [REQUESTS]: 300 requests in one `batch`, on one rank and on two. For every rank, the mean resident
-# memory and the fewest open files during the last 20 requests, against those during the 20th to 40th: within 1 %,
-# and no more files.
+# batch.sh BUILD [REQUESTS]: 300 requests in one `batch` (`quick`: 70), on one rank and on two. For every rank, the
+# mean resident memory and the fewest open files during the last window of requests, against those during the first
+# after as many: within 1 %, and no more files. A window has each size with each length and prompt.
 . "$(dirname "$0")/common.sh" "$1"
-count=${2:-300}
+no_sanitizer "keeps what was freed"
+count=${2:-300} window=42 prompts=7
+[ "$count" != quick ] || count=70 window=18 prompts=3
 demo=(--task t2v-1.3B --ckpt_dir "$faults/../../model/demo" --sample_steps 2 --threads 1 --precision fp32)
 for ((i = 1; i <= count; i++)); do # sizes, lengths and prompts change
     printf '{"prompt": "a red circle, number %d", "base_seed": %d, "size": "%s", "frame_num": %d}\n' \
-        $((i % 7)) "$i" "$([ $((i % 3)) = 0 ] && echo 48*32 || echo 32*32)" $((5 + 4 * (i % 2)))
+        $((i % prompts)) "$i" "$([ $((i % 3)) = 0 ] && echo 48*32 || echo 32*32)" $((5 + 4 * (i % 2)))
 done > jobs.jsonl
 
-# figures PID WINDOW: adds to figure[WINDOW RANK]: the sum of the resident kB, their number, the fewest open files
+# figures PID NAME: adds to figure[NAME RANK]: the sum of the resident kB, their number, the fewest open files
 figures() {
     local rank kb files old
     rank=$(tr '\0' '\n' < "/proc/$1/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
@@ -23,7 +25,7 @@ figures() {
 videos() { find "videos$ranks" -name '*.mp4' 2> /dev/null | wc -l; }
 
 declare -A figure
-printf '%-6s %5s %14s %14s %8s %6s %6s\n' ranks rank 'kB at 20 to 40' 'kB at the end' growth files files
+printf '%-6s %5s %14s %14s %8s %6s %6s\n' ranks rank 'kB at first' 'kB at the end' growth files files
 for ranks in 1 2; do
     mkdir "videos$ranks"
     (cd "videos$ranks" && exec "${mpirun[@]}" -n $ranks "$wanmpi" batch ../jobs.jsonl "${demo[@]}") > log 2>&1 &
@@ -31,11 +33,12 @@ for ranks in 1 2; do
     figure=()
     while kill -0 $job 2> /dev/null; do
         now=$(videos)
-        window=
-        [ "$now" -lt 20 ] || [ "$now" -ge 40 ] || window=first
-        [ "$now" -lt $((count - 20)) ] || window=last
-        for pid in $([ -z $window ] || pgrep -P $job wanmpi); do
-            figures "$pid" $window 2> /dev/null
+        name=
+        [ "$now" -lt $window ] || [ "$now" -ge $((2 * window)) ] || name=first
+        # after the last but one, the models are freed
+        [ "$now" -lt $((count - 1 - window)) ] || [ "$now" -ge $((count - 1)) ] || name=last
+        for pid in $([ -z $name ] || pgrep -P $job wanmpi); do
+            figures "$pid" $name 2> /dev/null
         done
         sleep 0.02
     done

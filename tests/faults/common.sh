@@ -16,6 +16,13 @@ demo=(--task t2v-1.3B --ckpt_dir "$faults/../../model/demo" --size 32*32 --frame
       --base_seed 7 --threads 1 --prompt "a red circle" --precision fp32)
 rows=0 wrong=0
 
+# no_sanitizer WHY: skips the campaign for a program with a sanitizer
+no_sanitizer() {
+    grep -qE '__(asan|hwasan|msan|tsan)_init' "$wanmpi" || return 0
+    echo "$(basename "$0" .sh): a sanitizer $1"
+    exit 77
+}
+
 # ranks_in FOLDER: the processes of the program that work in this folder, one to a line; another campaign on the
 # same build has its own
 ranks_in() {

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# kill.sh BUILD: SIGKILL, SIGSTOP, SIGTERM, SIGUSR1 and SIGINT to the first and the last of two ranks, in each
-# stage. A rank that is killed or stopped ends the job with one line that names it, within the deadline and 10
+# kill.sh BUILD [quick]: SIGKILL, SIGSTOP, SIGTERM, SIGUSR1 and SIGINT to the first and the last of two ranks, in each
+# stage, and some to the second of three. A rank that is killed or stopped ends the job with one line that names it, within the deadline and 10
 # seconds; after the other signals the state is saved, with one line and status 75. Where the video was almost
 # complete, a run may also end with it. The same command then gives the bits of a run that was not disturbed.
 . "$(dirname "$0")/common.sh" "$@"
+no_sanitizer "must be loaded before pause.so"
 deadline=3
 pause=$build/tests/pause.so
-mkdir ref out
+mkdir ref2 ref3 out
 
 # stage, call that pauses, part of the path, number of the call, rank that pauses (-: the one that gets the signal),
 # and the line of the log from which calls are counted (.: from the start)
@@ -15,6 +16,7 @@ stages=(
     "text     pread              models_t5         120 0 ."
     "step     GOMP_parallel      .                 9  - ^sampling:.[1-9]"
     "wait     MPI_Testall        .                 3  - ^sampling:.[1-9]"
+    "save     rename             a.h5              3  0 ^sampling:.[1-9]"
     "decode   GOMP_parallel      .                 30 - ^decoding"
     "encode   avcodec_send_frame .                 3  0 ."
     "rename   rename             a.mp4             1  0 ."
@@ -33,32 +35,39 @@ until_there() { # until_there COMMAND...: waits, but not for ever
     done
 }
 
-program ref "${mpirun[@]}" -n 2 > log 2>&1 || { cat log; exit 1; }
-want=$(stream ref/a.mp4)
+whole() { # whole RANKS: the run that is not disturbed
+    program ref$1 "${mpirun[@]}" -n $1 > log 2>&1 || { cat log; exit 1; }
+}
+rank_in() { # rank_in FOLDER RANK: its process
+    local pid
+    for pid in $(ranks_in "$1"); do
+        ! tr '\0' '\n' < "/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$2" || echo "$pid"
+    done
+}
 
-fault() { # fault SIGNAL RANK STAGE CALL PATH N PAUSES LINE
-    local signal=$1 rank=$2 stage=$3 paused=$7 start pid="" word=ended again
+fault() { # fault RANKS SIGNAL RANK STAGE CALL PATH N PAUSES LINE
+    local ranks=$1 start pid word=ended again limit
+    shift
+    local signal=$1 rank=$2 stage=$3 paused=$7
     rm -rf out sync && mkdir out sync
     [ "$paused" != - ] || paused=$rank
     : > log
     [ "$8" != . ] || touch sync/if
     (
         export PAUSE_CALL=$4 PAUSE_PATH=${5#.} PAUSE_N=$6 PAUSE_RANK=$paused PAUSE_DIR=$dir/sync PAUSE_IF=$dir/sync/if
-        program out "${mpirun[@]}" -n 2 -x LD_PRELOAD="$pause"
+        program out "${mpirun[@]}" -n $ranks -x LD_PRELOAD="$pause"
     ) > log 2>&1 &
     job=$!
     until_there grep "$8" log
     touch sync/if
     until_there test -e sync/reached
-    for pid in $(ranks_in out); do
-        tr '\0' '\n' < "/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$rank" && break
-    done
+    pid=$(rank_in out "$rank")
     [ -e sync/reached ] || word="wrong: the stage was not reached"
     [ -z "$pid" ] || kill -s "$signal" "$pid"
     touch sync/go
     start=$EPOCHREALTIME
     (sleep 60; kill_in out) > /dev/null 2>&1 &
-    local limit=$!
+    limit=$!
     { wait $job; } 2> /dev/null
     status=$?
     while alive_in out; do sleep 0.02; done
@@ -75,20 +84,35 @@ fault() { # fault SIGNAL RANK STAGE CALL PATH N PAUSES LINE
     esac
     awk -v s="$seconds" -v most=$((deadline + 10)) 'BEGIN { exit s <= most }' && word="wrong: late"
     again="same bits"
-    program out "${mpirun[@]}" -n 2 > again.log 2>&1 || again="wrong: $(tail -n 1 again.log)"
-    if ! "$same" out/a.h5 ref/a.h5 > /dev/null || [ "$(stream out/a.mp4)" != "$want" ]; then again="wrong bits"; fi
+    program out "${mpirun[@]}" -n $ranks > again.log 2>&1 || again="wrong: $(tail -n 1 again.log)"
+    if ! "$same" out/a.h5 ref$ranks/a.h5 > /dev/null || [ "$(stream out/a.mp4)" != "$(stream ref$ranks/a.mp4)" ]; then
+        again="wrong bits"
+    fi
     [ -z "$(find out -mindepth 1 ! -name a.h5 ! -name a.mp4)" ] || again="wrong: left $(ls -A out)"
-    row "$signal to rank $rank, $stage" "$word" "$again"
+    row "$signal to rank $rank of $ranks, $stage" "$word" "$again"
+}
+
+each() { # each RANKS SIGNALS AFFECTED STAGES: those signals to those ranks in those stages
+    local signal rank stage
+    for signal in $2; do
+        for rank in $3; do
+            for stage in "${stages[@]}"; do
+                # shellcheck disable=SC2086 # the columns
+                [[ " $4 " != *" ${stage%% *} "* ]] || fault $1 $signal $rank $stage
+            done
+        done
+    done
 }
 
 head_row
-for signal in KILL STOP TERM USR1 INT; do
-    for rank in 0 1; do
-        for stage in "${stages[@]}"; do
-
-            # shellcheck disable=SC2086 # the columns
-            fault $signal $rank $stage
-        done
-    done
-done
+whole 2
+if [ "$quick" = quick ]; then
+    each 2 KILL 1 save
+    each 2 STOP 0 step
+    each 2 USR1 1 decode
+else
+    whole 3
+    each 2 "KILL STOP TERM USR1 INT" "0 1" "load text step wait save decode encode rename"
+    each 3 "KILL STOP TERM" 1 "load step wait save decode rename"
+fi
 summary

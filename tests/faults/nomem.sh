@@ -4,10 +4,7 @@
 # of a run, `all` of them, or a few. A run ends with one line and the status for too little memory, or completely and with
 # the same result; it never waits for long, and Open MPI prints nothing. COMMAND: only these of the list below.
 . "$(dirname "$0")/common.sh" "$1" "${2:-}"
-if grep -qE '__(asan|hwasan|msan|tsan)_init' "$wanmpi"; then
-    echo "nomem: a sanitizer has its own malloc"
-    exit 77
-fi
+no_sanitizer "has its own malloc"
 deadline=10
 library=$build/tests/nomem.so
 export OMPI_MCA_btl_vader_backing_directory=$dir
