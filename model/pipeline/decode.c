@@ -47,16 +47,6 @@ static status decode_sizes(const struct plan_input *in, int rank, struct plan_st
     return ST_OK;
 }
 
-/* frame_sink.ready: from here on an error of one rank is not known to the others. */
-static status begin(void *payload, status st)
-{
-    struct pipeline *p = payload;
-
-    st = agree(p->world, st);
-    p->must_abort = st == ST_OK;
-    return st;
-}
-
 /* Decodes as `in` says. latent: [C, T, H, W]. */
 static status decode(struct pipeline *p, const struct plan_input *in, const float *latent,
                      struct frame_sink sink)
@@ -81,7 +71,7 @@ static status decode(struct pipeline *p, const struct plan_input *in, const floa
         st = arena_init(&scratch, p->dev, "decode", sizes.scratch);
     TRY_OUT(agree(p->world, st));
     p->vae.frame_by_frame = in->frame_by_frame;
-    sink.ready = begin;
+    sink.ready = pipeline_ready;
     sink.ready_payload = p;
     TRY_OUT(vae_decode(&p->vae, &scratch, thwc, s.t, s.h, s.w, in->tiling, sink, NULL));
     TRY_OUT(vae_finite(&p->vae, &finite));

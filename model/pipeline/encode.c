@@ -5,16 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* frame_source.ready: from here on an error of one rank is not known to the others. */
-static status begin(void *payload, status st)
-{
-    struct pipeline *p = payload;
-
-    st = agree(p->world, st);
-    p->must_abort = st == ST_OK;
-    return st;
-}
-
 /* Copies [T, H, W, C] to [C, T, H, W]. ST_FORMAT if a value is not finite. */
 static status channels_first(float *out, const float *in, struct latent_shape s)
 {
@@ -55,7 +45,7 @@ status pipeline_encode(struct pipeline *p, struct frame_source source, float *la
     if (st == ST_OK)
         st = arena_init(&scratch, p->dev, "encode", sizes->scratch);
     TRY_OUT(agree(p->world, st));
-    source.ready = begin;
+    source.ready = pipeline_ready;
     source.ready_payload = p;
     TRY_OUT(vae_encode(&vae, &scratch, thwc, source, (struct vae_tiling){ 0 }));
     st = agree(p->world, channels_first(latent, thwc, s));

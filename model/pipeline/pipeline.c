@@ -507,6 +507,15 @@ out:
     return st;
 }
 
+status pipeline_ready(void *payload, status st)
+{
+    struct pipeline *p = payload;
+
+    st = agree(p->world, st);
+    p->must_abort = st == ST_OK;
+    return st;
+}
+
 void pipeline_offload(struct pipeline *p)
 {
     if (!p->plan.keep_models)

@@ -105,6 +105,10 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
 /* Frees the transformer, unless the plan keeps the models. Local. */
 void pipeline_offload(struct pipeline *p);
 
+/* The `ready` of frame_source and frame_sink, whose payload is the pipeline: agrees on the status
+ * with which the ranks are ready; from then on an error of one rank is not known to the others. */
+status pipeline_ready(void *payload, status st);
+
 /* Callback on every rank when the memory is not enough for decoding, with status_line() saying for
  * what, and another way will be tried: `way` says which and what it costs, and `exact` whether the
  * frames are the same. The ranks agree on the status, which other than ST_OK ends the decoding. */

@@ -31,21 +31,24 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
 #define SIZES_480 "480*832, 832*480"
 #define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
 #define TI2V_CHANNELS 48 // of the latents of Wan2.2's VAE, which tell TI2V from T2V
+/* The sizes of the tasks of 14B, and the two experts of Wan2.2. */
+#define SIZE_14B .width_px = 1280, .height_px = 720, .sizes = SIZES_720, .frames = 81, .fps = 16
+#define EXPERTS_TASK                                                                               \
+    .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae }, .steps = 40,                       \
+    .negative = negative_shared, SIZE_14B
 /* What the tasks with text alone have in common. */
 #define TEXT_TASK                                                                                  \
-    .parts = { &part_dit, &part_t5, &part_vae }, .fps = 16, .steps = 50, .shift = 5,               \
-    .guidance = { 5, 5 }, .negative = negative_shared, .size = size_as_given,                      \
-    .condition = condition_text
+    .parts = { &part_dit, &part_t5, &part_vae }, .steps = 50, .shift = 5, .guidance = { 5, 5 },    \
+    .negative = negative_shared, .size = size_as_given, .condition = condition_text
 
 /* What the tasks of Wan2.1 from images have in common. */
-#define IMAGE_TASK                                                                                 \
-    .parts = { &part_dit, &part_t5, &part_vae, &part_clip }, .frames = 81, .fps = 16,              \
-    .guidance = { 5, 5 }
+#define IMAGE_TASK .parts = { &part_dit, &part_t5, &part_vae, &part_clip }, .guidance = { 5, 5 }
 /* Fun-InP, with the defaults of DiffSynth-Studio. */
 #define INP_TASK                                                                                   \
     .allowed = 1u << INPUT_image | 1u << INPUT_last_frame, .required = 1u << INPUT_image,          \
-    .width_px = 832, .height_px = 480, .steps = 50, .shift = 5, .prompt = WHITE_CAT,               \
-    .negative = negative_shared, .size = size_as_given, .condition = condition_inp, IMAGE_TASK
+    .width_px = 832, .height_px = 480, .frames = 81, .fps = 16, .steps = 50, .shift = 5,           \
+    .prompt = WHITE_CAT, .negative = negative_shared, .size = size_as_given,                       \
+    .condition = condition_inp, IMAGE_TASK
 
 static const struct task tasks[] = {
     { .name = "t2v-1.3B",
@@ -54,16 +57,10 @@ static const struct task tasks[] = {
       .height_px = 480,
       .sizes = SIZES_480,
       .frames = 81,
+      .fps = 16,
       .prompt = CATS,
       TEXT_TASK },
-    { .name = "t2v-14B",
-      .presets = { "t2v-14B" },
-      .width_px = 1280,
-      .height_px = 720,
-      .sizes = SIZES_720,
-      .frames = 81,
-      .prompt = CATS,
-      TEXT_TASK },
+    { .name = "t2v-14B", .presets = { "t2v-14B" }, .prompt = CATS, SIZE_14B, TEXT_TASK },
     { .name = "t2i-14B",
       .presets = { "t2v-14B" },
       .image = true,
@@ -71,15 +68,13 @@ static const struct task tasks[] = {
       .height_px = 720,
       .sizes = SIZES_720 ", 1024*1024",
       .frames = 1,
+      .fps = 16,
       .prompt = "一个朴素端庄的美人",
       TEXT_TASK },
     { .name = "i2v-14B",
       .presets = { "i2v-14B" },
       .allowed = 1u << INPUT_image,
       .required = 1u << INPUT_image,
-      .width_px = 1280,
-      .height_px = 720,
-      .sizes = SIZES_720,
       .steps = 40,
       .shift = 5,
       .shift_480 = 3,
@@ -87,57 +82,42 @@ static const struct task tasks[] = {
       .negative = negative_i2v,
       .size = size_of_image,
       .condition = condition_image_tokens,
+      SIZE_14B,
       IMAGE_TASK },
     { .name = "flf2v-14B",
       .presets = { "flf2v-14B" },
       .allowed = TASK_IMAGES,
       .required = 1u << INPUT_last_frame, // and one of the others, see first_frame_of
-      .width_px = 1280,
-      .height_px = 720,
-      .sizes = SIZES_720,
       .steps = 50,
       .shift = 16,
       .prompt = BIRD,
       .negative = negative_flf2v,
       .size = size_of_first_frame,
       .condition = condition_first_last,
+      SIZE_14B,
       IMAGE_TASK },
     { .name = "inp-1.3B", .presets = { "inp-1.3B" }, .sizes = SIZES_480, INP_TASK },
     { .name = "inp-14B", .presets = { "i2v-14B" }, .sizes = SIZES_720, INP_TASK },
     { .name = "t2v-A14B",
       .presets = { "t2v-A14B" },
-      .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae },
-      .width_px = 1280,
-      .height_px = 720,
-      .sizes = SIZES_720,
-      .frames = 81,
-      .fps = 16,
-      .steps = 40,
       .shift = 12,
       .guidance = { 3, 4 },
       .boundary = 875,
       .prompt = CATS,
-      .negative = negative_shared,
       .size = size_as_given,
-      .condition = condition_text },
+      .condition = condition_text,
+      EXPERTS_TASK },
     { .name = "i2v-A14B",
       .presets = { "i2v-A14B" },
-      .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae },
       .allowed = 1u << INPUT_image,
       .required = 1u << INPUT_image,
-      .width_px = 1280,
-      .height_px = 720,
-      .sizes = SIZES_720,
-      .frames = 81,
-      .fps = 16,
-      .steps = 40,
       .shift = 5,
       .guidance = { 3.5, 3.5 },
       .boundary = 900,
       .prompt = WHITE_CAT,
-      .negative = negative_shared,
       .size = size_of_image,
-      .condition = condition_image },
+      .condition = condition_image,
+      EXPERTS_TASK },
     { .name = "ti2v-5B",
       .presets = { "ti2v-5B" },
       .parts = { &part_dit, &part_t5, &part_vae },
