@@ -52,6 +52,8 @@ done <<MODELS
 tiny-5B 50
 tiny-A14B 40
 tiny-i2v-A14B 40 5
+tiny-i2v-14B 40 5
+tiny-flf2v-14B 50 5
 MODELS
 # shellcheck disable=SC2086
 "$wanmpi" bench vae_encode,whole --model tiny-5B --with_image $each >"$dir/model" 2>&1 ||

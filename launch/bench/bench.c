@@ -27,6 +27,7 @@ static const struct part_row {
     { "comm", bench_comm, "communication between ranks" },
     { "load", bench_load, "copies between host memory and the device" },
     { "text", bench_text, "the text encoder, 512 tokens" },
+    { "clip", bench_clip, "the image encoder, for the images of the task" },
     { "dit", bench_dit, "a forward of the transformer, with a breakdown by op" },
     { "vae", bench_vae, "VAE decode, with a breakdown by op" },
     { "vae_encode", bench_vae_encode, "VAE encode of a clip, with a breakdown by op" },

@@ -188,6 +188,7 @@ status bench_fused(struct bench *b);
 status bench_comm(struct bench *b);
 status bench_load(struct bench *b);
 status bench_text(struct bench *b);
+status bench_clip(struct bench *b);
 status bench_dit(struct bench *b);
 status bench_vae(struct bench *b);
 status bench_vae_encode(struct bench *b);

@@ -386,6 +386,55 @@ out:
     return st;
 }
 
+/* ---- the image encoder ---- */
+
+struct clip_run {
+    struct bench *b;
+    struct arena a;
+    float *patches, *out;
+};
+
+static status call_clip(void *payload)
+{
+    struct clip_run *e = payload;
+
+    return clip_encode(model_clip(&e->b->plan.model), &e->b->dev, &e->a, bench_source(e->b),
+                       e->b->plan.images, e->patches, e->out);
+}
+
+/* On rank 0, as in a generation; the other ranks wait. */
+status bench_clip(struct bench *b)
+{
+    const struct clip_config *c = model_clip(&b->plan.model);
+    const int64_t images = b->plan.images, values = images * (c ? clip_patches_count(c) : 0);
+    struct clip_run e = { .b = b };
+    double seconds = 0, flops = 0;
+    status st = ST_OK;
+
+    if (images == 0)
+        return fail(ST_USAGE, "bench clip: task %s has no image encoder; use --model i2v-14B",
+                    b->task->name);
+    if (b->world->rank != 0)
+        return bench_add(b, "clip", "", 1, &seconds, 0, 0, CEILING_NONE);
+    e.patches = malloc((size_t)values * sizeof(*e.patches));
+    e.out = malloc((size_t)(images * clip_tokens(c) * c->dim) * sizeof(*e.out));
+    if (e.patches == NULL || e.out == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %lld images", (long long)images));
+    for (int64_t i = 0; i < values; i++)
+        e.patches[i] = b->values[i % BENCH_VALUES];
+    TRY_OUT(arena_init(&e.a, &b->dev, "image", plan_stage(&b->sizes, STAGE_IMAGE)->scratch));
+    flops = b->dev.flops;
+    TRY_OUT(bench_run(b, call_clip, &e, &seconds));
+    flops = b->dev.flops - flops;
+    TRY_OUT(bench_add(b, "clip", "the image encoder, its blocks streamed from host memory", 1,
+                      &seconds, flops, 0, CEILING_GEMM));
+out:
+    arena_done(&e.a);
+    free(e.patches);
+    free(e.out);
+    return st;
+}
+
 /* ---- a generation ---- */
 
 /* Median of the last row of `test`; 0 when there is none. */
@@ -409,13 +458,16 @@ status bench_whole(struct bench *b)
 
     if (last_median(b, "text") == 0)
         TRY(bench_text(b));
+    if (last_median(b, "clip") == 0 && b->plan.images > 0)
+        TRY(bench_clip(b));
     TRY(run_transformer(b, "whole", call_step, "a guided step"));
     seconds = steps * last_median(b, "whole");
     if (image)
         TRY(time_encode(b, "image", "encode an image, first of", b->image_frames, true));
     if (last_median(b, "vae") == 0)
         TRY(bench_vae(b));
-    seconds += 2 * last_median(b, "text") + last_median(b, "image") + last_median(b, "vae");
+    seconds += 2 * last_median(b, "text") + last_median(b, "clip") + last_median(b, "image") +
+               last_median(b, "vae");
     snprintf(name, sizeof(name), "a video: %stwo texts, %d guided steps, decoding",
              image ? "an image, " : "", steps);
     return bench_add(b, "whole", name, 1, &seconds, 0, 0, CEILING_NONE);
