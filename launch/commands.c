@@ -1,6 +1,7 @@
 #include "launch/commands.h"
 
 #include "launch/signals.h"
+#include "runtime/clock.h"
 #include "runtime/json.h"
 
 #include <cjson/cJSON.h>
@@ -42,7 +43,7 @@ status command_print_json(const struct cJSON *json)
 void command_abort(struct world *w, status st)
 {
     if (st == ST_PEER || st == ST_PREEMPTED)
-        sleep((st == ST_PEER ? 2 : 0) + 3 * (unsigned)world_before(0, NULL, 0));
+        clock_sleep((st == ST_PEER ? 2 : 0) + 3 * world_before(0, NULL, 0));
     command_last_line(status_line());
     world_abort(w, st);
 }

@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ANSWER_S 0.6 // for the signs of life of other ranks; mpirun kills a second after SIGTERM
@@ -31,14 +30,6 @@ static void on_signal(int number)
     sem_post(&arrived);
 }
 
-static void sleep_until(double time_s)
-{
-    double left;
-
-    while ((left = time_s - clock_seconds()) > 0)
-        nanosleep(&(struct timespec){ .tv_nsec = (long)(left * 1e9) }, NULL);
-}
-
 /* Says what the first signal does, unless the job has ended by then. The launcher sends SIGTERM
  * also when a rank has died. */
 static void answer(int number, double now)
@@ -47,7 +38,7 @@ static void answer(int number, double now)
 
     if (now - stop_requested_at() > ANSWER_S / 2) // another rank got the signal before
         return;
-    sleep_until(now + ANSWER_S);
+    clock_sleep(now + ANSWER_S - clock_seconds());
     if (quiet || world_before(now, missing, sizeof(missing)) > 0)
         return;
     if (missing[0] != 0 && number == SIGTERM)
@@ -66,7 +57,7 @@ static void end_at_once(int number, double now)
 {
     char line[128];
 
-    sleep_until(now + ANSWER_S / 2);
+    clock_sleep(now + ANSWER_S / 2 - clock_seconds());
     snprintf(line, sizeof(line), "ended by a second %s; what was saved before is kept",
              stop_name(number));
     if (!quiet && world_before(now - AGAIN_S, NULL, 0) == 0)

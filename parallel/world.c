@@ -2,6 +2,7 @@
 
 #include "parallel/mpi_wait.h"
 #include "parallel/watch.h"
+#include "runtime/clock.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -182,7 +183,7 @@ static void wait_one(struct world *w, MPI_Request request, const char *what)
 
     if (st == ST_OK)
         return;
-    sleep(3 * (unsigned)world_before(0, NULL, 0));
+    clock_sleep(3 * world_before(0, NULL, 0));
     watch_complain(status_line());
     world_abort(w, st);
 }

@@ -18,6 +18,18 @@ double clock_cpu_seconds(void)
     return seconds_of(CLOCK_PROCESS_CPUTIME_ID);
 }
 
+void clock_sleep(double seconds)
+{
+    const double until = clock_seconds() + seconds;
+    double left;
+
+    while ((left = until - clock_seconds()) > 0) {
+        const time_t whole = (time_t)left;
+
+        nanosleep(&(struct timespec){ whole, (long)((left - (double)whole) * 1e9) }, NULL);
+    }
+}
+
 struct timespec clock_after_ms(int ms)
 {
     struct timespec t;

@@ -11,6 +11,9 @@ extern "C" {
 double clock_seconds(void);     // since some start; never goes back
 double clock_cpu_seconds(void); // that all threads of this process have computed
 
+/* Also where a signal arrives meanwhile, which ends sleep(). */
+void clock_sleep(double seconds);
+
 struct timespec clock_after_ms(int ms); // a time from now, for pthread_cond_timedwait
 
 #ifdef __cplusplus

@@ -149,7 +149,7 @@ static status check_image(const struct bench_options *o, const struct task *task
     return ST_OK;
 }
 
-/* All ranks parse the same arguments, so they all fail or none does. */
+/* All ranks parse the same arguments, but one of them may lack memory. */
 static status parse(struct bench_options *o, int argc, char **argv, unsigned *parts,
                     const struct preset **preset)
 {
@@ -347,7 +347,7 @@ status cmd_bench(struct world *w, int argc, char **argv)
     unsigned parts = 0;
     status st;
 
-    TRY_OUT(parse(&options, argc, argv, &parts, &preset));
+    TRY_OUT(agree(w, parse(&options, argc, argv, &parts, &preset)));
     TRY_OUT(bench(&b, preset, parts));
 out:
     if (b.must_abort)

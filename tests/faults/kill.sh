@@ -105,13 +105,13 @@ each() { # each RANKS SIGNALS AFFECTED STAGES: those signals to those ranks in t
 }
 
 head_row
-whole 2
+whole 3
 if [ "$quick" = quick ]; then
-    each 2 KILL 1 save
-    each 2 STOP 0 step
-    each 2 USR1 1 decode
+    each 3 KILL 1 save
+    each 3 STOP 1 step
+    each 3 USR1 1 decode
 else
-    whole 3
+    whole 2
     each 2 "KILL STOP TERM USR1 INT" "0 1" "load text step wait save decode encode rename"
     each 3 "KILL STOP TERM" 1 "load step wait save decode rename"
 fi
