@@ -154,11 +154,23 @@ static void exchange_beats(void *payload)
 
 static struct alive_hook hook = { .call = exchange_beats, .every_s = BEAT_S / 4 };
 
+/* By a signal, as a process that crashes cannot use MPI. */
+int world_crashing(void)
+{
+    const struct world *w = atomic_load(&watch.world);
+
+    for (int r = 0; w != NULL && r < w->size; r++)
+        if (r != w->rank && watch.peers[r].process != 0)
+            kill(watch.peers[r].process, TOLD_SIGNAL);
+    return w != NULL ? w->rank : -1;
+}
+
 void watch_tell(void)
 {
     const double start_s = clock_seconds();
     struct beat last;
 
+    world_crashing(); // a rank that waits its turn to print receives no beats
     if (watch.world == NULL || !alive_hooked())
         return;
     last = watch.mine;
@@ -169,17 +181,6 @@ void watch_tell(void)
     for (int r = 0; r < watch.world->size; r++)
         for (int done = r == watch.world->rank; !done && clock_seconds() - start_s < TELL_S;)
             MPI_Test(&watch.peers[r].send, &done, MPI_STATUS_IGNORE);
-}
-
-/* By a signal, as a process that crashes cannot use MPI. */
-int world_crashing(void)
-{
-    const struct world *w = atomic_load(&watch.world);
-
-    for (int r = 0; w != NULL && r < w->size; r++)
-        if (r != w->rank && watch.peers[r].process != 0)
-            kill(watch.peers[r].process, TOLD_SIGNAL);
-    return w != NULL ? w->rank : -1;
 }
 
 static void on_told(int number)
