@@ -110,6 +110,13 @@ check "the second has its own" is_video b2.mp4 64 96 5
 check "an image is required" status 1 ranks 2 generate "${i2v[@]}" --prompt a
 check "FLF2V needs a first frame" status 1 "$wanmpi" generate "${flf2v[@]}" --last_frame "$wide" --prompt a
 check "a folder without the image encoder" status 2 "$wanmpi" inspect bare
+mkdir -p comfy/unet comfy/clip_vision
+"$wanmpi" synth --preset tiny-i2v-14B --diffusers --parts clip --out encoder-d > synth.log 2>&1
+ln -s "$dir"/tiny-i2v-14B/[cdgmW]* comfy/unet
+rm comfy/unet/models_clip*.pth
+ln -s "$dir"/encoder-d/image_encoder/model.safetensors comfy/clip_vision/clip_vision_h.safetensors
+check "ComfyUI's folder of image encoders" run 1 comfy "${clip[@]}" --image "$wide" \
+    --ckpt_dir comfy/unet/diffusion_pytorch_model.safetensors
 check "T2V takes none" status 1 "$wanmpi" generate --ckpt_dir model --task t2v-1.3B --image "$wide" --prompt a
 check "plan" "$wanmpi" plan --task i2v-A14B --size 832*480 --image "$wide" --gpus 8
 summary

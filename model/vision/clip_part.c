@@ -170,8 +170,10 @@ static const struct place places[] = {
     { "", "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", false },
     { "", "models_clip*.pth", false },
     { "", "models_clip*.safetensors", false },
-    { "", "clip_vision*.safetensors", false },
+    { "", "clip_vision_h*.safetensors", false },
+    { "/clip_vision", "clip_vision_h*.safetensors", false },
     { "/clip_vision", "*.safetensors", false },
+    { "/../clip_vision", "clip_vision_h*.safetensors", false },
     { "/../clip_vision", "*.safetensors", false },
     { 0 }
 };
