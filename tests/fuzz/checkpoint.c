@@ -1,6 +1,7 @@
 /* A checkpoint's folder: config.json, the index of its shards, and the header of one shard, as
  * `inspect` and `generate` read them. The input is these three, each up to a byte 0xff, which no
- * JSON text has. The shard is as long as its header says, at most 1 TiB, and empty but for it. */
+ * JSON text has. The shard is as long as its header says, at most 1 TiB, and empty but for it. It
+ * is read as a transformer and as an image encoder. */
 #include "model/checkpoint/checkpoint.h"
 #include "model/pipeline/model.h"
 #include "model/pipeline/task.h"
@@ -16,6 +17,7 @@ static const char *const names[] = {
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model-00001-of-00001.safetensors",
 };
+static const char clip_name[] = "models_clip.safetensors"; // a link to the shard, for part_clip
 static char folder[] = "/tmp/wanmpi-fuzz-XXXXXX";
 
 static void remove_folder(void)
@@ -26,6 +28,8 @@ static void remove_folder(void)
         snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
         unlink(path);
     }
+    snprintf(path, sizeof(path), "%s/%s", folder, clip_name);
+    unlink(path);
     rmdir(folder);
 }
 
@@ -66,9 +70,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct checkpoint_report report = { 0 };
 
     if (folder[strlen(folder) - 1] == 'X') {
+        char path[512];
+
         if (mkdtemp(folder) == NULL)
             exit(1);
         atexit(remove_folder);
+        snprintf(path, sizeof(path), "%s/%s", folder, clip_name);
+        if (symlink(names[2], path) != 0)
+            exit(1);
     }
     for (size_t i = 0; i < 2; i++) {
         const uint8_t *end = size > 0 ? memchr(data, 0xff, size) : NULL;

@@ -58,18 +58,31 @@ def run_files():
             save("runfile", name, path.read_bytes())
 
 
-def checkpoints(wanmpi):
+def synth(wanmpi, folder, name, flags):
+    """The config and the safetensors header of a part that synth writes."""
     with tempfile.TemporaryDirectory() as tmp:
         out = pathlib.Path(tmp) / "c"
-        subprocess.run([wanmpi, "synth", "--preset", "tiny", "--layers", "1", "--parts", "dit", "--out", out], check=True,
+        subprocess.run([wanmpi, "synth", "--layers", "1", "--out", out, *flags], check=True,
                        stdout=subprocess.DEVNULL)
-        data = (out / "diffusion_pytorch_model.safetensors").read_bytes()
-        header = data[8:8 + struct.unpack("<Q", data[:8])[0]]
-        config = (out / "config.json").read_bytes()
-    shard = "diffusion_pytorch_model-00001-of-00001.safetensors"
-    names = [n for n in json.loads(header) if n != "__metadata__"]
-    index = json.dumps({"metadata": {"total_size": 1}, "weight_map": {n: shard for n in names}}).encode()
-    save("checkpoint", "tiny", config + b"\xff" + index + b"\xff" + header)
+        data = (out / folder / name).read_bytes()
+        return (out / folder / "config.json").read_bytes(), data[8:8 + struct.unpack("<Q", data[:8])[0]]
+
+
+def checkpoints(wanmpi):
+    shard, model = "diffusion_pytorch_model-00001-of-00001.safetensors", "diffusion_pytorch_model.safetensors"
+
+    def index(header):
+        names = [n for n in json.loads(header) if n != "__metadata__"]
+        return json.dumps({"metadata": {"total_size": 1}, "weight_map": {n: shard for n in names}}).encode()
+
+    for name, folder, file, flags in [
+        ("images", "", model, ["--parts", "dit", "--preset", "tiny-flf2v-14B"]),
+        ("image_encoder", "image_encoder", "model.safetensors",
+         ["--parts", "clip", "--preset", "tiny-i2v-14B", "--diffusers"]),
+        ("tiny", "", model, ["--parts", "dit", "--preset", "tiny"]),
+    ]:
+        config, header = synth(wanmpi, folder, file, flags)
+        save("checkpoint", name, config + b"\xff" + index(header) + b"\xff" + header)
     save("checkpoint", "short_index", config + b"\xff" + json.dumps({"weight_map": {"a": shard}}).encode() + b"\xff" + header)
     save("checkpoint", "one_tensor", b'{"dim": 64}\xff{"weight_map":{"a":"%s"}}\xff' % shard.encode() +
          b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')
