@@ -61,7 +61,9 @@ clip+=(--sample_steps 3)
 for task in i2v ti2v clip; do
     declare -n flags=$task
     check "$task, one rank" run 1 $task "${flags[@]}" --ops ref --image "$wide"
-    for mesh in "2 --cfg_size 2" "2 --ulysses_size 2" "3" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp"; do
+    meshes=("2 --cfg_size 2" "2 --ulysses_size 2" "3" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp")
+    [ $task != i2v ] || meshes=("3") # more of two experts: run_experts.sh
+    for mesh in "${meshes[@]}"; do
         # shellcheck disable=SC2086 # the words of a mesh
         check "$task, ranks $mesh" run "${mesh%% *}" part "${flags[@]}" --ops ref --image "$wide" \
             $(echo "$mesh" | cut -s -d' ' -f2-)
