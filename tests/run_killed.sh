@@ -68,6 +68,8 @@ crash() { # crash SIGNAL RANKS RANK, whose line it is
     ended && wait "$job"
     check "$1: its status" test $? = 70
     check "$1: its line" grep -qE "^wanmpi: rank $3: .*crashed with SIG$1 in .+; please report it$" "$1.log"
+    # Open MPI may say that it cannot read a message from the memory of the rank that is gone.
+    sed -i '/^\[.*\] Read -1, expected [0-9]*, errno = 3$/d' "$1.log"
     check "$1: no other line, no stack trace" not grep -E '^\[|\*\*\*' "$1.log"
     check "$1: one line" test "$(grep -c '^wanmpi: ' "$1.log")" = 1
     check "$1: no core file" test -z "$(find . -name 'core*')"

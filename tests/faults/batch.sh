@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # batch.sh BUILD [REQUESTS]: 300 requests in one `batch` (`quick`: 70), on one rank and on two. For every rank, the
 # mean resident memory and the fewest open files during the last window of requests, against those during the first
-# after as many: within 1 %, and no more files. A window has each size with each length and prompt.
+# after as many: within 1 %, and at most the 4 files more that one video has open, when none of its moments with fewer
+# was seen. A window has each size with each length and prompt.
 . "$(dirname "$0")/common.sh" "$1"
 no_sanitizer "keeps what was freed"
 count=${2:-300} window=42 prompts=7
@@ -56,7 +57,7 @@ for ranks in 1 2; do
         kb=$((kb / n)) kb2=$((kb2 / n2))
         growth=$(awk -v a="$kb" -v b="$kb2" 'BEGIN { printf "%.2f %%", a ? 100 * (b / a - 1) : 100 }')
         printf '%-6s %5s %14s %14s %8s %6s %6s\n' "$ranks" "$rank" "$kb" "$kb2" "$growth" "$files" "$files2"
-        awk -v a="$kb" -v b="$kb2" 'BEGIN { exit !(a > 0 && b > 0 && b <= 1.01 * a) }' && [ "$files2" -le "$files" ] ||
+        awk -v a="$kb" -v b="$kb2" 'BEGIN { exit !(a > 0 && b > 0 && b <= 1.01 * a) }' && [ "$files2" -le $((files + 4)) ] ||
             wrong=$((wrong + 1))
     done
 done
