@@ -47,6 +47,8 @@ void job_load_begin(struct job *j, const struct plan_input *plan)
             bytes += checkpoint_bytes(c, expert_parts[i], plan->ranks);
     if (plan->prompts > 0)
         bytes += checkpoint_bytes(c, &part_t5, plan->t5_fsdp ? plan->ranks : 1);
+    if (plan->images > 0)
+        bytes += checkpoint_bytes(c, &part_clip, 1);
     j->read_before = bytes_read(j);
     j->loading = true;
     progress_stage(&j->progress, "text and weights", 0, (int64_t)bytes, PROGRESS_BYTES);

@@ -10,7 +10,7 @@
  *   bench_values.c  random weights and inputs
  *   bench_ops.c     parts gemm, attention, conv, fused, load, and the ceilings
  *   bench_comm.c    part comm
- *   bench_model.c   parts text, dit, vae, vae_encode, whole
+ *   bench_model.c   parts text, clip, dit, vae, vae_encode, whole
  *   bench_scale.c   parts scale, scale_vae, scale_encode
  *   trace.h         events around every op and collective; breakdown and Chrome trace */
 #ifndef LAUNCH_BENCH_BENCH_H

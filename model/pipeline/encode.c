@@ -2,22 +2,16 @@
 #include "model/pipeline/pipeline.h"
 #include "runtime/alive.h"
 
-#include <math.h>
 #include <stdlib.h>
 
-/* Copies [T, H, W, C] to [C, T, H, W]. ST_FORMAT if a value is not finite. */
-static status channels_first(float *out, const float *in, struct latent_shape s)
+/* Copies [T, H, W, C] to [C, T, H, W]. */
+static void channels_first(float *out, const float *in, struct latent_shape s)
 {
     const int64_t cells = s.t * s.h * s.w;
 
     for (int64_t i = 0; i < cells; i++)
-        for (int64_t c = 0; c < s.c; c++) {
-            if (!isfinite(in[i * s.c + c]))
-                return fail(ST_FORMAT, "the VAE's encoder gives values that are not finite: its "
-                                       "weights are damaged");
+        for (int64_t c = 0; c < s.c; c++)
             out[c * cells + i] = in[i * s.c + c];
-        }
-    return ST_OK;
 }
 
 status pipeline_encode(struct pipeline *p, struct frame_source source, float *latent)
@@ -48,7 +42,8 @@ status pipeline_encode(struct pipeline *p, struct frame_source source, float *la
     source.ready = pipeline_ready;
     source.ready_payload = p;
     TRY_OUT(vae_encode(&vae, &scratch, thwc, source, (struct vae_tiling){ 0 }));
-    st = agree(p->world, channels_first(latent, thwc, s));
+    channels_first(latent, thwc, s);
+    st = agree(p->world, pipeline_finite(latent, latent_count(s), "VAE's encoder"));
     p->must_abort = false; // all ranks have this status
 out:
     if (!p->must_abort) { // else the job ends, and frees nothing
@@ -61,15 +56,6 @@ out:
 }
 
 /* ---- the image encoder ---- */
-
-static status check_tokens(const float *tokens, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (!isfinite(tokens[i]))
-            return fail(ST_FORMAT, "the image encoder gives values that are not finite: its "
-                                   "weights are damaged");
-    return ST_OK;
-}
 
 static status encode_pictures(struct pipeline *p, int count, const struct picture *pictures,
                               float *tokens)
@@ -89,7 +75,7 @@ static status encode_pictures(struct pipeline *p, int count, const struct pictur
     TRY_OUT(arena_init(&a, p->dev, "image", plan_stage(&p->sizes, STAGE_IMAGE)->scratch));
     TRY_OUT(clip_encode(config, p->dev, &a, checkpoint_source(p->checkpoint, &part_clip), count,
                         patches, tokens));
-    TRY_OUT(check_tokens(tokens, count * clip_tokens(config) * config->dim));
+    TRY_OUT(pipeline_finite(tokens, count * clip_tokens(config) * config->dim, "image encoder"));
 out:
     arena_done(&a);
     free(patches);

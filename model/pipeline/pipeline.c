@@ -363,12 +363,13 @@ static status encode_together(struct pipeline *p, struct texts *t)
     return complete_after_texts(p, load_dit(p));
 }
 
-static status check_rows(const float *rows, int64_t count)
+status pipeline_finite(const float *values, int64_t count, const char *encoder)
 {
     for (int64_t i = 0; i < count; i++)
-        if (!isfinite(rows[i]))
-            return fail(ST_FORMAT, "the text encoder gives values that are not finite: its weights "
-                                   "are damaged");
+        if (!isfinite(values[i]))
+            return fail(ST_FORMAT,
+                        "the %s gives values that are not finite: its weights are damaged",
+                        encoder);
     return ST_OK;
 }
 
@@ -383,7 +384,7 @@ static status keep_texts(struct pipeline *p, struct texts *t)
         return fail(ST_MEMORY, "cannot allocate host memory for %zu texts", count);
     p->texts = more;
     for (int i = 0; i < t->count; i++) {
-        TRY(check_rows(t->rows[i], t->length[i] * width));
+        TRY(pipeline_finite(t->rows[i], t->length[i] * width, "text encoder"));
 
         struct text_entry e = { strdup(t->prompt[i]),
                                 tensor_of(t->rows[i], DT_F32, t->length[i], width) };

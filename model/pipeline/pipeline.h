@@ -105,6 +105,9 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
 /* Frees the transformer, unless the plan keeps the models. Local. */
 void pipeline_offload(struct pipeline *p);
 
+/* ST_FORMAT if a value that an encoder gave is not finite. `encoder`: for the line. Local. */
+status pipeline_finite(const float *values, int64_t count, const char *encoder);
+
 /* The `ready` of frame_source and frame_sink, whose payload is the pipeline: agrees on the status
  * with which the ranks are ready; from then on an error of one rank is not known to the others. */
 status pipeline_ready(void *payload, status st);
