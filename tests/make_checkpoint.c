@@ -1,8 +1,9 @@
 /* Writes checkpoints that synth does not write.
  *
- *     make_checkpoint sparse PRESET DIR
+ *     make_checkpoint sparse PRESET DIR [PREFIX FROM TO]...
  *         An official folder with the transformer of a released model: all tensors with name and
- *         shape. Their values are a hole in a sparse file, which needs no disk space.
+ *         shape. Their values are a hole in a sparse file, which needs no disk space. In tensors
+ *         whose names begin with PREFIX, axes of size FROM have the size TO.
  *     make_checkpoint comfy DIFFUSERS DIR
  *         The parts of a -Diffusers folder as ComfyUI's single files, with the tokenizer inside the
  *         text encoder's file.
@@ -62,7 +63,17 @@ static status write_header(FILE *f, const struct inventory *v, uint64_t *bytes)
     return ST_OK;
 }
 
-static status make_sparse(const char *name, const char *dir)
+/* Changes sizes: `change` is PREFIX FROM TO. */
+static void change_sizes(struct inventory *v, char **change)
+{
+    for (int i = 0; i < v->count; i++)
+        for (int k = 0; k < v->entries[i].ndim; k++)
+            if (strncmp(v->entries[i].name, change[0], strlen(change[0])) == 0 &&
+                v->entries[i].dim[k] == atoll(change[1]))
+                v->entries[i].dim[k] = atoll(change[2]);
+}
+
+static status make_sparse(const char *name, const char *dir, char **changes, int count)
 {
     const struct preset *preset = preset_find(name);
     struct model m;
@@ -79,6 +90,8 @@ static status make_sparse(const char *name, const char *dir)
     part_dit.tensors(&list, model_dit(&m), NULL);
     TRY_OUT(inventory_expand(&v, &list));
     inventory_sort(&v);
+    for (int i = 0; i + 2 < count; i += 3)
+        change_sizes(&v, changes + i);
     f = fopen(in(dir, "diffusion_pytorch_model.safetensors"), "wb");
     if (f == NULL)
         TRY_OUT(fail(ST_IO, "%s: cannot be written", dir));
@@ -167,11 +180,11 @@ out:
 
 int main(int argc, char **argv)
 {
-    status st = fail(
-        ST_USAGE, "make_checkpoint sparse PRESET DIR, comfy DIFFUSERS DIR, or extra FILE OUT NAME");
+    status st = fail(ST_USAGE, "make_checkpoint sparse PRESET DIR [PREFIX FROM TO]..., comfy "
+                               "DIFFUSERS DIR, or extra FILE OUT NAME");
 
-    if (argc == 4 && strcmp(argv[1], "sparse") == 0)
-        st = make_sparse(argv[2], argv[3]);
+    if (argc >= 4 && argc % 3 == 1 && strcmp(argv[1], "sparse") == 0)
+        st = make_sparse(argv[2], argv[3], argv + 4, argc - 4);
     if (argc == 4 && strcmp(argv[1], "comfy") == 0)
         st = make_comfy(argv[2], argv[3]);
     if (argc == 5 && strcmp(argv[1], "extra") == 0)

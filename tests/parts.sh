@@ -175,6 +175,28 @@ need "$make" extra official/diffusion_pytorch_model.safetensors \
     feature/diffusion_pytorch_model.safetensors blocks.0.new.weight
 refused '1 tensor is unknown (blocks.0.new.weight)' "$wanmpi" generate --ckpt_dir feature
 
+# ---- widths of the tensors that features add: those of the file, which must fit each other
+fits() {
+    need "$make" sparse "$@"
+    reports '^  state  *complete' "$wanmpi" inspect "$2"
+}
+differs() {
+    line=$1
+    shift
+    need "$make" sparse "$@"
+    reports "^  state  *$2/diffusion_pytorch_model.safetensors: tensor $line" "$wanmpi" inspect "$2"
+}
+audio=casual_audio_encoder
+motion=motion_encoder
+fits s2v-14B audio $audio.encoder.conv1_ 1024 768 $audio.weights 25 13 cond_encoder.weight 16 32
+differs "$audio.encoder.conv1_global.conv.weight is .*1280, 768, 3.*, expected .*1280, 1024, 3" \
+    s2v-14B audio-differs $audio.encoder.conv1_global 1024 768
+fits animate-14B face $motion.enc.net_app 512 384 $motion.enc.net_app 256 96 $motion.enc.fc 512 384 \
+    $motion. 20 12 $motion.dec 512 448 face_encoder.conv1_ 512 448 face_encoder. 1024 640 face_encoder. 4096 2560
+differs "face_encoder.conv1_local.conv.weight is .*4096, 512, 3.*, expected .*4096, 448, 3" \
+    animate-14B face-differs $motion.dec 512 448
+fits vace-1.3B control vace_patch_embedding.weight 96 132
+
 # ---- ComfyUI's files, with the tokenizer inside the text encoder's
 # They have no config.json: the number of heads is that of the released transformer of their size.
 need "$make" comfy diffusers comfy

@@ -316,11 +316,14 @@ static void test_damage(void)
 static void test_families(void)
 {
     static const struct {
-        const struct feature *features[2];
+        struct feature_use use; // with widths other than the released ones
         const char *text;
     } kinds[] = {
-        { { &feature_vace }, "VACE' (tensor vace_patch_embedding" },
+        { { &feature_vace, 2, { 48 } }, "VACE' (tensor vace_patch_embedding" },
         { { NULL }, "36 input and 16 output channels" },
+        { { &feature_audio, 2, { 24, 5, 8 } }, "(S2V)' (tensor casual_audio_encoder" },
+        { { &feature_animate, 2, { 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 } },
+          "(Animate)' (tensor motion_encoder" },
     };
 
     for (size_t i = 0; i < COUNT(kinds); i++) {
@@ -331,12 +334,11 @@ static void test_families(void)
         struct checkpoint c;
 
         snprintf(name, sizeof(name), "family%d", (int)i);
-        for (size_t k = 0; k < COUNT(kinds[i].features) && kinds[i].features[k] != NULL; k++)
-            dit_add_feature(&config, kinds[i].features[k], kinds[i].features[k]->list ? 2 : 0);
+        memcpy(config.use, &kinds[i].use, sizeof(kinds[i].use));
         config.in_dim = 36;
         o.model = (struct model){ { NULL } };
         model_set(&o.model, &part_dit, &config);
-        o.diffusers = i % 2 != 0;
+        o.diffusers = kinds[i].use.feature == NULL;
         CHECK(checkpoint_synth(scratch_path(name), &o, NULL, NULL) == ST_OK, "%s", status_line());
         CHECK(checkpoint_open(&c, scratch_path(name), model_parts) == ST_OK, "%s", status_line());
         if (checkpoint_part(&c, &part_dit) == ST_OK)

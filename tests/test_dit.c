@@ -317,7 +317,7 @@ static void check_refusals(const struct table *table)
     struct arena none = { 0 };
     struct conditioning text = { 0 };
 
-    dit_add_feature(&config, &feature_vace, 2);
+    dit_add_feature(&config, &feature_vace);
     CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, false, dit_source(&config)) ==
                   ST_FORMAT &&
               strstr(status_line(), "VACE") != NULL,

@@ -243,7 +243,7 @@ static void check_hooks(struct world *w)
     float *expected, *got;
 
     memset(&probe, 0, sizeof(probe));
-    dit_add_feature(&config, &feature_probe, 0);
+    dit_add_feature(&config, &feature_probe);
     open_fixture(&plain, NULL, &base);
     open_fixture(&hooked, w, &config);
     expected = forward(&plain, F, H, W, tokens, base.in_dim, times[0], &first, &all);
@@ -277,7 +277,7 @@ static void check_extra_tokens(struct world *w, bool before)
     probe.frames_before = before;
     probe.frames_after = !before;
     probe.tokens = before ? tokens : tokens + (F - 1) * frame * row;
-    dit_add_feature(&config, &feature_probe, 0);
+    dit_add_feature(&config, &feature_probe);
     open_fixture(&plain, NULL, &base);
     open_fixture(&extended, w, &config);
     expected = forward(&plain, F, H, W, tokens, base.in_dim, times[0], &first, &all);

@@ -7,14 +7,15 @@
 
 #define DIT_FEATURES_MAX 8
 #define FEATURE_TENSORS 4 // number of tensors that a feature can keep for a run
+#define FEATURE_WIDTHS 13 // number of widths that only a feature's tensors have
 
 struct feature; // features.h
 
-/* A feature that the model has, and the number of its blocks, injectors or adapters (0: not
- * counted). */
+/* A feature that the model has. */
 struct feature_use {
     const struct feature *feature;
-    int units;
+    int units;                     // number of its blocks, injectors or adapters; 0: not counted
+    int64_t width[FEATURE_WIDTHS]; // in the order of feature->widths
 };
 
 struct dit_config {

@@ -21,10 +21,12 @@
 #define CONFIG(...) (&(const struct dit_config){ __VA_ARGS__ })
 #define USES(...) .use = { __VA_ARGS__ }
 /* The features of I2V and FLF2V, for an image encoder of this width. */
-#define USES_IMAGE(width) .image_dim = (width), USES({ &feature_image_context, 0 })
+#define USES_IMAGE(width) .image_dim = (width), USES({ &feature_image_context })
 #define USES_IMAGES(width, positions)                                                              \
     .image_dim = (width), .image_positions = (positions),                                          \
-    USES({ &feature_image_context, 0 }, { &feature_frame_positions, 0 })
+    USES({ &feature_image_context }, { &feature_frame_positions })
+/* The widths of the motion and face encoders, as feature_animate lists them. */
+#define ANIMATE 32, 64, 128, 256, 512, 512, 512, 512, 512, 20, 512, 1024
 
 static const struct variant variants[] = {
     { "t2v-1.3B", CONFIG(.in_dim = 16, SIZE_1B) },
@@ -32,14 +34,15 @@ static const struct variant variants[] = {
     { "i2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES_IMAGE(1280)) }, // and Fun-InP 14B
     { "inp-1.3B", CONFIG(.in_dim = 36, SIZE_1B, USES_IMAGE(1280)) },
     { "flf2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES_IMAGES(1280, 2 * 257)) },
-    { "vace-1.3B", CONFIG(.in_dim = 16, SIZE_1B, USES({ &feature_vace, 15 })) },
-    { "vace-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_vace, 8 })) },
+    { "vace-1.3B", CONFIG(.in_dim = 16, SIZE_1B, USES({ &feature_vace, 15, { 96 } })) },
+    { "vace-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_vace, 8, { 96 } })) },
     { "t2v-A14B", CONFIG(.in_dim = 16, SIZE_14B) }, // each of two experts
     { "i2v-A14B", CONFIG(.in_dim = 36, SIZE_14B) }, // each of two experts
     { "ti2v-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_5B) },
-    { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12 })) },
-    { "animate-14B", CONFIG(.in_dim = 36, SIZE_14B, .image_dim = 1280,
-                            USES({ &feature_image_context, 0 }, { &feature_animate, 8 })) },
+    { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12, { 1024, 25, 16 } })) },
+    { "animate-14B",
+      CONFIG(.in_dim = 36, SIZE_14B, .image_dim = 1280,
+             USES({ &feature_image_context }, { &feature_animate, 8, { ANIMATE } })) },
     { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY) },
     { "tiny-i2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY) },
     { "tiny-i2v-clip", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGE(160)) },
@@ -53,13 +56,20 @@ static const struct variant variants[] = {
 static status find_features(const struct describing *d, struct dit_config *c)
 {
     for (const struct feature *const *f = dit_features; *f != NULL; f++) {
-        int units = 0;
+        const struct feature_width *w = (*f)->widths;
+        struct feature_use *use;
 
         if (!describe_has(d, (*f)->detected_by))
             continue;
+        use = dit_add_feature(c, *f);
         if ((*f)->list != NULL)
-            TRY(describe_count(d, (*f)->list, &units));
-        dit_add_feature(c, *f, units);
+            TRY(describe_count(d, (*f)->list, &use->units));
+        for (int i = 0; w != NULL && w[i].tensor != NULL; i++) {
+            TRY(describe_axis(d, w[i].tensor, w[i].ndim, w[i].axis, &use->width[i]));
+            for (size_t k = 0; k < COUNT(w[i].key); k++)
+                if (w[i].key[k] != NULL)
+                    TRY(describe_agree(d, w[i].key[k], use->width[i], w[i].tensor));
+        }
     }
     return ST_OK;
 }
@@ -250,9 +260,16 @@ static void config_json(struct cJSON *json, const void *config, bool diffusers)
         diffusers_json(json, c);
     else
         official_json(json, c);
-    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
-        if (c->use[i].feature->config != NULL)
-            c->use[i].feature->config(json, c, c->use[i].units, diffusers);
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++) {
+        const struct feature_use *use = &c->use[i];
+        const struct feature_width *w = use->feature->widths;
+
+        if (use->feature->config != NULL)
+            use->feature->config(json, c, use, diffusers);
+        for (int k = 0; w != NULL && w[k].tensor != NULL; k++)
+            if (w[k].key[diffusers] != NULL)
+                config_set_number(json, w[k].key[diffusers], (double)use->width[k]);
+    }
 }
 
 /* ---- the rows ---- */

@@ -86,7 +86,7 @@ void dit_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype c
                       (struct block_stacks){ STACK_MODULATION, STACK_TEXT, STACK_BLOCKS });
     for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
         if (c->use[i].feature->tensors != NULL)
-            c->use[i].feature->tensors(l, c, c->use[i].units, cdt);
+            c->use[i].feature->tensors(l, c, &c->use[i], cdt);
 }
 
 void dit_list_conv(struct tensor_list *l, const char *name, enum dtype cdt, const int64_t *dims)

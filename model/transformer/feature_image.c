@@ -17,8 +17,8 @@ struct image_embedding {
 
 enum { CONTEXT, KV }; // data of a run: [rows, C] cdt, [L, rows, 2C] cdt
 
-static void image_tensors(struct tensor_list *l, const struct dit_config *c, int units,
-                          enum dtype cdt)
+static void image_tensors(struct tensor_list *l, const struct dit_config *c,
+                          const struct feature_use *use, enum dtype cdt)
 {
     const int64_t dim = c->dim, image = c->image_dim;
 
@@ -31,7 +31,8 @@ static void image_tensors(struct tensor_list *l, const struct dit_config *c, int
     dit_kv_tensors(l, "k_img", "v_img", "norm_k_img", dim, cdt);
 }
 
-static void image_config(struct cJSON *json, const struct dit_config *c, int units, bool diffusers)
+static void image_config(struct cJSON *json, const struct dit_config *c,
+                         const struct feature_use *use, bool diffusers)
 {
     if (!diffusers)
         config_set_text(json, "model_type", "i2v");
@@ -41,8 +42,8 @@ static void image_config(struct cJSON *json, const struct dit_config *c, int uni
     }
 }
 
-static void position_tensors(struct tensor_list *l, const struct dit_config *c, int units,
-                             enum dtype cdt)
+static void position_tensors(struct tensor_list *l, const struct dit_config *c,
+                             const struct feature_use *use, enum dtype cdt)
 {
     struct weight_spec *t;
 
@@ -53,8 +54,8 @@ static void position_tensors(struct tensor_list *l, const struct dit_config *c, 
     t->dim[1] = c->image_dim;
 }
 
-static void position_config(struct cJSON *json, const struct dit_config *c, int units,
-                            bool diffusers)
+static void position_config(struct cJSON *json, const struct dit_config *c,
+                            const struct feature_use *use, bool diffusers)
 {
     if (diffusers)
         config_set_number(json, "pos_embed_seq_len", (double)c->image_positions);

@@ -15,14 +15,15 @@ const struct feature feature_vsa_gate = { .name = "gate of video sparse attentio
 const struct feature feature_sla = { .name = "projection of sparse-linear attention (TurboWan)",
                                      .detected_by = "blocks.0.self_attn.attn_op.local_attn." };
 
-void dit_add_feature(struct dit_config *c, const struct feature *feature, int units)
+struct feature_use *dit_add_feature(struct dit_config *c, const struct feature *feature)
 {
     int i = 0;
 
     while (i < DIT_FEATURES_MAX && c->use[i].feature != NULL)
         i++;
     assert(i < DIT_FEATURES_MAX);
-    c->use[i] = (struct feature_use){ feature, units };
+    c->use[i].feature = feature;
+    return &c->use[i];
 }
 
 status dit_check_features(const struct dit_config *c, const char *file)

@@ -62,6 +62,13 @@ struct feature_hooks {
     status (*after_block)(struct block_ctx *ctx, const struct tensor *data, int layer);
 };
 
+/* A width that only the feature's tensors have: the size of one axis of one of them. */
+struct feature_width {
+    const char *tensor; // NULL ends a list
+    int ndim, axis;
+    const char *key[2]; // in config.json, official and diffusers; or NULL
+};
+
 struct feature {
     const char *name;        // "image context", in messages
     const char *detected_by; // a file that has this tensor has the feature; for a name that ends in
@@ -69,11 +76,16 @@ struct feature {
     const char *list;  // "vace_blocks.": the list of modules whose entries are counted; or NULL
     const char *title; // name of these entries, "VACE blocks"; NULL without a list
 
-    /* Emits the tensors that it adds. NULL: they are not listed. */
-    void (*tensors)(struct tensor_list *l, const struct dit_config *c, int units, enum dtype cdt);
+    const struct feature_width *widths; // at most FEATURE_WIDTHS; or NULL
 
-    /* For synth: changes the class or type of config.json, and adds keys; or NULL. */
-    void (*config)(struct cJSON *json, const struct dit_config *c, int units, bool diffusers);
+    /* Emits the tensors that it adds. NULL: they are not listed. */
+    void (*tensors)(struct tensor_list *l, const struct dit_config *c,
+                    const struct feature_use *use, enum dtype cdt);
+
+    /* For synth: changes the class or type of config.json, and adds keys other than those of its
+     * widths; or NULL. */
+    void (*config)(struct cJSON *json, const struct dit_config *c, const struct feature_use *use,
+                   bool diffusers);
 
     const struct feature_hooks *hooks; // NULL: this version does not compute it
 };
@@ -84,8 +96,8 @@ DIT_FEATURES(DECLARE_FEATURE)
 
 extern const struct feature *const dit_features[]; // all, up to NULL
 
-/* Adds a feature with `units` entries of its list to the config. */
-void dit_add_feature(struct dit_config *c, const struct feature *feature, int units);
+/* Adds a feature to the config. The caller sets its units and widths in what is returned. */
+struct feature_use *dit_add_feature(struct dit_config *c, const struct feature *feature);
 
 /* ST_FORMAT if the model has a feature that this version does not compute; the line names the first
  * one. `file`: the path for that line. */
