@@ -53,7 +53,8 @@ void help_plan(FILE *out)
     sets[1] = machine_set(&m);
     fputs("wanmpi plan: prints how a request would be split over ranks, and its memory, FLOPs,\n"
           "messages and estimated time, without running it. Takes the flags of generate. Needs no\n"
-          "weights; with --ckpt_dir it uses the sizes of that checkpoint. The exit status is 4 if\n"
+          "weights and no image; with --ckpt_dir it uses the sizes of that checkpoint. The exit "
+          "status is 4 if\n"
           "the memory is not enough; the last line then says what would fit.\n\n"
           "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
           "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n",

@@ -3,6 +3,7 @@
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "launch/progress.h"
+#include "model/pipeline/condition.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -119,6 +120,16 @@ static void print_time(const struct plan_report *r)
            r->rates->link * 1e-9);
 }
 
+/* Whether the size will be that of an image which is not given. */
+static bool follows_image(const struct request *r)
+{
+    bool given = false;
+
+    for (int i = 0; i < INPUT_COUNT; i++)
+        given |= r->input[i] != NULL;
+    return r->task->required != 0 && r->task->size != size_as_given && !given;
+}
+
 void plan_print(const struct plan_report *r)
 {
     const struct plan_input *in = r->in;
@@ -128,10 +139,12 @@ void plan_print(const struct plan_report *r)
 
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
            (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32");
-    printf("video     %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
-           r->request->video_size[0], r->request->video_size[1], r->request->frame_num,
-           (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
-           (long long)(s.t * (s.h / 2) * (s.w / 2)), in->steps);
+    printf(
+        "video     %d*%d%s, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
+        r->request->video_size[0], r->request->video_size[1],
+        follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
+        r->request->frame_num, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
+        (long long)(s.t * (s.h / 2) * (s.w / 2)), in->steps);
     job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);
     if (experts[0] != 0)
         printf("experts   %s\n", experts);

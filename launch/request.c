@@ -413,10 +413,11 @@ static status check_shape(struct request *r)
     return ST_OK;
 }
 
-/* Refuses inputs that the task does not use, and missing inputs that it requires. */
-static status check_inputs(const struct request *r)
+/* Refuses inputs that the task does not use, and missing inputs that it requires; a plan requires
+ * none. */
+static status check_inputs(const struct request *r, unsigned command)
 {
-    unsigned given = 0;
+    unsigned given = command == CMD_PLAN ? r->task->required : 0;
 
     for (size_t i = 0; i < COUNT(request_rows); i++)
         if (request_rows[i].marks >> INPUT_SHIFT != 0 && r->given[i])
@@ -527,7 +528,7 @@ out:
 status request_complete(struct request *r, unsigned command)
 {
     TRY(fill_defaults(r));
-    TRY(check_inputs(r));
+    TRY(check_inputs(r, command));
     TRY(request_read_images(r));
     TRY(check_shape(r));
     TRY(check_needs(r));

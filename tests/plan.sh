@@ -51,6 +51,14 @@ plan 0 '' --task t2v-1.3B --size 1280*720 --gpus 1 --gpu_memory 14
 # shellcheck disable=SC2086
 plan 4 'does not fit: a rank needs' $large --gpus 8 --gpu_memory 24 --dit_fsdp=False
 plan 4 'does not fit: the ranks of a node need' $large --device cpu --tflops 1 --frame_num 4001
+for task in i2v-14B flf2v-14B i2v-A14B inp-1.3B; do # without the images that they need
+    plan 0 '' --task $task --size 832*480 --gpus 8
+    case $task in
+    inp*) ! grep -q 'aspect ratio' out ;;
+    *) grep -q '^video  *832\*480 (the aspect ratio of the image changes it), 81 frames' out ;;
+    esac || bad "$task: not the size as given"
+done
+plan 1 '--image: task t2v-14B does not use it' --task t2v-14B --image none.png
 plan 1 '--nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
 echo "plan: $count checks, $wrong failed"
 [ $wrong = 0 ]

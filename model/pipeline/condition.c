@@ -40,7 +40,9 @@ static const struct image *first_frame_of(const struct task_inputs *in)
 
 status size_of_first_frame(const struct task_inputs *in, int size[2])
 {
-    if ((in->input[INPUT_first_frame] != NULL) == (in->input[INPUT_image] != NULL))
+    const bool first = in->input[INPUT_first_frame] != NULL, image = in->input[INPUT_image] != NULL;
+
+    if (first == image && (first || in->input[INPUT_last_frame] != NULL)) // else a plan
         return fail(ST_USAGE, "the task needs one of --first_frame and --image, for the first "
                               "frame");
     return size_of(first_frame_of(in), in, size);

@@ -13,7 +13,7 @@ status size_as_given(const struct task_inputs *in, int size[2]);
 
 /* For the image of --image, if it is given: its aspect, and about as many pixels as `size` has, in
  * multiples of 16; or, for TI2V, of 32. For FLF2V the first frame, which must be given by
- * --first_frame or --image. Local. ST_USAGE. */
+ * --first_frame or --image, unless no image is given. Local. ST_USAGE. */
 status size_of_image(const struct task_inputs *in, int size[2]);
 status size_of_first_frame(const struct task_inputs *in, int size[2]);
 status size_of_ti2v(const struct task_inputs *in, int size[2]);
