@@ -2,6 +2,11 @@
 
 export.py --out DIR --to model/demo
 export.py --out DIR --back model/demo    the reverse, to continue training from a checkpoint folder
+export.py --out DIR --name i2v --to model/demo-i2v --link model/demo
+export.py --out DIR --name high --to model/demo-pair --pair --link model/demo
+
+The last two write only the transformer, for I2V also its image encoder, and links to the other parts of another
+checkpoint folder. Without --out, only the links.
 """
 
 import argparse
@@ -12,7 +17,12 @@ import shutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from dit import CONFIG
+import dit
+from clip import ImageEncoder
+
+TRANSFORMER = ("config.json", "diffusion_pytorch_model.safetensors")
+OTHERS = ("Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google")
+CLIP = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 
 
 def bf16(state):
@@ -24,6 +34,30 @@ def bf16(state):
 
 def part(state, prefix):
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def write_transformer(state, folder):
+    os.makedirs(folder, exist_ok=True)
+    save_file(state, os.path.join(folder, TRANSFORMER[1]), {"format": "pt"})
+    config = {"_class_name": "WanModel", "_diffusers_version": "0.30.0", **dit.config_of(state)}
+    with open(os.path.join(folder, TRANSFORMER[0]), "w") as f:
+        json.dump(config, f, indent=2)
+        f.write("\n")
+
+
+def link(base, folder, names):
+    os.makedirs(folder, exist_ok=True)
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.lexists(path):
+            os.remove(path)
+        os.symlink(os.path.relpath(os.path.join(base, name), folder), path)
+
+
+def links(base, folder, pair):
+    link(base, folder, OTHERS)
+    if pair:
+        link(base, os.path.join(folder, "low_noise_model"), TRANSFORMER)
 
 
 def back(folder, out):
@@ -50,38 +84,42 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", required=True, help="train.py's folder")
+    parser.add_argument("--out", help="train.py's folder")
+    parser.add_argument("--name", default="dit", help="the training, of DIR/NAME.pt")
     parser.add_argument("--to")
+    parser.add_argument("--link", help="a checkpoint folder for the other parts")
+    parser.add_argument("--pair", action="store_true", help="this one is the expert for high noise")
     parser.add_argument("--back")
     a = parser.parse_args()
     if a.back:
         back(a.back, a.out)
         return
-    os.makedirs(os.path.join(a.to, "google", "umt5-xxl"), exist_ok=True)
+    if a.link:
+        links(a.link, a.to, a.pair)
+    if not a.out:
+        return
     load = lambda name: torch.load(os.path.join(a.out, name), map_location="cpu", weights_only=True)
 
-    both = bf16(load("dit.pt")["average"])
-    save_file(
-        part(both, "dit."),
-        os.path.join(a.to, "diffusion_pytorch_model.safetensors"),
-        {"format": "pt"},
-    )
-    torch.save(part(both, "text."), os.path.join(a.to, "models_t5_umt5-xxl-enc-bf16.pth"))
-    torch.save(bf16(load("vae.pt")["model"]), os.path.join(a.to, "Wan2.1_VAE.pth"))
-    shutil.copyfile(
-        os.path.join(a.out, "spiece.model"),
-        os.path.join(a.to, "google", "umt5-xxl", "spiece.model"),
-    )
-    with open(os.path.join(a.to, "config.json"), "w") as f:
-        json.dump(
-            {"_class_name": "WanModel", "_diffusers_version": "0.30.0", **CONFIG}, f, indent=2
+    both = bf16(load(a.name + ".pt")["average"])
+    transformer = part(both, "dit.")
+    write_transformer(transformer, os.path.join(a.to, "high_noise_model") if a.pair else a.to)
+    if dit.image_width(transformer):
+        encoder = ImageEncoder().half().state_dict()
+        torch.save(encoder, os.path.join(a.to, CLIP))
+    if not a.link:
+        os.makedirs(os.path.join(a.to, "google", "umt5-xxl"), exist_ok=True)
+        torch.save(part(both, "text."), os.path.join(a.to, "models_t5_umt5-xxl-enc-bf16.pth"))
+        torch.save(bf16(load("vae.pt")["model"]), os.path.join(a.to, "Wan2.1_VAE.pth"))
+        shutil.copyfile(
+            os.path.join(a.out, "spiece.model"),
+            os.path.join(a.to, "google", "umt5-xxl", "spiece.model"),
         )
-        f.write("\n")
 
     total = 0
     for folder, _, files in os.walk(a.to):
         for name in files:
-            if not os.path.relpath(folder, a.to).startswith("recipe"):
+            link = os.path.islink(os.path.join(folder, name))
+            if not link and not os.path.relpath(folder, a.to).startswith("recipe"):
                 size = os.path.getsize(os.path.join(folder, name))
                 total += size
                 print(f"{size:10d} {os.path.relpath(os.path.join(folder, name), a.to)}")

@@ -1,7 +1,10 @@
 """Checks whether clips show their captions, by counting pixels; single objects on plain backgrounds only.
 
     measure.py requests FILE.jsonl [--seed 0]     writes the 64 held-out captions, one request per line
-    measure.py clips FOLDER                       evaluates FOLDER/000.mp4 ... or FOLDER/000/*.png
+    measure.py requests FILE.jsonl --images       the same for I2V, with their drawings' first frames, as
+                                                  000.png ... beside FILE
+    measure.py clips FOLDER                       evaluates FOLDER/000.mp4 ... or FOLDER/000/*.png; if there is
+                                                  FOLDER/000.png, also whether it is the first frame
     measure.py truth                              evaluates drawings of these captions, and of trained ones
 
 The background colour of a frame is the median of its border. A pixel belongs to the object if its distance
@@ -114,6 +117,35 @@ def report(results, verbose=True):
     return figures
 
 
+def first_frames(count):
+    """The first frames of drawings for the held-out captions, [128, 128, 3] u8 each."""
+    import torch
+
+    if count == 0:
+        return []
+    p = torch.tensor([render.params(scene) for scene, _ in render.test_scenes(count)])
+    frames = render.render(p, torch.zeros(len(p), 1), 128, 128)[:, :, 0]
+    return list(((frames + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def read_image(path):
+    from PIL import Image
+
+    return numpy.array(Image.open(path).convert("RGB"))
+
+
+def report_first(images, frames):
+    """Compares first frames with the images that were given for them, both u8."""
+    psnr = []
+    for image, frame in zip(images, frames):
+        error = numpy.square(image.astype(numpy.float64) - frame).mean()
+        psnr.append(10 * numpy.log10(255**2 / max(error, 1e-3)))
+    print(
+        f"first frame: PSNR {numpy.mean(psnr):.2f} dB, minimum {min(psnr):.2f}, "
+        f"{sum(p >= 30 for p in psnr)} of {len(psnr)} at least 30"
+    )
+
+
 def read_clip(path):
     """Reads a folder of PNGs, or a video file with ffmpeg -> [T, H, W, 3] u8."""
     if os.path.isdir(path):
@@ -157,27 +189,39 @@ def main():
     parser.add_argument(
         "--seed", type=int, default=0, help="of the first request; it increases by one per request"
     )
+    parser.add_argument("--count", type=int, default=64, help="of captions")
+    parser.add_argument("--images", action="store_true", help="requests: for I2V")
     a = parser.parse_args()
-    cases = render.test_cases()
+    cases = render.test_cases(a.count)
     if a.what == "requests":
         with open(a.path, "w") as f:
             for i, case in enumerate(cases):
-                f.write(
-                    json.dumps(
-                        {"prompt": case[0], "base_seed": a.seed + i, "save_file": f"{i:03d}.mp4"},
-                        ensure_ascii=False,
-                    )
-                    + "\n"
+                request = {"prompt": case[0], "base_seed": a.seed + i, "save_file": f"{i:03d}.mp4"}
+                if a.images:
+                    request["image"] = f"{i:03d}.png"
+                f.write(json.dumps(request, ensure_ascii=False) + "\n")
+        if a.images:
+            from PIL import Image
+
+            for i, frame in enumerate(first_frames(a.count)):
+                Image.fromarray(frame).save(
+                    os.path.join(os.path.dirname(a.path), f"{i:03d}.png")
                 )
     elif a.what == "clips":
-        found = []
+        found, given, first = [], [], []
         for i, case in enumerate(cases):
             for name in (f"{i:03d}.mp4", f"{i:03d}"):
                 if os.path.exists(os.path.join(a.path, name)):
                     found.append((case, read_clip(os.path.join(a.path, name))))
+                    image = os.path.join(a.path, f"{i:03d}.png")
+                    if os.path.exists(image):
+                        given.append(read_image(image))
+                        first.append(found[-1][1][0])
                     break
         print(f"{len(found)} of {len(cases)} clips found")
         report(found)
+        if given:
+            report_first(given, first)
     else:
         import torch
 

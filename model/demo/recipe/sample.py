@@ -2,8 +2,10 @@
 
     sample.py --out DIR --prompt "a red circle moves right" --save sheet.png
     sample.py --out DIR --test 64 --save sheet.png        held-out captions, evaluated by measure.py
+    sample.py --out model/demo-i2v --image first.png --prompt "..." ...
 
-DIR is train.py's folder, or a checkpoint folder written by export.py. The solver is the official UniPC
+DIR is train.py's folder, or a checkpoint folder written by export.py: of T2V, of I2V, which needs an image per
+prompt (with --test, the drawings' first frames), or of two experts. The solver is the official UniPC
 (order 2, bh2), the noise is from PyTorch's CPU generator.
 """
 
@@ -17,9 +19,14 @@ from safetensors.torch import load_file
 
 import measure
 import render
+from export import CLIP
 import text
-from train import Both, load_vae
+from clip import ImageEncoder
+from dit import DiT, config_of, first_frame_channels, image_width
+from train import load_vae, model_of
 from vae import VAE
+
+BOUNDARY = 875  # of two experts, the timestep from which the one for high noise computes
 
 
 def noise_levels(steps, shift):
@@ -82,7 +89,7 @@ def denoise(
     model,
     tokenizer,
     prompts,
-    negative=text.NEGATIVE,
+    negative=None,
     seeds=None,
     frames=17,
     height=128,
@@ -92,8 +99,12 @@ def denoise(
     guidance=5.0,
     device="cpu",
     autocast=False,
+    condition=(),
 ):
-    """-> latents [B, C, 1 + (frames - 1) / 4, height / 8, width / 8]."""
+    """-> latents [B, C, 1 + (frames - 1) / 4, height / 8, width / 8]. guidance: a number, or (low, high) of two
+    experts. condition: for I2V, of image_condition()."""
+    if negative is None:
+        negative = text.NEGATIVE_I2V if condition else text.NEGATIVE
     limit = model.dit.config["text_len"]
     cond = model.text(pad([tokenizer(p, limit) for p in prompts]).to(device))
     uncond = model.text(pad([tokenizer(negative, limit)]).to(device)).expand(len(prompts), -1, -1)
@@ -107,17 +118,31 @@ def denoise(
     with torch.autocast(device, torch.bfloat16, enabled=autocast):
         for t in times:
             at = torch.full((len(prompts),), float(t), device=device)
-            v = model.dit(x, at, cond)
-            if guidance != 1:
-                u = model.dit(x, at, uncond)
-                v = u + guidance * (v - u)
+            high = getattr(model, "high", None) if t >= BOUNDARY else None
+            dit = high or model.dit
+            scale = guidance if isinstance(guidance, (int, float)) else guidance[high is not None]
+            v = dit(x, at, cond, *condition)
+            if scale != 1:
+                u = dit(x, at, uncond, *condition)
+                v = u + scale * (v - u)
             x = solver.step(x, v)
     return x
 
 
 @torch.no_grad()
-def sample(model, vae, tokenizer, prompts, *settings, **named):
-    """Arguments as in denoise() -> [B, 3, frames, height, width] in -1..1."""
+def image_condition(model, vae, images, frames):
+    """images [B, 3, height, width] f32 in -1..1, the first frames -> what denoise() takes."""
+    clips = torch.zeros(*images.shape[:2], frames, *images.shape[2:], device=images.device)
+    clips[:, :, 0] = images
+    first = torch.cat([vae.encode(clip) for clip in clips.split(8)])
+    return first_frame_channels(first), model.image(images)
+
+
+@torch.no_grad()
+def sample(model, vae, tokenizer, prompts, *settings, images=None, **named):
+    """Arguments as in denoise() -> [B, 3, frames, height, width] in -1..1. images: as in image_condition()."""
+    if images is not None:
+        named["condition"] = image_condition(model, vae, images, named["frames"])
     x = denoise(model, tokenizer, prompts, *settings, **named)
     return torch.cat([vae.decode(part) for part in x.split(8)])
 
@@ -149,10 +174,20 @@ def load_export(folder, device):
     """Loads an exported checkpoint, converted to fp32."""
     path = lambda name: os.path.join(folder, name)
     widen = lambda state: {n: v.float() for n, v in state.items()}
-    words = widen(torch.load(path("models_t5_umt5-xxl-enc-bf16.pth"), weights_only=True))
-    model = Both(words["token_embedding.weight"].shape[0])
-    model.text.load_state_dict(words)
-    model.dit.load_state_dict(widen(load_file(path("diffusion_pytorch_model.safetensors"))))
+    words = torch.load(path("models_t5_umt5-xxl-enc-bf16.pth"), weights_only=True)
+    pair = os.path.isdir(path("high_noise_model"))
+    weights = "diffusion_pytorch_model.safetensors"
+    dit = widen(load_file(path("low_noise_model/" + weights if pair else weights)))
+    model = model_of(
+        {f"text.{n}": v.float() for n, v in words.items()} | {f"dit.{n}": v for n, v in dit.items()}
+    )
+    if pair:
+        high = widen(load_file(path("high_noise_model/" + weights)))
+        model.high = DiT(config_of(high))
+        model.high.load_state_dict(high)
+    if image_width(dit):
+        model.image = ImageEncoder()
+        model.image.load_state_dict(widen(torch.load(path(CLIP), weights_only=True)))
     state = widen(torch.load(path("Wan2.1_VAE.pth"), weights_only=True))
     vae = VAE(state["encoder.conv1.weight"].shape[0])
     vae.load_state_dict(state)
@@ -164,12 +199,11 @@ def load_export(folder, device):
 
 
 def load(out, device, average=True):
-    if os.path.exists(os.path.join(out, "config.json")):
+    if any(os.path.exists(os.path.join(out, f)) for f in ("config.json", "high_noise_model")):
         return load_export(out, device)
     state = torch.load(os.path.join(out, "dit.pt"), map_location=device, weights_only=True)
     weights = state["average" if average else "model"]
-    model = Both(weights["text.token_embedding.weight"].shape[0]).to(device)
-    model.load_state_dict(weights)
+    model = model_of(weights).to(device)
     return model.eval(), load_vae(out, device), text.Tokenizer(os.path.join(out, "spiece.model"))
 
 
@@ -180,14 +214,15 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--prompt", action="append", default=[])
     parser.add_argument("--test", type=int, default=0, help="number of held-out captions to sample and evaluate")
-    parser.add_argument("--negative", default=text.NEGATIVE)
+    parser.add_argument("--image", action="append", default=[], help="I2V: of each --prompt")
+    parser.add_argument("--negative", help="default: the task's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--shift", type=float, default=5.0)
-    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[5.0], help="two: of the experts, low and high")
     parser.add_argument("--save", default="sheet.png")
     parser.add_argument("--across", type=int, default=2)
     a = parser.parse_args()
@@ -196,28 +231,36 @@ def main():
     cases = render.test_cases(a.test) if a.test else []
     prompts = a.prompt + [c[0] for c in cases]
     start = time.time()
+    images = None
+    if hasattr(model, "image"):
+        given = [measure.read_image(f) for f in a.image] + measure.first_frames(a.test)
+        given = torch.stack([torch.from_numpy(g).permute(2, 0, 1) for g in given])
+        images = given.float().to(device) / 127.5 - 1
     clips = to_bytes(
         sample(
             model,
             vae,
             tokenizer,
             prompts,
-            a.negative,
-            [a.seed + i for i in range(len(prompts))],
-            a.frames,
-            a.height,
-            a.width,
-            a.steps,
-            a.shift,
-            a.guidance,
-            device,
-            device == "cuda",
+            negative=a.negative,
+            seeds=[a.seed + i for i in range(len(prompts))],
+            frames=a.frames,
+            height=a.height,
+            width=a.width,
+            steps=a.steps,
+            shift=a.shift,
+            guidance=a.guidance[0] if len(a.guidance) == 1 else a.guidance,
+            device=device,
+            autocast=device == "cuda",
+            images=images,
         )
     )
     print(f"{len(prompts)} clips in {time.time() - start:.1f} s")
     sheet(clips, a.save, across=a.across)
     if cases:
         measure.report(list(zip(cases, clips[len(a.prompt) :])))
+        if images is not None:
+            measure.report_first(measure.first_frames(a.test), [c[0] for c in clips[len(a.prompt) :]])
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@
     train.py vae --out DIR --minutes 6
     train.py vae --refine --out DIR --minutes 6      continues with vae.pt, for PSNR only
     train.py dit --out DIR --minutes 13
+    train.py clips --out DIR --task i2v              draws and encodes clips once, for several trainings
+    train.py dit --out DIR --task i2v --start dit --name i2v --layers 0,1,3,5,6
+    train.py dit --out DIR --start dit --name high --shift 12 --times 875,1000
 
 Weights are saved to DIR (vae.pt, dit.pt) about once a minute and on SIGTERM; sample.py and export.py read
-them. An interrupted `dit` resumes. Learning rates depend on the elapsed fraction of the minutes.
+them. An interrupted `dit` resumes. Learning rates depend on the elapsed fraction of the minutes. With --start,
+a training begins with the weights of another one and keeps its text encoder.
 """
 
 import argparse
@@ -23,13 +27,14 @@ import torch.nn.functional as F
 import render
 import text
 import vae as vae_module
+import dit as dit_module
+from clip import ImageEncoder
 from dit import DiT
 from muon import Muon
 from text import TextEncoder, Tokenizer
 from vae import VAE
 
 EMPTY_SHARE = 0.10  # fraction of captions replaced by the empty one or the default negative prompt
-SHIFT = 5.0  # of the noise levels, as in sampling
 CAPTIONS = 4  # wordings kept per clip
 TEST_SEED = 2 * 10**9  # scenes from this number on are not used in training
 
@@ -157,7 +162,7 @@ def prepare(vae, device):
         return compiled(x, gamma, silu)
 
     vae_module.norm_rows = norm_rows
-    for p in vae.parameters():
+    for p in vae.parameters() if vae else []:
         if p.ndim >= 4:
             p.data = p.data.contiguous(
                 memory_format=torch.channels_last if p.ndim == 4 else torch.channels_last_3d
@@ -310,15 +315,18 @@ class Bucket:
     def __init__(self, shape, aspect):
         self.shape, self.aspect = shape, aspect
         self.latents, self.ids, self.clips = [], [], 0
+        self.first, self.tokens = [], []  # for I2V: latents of the first frame and zeros; the image encoder's tokens
 
     def close(self):
-        self.latents = torch.cat(self.latents)
-        self.ids = torch.cat(self.ids)
+        for name in ("latents", "ids", "first", "tokens"):
+            value = getattr(self, name)
+            setattr(self, name, torch.cat(value) if value else None)
 
 
 @torch.no_grad()
-def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file):
-    """Renders and encodes clips for `seconds`, in the fractions of BUCKETS."""
+def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file, image=None):
+    """Renders and encodes clips for `seconds`, in the fractions of BUCKETS; with an image encoder also what I2V
+    is given of them."""
     buckets = [Bucket((f, h, w), w / h) for f, h, w, _ in BUCKETS]
     chunk = 32 if device == "cuda" else 1
     jobs, seed = [], first
@@ -342,6 +350,10 @@ def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file):
                 clips = channels_last(clips)
                 with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                     bucket.latents.append(vae.encode(clips).to(torch.bfloat16).contiguous())
+                    if image:
+                        bucket.tokens.append(image(clips[:, :, 0]).to(torch.bfloat16))
+                        clips[:, :, 1:] = 0
+                        bucket.first.append(vae.encode(clips).to(torch.bfloat16).contiguous())
             bucket.ids.append(ids.to(device))
             bucket.clips += len(ids)
             total += len(ids)
@@ -355,6 +367,26 @@ def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file):
     return buckets
 
 
+def save_clips(path, buckets):
+    save(path, [{**vars(b), "shape": list(b.shape)} for b in buckets])
+
+
+def load_clips(path, device):
+    buckets = []
+    for values in torch.load(path, map_location=device, weights_only=True):
+        bucket = Bucket(tuple(values["shape"]), values["aspect"])
+        vars(bucket).update({**values, "shape": bucket.shape})
+        buckets.append(bucket)
+    return buckets
+
+
+def make_clips(a, device, image=None):
+    vae = load_vae(a.out, device)
+    prepare(vae, device)
+    file = os.path.join(a.out, "spiece.model")
+    return encode_clips(vae, device, a.encode_seconds, a.first, a.clips, a.workers, file, image)
+
+
 def load_vae(out, device):
     state = torch.load(os.path.join(out, "vae.pt"), map_location=device, weights_only=True)
     vae = VAE(state["base"]).to(device)
@@ -365,13 +397,42 @@ def load_vae(out, device):
 class Both(torch.nn.Module):
     """Text encoder and transformer, which are trained together."""
 
-    def __init__(self, vocab):
+    def __init__(self, vocab, config=dit_module.CONFIG, image=0):
         super().__init__()
         self.text = TextEncoder(vocab)
-        self.dit = DiT()
+        self.dit = DiT(config, image)
 
-    def forward(self, x, t, ids):
-        return self.dit(x, t, self.text(ids))
+    def forward(self, x, t, ids, first=None, tokens=None):
+        if first is None:
+            return self.dit(x, t, self.text(ids))
+        channels = dit_module.first_frame_channels(first)
+        return self.dit(x, t, self.text(ids), channels, tokens)
+
+
+def model_of(state):
+    """The model with these weights, of a training."""
+    dit = {n[4:]: v for n, v in state.items() if n.startswith("dit.")}
+    vocab = state["text.token_embedding.weight"].shape[0]
+    model = Both(vocab, dit_module.config_of(dit), dit_module.image_width(dit))
+    model.load_state_dict(state)
+    return model
+
+
+def start_model(a, vocab, image):
+    """The model before training: of a.start's weights, or a new one."""
+    kind = dit_module.I2V if image else {}
+    if not a.start:
+        return Both(vocab, {**dit_module.CONFIG, **kind}, image)
+    state = torch.load(os.path.join(a.out, a.start + ".pt"), map_location="cpu", weights_only=True)
+    state = state["average"]
+    total = dit_module.config_of({n[4:]: v for n, v in state.items() if n.startswith("dit.")})["num_layers"]
+    layers = [int(n) for n in a.layers.split(",")] if a.layers else list(range(total))
+    model = Both(vocab, {**dit_module.CONFIG, **kind, "num_layers": len(layers)}, image)
+    model.dit.start_from({n[4:]: v for n, v in state.items() if n.startswith("dit.")}, layers)
+    model.text.load_state_dict({n[5:]: v for n, v in state.items() if n.startswith("text.")})
+    model.text.requires_grad_(False)
+    log(f"starts from {a.start}, layers {layers}")
+    return model
 
 
 def train_dit(a):
@@ -380,17 +441,19 @@ def train_dit(a):
     tokenizer_file = os.path.join(a.out, "spiece.model")
     tokenizer = Tokenizer(tokenizer_file)
     vocab = (tokenizer.model.vocab_size() + 7) // 8 * 8
-    model = Both(vocab).to(device)
+    i2v = a.task == "i2v"
+    encoder = ImageEncoder().to(device) if i2v else None
+    model = start_model(a, vocab, encoder.visual.cls_embedding.shape[-1] if i2v else 0).to(device)
     average = Average(model, a.ema)
     rate = torch.tensor(a.lr, device=device)
     inner = {
         n: p
         for n, p in model.named_parameters()
-        if ".blocks." in n and p.ndim == 2 and "pos_embedding" not in n
+        if ".blocks." in n and p.ndim == 2 and "pos_embedding" not in n and p.requires_grad
     }
-    others = [p for n, p in model.named_parameters() if n not in inner]
+    others = [p for n, p in model.named_parameters() if n not in inner and p.requires_grad]
     optimizer = Muon(list(inner.values()), others, rate)
-    path, step, before = os.path.join(a.out, "dit.pt"), 0, 0.0
+    path, step, before = os.path.join(a.out, a.name + ".pt"), 0, 0.0
     if os.path.exists(path):
         state = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -404,10 +467,12 @@ def train_dit(a):
     )
 
     start = saved = time.time()
-    vae = load_vae(a.out, device)
-    prepare(vae, device)
-    buckets = encode_clips(vae, device, a.encode_seconds, a.first, a.clips, a.workers, tokenizer_file)
-    del vae
+    saved_clips = os.path.join(a.out, "clips.pt")
+    if os.path.exists(saved_clips):
+        buckets = load_clips(saved_clips, device)
+        prepare(None, device)
+    else:
+        buckets = make_clips(a, device, encoder)
     if a.compile:
         for block in list(model.dit.blocks) + list(model.text.blocks):
             block.compile()
@@ -416,11 +481,14 @@ def train_dit(a):
         ids = tokenizer(words, 64)
         return torch.tensor(ids + [text.PAD] * (64 - len(ids)), device=device, dtype=torch.int16)
 
-    nothing = torch.stack([no_caption(""), no_caption(text.NEGATIVE)])
+    negative = text.NEGATIVE_I2V if i2v else text.NEGATIVE
+    nothing = torch.stack([no_caption(""), no_caption(negative)])
+    low, high = (float(t) / 1000 for t in a.times.split(","))
+    u_of = lambda sigma: sigma / (a.shift - (a.shift - 1) * sigma)
     odds = torch.tensor([share for _, _, _, share in BUCKETS])
 
-    def train_step(x0, ids):
-        """x0 [B, C, T, H, W] f32, ids [B, L]."""
+    def train_step(x0, ids, *image):
+        """x0 [B, C, T, H, W] f32, ids [B, L]; image: for I2V, latents like x0, and tokens."""
         count = len(x0)
         drop = torch.rand(count, device=device)
         ids = torch.where(
@@ -428,11 +496,12 @@ def train_dit(a):
         ).long()
         # noise levels spread evenly over the shifted schedule
         u = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
+        u = u_of(low) + (u_of(high) - u_of(low)) * u
+        sigma = a.shift * u / (1 + (a.shift - 1) * u)
         noise = torch.randn_like(x0)
         s = sigma.view(-1, 1, 1, 1, 1)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
-            v = model((1 - s) * x0 + s * noise, 1000 * sigma, ids)
+            v = model((1 - s) * x0 + s * noise, 1000 * sigma, ids, *image)
         loss = F.mse_loss(v.float(), noise - x0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -447,17 +516,19 @@ def train_dit(a):
         if progress >= 1 or step == a.steps or stopping:
             break
         bucket = buckets[torch.multinomial(odds, 1).item()]
-        still = bucket is buckets[0] and random.random() < 0.08  # a clip of one frame
+        # a clip of one frame
+        still = bucket is buckets[0] and not i2v and random.random() < a.stills
         t, h, w = bucket.latents.shape[2:]
         t = 1 if still else t
         count = min(max(a.tokens // (t * h * w // 4) // 8 * 8, 4), 256)
         pick = torch.randint(0, len(bucket.latents), (count,), device=device)
         x0 = bucket.latents[pick][:, :, :t].float()
         ids = bucket.ids[pick, torch.randint(0, CAPTIONS, (count,), device=device)]
+        image = [bucket.first[pick].float(), bucket.tokens[pick].float()] if i2v else []
         rate.fill_(lr_at(progress, step - warm, a.lr, a.lr_end))
         if x0.shape not in steps:
-            steps[x0.shape] = Captured(train_step, optimizer, device, x0, ids)
-        window.append(steps[x0.shape](x0, ids))
+            steps[x0.shape] = Captured(train_step, optimizer, device, x0, ids, *image)
+        window.append(steps[x0.shape](x0, ids, *image))
         step += 1
         if step in (5, 20, 60, 200) or step % a.log == 0:
             log(f"step {step} {spent:.0f} s  loss {torch.stack(window).mean():.4f}")
@@ -489,7 +560,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["tokenizer", "vae", "dit"])
+    parser.add_argument("what", choices=["tokenizer", "vae", "clips", "dit"])
     parser.add_argument("--out", required=True)
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--steps", type=int, default=-1, help="stop after this number of steps")
@@ -510,6 +581,13 @@ def main():
     )
     parser.add_argument("--test_clips", type=int, default=32)
     parser.add_argument("--clips", type=int, default=150_000, help="dit: maximum number")
+    parser.add_argument("--task", choices=["t2v", "i2v"], default="t2v", help="clips, dit")
+    parser.add_argument("--name", default="dit", help="dit: weights are saved to DIR/NAME.pt")
+    parser.add_argument("--start", default="", help="dit: start from DIR/START.pt, and keep its text encoder")
+    parser.add_argument("--layers", default="", help="dit: those of --start to keep, such as 0,1,3,5,6")
+    parser.add_argument("--times", default="0,1000", help="dit: range of the noise levels")
+    parser.add_argument("--shift", type=float, default=5.0, help="dit: of the noise levels")
+    parser.add_argument("--stills", type=float, default=0.08, help="dit: fraction of single frames")
     parser.add_argument("--encode_seconds", type=float, default=90)
     parser.add_argument("--tokens", type=int, default=40960, help="dit: per step")
     parser.add_argument("--ema", type=float, default=0.9995)
@@ -524,6 +602,10 @@ def main():
     elif a.what == "vae":
         a.lr = a.lr or 1.5e-3
         train_vae(a)
+    elif a.what == "clips":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        image = ImageEncoder().to(device) if a.task == "i2v" else None
+        save_clips(os.path.join(a.out, "clips.pt"), make_clips(a, device, image))
     else:
         a.lr = a.lr or 1e-3
         train_dit(a)
