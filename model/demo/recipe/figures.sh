@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the figures of model/demo/README.md with wanmpi: the results for 64 held-out captions, the PSNR of
-# the autoencoder, and the contact sheet of guidance, negative prompt and seed.
+# Makes the figures of model/demo/README.md with wanmpi: the results for held-out captions of the three
+# checkpoints, the PSNR of the autoencoder, and the contact sheet of guidance, negative prompt and seed.
 #
 #     figures.sh BUILD PYTHON [FOLDER [flags of wanmpi, such as --threads 4 --sample_steps 20]]
 #
@@ -11,13 +11,30 @@ shift 2
 folder=${1:-$build/figures}
 [ $# -eq 0 ] || shift
 recipe=$(dirname "$(realpath "$0")")
-mkdir -p "$folder"
+count=${COUNT:-64} # captions
+mkdir -p "$folder" "$folder/i2v" "$folder/pair"
 cd "$folder"
 
-"$python" "$recipe/measure.py" requests held-out.jsonl
+"$python" "$recipe/measure.py" requests held-out.jsonl --count "$count"
 "$build/wanmpi" batch held-out.jsonl --task t2v-1.3B --ckpt_dir "$recipe/.." --size "128*128" \
     --frame_num 17 --sample_steps 20 "$@"
-"$python" "$recipe/measure.py" clips .
+"$python" "$recipe/measure.py" clips . --count "$count"
+
+# measure CHECKPOINT FOLDER TASK ARGS...: of another checkpoint
+measure() {
+    checkpoint=$recipe/../../$1 task=$3
+    cd "$2"
+    shift 3
+    "$build/wanmpi" batch held-out.jsonl --task "$task" --ckpt_dir "$checkpoint" --size "128*128" \
+        --frame_num 17 --sample_steps 20 "$@"
+    "$python" "$recipe/measure.py" clips . --count "$count"
+    cd ..
+}
+"$python" "$recipe/measure.py" requests i2v/held-out.jsonl --count "$count" --images
+measure demo-i2v i2v i2v-14B "$@"
+"$python" "$recipe/vae_psnr.py" --ckpt_dir "$recipe/.." --program "$build/bench/vae_psnr" --images --count "$count"
+"$python" "$recipe/measure.py" requests pair/held-out.jsonl --count "$count"
+measure demo-pair pair t2v-A14B "$@"
 
 for frames in 17 33; do
     "$python" "$recipe/vae_psnr.py" --ckpt_dir "$recipe/.." --program "$build/bench/vae_psnr" \

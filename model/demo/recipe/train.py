@@ -5,7 +5,7 @@
     train.py vae --refine --out DIR --minutes 6      continues with vae.pt, for PSNR only
     train.py dit --out DIR --minutes 13
     train.py clips --out DIR --task i2v              draws and encodes clips once, for several trainings
-    train.py dit --out DIR --task i2v --start dit --name i2v --layers 0,1,3,5,6
+    train.py dit --out DIR --task i2v --start dit --name i2v --layers 0,3,4,5,6
     train.py dit --out DIR --start dit --name high --shift 12 --times 875,1000
 
 Weights are saved to DIR (vae.pt, dit.pt) about once a minute and on SIGTERM; sample.py and export.py read
@@ -21,6 +21,7 @@ import signal
 import time
 from multiprocessing import Pool
 
+import numpy
 import torch
 import torch.nn.functional as F
 
@@ -38,8 +39,8 @@ EMPTY_SHARE = 0.10  # fraction of captions replaced by the empty one or the defa
 CAPTIONS = 4  # wordings kept per clip
 TEST_SEED = 2 * 10**9  # scenes from this number on are not used in training
 
-# (frames, height, width, fraction of the clips)
-BUCKETS = [(17, 128, 128, 0.56), (33, 128, 128, 0.20), (17, 128, 192, 0.12), (49, 128, 128, 0.12)]
+# frames x height x width : fraction of the clips
+BUCKETS = "17x128x128:0.56,33x128x128:0.20,17x128x192:0.12,49x128x128:0.12"
 
 stopping = []  # not empty after SIGTERM: save and end
 
@@ -135,7 +136,7 @@ def captioned(job):
     for i, row in enumerate(ids):
         for k, one in enumerate(row):
             packed[i, k, : len(one)] = torch.tensor(one, dtype=torch.int16)
-    return torch.tensor(rows), packed
+    return numpy.array(rows, numpy.float32), packed.numpy()  # tensors would take a file descriptor each
 
 
 # ---------------------------------------------------------------------------------- autoencoder
@@ -312,8 +313,8 @@ def fold(a, model, rows, device):
 class Bucket:
     """Latents and captions of clips of one shape, on the device."""
 
-    def __init__(self, shape, aspect):
-        self.shape, self.aspect = shape, aspect
+    def __init__(self, shape, share):
+        self.shape, self.share = shape, share
         self.latents, self.ids, self.clips = [], [], 0
         self.first, self.tokens = [], []  # for I2V: latents of the first frame and zeros; the image encoder's tokens
 
@@ -324,16 +325,20 @@ class Bucket:
 
 
 @torch.no_grad()
-def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file, image=None):
-    """Renders and encodes clips for `seconds`, in the fractions of BUCKETS; with an image encoder also what I2V
+def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file, buckets, image=None):
+    """Renders and encodes clips for `seconds`, in the fractions of the buckets; with an image encoder also what I2V
     is given of them."""
-    buckets = [Bucket((f, h, w), w / h) for f, h, w, _ in BUCKETS]
+    buckets = [
+        Bucket(tuple(map(int, shape.split("x"))), float(share))
+        for shape, share in (one.split(":") for one in buckets.split(","))
+    ]
     chunk = 32 if device == "cuda" else 1
     jobs, seed = [], first
     while seed < first + limit:
-        for i, (_, _, _, share) in enumerate(BUCKETS):
-            count = max(1, round(16 * share)) * chunk
-            jobs.append((i, (seed, count, buckets[i].aspect, tokenizer_file)))
+        for i, bucket in enumerate(buckets):
+            count = max(1, round(16 * bucket.share)) * chunk
+            _, height, width = bucket.shape
+            jobs.append((i, (seed, count, width / height, tokenizer_file)))
             seed += count
     start, total = time.time(), 0
     with Pool(workers) as pool:
@@ -341,6 +346,7 @@ def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file, im
         for (i, _), (rows, ids) in zip(jobs, results):
             if time.time() - start > seconds and min(b.clips for b in buckets) > 0:
                 break
+            rows, ids = torch.from_numpy(rows), torch.from_numpy(ids)
             bucket = buckets[i]
             frames, height, width = bucket.shape
             for part in rows.to(device).split(chunk):
@@ -374,7 +380,7 @@ def save_clips(path, buckets):
 def load_clips(path, device):
     buckets = []
     for values in torch.load(path, map_location=device, weights_only=True):
-        bucket = Bucket(tuple(values["shape"]), values["aspect"])
+        bucket = Bucket(tuple(values["shape"]), values["share"])
         vars(bucket).update({**values, "shape": bucket.shape})
         buckets.append(bucket)
     return buckets
@@ -384,7 +390,9 @@ def make_clips(a, device, image=None):
     vae = load_vae(a.out, device)
     prepare(vae, device)
     file = os.path.join(a.out, "spiece.model")
-    return encode_clips(vae, device, a.encode_seconds, a.first, a.clips, a.workers, file, image)
+    return encode_clips(
+        vae, device, a.encode_seconds, a.first, a.clips, a.workers, file, a.buckets, image
+    )
 
 
 def load_vae(out, device):
@@ -485,7 +493,7 @@ def train_dit(a):
     nothing = torch.stack([no_caption(""), no_caption(negative)])
     low, high = (float(t) / 1000 for t in a.times.split(","))
     u_of = lambda sigma: sigma / (a.shift - (a.shift - 1) * sigma)
-    odds = torch.tensor([share for _, _, _, share in BUCKETS])
+    odds = torch.tensor([bucket.share for bucket in buckets])
 
     def train_step(x0, ids, *image):
         """x0 [B, C, T, H, W] f32, ids [B, L]; image: for I2V, latents like x0, and tokens."""
@@ -588,6 +596,7 @@ def main():
     parser.add_argument("--times", default="0,1000", help="dit: range of the noise levels")
     parser.add_argument("--shift", type=float, default=5.0, help="dit: of the noise levels")
     parser.add_argument("--stills", type=float, default=0.08, help="dit: fraction of single frames")
+    parser.add_argument("--buckets", default=BUCKETS, help="clips, dit: frames x height x width : fraction, ...")
     parser.add_argument("--encode_seconds", type=float, default=90)
     parser.add_argument("--tokens", type=int, default=40960, help="dit: per step")
     parser.add_argument("--ema", type=float, default=0.9995)

@@ -1,6 +1,7 @@
 """PSNR of the autoencoder on held-out clips, by bench/vae_psnr and by PyTorch.
 
     vae_psnr.py --ckpt_dir model/demo --program build/bench/vae_psnr [--frames 17] [--count 32]
+    vae_psnr.py ... --images        of the images that measure.py gives to I2V, each as one frame
 
 Both compute in fp32 on the CPU from the published weights.
 """
@@ -13,6 +14,7 @@ import tempfile
 import torch
 from safetensors.torch import save_file
 
+import measure
 import render
 import sample
 import train
@@ -27,10 +29,14 @@ def main():
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--images", action="store_true")
     a = parser.parse_args()
     vae = sample.load(a.ckpt_dir, "cpu")[1]
     rows = train.test_params(a.count, "cpu")
     clips = render.render(rows, render.clip_times(a.count, a.frames), 128, 128)
+    if a.images:
+        a.frames, images = 1, measure.first_frames(a.count)
+        clips = torch.stack([torch.from_numpy(i).permute(2, 0, 1)[:, None] for i in images]) / 127.5 - 1
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "clips.safetensors")
         frames = clips.permute(0, 2, 3, 4, 1).contiguous()
