@@ -84,6 +84,11 @@ check "flf2v, ranks 2: the same bits" "$same" ends.h5 part.h5
 rm part.*
 check "flf2v, another last frame" run 1 other "${ends[@]}" --last_frame "$odd"
 check "flf2v: the last frame matters" moved ends.h5 other.h5
+inp=("${clip[@]}" --task inp-1.3B --ops ref --image "$wide" --end_image "$odd")
+check "inp, one rank" run 1 inp "${inp[@]}"
+check "inp, ranks 2" run 2 part "${inp[@]}"
+check "inp, ranks 2: the same bits" "$same" inp.h5 part.h5
+rm part.*
 "$wanmpi" synth --preset tiny-i2v-14B --parts clip --seed 1 --out encoder > synth.log 2>&1
 mkdir mixed
 ln -s "$dir"/tiny-i2v-14B/* mixed

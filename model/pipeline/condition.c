@@ -250,13 +250,15 @@ status condition_inp(struct pipeline *p, struct plan_input *plan, const struct t
     const struct known known = { last->w > 0 ? 2 : 1,
                                  { whole(first), whole(last) },
                                  plan->vae_dtype == DT_BF16 ? fit_stretch_bf16 : fit_stretch };
-    struct image resized = { 0 }; // what the image encoder sees
+    struct image resized = { 0 }; // what the image encoder sees, on rank 0
     struct picture picture = { 0 };
     status st = ST_OK;
 
+    if (p != NULL && p->world->rank == 0)
+        st = resize_pil(&resized, first, (int)(plan->latent.w * stride),
+                        (int)(plan->latent.h * stride), PIL_BICUBIC);
     if (p != NULL)
-        TRY_OUT(agree(p->world, resize_pil(&resized, first, (int)(plan->latent.w * stride),
-                                           (int)(plan->latent.h * stride), PIL_BICUBIC)));
+        TRY_OUT(agree(p->world, st));
     picture = whole(&resized);
     TRY_OUT(add_tokens(p, plan, c, 1, &picture));
     TRY_OUT(add_channels(p, plan, c, &known));

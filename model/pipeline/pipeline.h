@@ -78,7 +78,8 @@ struct picture {
 };
 
 /* Encodes pictures with the image encoder: tokens [count * rows, width] in host memory of every
- * rank. Rank 0 encodes; the encoder is loaded for that, and freed. */
+ * rank. Rank 0 encodes, and only there are the pictures used; the encoder is loaded for that, and
+ * freed. */
 status pipeline_images(struct pipeline *p, int count, const struct picture *pictures,
                        float *tokens);
 
