@@ -217,8 +217,10 @@ struct conv {
  * 2 (top + H + bottom - 2) rows and 2 W columns.
  *
  * out is f32 or bf16. Sums in f32; a GPU splits each f32 factor into two bf16, with a relative
- * error of 2^-17. A pixel's result does not depend, to the bit, on T, H or W, nor on what the op
- * waits for: pixels that read neither the first nor the last row of x are computed before. */
+ * error of 2^-17, and with upsample2x in bf16
+ * adds up to four weights, which read the same pixel, and rounds them. A pixel's result does not
+ * depend, to the bit, on T, H or W, nor on what the op waits for: pixels that read neither the
+ * first nor the last row of x are computed before. */
 typedef status conv3d_fn(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                          struct tensor w, struct tensor bias, struct tensor residual,
                          struct conv conv);

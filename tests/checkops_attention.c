@@ -44,8 +44,10 @@ static void check_attention(struct check *c)
         { 150, 700, 2, 128, 0, DT_BF16, 0, 6 }, // later keys far above the first ones
         { 70, 300, 1, 384, 8, DT_BF16, 0, 6 },
         { 200, 1000, 2, 128, 12, DT_F32, 0, 4 },
+        { 70, 1003, 2, 640, 640, DT_BF16, 0, 3 },     // by two products; keys not a multiple of 8
+        { 1700, 7000, 1, 1024, 1024, DT_BF16, 0, 1 }, // in two blocks of rows
     };
-    const size_t small = COUNT(cases) - 12;
+    const size_t small = COUNT(cases) - 14;
 
     for (size_t i = 0; i < (c->got.kind == DEVICE_CUDA ? COUNT(cases) : small); i++) {
         const int64_t sq = cases[i].sq, sk = cases[i].sk, n = cases[i].n, d = cases[i].d;

@@ -292,6 +292,9 @@ static void check_cells(struct check *c)
         { 2, 2, 4, 16, 2, 16, 2, 0, 0, DT_BF16, DT_BF16 },
         { 2, 2, 4, 15, 3, 5, 3, 2, 2, DT_BF16, DT_F32 },
         { 1, 33, 40, 320, 2, 160, 2, 0, 0, DT_BF16, DT_BF16 },
+        { 1, 5, 7, 64, 2, 32, 2, 1, 8, DT_BF16, DT_F32 },
+        { 2, 5, 7, 32, 2, 32, 2, 0, 8, DT_F32, DT_BF16 },
+        { 1, 4, 9, 96, 2, 24, 1, 0, 0, DT_BF16, DT_BF16 },
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {

@@ -13,7 +13,12 @@ extern "C" {
  * if out is not q, or q fits the workspace. Otherwise calls plain_attention. */
 attention_fn attention_f32;
 
-/* bf16 on the tensor cores of Hopper, head size 128 or 384. Otherwise calls attention_f32. */
+/* bf16 with any head size of a multiple of 8, by matrix products with the logits in memory.
+ * Otherwise, or with so many keys that few rows fit the workspace, calls attention_f32. */
+attention_fn attention_products;
+
+/* bf16 on the tensor cores of Hopper, head size 128 or 384. Otherwise calls attention_products for
+ * head sizes over 256, else attention_f32. */
 attention_fn attention_sm90;
 
 /* The same in parts, head size 128: waits for arrivals in the kernel, and writes each part's rows

@@ -622,5 +622,6 @@ status attention_sm90(struct device *dev, struct tensor out, struct tensor lse, 
         TRY((launch<384, 64>(dev, &all, 1, NULL, 0, lse, q, k, v, scale)));
         return out.data == q.data ? dev->table->copy(dev, out, all.out) : ST_OK;
     }
-    return attention_f32(dev, out, lse, q, k, v, scale);
+    return q.dim[2] > 256 ? attention_products(dev, out, lse, q, k, v, scale)
+                          : attention_f32(dev, out, lse, q, k, v, scale);
 }

@@ -23,6 +23,12 @@ static int64_t split_outputs(const struct device *dev, struct tensor w)
     return (int64_t)dev->table->workspace / bytes;
 }
 
+/* Number of outputs whose weights for upsample2x fit the workspace. */
+static int64_t folded_outputs(const struct device *dev, struct tensor w)
+{
+    return (int64_t)dev->table->workspace / (16 * w.dim[1] * w.dim[4] * (int64_t)sizeof(uint16_t));
+}
+
 /* Whether the kernel supports the call. Up to 16 output channels are stored element by element, so
  * that their rows need no alignment. */
 static bool fits(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
@@ -30,7 +36,8 @@ static bool fits(struct device *dev, struct tensor out, struct tensor x, struct 
 {
     return conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && is_aligned(x) &&
            is_aligned(past) && is_aligned(w) && x.dim[3] % 8 == 0 &&
-           (x.dtype == DT_BF16 || split_outputs(dev, w) >= (w.dim[0] < 96 ? w.dim[0] : 96)) &&
+           (x.dtype == DT_F32 ? split_outputs(dev, w) : folded_outputs(dev, w)) >=
+               (w.dim[0] < 96 ? w.dim[0] : 96) &&
            (w.dim[0] <= 16 || (w.dim[0] % 8 == 0 && is_aligned(out) && is_aligned(residual)));
 }
 
@@ -41,27 +48,42 @@ static int64_t tiles_of(struct conv_shape s, struct tensor out)
            ((out.dim[1] + CONV_ROWS - 1) / CONV_ROWS) * ((out.dim[2] + s.columns - 1) / s.columns);
 }
 
-/* Chooses the tile: 192 outputs where they divide C and more than half of the multiprocessors still
- * get a tile, else 96, or 8 or 16 for so many outputs. */
+/* n rounded up to whole tiles of `size`. */
+static int64_t padded(int64_t n, int64_t size)
+{
+    return (n + size - 1) / size * size;
+}
+
+/* Chooses the tile: of 192, 160, 128 and 96 outputs, the most of those that leave the least empty;
+ * 96 where at most half of the multiprocessors would get a tile; 8 or 16 for so few outputs. */
 static struct conv_shape shape_of(struct tensor out, struct tensor x, struct conv conv,
                                   int multiprocessors)
 {
+    static const int sizes[] = { 192, 160, 128 };
     const bool split = x.dtype == DT_F32;
+    const int64_t outputs = out.dim[3];
     struct conv_shape s = {
         .channels = split || x.dim[3] % 64 == 0 ? 64 : 32,
-        .outputs = out.dim[3] <= 8    ? 8
-                   : out.dim[3] <= 16 ? 16
-                                      : 96,
+        .outputs = outputs <= 8    ? 8
+                   : outputs <= 16 ? 16
+                                   : 96,
         .columns = split ? 16 : 32,
-        .upsample2x = conv.upsample2x,
+        .upsample2x = conv.upsample2x, // split only
         .split = split,
     };
+    int64_t least = padded(outputs, 96);
 
-    if (!split && out.dim[3] % 192 == 0) {
-        s.outputs = 192;
+    if (split || outputs <= 96)
+        return s;
+    for (int i = 0; i < 3; i++)
+        if (padded(outputs, sizes[i]) < least || (i == 0 && outputs % sizes[i] == 0)) {
+            s.outputs = sizes[i];
+            s.columns = 16;
+            least = padded(outputs, sizes[i]);
+        }
+    if (s.outputs > 96 && 2 * tiles_of(s, out) <= multiprocessors) {
+        s.outputs = 96;
         s.columns = 16;
-        if (2 * tiles_of(s, out) <= multiprocessors)
-            s.outputs = 96;
     }
     return s;
 }
@@ -81,17 +103,65 @@ static status some_outputs(struct device *dev, struct tensor out, struct tensor 
     return ST_OK;
 }
 
+/* ---- bf16, upsample2x: four convolutions with 2 x 2 taps ---- */
+
+/* The pixels of even or odd rows and columns. */
+static struct tensor every_second(struct tensor t, int row, int col)
+{
+    if (t.data == NULL)
+        return t;
+    t = tensor_slice(tensor_slice(t, 1, row, t.dim[1] - row), 2, col, t.dim[2] - col);
+    t.dim[1] = (t.dim[1] + 1) / 2;
+    t.dim[2] = (t.dim[2] + 1) / 2;
+    t.stride[1] *= 2;
+    t.stride[2] *= 2;
+    return t;
+}
+
+/* Output pixels of one parity read 2 x 2 source pixels: of three taps, two neighbours read the same
+ * one, and their weights are added, in f32, and rounded: 4 products instead of 9. */
+static status four_parities(struct device *dev, struct tensor out, struct tensor x,
+                            struct tensor past, struct tensor w, struct tensor bias,
+                            struct tensor residual, struct conv conv)
+{
+    const int64_t n = w.dim[0], dims[] = { 4 * n, w.dim[1], 2, 2, w.dim[4] };
+    const struct tensor folded = tensor_dims(dev->workspace, DT_BF16, 5, dims);
+
+    TRY(conv_fold_weights(dev, folded, w));
+    for (int parity = 0; parity < 4; parity++) {
+        const int row = parity / 2, col = parity % 2;
+        struct conv part = conv;
+
+        part.upsample2x = false;
+        part.top = conv.top - row;
+        part.left = conv.left - col;
+        if (row == 0)
+            part.last_row.flag = NULL; // which odd rows read
+        else
+            part.first_row.flag = NULL;
+        TRY(hopper_conv3d(dev, every_second(out, row, col), x, past,
+                          tensor_slice(folded, 0, parity * n, n), bias,
+                          every_second(residual, row, col), part));
+    }
+    return ST_OK;
+}
+
 status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                      struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
+    const bool folds = conv.upsample2x && x.dtype == DT_BF16;
+    const int64_t at_once = x.dtype == DT_F32 ? split_outputs(dev, w)
+                            : folds           ? folded_outputs(dev, w)
+                                              : w.dim[0];
     const int64_t cin = x.dim[3], cout = w.dim[0], kt = w.dim[1], kh = w.dim[2], kw = w.dim[3];
     struct cuda_context *context;
 
     if (!fits(dev, out, x, past, w, residual, conv))
         return plain_conv3d(dev, out, x, past, w, bias, residual, conv);
-    if (x.dtype == DT_F32 && split_outputs(dev, w) < cout)
-        return some_outputs(dev, out, x, past, w, bias, residual, conv,
-                            split_outputs(dev, w) / 96 * 96);
+    if (at_once < cout)
+        return some_outputs(dev, out, x, past, w, bias, residual, conv, at_once / 96 * 96);
+    if (folds)
+        return four_parities(dev, out, x, past, w, bias, residual, conv);
     TRY(cuda_context(dev, &context));
 
     const struct conv_shape shape = shape_of(out, x, conv, context->multiprocessors);

@@ -426,37 +426,68 @@ static status launch(struct device *dev, const struct conv_job *job, int blocks)
     return cuda_status(cudaGetLastError(), "conv3d");
 }
 
-template <int CHANNELS, int N, int COLS, bool SPLIT>
-static status launch_for(struct device *dev, const struct conv_job *job, int blocks,
-                         bool upsample2x)
-{
-    return upsample2x ? launch<CHANNELS, N, COLS, true, SPLIT>(dev, job, blocks)
-                      : launch<CHANNELS, N, COLS, false, SPLIT>(dev, job, blocks);
-}
-
 template <int CHANNELS>
 static status launch_bf16(struct device *dev, const struct conv_job *job, int blocks,
                           struct conv_shape s)
 {
     if (s.outputs == 8)
-        return launch_for<CHANNELS, 8, 32, false>(dev, job, blocks, s.upsample2x);
+        return launch<CHANNELS, 8, 32, false, false>(dev, job, blocks);
     if (s.outputs == 16)
-        return launch_for<CHANNELS, 16, 32, false>(dev, job, blocks, s.upsample2x);
+        return launch<CHANNELS, 16, 32, false, false>(dev, job, blocks);
     if (s.outputs == 192)
-        return launch_for<CHANNELS, 192, 16, false>(dev, job, blocks, s.upsample2x);
+        return launch<CHANNELS, 192, 16, false, false>(dev, job, blocks);
+    if (s.outputs == 160)
+        return launch<CHANNELS, 160, 16, false, false>(dev, job, blocks);
+    if (s.outputs == 128)
+        return launch<CHANNELS, 128, 16, false, false>(dev, job, blocks);
     if (s.columns == 16)
-        return launch_for<CHANNELS, 96, 16, false>(dev, job, blocks, s.upsample2x);
-    return launch_for<CHANNELS, 96, 32, false>(dev, job, blocks, s.upsample2x);
+        return launch<CHANNELS, 96, 16, false, false>(dev, job, blocks);
+    return launch<CHANNELS, 96, 32, false, false>(dev, job, blocks);
+}
+
+template <int N>
+static status launch_split(struct device *dev, const struct conv_job *job, int blocks,
+                           bool upsample2x)
+{
+    return upsample2x ? launch<64, N, 16, true, true>(dev, job, blocks)
+                      : launch<64, N, 16, false, true>(dev, job, blocks);
 }
 
 status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
 {
     if (s.split)
-        return s.outputs == 8    ? launch_for<64, 8, 16, true>(dev, job, blocks, s.upsample2x)
-               : s.outputs == 16 ? launch_for<64, 16, 16, true>(dev, job, blocks, s.upsample2x)
-                                 : launch_for<64, 96, 16, true>(dev, job, blocks, s.upsample2x);
+        return s.outputs == 8    ? launch_split<8>(dev, job, blocks, s.upsample2x)
+               : s.outputs == 16 ? launch_split<16>(dev, job, blocks, s.upsample2x)
+                                 : launch_split<96>(dev, job, blocks, s.upsample2x);
     return s.channels == 64 ? launch_bf16<64>(dev, job, blocks, s)
                             : launch_bf16<32>(dev, job, blocks, s);
+}
+
+/* One output and frame of the window per block: [3, 3, C] to [2, 2, C] four times. Of three taps in
+ * a row or column, an even output adds the last two, an odd one the first two. */
+__global__ void fold_weights_kernel(__nv_bfloat16 *out, const __nv_bfloat16 *w, int channels)
+{
+    const int64_t block = blockIdx.x, blocks = gridDim.x;
+
+    for (int i = threadIdx.x; i < 16 * channels; i += blockDim.x) {
+        const int c = i % channels, tap = i / channels % 4, parity = i / channels / 4;
+        const int row = parity / 2, col = parity % 2, r = tap / 2, s = tap % 2;
+        const int first_row = r == 0 ? 0 : row + 1, last_row = r == 0 ? row : 2;
+        const int first_col = s == 0 ? 0 : col + 1, last_col = s == 0 ? col : 2;
+        float sum = 0;
+
+        for (int y = first_row; y <= last_row; y++)
+            for (int x = first_col; x <= last_col; x++)
+                sum += __bfloat162float(w[(block * 9 + 3 * y + x) * channels + c]);
+        out[((parity * blocks + block) * 4 + tap) * channels + c] = __float2bfloat16_rn(sum);
+    }
+}
+
+status conv_fold_weights(struct device *dev, struct tensor folded, struct tensor w)
+{
+    fold_weights_kernel<<<(unsigned)(w.dim[0] * w.dim[1]), 256, 0, cuda_stream(dev)>>>(
+        (__nv_bfloat16 *)folded.data, (const __nv_bfloat16 *)w.data, (int)w.dim[4]);
+    return cuda_status(cudaGetLastError(), "conv3d");
 }
 
 status conv_split_weights(struct device *dev, void *out, const float *w, int64_t rows, int channels)

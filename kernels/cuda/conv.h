@@ -16,11 +16,11 @@ extern "C" {
 /* The template parameters of a kernel. The order in which a pixel is summed depends on `channels`
  * alone, not on the other sizes. */
 struct conv_shape {
-    int channels; // bf16 of a pixel in a slice of the input: 64 or 32
-    int outputs;  // output channels of a tile: 192, 96, 16 or 8
-    int columns;  // pixel columns of a tile: 16, or 32 with up to 96 outputs
-    bool upsample2x;
-    bool split; // f32 as two bf16 each: 32 channels, so 64 bf16, up to 96 outputs, 16 columns
+    int channels;    // bf16 of a pixel in a slice of the input: 64 or 32
+    int outputs;     // output channels of a tile: 192, 160, 128, 96, 16 or 8
+    int columns;     // pixel columns of a tile: 16, or 32 with up to 96
+    bool upsample2x; // only with split
+    bool split;      // f32 as two bf16 each: 32 channels, so 64 bf16, up to 96 outputs, 16 columns
 };
 
 /* The arguments of a kernel. */
@@ -31,7 +31,7 @@ struct conv_job {
     struct tensor out, residual;
     const float *bias;
     int kt, kh, kw, step, step_t;       // the window and its strides
-    int front, top, left;               // padding before x's first frame, row, column
+    int front, top, left;               // padding before x's first frame, row, column; may be < 0
     struct arrival first_row, last_row; // of x, to wait for
     bool has_past;                      // the padding frames are `past`, else zeros
     int boxes;  // of x for a frame and a slice: kh * kw with strides, one for each tap; else 1
@@ -48,6 +48,10 @@ status conv_launch(struct device *dev, struct conv_shape shape, const struct con
  * G = channels / 16 rounded up: the high parts of 16 channels, then their low parts. */
 status conv_split_weights(struct device *dev, void *out, const float *w, int64_t rows,
                           int channels);
+
+/* The weights of upsample2x: folded [4 Cout, kt, 2, 2, Cin] bf16 from w [Cout, kt, 3, 3, Cin]
+ * bf16, for outputs of even rows and columns, even and odd, odd and even, odd and odd ones. */
+status conv_fold_weights(struct device *dev, struct tensor folded, struct tensor w);
 
 /* Kernel size up to 3x3 and stride up to 2 along H and W, Cin a multiple of 8, aligned rows; else
  * calls plain_conv3d. */

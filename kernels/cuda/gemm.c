@@ -22,7 +22,9 @@
  * compared as bytes. */
 struct key {
     int64_t a, w, out, bias, act; // dtypes, DT_NONE without bias
-    int64_t m, n, k, lda, ldd;
+    int64_t m, n, k, lda, ldw, ldd;
+    int64_t w_by_depth; // w is [K, N] instead of [N, K]
+    int64_t workspace;  // bytes that a kernel may use
 };
 
 #define TRIALS 6         // kernels that are timed
@@ -89,7 +91,9 @@ static cublasLtEpilogue_t epilogue(const struct key *key)
 
 static status describe(struct gemm_descriptors *p, const struct key *key)
 {
-    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const cublasOperation_t transposed = key->w_by_depth ? CUBLAS_OP_N : CUBLAS_OP_T;
+    const uint64_t rows = (uint64_t)(key->w_by_depth ? key->n : key->k);
+    const uint64_t cols = (uint64_t)(key->w_by_depth ? key->k : key->n);
     const cublasLtEpilogue_t end = epilogue(key);
     const cudaDataType_t bias = type_of(key->bias);
 
@@ -98,8 +102,7 @@ static status describe(struct gemm_descriptors *p, const struct key *key)
     TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_EPILOGUE, end));
     if (key->bias != DT_NONE)
         TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
-    TRY(lt_status(cublasLtMatrixLayoutCreate(&p->w, type_of(key->w), (uint64_t)key->k,
-                                             (uint64_t)key->n, key->k),
+    TRY(lt_status(cublasLtMatrixLayoutCreate(&p->w, type_of(key->w), rows, cols, key->ldw),
                   "gemm"));
     TRY(lt_status(cublasLtMatrixLayoutCreate(&p->a, type_of(key->a), (uint64_t)key->k,
                                              (uint64_t)key->m, key->lda),
@@ -113,11 +116,11 @@ static status describe(struct gemm_descriptors *p, const struct key *key)
 #define MANY_ROWS 8192 // M of the product whose kernel decides for all M with the same N and K
 
 /* The library's proposals without split K, best first. */
-static status propose(struct device *dev, cublasLtHandle_t lt, const struct gemm_descriptors *p,
+static status propose(cublasLtHandle_t lt, const struct gemm_descriptors *p, int64_t bytes,
                       cublasLtMatmulHeuristicResult_t found[CANDIDATES], int *count)
 {
     const uint32_t align = ALIGN, no_split = CUBLASLT_REDUCTION_SCHEME_NONE;
-    const size_t workspace = dev->table->workspace;
+    const size_t workspace = (size_t)bytes;
     cublasLtMatmulPreference_t preference = NULL;
     status st;
 
@@ -158,8 +161,7 @@ static bool is_usable(cublasLtHandle_t lt, const struct gemm_descriptors *p,
 /* Sets p->algo, and p->trials where several kernels are to be timed. f32: the kernel proposed for
  * MANY_ROWS. bf16: the proposals for this M from the family of the kernel proposed for MANY_ROWS,
  * or that kernel itself. */
-static status choose(struct device *dev, cublasLtHandle_t lt, struct gemm_descriptors *p,
-                     const struct key *key)
+static status choose(cublasLtHandle_t lt, struct gemm_descriptors *p, const struct key *key)
 {
     const bool is_large = 2 * (double)key->m * (double)key->n * (double)key->k >= TRIAL_FLOPS;
     struct key many = *key;
@@ -171,13 +173,13 @@ static status choose(struct device *dev, cublasLtHandle_t lt, struct gemm_descri
 
     many.m = MANY_ROWS;
     TRY_OUT(describe(&all, &many));
-    TRY_OUT(propose(dev, lt, &all, found, &count));
+    TRY_OUT(propose(lt, &all, key->workspace, found, &count));
     p->missing = count == 0;
     if (p->missing)
         goto out;
     p->algo = found[0].algo;
     if (key->w != DT_F32) {
-        TRY_OUT(propose(dev, lt, p, found, &count));
+        TRY_OUT(propose(lt, p, key->workspace, found, &count));
         for (int i = 0; i < count && t->count < TRIALS; i++)
             if (family(&found[i].algo) == family(&p->algo) && is_usable(lt, p, &found[i].algo))
                 t->algo[t->count++] = found[i].algo;
@@ -282,6 +284,46 @@ static int64_t row_stride(struct tensor t)
     return t.dim[0] == 1 ? t.dim[1] : t.stride[0];
 }
 
+/* Computes the product of `key`, whose strides and options are set. *missing: nothing was done, as
+ * the library has no kernel. */
+static status multiply(struct device *dev, struct key key, struct tensor out, struct tensor a,
+                       struct tensor w, struct tensor bias, bool add, bool *missing)
+{
+    const float one = 1, keep = add ? 1 : 0;
+    struct cuda_context *c;
+    struct gemm_descriptors *p;
+    cudaEvent_t *around;
+    bool is_new;
+    status st = ST_OK;
+
+    TRY(cuda_context(dev, &c));
+    TRY(descriptor_cache_find(&c->gemm_cache, &key, sizeof(key), sizeof(*p), descriptors_done,
+                              (void **)&p, &is_new));
+    if (is_new) {
+        TRY_OUT(describe(p, &key));
+        TRY_OUT(choose(c->lt, p, &key));
+    }
+    *missing = p->missing;
+    if (p->missing)
+        return ST_OK;
+    if (bias.data != NULL)
+        TRY_OUT(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data));
+    TRY_OUT(next_trial(p, &around));
+    if (around != NULL)
+        TRY_OUT(cuda_status(cudaEventRecord(around[0], cuda_stream(dev)), "gemm"));
+    TRY_OUT(lt_status(cublasLtMatmul(c->lt, p->product, &one, w.data, p->w, a.data, p->a, &keep,
+                                     out.data, p->out, out.data, p->out, &p->algo, dev->workspace,
+                                     (size_t)key.workspace, cuda_stream(dev)),
+                      "gemm"));
+    if (around != NULL)
+        TRY_OUT(cuda_status(cudaEventRecord(around[1], cuda_stream(dev)), "gemm"));
+    device_cuda_written(dev->stream, out);
+out:
+    if (st != ST_OK && is_new)
+        descriptor_cache_remove(&c->gemm_cache, p);
+    return st;
+}
+
 static status product(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                       struct tensor bias, enum act act, bool add)
 {
@@ -295,40 +337,38 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
         .n = w.dim[0],
         .k = w.dim[1],
         .lda = row_stride(a),
+        .ldw = w.dim[1],
         .ldd = row_stride(out),
+        .workspace = (int64_t)dev->table->workspace,
     };
-    const float one = 1, keep = add ? 1 : 0;
-    struct cuda_context *c;
-    struct gemm_descriptors *p;
-    cudaEvent_t *around;
-    bool is_new;
-    status st = ST_OK;
+    bool missing;
 
-    TRY(cuda_context(dev, &c));
-    TRY(descriptor_cache_find(&c->gemm_cache, &key, sizeof(key), sizeof(*p), descriptors_done,
-                              (void **)&p, &is_new));
-    if (is_new) {
-        TRY_OUT(describe(p, &key));
-        TRY_OUT(choose(dev, c->lt, p, &key));
-    }
-    if (p->missing)
-        return add ? plain_gemm_add(dev, out, a, w, bias) : plain_gemm(dev, out, a, w, bias, act);
-    if (bias.data != NULL)
-        TRY_OUT(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data));
-    TRY_OUT(next_trial(p, &around));
-    if (around != NULL)
-        TRY_OUT(cuda_status(cudaEventRecord(around[0], cuda_stream(dev)), "gemm"));
-    TRY_OUT(lt_status(cublasLtMatmul(c->lt, p->product, &one, w.data, p->w, a.data, p->a, &keep,
-                                     out.data, p->out, out.data, p->out, &p->algo, dev->workspace,
-                                     dev->table->workspace, cuda_stream(dev)),
-                      "gemm"));
-    if (around != NULL)
-        TRY_OUT(cuda_status(cudaEventRecord(around[1], cuda_stream(dev)), "gemm"));
-    device_cuda_written(dev->stream, out);
-out:
-    if (st != ST_OK && is_new)
-        descriptor_cache_remove(&c->gemm_cache, p);
-    return st;
+    TRY(multiply(dev, key, out, a, w, bias, add, &missing));
+    if (!missing)
+        return ST_OK;
+    return add ? plain_gemm_add(dev, out, a, w, bias) : plain_gemm(dev, out, a, w, bias, act);
+}
+
+status gemm_strided(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
+                    bool w_by_depth, bool *missing)
+{
+    const struct tensor none = { 0 };
+    const struct key key = {
+        .a = a.dtype,
+        .w = w.dtype,
+        .out = out.dtype,
+        .bias = DT_NONE,
+        .act = ACT_NONE,
+        .m = a.dim[0],
+        .n = out.dim[1],
+        .k = a.dim[1],
+        .lda = a.stride[0],
+        .ldw = w.stride[0],
+        .ldd = out.stride[0],
+        .w_by_depth = w_by_depth,
+    };
+
+    return multiply(dev, key, out, a, w, none, false, missing);
 }
 
 status gemm_cublaslt(struct device *dev, struct tensor out, struct tensor a, struct tensor w,

@@ -253,13 +253,13 @@ __device__ inline uint64_t matrix_descriptor(uint32_t address, int row_bytes, in
     "%25,%26,%27,%28,%29,%30,%31"
 #define LIST32_47 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define LIST48_63 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define LIST64_95                                                                                  \
-    "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,"             \
-    "%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define LIST64_79 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define LIST80_95 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
 #define LIST0_31 LIST0_3 "," LIST4_31
 #define LIST0_47 LIST0_31 "," LIST32_47
 #define LIST0_63 LIST0_47 "," LIST48_63
-#define LIST0_95 LIST0_63 "," LIST64_95
+#define LIST0_79 LIST0_63 "," LIST64_79
+#define LIST0_95 LIST0_79 "," LIST80_95
 #define F8(i)                                                                                      \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),    \
         "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -313,6 +313,15 @@ __device__ inline void wgmma(float (&d)[64], uint64_t a, uint64_t b, int add)
                  : "l"(a), "l"(b), "r"(add));
 }
 
+__device__ inline void wgmma(float (&d)[80], uint64_t a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %82, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {" LIST0_79
+                 "}, %80, %81, p, 1, 1, 0, 0;\n}\n"
+                 : F32(0), F32(32), F8(64), F8(72)
+                 : "l"(a), "l"(b), "r"(add));
+}
+
 __device__ inline void wgmma(float (&d)[96], uint64_t a, uint64_t b, int add)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
@@ -338,10 +347,12 @@ __device__ inline void wgmma_transposed(float (&d)[64], const uint32_t *a, uint6
 #undef LIST4_31
 #undef LIST32_47
 #undef LIST48_63
-#undef LIST64_95
+#undef LIST64_79
+#undef LIST80_95
 #undef LIST0_31
 #undef LIST0_47
 #undef LIST0_63
+#undef LIST0_79
 #undef LIST0_95
 #undef F8
 #undef F32

@@ -42,7 +42,7 @@ void table_cuda(struct table *t)
 {
     table_cuda_plain(t);
     t->name = "cuda";
-    t->workspace = 64 * MB; // for cuBLASLt, attention_sm90 and hopper_conv3d
+    t->workspace = 64 * MB; // for cuBLASLt, attention and hopper_conv3d
     t->gemm = gemm_cublaslt;
     t->gemm_add = gemm_add_cublaslt;
     t->norm_modulate = wide_norm_modulate;
@@ -59,5 +59,7 @@ void table_cuda(struct table *t)
     t->copy = wide_copy;
     t->conv3d = hopper_conv3d;
     t->channel_norm = wide_channel_norm;
+    t->average_down = wide_average_down;
+    t->repeat_up = wide_repeat_up;
     t->to_u8 = wide_to_u8;
 }

@@ -1,7 +1,7 @@
 /* wide.h - ops that are limited by memory bandwidth, with accesses of 16 bytes: the transformer's
- * ops on rows (norm.cu, elementwise.cu) and the VAE's on frames (frames.cu). A row is read once and
- * held in a block's registers. Each calls its plain kernel (plain.h) where a row is too long or not
- * aligned. */
+ * ops on rows (norm.cu, elementwise.cu) and the VAE's on frames (frames.cu, cells.cu). A row is
+ * read once and held in a block's registers. Each calls its plain kernel (plain.h) where a row is
+ * too long or not aligned. */
 #ifndef KERNELS_CUDA_WIDE_H
 #define KERNELS_CUDA_WIDE_H
 
@@ -22,6 +22,8 @@ attention_merge_fn wide_attention_merge;
 copy_fn wide_copy;
 channel_norm_fn wide_channel_norm;
 to_u8_fn wide_to_u8;
+average_down_fn wide_average_down;
+repeat_up_fn wide_repeat_up;
 
 #ifdef __cplusplus
 }
