@@ -45,7 +45,7 @@ two="mpirun -q --bind-to none -n 2"
 for tool in $tools; do
     under="compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 50 --target-processes all"
     ops=${OPS:-$(sed -n 's/^ *\([a-z0-9_]*\)_fn \*\1;.*/\1/p' "$here/../kernels/table.h")}
-    models="dit umt5 vae" precision=
+    models=${MODELS-dit umt5 vae} precision=
     case $tool in
     memcheck) under="$under --report-api-errors no" ;; # our own code looks at every status
     racecheck)

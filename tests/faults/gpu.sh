@@ -17,9 +17,16 @@ model=${2:-$scratch/model}
     > synth.log 2>&1 || { cat synth.log; exit 1; }
 wrong=0 cases=0
 
-rank_pid() { # the process of rank $1
+ours() { # the processes of the program that work in this folder
     local pid
     for pid in $(pgrep -x wanmpi); do
+        [ "$(readlink "/proc/$pid/cwd")" != "$(pwd -P)" ] || echo "$pid"
+    done
+}
+
+rank_pid() { # the process of rank $1
+    local pid
+    for pid in $(ours); do
         tr '\0' '\n' 2> /dev/null < "/proc/$pid/environ" | grep -q "^OMPI_COMM_WORLD_RANK=$1$" && echo "$pid"
     done
 }
@@ -38,11 +45,14 @@ fault() { # SIGNAL RANK STAGE 'PATTERN of the log when it begins' DELAY
     pid=$(rank_pid "$rank")
     kill -s "$signal" $pid
     started=$(date +%s.%N)
-    (sleep 60; pkill -KILL -x wanmpi) &
+    (
+        sleep 60
+        for pid in $(ours); do kill -KILL "$pid"; done
+    ) &
     local killer=$!
     wait $job
     status=$?
-    while pgrep -x wanmpi > /dev/null; do sleep 0.1; done
+    while [ -n "$(ours)" ]; do sleep 0.1; done
     seconds=$(awk -v a="$started" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }')
     kill $killer 2> /dev/null
     lines=$(grep -c '^wanmpi: ' log)
