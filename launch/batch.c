@@ -74,6 +74,8 @@ static status plan_all(struct batch *b, struct job *j, const struct request *job
         plan->keep_models = e->request.offload_model != 1;
         ++*count;
     }
+    for (int i = 0; i < *count; i++)
+        (*plans)[i].keep_images = *count > 1 && (*plans)[i].keep_models && (*plans)[i].images > 0;
     return ST_OK;
 }
 

@@ -103,7 +103,7 @@ static bool offload_model(struct plan_input *p)
 {
     const bool change = p->keep_models;
 
-    p->keep_models = false;
+    p->keep_models = p->keep_images = false;
     return change;
 }
 

@@ -56,10 +56,10 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
 
 /* Settings that need less memory and do not change the result, the cheapest first: decoding frame
  * by frame, sharded weights, one of two experts in memory while the other is read ahead, or later,
- * and the end of keep_models. Makes setting `index` in all plans, if the
- * request leaves it open; *changed: whether a plan has changed. Returns a text for a note, or NULL.
- * Local. */
-#define JOB_SETTINGS 5
+ * and the end of keep_images and of keep_models. Makes setting `index` in all plans, if the request
+ * leaves it open; *changed: whether a plan has changed. Returns a text for a note, or NULL. Local.
+ */
+#define JOB_SETTINGS 6
 const char *job_setting(int index, const struct request *r, struct plan_input *plans, int count,
                         bool *changed);
 

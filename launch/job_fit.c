@@ -49,11 +49,20 @@ static bool experts_later(struct plan_input *p, const struct request *r)
     return change;
 }
 
+static bool reread_images(struct plan_input *p, const struct request *r)
+{
+    const bool change = p->keep_images;
+
+    p->keep_images = false;
+    return change;
+}
+
 static bool offload_model(struct plan_input *p, const struct request *r)
 {
     const bool change = r->offload_model < 0 && p->keep_models;
 
     p->keep_models = p->keep_models && !change;
+    p->keep_images = p->keep_images && !change;
     return change;
 }
 
@@ -66,6 +75,7 @@ static const struct {
     { fsdp, NULL },
     { experts_ahead, NULL },
     { experts_later, NULL },
+    { reread_images, "the image encoder is freed after each request's images, and read again" },
     { offload_model, "the transformer is freed before decoding, and loaded again for each request "
                      "(--offload_model True)" },
 };

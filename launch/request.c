@@ -414,10 +414,10 @@ static status check_shape(struct request *r)
 }
 
 /* Refuses inputs that the task does not use, and missing inputs that it requires; a plan requires
- * none. */
+ * none, and those of a batch are in its lines. */
 static status check_inputs(const struct request *r, unsigned command)
 {
-    unsigned given = command == CMD_PLAN ? r->task->required : 0;
+    unsigned given = command != CMD_GENERATE ? r->task->required : 0;
 
     for (size_t i = 0; i < COUNT(request_rows); i++)
         if (request_rows[i].marks >> INPUT_SHIFT != 0 && r->given[i])

@@ -89,6 +89,30 @@ check "inp, one rank" run 1 inp "${inp[@]}"
 check "inp, ranks 2" run 2 part "${inp[@]}"
 check "inp, ranks 2: the same bits" "$same" inp.h5 part.h5
 rm part.*
+
+# A batch keeps the image encoder: rank 0, which alone has it, reads as much more than rank 1 for three lines as for one.
+lines() { # lines COUNT NAME FLAGS...: a batch of so many images, on two ranks
+    local count=$1 name=$2 image n=0
+    shift 2
+    for image in "$wide" "$tall" "$odd"; do
+        n=$((n + 1))
+        [ $n -gt "$count" ] ||
+            echo "{\"prompt\": \"a\", \"image\": \"$image\", \"save_file\": \"$name.$n.mp4\", \"run_file\": \"$name.$n.h5\"}"
+    done > "$name.jsonl"
+    ranks 2 batch "$name.jsonl" "${clip[@]}" --frame_num 5 --sample_steps 1 --base_seed 3 --threads 1 "$@" \
+        > "$name.log" 2>&1 || { cat "$name.log"; return 1; }
+}
+once() { # once LOG: whether rank 0 reads as much more than rank 1 as in one.log
+    awk '/^memory  rank/ { mb[FILENAME, $3] = $(NF - 3) }
+        END { one = mb["one.log", "0:"] - mb["one.log", "1:"]; this = mb[ARGV[2], "0:"] - mb[ARGV[2], "1:"]
+            print one, this; exit !(one > 0 && this < one + 0.3) }' one.log "$1"
+}
+check "a batch of one image" lines 1 one
+check "a batch of three images" lines 3 kept
+check "the image encoder is read once" once kept.log
+check "a batch that keeps no models" lines 3 freed --offload_model True
+check "the image encoder is read for each image" not once freed.log
+check "three images: the same bits" "$same" kept.3.h5 freed.3.h5
 "$wanmpi" synth --preset tiny-i2v-14B --parts clip --seed 1 --out encoder > synth.log 2>&1
 mkdir mixed
 ln -s "$dir"/tiny-i2v-14B/* mixed

@@ -121,13 +121,15 @@ static size_t planned(void)
     struct formula f = { 0 };
     struct device dev = { 0 };
     struct arena a = { 0 };
+    struct clip_weights w;
     size_t peak;
 
     golden_need(device_open_plan(&dev, &table_plan, 0));
     golden_need(arena_init(&a, &dev, "clip", 0));
-    golden_need(clip_encode(&config, &dev, &a,
-                            (struct weight_source){ .read = formula_read, .payload = &f }, IMAGES,
-                            NULL, NULL));
+    golden_need(clip_open(&w, &config, &a,
+                          (struct weight_source){ .read = formula_read, .payload = &f }, false));
+    golden_need(clip_encode(&config, &dev, &a, &w, IMAGES, NULL, NULL));
+    clip_close(&w);
     peak = a.peak;
     arena_done(&a);
     device_close(&dev);
@@ -139,14 +141,20 @@ static status encode(const struct table *table, const struct clip_config *c, str
 {
     struct device dev = { 0 };
     struct arena a = { 0 };
+    struct clip_weights w;
+    size_t used;
     status st;
 
     golden_need(levels_device(&dev, 0, table));
     golden_need(arena_init(&a, &dev, "clip", MEMORY));
-    st = clip_encode(c, &dev, &a, (struct weight_source){ .read = formula_read, .payload = f },
-                     count, patches, out);
-    CHECK(a.used == 0, "%zu bytes are not released", a.used);
+    TRY_OUT(
+        clip_open(&w, c, &a, (struct weight_source){ .read = formula_read, .payload = f }, false));
+    used = a.used;
+    st = clip_encode(c, &dev, &a, &w, count, patches, out);
+    CHECK(a.used == used, "%zu bytes are not released", a.used - used);
     *peak = a.peak;
+out:
+    clip_close(&w);
     arena_done(&a);
     device_close(&dev);
     return st;

@@ -397,9 +397,16 @@ struct clip_run {
 static status call_clip(void *payload)
 {
     struct clip_run *e = payload;
+    const struct clip_config *c = model_clip(&e->b->plan.model);
+    struct clip_weights w;
+    status st;
 
-    return clip_encode(model_clip(&e->b->plan.model), &e->b->dev, &e->a, bench_source(e->b),
-                       e->b->plan.images, e->patches, e->out);
+    TRY_OUT(clip_open(&w, c, &e->a, bench_source(e->b), false));
+    TRY_OUT(clip_encode(c, &e->b->dev, &e->a, &w, e->b->plan.images, e->patches, e->out));
+out:
+    clip_close(&w);
+    arena_release(&e->a, 0);
+    return st;
 }
 
 /* On rank 0, as in a generation; the other ranks wait. */

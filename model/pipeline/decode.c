@@ -87,9 +87,10 @@ out:
 
 static bool free_transformer(struct pipeline *p, struct plan_input *in)
 {
-    const bool loaded = p->dit_weights.base != NULL;
+    const bool loaded = p->dit_weights.base != NULL || p->clip_ready;
 
-    p->plan.keep_models = false; // also for the next requests
+    p->plan.keep_models = p->plan.keep_images = false; // also for the next requests
+    pipeline_close_clip(p);
     pipeline_offload(p);
     return loaded;
 }

@@ -57,12 +57,21 @@ out:
 
 /* ---- the image encoder ---- */
 
+void pipeline_close_clip(struct pipeline *p)
+{
+    clip_close(&p->clip);
+    p->clip_ready = false;
+    arena_done(&p->clip_weights);
+}
+
 static status encode_pictures(struct pipeline *p, int count, const struct picture *pictures,
                               float *tokens)
 {
     const struct clip_config *config = model_clip(&p->plan.model);
     const int64_t values = clip_patches_count(config);
     float *patches = malloc((size_t)(count * values) * sizeof(float));
+    const struct plan_stage *sizes = plan_stage(&p->sizes, STAGE_IMAGE);
+    const bool keep = p->plan.keep_images;
     struct arena a = { 0 };
     status st = ST_OK;
 
@@ -72,11 +81,18 @@ static status encode_pictures(struct pipeline *p, int count, const struct pictur
         st = clip_patches(patches + i * values, config, pictures[i].image, pictures[i].window);
     TRY_OUT(st);
     TRY_OUT(checkpoint_part(p->checkpoint, &part_clip));
-    TRY_OUT(arena_init(&a, p->dev, "image", plan_stage(&p->sizes, STAGE_IMAGE)->scratch));
-    TRY_OUT(clip_encode(config, p->dev, &a, checkpoint_source(p->checkpoint, &part_clip), count,
-                        patches, tokens));
+    TRY_OUT(arena_init(&a, p->dev, "image", sizes->scratch));
+    if (keep && p->clip_weights.base == NULL)
+        TRY_OUT(arena_init(&p->clip_weights, p->dev, "image encoder", sizes->weights));
+    if (!p->clip_ready)
+        TRY_OUT(clip_open(&p->clip, config, keep ? &p->clip_weights : &a,
+                          checkpoint_source(p->checkpoint, &part_clip), keep));
+    p->clip_ready = true;
+    TRY_OUT(clip_encode(config, p->dev, &a, &p->clip, count, patches, tokens));
     TRY_OUT(pipeline_finite(tokens, count * clip_tokens(config) * config->dim, "image encoder"));
 out:
+    if (!keep || st != ST_OK)
+        pipeline_close_clip(p);
     arena_done(&a);
     free(patches);
     return st;

@@ -60,6 +60,7 @@ void pipeline_close(struct pipeline *p)
     if (p->vae_ready)
         vae_close(&p->vae);
     close_dit(p);
+    pipeline_close_clip(p);
     arena_done(&p->vae_weights);
     mesh_close(&p->mesh);
     for (int i = 0; i < p->text_count; i++) {

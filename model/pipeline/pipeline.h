@@ -32,7 +32,7 @@ struct pipeline {
     struct plan_input plan;      // of the first request; settings are the same for all requests
     struct plan_rank sizes;      // the maximum over all requests, of this rank
     struct mesh mesh;
-    struct arena dit_weights, vae_weights;
+    struct arena dit_weights, vae_weights, clip_weights;
     struct dit dit[EXPERTS_MAX];
     int experts;                // number of transformers of the model
     bool uses[EXPERTS_MAX];     // some request has steps of it
@@ -41,6 +41,8 @@ struct pipeline {
     struct readahead *ahead;    // the second expert, while the first computes; NULL: none
     struct vae vae;
     bool vae_ready;
+    struct clip_weights clip; // on rank 0, while it encodes, or longer with plan.keep_images
+    bool clip_ready;
     struct text_entry *texts; // all encoded prompts, the same on every rank
     int text_count;
     bool must_abort; // an error now is not agreed on by the ranks: the job must end
@@ -79,7 +81,7 @@ struct picture {
 
 /* Encodes pictures with the image encoder: tokens [count * rows, width] in host memory of every
  * rank. Rank 0 encodes, and only there are the pictures used; the encoder is loaded for that, and
- * freed. */
+ * freed unless the plan keeps it. */
 status pipeline_images(struct pipeline *p, int count, const struct picture *pictures,
                        float *tokens);
 
@@ -102,6 +104,9 @@ struct step_callback {
 status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, const float *noise,
                         const struct denoise_state *state, struct step_callback callback,
                         float *latent);
+
+/* Frees the image encoder, if it is loaded. Local. */
+void pipeline_close_clip(struct pipeline *p);
 
 /* Frees the transformer, unless the plan keeps the models. Local. */
 void pipeline_offload(struct pipeline *p);

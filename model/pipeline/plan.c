@@ -166,17 +166,23 @@ static status plan_images(const struct plan_input *in, struct device *dev, struc
 {
     const struct clip_config *clip = model_clip(&in->model);
     struct plan_stage *stage = add_stage(out, STAGE_IMAGE);
-    struct arena a = { 0 };
+    struct arena weights = { 0 }, a = { 0 };
+    struct clip_weights w = { 0 };
     status st;
 
     start_stage(stage, dev, m);
+    TRY_OUT(arena_init(&weights, dev, "image encoder", 0));
     TRY_OUT(arena_init(&a, dev, "image", 0));
-    TRY_OUT(clip_encode(clip, dev, &a, no_source, in->images, NULL, NULL));
+    TRY_OUT(clip_open(&w, clip, in->keep_images ? &weights : &a, no_source, in->keep_images));
+    TRY_OUT(clip_encode(clip, dev, &a, &w, in->images, NULL, NULL));
     end_stage(stage, dev, m);
+    stage->weights = weights.peak;
     stage->scratch = a.peak;
     stage->host = (size_t)(in->images * clip_patches_count(clip)) * sizeof(float) * 2;
 out:
+    clip_close(&w);
     arena_done(&a);
+    arena_done(&weights);
     return st;
 }
 

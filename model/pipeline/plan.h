@@ -49,6 +49,7 @@ struct plan_input {
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
     bool saves;                // rank 0 writes a run file
     bool decode;               // false: the run ends with the latent
+    bool keep_images;          // the image encoder stays loaded too, for the next requests (batch)
     int images;                // number of images that the image encoder reads; 0: none
     int64_t encode_frames;     // number of frames of the clip that the VAE encodes; 0: none
     const struct table *table; // the run's op table, for the size of its workspace; borrowed

@@ -226,40 +226,55 @@ out:
     return st;
 }
 
-/* Opens a stack of the list; its units are read when they are acquired. */
-static status open_stack(struct weights *w, struct arena *a, const struct tensor_list *l,
-                         const char *name, struct weight_source source)
+status clip_open(struct clip_weights *w, const struct clip_config *config, struct arena *a,
+                 struct weight_source source, bool keep)
 {
-    const struct tensor_stack *stack = tensors_find(l, name);
+    const enum weights_mode mode = keep ? WEIGHTS_RESIDENT : WEIGHTS_STREAMED;
+    const struct tensor_stack *embedding, *blocks;
+    struct tensor_list list = { 0 };
+    status st;
 
-    return weights_open(w, a, WEIGHTS_STREAMED, NULL, stack->units, tensors_of(l, stack),
-                        stack->count, source);
+    *w = (struct clip_weights){ 0 };
+    TRY_OUT(clip_check(config, "CLIP"));
+    clip_tensors(&list, config);
+    TRY_OUT(tensors_status(&list));
+    embedding = tensors_find(&list, STACK_EMBEDDING);
+    blocks = tensors_find(&list, STACK_BLOCKS);
+    TRY_OUT(weights_open(&w->embedding, a, mode, NULL, 1, tensors_of(&list, embedding),
+                         embedding->count, source));
+    TRY_OUT(weights_open(&w->blocks, a, mode, NULL, config->layers - 1, tensors_of(&list, blocks),
+                         blocks->count, source)); // the last one is not computed
+out:
+    tensors_done(&list);
+    if (st != ST_OK)
+        clip_close(w);
+    return st;
+}
+
+void clip_close(struct clip_weights *w)
+{
+    weights_close(&w->blocks);
+    weights_close(&w->embedding);
+    *w = (struct clip_weights){ 0 };
 }
 
 status clip_encode(const struct clip_config *config, struct device *dev, struct arena *a,
-                   struct weight_source source, int count, const float *patches, float *out)
+                   struct clip_weights *w, int count, const float *patches, float *out)
 {
     const int64_t rows = count * clip_tokens(config), computed = config->layers - 1;
     const size_t mark = a->used;
     struct encoder e = { .config = config, .dev = dev, .a = a, .count = count };
-    struct tensor_list list = { 0 };
-    struct weights blocks = { 0 }, begin = { 0 };
     struct embedding embedding;
     status st;
 
-    TRY_OUT(clip_check(config, "CLIP"));
-    clip_tensors(&list, config);
-    TRY_OUT(tensors_status(&list));
-    TRY_OUT(open_stack(&begin, a, &list, STACK_EMBEDDING, source));
-    TRY_OUT(open_stack(&blocks, a, &list, STACK_BLOCKS, source));
     TRY_OUT(arena_take(a, &e.x, DT_F32, rows, config->dim));
     TRY_OUT(arena_take(a, &e.h, DT_F32, rows, config->dim));
-    TRY_OUT(weights_acquire(&begin, 0, -1, &embedding));
+    TRY_OUT(weights_acquire(&w->embedding, 0, -1, &embedding));
     TRY_OUT(embed(&e, &embedding, patches));
     for (int l = 0; l < computed; l++) {
         struct block b;
 
-        TRY_OUT(weights_acquire(&blocks, l, l + 1 < computed ? l + 1 : -1, &b));
+        TRY_OUT(weights_acquire(&w->blocks, l, l + 1 < computed ? l + 1 : -1, &b));
         TRY_OUT(self_attention(&e, &b));
         TRY_OUT(feed_forward(&e, &b));
     }
@@ -267,9 +282,6 @@ status clip_encode(const struct clip_config *config, struct device *dev, struct 
         TRY_OUT(device_download(dev, out, e.x));
     TRY_OUT(device_wait(dev));
 out:
-    weights_close(&blocks);
-    weights_close(&begin);
-    tensors_done(&list);
     arena_release(a, mark);
     return st;
 }

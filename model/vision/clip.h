@@ -31,12 +31,23 @@ int64_t clip_patches_count(const struct clip_config *config); // values of one i
 status clip_patches(float *out, const struct clip_config *config, const struct image *image,
                     struct window window);
 
+/* The weights that are computed with: resident on the device, or streamed from the source. */
+struct clip_weights {
+    struct weights embedding, blocks;
+};
+
+/* Opens the weights in arena `a`. keep: resident. `source` is borrowed until clip_close if they are
+ * streamed. Local. ST_IO, ST_FORMAT, ST_MEMORY. */
+status clip_open(struct clip_weights *w, const struct clip_config *config, struct arena *a,
+                 struct weight_source source, bool keep);
+void clip_close(struct clip_weights *w); // the memory stays with the arena; accepts zeroed values
+
 /* Encodes `count` images in f32.
  *   patches  [count, patches, patch * patch * 3] f32, host memory
  *   out      [count, tokens, dim] f32, host memory
  * Allocates from `a` and releases everything before it returns. For plans both are NULL. Local.
  * ST_IO, ST_FORMAT, ST_MEMORY. */
 status clip_encode(const struct clip_config *config, struct device *dev, struct arena *a,
-                   struct weight_source source, int count, const float *patches, float *out);
+                   struct clip_weights *w, int count, const float *patches, float *out);
 
 #endif
