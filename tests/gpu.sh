@@ -113,6 +113,22 @@ for way in ahead later; do
     run "two experts, one $way, 2 ranks sharded" 60 compare "$way-2" 0 both 2 --device cuda --precision bf16 \
         $pair --experts $way --dit_fsdp --cfg_size 1 --ulysses_size 2
 done
+
+# ---- tasks with images, on one rank and on two with sharded weights
+conditioned() { # TASK PRESET FLAGS...
+    title=$1 folder=$scratch/$2
+    shift 2
+    [ -d "$folder" ] || "$wanmpi" synth --preset "$(basename "$folder")" --out "$folder" >"$scratch/synth.log" 2>&1
+    set -- --device cuda --precision bf16 --ckpt_dir "$folder" --task "$title" --sample_steps 6 "$@"
+    run "$title" 60 generate "$title" 1 "$@"
+    run "$title, 2 ranks sharded" 60 compare "$title-2" 0 "$title" 2 "$@" --dit_fsdp --cfg_size 1 --ulysses_size 2
+}
+conditioned i2v-14B tiny-i2v-14B --image "$golden/image_wide.png"
+conditioned flf2v-14B tiny-flf2v-14B --first_frame "$golden/image_wide.png" --last_frame "$golden/image_tall.png"
+conditioned inp-1.3B tiny-i2v-14B --image "$golden/image_tall.png" --end_image "$golden/image_wide.png"
+conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
+conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
+
 run "a second time: the same bits" 60 compare again 0 bf16 1 --device cuda --precision bf16
 
 # ---- several ranks: 2 and 4, which share GPUs if there are fewer, and 8
