@@ -219,7 +219,7 @@ def train_vae(a):
     }
     others = [p for n, p in model.named_parameters() if n not in inner]
     optimizer = Muon(list(inner.values()), others, rate, betas=(0.9, 0.99), decay=0.0)
-    with Pool(a.workers) as pool:
+    with Pool(a.workers, torch.set_num_threads, (1,)) as pool:
         rows = pool.map(scene_params, range(a.first, a.first + a.scenes), chunksize=256)
     rows = torch.tensor(rows, device=device)
     log(f"{len(rows)} scenes, {sum(p.numel() for p in model.parameters())} parameters")
@@ -341,7 +341,7 @@ def encode_clips(vae, device, seconds, first, limit, workers, tokenizer_file, bu
             jobs.append((i, (seed, count, width / height, tokenizer_file)))
             seed += count
     start, total = time.time(), 0
-    with Pool(workers) as pool:
+    with Pool(workers, torch.set_num_threads, (1,)) as pool:
         results = pool.imap(captioned, [job for _, job in jobs])
         for (i, _), (rows, ids) in zip(jobs, results):
             if time.time() - start > seconds and min(b.clips for b in buckets) > 0:
