@@ -44,8 +44,8 @@ static void check_attention(struct check *c)
         { 150, 700, 2, 128, 0, DT_BF16, 0, 6 }, // later keys far above the first ones
         { 70, 300, 1, 384, 8, DT_BF16, 0, 6 },
         { 200, 1000, 2, 128, 12, DT_F32, 0, 4 },
-        { 70, 1003, 2, 640, 640, DT_BF16, 0, 3 },     // by two products; keys not a multiple of 8
-        { 1700, 7000, 1, 264, 264, DT_BF16, 0, 1 },   // in two blocks of rows
+        { 70, 1003, 2, 640, 640, DT_BF16, 0, 3 },   // by two products; keys not a multiple of 8
+        { 1700, 7000, 1, 264, 264, DT_BF16, 0, 1 }, // in two blocks of rows
     };
     const size_t small = COUNT(cases) - 14;
 
