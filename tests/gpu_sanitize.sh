@@ -2,7 +2,8 @@
 # The GPU's ops and small runs under compute-sanitizer, from a built tree:
 #     tests/gpu_sanitize.sh [BUILD [TOOL...]]
 # TOOLs: memcheck (bounds, leaks of kernels, API errors), racecheck (shared memory), initcheck (reads of
-# device memory that nothing wrote), synccheck. Two ranks share a GPU where there is one. Last line: "N passed, M failed".
+# device memory that nothing wrote), synccheck. OPS and MODELS name what is checked, if not all; SECONDS_EACH is the
+# limit of each, 240. Two ranks share a GPU where there is one. Last line: "N passed, M failed".
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${1:-$here/../build}" && pwd) || exit 1
 [ $# -lt 1 ] || shift

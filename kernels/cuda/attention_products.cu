@@ -35,12 +35,9 @@ __global__ void softmax_kernel(struct tensor p, struct tensor logits, float *lse
 /* Head `head` of x [S, N, D] as a matrix. */
 static struct tensor head_of(struct tensor x, int64_t head)
 {
-    struct tensor t = tensor_slice(x, 1, head, 1);
+    static const int by_head[] = { 1, 0, 2 };
 
-    t.ndim = 2;
-    t.dim[1] = x.dim[2];
-    t.stride[1] = 1;
-    return t;
+    return tensor_at(tensor_permute(x, by_head), head);
 }
 
 /* Whether the products can read or write all heads of x. */

@@ -14,19 +14,21 @@ static bool is_aligned(struct tensor t)
     return fits;
 }
 
-/* Number of outputs whose f32 weights fit the workspace as pairs of bf16, high and low part. */
-static int64_t split_outputs(const struct device *dev, struct tensor w)
+/* Number of outputs that can be computed at once: those whose changed weights fit the workspace:
+ * f32 as pairs of bf16, high and low part; those of upsample2x added up. */
+static int64_t outputs_at_once(const struct device *dev, struct tensor x, struct tensor w,
+                               struct conv conv)
 {
-    const int64_t bytes =
-        w.dim[1] * w.dim[2] * w.dim[3] * ((w.dim[4] + 15) / 16) * 32 * (int64_t)sizeof(uint16_t);
+    const int64_t taps = w.dim[1] * w.dim[2] * w.dim[3];
+    int64_t values = 0; // bf16, of one output
 
-    return (int64_t)dev->table->workspace / bytes;
-}
-
-/* Number of outputs whose weights for upsample2x fit the workspace. */
-static int64_t folded_outputs(const struct device *dev, struct tensor w)
-{
-    return (int64_t)dev->table->workspace / (16 * w.dim[1] * w.dim[4] * (int64_t)sizeof(uint16_t));
+    if (x.dtype == DT_F32)
+        values = taps * ((w.dim[4] + 15) / 16) * 32;
+    else if (conv.upsample2x)
+        values = 16 * w.dim[1] * w.dim[4];
+    else
+        return w.dim[0];
+    return (int64_t)dev->table->workspace / (values * (int64_t)sizeof(uint16_t));
 }
 
 /* Whether the kernel supports the call. Up to 16 output channels are stored element by element, so
@@ -36,8 +38,7 @@ static bool fits(struct device *dev, struct tensor out, struct tensor x, struct 
 {
     return conv.stride <= 2 && w.dim[2] <= 3 && w.dim[3] <= 3 && is_aligned(x) &&
            is_aligned(past) && is_aligned(w) && x.dim[3] % 8 == 0 &&
-           (x.dtype == DT_F32 ? split_outputs(dev, w) : folded_outputs(dev, w)) >=
-               (w.dim[0] < 96 ? w.dim[0] : 96) &&
+           outputs_at_once(dev, x, w, conv) >= (w.dim[0] < 96 ? w.dim[0] : 96) &&
            (w.dim[0] <= 16 || (w.dim[0] % 8 == 0 && is_aligned(out) && is_aligned(residual)));
 }
 
@@ -54,8 +55,9 @@ static int64_t padded(int64_t n, int64_t size)
     return (n + size - 1) / size * size;
 }
 
-/* Chooses the tile: of 192, 160, 128 and 96 outputs, the most of those that leave the least empty;
- * 96 where at most half of the multiprocessors would get a tile; 8 or 16 for so few outputs. */
+/* Chooses the tile: 192 outputs where they divide C, else of 96, 160 and 128 what leaves the least
+ * empty; 96 where at most half of the multiprocessors would get a tile; 8 or 16 for so few outputs.
+ */
 static struct conv_shape shape_of(struct tensor out, struct tensor x, struct conv conv,
                                   int multiprocessors)
 {
@@ -150,9 +152,7 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
                      struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
 {
     const bool folds = conv.upsample2x && x.dtype == DT_BF16;
-    const int64_t at_once = x.dtype == DT_F32 ? split_outputs(dev, w)
-                            : folds           ? folded_outputs(dev, w)
-                                              : w.dim[0];
+    const int64_t at_once = outputs_at_once(dev, x, w, conv);
     const int64_t cin = x.dim[3], cout = w.dim[0], kt = w.dim[1], kh = w.dim[2], kw = w.dim[3];
     struct cuda_context *context;
 

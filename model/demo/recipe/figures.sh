@@ -4,7 +4,7 @@
 #
 #     figures.sh BUILD PYTHON [FOLDER [flags of wanmpi, such as --threads 4 --sample_steps 20]]
 #
-# Videos go to FOLDER (default: BUILD/figures). A second run skips those that exist.
+# COUNT: of captions, 64. Videos go to FOLDER (default: BUILD/figures). A second run skips those that exist.
 set -eu
 build=$(realpath "$1") python=$2
 shift 2
