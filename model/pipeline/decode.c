@@ -87,7 +87,7 @@ out:
 
 static bool free_transformer(struct pipeline *p, struct plan_input *in)
 {
-    const bool loaded = p->dit_weights.base != NULL || p->clip_ready;
+    const bool loaded = p->dit_weights.base != NULL; // on all ranks; the image encoder is on rank 0
 
     p->plan.keep_models = p->plan.keep_images = false; // also for the next requests
     pipeline_close_clip(p);
