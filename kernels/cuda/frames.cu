@@ -101,8 +101,12 @@ status wide_channel_norm(struct device *dev, struct tensor out, struct tensor x,
         norm<4, 3>(stream, to, from, g, act);
     else if (c <= 192)
         norm<8, 3>(stream, to, from, g, act);
+    else if (c <= 256)
+        norm<16, 2>(stream, to, from, g, act);
     else if (c <= 384)
         norm<16, 3>(stream, to, from, g, act);
+    else if (c <= 512)
+        norm<32, 2>(stream, to, from, g, act);
     else
         norm<32, 4>(stream, to, from, g, act);
     return cuda_status(cudaGetLastError(), "channel_norm");
