@@ -95,6 +95,8 @@ void check_arrivals(struct check *c)
         // one row of tiles; one row of pixels
         { 1, 18, 32, 64, 96, 3, CONV(1, 1, 2, 0, 0, 1, 1, false), DT_BF16, "pbr" },
         { 3, 3, 32, 64, 192, 3, CONV(1, 1, 2, 0, 0, 1, 1, false), DT_BF16, "br" },
+        // tiles of 8 x 32 pixels
+        { 5, 26, 64, 64, 256, 1, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_BF16, "br" },
         { 2, 26, 16, 64, 24, 1, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_BF16, "b" },
         { 2, 65, 64, 32, 24, 1, CONV(1, 2, 0, 1, 0, 0, 1, false), DT_BF16, "b" },
         { 2, 40, 16, 32, 40, 3, CONV(1, 1, 2, 0, 0, 1, 1, false), DT_F32, "pbr" },

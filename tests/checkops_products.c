@@ -206,7 +206,7 @@ static void check_conv3d(struct check *c)
         { 3, 18, 20, 16, 160, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "b" },
         { 3, 20, 35, 64, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_BF16, DT_F32, "b" },
         { 3, 18, 20, 96, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "br" },
-        // on a GPU only: more weights than fit its workspace
+        // more weights than fit a GPU's workspace
         { 3, 3, 18, 1024, 1000, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "br" },
         // with padding in front, at the top and at the bottom
         { 1, 5, 6, 16, 8, 3, 3, 0, CONV(1, 1, 2, 1, 1, 1, 1, false), DT_F32, DT_F32, "br" },
@@ -231,6 +231,9 @@ static void check_conv3d(struct check *c)
         { 1, 42, 64, 8, 256, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_BF16, DT_BF16, "b" },
         { 2, 64, 140, 8, 320, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, false), DT_BF16, DT_BF16, "br" },
         { 2, 80, 128, 64, 160, 1, 1, 0, CONV(1, 1, 0, 0, 0, 0, 0, false), DT_BF16, DT_BF16, "b" },
+        // the same of 8 x 32 pixels
+        { 5, 24, 64, 64, 256, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, false), DT_BF16, DT_BF16, "br" },
+        { 5, 24, 64, 128, 256, 3, 1, 0, CONV(1, 1, 2, 0, 0, 0, 0, false), DT_BF16, DT_BF16, "pb" },
         { 1, 42, 64, 8, 320, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_BF16, DT_BF16, "b" },
     };
 
@@ -246,7 +249,8 @@ static void check_conv3d(struct check *c)
         const int64_t wo =
             conv.upsample2x ? 2 * w : (w + conv.left + conv.right - k) / conv.stride + 1;
 
-        if (cin * cout * kt * k * k > 1 << 24 && c->got.kind != DEVICE_CUDA)
+        // the large ones are for tiles on GPUs
+        if (t * h * w * cin * cout * kt * k * k > 1 << 27 && c->got.kind != DEVICE_CUDA)
             continue;
         if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c%s",
                          (long long)t, (long long)h, (long long)w, (long long)cin, (long long)cout,

@@ -46,7 +46,7 @@ static bool fits(struct device *dev, struct tensor out, struct tensor x, struct 
 static int64_t tiles_of(struct conv_shape s, struct tensor out)
 {
     return (out.dim[3] + s.outputs - 1) / s.outputs * out.dim[0] *
-           ((out.dim[1] + CONV_ROWS - 1) / CONV_ROWS) * ((out.dim[2] + s.columns - 1) / s.columns);
+           ((out.dim[1] + s.rows - 1) / s.rows) * ((out.dim[2] + s.columns - 1) / s.columns);
 }
 
 /* n rounded up to whole tiles of `size`. */
@@ -57,9 +57,9 @@ static int64_t padded(int64_t n, int64_t size)
 
 /* Chooses the tile: 192 outputs where they divide C, else of 96, 160 and 128 what leaves the least
  * empty; 96 where at most half of the multiprocessors would get a tile; 8 or 16 for so few outputs.
- */
-static struct conv_shape shape_of(struct tensor out, struct tensor x, struct conv conv,
-                                  int multiprocessors)
+ * Of 16 x 16 and 8 x 32 pixels those that need fewer tiles. */
+static struct conv_shape shape_of(struct tensor out, struct tensor x, struct tensor w,
+                                  struct conv conv, int multiprocessors)
 {
     static const int sizes[] = { 192, 160, 128 };
     const bool split = x.dtype == DT_F32;
@@ -69,7 +69,9 @@ static struct conv_shape shape_of(struct tensor out, struct tensor x, struct con
         .outputs = outputs <= 8    ? 8
                    : outputs <= 16 ? 16
                                    : 96,
+        .rows = 16,
         .columns = split ? 16 : 32,
+        .border = 2,
         .upsample2x = conv.upsample2x, // split only
         .split = split,
     };
@@ -86,6 +88,15 @@ static struct conv_shape shape_of(struct tensor out, struct tensor x, struct con
     if (s.outputs > 96 && 2 * tiles_of(s, out) <= multiprocessors) {
         s.outputs = 96;
         s.columns = 16;
+    }
+    if (s.outputs > 96 && s.channels == 64) {
+        struct conv_shape flat = s;
+
+        s.border = flat.border = w.dim[2] == 1 && w.dim[3] == 1 ? 0 : 2;
+        flat.rows = 8;
+        flat.columns = 32;
+        if (tiles_of(flat, out) < tiles_of(s, out))
+            return flat;
     }
     return s;
 }
@@ -164,13 +175,13 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         return four_parities(dev, out, x, past, w, bias, residual, conv);
     TRY(cuda_context(dev, &context));
 
-    const struct conv_shape shape = shape_of(out, x, conv, context->multiprocessors);
+    const struct conv_shape shape = shape_of(out, x, w, conv, context->multiprocessors);
     const bool strided = conv.stride > 1;
     const int cols = shape.columns, scale = conv.upsample2x ? 2 : 1;
     const int slice = shape.split ? 32 : shape.channels; // channels of x
     // pixels of x that a box holds; with strides a box is for one tap
     const int box_w = cols / scale + (strided ? 0 : (int)kw - 1);
-    const int box_h = CONV_ROWS / scale + (strided ? 0 : (int)kh - 1);
+    const int box_h = shape.rows / scale + (strided ? 0 : (int)kh - 1);
     const struct tensor_map x_map = {
         .dtype = x.dtype,
         .data = x.data,
@@ -211,7 +222,8 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .boxes = strided ? (int)(kh * kw) : 1,
         .slices = (int)((cin + slice - 1) / slice),
         .tiles_w = (int)((out.dim[2] + cols - 1) / cols),
-        .tiles_h = (int)((out.dim[1] + CONV_ROWS - 1) / CONV_ROWS),
+        .tiles_h = (int)((out.dim[1] + shape.rows - 1) / shape.rows),
+        .last_tile = (int)((out.dim[1] - 1) / shape.rows * shape.rows),
         .tiles_n = (int)((cout + shape.outputs - 1) / shape.outputs),
         .x_bytes = slice * box_w * box_h * (int)dtype_size(x.dtype),
         .w_bytes = shape.channels * shape.outputs * 2,

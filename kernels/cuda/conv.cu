@@ -1,6 +1,6 @@
 /* Convolution as a matrix product, without a matrix of input patches (im2col) in memory.
  *
- * A block computes tiles of CONV_ROWS x COLS pixels of a frame and N output channels. For each
+ * A block computes tiles of ROWS x COLS pixels of a frame and N output channels. For each
  * frame of the window and each slice of input channels, the TMA copies one box of x: the pixels of
  * the tile and the border that its windows reach, with zeros outside of the frame. The products for
  * all kh * kw taps read this one box: their matrix of 64 pixels is 8 rows of 8 pixels, each pixel a
@@ -8,8 +8,8 @@
  * tap.
  *
  *     warpgroup 0    one thread requests the boxes of x, another those of w, as buffers get free
- *     warpgroup 1    multiplies the upper 8 rows of the tile, in blocks of 8 x 8 pixels
- *     warpgroup 2    the lower 8 rows
+ *     warpgroup 1    multiplies the upper 8 rows of the tile, in blocks of 8 x 8 pixels; of a tile
+ * of 8 rows the left half warpgroup 2    the lower 8 rows, or the right half
  *
  * With upsample2x a box holds a quarter of the tile's pixels, and a block of 8 x 8 pixels is every
  * second row and column of the tile: these read consecutive pixels of the box, so here, too, a tap
@@ -34,14 +34,14 @@
 
 #define THREADS 384
 
-template <int CHANNELS, int N, int COLS, bool SPLIT> struct layout {
-    static constexpr int BLOCKS = COLS / 8;                 // of 8 x 8 pixels in a warpgroup
+template <int CHANNELS, int N, int ROWS, int COLS, bool SPLIT, int BORDER> struct layout {
+    static constexpr int BLOCKS = ROWS * COLS / 128;        // of 8 x 8 pixels in a warpgroup
     static constexpr int STEPS = SPLIT ? 6 : CHANNELS / 16; // products of a tap
     static constexpr int ROW = 2 * CHANNELS;                // bytes of a pixel or weight in a box
-    static constexpr int X = ((CONV_ROWS + 2) * (COLS + 2) * ROW + 1023) / 1024 * 1024;
+    static constexpr int X = ((ROWS + BORDER) * (COLS + BORDER) * ROW + 1023) / 1024 * 1024;
     static constexpr int W = (N * ROW + 1023) / 1024 * 1024;
-    static constexpr int X_STAGES = X > 40 << 10 && !SPLIT ? 2 : 3;
-    static constexpr int ROOM = (220 << 10) - X_STAGES * X;
+    static constexpr int X_STAGES = BORDER == 0 ? 4 : X > 40 << 10 && !SPLIT ? 2 : 3;
+    static constexpr int ROOM = (224 << 10) - X_STAGES * X;
     static constexpr int W_STAGES = ROOM / W > 12 ? 12 : ROOM / W;
     static constexpr int BYTES = X_STAGES * X + W_STAGES * W + 2048;
 
@@ -63,7 +63,8 @@ struct tile {
     int n, t, row, col;
 };
 
-template <int COLS> __device__ inline struct tile tile_at(const struct conv_job &job, int i)
+template <int ROWS, int COLS>
+__device__ inline struct tile tile_at(const struct conv_job &job, int i)
 {
     struct tile tile;
     const int frames = (int)job.out.dim[0];
@@ -74,7 +75,7 @@ template <int COLS> __device__ inline struct tile tile_at(const struct conv_job 
     i /= frames;
     tile.col = i % job.tiles_w * COLS;
     i = i / job.tiles_w + (job.first_row.flag != NULL); // row 0 after the others if it waits
-    tile.row = (i < job.tiles_h ? i : 0) * CONV_ROWS;
+    tile.row = (i < job.tiles_h ? i : 0) * ROWS;
     return tile;
 }
 
@@ -86,7 +87,7 @@ __device__ inline bool reads_first_row(const struct conv_job &job, const struct 
 
 __device__ inline bool reads_last_row(const struct conv_job &job, const struct tile &tile)
 {
-    return job.last_row.flag != NULL && tile.row == (job.tiles_h - 1) * CONV_ROWS;
+    return job.last_row.flag != NULL && tile.row == job.last_tile;
 }
 
 /* Waits for the rows of x that a tile reads. */
@@ -237,11 +238,11 @@ __global__ void split_weights_kernel(__nv_bfloat16 *out, const float *w, int64_t
     to[16] = __float2bfloat16_rn(v - __bfloat162float(high));
 }
 
-template <int CHANNELS, int N, int COLS, bool UPSAMPLE2X, bool SPLIT>
+template <int CHANNELS, int N, int ROWS, int COLS, bool UPSAMPLE2X, bool SPLIT, int BORDER>
 __global__ void __launch_bounds__(THREADS, 1)
     conv_kernel(const __grid_constant__ struct conv_job job)
 {
-    using L = layout<CHANNELS, N, COLS, SPLIT>;
+    using L = layout<CHANNELS, N, ROWS, COLS, SPLIT, BORDER>;
     constexpr int SCALE = UPSAMPLE2X ? 2 : 1;
     extern __shared__ char shared[];
     __shared__ uint64_t x_full[L::X_STAGES], x_split[L::X_STAGES], x_free[L::X_STAGES];
@@ -274,7 +275,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         registers_decrease<SPLIT ? 40 : 24>();
         if (threadIdx.x == 0) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
-                const struct tile tile = tile_at<COLS>(job, i);
+                const struct tile tile = tile_at<ROWS, COLS>(job, i);
                 bool waits = reads_first_row(job, tile) || reads_last_row(job, tile);
 
                 for (int k = 0; k < job.kt * job.boxes; k++)
@@ -299,7 +300,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
         } else if (threadIdx.x == 32) {
             for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
-                const struct tile tile = tile_at<COLS>(job, i);
+                const struct tile tile = tile_at<ROWS, COLS>(job, i);
 
                 for (int k = 0; k < job.kt * job.boxes; k++)
                     for (int s = 0; s < job.slices; s++)
@@ -327,13 +328,15 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
     } else {
         const int pitch = (COLS / SCALE + kw - 1) * L::ROW, lower = group - 1;
-        const uint32_t x_address = shared_address(x_box) + (UPSAMPLE2X ? 0 : 8 * lower * pitch);
+        const int below = ROWS == 16 ? 8 * lower : 0, right = ROWS == 16 ? 0 : COLS / 2 * lower;
+        const uint32_t x_address =
+            shared_address(x_box) + (UPSAMPLE2X ? 0 : below * pitch + right * L::ROW);
         const uint32_t w_address = shared_address(w_box);
         float sum[L::BLOCKS][N / 2], total[L::BLOCKS][SPLIT ? N / 2 : 1];
 
         registers_increase<SPLIT ? 232 : 240>();
         for (int i = blockIdx.x; i < tiles; i += gridDim.x) {
-            const struct tile tile = tile_at<COLS>(job, i);
+            const struct tile tile = tile_at<ROWS, COLS>(job, i);
             int add = 0;
             int x_done = -1, w_done = -1; // buffers to release after the products in flight
             auto release = [&]() {
@@ -401,8 +404,8 @@ __global__ void __launch_bounds__(THREADS, 1)
                 const struct target to =
                     UPSAMPLE2X ? (struct target){ tile.t, tile.row + lower,
                                                   tile.col + 16 * (j / 2) + j % 2, 2, tile.n * N }
-                               : (struct target){ tile.t, tile.row + 8 * lower, tile.col + 8 * j, 1,
-                                                  tile.n * N };
+                               : (struct target){ tile.t, tile.row + below,
+                                                  tile.col + right + 8 * j, 1, tile.n * N };
 
                 if constexpr (SPLIT)
                     store_block<N>(job, to, total[j]);
@@ -413,11 +416,11 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-template <int CHANNELS, int N, int COLS, bool UPSAMPLE2X, bool SPLIT>
+template <int CHANNELS, int N, int ROWS, int COLS, bool UPSAMPLE2X, bool SPLIT, int BORDER = 2>
 static status launch(struct device *dev, const struct conv_job *job, int blocks)
 {
-    const auto kernel = conv_kernel<CHANNELS, N, COLS, UPSAMPLE2X, SPLIT>;
-    const int bytes = layout<CHANNELS, N, COLS, SPLIT>::BYTES;
+    const auto kernel = conv_kernel<CHANNELS, N, ROWS, COLS, UPSAMPLE2X, SPLIT, BORDER>;
+    const int bytes = layout<CHANNELS, N, ROWS, COLS, SPLIT, BORDER>::BYTES;
 
     TRY(cuda_status(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
@@ -426,31 +429,43 @@ static status launch(struct device *dev, const struct conv_job *job, int blocks)
     return cuda_status(cudaGetLastError(), "conv3d");
 }
 
-template <int CHANNELS>
-static status launch_bf16(struct device *dev, const struct conv_job *job, int blocks,
+template <int N, int ROWS, int COLS>
+static status launch_64(struct device *dev, const struct conv_job *job, int blocks, int border)
+{
+    return border == 0 ? launch<64, N, ROWS, COLS, false, false, 0>(dev, job, blocks)
+                       : launch<64, N, ROWS, COLS, false, false, 2>(dev, job, blocks);
+}
+
+/* More than 96 outputs. */
+template <int N>
+static status launch_many(struct device *dev, const struct conv_job *job, int blocks,
                           struct conv_shape s)
 {
+    if (s.channels == 32)
+        return launch<32, N, 16, 16, false, false>(dev, job, blocks);
+    return s.rows == 16 ? launch_64<N, 16, 16>(dev, job, blocks, s.border)
+                        : launch_64<N, 8, 32>(dev, job, blocks, s.border);
+}
+
+template <int CHANNELS>
+static status launch_few(struct device *dev, const struct conv_job *job, int blocks,
+                         struct conv_shape s)
+{
     if (s.outputs == 8)
-        return launch<CHANNELS, 8, 32, false, false>(dev, job, blocks);
+        return launch<CHANNELS, 8, 16, 32, false, false>(dev, job, blocks);
     if (s.outputs == 16)
-        return launch<CHANNELS, 16, 32, false, false>(dev, job, blocks);
-    if (s.outputs == 192)
-        return launch<CHANNELS, 192, 16, false, false>(dev, job, blocks);
-    if (s.outputs == 160)
-        return launch<CHANNELS, 160, 16, false, false>(dev, job, blocks);
-    if (s.outputs == 128)
-        return launch<CHANNELS, 128, 16, false, false>(dev, job, blocks);
+        return launch<CHANNELS, 16, 16, 32, false, false>(dev, job, blocks);
     if (s.columns == 16)
-        return launch<CHANNELS, 96, 16, false, false>(dev, job, blocks);
-    return launch<CHANNELS, 96, 32, false, false>(dev, job, blocks);
+        return launch<CHANNELS, 96, 16, 16, false, false>(dev, job, blocks);
+    return launch<CHANNELS, 96, 16, 32, false, false>(dev, job, blocks);
 }
 
 template <int N>
 static status launch_split(struct device *dev, const struct conv_job *job, int blocks,
                            bool upsample2x)
 {
-    return upsample2x ? launch<64, N, 16, true, true>(dev, job, blocks)
-                      : launch<64, N, 16, false, true>(dev, job, blocks);
+    return upsample2x ? launch<64, N, 16, 16, true, true>(dev, job, blocks)
+                      : launch<64, N, 16, 16, false, true>(dev, job, blocks);
 }
 
 status conv_launch(struct device *dev, struct conv_shape s, const struct conv_job *job, int blocks)
@@ -459,8 +474,12 @@ status conv_launch(struct device *dev, struct conv_shape s, const struct conv_jo
         return s.outputs == 8    ? launch_split<8>(dev, job, blocks, s.upsample2x)
                : s.outputs == 16 ? launch_split<16>(dev, job, blocks, s.upsample2x)
                                  : launch_split<96>(dev, job, blocks, s.upsample2x);
-    return s.channels == 64 ? launch_bf16<64>(dev, job, blocks, s)
-                            : launch_bf16<32>(dev, job, blocks, s);
+    if (s.outputs <= 96)
+        return s.channels == 64 ? launch_few<64>(dev, job, blocks, s)
+                                : launch_few<32>(dev, job, blocks, s);
+    return s.outputs == 192   ? launch_many<192>(dev, job, blocks, s)
+           : s.outputs == 160 ? launch_many<160>(dev, job, blocks, s)
+                              : launch_many<128>(dev, job, blocks, s);
 }
 
 /* One output and frame of the window per block: [3, 3, C] to [2, 2, C] four times. Of three taps in

@@ -11,15 +11,16 @@
 extern "C" {
 #endif
 
-#define CONV_ROWS 16 // pixel rows of an output tile, 8 for each of two warpgroups
-
 /* The template parameters of a kernel. The order in which a pixel is summed depends on `channels`
  * alone, not on the other sizes. */
 struct conv_shape {
     int channels;    // bf16 of a pixel in a slice of the input: 64 or 32
     int outputs;     // output channels of a tile: 192, 160, 128, 96, 16 or 8
-    int columns;     // pixel columns of a tile: 16, or 32 with up to 96
+    int rows;        // pixel rows of a tile: 16, or 8 with 32 columns and more than 96 outputs
+    int columns;     // pixel columns of a tile: 16, or 32 with up to 96 outputs or 8 rows
     bool upsample2x; // only with split
+    int border;      // rows and columns of x beyond the tile's that a box has room for: 2, or 0 for
+                     // a window of one pixel, 64 channels and more than 96 outputs
     bool split;      // f32 as two bf16 each: 32 channels, so 64 bf16, up to 96 outputs, 16 columns
 };
 
@@ -37,6 +38,7 @@ struct conv_job {
     int boxes;  // of x for a frame and a slice: kh * kw with strides, one for each tap; else 1
     int slices; // of Cin
     int tiles_w, tiles_h, tiles_n; // along W, H and Cout
+    int last_tile;                 // the first pixel row of the last tiles along H
     int x_bytes, w_bytes;          // of a box of x, of w
 };
 

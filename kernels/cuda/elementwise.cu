@@ -93,12 +93,22 @@ struct views {
     int64_t dim[TENSOR_AXES], to[TENSOR_AXES], from[TENSOR_AXES];
 };
 
+/* Innermost is the axis with the smallest stride in out, so that threads write consecutive elements
+ * where that is possible. */
 static struct views views_of(struct tensor out, struct tensor x)
 {
+    int order[TENSOR_AXES], count = 0;
     struct views v = { 0 };
 
     for (int i = x.ndim - 1; i >= 0; i--) {
-        const int last = v.axes - 1;
+        int at = count++;
+
+        for (; at > 0 && out.stride[order[at - 1]] > out.stride[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
+    for (int j = 0; j < count; j++) {
+        const int i = order[j], last = v.axes - 1;
 
         if (x.dim[i] == 1)
             continue;
@@ -161,6 +171,25 @@ static __global__ void copy_kernel(uint4 *out, const uint4 *x, struct views v, u
     }
 }
 
+/* Copies or converts single elements, f32 or bf16. */
+static __global__ void elements_kernel(struct tensor out, struct tensor x, struct views v,
+                                       uint32_t count)
+{
+    const uint32_t first = blockIdx.x * RUNS * blockDim.x + threadIdx.x;
+
+    EACH_OF(j, RUNS)
+    {
+        const uint32_t i = first + j * blockDim.x, run = i / (uint32_t)v.dim[0];
+
+        if (i < count) {
+            const uint32_t at = i - run * (uint32_t)v.dim[0];
+            const struct offsets p = offsets_of(v, run * (uint32_t)v.dim[0], 1);
+
+            store(out, p.to + at * v.to[0], load(x, p.from + at * v.from[0]));
+        }
+    }
+}
+
 /* Converts runs of 4 elements between f32 and bf16; v.dim[0] counts runs, strides elements. */
 template <bool TO_BF16>
 static __global__ void convert_kernel(void *out, const void *x, struct views v, uint32_t count)
@@ -210,12 +239,18 @@ status wide_copy(struct device *dev, struct tensor out, struct tensor x)
     const bool convert = out.dtype != x.dtype;
     const size_t to_bytes = convert ? 4 * dtype_size(out.dtype) : 16;
     const size_t from_bytes = convert ? 4 * dtype_size(x.dtype) : 16;
-    const int64_t e = (int64_t)(to_bytes / dtype_size(out.dtype)), count = tensor_count(x) / e;
+    const bool runs =
+        is_aligned_runs(out, &v, v.to, to_bytes) && is_aligned_runs(x, &v, v.from, from_bytes);
+    const int64_t e = runs ? (int64_t)(to_bytes / dtype_size(out.dtype)) : 1;
+    const int64_t count = tensor_count(x) / e;
     const unsigned blocks = (unsigned)((count + 256 * RUNS - 1) / (256 * RUNS));
 
-    if (!is_aligned_runs(out, &v, v.to, to_bytes) || !is_aligned_runs(x, &v, v.from, from_bytes) ||
-        count > UINT32_MAX - 256 * RUNS)
+    if (v.axes == 0 || count > UINT32_MAX - 256 * RUNS || (!runs && dtype_size(x.dtype) == 1))
         return plain_copy(dev, out, x);
+    if (!runs) {
+        elements_kernel<<<blocks, 256, 0, cuda_stream(dev)>>>(out, x, v, (uint32_t)count);
+        LAUNCHED("copy");
+    }
     v.dim[0] /= e;
     if (convert && out.dtype == DT_BF16) {
         convert_kernel<true>

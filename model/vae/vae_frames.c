@@ -101,6 +101,7 @@ status frame_input_open(struct frame_input *f, struct device *dev, struct arena 
         TRY(device_host_alloc(dev, (void **)&f->host[i], tensor_bytes(f->x[i])));
         TRY(device_event_init(dev, &f->uploaded[i]));
         TRY(device_event_init(dev, &f->used[i]));
+        TRY(device_event_record(dev, &f->used[i], QUEUE_WORK)); // what used this memory before
     }
     return ST_OK;
 }
