@@ -1,29 +1,42 @@
-"""Records the latents of the demo checkpoint for one prompt and seed: demo.safetensors.
+"""Records the latents of the demo checkpoints for one prompt and seed each: demo.safetensors.
 
 Usage: python make_demo.py MODEL_DEMO OUT.safetensors
-latents [C, T, H, W] after the last of four steps, in fp32 on the CPU, by the modules and the solver of
-MODEL_DEMO/recipe, which recipe/compare.py compares with the official code. tests/demo.sh runs the same
-request."""
+[C, T, H, W] after the last step, in fp32 on the CPU, by the modules and the solver of MODEL_DEMO/recipe, which
+recipe/compare.py compares with the official code: `latents` of MODEL_DEMO, `pair` of MODEL_DEMO-pair, `i2v` of
+MODEL_DEMO-i2v with its first.png. tests/demo.sh runs the same requests."""
 import os
 import sys
 
+import torch
 from safetensors.torch import save_file
 
 folder, out_path = sys.argv[1:]
 sys.path.insert(0, os.path.join(folder, "recipe"))
+import measure
 import sample
 
-model, _, tokenizer = sample.load(folder, "cpu")
-latents = sample.denoise(
-    model,
-    tokenizer,
-    ["一个红色的圆形向右移动"],
-    seeds=[42],
-    frames=9,
-    height=64,
-    width=96,
-    steps=4,
-    shift=5.0,
-    guidance=5.0,
+
+def latents(folder, prompt, image=None, **named):
+    model, vae, tokenizer = sample.load(folder, "cpu")
+    if image is not None:
+        pixels = torch.from_numpy(measure.read_image(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        named["condition"] = sample.image_condition(model, vae, pixels, named["frames"])
+    return sample.denoise(model, tokenizer, [prompt], seeds=[42], **named)[0].contiguous()
+
+
+size = dict(frames=9, height=64, width=96, steps=4)
+i2v = folder.rstrip("/") + "-i2v"
+save_file(
+    {
+        "latents": latents(folder, "一个红色的圆形向右移动", **size),
+        "pair": latents(folder.rstrip("/") + "-pair", "一个红色的圆形向右移动", shift=12.0, guidance=(3.0, 4.0), **size),
+        "i2v": latents(
+            i2v,
+            "a blue triangle moves upward on a gray background",
+            os.path.join(i2v, "first.png"),
+            frames=5,
+            steps=4,
+        ),
+    },
+    out_path,
 )
-save_file({"latents": latents[0].contiguous()}, out_path)

@@ -20,13 +20,9 @@ cd "$folder"
     --frame_num 17 --sample_steps 20 "$@"
 "$python" "$recipe/measure.py" clips . --count "$count"
 
-# measure CHECKPOINT FOLDER TASK ARGS...: of another checkpoint, if it has been trained
+# measure CHECKPOINT FOLDER TASK ARGS...: of another checkpoint
 measure() {
     checkpoint=$recipe/../../$1 task=$3
-    [ -d "$checkpoint" ] || {
-        echo "$1 is not there: left out"
-        return 0
-    }
     cd "$2"
     shift 3
     "$build/wanmpi" batch held-out.jsonl --task "$task" --ckpt_dir "$checkpoint" --size "128*128" \
