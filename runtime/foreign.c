@@ -49,7 +49,7 @@ const char *foreign_kind(const void *start, size_t bytes)
         size_t length, at;
         const char *kind;
     } kinds[] = {
-        { "GGUF", 4, 0, "a GGUF file, which this version does not read: use .safetensors files" },
+        { "GGML", 4, 0, "a GGML file, the format before GGUF: use a newer one" },
         { "\x89HDF\r\n", 6, 0, "an HDF5 file: run files and caches are not checkpoints" },
         { "\x1f\x8b", 2, 0, "a gzip archive: unpack it" },
         { "7z\xbc\xaf", 4, 0, "a 7z archive: unpack it" },

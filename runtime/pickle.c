@@ -27,7 +27,14 @@ enum kind {
     KIND_TENSOR,
 };
 
-enum callable { CALL_ORDERED_DICT, CALL_TENSOR, CALL_PARAMETER, CALL_STORAGE };
+enum callable {
+    CALL_ORDERED_DICT,
+    CALL_TENSOR,
+    CALL_TYPED_TENSOR,
+    CALL_PARAMETER,
+    CALL_STORAGE,
+    CALL_DTYPE, // a dtype, which is not called
+};
 
 struct value {
     enum kind kind;
@@ -58,10 +65,12 @@ struct value {
 static const struct global {
     const char *module, *name;
     enum callable call;
-    enum dtype dtype; // of a storage class
+    enum dtype dtype; // of a storage class, and itself
 } globals[] = {
     { "collections", "OrderedDict", CALL_ORDERED_DICT, DT_NONE },
     { "torch._utils", "_rebuild_tensor_v2", CALL_TENSOR, DT_NONE },
+    { "torch._utils", "_rebuild_tensor_v3", CALL_TYPED_TENSOR,
+      DT_NONE }, // of dtypes without a class
     { "torch._utils", "_rebuild_parameter", CALL_PARAMETER, DT_NONE },
     { "torch", "FloatStorage", CALL_STORAGE, DT_F32 },
     { "torch", "BFloat16Storage", CALL_STORAGE, DT_BF16 },
@@ -73,6 +82,10 @@ static const struct global {
     { "torch", "CharStorage", CALL_STORAGE, DT_I8 },
     { "torch", "ByteStorage", CALL_STORAGE, DT_U8 },
     { "torch", "BoolStorage", CALL_STORAGE, DT_BOOL },
+    { "torch.storage", "UntypedStorage", CALL_STORAGE, DT_U8 },
+    { "torch", "float8_e4m3fn", CALL_DTYPE, DT_F8_E4M3 },
+    { "torch", "float8_e5m2", CALL_DTYPE, DT_F8_E5M2 },
+    { "torch", "float8_e8m0fnu", CALL_DTYPE, DT_F8_E8M0 },
 };
 
 struct chunk {
@@ -352,17 +365,19 @@ static status push_storage(struct machine *m)
     return push(m, storage);
 }
 
-/* _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata]) */
-static status push_tensor(struct machine *m, const struct value *args)
+/* _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata]), and
+ * _rebuild_tensor_v3 with a dtype before the metadata. */
+static status push_tensor(struct machine *m, const struct value *args, bool has_dtype)
 {
     struct value t = { .kind = KIND_TENSOR }, **item = args->u.list.item, *storage, **dim, **stride;
     int64_t last, reach;
     uint64_t bytes, need;
     int64_t count;
 
-    if (args->u.list.count < 6 || args->u.list.count > 7 || item[0]->kind != KIND_STORAGE ||
-        item[1]->kind != KIND_INT || item[1]->u.integer < 0 || item[2]->kind != KIND_TUPLE ||
-        item[3]->kind != KIND_TUPLE || item[2]->u.list.count != item[3]->u.list.count)
+    if (args->u.list.count < 6u + has_dtype || args->u.list.count > 7u + has_dtype ||
+        item[0]->kind != KIND_STORAGE || item[1]->kind != KIND_INT || item[1]->u.integer < 0 ||
+        item[2]->kind != KIND_TUPLE || item[3]->kind != KIND_TUPLE ||
+        item[2]->u.list.count != item[3]->u.list.count)
         return bad(m, "a tensor is not built from a storage, sizes and strides");
     if (item[2]->u.list.count > TENSOR_AXES)
         return bad(m, "a tensor of more than 5 axes");
@@ -370,6 +385,11 @@ static status push_tensor(struct machine *m, const struct value *args)
     dim = item[2]->u.list.item;
     stride = item[3]->u.list.item;
     t.u.tensor.dtype = storage->u.storage.dtype;
+    if (has_dtype) {
+        if (item[6]->kind != KIND_GLOBAL || item[6]->u.global->call != CALL_DTYPE)
+            return bad(m, "a tensor's dtype is none that is known");
+        t.u.tensor.dtype = item[6]->u.global->dtype;
+    }
     t.u.tensor.ndim = (int)item[2]->u.list.count;
     last = item[1]->u.integer;
     for (int i = 0; i < t.u.tensor.ndim; i++) {
@@ -411,15 +431,17 @@ static status call(struct machine *m)
             return bad(m, "an OrderedDict with arguments");
         return push(m, (struct value){ .kind = KIND_DICT });
     case CALL_TENSOR:
-        return push_tensor(m, args);
+    case CALL_TYPED_TENSOR:
+        return push_tensor(m, args, callable->u.global->call == CALL_TYPED_TENSOR);
     case CALL_PARAMETER: // (tensor, requires_grad, hooks)
         if (args->u.list.count < 1 || args->u.list.item[0]->kind != KIND_TENSOR)
             return bad(m, "a parameter is not built from a tensor");
         return push_old(m, args->u.list.item[0]);
     case CALL_STORAGE:
+    case CALL_DTYPE:
         break;
     }
-    return bad(m, "it calls a storage class");
+    return bad(m, "it calls a storage class or a dtype");
 }
 
 /* BUILD sets attributes (a state_dict's _metadata): nothing that the tensors depend on. */
@@ -580,8 +602,8 @@ static status walk(struct machine *m, const struct value *dict, const char *pref
         if (m->pairs-- == 0)
             return fail(ST_FORMAT, "%s: a dict in its pickle is inside itself, or twice in others",
                         m->src->path);
-        if (v->kind != KIND_TENSOR && v->kind != KIND_DICT)
-            continue; // counters, versions
+        if (v->kind != KIND_TENSOR && (v->kind != KIND_DICT || key->kind == KIND_INT))
+            continue; // counters, versions, an optimizer's state
         if (key->kind != KIND_STRING ||
             memchr(key->u.string.text, '\0', key->u.string.length) != NULL ||
             used + key->u.string.length + 2 > sizeof(name))

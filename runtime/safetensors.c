@@ -32,8 +32,9 @@ static status dtype_of(const struct tensor_source *src, const char *name, const 
             return ST_OK;
         }
     }
-    return fail(ST_FORMAT, "%s: tensor %s has the unknown dtype \"%.20s\"", src->path, name,
-                item->valuestring);
+    return fail(ST_FORMAT, "%s: tensor %s has the unknown dtype \"%.20s\"%s", src->path, name,
+                item->valuestring,
+                strcmp(item->valuestring, "U32") == 0 ? ", as MLX writes, which is not read" : "");
 }
 
 static status shape_of(const struct tensor_source *src, const char *name, const cJSON *item,
@@ -142,7 +143,20 @@ out:
     return st;
 }
 
-status safetensors_list(const struct tensor_source *src, struct tensor_list *list)
+/* ComfyUI's note of the formats of layers, for companions_attach. */
+static status keep_formats(struct tensor_source *src, const cJSON *metadata)
+{
+    const cJSON *formats = cJSON_GetObjectItemCaseSensitive(metadata, "_quantization_metadata");
+
+    if (!cJSON_IsString(formats) || src->layer_formats != NULL)
+        return ST_OK;
+    src->layer_formats = strdup(formats->valuestring);
+    return src->layer_formats != NULL
+               ? ST_OK
+               : fail(ST_MEMORY, "%s: no memory for its metadata", src->path);
+}
+
+status safetensors_list(struct tensor_source *src, struct tensor_list *list)
 {
     const int from = list->count;
     unsigned char start[8];
@@ -183,6 +197,8 @@ status safetensors_list(const struct tensor_source *src, struct tensor_list *lis
     {
         if (strcmp(entry->string, "__metadata__") != 0)
             TRY_OUT(add_entry(src, entry, data, list));
+        else
+            TRY_OUT(keep_formats(src, entry));
     }
     TRY_OUT(check_cover(src, list, from, data));
 out:

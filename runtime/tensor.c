@@ -7,11 +7,13 @@ static const struct {
     const char *name;
     size_t size;
 } kinds[DT_COUNT] = {
-    [DT_NONE] = { "NONE", 0 },       [DT_F32] = { "F32", 4 },   [DT_BF16] = { "BF16", 2 },
-    [DT_F16] = { "F16", 2 },         [DT_F64] = { "F64", 8 },   [DT_I64] = { "I64", 8 },
-    [DT_I32] = { "I32", 4 },         [DT_I16] = { "I16", 2 },   [DT_I8] = { "I8", 1 },
-    [DT_U8] = { "U8", 1 },           [DT_BOOL] = { "BOOL", 1 }, [DT_F8_E4M3] = { "F8_E4M3", 1 },
-    [DT_F8_E5M2] = { "F8_E5M2", 1 },
+    [DT_NONE] = { "NONE", 0 },       [DT_F32] = { "F32", 4 },
+    [DT_BF16] = { "BF16", 2 },       [DT_F16] = { "F16", 2 },
+    [DT_F64] = { "F64", 8 },         [DT_I64] = { "I64", 8 },
+    [DT_I32] = { "I32", 4 },         [DT_I16] = { "I16", 2 },
+    [DT_I8] = { "I8", 1 },           [DT_U8] = { "U8", 1 },
+    [DT_BOOL] = { "BOOL", 1 },       [DT_F8_E4M3] = { "F8_E4M3", 1 },
+    [DT_F8_E5M2] = { "F8_E5M2", 1 }, [DT_F8_E8M0] = { "F8_E8M0", 1 },
 };
 
 size_t dtype_size(enum dtype dt)
@@ -22,6 +24,12 @@ size_t dtype_size(enum dtype dt)
 const char *dtype_name(enum dtype dt)
 {
     return kinds[dt].name;
+}
+
+bool dtype_is_float(enum dtype dt)
+{
+    return dt == DT_F32 || dt == DT_BF16 || dt == DT_F16 || dt == DT_F64 || dt == DT_F8_E4M3 ||
+           dt == DT_F8_E5M2;
 }
 
 struct tensor tensor_dims(void *data, enum dtype dt, int ndim, const int64_t *dim)

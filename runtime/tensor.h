@@ -28,6 +28,7 @@ enum dtype {
     DT_BOOL,
     DT_F8_E4M3,
     DT_F8_E5M2,
+    DT_F8_E8M0, // a power of two, of scales
     DT_COUNT
 };
 
@@ -43,6 +44,7 @@ struct tensor {
 
 size_t dtype_size(enum dtype dt);      // bytes of one element
 const char *dtype_name(enum dtype dt); // as safetensors spells it: "F32", "BF16", ...
+bool dtype_is_float(enum dtype dt);    // of weights: F32, BF16, F16, F64 and the two F8
 
 /* A contiguous tensor over `data`: tensor_of(p, DT_F32, rows, cols). */
 struct tensor tensor_dims(void *data, enum dtype dt, int ndim, const int64_t *dim);

@@ -1,8 +1,8 @@
 #include "runtime/tensorfile.h"
 
 #include "runtime/alive.h"
+#include "runtime/convert.h"
 #include "runtime/foreign.h"
-#include "runtime/half.h"
 #include "runtime/stop.h"
 #include "runtime/tensorfile_internal.h"
 
@@ -98,6 +98,8 @@ status tensor_list_add(struct tensor_list *list, const struct tensor_source *src
         list->room = room;
     }
     t.shape = tensor_dims(NULL, dt, ndim, dim);
+    t.bytes = tensor_bytes(t.shape);
+    t.format = dtype_name(dt);
     for (int i = 0; stride != NULL && i < ndim; i++)
         t.shape.stride[i] = stride[i];
     t.name = strdup(name);
@@ -111,12 +113,17 @@ status tensor_list_add(struct tensor_list *list, const struct tensor_source *src
     return ST_OK;
 }
 
+void file_tensor_done(struct file_tensor *t)
+{
+    free(t->name);
+    free((char *)t->file_name);
+    free(t->coding);
+}
+
 void tensor_list_done(struct tensor_list *list)
 {
-    for (int i = 0; i < list->count; i++) {
-        free(list->tensors[i].name);
-        free((char *)list->tensors[i].file_name);
-    }
+    for (int i = 0; i < list->count; i++)
+        file_tensor_done(&list->tensors[i]);
     free(list->tensors);
     *list = (struct tensor_list){ 0 };
 }
@@ -126,9 +133,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct file_tensor *)a)->name, ((const struct file_tensor *)b)->name);
 }
 
-/* Sorts by name and refuses duplicate names. */
-static status sort_names(struct file_tensor *tensors, int count,
-                         const struct tensor_source *sources)
+status sort_names(struct file_tensor *tensors, int count, const struct tensor_source *sources)
 {
     if (count > 0)
         qsort(tensors, (size_t)count, sizeof(*tensors), by_name);
@@ -146,7 +151,7 @@ static status sort_names(struct file_tensor *tensors, int count,
 }
 
 /* The format follows from the file's first bytes, not from its name. */
-static status list_file(const struct tensor_source *src, struct tensor_list *list)
+static status list_file(struct tensor_source *src, struct tensor_list *list)
 {
     unsigned char start[FOREIGN_BYTES] = { 0 };
     const size_t bytes = src->size < sizeof(start) ? (size_t)src->size : sizeof(start);
@@ -159,6 +164,9 @@ static status list_file(const struct tensor_source *src, struct tensor_list *lis
     if (src->size < 9)
         return fail(ST_FORMAT, "%s: %llu bytes are too few for a weight file", src->path,
                     (unsigned long long)src->size);
+    src->gguf = memcmp(start, "GGUF", 4) == 0;
+    if (src->gguf)
+        return gguf_list(src, list);
     if (memcmp(start, "PK\3\4", 4) == 0)
         return pth_list(src, list);
     // a .safetensors header of 640 bytes begins with 0x80 0x02 too, but then its JSON follows
@@ -208,9 +216,9 @@ status tensorfile_open(struct tensorfile *f, const char *const *paths, int count
         TRY_OUT(list_file(&f->impl->sources[i], &list));
     }
     TRY_OUT(sort_names(list.tensors, list.count, f->impl->sources));
+    TRY_OUT(companions_attach(&list, f->impl->sources));
     for (int i = 0; i < list.count; i++) {
-        if (__builtin_add_overflow(f->total_bytes, tensor_bytes(list.tensors[i].shape),
-                                   &f->total_bytes)) {
+        if (__builtin_add_overflow(f->total_bytes, list.tensors[i].bytes, &f->total_bytes)) {
             st = fail(ST_FORMAT, "%s: its tensors have more bytes than 64 bits count", paths[0]);
             goto out;
         }
@@ -235,6 +243,7 @@ void tensorfile_close(struct tensorfile *f)
             if (f->impl->sources[i].path != NULL && f->impl->sources[i].fd >= 0)
                 close(f->impl->sources[i].fd);
             free((char *)f->impl->sources[i].path);
+            free(f->impl->sources[i].layer_formats);
         }
         free(f->impl->sources);
         free(f->impl);
@@ -274,6 +283,40 @@ out:
     return st;
 }
 
+void tensorfile_keep(struct tensorfile *f, bool (*keep)(void *payload, const struct file_tensor *t),
+                     void *payload)
+{
+    int kept = 0;
+
+    for (int i = 0; i < f->count; i++) {
+        struct file_tensor *t = &f->tensors[i];
+
+        if (keep(payload, t)) {
+            f->tensors[kept++] = *t;
+            continue;
+        }
+        f->total_bytes -= t->bytes;
+        file_tensor_done(t);
+    }
+    f->count = kept;
+}
+
+bool tensorfile_reshape(struct tensorfile *f, const char *name, int ndim, const int64_t *dim)
+{
+    struct file_tensor *t = (struct file_tensor *)tensorfile_find(f, name);
+    int64_t n = 1;
+
+    if (t == NULL || !tensor_contiguous(t->shape))
+        return false;
+    for (int i = 0; i < ndim; i++)
+        if (dim[i] < 1 || __builtin_mul_overflow(n, dim[i], &n))
+            return false;
+    if (n != tensor_count(t->shape))
+        return false;
+    t->shape = tensor_dims(NULL, t->shape.dtype, ndim, dim);
+    return true;
+}
+
 const struct file_tensor *tensorfile_find(const struct tensorfile *f, const char *name)
 {
     const struct file_tensor key = { .name = (char *)name };
@@ -287,102 +330,6 @@ const char *tensorfile_path(const struct tensorfile *f, int file)
 {
     assert(file >= 0 && file < f->files);
     return f->impl->sources[file].path;
-}
-
-/* OCP 8-bit float of 4 exponent bits, without infinities. */
-static float f32_from_e4m3(uint8_t b)
-{
-    const int exp = (b >> 3) & 15, man = b & 7;
-    float f;
-
-    if (exp == 15 && man == 7)
-        return f32_from_bits((uint32_t)(b & 0x80) << 24 | 0x7fc00000u);
-    f = exp == 0 ? (float)man * 0x1p-9f
-                 : f32_from_bits((uint32_t)(exp + 120) << 23 | (uint32_t)man << 20);
-    return b & 0x80 ? -f : f;
-}
-
-static bool is_float(enum dtype dt)
-{
-    return dt == DT_F32 || dt == DT_BF16 || dt == DT_F16 || dt == DT_F64 || dt == DT_F8_E4M3 ||
-           dt == DT_F8_E5M2;
-}
-
-static bool convertible(enum dtype to, enum dtype from)
-{
-    return to == from || ((to == DT_F32 || to == DT_BF16) && is_float(from));
-}
-
-/* Compiled once per instruction set level; the best is chosen when the program starts. */
-#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&                \
-    !defined(__SANITIZE_THREAD__)
-#define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define WIDE
-#endif
-
-/* dst[i] = bf16(src[i]) */
-WIDE static void to_bf16(uint16_t *dst, const float *src, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        dst[i] = bf16_from_f32(src[i]);
-}
-
-/* dst[i] = (float)src[i] */
-WIDE static void to_f32(float *dst, const void *src, enum dtype from, size_t n)
-{
-    switch (from) {
-    case DT_F32:
-        memcpy(dst, src, n * sizeof(float));
-        break;
-    case DT_BF16:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_bf16(((const uint16_t *)src)[i]);
-        break;
-    case DT_F16:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_f16(((const uint16_t *)src)[i]);
-        break;
-    case DT_F64:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = (float)((const double *)src)[i];
-        break;
-    case DT_F8_E4M3:
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_e4m3(((const uint8_t *)src)[i]);
-        break;
-    case DT_F8_E5M2: // the upper half of a half
-        for (size_t i = 0; i < n; i++)
-            dst[i] = f32_from_f16((uint16_t)(((const uint8_t *)src)[i] << 8));
-        break;
-    default:
-        assert(!"converted without asking convertible()");
-    }
-}
-
-static void convert(void *dst, enum dtype to, const void *src, enum dtype from, size_t n)
-{
-    assert(convertible(to, from));
-    if (to == from) {
-        memcpy(dst, src, n * dtype_size(to));
-        return;
-    }
-    if (to == DT_F32) {
-        to_f32(dst, src, from, n);
-        return;
-    }
-    if (from == DT_F32) {
-        to_bf16(dst, src, n);
-        return;
-    }
-    for (size_t done = 0; done < n;) {
-        const size_t take = n - done < 1024 ? n - done : 1024;
-        float wide[1024];
-
-        to_f32(wide, (const char *)src + done * dtype_size(from), from, take);
-        to_bf16((uint16_t *)dst + done, wide, take);
-        done += take;
-    }
 }
 
 /* Offset in elements, from the tensor's first, of its row-major element `index`. */
@@ -428,8 +375,8 @@ static status read_strided(struct tensorfile *f, const struct file_tensor *t, in
         read_exactly(src, span, (size_t)(high - low + 1) * size, t->offset + (uint64_t)low * size));
     count_read(f, (uint64_t)(high - low + 1) * size);
     for (int64_t i = 0; i < count; i++)
-        convert((char *)dst + (size_t)i * dtype_size(dt), dt,
-                span + (size_t)(element_offset(&t->shape, first + i) - low) * size, from, 1);
+        convert_values((char *)dst + (size_t)i * dtype_size(dt), dt,
+                       span + (size_t)(element_offset(&t->shape, first + i) - low) * size, from, 1);
 out:
     free(span);
     return st;
@@ -446,11 +393,18 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
     char *to = dst, buffer[BUFFER_BYTES] __attribute__((aligned(64)));
 
     assert(first >= 0 && count >= 0 && count <= tensor_count(t->shape) - first);
-    if (!convertible(dt, from))
+    if (!convert_possible(dt, from))
         return fail(ST_FORMAT, "%s: tensor %s is %s and cannot be read as %s", src->path, t->name,
                     tensor_text(t->shape), dtype_name(dt));
     if (count == 0)
         return ST_OK;
+    if (t->coding != NULL) {
+        uint64_t bytes = 0;
+
+        TRY(coded_read(f->impl->sources, t, first, count, dt, dst, &bytes));
+        count_read(f, bytes);
+        return ST_OK;
+    }
     if (!tensor_contiguous(t->shape))
         return read_strided(f, t, first, count, dt, dst);
     if (dt == from) {
@@ -462,7 +416,7 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
         const size_t take = left < block ? left : block;
 
         TRY(read_exactly(src, buffer, take * size, offset));
-        convert(to, dt, buffer, from, take);
+        convert_values(to, dt, buffer, from, take);
         count_read(f, take * size);
         offset += take * size;
         to += take * dtype_size(dt);
@@ -475,9 +429,21 @@ void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int6
                          int64_t count)
 {
     const size_t size = dtype_size(t->shape.dtype);
+    uint64_t offset = t->offset + (uint64_t)first * size, bytes = (uint64_t)count * size;
 
-    if (tensor_contiguous(t->shape) && count > 0) // only a hint: errors do not matter
-        (void)posix_fadvise(f->impl->sources[t->file].fd,
-                            (off_t)(t->offset + (uint64_t)first * size),
-                            (off_t)((uint64_t)count * size), POSIX_FADV_WILLNEED);
+    if (!tensor_contiguous(t->shape) || count == 0)
+        return;
+    if (t->coding != NULL)
+        coded_range(t, first, count, &offset, &bytes);
+    // only a hint: errors do not matter
+    (void)posix_fadvise(f->impl->sources[t->file].fd, (off_t)offset, (off_t)bytes,
+                        POSIX_FADV_WILLNEED);
+}
+
+status tensorfile_value(const struct tensorfile *f, int file, const char *key, struct file_value *v)
+{
+    const struct tensor_source *src = &f->impl->sources[file];
+
+    *v = (struct file_value){ .type = VALUE_NONE };
+    return src->gguf ? gguf_value(src, key, v) : ST_OK;
 }

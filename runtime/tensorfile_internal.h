@@ -1,20 +1,41 @@
-/* tensorfile_internal.h - shared by the readers of the two formats: a growing list of the tensors
- * of one file, in which every entry was checked against that file. */
+/* tensorfile_internal.h - shared by the readers of the formats: a growing list of the tensors of
+ * one file, in which every entry was checked against that file. */
 #ifndef RUNTIME_TENSORFILE_INTERNAL_H
 #define RUNTIME_TENSORFILE_INTERNAL_H
 
 #include "runtime/tensorfile.h"
+
+struct ggml_type;
 
 struct tensor_source {
     const char *path;
     int fd;
     uint64_t size; // of the file, in bytes
     int index;     // file_tensor.file
+    bool gguf;
+    char *layer_formats; // JSON, owned: ComfyUI's formats of layers, in a .safetensors header; NULL
 };
 
 struct tensor_list {
-    struct file_tensor *tensors; // name and file_name are owned, and equal until renamed
+    struct file_tensor *tensors; // name, file_name and coding are owned
     int count, room;
+};
+
+/* How the values follow from what is stored, where they are not plain numbers of shape.dtype.
+ *     value (r, c) of a matrix = number (r, c) * factor * scale (r / rows, c / columns) */
+struct tensor_coding {
+    const struct ggml_type *block; // of GGUF, which have their scales in them; else NULL
+    enum dtype dtype; // of the stored numbers; U8: two of 4 bits (e2m1), high one first
+    struct {
+        int file; // -1: there are none
+        uint64_t offset;
+        enum dtype dtype;
+        int64_t rows, columns; // of values that share a scale
+        int64_t per_row;       // scales of `rows` rows
+        bool tiled;            // stored in tiles of 128 x 4, as tensor cores read them
+        float factor;
+    } scale;
+    char format[24]; // for file_tensor.format
 };
 
 /* Appends one tensor, and owns copies of its name. `stride` NULL is row-major. The name is checked
@@ -24,17 +45,38 @@ status tensor_list_add(struct tensor_list *list, const struct tensor_source *src
                        enum dtype dt, int ndim, const int64_t *dim, const int64_t *stride,
                        uint64_t offset);
 void tensor_list_done(struct tensor_list *list);
+void file_tensor_done(struct file_tensor *t);
 
 /* Elements of a tensor of these dims, and their bytes. ST_FORMAT when a dim is negative or a
  * product does not fit into 63 bits. */
 status tensor_extent(const struct tensor_source *src, const char *name, enum dtype dt, int ndim,
                      const int64_t *dim, int64_t *count, uint64_t *bytes);
 
+/* Sorts by name and refuses duplicate names. */
+status sort_names(struct file_tensor *tensors, int count, const struct tensor_source *sources);
+
 /* Reads exactly `bytes` bytes at `offset`. ST_IO: an error, or the file ends earlier. */
 status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, uint64_t offset);
 
-status safetensors_list(const struct tensor_source *src, struct tensor_list *list);
+status safetensors_list(struct tensor_source *src, struct tensor_list *list);
 status pth_list(const struct tensor_source *src, struct tensor_list *list);
+status gguf_list(const struct tensor_source *src, struct tensor_list *list);
+
+/* gguf.c: see tensorfile_value. */
+status gguf_value(const struct tensor_source *src, const char *key, struct file_value *v);
+
+/* companions.c: in a sorted list of all files' tensors, gives quantized weights their coding, and
+ * removes the tensors that belong to them (scales, markers, notes). ST_FORMAT: a format that is not
+ * read, by name; a weight of 8 bits with a tensor beside it that is not known. */
+status companions_attach(struct tensor_list *list, const struct tensor_source *sources);
+
+/* coded.c: the values of a tensor with a coding, as tensorfile_read; *bytes: read for them. */
+status coded_read(const struct tensor_source *sources, const struct file_tensor *t, int64_t first,
+                  int64_t count, enum dtype dt, void *dst, uint64_t *bytes);
+
+/* coded.c: where elements [first, first + count) of it are in the file. */
+void coded_range(const struct file_tensor *t, int64_t first, int64_t count, uint64_t *offset,
+                 uint64_t *bytes);
 
 /* The range of storage `key` in the file. ST_FORMAT when there is none, or it is compressed. */
 struct pickle_storages {

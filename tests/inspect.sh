@@ -93,15 +93,23 @@ def tensors(path, *names):
 tensors("lora.safetensors", "diffusion_model.blocks.0.self_attn.q.lora_A.weight")
 tensors("lokr.safetensors", "diffusion_model.blocks.0.self_attn.q.lokr_w1")
 tensors("scaled.safetensors", "blocks.0.self_attn.q.weight", "blocks.0.self_attn.q.scale_weight")
-tensors("mixed.safetensors", "blocks.0.self_attn.q.weight", "blocks.0.self_attn.q.comfy_quant")
+tensors("mixed.safetensors", "blocks.0.self_attn.q.weight", "blocks.0.self_attn.q.zero_point")
+tensors("flux.safetensors", "double_blocks.0.img_attn.qkv.weight")
+tensors("unet.safetensors", "model.diffusion_model.input_blocks.0.0.weight")
+tensors("control.safetensors", "controlnet_blocks.0.weight")
+def text(s): return struct.pack("<Q", len(s)) + s.encode()
+open("llama.gguf", "wb").write(b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text("general.architecture") + struct.pack("<I", 8)
+    + text("llama") + text("blk.0.attn_q.weight") + struct.pack("<IQIQ", 1, 4, 0, 0) + bytes(64))
 END
 cp whole/Wan2.1_VAE.pth vae.safetensors
 cp whole/models_t5_umt5-xxl-enc-bf16.pth text.safetensors
 while read -r file line; do
-    is 3 "$file.safetensors: $line" $file.safetensors
+    case $file in *.*) ;; *) file=$file.safetensors ;; esac
+    is 3 "$file: $line" $file
 done <<'END'
 pointer is a Git LFS pointer, not the file: run git lfs pull
-quantized is a GGUF file
+quantized its header ends at byte 16
+llama.gguf is a GGUF file of the architecture llama
 page is an HTML page
 denied is a text, as a failed download leaves
 error is a text, as a failed download leaves
@@ -112,8 +120,11 @@ object is a pickle without a zip archive
 list its pickle holds no dict of tensors
 lora is a LoRA
 lokr is a LyCORIS adapter
-scaled is in fp8 with scales
-mixed is quantized by ComfyUI
+scaled has no tensor patch_embedding.weight
+mixed tensor blocks.0.self_attn.q.weight is F8_E4M3 .*, and this version does not know how
+flux is a transformer of FLUX or HunyuanVideo
+unet is a UNet of Stable Diffusion
+control is a ControlNet
 vae has a VAE, not a transformer
 text has a text encoder, not a transformer
 END

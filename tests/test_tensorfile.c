@@ -262,7 +262,11 @@ static void test_hostile_pickles(void)
             "1\x85R."),
           -1, "builtins.eval" },
         { P("\x80\2c__builtin__\nexec\n."), -1, "__builtin__.exec" },
-        { P("\x80\2ctorch._utils\n_rebuild_tensor_v3\n."), -1, "_rebuild_tensor_v3" },
+        { P("\x80\2ctorch._utils\n_rebuild_tensor_v9\n."), -1, "_rebuild_tensor_v9" },
+        { P("\x80\2ctorch\nfloat8_e5m2\n)R."), -1, "storage class or a dtype" },
+        { P(NAMED "ctorch._utils\n_rebuild_tensor_v3\n" STORAGE "K\0K\3K\5\x86K\5K\1\x86" HOOKS
+                  "u."),
+          -1, "not built from" },
         { P("\x80\2ctorch\nFloatStorage\n)R."), -1, "storage class" },
         { P("\x80\2i__main__\nX\n."), -1, "0x69" },
         { P("\x80\6}."), -1, "protocol" },

@@ -166,16 +166,9 @@ static status refuse_foreign(const struct tensorfile *f)
         { ".lora.", "a LoRA; merge it into a checkpoint first" },
         { ".lokr_", "a LyCORIS adapter; merge it into a checkpoint first" },
         { ".hada_", "a LyCORIS adapter; merge it into a checkpoint first" },
-        { ".comfy_quant", "quantized by ComfyUI, which this version does not read" },
-        { "scaled_fp8", "in fp8 with scales, which this version does not read" },
-        { ".scale_weight", "in fp8 with scales, which this version does not read" },
-        { ".weight_scale", "quantized with scales, which this version does not read" },
-        { ".bitsandbytes__", "in 4 bits of bitsandbytes, which this version does not read" },
-        { ".SCB", "in int8 of bitsandbytes, which this version does not read" },
-        { ".weight._data", "quantized by quanto, which this version does not read" },
-        { "_weight_qdata", "quantized by torchao, which this version does not read" },
-        { ".qweight", "quantized (SVDQuant, AWQ or GPTQ), which this version does not read" },
-        { ".int8_weight", "quantized by TurboDiffusion, which this version does not read" },
+        { "controlnet_", "a ControlNet, which this version does not run" },
+        { "double_blocks.", "a transformer of FLUX or HunyuanVideo" },
+        { "input_blocks.", "a UNet of Stable Diffusion" },
     };
 
     for (int i = 0; i < f->count; i++) {
@@ -185,6 +178,31 @@ static status refuse_foreign(const struct tensorfile *f)
                             tensorfile_path(f, f->tensors[i].file), foreign[k].what,
                             f->tensors[i].name);
         }
+    }
+    return ST_OK;
+}
+
+/* Refuses GGUF files of other models than Wan and its text encoder; those of some writers do not
+ * say what they are. */
+static status refuse_architecture(const struct tensorfile *f)
+{
+    static const char *const known[] = { "wan", "pig", "cow", "t5", "t5encoder" };
+
+    for (int i = 0; i < f->files; i++) {
+        struct file_value v;
+        bool found;
+
+        TRY(tensorfile_value(f, i, "general.architecture", &v));
+        found = v.type != VALUE_STRING || v.size < 8;
+        for (size_t k = 0; k < COUNT(known); k++)
+            found = found || strcmp((const char *)v.bytes + 8, known[k]) == 0;
+        if (!found)
+            fail(ST_FORMAT,
+                 "%s: is a GGUF file of the architecture %.40s, not of Wan or its text encoder",
+                 tensorfile_path(f, i), (const char *)v.bytes + 8);
+        free(v.bytes);
+        if (!found)
+            return ST_FORMAT;
     }
     return ST_OK;
 }
@@ -243,6 +261,7 @@ status part_open(struct checkpoint *c, struct checkpoint_part *p)
     }
     TRY_OUT(layout_check_index(p)); // before the tensors are renamed
     TRY_OUT(refuse_foreign(&p->file));
+    TRY_OUT(refuse_architecture(&p->file));
     TRY_OUT(refuse_other_part(c, p));
     TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
     p->config = calloc(1, p->row->config_bytes);
@@ -274,12 +293,6 @@ static bool is_ignored(const struct checkpoint_part *p, const struct file_tensor
             return true;
     }
     return false;
-}
-
-static bool is_float(enum dtype dt)
-{
-    return dt == DT_F32 || dt == DT_BF16 || dt == DT_F16 || dt == DT_F64 || dt == DT_F8_E4M3 ||
-           dt == DT_F8_E5M2;
 }
 
 static struct tensor entry_shape(const struct inventory_entry *s)
@@ -342,7 +355,7 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
                 add_difference(&unknown, full, "unknown", t->file_name, tensor_text(t->shape));
             k++;
         } else {
-            if (!same_shape(s, t->shape) || !is_float(t->shape.dtype)) {
+            if (!same_shape(s, t->shape) || !dtype_is_float(t->shape.dtype)) {
                 if (wrong.count == 0)
                     snprintf(first_wrong, sizeof(first_wrong), "%.100s is %s, expected%s",
                              t->file_name, tensor_text(t->shape),
@@ -607,7 +620,7 @@ uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ran
 
             tensors_nth(&list, stack, i, name);
             t = tensorfile_find(&p->file, name);
-            whole += t != NULL ? tensor_bytes(t->shape) : 0;
+            whole += t != NULL ? t->bytes : 0;
         }
         if (stack->keep != TENSORS_READ)
             bytes += stack->keep == TENSORS_LOCAL ? whole : whole / (uint64_t)ranks;

@@ -81,23 +81,23 @@ static void print_files(FILE *m, cJSON *json, const struct checkpoint *c,
     }
 }
 
-static void print_dtypes(FILE *m, cJSON *json, const struct tensorfile *f)
+/* How many tensors are stored in each format. */
+static void print_formats(FILE *m, cJSON *json, const struct tensorfile *f)
 {
-    cJSON *counts = cJSON_AddObjectToObject(json, "dtypes");
-    bool first = true;
+    cJSON *counts = cJSON_AddObjectToObject(json, "dtypes"), *count;
 
+    for (int i = 0; i < f->count; i++) {
+        count = cJSON_GetObjectItemCaseSensitive(counts, f->tensors[i].format);
+        if (count != NULL)
+            cJSON_SetNumberValue(count, count->valuedouble + 1);
+        else
+            cJSON_AddNumberToObject(counts, f->tensors[i].format, 1);
+    }
     fprintf(m, "  %-12s", "dtypes");
-    for (int dt = DT_NONE + 1; dt < DT_COUNT; dt++) {
-        const char *name = dtype_name((enum dtype)dt);
-        int tensors = 0;
-
-        for (int i = 0; i < f->count; i++)
-            tensors += f->tensors[i].shape.dtype == (enum dtype)dt;
-        if (tensors == 0)
-            continue;
-        fprintf(m, "%s%s in %d", first ? "" : ", ", name, tensors);
-        cJSON_AddNumberToObject(counts, name, tensors);
-        first = false;
+    cJSON_ArrayForEach(count, counts)
+    {
+        fprintf(m, "%s%s in %.0f", count == counts->child ? "" : ", ", count->string,
+                count->valuedouble);
     }
     fputc('\n', m);
 }
@@ -166,12 +166,12 @@ static void print_tensors(FILE *m, cJSON *json, const struct tensorfile *f)
 
         cJSON_AddStringToObject(entry, "name", t->name);
         cJSON_AddStringToObject(entry, "file_name", t->file_name);
-        cJSON_AddStringToObject(entry, "dtype", dtype_name(t->shape.dtype));
+        cJSON_AddStringToObject(entry, "dtype", t->format);
         shape = cJSON_AddArrayToObject(entry, "shape");
         for (int k = 0; k < t->shape.ndim; k++)
             cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->shape.dim[k]));
         cJSON_AddItemToArray(list, entry);
-        fprintf(m, "    %s %s%s%s\n", t->name, tensor_text(t->shape),
+        fprintf(m, "    %s %s%s%s%s\n", t->name, t->format, strchr(tensor_text(t->shape), ' '),
                 strcmp(t->name, t->file_name) != 0 ? ", in the file " : "",
                 strcmp(t->name, t->file_name) != 0 ? t->file_name : "");
     }
@@ -204,7 +204,7 @@ static status print_part(struct checkpoint_report *r, FILE *m, struct checkpoint
     cJSON_AddNumberToObject(json, "tensors", f->count);
     cJSON_AddNumberToObject(json, "parameters", (double)inventory_parameters(&opened));
     cJSON_AddNumberToObject(json, "bytes", (double)f->total_bytes);
-    print_dtypes(m, json, f);
+    print_formats(m, json, f);
     if (p->prefix[0] != '\0')
         fprintf(m, "  %-12s%s\n", "prefix", p->prefix);
     cJSON_AddStringToObject(json, "prefix", p->prefix);

@@ -4,6 +4,9 @@
 Files that fuzzing has added (named by libFuzzer, or after what they broke) stay as they are."""
 import json, pathlib, struct, subprocess, sys, tempfile, zipfile
 
+import gguf, numpy
+from safetensors.numpy import load_file
+
 here = pathlib.Path(__file__).parent
 golden = here.parent / "golden"
 
@@ -24,12 +27,40 @@ def safetensors(tensors, metadata=None):
     return struct.pack("<Q", len(text)) + text + bytes(range(256)) * (at // 256) + bytes(range(at % 256))
 
 
+def small_gguf(kind):
+    """One tensor, all kinds of metadata."""
+    with tempfile.TemporaryDirectory() as tmp:
+        path = pathlib.Path(tmp) / "x.gguf"
+        writer = gguf.GGUFWriter(path, "t5encoder")
+        writer.add_custom_alignment(64)
+        writer.add_array("comfy.gguf.orig_shape.a", [2, 128])
+        writer.add_tokenizer_model("t5")
+        writer.add_token_list(["<pad>", "</s>", "a"])
+        writer.add_token_scores([0.0, 0.0, -1.5])
+        writer.add_bool("tokenizer.ggml.add_space_prefix", True)
+        blocks, width = gguf.GGML_QUANT_SIZES[kind]
+        data = numpy.arange(256 // blocks * width, dtype="u1").reshape(1, -1)
+        writer.add_tensor("a", data, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()
+
+
 def weights():
     save("safetensors", "dtypes", (golden / "dtypes.safetensors").read_bytes())
     save("safetensors", "small", safetensors([("a", "F32", [2, 3], 24), ("b.weight", "BF16", [5], 10),
                                               ("c", "F8_E4M3", [0, 4], 0), ("d", "I64", [], 8)]))
     save("safetensors", "metadata", safetensors([("x", "F16", [1, 1, 1, 1, 2], 4)], {"format": "pt"}))
     save("safetensors", "empty", safetensors([]))
+    recorded = load_file(golden / "formats.safetensors")
+    for name in ["scaled.safetensors", "comfy.safetensors"]:
+        save("safetensors", name.split(".")[0], recorded["file." + name].tobytes())
+    save("gguf", "blocks", recorded["file.blocks.gguf"].tobytes())
+    for i, tensor in enumerate(["F32", "Q4_K"]):
+        save("gguf", f"small{i}", small_gguf(getattr(gguf.GGMLQuantizationType, tensor)))
+    save("pth", "fp8", recorded["file.nested.pth"].tobytes())
     for name in ["flat", "nested", "wrapped", "zip64", "deflated", "evil"]:
         path = golden / f"{name}.pth"
         save("pth", name, path.read_bytes())
@@ -41,7 +72,6 @@ def weights():
 
 def run_files():
     import h5py
-    import numpy
 
     with tempfile.TemporaryDirectory() as tmp:
         for name, libver in [("plain", "earliest"), ("latest", "latest")]:
@@ -125,8 +155,6 @@ def models():
 
 
 def images():
-    from safetensors.numpy import load_file
-
     recorded = load_file(golden / "images.safetensors")
     for name in ["w21-420.jpg", "progressive.jpg", "cmyk.jpg", "turn-6.jpg", "alpha.png", "palette-4.png", "grey-16.png",
                  "turn-6.png", "palette.bmp", "lzw.tif", "turn-8.tif", "first.gif", "alpha.webp", "lossless.webp",

@@ -1,4 +1,4 @@
-/* Weight files: .safetensors and .pth, all headers and all values. */
+/* Weight files: .safetensors, .pth and GGUF, all headers and all values. */
 #include "runtime/tensorfile.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -20,8 +20,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *path = fuzz_file(data, size);
     struct tensorfile f = { 0 };
+    struct file_value v = { 0 };
 
     if (fuzz_ok(tensorfile_open(&f, &path, 1))) {
+        fuzz_ok(tensorfile_value(&f, 0, "tokenizer.ggml.tokens", &v));
+        free(v.bytes);
         for (int i = 0; i < f.count; i++) {
             read_ends(&f, &f.tensors[i], DT_F32);
             read_ends(&f, &f.tensors[i], DT_BF16);
