@@ -267,7 +267,10 @@ static status cuda_put(struct group *g, int slot, const struct comm_op *op, stru
 
     assert(c->put_slot < 0);
     c->put_slot = slot;
-    return c->transport->put(c, op, send);
+    TRY(c->transport->put(c, op, send));
+    for (int i = 0; i < op->recvs; i++)
+        device_cuda_written(g->dev->stream, tensor_of_message(&op->recv[i]));
+    return ST_OK;
 }
 
 static status cuda_put_complete(struct group *g, int slot)
