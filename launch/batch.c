@@ -31,19 +31,20 @@ static status collect_prompts(struct batch *b)
         if (e->done || e->continues || e->request.text_file != NULL)
             continue;
         add_prompt(b, e->request.prompt);
-        add_prompt(b, e->request.negative_prompt);
+        if (request_guided(&e->request))
+            add_prompt(b, e->request.negative_prompt);
     }
     return ST_OK;
 }
 
-/* All requests run on one mesh: if one of them is not guided, there is no second CFG branch to put
- * on other ranks. */
+/* All requests run on one mesh: if one of them is not guided in all steps, there is no second CFG
+ * branch to put on other ranks. */
 static void choose_cfg(struct batch *b)
 {
     bool guided = true;
 
     for (int i = 0; i < b->count; i++)
-        guided = guided && (b->entries[i].done || request_guided(&b->entries[i].request));
+        guided = guided && (b->entries[i].done || request_always_guided(&b->entries[i].request));
     for (int i = 0; i < b->count && !guided; i++)
         if (b->entries[i].request.cfg_size == 0)
             b->entries[i].request.cfg_size = 1;

@@ -68,6 +68,8 @@ static status add_entry(struct batch *b, const struct request *job, const char *
     request_init(&e->request);
     snprintf(where, sizeof(where), "%s:%d", job->batch_file, line);
     TRY(request_line(&e->request, job, text, where));
+    if (b->count == 1 && e->request.preset == NULL)
+        request_note_preset(&e->request, job); // noted once
     return name_files(e, job);
 }
 

@@ -20,7 +20,8 @@ status cmd_synth(struct world *w, int argc, char **argv);
 status cmd_bench(struct world *w, int argc, char **argv);
 
 /* Write the --help text of a command. */
-void help_tasks(FILE *out); // a table of the tasks' defaults
+void help_tasks(FILE *out);   // a table of the tasks' defaults
+void help_presets(FILE *out); // a table of the presets of distilled models
 void help_generate(FILE *out);
 void help_batch(FILE *out);
 void help_plan(FILE *out);

@@ -81,7 +81,7 @@ status cmd_generate(struct world *w, int argc, char **argv)
     first_step = r.resume != NULL && w->rank == 0 ? run_state_step(&from, r.sample_steps) : 0;
     world_broadcast(w, &first_step, sizeof(first_step), 0);
     TRY_OUT(job_open(&job, w, &r));
-    st = job_plan(&job, &r, r.resume == NULL && r.text_file == NULL ? 2 : 0, &plan);
+    st = job_plan(&job, &r, r.resume == NULL ? request_prompts(&r) : 0, &plan);
     plan.first_step = first_step;
     TRY_OUT(agree(w, st));
     TRY_OUT(job_fit(&job, &r, &plan, 1));

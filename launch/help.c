@@ -22,6 +22,34 @@ void help_tasks(FILE *out)
     }
 }
 
+/* "1000,757,522 renoise", or "4 euler". */
+static void steps_text(char *text, size_t size, const struct few_step *f)
+{
+    size_t used = 0;
+
+    text[0] = 0;
+    for (int i = 0; i < FEW_STEP_LIST_MAX && f->list[i] != 0 && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%g", i > 0 ? "," : "", f->list[i]);
+    if (used == 0)
+        snprintf(text, size, "%d%s", f->steps, f->sigma_max > 0 ? " of rCM" : "");
+}
+
+void help_presets(FILE *out)
+{
+    fprintf(out, "\nPresets of distilled models, all with guidance 1\n  %-15s %-8s %-6s %-35s %s\n",
+            "preset", "solver", "shift", "steps", "for");
+    for (int i = 0; few_step_at(i) != NULL; i++) {
+        const struct few_step *f = few_step_at(i);
+        char steps[80], shift[16] = "-";
+
+        steps_text(steps, sizeof(steps), f);
+        if (f->shift > 0)
+            snprintf(shift, sizeof(shift), "%g", f->shift);
+        fprintf(out, "  %-15s %-8s %-6s %-35s %s\n", f->name, solver_name(f->solver), shift, steps,
+                f->what);
+    }
+}
+
 static void request_flags(FILE *out, unsigned command)
 {
     struct request r;
@@ -30,6 +58,7 @@ static void request_flags(FILE *out, unsigned command)
     request_init(&r);
     options_help(out, command, &set, 1);
     help_tasks(out);
+    help_presets(out);
 }
 
 void help_generate(FILE *out)

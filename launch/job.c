@@ -171,10 +171,8 @@ static status find_low_steps(struct plan_input *plan, const struct request *r)
 {
     struct schedule s;
 
-    if (r->task->boundary == 0)
-        return ST_OK;
-    TRY(schedule_init(&s, (enum solver_kind)r->sample_solver, r->sample_steps, r->sample_shift));
-    plan->low_from = schedule_below(&s, r->task->boundary);
+    TRY(request_schedule(&s, r));
+    plan->low_from = request_low_from(r, &s);
     schedule_done(&s);
     return ST_OK;
 }
@@ -197,6 +195,9 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .low_from = r->sample_steps,
         .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,
         .guided = request_guided(r),
+        .cond_only = !request_guided(r),
+        .unguided = { r->sample_guide_scale[1] == 1, r->sample_guide_scale[0] == 1 },
+        .solver = (enum solver_kind)r->sample_solver,
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
@@ -216,6 +217,8 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     if (r->tiled)
         plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
                                             r->tile_stride[1] };
+    if (shape.cfg == 0 && !request_always_guided(r))
+        shape.cfg = 1; // in some steps there is no second branch to put on other ranks
     TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided, plan->gpu));
     plan->mesh = shape;
     TRY(find_low_steps(plan, r));

@@ -170,7 +170,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], guidance[24], experts[160];
+    char noise[300], sampling[800], experts[160];
 
     if (j->world->rank != 0)
         return;
@@ -181,7 +181,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     for (int rank = 0; rank < plan->ranks; rank++)
         if (plan_rank(plan, rank, &one) == ST_OK)
             plan_cover(&all, &one);
-    request_scales(guidance, sizeof(guidance), r->sample_guide_scale);
+    request_sampling(sampling, sizeof(sampling), r);
     progress_print(p, "device  %s", j->devices);
     if (j->place.note[0] != 0)
         progress_print(p, "note    %s", j->place.note);
@@ -194,10 +194,13 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
             tokenizer_differs(j->tokenizer));
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
-                   "%d steps, shift %g, guidance %s, %s",
+                   "%s, %s",
                    r->video_size[0], r->video_size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-                   r->sample_steps, r->sample_shift, guidance, noise);
+                   sampling, noise);
+    request_preset(sampling, sizeof(sampling), r);
+    if (r->preset != NULL)
+        progress_print(p, "preset  %s:%s", r->preset, sampling);
     progress_print(
         p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
         plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
@@ -233,7 +236,7 @@ status job_note_request(struct job *j, const struct request *r)
     if (j->tokenizer == NULL || r->text_file != NULL)
         return ST_OK;
     TRY(note_text(j, "prompt", r->prompt));
-    return note_text(j, "negative prompt", r->negative_prompt);
+    return request_guided(r) ? note_text(j, "negative prompt", r->negative_prompt) : ST_OK;
 }
 
 /* ---- the last lines ---- */

@@ -1,11 +1,8 @@
-#include "launch/options.h"
-
-#include "runtime/json.h"
+#include "launch/options_internal.h"
 #include "runtime/nearest.h"
 #include "runtime/readfile.h"
 
 #include <assert.h>
-#include <cjson/cJSON.h>
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -13,15 +10,13 @@
 #include <string.h>
 
 #define NAME_MAX_LEN 64
-#define EXACT_MAX 9007199254740992.0 // 2^53: a double represents whole numbers up to here
 
-static void *field(const struct option_set *set, const struct option *row)
+void *option_field(const struct option_set *set, const struct option *row)
 {
     return (char *)set->fields + row->offset;
 }
 
-/* Whether the commands of `mask` use the row. */
-static bool is_used(const struct option *row, unsigned mask)
+bool option_is_used(const struct option *row, unsigned mask)
 {
     return mask == 0 || row->commands == 0 || (row->commands & mask) != 0;
 }
@@ -36,15 +31,15 @@ static bool has_value(const struct option *row)
     return row->type != OPT_SWITCH;
 }
 
-static void mark_given(const struct option_set *set, const struct option *row)
+void option_mark_given(const struct option_set *set, const struct option *row)
 {
     assert(set->count <= OPTIONS_MAX);
     if (set->given != NULL)
         set->given[row - set->rows] = true;
 }
 
-static const char *nearest_row(const char *name, unsigned mask, const struct option_set *sets,
-                               int count)
+const char *option_nearest(const char *name, unsigned mask, const struct option_set *sets,
+                           int count)
 {
     const char *known[4 * OPTIONS_MAX];
     int n = 0;
@@ -52,14 +47,14 @@ static const char *nearest_row(const char *name, unsigned mask, const struct opt
     for (int s = 0; s < count; s++) {
         for (int i = 0; i < sets[s].count && n < (int)COUNT(known); i++) {
             const struct option *row = &sets[s].rows[i];
-            if (is_used(row, mask) && !row->positional && !row->hidden)
+            if (option_is_used(row, mask) && !row->positional && !row->hidden)
                 known[n++] = row->name;
         }
     }
     return nearest_word(name, known, n);
 }
 
-static const struct option *find_row(const struct option_set *set, const char *name)
+const struct option *option_find(const struct option_set *set, const char *name)
 {
     for (int i = 0; i < set->count; i++) {
         const struct option *row = &set->rows[i];
@@ -99,7 +94,7 @@ static int choice_index(const char *choices, const char *word)
     }
 }
 
-static void choice_name(const char *choices, int index, char *out, size_t size)
+void option_choice(const char *choices, int index, char *out, size_t size)
 {
     for (; index > 0; index--)
         choices += strcspn(choices, "|") + 1;
@@ -210,8 +205,10 @@ static status read_number(const struct option *row, const char *what, const char
 
     *value = strtod(word, &last);
     if (last == word || (*last != 0 && *last != joint) || !isfinite(*value))
-        return fail(ST_USAGE, "%s %s: expected a number%s", what, word,
-                    joint != 0 ? ", or two with a comma between them" : "");
+        return fail(ST_USAGE, "%s %s: expected %s", what, word,
+                    row->type == OPT_NUMBERS ? "numbers with a comma between them"
+                    : joint != 0             ? "a number, or two with a comma between them"
+                                             : "a number");
     *end = last;
     return check_range(row, what, *value);
 }
@@ -231,10 +228,29 @@ static status set_scales(const struct option *row, const char *what, double *sca
     return ST_OK;
 }
 
-static status set_word(const struct option_set *set, const struct option *row, const char *what,
+/* Each number is in the row's range. */
+static status set_numbers(const struct option *row, const char *what, struct number_list *list,
+                          const char *word)
+{
+    struct number_list read = { 0 };
+
+    for (const char *end = word; *end != 0 || read.count == 0;) {
+        if (read.count == NUMBER_LIST_MAX)
+            return fail(ST_USAGE, "%s: more than %d numbers", what, NUMBER_LIST_MAX);
+        if (read.count > 0)
+            end++; // the joint
+        if (*end == 0)
+            return fail(ST_USAGE, "%s %s: expected numbers with a comma between them", what, word);
+        TRY(read_number(row, what, end, row->joint, &end, &read.value[read.count++]));
+    }
+    *list = read;
+    return ST_OK;
+}
+
+status option_set_word(const struct option_set *set, const struct option *row, const char *what,
                        const char *word)
 {
-    void *to = field(set, row);
+    void *to = option_field(set, row);
     long long whole = 0;
     const char *end = NULL;
     double value;
@@ -281,6 +297,8 @@ static status set_word(const struct option_set *set, const struct option *row, c
         return set_pair(row, what, to, word);
     case OPT_SCALES:
         return set_scales(row, what, to, word);
+    case OPT_NUMBERS:
+        return set_numbers(row, what, to, word);
     }
     return ST_OK;
 }
@@ -288,7 +306,7 @@ static status set_word(const struct option_set *set, const struct option *row, c
 static status unknown(const char *command, const char *flag, const char *name, unsigned mask,
                       const struct option_set *sets, int count)
 {
-    const char *near = nearest_row(name, mask, sets, count);
+    const char *near = option_nearest(name, mask, sets, count);
 
     if (near != NULL)
         return fail(ST_USAGE, "%s has no flag %s; did you mean --%s?", command, flag, near);
@@ -311,16 +329,16 @@ static status parse_flag(const char *command, unsigned mask, const struct option
     for (size_t c = 0; c < length; c++)
         name[c] = word[c] == '-' ? '_' : word[c];
     for (int s = 0; s < count; s++) {
-        const struct option *row = find_row(&sets[s], name);
+        const struct option *row = option_find(&sets[s], name);
         const char *value = equals != NULL ? equals + 1 : NULL;
         if (row == NULL)
             continue;
-        if (!is_used(row, mask))
+        if (!option_is_used(row, mask))
             return fail(ST_USAGE, "%s does not use %s; see wanmpi %s --help", command, flag,
                         command);
-        mark_given(&sets[s], row);
+        option_mark_given(&sets[s], row);
         if (row->type == OPT_SWITCH && value == NULL) {
-            *(int *)field(&sets[s], row) = 1;
+            *(int *)option_field(&sets[s], row) = 1;
             return ST_OK;
         }
         if (value == NULL) {
@@ -330,8 +348,8 @@ static status parse_flag(const char *command, unsigned mask, const struct option
             value = argv[++*i];
         }
         if (row->type == OPT_TEXT)
-            return set_text(flag, field(&sets[s], row), value);
-        return set_word(&sets[s], row, flag, value);
+            return set_text(flag, option_field(&sets[s], row), value);
+        return option_set_word(&sets[s], row, flag, value);
     }
     return unknown(command, flag, name, mask, sets, count);
 }
@@ -343,9 +361,10 @@ static status parse_word(const char *command, unsigned mask, const struct option
     for (int s = 0; s < count; s++) {
         for (int i = 0; i < sets[s].count; i++) {
             const struct option *row = &sets[s].rows[i];
-            if (row->positional && is_used(row, mask) && *(char **)field(&sets[s], row) == NULL) {
-                mark_given(&sets[s], row);
-                return set_word(&sets[s], row, row->value, word);
+            if (row->positional && option_is_used(row, mask) &&
+                *(char **)option_field(&sets[s], row) == NULL) {
+                option_mark_given(&sets[s], row);
+                return option_set_word(&sets[s], row, row->value, word);
             }
         }
     }
@@ -372,7 +391,7 @@ void options_free(const struct option_set *set)
 {
     for (int i = 0; i < set->count; i++) {
         if (is_string(&set->rows[i])) {
-            char **string = field(set, &set->rows[i]);
+            char **string = option_field(set, &set->rows[i]);
             free(*string);
             *string = NULL;
         }
@@ -415,7 +434,7 @@ void options_help(FILE *out, unsigned mask, const struct option_set *sets, int c
             const struct option *row = &sets[s].rows[i];
             char flag[96], names[64] = "";
             group = row->group != NULL ? row->group : group;
-            if (!is_used(row, mask) || row->hidden)
+            if (!option_is_used(row, mask) || row->hidden)
                 continue;
             if (group != NULL && group != written)
                 fprintf(out, "\n%s\n", group);
@@ -434,231 +453,23 @@ void options_help(FILE *out, unsigned mask, const struct option_set *sets, int c
     }
 }
 
-/* Whether a field has a value, by the rule of options_to_json. */
-static bool is_set(const struct option_set *set, const struct option *row)
-{
-    const void *from = field(set, row);
-
-    switch (row->type) {
-    case OPT_SWITCH:
-    case OPT_BOOL:
-    case OPT_CHOICE:
-        return *(const int *)from >= 0;
-    case OPT_INT:
-        return *(const int *)from >= row->least || (row->least == 0 && row->most == 0);
-    case OPT_I64:
-        return (double)*(const int64_t *)from >= row->least || (row->least == 0 && row->most == 0);
-    case OPT_SEED:
-        return ((const struct seed *)from)->given;
-    case OPT_DOUBLE:
-    case OPT_SCALES:
-        return *(const double *)from >= row->least || (row->least == 0 && row->most == 0);
-    case OPT_STRING:
-    case OPT_TEXT:
-        return *(char *const *)from != NULL;
-    case OPT_PAIR:
-        return *(const int *)from > 0;
-    }
-    return false;
-}
-
-static void add_value(cJSON *object, const struct option_set *set, const struct option *row)
-{
-    const void *from = field(set, row);
-    const int *number = from;    // of the int types
-    const double *scales = from; // of OPT_SCALES
-    char word[64];
-
-    switch (row->type) {
-    case OPT_SWITCH:
-    case OPT_BOOL:
-        cJSON_AddBoolToObject(object, row->name, *number);
-        break;
-    case OPT_INT:
-        cJSON_AddNumberToObject(object, row->name, *number);
-        break;
-    case OPT_I64: {
-        const int64_t whole = *(const int64_t *)from;
-        snprintf(word, sizeof(word), "%lld", (long long)whole);
-        if ((double)llabs(whole) < EXACT_MAX)
-            cJSON_AddNumberToObject(object, row->name, (double)whole);
-        else
-            cJSON_AddStringToObject(object, row->name, word);
-        break;
-    }
-    case OPT_SEED: {
-        const uint64_t seed = ((const struct seed *)from)->value;
-        snprintf(word, sizeof(word), "%llu", (unsigned long long)seed);
-        if ((double)seed < EXACT_MAX)
-            cJSON_AddNumberToObject(object, row->name, (double)seed);
-        else
-            cJSON_AddStringToObject(object, row->name, word);
-        break;
-    }
-    case OPT_DOUBLE:
-        cJSON_AddNumberToObject(object, row->name, *(const double *)from);
-        break;
-    case OPT_STRING:
-    case OPT_TEXT:
-        cJSON_AddStringToObject(object, row->name, *(char *const *)from);
-        break;
-    case OPT_CHOICE:
-        choice_name(row->choices, *number, word, sizeof(word));
-        cJSON_AddStringToObject(object, row->name, word);
-        break;
-    case OPT_PAIR:
-        snprintf(word, sizeof(word), "%d%c%d", number[0], row->joint, number[1]);
-        cJSON_AddStringToObject(object, row->name, word);
-        break;
-    case OPT_SCALES:
-        if (scales[0] == scales[1])
-            cJSON_AddNumberToObject(object, row->name, scales[0]);
-        else
-            cJSON_AddItemToObject(object, row->name, cJSON_CreateDoubleArray(scales, 2));
-        break;
-    }
-}
-
-status options_to_json(const struct option_set *set, char **text)
-{
-    cJSON *object = cJSON_CreateObject();
-
-    for (int i = 0; i < set->count; i++) {
-        const struct option *row = &set->rows[i];
-        if (!row->positional && is_set(set, row))
-            add_value(object, set, row);
-    }
-    *text = json_text(object, false);
-    cJSON_Delete(object);
-    return *text != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for JSON");
-}
-
-status options_value(const struct option_set *set, int index, char *text, size_t size)
-{
-    const struct option *row = &set->rows[index];
-    cJSON *object;
-    char *value;
-
-    snprintf(text, size, "not given");
-    if (!is_set(set, row))
-        return ST_OK;
-    object = cJSON_CreateObject();
-    add_value(object, set, row);
-    value = json_text(object != NULL ? object->child : NULL, false);
-    cJSON_Delete(object);
-    if (value == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for JSON");
-    snprintf(text, size, "%s", value);
-    free(value);
-    return ST_OK;
-}
-
-static bool is_fraction(const struct option *row)
-{
-    return row->type == OPT_DOUBLE || row->type == OPT_SCALES;
-}
-
-/* Stores a JSON number. A whole number must be one that a double represents exactly. */
-static status set_number(const struct option_set *set, const struct option *row, const char *what,
-                         double value)
-{
-    char word[40];
-
-    if (!is_fraction(row) && (value != rint(value) || fabs(value) > EXACT_MAX))
-        return fail(ST_USAGE, "%s: expected a whole number up to 2^53; write larger ones in quotes",
-                    what);
-    snprintf(word, sizeof(word), is_fraction(row) ? "%.17g" : "%.0f", value);
-    return set_word(set, row, what, word);
-}
-
-/* Stores a JSON array of two numbers. */
-static status set_pair_of_numbers(const struct option_set *set, const struct option *row,
-                                  const char *what, const cJSON *item)
-{
-    const cJSON *first = cJSON_GetArrayItem(item, 0), *second = cJSON_GetArrayItem(item, 1);
-    char word[80];
-
-    if (!cJSON_IsArray(item) || cJSON_GetArraySize(item) != 2 || !cJSON_IsNumber(first) ||
-        !cJSON_IsNumber(second))
-        return fail(ST_USAGE, "%s: expected a number, or two in an array", what);
-    snprintf(word, sizeof(word), "%.17g%c%.17g", first->valuedouble, row->joint,
-             second->valuedouble);
-    return set_word(set, row, what, word);
-}
-
-static status set_json(const struct option_set *set, const struct option *row, const char *what,
-                       const cJSON *item)
-{
-    const bool large = row->type == OPT_I64 || row->type == OPT_SEED; // also as a string
-    const bool number = row->type == OPT_INT || is_fraction(row) || large;
-
-    if (row->type == OPT_SWITCH || row->type == OPT_BOOL) {
-        if (!cJSON_IsBool(item))
-            return fail(ST_USAGE, "%s: expected true or false", what);
-        *(int *)field(set, row) = cJSON_IsTrue(item);
-        return ST_OK;
-    }
-    if (number && cJSON_IsNumber(item))
-        return set_number(set, row, what, item->valuedouble);
-    if (row->type == OPT_SCALES)
-        return set_pair_of_numbers(set, row, what, item);
-    if (!cJSON_IsString(item) || (number && !large))
-        return fail(ST_USAGE, "%s: expected a %s", what, number ? "number" : "string");
-    return set_word(set, row, what, item->valuestring);
-}
-
-status options_from_json(const struct option_set *set, unsigned mask, const char *text,
-                         const char *where)
-{
-    status st;
-    const char *end = NULL;
-    cJSON *object = NULL;
-    char what[256];
-
-    TRY_OUT(json_parse(&object, text, strlen(text), &end, where));
-    while (object != NULL && isspace((unsigned char)*end))
-        end++;
-    if (object == NULL || *end != '\0') {
-        st = fail(ST_USAGE, "%s: not valid JSON at byte %lld", where,
-                  (long long)(end != NULL ? end - text : 0));
-        goto out;
-    }
-    if (!cJSON_IsObject(object)) {
-        st = fail(ST_USAGE, "%s: expected a JSON object { ... }", where);
-        goto out;
-    }
-    for (const cJSON *item = object->child; item != NULL; item = item->next) {
-        const struct option *row = find_row(set, item->string);
-        snprintf(what, sizeof(what), "%s: %.60s", where, item->string);
-        if (row == NULL || !is_used(row, mask)) {
-            const char *near = nearest_row(item->string, mask, set, 1);
-            st = near == NULL ? fail(ST_USAGE, "%s: no such key", what)
-                              : fail(ST_USAGE, "%s: no such key; did you mean %s?", what, near);
-            goto out;
-        }
-        TRY_OUT(set_json(set, row, what, item));
-        mark_given(set, row);
-    }
-out:
-    cJSON_Delete(object);
-    return st;
-}
-
 /* Bytes of a field that is not a string. */
 static const size_t sizes[] = {
-    [OPT_SWITCH] = sizeof(int),  [OPT_BOOL] = sizeof(int),         [OPT_INT] = sizeof(int),
-    [OPT_I64] = sizeof(int64_t), [OPT_DOUBLE] = sizeof(double),    [OPT_CHOICE] = sizeof(int),
-    [OPT_PAIR] = sizeof(int[2]), [OPT_SEED] = sizeof(struct seed), [OPT_SCALES] = sizeof(double[2])
+    [OPT_SWITCH] = sizeof(int),       [OPT_BOOL] = sizeof(int),
+    [OPT_INT] = sizeof(int),          [OPT_I64] = sizeof(int64_t),
+    [OPT_DOUBLE] = sizeof(double),    [OPT_CHOICE] = sizeof(int),
+    [OPT_PAIR] = sizeof(int[2]),      [OPT_SEED] = sizeof(struct seed),
+    [OPT_SCALES] = sizeof(double[2]), [OPT_NUMBERS] = sizeof(struct number_list)
 };
 
 status options_copy(const struct option_set *to, const struct option_set *from, int index)
 {
     const struct option *row = &from->rows[index];
-    char **target = field(to, row), *const *source = field(from, row);
+    char **target = option_field(to, row), *const *source = option_field(from, row);
 
     assert(to->rows == from->rows);
     if (!is_string(row)) {
-        memcpy(field(to, row), field(from, row), sizes[row->type]);
+        memcpy(option_field(to, row), option_field(from, row), sizes[row->type]);
         return ST_OK;
     }
     if (*source != NULL)
@@ -681,8 +492,9 @@ bool options_same(const struct option_set *a, const struct option_set *b, int in
 
     assert(a->rows == b->rows);
     if (is_string(row)) {
-        const char *x = *(char *const *)field(a, row), *y = *(char *const *)field(b, row);
+        const char *x = *(char *const *)option_field(a, row),
+                   *y = *(char *const *)option_field(b, row);
         return x == y || (x != NULL && y != NULL && strcmp(x, y) == 0);
     }
-    return memcmp(field(a, row), field(b, row), sizes[row->type]) == 0;
+    return memcmp(option_field(a, row), option_field(b, row), sizes[row->type]) == 0;
 }

@@ -32,7 +32,15 @@ enum option_type {
     OPT_TEXT,   // char *: a string; as a flag, @FILE stands for the contents of the file
     OPT_CHOICE, // int: index of one of `choices`
     OPT_PAIR,   // int[2]: two numbers separated by `joint`
-    OPT_SCALES  // double[2]: one number for both, or two separated by `joint`
+    OPT_SCALES, // double[2]: one number for both, or two separated by `joint`
+    OPT_NUMBERS // struct number_list: numbers separated by `joint`; in JSON an array
+};
+
+#define NUMBER_LIST_MAX 64
+
+struct number_list {
+    int count;                     // 0: not given
+    double value[NUMBER_LIST_MAX]; // 0 after the last
 };
 
 /* A seed of random numbers, of all 64 bits. */
@@ -50,7 +58,7 @@ struct option {
     const char *value;   // placeholder for its value in help: "N", "FILE"
     const char *group;   // heading in help; NULL: that of the row before
     const char *choices; // "unipc|dpm++|euler"
-    char joint;          // separator of OPT_PAIR and OPT_SCALES: '*' or ','
+    char joint;          // separator of OPT_PAIR, OPT_SCALES and OPT_NUMBERS: '*' or ','
     bool wide_joint;     // 'x' is accepted as separator too
     bool positional;     // set by words that are not flags, in the order of the rows
     bool hidden;         // not printed in help
@@ -96,6 +104,9 @@ status options_copy_all(const struct option_set *to, const struct option_set *fr
 /* Writes the value of row `index` as in JSON, "not given" if the field is not set; cut to `size`.
  * ST_MEMORY. */
 status options_value(const struct option_set *set, int index, char *text, size_t size);
+
+/* Whether the field of row `index` has a value, by the rule of options_to_json. */
+bool options_is_set(const struct option_set *set, int index);
 
 /* Whether the fields of row `index` are equal; doubles bit by bit. */
 bool options_same(const struct option_set *a, const struct option_set *b, int index);

@@ -61,6 +61,7 @@ void help_plan(FILE *out)
           out);
     options_help(out, CMD_PLAN, sets, 2);
     help_tasks(out);
+    help_presets(out);
     request_done(&r);
 }
 
@@ -240,7 +241,7 @@ static status plan(const struct request *r, const struct machine *m, const struc
         return fail(ST_USAGE, "--nodes and --gpus describe a machine with GPUs: remove --device "
                               "cpu, or plan for --ranks of this machine");
     TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks,
-                       r->text_file == NULL ? 2 : 0));
+                       request_prompts(r)));
     TRY(find_memory(&report.machine, m, described, &in, dev));
     TRY(choose_fit(&report, &in));
     TRY(choose_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));

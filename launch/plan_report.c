@@ -43,6 +43,16 @@ static double available_bytes(const struct plan_report *r)
     return r->in->gpu ? r->machine.device : r->machine.host;
 }
 
+/* Forwards of the transformers: one for each step and CFG branch that is computed. */
+static int forwards(const struct plan_report *r)
+{
+    int count = 0;
+
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        count += plan_expert_steps(r->in, i) * (r->in->unguided[i] ? 1 : 2);
+    return count;
+}
+
 /* Seconds of the slowest rank in each stage, and in all stages with all steps. */
 static double total_seconds(const struct plan_report *r, struct plan_rank *most)
 {
@@ -135,16 +145,22 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
-    char experts[160];
+    char experts[160], sampling[800];
 
+    request_sampling(sampling, sizeof(sampling), r->request);
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
            (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32");
-    printf(
-        "video     %d*%d%s, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %d steps\n",
-        r->request->video_size[0], r->request->video_size[1],
-        follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
-        r->request->frame_num, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
-        (long long)(s.t * (s.h / 2) * (s.w / 2)), in->steps);
+    printf("video     %d*%d%s, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %s; %d "
+           "forwards\n",
+           r->request->video_size[0], r->request->video_size[1],
+           follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
+           r->request->frame_num, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
+           (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, forwards(r));
+    if (r->request->preset != NULL &&
+        request_preset(sampling, sizeof(sampling), r->request) == ST_OK)
+        printf("preset    %s:%s\n", r->request->preset, sampling);
+    for (int i = 0; request_note(r->request, i) != NULL; i++)
+        printf("note      %s\n", request_note(r->request, i));
     job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);
     if (experts[0] != 0)
         printf("experts   %s\n", experts);
@@ -240,6 +256,9 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(json, "frames", r->request->frame_num);
     cJSON_AddItemToObject(json, "latent", cJSON_CreateDoubleArray(latent, 4));
     cJSON_AddNumberToObject(json, "steps", in->steps);
+    cJSON_AddNumberToObject(json, "forwards", forwards(r));
+    if (r->request->preset != NULL)
+        cJSON_AddStringToObject(json, "preset", r->request->preset);
     mesh = cJSON_AddObjectToObject(json, "mesh");
     cJSON_AddNumberToObject(mesh, "cfg", in->mesh.cfg);
     cJSON_AddNumberToObject(mesh, "ring", in->mesh.ring);

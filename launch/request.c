@@ -54,18 +54,46 @@ const struct option request_rows[] = {
       .help = "random seed, 0 to 2^64-1; the same seed gives the same video; -1 chooses one "
               "(default -1)" },
 
-    { "sample_steps", OPT_INT, AT(sample_steps), .group = "Sampling", .value = "N", .least = 1,
-      .most = 1000, .commands = ALL, .marks = NUMBERS,
+    { "preset", OPT_STRING, AT(preset), .group = "Sampling", .value = "NAME", .commands = ALL,
+      .marks = NUMBERS | SAMPLING,
+      .help = "settings of a distilled model, of the list below; flags that are given too win" },
+    { "sample_steps", OPT_INT, AT(sample_steps), .value = "N", .least = 1, .most = 1000,
+      .commands = ALL, .marks = NUMBERS | SAMPLING,
       .help = "number of denoising steps (default: the task's)" },
-    { "sample_solver", OPT_CHOICE, AT(sample_solver), .choices = "unipc|dpm++|euler",
-      .commands = ALL, .marks = NUMBERS, .help = "solver of the denoising steps (default unipc)" },
-    { "sample_shift", OPT_DOUBLE, AT(sample_shift), .value = "X", .commands = ALL, .marks = NUMBERS,
-      .least = 1e-3, .most = 1e3,
+    { "sample_solver", OPT_CHOICE, AT(sample_solver), .choices = "unipc|dpm++|euler|renoise",
+      .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help =
+          "solver of the denoising steps; renoise: each step adds fresh noise to the image that "
+          "it predicts, for models distilled with DMD or rCM (default unipc; euler with a list "
+          "of steps)" },
+    { "denoising_steps", OPT_NUMBERS, AT(denoising_steps), .alias = "denoising_step_list",
+      .value = "T,T,...", .joint = ',', .least = 0, .most = 1000, .commands = ALL,
+      .marks = NUMBERS | SAMPLING,
+      .help = "list of steps of a distilled model, for euler and renoise: timesteps that fall from "
+              "1000, as 1000,750,500,250" },
+    { "warp_denoising_step", OPT_BOOL, AT(warp_denoising_step), .value = "True|False",
+      .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help = "True: --sample_shift shifts the timesteps of the list; False: they are shifted "
+              "already (default True)" },
+    { "sigma_max", OPT_DOUBLE, AT(sigma_max), .value = "X", .least = 1e-3, .most = 1e6,
+      .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help =
+          "the 1 to 4 steps of rCM and TurboDiffusion, from this level of noise: 80, or 200 for "
+          "I2V" },
+    { "boundary", OPT_DOUBLE, AT(boundary), .alias = "boundary_ratio", .value = "X", .least = 0,
+      .most = 1, .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help = "of two experts, the second computes the timesteps below 1000 X (default: the "
+              "task's, 0.875 for T2V and 0.9 for I2V)" },
+    { "boundary_step_index", OPT_INT, AT(boundary_step_index), .value = "N", .least = 0,
+      .most = 1000, .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help = "of two experts, the first computes N steps and the second the rest" },
+    { "sample_shift", OPT_DOUBLE, AT(sample_shift), .value = "X", .commands = ALL,
+      .marks = NUMBERS | SAMPLING, .least = 1e-3, .most = 1e3,
       .help =
           "shift of the noise schedule: a larger value spends more steps at high noise; 8 to 12 "
           "are recommended for 1.3B (default: the task's)" },
     { "sample_guide_scale", OPT_SCALES, AT(sample_guide_scale), .value = "X[,Y]", .joint = ',',
-      .least = 0, .most = 1e3, .commands = ALL, .marks = NUMBERS,
+      .least = 0, .most = 1e3, .commands = ALL, .marks = NUMBERS | SAMPLING,
       .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work; "
               "X,Y: that of low noise and of high noise, for two experts (default: the task's)" },
     { "rand_device", OPT_CHOICE, AT(rand_device), .choices = "cpu|cuda", .commands = ALL,
@@ -203,8 +231,10 @@ const struct option request_rows[] = {
 const int request_row_count = COUNT(request_rows);
 
 _Static_assert(COUNT(request_rows) <= OPTIONS_MAX, "request.given has an entry for each row");
-_Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2,
+_Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2 &&
+                   (int)SOLVER_RENOISE == 3,
                "the order of --sample_solver's choices");
+_Static_assert((int)NOISE_CPU == 0 && (int)NOISE_CUDA == 1, "the order of --rand_device's choices");
 
 struct option_set request_options(struct request *r)
 {
@@ -217,9 +247,13 @@ void request_init(struct request *r)
         .size = { -1, -1 },
         .frame_num = -1,
         .sample_steps = -1,
+        .warp_denoising_step = -1,
+        .sigma_max = -1,
         .sample_solver = -1,
         .sample_shift = -1,
         .sample_guide_scale = { -1, -1 },
+        .boundary = -1,
+        .boundary_step_index = -1,
         .rand_device = -1,
         .cuda_sms = -1,
         .precision = -1,
@@ -262,7 +296,7 @@ status request_parse(struct request *r, unsigned command, const struct option_se
     return options_parse(command_name(command), command, sets, 1 + count, argc, argv);
 }
 
-static bool given(const struct request *r, size_t offset)
+bool request_given(const struct request *r, size_t offset)
 {
     for (size_t i = 0; i < COUNT(request_rows); i++) {
         if (request_rows[i].offset == offset)
@@ -322,7 +356,7 @@ static status fill_inputs(struct request *r)
         if (r->negative_prompt == NULL)
             TRY(copy_text(&r->negative_prompt, r->task->negative));
     }
-    if (r->noise_file != NULL) {
+    if (r->noise_file != NULL && r->sample_solver != SOLVER_RENOISE) {
         r->base_seed = (struct seed){ 0 };
     } else if (!r->base_seed.given) {
         TRY(draw_seed(&r->base_seed));
@@ -346,20 +380,16 @@ static status fill_defaults(struct request *r)
         TRY(copy_text(&r->task_name, "t2v-14B"));
     TRY(task_find(&task, r->task_name));
     r->task = task;
-    TRY(fill_inputs(r));
     default_int(&r->size[0], task->width_px);
     default_int(&r->size[1], task->height_px);
     default_int(&r->frame_num, task->frames);
-    default_int(&r->sample_steps, task->steps);
-    default_int(&r->sample_solver, SOLVER_UNIPC);
-    default_double(&r->sample_shift, default_shift(task, r->size));
-    default_double(&r->sample_guide_scale[0], task->guidance[0]);
-    default_double(&r->sample_guide_scale[1], task->guidance[1]);
-    default_int(&r->rand_device, RAND_CPU);
+    TRY(request_fill_sampling(r, default_shift(task, r->size)));
+    TRY(fill_inputs(r));
+    default_int(&r->rand_device, NOISE_CPU);
     default_int(&r->cuda_sms, 132);
     default_int(&r->device, USE_AUTO);
     if (r->device == USE_AUTO) // rank 0 chooses for all ranks; --ops implies a CPU
-        r->device = !given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
+        r->device = !request_given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, PRECISION_FP32);
@@ -373,19 +403,6 @@ static status fill_defaults(struct request *r)
     default_double(&r->quality, 8);
     default_int(&r->save_every, 5);
     return ST_OK;
-}
-
-bool request_guided(const struct request *r)
-{
-    return r->sample_guide_scale[0] != 1 || r->sample_guide_scale[1] != 1;
-}
-
-void request_scales(char *text, size_t size, const double scales[2])
-{
-    const int n = snprintf(text, size, "%g", scales[0]);
-
-    if (scales[1] != scales[0])
-        snprintf(text + n, size - (size_t)n, ",%g", scales[1]);
 }
 
 struct task_inputs request_inputs(const struct request *r)
@@ -439,18 +456,19 @@ static status check_needs(const struct request *r)
         const size_t at = request_rows[i].offset;
 
         if (r->task->boundary == 0 && r->given[i] &&
-            (at == AT(experts) || at == AT(dit_high) || at == AT(dit_low)))
+            (at == AT(experts) || at == AT(dit_high) || at == AT(dit_low) || at == AT(boundary) ||
+             at == AT(boundary_step_index)))
             return fail(ST_USAGE, "--%s: task %s has one transformer; remove it",
                         request_rows[i].name, r->task_name);
     }
-    if (given(r, AT(ops)) && r->device == USE_CUDA)
+    if (request_given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)
         return fail(ST_USAGE, "--convert_model_dtype is --precision bf16, and --precision fp32 is "
                               "given too: remove one of them");
-    if (given(r, AT(cuda_sms)) && r->rand_device != RAND_CUDA)
+    if (request_given(r, AT(cuda_sms)) && r->rand_device != NOISE_CUDA)
         return fail(ST_USAGE, "--cuda_sms is for --rand_device cuda");
-    if ((given(r, AT(tile_size)) || given(r, AT(tile_stride))) && !r->tiled)
+    if ((request_given(r, AT(tile_size)) || request_given(r, AT(tile_stride))) && !r->tiled)
         return fail(ST_USAGE, "--tile_size and --tile_stride need --tiled");
     if (r->tile_stride[0] > r->tile_size[0] || r->tile_stride[1] > r->tile_size[1])
         return fail(ST_USAGE, "--tile_stride %d,%d is larger than --tile_size %d,%d",
@@ -516,10 +534,11 @@ status request_choose_task(struct request *r)
     TRY_OUT(checkpoint_part(&c, &part_dit));
     if (task != NULL) {
         TRY_OUT(task_check(task, &c));
-        goto out;
+    } else {
+        TRY_OUT(task_for_checkpoint(&task, &c));
+        TRY_OUT(copy_text(&r->task_name, task->name));
     }
-    TRY_OUT(task_for_checkpoint(&task, &c));
-    TRY_OUT(copy_text(&r->task_name, task->name));
+    request_recognize(r, &c);
 out:
     checkpoint_close(&c);
     return st;
@@ -532,54 +551,8 @@ status request_complete(struct request *r, unsigned command)
     TRY(request_read_images(r));
     TRY(check_shape(r));
     TRY(check_needs(r));
+    TRY(request_check_sampling(r));
     return check_files(r, command);
-}
-
-/* Whether the task's model was trained for the size. */
-static bool is_trained_size(const struct request *r)
-{
-    char size[32];
-    const char *found = NULL;
-
-    snprintf(size, sizeof(size), "%d*%d", r->size[0], r->size[1]);
-    found = strstr(r->task->sizes, size);
-    // compares whole list entries: "20*1280" is not in "720*1280"
-    return found != NULL && (found == r->task->sizes || found[-1] == ' ') &&
-           (found[strlen(size)] == ',' || found[strlen(size)] == 0);
-}
-
-const char *request_note(const struct request *r, int index)
-{
-    static _Thread_local char note[256];
-
-    if (!is_trained_size(r) && index-- == 0) {
-        snprintf(note, sizeof(note),
-                 "size %d*%d is not one of the sizes that %s was trained for: %s", r->size[0],
-                 r->size[1], r->task_name, r->task->sizes);
-        return note;
-    }
-    if (r->text_file != NULL && (given(r, AT(prompt)) || given(r, AT(negative_prompt))) &&
-        index-- == 0)
-        return "the prompts are not used: --text has their embeddings";
-    if (r->noise_file != NULL && given(r, AT(base_seed)) && index-- == 0)
-        return "the seed is not used: --noise has the noise";
-    if (r->default_negative && index-- == 0)
-        return "the negative prompt is empty: the task's default is used, as in the official "
-               "program; \" \" is a negative prompt without words";
-    for (int i = 0; i < INPUT_COUNT; i++) {
-        if ((r->turned >> i & 1) == 0 || index-- != 0)
-            continue;
-        snprintf(note, sizeof(note),
-                 "--%s is turned upright, as its EXIF orientation says; the official program uses "
-                 "it as it is stored",
-                 task_input_names[i]);
-        return note;
-    }
-    if (r->tiled && index == 0 &&
-        (r->tile_stride[0] == r->tile_size[0] || r->tile_stride[1] == r->tile_size[1]))
-        return "tiles do not overlap, as --tile_stride is --tile_size: their borders will be "
-               "visible";
-    return NULL;
 }
 
 status request_to_json(const struct request *r, char **text)

@@ -15,14 +15,14 @@
 
 #include "launch/options.h"
 #include "model/pipeline/task.h"
-#include "model/sampling/schedule.h"
+#include "model/sampling/few_step.h"
+#include "model/sampling/noise.h"
 #include "parallel/world.h"
 
 #include <time.h>
 
 enum { CMD_GENERATE = 1, CMD_BATCH = 2, CMD_PLAN = 4 };
 enum { PRECISION_FP32, PRECISION_BF16 };
-enum { RAND_CPU, RAND_CUDA };
 enum { OPS_REF, OPS_CPU };
 enum { USE_AUTO, USE_CPU, USE_CUDA };
 
@@ -30,7 +30,8 @@ enum { USE_AUTO, USE_CPU, USE_CUDA };
  * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
  * sizes 0, threads 0, dit_fsdp -1, experts -1 and offload_model -1 mean that the program chooses,
  * files that were not given are NULL, and what a file replaces is not set: the prompts with
- * text_file, the seed with noise_file. Strings belong to the request. */
+ * text_file, the seed with noise_file where the solver adds no noise. Strings belong to the
+ * request. */
 struct request {
     char *task_name;
     const struct task *task; // set by request_complete
@@ -40,11 +41,17 @@ struct request {
     int frame_num;
     struct seed base_seed;
 
+    char *preset; // the name of a struct few_step
     int sample_steps;
-    int sample_solver; // enum solver_kind
+    struct number_list denoising_steps; // count 0: none
+    int warp_denoising_step;            // 0, 1; -1: not given, as 1
+    double sigma_max;                   // -1: no rCM
+    int sample_solver;                  // enum solver_kind
     double sample_shift;
     double sample_guide_scale[2]; // low noise, high noise; the same for one transformer
-    int rand_device;              // RAND_*
+    double boundary;              // 0 to 1; -1: the task's
+    int boundary_step_index;      // -1: not given
+    int rand_device;              // enum noise_device
     int cuda_sms;
     char *noise_file, *text_file; // run files to read /noise and /text from
 
@@ -91,7 +98,9 @@ struct request {
     bool given[OPTIONS_MAX]; // row i was given as a flag, or in a batch line
 
     // rank 0 only:
-    bool drawn_seed;       // base_seed was not given
+    bool drawn_seed;                   // base_seed was not given
+    const struct few_step *looks_like; // what the names of the weights tell; NULL: nothing
+    char looks_by[64];                 // the words that do
     unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
 };
@@ -100,8 +109,25 @@ struct request {
  * *r is borrowed. */
 struct option_set request_options(struct request *r);
 
-/* Whether both CFG branches are computed, in some steps at least. */
+/* Whether both CFG branches are computed, in some steps at least; in all steps. */
 bool request_guided(const struct request *r);
+bool request_always_guided(const struct request *r);
+
+/* The number of texts that a new run encodes: none with text_file, one without guidance. */
+int request_prompts(const struct request *r);
+
+/* The schedule of a complete request; schedule_done follows. Errors as schedule_init. */
+status request_schedule(struct schedule *s, const struct request *r);
+
+/* The first step that the second of two experts computes; the number of steps if there is none. */
+int request_low_from(const struct request *r, const struct schedule *s);
+
+/* Writes "4 steps of euler, shift 5, guidance 1". */
+void request_sampling(char *text, size_t size, const struct request *r);
+
+/* Writes " --sample_steps 4 --sample_solver euler": the sampling flags that were not given, as the
+ * preset has set them. ST_MEMORY. */
+status request_preset(char *text, size_t size, const struct request *r);
 
 /* Writes guidance scales [low noise, high noise] as --sample_guide_scale takes them: "5", "3,4". */
 void request_scales(char *text, size_t size, const double scales[2]);
@@ -148,6 +174,9 @@ status request_choose_task(struct request *r);
  * that can be checked without reading files and without the number of ranks. `command` is CMD_*;
  * CMD_PLAN needs no checkpoint. ST_USAGE, ST_MEMORY; ST_IO if no seed can be drawn. */
 status request_complete(struct request *r, unsigned command);
+
+/* *r gets the remark about a preset that *job has. */
+void request_note_preset(struct request *r, const struct request *job);
 
 /* Remarks about a complete request that are not errors (a size that the model was not trained for):
  * number `index` = 0, 1, ..., NULL after the last. Valid until the next call on this thread. */

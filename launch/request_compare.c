@@ -20,14 +20,19 @@ static int first_difference(struct request *a, struct request *b, const bool *gi
 status request_line(struct request *r, const struct request *job, const char *text,
                     const char *where)
 {
-    struct request flags = *job; // borrowed strings, read only
+    struct request flags = *job, empty; // borrowed strings, read only
     const struct option_set from = request_options(&flags), to = request_options(r);
+    const struct option_set unset = request_options(&empty);
     int differs = -1;
 
     request_init(r);
     TRY(options_copy_all(&to, &from));
     if (job->drawn_seed) // each line draws its own
         r->base_seed = (struct seed){ 0 };
+    request_init(&empty);
+    for (int i = 0; i < request_row_count; i++) // may follow from what the line says
+        if ((request_rows[i].marks & SAMPLING) != 0 && !job->given[i])
+            TRY(options_copy(&to, &unset, i));
     memset(r->given, 0, sizeof(r->given));
     TRY(options_from_json(&to, CMD_LINE, text, where));
     differs = first_difference(r, &flags, r->given, JOB);
@@ -53,8 +58,8 @@ static status paths_from(struct request *r, const char *folder)
     free(here);
     for (int i = 0; i < request_row_count && !same; i++) {
         const struct option *row = &request_rows[i];
-        const bool path =
-            row->type == OPT_STRING && row->offset != AT(task_name) && row->commands != CMD_RECORD;
+        const bool path = row->type == OPT_STRING && row->offset != AT(task_name) &&
+                          row->offset != AT(preset) && row->commands != CMD_RECORD;
         char **field = (char **)((char *)r + row->offset), *whole = NULL;
 
         if (!path || *field == NULL || **field == '/')

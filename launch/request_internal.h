@@ -13,13 +13,26 @@ enum {
 
 /* Bits of a row's `marks`; the bits from 8 on are the number of an input. */
 enum {
-    NUMBERS = 1, // the value changes the resulting latent; --resume keeps the run file's value
-    JOB = 2,     // the value is the same for all requests of a batch
-    VIDEO = 4,   // not used for a single image
-    PIXELS = 8   // the value changes the resulting file, but not the latent
+    NUMBERS = 1,  // the value changes the resulting latent; --resume keeps the run file's value
+    JOB = 2,      // the value is the same for all requests of a batch
+    VIDEO = 4,    // not used for a single image
+    PIXELS = 8,   // the value changes the resulting file, but not the latent
+    SAMPLING = 16 // if it was not given, request_fill_sampling sets it from such rows that were
 };
 
 extern const struct option request_rows[];
 extern const int request_row_count;
+
+/* Sets r->looks_like if the names of the checkpoint's files have a preset's words, and the request
+ * does not say what the steps are. part_dit is open. */
+void request_recognize(struct request *r, struct checkpoint *c);
+
+/* Whether the row at this offset was given. */
+bool request_given(const struct request *r, size_t offset);
+
+/* Sets the sampling settings that were not given: from the preset, else the task's; `shift`: the
+ * task's for this size. Then they can be checked. ST_USAGE. */
+status request_fill_sampling(struct request *r, double shift);
+status request_check_sampling(const struct request *r);
 
 #endif

@@ -4,7 +4,6 @@
 #include "launch/run_save.h"
 #include "launch/run_state.h"
 #include "model/pipeline/condition.h"
-#include "model/sampling/noise.h"
 #include "runtime/clock.h"
 #include "runtime/newfile.h"
 #include "runtime/stop.h"
@@ -35,10 +34,10 @@ static status first_latent(struct run *run, const struct runfile *from)
     } else if (r->noise_file != NULL) {
         TRY_OUT(runfile_read(r->noise_file, &file));
         TRY_OUT(run_state_noise(run->noise, s, &file, r->noise_file));
-    } else if (r->rand_device == RAND_CUDA) {
-        noise_cuda(run->noise, latent_count(s), r->base_seed.value, r->cuda_sms);
     } else {
-        noise_cpu(run->noise, latent_count(s), r->base_seed.value);
+        struct noise first = run->generator;
+
+        noise_draw(&first, run->noise, latent_count(s));
     }
 out:
     runfile_done(&file);
@@ -116,8 +115,8 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     status st;
 
     *run = (struct run){ .request = r, .plan = *plan };
-    st = schedule_init(&run->schedule, (enum solver_kind)r->sample_solver, r->sample_steps,
-                       r->sample_shift);
+    noise_open(&run->generator, (enum noise_device)r->rand_device, r->base_seed.value, r->cuda_sms);
+    st = request_schedule(&run->schedule, r);
     if (st == ST_OK)
         st = allocate_latent(&run->noise, count);
     if (st == ST_OK)
@@ -139,7 +138,8 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     world_broadcast(j->world, &resumed, sizeof(resumed), 0);
     run->resumed = resumed;
     if (!resumed) { // the state of step 0
-        memcpy(run->state.latents, run->noise, bytes);
+        for (int64_t i = 0; i < count; i++)
+            run->state.latents[i] = run->noise[i] * run->schedule.start;
     } else {
         world_broadcast(j->world, run->state.latents, bytes, 0);
         world_broadcast(j->world, run->state.used, sizeof(run->state.used), 0);
@@ -393,6 +393,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
                                               (float)r->sample_guide_scale[0] },
                                 .guided = run->plan.guided,
                                 .low_from = run->plan.low_from,
+                                .noise = &run->generator,
                                 .check_blocks = r->check_finite == 1,
                                 .conditioning = &run->conditioning };
     double start_s = clock_seconds();
@@ -405,7 +406,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
         memcpy(run->latent, run->state.latents, latent_bytes(run));
     } else {
         progress_stage(&j->progress, "sampling", run->state.step, r->sample_steps, "step");
-        TRY(pipeline_denoise(p, &in, run->noise, run->resumed ? &run->state : NULL,
+        TRY(pipeline_denoise(p, &in, run->state.latents, run->resumed ? &run->state : NULL,
                              (struct step_callback){ after_step, after_switch, &ctx },
                              run->latent));
         progress_end(&j->progress);

@@ -12,6 +12,7 @@ struct run {
     struct request *request; // borrowed, complete
     struct plan_input plan;
     struct schedule schedule;
+    struct noise generator; // of the first noise, before that was drawn
     struct conditioning conditioning;
     float *noise, *latent;      // [C, T, H, W] f32 in host memory, on every rank
     struct denoise_state state; // after the last step for which it was copied from the device

@@ -63,6 +63,15 @@ expect 'synth needs --preset NAME and --out DIR' "$wanmpi" synth
 expect 'no such model; did you mean t2v-14B?' "$wanmpi" synth --preset t2v-14b --out "$dir/out/x"
 expect 'dim must be heads times' "$wanmpi" synth --preset tiny --heads 3 --out "$dir/out/x"
 
+# Lists of steps.
+for list in '' 0 500,750 1001,5 1000,x; do
+    expect 'denoising_steps' "$@" -n 2 "$wanmpi" generate $ckpt --denoising_steps "$list"
+done
+expect 'more than 64 numbers' "$wanmpi" plan --denoising_steps "$(seq -s , 1000 -1 900)"
+expect 'did you mean lightx2v-4?' "$wanmpi" plan --preset lightx2v-5
+expect 'jobs.jsonl:1: denoising_steps: expected an array of numbers' sh -c "echo '{\"denoising_steps\": [1, \"x\"]}' \
+    >$dir/jobs.jsonl; exec $wanmpi batch $dir/jobs.jsonl --ckpt_dir $dir/tiny"
+
 # Files.
 expect "$dir/none" "$@" -n 3 "$wanmpi" generate --ckpt_dir "$dir/none"
 expect "$dir/empty" "$wanmpi" inspect "$dir/empty"

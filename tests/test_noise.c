@@ -14,6 +14,22 @@ static int64_t ulps(float a, float b)
     return llabs((int64_t)i - j);
 }
 
+static void noise_cpu(float *out, int64_t n, uint64_t seed)
+{
+    struct noise g;
+
+    noise_open(&g, NOISE_CPU, seed, 0);
+    noise_draw(&g, out, n);
+}
+
+static void noise_cuda(float *out, int64_t n, uint64_t seed, int sms)
+{
+    struct noise g;
+
+    noise_open(&g, NOISE_CUDA, seed, sms);
+    noise_draw(&g, out, n);
+}
+
 static void check_cpu(const char *folder)
 {
     static const int64_t sizes[] = { 1, 2, 7, 15, 16, 17, 31, 100, 1003, 300000, 2096645 };

@@ -13,7 +13,7 @@
 /* Parses flags that are given as one string, separated by '|'. */
 static status parse(struct request *r, unsigned command, const char *flags)
 {
-    char text[512], *words[WORDS_MAX], *rest = text;
+    char text[1024], *words[WORDS_MAX], *rest = text;
     int n = 0;
 
     snprintf(text, sizeof(text), "%s", flags);
@@ -157,7 +157,7 @@ static void test_refused(void)
     refuse("--base_seed|18446744073709551616", "0 to 2^64-1, or -1");
     refuse("--base_seed|-2", "0 to 2^64-1, or -1");
     refuse("--base_seed|7x", "0 to 2^64-1, or -1");
-    refuse("--sample_solver|ddim", "choose unipc, dpm++ or euler");
+    refuse("--sample_solver|ddim", "choose unipc, dpm++, euler or renoise");
     refuse("--sample_guide_scale|nan", "expected a number");
     refuse("--sample_guide_scale|3,x", "expected a number");
     refuse("--sample_guide_scale|3,-1", "must be 0 to 1000");
@@ -194,6 +194,84 @@ static void test_refused(void)
     CHECK(parse(&r, CMD_BATCH, "a.jsonl|--save_file|x.mp4") == ST_USAGE &&
               strstr(status_line(), "batch does not use --save_file") != NULL,
           "%s", status_line());
+    request_done(&r);
+}
+
+/* Lists of steps, presets, and experts by step or boundary. */
+static void test_steps(void)
+{
+    char many[700] = "--ckpt_dir|X|--denoising_steps|1000";
+    struct request r;
+    struct schedule s;
+    char text[400];
+
+    refuse("--denoising_steps=", "expected numbers with a comma between them");
+    refuse("--denoising_steps|1000,", "expected numbers with a comma between them");
+    refuse("--denoising_steps|1000,x", "expected numbers with a comma between them");
+    refuse("--denoising_steps|1200,500", "--denoising_steps 1200: must be 0 to 1000");
+    refuse("--denoising_steps|500,-1", "--denoising_steps -1: must be 0 to 1000");
+    refuse("--ckpt_dir|X|--denoising_steps|500,750",
+           "step 2 is 750: each must be above 0 and below");
+    refuse("--ckpt_dir|X|--denoising_steps|500,500", "step 2 is 500");
+    refuse("--ckpt_dir|X|--denoising_steps|500,0,0", "step 2 is 0");
+    refuse("--ckpt_dir|X|--denoising_steps|0", "falls from at most 1000 to a number above 0");
+    for (int i = 999; i > 935; i--)
+        snprintf(many + strlen(many), sizeof(many) - strlen(many), ",%d", i);
+    refuse(many, "--denoising_steps: more than 64 numbers");
+    refuse("--ckpt_dir|X|--denoising_steps|1000,500|--sample_steps|4", "--denoising_steps has 2");
+    refuse("--ckpt_dir|X|--denoising_steps|1000,500|--sample_solver|unipc",
+           "--denoising_steps needs --sample_solver euler or renoise, not unipc");
+    refuse("--ckpt_dir|X|--denoising_steps|1000,500|--sigma_max|80", "remove one of them");
+    refuse("--ckpt_dir|X|--sigma_max|80|--sample_steps|5", "are at most 4");
+    refuse("--ckpt_dir|X|--sigma_max|80|--sample_shift|5", "--sample_shift is not used with");
+    refuse("--ckpt_dir|X|--warp_denoising_step|False", "needs --denoising_steps");
+    refuse("--ckpt_dir|X|--boundary|0.9", "--boundary: task t2v-14B has one transformer");
+    refuse("--boundary|1.1", "must be 0 to 1");
+    refuse("--ckpt_dir|X|--task|t2v-A14B|--boundary|0.9|--boundary_step_index|2", "remove one");
+    refuse("--ckpt_dir|X|--task|t2v-A14B|--boundary_step_index|41", "there are 40 steps");
+    refuse("--ckpt_dir|X|--preset|fastwan-4", "no such preset; did you mean fastwan-3?");
+    refuse("--ckpt_dir|X|--preset|wibble", "no such preset; wanmpi generate --help lists them");
+    refuse("--ckpt_dir|X|--preset|lightning-4",
+           "is for models with two experts; that of task t2v-");
+    refuse("--ckpt_dir|X|--task|t2v-A14B|--preset|fastwan-3", "is for models with one transformer");
+    refuse("--ckpt_dir|X|--preset|fastwan-3|--sample_steps|5", "has a list of 3 steps; pass other");
+    refuse("--ckpt_dir|X|--preset|turbowan-4|--sample_solver|unipc", "--sigma_max needs");
+
+    CHECK(complete(&r, "--ckpt_dir|X|--preset|lightx2v-4|--sample_shift|3") == ST_OK, "%s",
+          status_line());
+    CHECK(r.sample_steps == 4 && r.sample_solver == SOLVER_EULER && r.sample_shift == 3 &&
+              r.sample_guide_scale[0] == 1 && r.sample_guide_scale[1] == 1 &&
+              r.boundary_step_index == -1 && request_prompts(&r) == 1,
+          "lightx2v-4");
+    CHECK(request_preset(text, sizeof(text), &r) == ST_OK &&
+              strcmp(text, " --sample_steps 4 --sample_solver euler --sample_guide_scale 1") == 0,
+          "%s", text);
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--preset|fastwan-3|--denoising_steps|1000,500.5,0") == ST_OK,
+          "%s", status_line());
+    CHECK(r.sample_steps == 2 && r.denoising_steps.value[1] == 500.5 &&
+              r.warp_denoising_step == 0 && r.sample_solver == SOLVER_RENOISE,
+          "a list for a preset");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--task|t2v-A14B|--preset|lightx2v-4") == ST_OK, "%s",
+          status_line());
+    CHECK(request_schedule(&s, &r) == ST_OK && request_low_from(&r, &s) == 2, "two and two steps");
+    schedule_done(&s);
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--task|t2v-A14B|--preset|lightx2v-4|--boundary|0.95") == ST_OK,
+          "%s", status_line());
+    CHECK(request_schedule(&s, &r) == ST_OK && request_low_from(&r, &s) == 1, "boundary as given");
+    schedule_done(&s);
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--preset|turbowan-4|--noise|a.h5") == ST_OK, "%s",
+          status_line());
+    CHECK(r.base_seed.given && r.sample_steps == 4, "the seed of the noise that is added");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--sample_guide_scale|1|--negative_prompt|x|--size|1280*720") ==
+              ST_OK,
+          "%s", status_line());
+    CHECK(request_note(&r, 0) != NULL && strstr(request_note(&r, 0), "is not used") != NULL,
+          "the negative prompt of no branch");
     request_done(&r);
 }
 
@@ -453,6 +531,7 @@ int main(void)
     test_device();
     test_flags();
     test_refused();
+    test_steps();
     test_file_prompt();
     test_json();
     test_lines();

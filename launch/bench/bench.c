@@ -44,6 +44,9 @@ static const struct option rows[] = {
       .help = "parts of the list above, separated by commas (default gemm,attention,fused,dit)" },
     { "model", OPT_STRING, AT(model), .group = "Model and size", .value = "NAME",
       .help = "14B, 1.3B, A14B, 5B, or another preset of synth (default 1.3B)" },
+    { "preset", OPT_STRING, AT(preset), .value = "NAME",
+      .help = "for part whole: the steps of a distilled model, without guidance, of the list that "
+              "generate --help prints" },
     { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .least = 16,
       .most = 16384, .help = "pixels (default 832*480)" },
     { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .most = 100001,
@@ -170,6 +173,13 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
         return fail(ST_USAGE, "bench %.*s: no such part; wanmpi bench --help lists them",
                     (int)length, unknown);
     TRY(find_model(o->model != NULL ? o->model : "1.3B", preset));
+    if (o->preset != NULL)
+        TRY(few_step_find(&o->few, o->preset));
+    if (o->few != NULL && o->cfg_size == 2)
+        return fail(ST_USAGE,
+                    "--cfg_size 2 needs guidance, which --preset %s turns off: remove "
+                    "one of them",
+                    o->preset);
     if (o->size[0] % 16 != 0 || o->size[1] % 16 != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of 16", o->size[0],
                     o->size[1]);
@@ -222,7 +232,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
     for (size_t i = 0; i < COUNT(part_rows); i++) {
         const bool runs = (parts >> i & 1) != 0;
 
-        guided |= runs && part_rows[i].run == bench_whole;
+        guided |= runs && part_rows[i].run == bench_whole && o->few == NULL;
         clip |= runs &&
                 (part_rows[i].run == bench_vae_encode || part_rows[i].run == bench_scale_encode);
     }

@@ -21,6 +21,7 @@
 #include "launch/placement.h"
 #include "model/pipeline/plan.h"
 #include "model/pipeline/task.h"
+#include "model/sampling/few_step.h"
 #include "model/vae/vae.h"
 
 enum ceiling {
@@ -58,10 +59,11 @@ struct bench_row {
 };
 
 struct bench_options {
-    char *parts, *model, *json, *hdf5, *trace;
+    char *parts, *model, *preset, *json, *hdf5, *trace;
     int size[2];
     int frame_num, with_image, device, precision, vae_precision, repeats, threads;
     int cfg_size, ring_size, ulysses_size, dit_fsdp;
+    const struct few_step *few; // of `preset`; NULL: the task's steps, with guidance
 };
 
 struct bench {

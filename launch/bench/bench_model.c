@@ -459,7 +459,8 @@ static double last_median(const struct bench *b, const char *test)
 status bench_whole(struct bench *b)
 {
     const bool image = b->image_frames > 0;
-    const int steps = b->task->steps;
+    const int steps = b->options->few != NULL ? b->options->few->steps : b->task->steps;
+    const int texts = b->options->few != NULL ? 1 : 2; // with guidance both branches
     char name[72];
     double seconds;
 
@@ -467,15 +468,17 @@ status bench_whole(struct bench *b)
         TRY(bench_text(b));
     if (last_median(b, "clip") == 0 && b->plan.images > 0)
         TRY(bench_clip(b));
-    TRY(run_transformer(b, "whole", call_step, "a guided step"));
+    TRY(run_transformer(b, "whole", call_step,
+                        b->options->few != NULL ? "a step" : "a guided step"));
     seconds = steps * last_median(b, "whole");
     if (image)
         TRY(time_encode(b, "image", "encode an image, first of", b->image_frames, true));
     if (last_median(b, "vae") == 0)
         TRY(bench_vae(b));
-    seconds += 2 * last_median(b, "text") + last_median(b, "clip") + last_median(b, "image") +
+    seconds += texts * last_median(b, "text") + last_median(b, "clip") + last_median(b, "image") +
                last_median(b, "vae");
-    snprintf(name, sizeof(name), "a video: %stwo texts, %d guided steps, decoding",
-             image ? "an image, " : "", steps);
+    snprintf(name, sizeof(name), "a video: %s%s, %d %s, decoding", image ? "an image, " : "",
+             texts == 1 ? "a text" : "two texts", steps,
+             b->options->few != NULL ? "steps without guidance" : "guided steps");
     return bench_add(b, "whole", name, 1, &seconds, 0, 0, CEILING_NONE);
 }

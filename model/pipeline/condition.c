@@ -62,13 +62,14 @@ status condition_text(struct pipeline *p, struct plan_input *plan, const struct 
     static const char *const names[] = { CONDITION_COND, CONDITION_UNCOND };
     const char *const prompts[] = { in->prompt, in->negative_prompt };
     const int64_t width = model_dit(&plan->model)->text_dim;
+    const int count = plan->cond_only ? 1 : 2;
     status st = ST_OK;
 
     if (conditioning_find(c, names[0]).ndim != 0)
         return ST_OK; // from --text
     if (p != NULL)
-        TRY(pipeline_text(p, 2, prompts));
-    for (int i = 0; i < 2; i++) {
+        TRY(pipeline_text(p, count, prompts));
+    for (int i = 0; i < count; i++) {
         const int64_t planned[] = { plan->text_rows, width };
         struct tensor rows;
         float *data;

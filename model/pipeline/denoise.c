@@ -118,6 +118,12 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
     if (clean.ndim != 0)
         TRY(upload_clean(d, a, clean));
     TRY(solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c));
+    if (d->solver.noise.ndim != 0 && in->noise != NULL) {
+        d->drawn = malloc((size_t)latent_count(in->shape) * sizeof(float));
+        if (d->drawn == NULL)
+            return fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
+                        (long long)latent_count(in->shape));
+    }
     d->begun = a->used;
     for (int i = 0; i < experts; i++)
         if (dit[i] != NULL)
@@ -134,6 +140,7 @@ status denoise_switch(struct denoise *d, int expert, struct dit *dit)
 
 void denoise_end(struct denoise *d)
 {
+    free(d->drawn);
     *d = (struct denoise){ 0 };
 }
 
@@ -211,9 +218,38 @@ static status restore_clean(struct denoise *d)
                : op_copy(d->dev, tensor_slice(d->x, 0, 0, d->clean.dim[0]), d->clean);
 }
 
+/* Sets the generator to what it is after the first noise and the noise of `step` steps. */
+static void start_noise(struct denoise *d, int step)
+{
+    d->drawn_for = -1;
+    if (d->drawn == NULL)
+        return;
+    d->noise = *d->in.noise;
+    noise_skip(&d->noise, latent_count(d->in.shape), 1 + step);
+}
+
+/* Draws the noise that the next step adds, if it adds some: a whole latent on every rank, so that
+ * the numbers do not depend on the ranks. */
+static void draw_noise(struct denoise *d)
+{
+    const int step = d->solver.step;
+
+    if (d->drawn == NULL || step + 1 >= d->in.schedule.steps || d->drawn_for == step)
+        return;
+    noise_draw(&d->noise, d->drawn, latent_count(d->in.shape));
+    d->drawn_for = step;
+}
+
+status denoise_feed(struct denoise *d)
+{
+    draw_noise(d);
+    return d->drawn_for == d->solver.step ? scatter(d, d->solver.noise, d->drawn) : ST_OK;
+}
+
 status denoise_start(struct denoise *d, const float *noise)
 {
     d->solver.step = 0;
+    start_noise(d, 0);
     TRY(scatter(d, d->x, noise));
     return restore_clean(d);
 }
@@ -228,6 +264,7 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
 {
     d->solver.step = (int)state->step;
     d->solver.order = (int)state->order;
+    start_noise(d, d->solver.step);
     for (int i = 0; i < SOLVER_STATE; i++)
         if (state->used[i] && history(d, i).data != NULL)
             TRY(scatter(d, history(d, i), state->history[i]));
@@ -257,7 +294,9 @@ status denoise_step(struct denoise *d)
     TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
                     is_guided(&d->in, expert) ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
     TRY(restore_clean(d));
-    return op_find_nonfinite(d->dev, d->mark, d->x, DIT_MARK_NONE);
+    TRY(op_find_nonfinite(d->dev, d->mark, d->x, DIT_MARK_NONE));
+    draw_noise(d); // of the step after this one, while a GPU computes
+    return ST_OK;
 }
 
 status denoise_finite(struct denoise *d, bool *finite)

@@ -5,6 +5,7 @@
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
+#include "model/sampling/noise.h"
 #include "model/sampling/schedule.h"
 #include "model/transformer/dit.h"
 
@@ -26,6 +27,8 @@ struct denoise_input {
     bool guided;                 // both CFG branches; else only cond is computed
     float guidance[EXPERTS_MAX]; // guidance scale of each expert; 1: only cond
     int low_from;                // with two experts, the first step that expert 1 computes
+    const struct noise *noise;   // for a solver that adds noise: the generator of the first noise,
+                                 // before that was drawn; borrowed. NULL: a plan
     bool check_blocks;           // name the first block whose output has values that are not finite
     const struct conditioning *conditioning; // borrowed
 };
@@ -44,6 +47,9 @@ struct denoise {
     struct tensor x;     // [n, 4C] f32: the n tokens of the latent that this rank has
     struct tensor v;     // [2 or 1, n, 4C] f32: velocity of each branch
     struct tensor clean; // [m, 4C] f32: the known values of the first m of them; ndim 0: none
+    struct noise noise;  // of the solver that adds noise, the same on every rank
+    float *drawn;        // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
+    int drawn_for;       // the step that adds it
     struct tensor mark;  // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
 };
 
@@ -76,6 +82,10 @@ status denoise_switch(struct denoise *d, int expert, struct dit *dit);
  * functions below. Local. */
 status denoise_start(struct denoise *d, const float *noise);
 status denoise_restore(struct denoise *d, const struct denoise_state *state);
+
+/* Copies to the device what the next step needs from the host: noise, for a solver that adds some.
+ * Before denoise_step, which does not wait for the device. Local. */
+status denoise_feed(struct denoise *d);
 
 /* Computes one step; queued on the device's stream. Collective over the mesh. */
 status denoise_step(struct denoise *d);

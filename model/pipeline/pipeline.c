@@ -484,6 +484,7 @@ status pipeline_denoise(struct pipeline *p, const struct denoise_input *in, cons
         TRY_OUT(st);
         alive_at("sampling", d.solver.step + 1);
         world_expect(p->world, longest_s);
+        TRY_OUT(denoise_feed(&d));
         stops = p->dev->stops;
         TRY_OUT(denoise_step(&d));
         assert(p->dev->stops == stops); // a step only queues work; it does not synchronize

@@ -226,14 +226,14 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     struct denoise d = { 0 };
     struct denoise_state state = { 0 };
     struct denoise_input input = { .shape = in->latent,
-                                   .guidance = { 5, 5 },
+                                   .guidance = { in->unguided[0] ? 1 : 5, in->unguided[1] ? 1 : 5 },
                                    .guided = in->guided,
                                    .low_from = in->low_from,
                                    .conditioning = &in->conditioning };
     const int experts = plan_experts(in);
     status st;
 
-    TRY_OUT(schedule_init(&input.schedule, SOLVER_UNIPC, in->steps, 5));
+    TRY_OUT(schedule_init(&input.schedule, in->solver, in->steps, 5));
     TRY_OUT(arena_init(&weights, dev, "transformer", 0));
     TRY_OUT(arena_init(&run, dev, "run", 0));
     TRY_OUT(arena_init(&scratch, dev, "step", 0));
@@ -371,6 +371,8 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
 
     for (int i = 0; i < in->conditioning.count; i++)
         texts += tensor_bytes(in->conditioning.array[i].value);
+    if (in->solver == SOLVER_RENOISE)
+        bytes += latent;
     bytes += texts + (size_t)in->prompts * (size_t)in->text_rows *
                          (size_t)model_dit(&in->model)->text_dim * sizeof(float);
     bytes += in->gpu ? loader_bytes(in->threads) + DEVICE_CUDA_HOST : 0;

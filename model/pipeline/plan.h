@@ -30,7 +30,10 @@ struct plan_input {
     int first_step; // number of steps that are done before; all: no text, no transformer
     int low_from;   // with two experts, the first step of the second; `steps`: none
     enum expert_memory experts;
-    bool guided; // both CFG branches are computed
+    bool cond_only;             // no text of the uncond branch is needed: no step is guided
+    bool guided;                // both CFG branches are computed, in some steps at least
+    bool unguided[EXPERTS_MAX]; // only one is, in the steps of that expert
+    enum solver_kind solver;
     int ranks, ranks_per_node;
     struct mesh_shape mesh; // all sizes set
     enum dtype cdt;         // compute type of the transformer and the text encoder

@@ -6,48 +6,54 @@
  * aten/src/ATen/native/cpu/DistributionTemplates.h. */
 #include "model/sampling/noise.h"
 
+#include "model/sampling/noise_internal.h"
 #include "runtime/half.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 
 /* ---- Mersenne Twister ---- */
 
-#define MT_N 624
+#define MT_N NOISE_TWISTER
 #define MT_M 397
 
-struct twister {
-    uint32_t state[MT_N];
-    int next;
-};
-
-static void twister_seed(struct twister *t, uint32_t seed)
+static void twister_seed(struct noise *g, uint32_t seed)
 {
-    t->state[0] = seed;
+    g->twister[0] = seed;
     for (int i = 1; i < MT_N; i++) {
-        const uint32_t last = t->state[i - 1];
-        t->state[i] = 1812433253u * (last ^ last >> 30) + (uint32_t)i;
+        const uint32_t last = g->twister[i - 1];
+        g->twister[i] = 1812433253u * (last ^ last >> 30) + (uint32_t)i;
     }
-    t->next = MT_N;
+    g->next = MT_N;
 }
 
-static void twister_turn(struct twister *t)
+static void twister_turn(struct noise *g)
 {
+    uint32_t *state = g->twister;
+
     for (int i = 0; i < MT_N; i++) {
-        const uint32_t a = t->state[i], b = t->state[(i + 1) % MT_N];
+        const uint32_t a = state[i], b = state[(i + 1) % MT_N];
         const uint32_t mix = (a & 0x80000000u) | (b & 0x7fffffffu);
-        t->state[i] = t->state[(i + MT_M) % MT_N] ^ mix >> 1 ^ ((b & 1u) ? 0x9908b0dfu : 0u);
+        state[i] = state[(i + MT_M) % MT_N] ^ mix >> 1 ^ ((b & 1u) ? 0x9908b0dfu : 0u);
     }
-    t->next = 0;
+    g->next = 0;
 }
 
-static uint32_t twister_draw(struct twister *t)
+static void twister_skip(struct noise *g, int64_t count)
+{
+    for (; count > MT_N - g->next; twister_turn(g))
+        count -= MT_N - g->next;
+    g->next += (int)count;
+}
+
+static uint32_t twister_draw(struct noise *g)
 {
     uint32_t y = 0;
 
-    if (t->next == MT_N)
-        twister_turn(t);
-    y = t->state[t->next++];
+    if (g->next == MT_N)
+        twister_turn(g);
+    y = g->twister[g->next++];
     y ^= y >> 11;
     y ^= (y << 7) & 0x9d2c5680u;
     y ^= (y << 15) & 0xefc60000u;
@@ -55,15 +61,15 @@ static uint32_t twister_draw(struct twister *t)
 }
 
 /* [0, 1) in steps of 2^-24. */
-static float uniform_float(struct twister *t)
+static float uniform_float(struct noise *g)
 {
-    return (float)(twister_draw(t) & 0xffffffu) * 0x1p-24f;
+    return (float)(twister_draw(g) & 0xffffffu) * 0x1p-24f;
 }
 
 /* [0, 1) in steps of 2^-53; the first draw is the upper half. */
-static double uniform_double(struct twister *t)
+static double uniform_double(struct noise *g)
 {
-    const uint64_t high = twister_draw(t), low = twister_draw(t);
+    const uint64_t high = twister_draw(g), low = twister_draw(g);
 
     return (double)((high << 32 | low) & 0x1fffffffffffffu) * 0x1p-53;
 }
@@ -134,11 +140,11 @@ static void normals16(float *d)
 }
 
 /* Fewer than 16: in double, one pair after the other. */
-static void normals_scalar(float *out, int64_t n, struct twister *t)
+static void normals_scalar(float *out, int64_t n, struct noise *g)
 {
     for (int64_t i = 0; i < n; i += 2) {
-        const double theta = 2 * M_PI * uniform_double(t);
-        const double radius = sqrt(-2 * log1p(-uniform_double(t)));
+        const double theta = 2 * M_PI * uniform_double(g);
+        const double radius = sqrt(-2 * log1p(-uniform_double(g)));
 
         out[i] = (float)(radius * cos(theta));
         if (i + 1 < n)
@@ -146,22 +152,47 @@ static void normals_scalar(float *out, int64_t n, struct twister *t)
     }
 }
 
-void noise_cpu(float *out, int64_t n, uint64_t seed)
+static void draw_cpu(struct noise *g, float *out, int64_t n)
 {
-    struct twister t;
-
-    twister_seed(&t, (uint32_t)seed);
     if (n < 16) {
-        normals_scalar(out, n, &t);
+        normals_scalar(out, n, g);
         return;
     }
     for (int64_t i = 0; i < n; i++)
-        out[i] = uniform_float(&t);
+        out[i] = uniform_float(g);
     for (int64_t i = 0; i + 16 <= n; i += 16)
         normals16(out + i);
     if (n % 16 != 0) { // the last 16 are drawn again
         for (int64_t i = n - 16; i < n; i++)
-            out[i] = uniform_float(&t);
+            out[i] = uniform_float(g);
         normals16(out + n - 16);
     }
+}
+
+/* ---- both generators ---- */
+
+void noise_open(struct noise *g, enum noise_device device, uint64_t seed, int sms)
+{
+    *g = (struct noise){ .device = device, .seed = seed, .sms = sms };
+    if (device == NOISE_CPU)
+        twister_seed(g, (uint32_t)seed);
+}
+
+void noise_draw(struct noise *g, float *out, int64_t n)
+{
+    if (g->device == NOISE_CPU) {
+        draw_cpu(g, out, n);
+        return;
+    }
+    noise_cuda(out, n, g->seed, g->sms, g->calls);
+    g->calls += noise_cuda_calls(n, g->sms);
+}
+
+void noise_skip(struct noise *g, int64_t n, int draws)
+{
+    assert(n >= 16);
+    if (g->device == NOISE_CPU)
+        twister_skip(g, draws * (n + (n % 16 != 0 ? 16 : 0)));
+    else
+        g->calls += (uint64_t)draws * noise_cuda_calls(n, g->sms);
 }

@@ -9,7 +9,7 @@
  *
  * Sources: Salmon et al. 2011; Oberman and Siu 2005 for the interpolator; envytools' description of
  * the same unit in the first GPUs that had it. */
-#include "model/sampling/noise.h"
+#include "model/sampling/noise_internal.h"
 
 #include "runtime/half.h"
 
@@ -124,14 +124,28 @@ static void normals_pair(float out[2], uint32_t x, uint32_t y)
     out[1] = radius * gpu_sine(angle + (1u << 23));
 }
 
-void noise_cuda(float *out, int64_t n, uint64_t seed, int sms)
+/* The threads that PyTorch starts for n numbers: at most as many as the GPU holds. */
+static int64_t threads_of(int64_t n, int sms)
 {
     const int64_t blocks = (n + 255) / 256, most = (int64_t)sms * (2048 / 256);
-    const int64_t threads = 256 * (blocks < most ? blocks : most);
+
+    return 256 * (blocks < most ? blocks : most);
+}
+
+uint64_t noise_cuda_calls(int64_t n, int sms)
+{
+    return (uint64_t)((n - 1) / (threads_of(n, sms) * 4) + 1);
+}
+
+void noise_cuda(float *out, int64_t n, uint64_t seed, int sms, uint64_t calls)
+{
+    const int64_t threads = threads_of(n, sms);
 
     for (int64_t k = 0; k * 4 * threads < n; k++) {
         for (int64_t j = 0; j < threads; j++) {
-            uint32_t c[4] = { (uint32_t)k, (uint32_t)(k >> 32), (uint32_t)j, (uint32_t)(j >> 32) };
+            const uint64_t call = calls + (uint64_t)k;
+            uint32_t c[4] = { (uint32_t)call, (uint32_t)(call >> 32), (uint32_t)j,
+                              (uint32_t)(j >> 32) };
             float normal[4] = { 0 };
 
             if (j + threads * 4 * k >= n)

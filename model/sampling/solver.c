@@ -57,6 +57,8 @@ status solver_init(struct solver *s, const struct schedule *schedule, struct are
         TRY(arena_take(a, state[i], DT_F32, rows, cols));
         TRY(device_zero(a->dev, *state[i]));
     }
+    if (schedule->kind == SOLVER_RENOISE)
+        TRY(arena_take(a, &s->noise, DT_F32, rows, cols));
     return arena_take(a, &s->next, DT_F32, rows, cols);
 }
 
@@ -161,6 +163,15 @@ static status dpmpp(struct solver *s, struct device *dev, struct tensor x)
     return op_lincomb(dev, x, 3, coef, (struct tensor[]){ x, s->m[0], s->m[1] });
 }
 
+/* x0 = x - sigma v, then x = (1 - sigma') x0 + sigma' noise. */
+static status renoise(struct solver *s, struct device *dev, struct tensor x, struct tensor v)
+{
+    const float *sigma = s->schedule->sigma + s->step;
+    const float coef[3] = { 1.0f - sigma[1], -sigma[0] * (1.0f - sigma[1]), sigma[1] };
+
+    return op_lincomb(dev, x, 3, coef, (struct tensor[]){ x, v, s->noise });
+}
+
 status solver_step(struct solver *s, struct device *dev, struct tensor x, struct tensor c,
                    struct tensor u, float guidance)
 {
@@ -176,6 +187,8 @@ status solver_step(struct solver *s, struct device *dev, struct tensor x, struct
     }
     if (sc->kind == SOLVER_EULER) {
         TRY(sum2(dev, x, 1, x, sc->sigma[s->step + 1] - sigma, v));
+    } else if (sc->kind == SOLVER_RENOISE) {
+        TRY(renoise(s, dev, x, v));
     } else {
         TRY(sum2(dev, s->next, 1, x, -sigma, v));
         TRY(sc->kind == SOLVER_UNIPC ? unipc(s, dev, x) : dpmpp(s, dev, x));
