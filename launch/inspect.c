@@ -1,5 +1,6 @@
 /* wanmpi inspect: prints the contents of a checkpoint. */
 #include "launch/commands.h"
+#include "model/lora/lora.h"
 #include "model/pipeline/pipeline.h"
 #include "model/pipeline/task.h"
 
@@ -7,16 +8,18 @@
 #include <stdlib.h>
 
 struct inspect {
-    char *path;
+    char *path, *ckpt_dir;
     int tensors, json;
 };
 
 static const struct option rows[] = {
     { "path", OPT_STRING, offsetof(struct inspect, path), .group = "Checkpoint", .value = "PATH",
       .positional = true,
-      .help = "an official folder, a -Diffusers folder, or one .safetensors file" },
+      .help = "an official folder, a -Diffusers folder, one .safetensors file, or a LoRA" },
     { "tensors", OPT_SWITCH, offsetof(struct inspect, tensors),
       .help = "list every tensor with its data type and shape" },
+    { "ckpt_dir", OPT_STRING, offsetof(struct inspect, ckpt_dir), .value = "DIR",
+      .help = "for a LoRA: the checkpoint to compare it with (default: the released models)" },
     { "json", OPT_SWITCH, offsetof(struct inspect, json),
       .help = "print JSON instead of text, also of what is no checkpoint" },
 };
@@ -124,6 +127,40 @@ static status report_failure(const struct inspect *fields, status st)
     return st;
 }
 
+/* Prints the report of a LoRA; fails with its first problem. */
+static status report_lora(const struct inspect *fields)
+{
+    struct variant own[2] = { { fields->ckpt_dir, NULL }, { NULL, NULL } };
+    const struct variant *variants = part_dit.variants;
+    struct checkpoint c = { 0 };
+    struct cJSON *json = NULL, *problems;
+    char *text = NULL, line[600];
+    status st;
+
+    if (fields->ckpt_dir != NULL) {
+        TRY_OUT(checkpoint_open(&c, fields->ckpt_dir, model_parts));
+        TRY_OUT(checkpoint_part(&c, &part_dit));
+        own[0].config = checkpoint_config(&c, &part_dit);
+        variants = own;
+    }
+    st = lora_report(fields->path, &part_dit, variants, fields->tensors == 1, &text, &json);
+    snprintf(line, sizeof(line), "%s", status_line());
+    problems = cJSON_AddArrayToObject(json, "problems");
+    if (st != ST_OK)
+        cJSON_AddItemToArray(problems, cJSON_CreateString(line));
+    if (!fields->json && text != NULL)
+        fputs(text, stdout);
+    if (fields->json && json != NULL && command_print_json(json) != ST_OK)
+        st = ST_IO;
+    else if (st != ST_OK)
+        fail(st, "%s", line);
+out:
+    checkpoint_close(&c);
+    cJSON_Delete(json);
+    free(text);
+    return st;
+}
+
 static status inspect(int argc, char **argv)
 {
     status st;
@@ -134,6 +171,10 @@ static status inspect(int argc, char **argv)
     TRY_OUT(options_parse("inspect", 0, &set, 1, argc, argv));
     if (fields.path == NULL) {
         st = fail(ST_USAGE, "inspect needs the path of a checkpoint: wanmpi inspect DIR");
+        goto out;
+    }
+    if (lora_is(fields.path)) {
+        st = report_lora(&fields);
         goto out;
     }
     st = checkpoint_open(&c, fields.path, model_parts);

@@ -49,6 +49,7 @@ static status open_parts(struct job *j, const struct request *r)
             TRY(checkpoint_part(c, r->task->parts[i]));
     j->model = model_of_checkpoint(c);
     TRY(model_check(&j->model, c->path));
+    TRY(job_loras(r, c, j->lora));
     return j->world->rank == 0 && encodes_text(r) ? pipeline_tokenizer(&j->tokenizer, c) : ST_OK;
 }
 
@@ -97,6 +98,9 @@ static status read_digests(struct job *j)
         if (checkpoint_config(c, part) == NULL)
             continue;
         TRY(checkpoint_digest(c, part, hex));
+        for (int e = 0; e < EXPERTS_MAX; e++)
+            if (part == expert_parts[e])
+                TRY(lora_digest(j->lora[e], hex));
         n += (size_t)snprintf(j->weights + n, sizeof(j->weights) - n, "%s%s=%s", n > 0 ? " " : "",
                               part->key, hex);
         assert(n < sizeof(j->weights));
@@ -129,7 +133,7 @@ status job_same_weights(const struct job *j, const char *weights, const char *pa
         return ST_OK;
     return fail(ST_USAGE,
                 "%s was made with other weights of the %.*s than those of %s: pass the "
-                "--ckpt_dir of that run",
+                "--ckpt_dir and the LoRAs of that run",
                 path, length, part, j->checkpoint.path);
 }
 
@@ -161,6 +165,8 @@ void job_close(struct job *j)
 {
     tokenizer_close(j->tokenizer);
     checkpoint_close(&j->checkpoint);
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        lora_close(j->lora[i]);
     device_close(&j->dev);
     alive_hook_remove(&j->hook);
     *j = (struct job){ 0 };

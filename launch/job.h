@@ -7,6 +7,7 @@
 #include "launch/placement.h"
 #include "launch/progress.h"
 #include "launch/request.h"
+#include "model/lora/lora.h"
 #include "model/pipeline/pipeline.h"
 #include "runtime/alive.h"
 
@@ -18,8 +19,9 @@ struct job {
     struct table table;
     struct device dev;
     struct checkpoint checkpoint;
-    struct model model;          // of the checkpoint
-    struct tokenizer *tokenizer; // rank 0, when texts are encoded
+    struct lora *lora[EXPERTS_MAX]; // of the transformers; NULL: none
+    struct model model;             // of the checkpoint
+    struct tokenizer *tokenizer;    // rank 0, when texts are encoded
     struct progress progress;
     char weights[JOB_WEIGHTS_BYTES]; // digest of each part that is open: "dit=HEX t5=HEX vae=HEX"
     size_t resident;    // resident host memory of this process before any model is loaded, in bytes
@@ -36,6 +38,11 @@ struct job {
  * status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */
 status job_open(struct job *j, struct world *w, const struct request *r);
 void job_close(struct job *j); // accepts a half-open or zeroed job
+
+/* Opens the LoRAs of the request for the transformers of the checkpoint that are open, and makes
+ * the checkpoint's sources give merged weights. lora[i] is NULL for a transformer without. The
+ * caller closes them with lora_close, after the checkpoint. Local. Errors as lora_open. */
+status job_loras(const struct request *r, struct checkpoint *c, struct lora *lora[EXPERTS_MAX]);
 
 /* Whether `weights` of a run file, another job's j->weights, names no other weights for a part than
  * this job has. Local. ST_USAGE; `path` is the run file. */

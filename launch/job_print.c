@@ -164,6 +164,18 @@ void job_experts(char *text, size_t size, const struct plan_input *plan, size_t 
                  low);
 }
 
+/* Prints a line for each LoRA of each transformer. */
+static void announce_loras(struct job *j)
+{
+    static const char *const experts[EXPERTS_MAX] = { "high noise: ", "low noise: " };
+    const bool two = model_config(&j->model, expert_parts[1]) != NULL;
+
+    for (int e = 0; e < EXPERTS_MAX; e++)
+        for (int i = 0; lora_line(j->lora[e], i) != NULL; i++)
+            progress_print(&j->progress, "lora    %s%s", two ? experts[e] : "",
+                           lora_line(j->lora[e], i));
+}
+
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
 {
     const struct latent_shape s = plan->latent;
@@ -186,6 +198,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     if (j->place.note[0] != 0)
         progress_print(p, "note    %s", j->place.note);
     progress_print(p, "model   %s, %s (%s)", r->task_name, r->ckpt_dir, j->checkpoint.layout);
+    announce_loras(j);
     if (j->tokenizer != NULL && tokenizer_differs(j->tokenizer) != NULL)
         progress_print(
             p,

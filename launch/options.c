@@ -23,7 +23,7 @@ bool option_is_used(const struct option *row, unsigned mask)
 
 static bool is_string(const struct option *row)
 {
-    return row->type == OPT_STRING || row->type == OPT_TEXT;
+    return row->type == OPT_STRING || row->type == OPT_LIST || row->type == OPT_TEXT;
 }
 
 static bool has_value(const struct option *row)
@@ -146,6 +146,21 @@ static status set_string(char **to, const char *from)
                     strlen(from) + 1);
     free(*to);
     *to = copy;
+    return ST_OK;
+}
+
+/* Adds an item to a list. */
+static status add_string(char **to, const char *item)
+{
+    char *whole = NULL;
+
+    if (*to == NULL)
+        return set_string(to, item);
+    if (asprintf(&whole, "%s\n%s", *to, item) < 0)
+        return fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for a text",
+                    strlen(*to) + strlen(item) + 2);
+    free(*to);
+    *to = whole;
     return ST_OK;
 }
 
@@ -281,9 +296,10 @@ status option_set_word(const struct option_set *set, const struct option *row, c
         *(double *)to = value;
         break;
     case OPT_STRING:
+    case OPT_LIST:
         if (word[0] == 0)
             return fail(ST_USAGE, "%s is empty; expected %s", what, row->value);
-        return set_string(to, word);
+        return row->type == OPT_LIST ? add_string(to, word) : set_string(to, word);
     case OPT_TEXT:
         return set_string(to, word);
     case OPT_CHOICE:

@@ -29,6 +29,7 @@ enum option_type {
     OPT_SEED,   // struct seed: 0 to 2^64 - 1; -1: not given
     OPT_DOUBLE, // double
     OPT_STRING, // char *
+    OPT_LIST,   // char *: strings, one per use of the flag, with '\n' between them
     OPT_TEXT,   // char *: a string; as a flag, @FILE stands for the contents of the file
     OPT_CHOICE, // int: index of one of `choices`
     OPT_PAIR,   // int[2]: two numbers separated by `joint`
@@ -92,7 +93,8 @@ status options_to_json(const struct option_set *set, char **text);
 
 /* Sets the fields that the JSON object `text` names; the others keep their values. No file is read:
  * an OPT_TEXT that begins with '@' is that text. `mask` is as in options_parse. ST_USAGE for
- * unknown keys and wrong types; the line starts with `where`. */
+ * unknown keys and wrong types; the line starts with `where`. An OPT_LIST is an array of strings,
+ * or one string. */
 status options_from_json(const struct option_set *set, unsigned mask, const char *text,
                          const char *where);
 

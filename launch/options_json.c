@@ -29,6 +29,7 @@ static bool is_set(const struct option_set *set, const struct option *row)
     case OPT_SCALES:
         return *(const double *)from >= row->least || (row->least == 0 && row->most == 0);
     case OPT_STRING:
+    case OPT_LIST:
     case OPT_TEXT:
         return *(char *const *)from != NULL;
     case OPT_PAIR:
@@ -37,6 +38,21 @@ static bool is_set(const struct option_set *set, const struct option *row)
         return ((const struct number_list *)from)->count > 0;
     }
     return false;
+}
+
+/* Adds the items of a list, which are on lines of their own, as an array. */
+static void add_list(cJSON *object, const char *name, const char *items)
+{
+    cJSON *array = cJSON_AddArrayToObject(object, name);
+
+    for (const char *end; *items != 0; items = end + (*end != 0)) {
+        char *item;
+
+        end = items + strcspn(items, "\n");
+        item = strndup(items, (size_t)(end - items));
+        cJSON_AddItemToArray(array, cJSON_CreateString(item != NULL ? item : ""));
+        free(item);
+    }
 }
 
 static void add_value(cJSON *object, const struct option_set *set, const struct option *row)
@@ -78,6 +94,9 @@ static void add_value(cJSON *object, const struct option_set *set, const struct 
     case OPT_STRING:
     case OPT_TEXT:
         cJSON_AddStringToObject(object, row->name, *(char *const *)from);
+        break;
+    case OPT_LIST:
+        add_list(object, row->name, *(char *const *)from);
         break;
     case OPT_CHOICE:
         option_choice(row->choices, *number, word, sizeof(word));
@@ -188,6 +207,25 @@ static status set_array(const struct option_set *set, const struct option *row, 
     return option_set_word(set, row, what, word);
 }
 
+/* Replaces a list by the strings of a JSON array, or by one string. */
+static status set_list(const struct option_set *set, const struct option *row, const char *what,
+                       const cJSON *item)
+{
+    char **to = option_field(set, row);
+
+    free(*to);
+    *to = NULL;
+    if (cJSON_IsString(item))
+        return option_set_word(set, row, what, item->valuestring);
+    for (const cJSON *one = cJSON_IsArray(item) ? item->child : item; one != NULL;
+         one = one->next) {
+        if (!cJSON_IsString(one))
+            return fail(ST_USAGE, "%s: expected a string, or an array of strings", what);
+        TRY(option_set_word(set, row, what, one->valuestring));
+    }
+    return ST_OK;
+}
+
 static status set_json(const struct option_set *set, const struct option *row, const char *what,
                        const cJSON *item)
 {
@@ -200,6 +238,8 @@ static status set_json(const struct option_set *set, const struct option *row, c
         *(int *)option_field(set, row) = cJSON_IsTrue(item);
         return ST_OK;
     }
+    if (row->type == OPT_LIST)
+        return set_list(set, row, what, item);
     if (number && cJSON_IsNumber(item))
         return set_number(set, row, what, item->valuedouble);
     if (row->type == OPT_NUMBERS && !cJSON_IsString(item))

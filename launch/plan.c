@@ -266,6 +266,7 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
 {
     struct model model = preset_model(preset_find(r->task->presets[0]));
     struct checkpoint c = { 0 };
+    struct lora *lora[EXPERTS_MAX] = { NULL };
     struct tokenizer *tokenizer = NULL;
     struct table table;
     struct device dev = { 0 };
@@ -285,11 +286,14 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
         model = model_of_checkpoint(&c);
         TRY_OUT(model_check(&model, c.path));
         TRY_OUT(pipeline_tokenizer(&tokenizer, &c));
+        TRY_OUT(job_loras(r, &c, lora));
     }
     TRY_OUT(plan(r, m, &model, &dev, world_size));
 out:
     tokenizer_close(tokenizer);
     checkpoint_close(&c);
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        lora_close(lora[i]);
     device_close(&dev);
     return st;
 }

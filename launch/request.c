@@ -121,6 +121,16 @@ const struct option request_rows[] = {
       .help = "the expert for high noise, a .safetensors file, instead of that of --ckpt_dir" },
     { "dit_low", OPT_STRING, AT(dit_low), .value = "FILE", .commands = ALL, .marks = JOB,
       .help = "the expert for low noise" },
+    { "lora", OPT_LIST, AT(lora), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
+      .help = "merge a LoRA, of any common dialect, into the transformer's weights when they are "
+              "loaded, with strength X (default 1); can be given several times. With two experts "
+              "it is for both" },
+    { "lora_high", OPT_LIST, AT(lora_high), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
+      .help = "the same for the expert for high noise alone" },
+    { "lora_low", OPT_LIST, AT(lora_low), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
+      .help = "the same for the expert for low noise alone" },
+    { "lora_ignore_unknown", OPT_SWITCH, AT(lora_ignore_unknown), .commands = ALL, .marks = JOB,
+      .help = "leave out keys of a LoRA that match no tensor (default: they are an error)" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
       .marks = NUMBERS | JOB,
       .help = "data type of the computation; bf16 rounds where the official program does (default: "
@@ -457,10 +467,13 @@ static status check_needs(const struct request *r)
 
         if (r->task->boundary == 0 && r->given[i] &&
             (at == AT(experts) || at == AT(dit_high) || at == AT(dit_low) || at == AT(boundary) ||
-             at == AT(boundary_step_index)))
+             at == AT(boundary_step_index) || at == AT(lora_high) || at == AT(lora_low)))
             return fail(ST_USAGE, "--%s: task %s has one transformer; remove it",
                         request_rows[i].name, r->task_name);
     }
+    if (request_given(r, AT(lora_ignore_unknown)) && r->lora == NULL && r->lora_high == NULL &&
+        r->lora_low == NULL)
+        return fail(ST_USAGE, "--lora_ignore_unknown needs --lora FILE");
     if (request_given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)
@@ -495,6 +508,8 @@ static status check_files(const struct request *r, unsigned command)
     if (r->ckpt_dir == NULL && command != CMD_PLAN)
         return fail(ST_USAGE, "--ckpt_dir DIR is needed: the folder of the checkpoint for %s",
                     r->task_name);
+    if (r->ckpt_dir == NULL && (r->lora != NULL || r->lora_high != NULL || r->lora_low != NULL))
+        return fail(ST_USAGE, "--lora needs --ckpt_dir DIR, whose tensors it changes");
     if (r->save_file != NULL)
         TRY(video_check_path(r->save_file, r->frame_num));
     if (r->contact_sheet != NULL && !ends_in(r->contact_sheet, ".png"))

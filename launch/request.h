@@ -56,10 +56,13 @@ struct request {
     char *noise_file, *text_file; // run files to read /noise and /text from
 
     char *ckpt_dir;
-    char *dit_high, *dit_low; // files of the experts
-    int precision;            // PRECISION_*
-    int vae_precision;        // of the VAE, PRECISION_*
-    int offload_model;        // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
+    char *dit_high, *dit_low;   // files of the experts
+    char *lora;                 // LoRAs, "FILE" or "FILE:STRENGTH", with '\n' between them
+    char *lora_high, *lora_low; // of one expert
+    int lora_ignore_unknown;
+    int precision;     // PRECISION_*
+    int vae_precision; // of the VAE, PRECISION_*
+    int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
     int convert_model_dtype; // the official flag for --precision bf16
 

@@ -49,6 +49,27 @@ status request_line(struct request *r, const struct request *job, const char *te
     return ST_OK;
 }
 
+/* Writes `folder` before the relative paths of a list. */
+static status list_from(char **list, const char *folder)
+{
+    char *whole = NULL;
+    size_t size = 0;
+    FILE *m = open_memstream(&whole, &size);
+
+    for (const char *item = *list, *end; m != NULL && *item != 0; item = end + (*end != 0)) {
+        end = item + strcspn(item, "\n");
+        fprintf(m, "%s%s%s%.*s", item == *list ? "" : "\n", *item == '/' ? "" : folder,
+                *item == '/' ? "" : "/", (int)(end - item), item);
+    }
+    if (m == NULL || fclose(m) != 0) {
+        free(whole);
+        return fail(ST_MEMORY, "cannot allocate host memory for file names");
+    }
+    free(*list);
+    *list = whole;
+    return ST_OK;
+}
+
 /* Makes relative paths, which are those of `folder`, absolute, unless it is the current folder. */
 static status paths_from(struct request *r, const char *folder)
 {
@@ -62,6 +83,10 @@ static status paths_from(struct request *r, const char *folder)
                           row->offset != AT(preset) && row->commands != CMD_RECORD;
         char **field = (char **)((char *)r + row->offset), *whole = NULL;
 
+        if (row->type == OPT_LIST && *field != NULL) {
+            TRY(list_from(field, folder));
+            continue;
+        }
         if (!path || *field == NULL || **field == '/')
             continue;
         if (asprintf(&whole, "%s/%s", folder, *field) < 0)

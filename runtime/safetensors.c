@@ -156,17 +156,16 @@ static status keep_formats(struct tensor_source *src, const cJSON *metadata)
                : fail(ST_MEMORY, "%s: no memory for its metadata", src->path);
 }
 
-status safetensors_list(struct tensor_source *src, struct tensor_list *list)
+/* The header as JSON, for cJSON_Delete; *data: where the tensors' bytes begin in the file. */
+static status read_header(const struct tensor_source *src, cJSON **json, uint64_t *data)
 {
-    const int from = list->count;
     unsigned char start[8];
-    uint64_t length = 0, data;
+    uint64_t length = 0;
     const char *end = NULL;
-    const cJSON *entry;
     char *text = NULL;
-    cJSON *json = NULL;
     status st = ST_OK;
 
+    *json = NULL;
     TRY(read_exactly(src, start, sizeof(start), 0));
     for (int i = 7; i >= 0; i--)
         length = length << 8 | start[i];
@@ -179,20 +178,32 @@ status safetensors_list(struct tensor_source *src, struct tensor_list *list)
     if (length > HEADER_BYTES_MAX)
         return fail(ST_FORMAT, "%s: a header of %llu bytes; at most %llu are read", src->path,
                     (unsigned long long)length, (unsigned long long)HEADER_BYTES_MAX);
-    data = 8 + length;
+    *data = 8 + length;
     text = malloc((size_t)length + 1);
     if (text == NULL)
         return fail(ST_MEMORY, "%s: no memory for its header", src->path);
     TRY_OUT(read_exactly(src, text, (size_t)length, 8));
     text[length] = '\0';
     if (length > 0 && text[0] == '{')
-        TRY_OUT(json_parse(&json, text, (size_t)length, &end, src->path));
-    while (json != NULL && end < text + length && *end == ' ')
+        TRY_OUT(json_parse(json, text, (size_t)length, &end, src->path));
+    while (*json != NULL && end < text + length && *end == ' ')
         end++; // writers pad the header to align the data
-    if (!cJSON_IsObject(json) || end != text + length) {
+    if (!cJSON_IsObject(*json) || end != text + length)
         st = fail(ST_FORMAT, "%s: its header is no JSON object", src->path);
-        goto out;
-    }
+out:
+    free(text);
+    return st;
+}
+
+status safetensors_list(struct tensor_source *src, struct tensor_list *list)
+{
+    const int from = list->count;
+    const cJSON *entry;
+    cJSON *json = NULL;
+    uint64_t data = 0;
+    status st;
+
+    TRY_OUT(read_header(src, &json, &data));
     cJSON_ArrayForEach(entry, json)
     {
         if (strcmp(entry->string, "__metadata__") != 0)
@@ -203,6 +214,26 @@ status safetensors_list(struct tensor_source *src, struct tensor_list *list)
     TRY_OUT(check_cover(src, list, from, data));
 out:
     cJSON_Delete(json);
-    free(text);
+    return st;
+}
+
+status safetensors_metadata(const struct tensor_source *src, const char *key, char **value)
+{
+    const cJSON *item;
+    cJSON *json = NULL;
+    uint64_t data = 0;
+    status st;
+
+    *value = NULL;
+    TRY_OUT(read_header(src, &json, &data));
+    item = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, "__metadata__"),
+                                            key);
+    if (!cJSON_IsString(item))
+        goto out;
+    *value = strdup(item->valuestring);
+    if (*value == NULL)
+        st = fail(ST_MEMORY, "%s: no memory for its header", src->path);
+out:
+    cJSON_Delete(json);
     return st;
 }

@@ -332,6 +332,18 @@ const char *tensorfile_path(const struct tensorfile *f, int file)
     return f->impl->sources[file].path;
 }
 
+status tensorfile_metadata(const struct tensorfile *f, int file, const char *key, char **value)
+{
+    const struct tensor_source *src = &f->impl->sources[file];
+    unsigned char start[4] = { 0 };
+
+    assert(file >= 0 && file < f->files);
+    *value = NULL;
+    TRY(read_exactly(src, start, sizeof(start), 0));
+    return memcmp(start, "PK\3\4", sizeof(start)) == 0 ? ST_OK
+                                                       : safetensors_metadata(src, key, value);
+}
+
 /* Offset in elements, from the tensor's first, of its row-major element `index`. */
 static int64_t element_offset(const struct tensor *t, int64_t index)
 {

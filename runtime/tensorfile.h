@@ -68,6 +68,10 @@ bool tensorfile_reshape(struct tensorfile *f, const char *name, int ndim, const 
 const struct file_tensor *tensorfile_find(const struct tensorfile *f, const char *name);
 const char *tensorfile_path(const struct tensorfile *f, int file);
 
+/* The string `key` of a .safetensors file's __metadata__, malloc'ed; NULL if it has none. Reads the
+ * header again. ST_IO, ST_FORMAT, ST_MEMORY. */
+status tensorfile_metadata(const struct tensorfile *f, int file, const char *key, char **value);
+
 /* Elements [first, first + count) in row-major order, converted to `dt` (F32, BF16; or the file's
  * own dtype unconverted). Quantized values are computed in F32 and rounded once. Reads only the
  * bytes these elements need. Several threads may read at once. ST_IO when the file was truncated

@@ -59,6 +59,7 @@ status sort_names(struct file_tensor *tensors, int count, const struct tensor_so
 status read_exactly(const struct tensor_source *src, void *dst, size_t bytes, uint64_t offset);
 
 status safetensors_list(struct tensor_source *src, struct tensor_list *list);
+status safetensors_metadata(const struct tensor_source *src, const char *key, char **value);
 status pth_list(const struct tensor_source *src, struct tensor_list *list);
 status gguf_list(const struct tensor_source *src, struct tensor_list *list);
 

@@ -118,8 +118,8 @@ zeros is without data at its beginning
 archive is a zip without data.pkl
 object is a pickle without a zip archive
 list its pickle holds no dict of tensors
-lora is a LoRA
-lokr is a LyCORIS adapter
+lora .*lora_A.weight has no other factor
+lokr .*has no lokr_w2
 scaled has no tensor patch_embedding.weight
 mixed tensor blocks.0.self_attn.q.weight is F8_E4M3 .*, and this version does not know how
 flux is a transformer of FLUX or HunyuanVideo

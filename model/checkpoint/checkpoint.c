@@ -162,10 +162,10 @@ static status refuse_foreign(const struct tensorfile *f)
     static const struct {
         const char *text, *what;
     } foreign[] = {
-        { "lora_", "a LoRA; merge it into a checkpoint first" },
-        { ".lora.", "a LoRA; merge it into a checkpoint first" },
-        { ".lokr_", "a LyCORIS adapter; merge it into a checkpoint first" },
-        { ".hada_", "a LyCORIS adapter; merge it into a checkpoint first" },
+        { "lora_", "a LoRA: pass it with --lora, and --ckpt_dir with the model it is for" },
+        { ".lora.", "a LoRA: pass it with --lora, and --ckpt_dir with the model it is for" },
+        { ".lokr_", "a LyCORIS adapter: pass it with --lora, and --ckpt_dir with its model" },
+        { ".hada_", "a LyCORIS adapter: pass it with --lora, and --ckpt_dir with its model" },
         { "controlnet_", "a ControlNet, which this version does not run" },
         { "double_blocks.", "a transformer of FLUX or HunyuanVideo" },
         { "input_blocks.", "a UNet of Stable Diffusion" },
@@ -593,14 +593,24 @@ static void source_prefetch(void *payload, const char *name, int64_t first, int6
         tensorfile_prefetch(f, t, first, count);
 }
 
-struct weight_source checkpoint_source(struct checkpoint *c, const struct part *part)
+struct weight_source part_source(struct checkpoint_part *p)
 {
-    struct checkpoint_part *p = part_of(c, part);
-
     assert(p->file.count > 0);
     return (struct weight_source){ .read = source_read,
                                    .prefetch = source_prefetch,
                                    .payload = &p->file };
+}
+
+struct weight_source checkpoint_source(struct checkpoint *c, const struct part *part)
+{
+    struct checkpoint_part *p = part_of(c, part);
+
+    return p->adapted.read != NULL ? p->adapted : part_source(p);
+}
+
+void checkpoint_adapt(struct checkpoint *c, const struct part *part, struct weight_source adapted)
+{
+    part_of(c, part)->adapted = adapted;
 }
 
 uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ranks)

@@ -29,11 +29,12 @@
 
 struct checkpoint_part {
     const struct part *row;
-    struct tensorfile file;    // count 0 until opened
-    const struct place *place; // where its files are; NULL for a single file
-    char *given;               // its file, from checkpoint_use; NULL: found by the layout
-    const char *prefix;        // prefix of the tensor names in the file, usually ""
-    void *config;              // owned, row->config_bytes; NULL until opened
+    struct tensorfile file;       // count 0 until opened
+    const struct place *place;    // where its files are; NULL for a single file
+    char *given;                  // its file, from checkpoint_use; NULL: found by the layout
+    struct weight_source adapted; // from checkpoint_adapt; `read` NULL: none
+    const char *prefix;           // prefix of the tensor names in the file, usually ""
+    void *config;                 // owned, row->config_bytes; NULL until opened
 };
 
 struct checkpoint {
@@ -75,6 +76,10 @@ struct tensorfile *checkpoint_file(struct checkpoint *c, const struct part *part
  * in the order of the spec's shape in memory. Valid until checkpoint_close. */
 struct weight_source checkpoint_source(struct checkpoint *c, const struct part *part);
 
+/* From now on checkpoint_source gives `adapted` for an opened part: a source that changes what the
+ * source before gave. Until checkpoint_close. */
+void checkpoint_adapt(struct checkpoint *c, const struct part *part, struct weight_source adapted);
+
 /* Bytes of an opened part that each of `ranks` ranks reads when they load it together; about, for
  * progress output. */
 uint64_t checkpoint_bytes(struct checkpoint *c, const struct part *part, int ranks);
@@ -88,9 +93,10 @@ status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, co
 /* Writes the fingerprint of an opened part's tensors to hex[FINGERPRINT_BYTES]. ST_MEMORY. */
 status checkpoint_fingerprint(const struct checkpoint *c, const struct part *part, char *hex);
 
-/* Writes a digest of an opened part's values to hex[FINGERPRINT_BYTES], the same for all layouts
- * and file formats that give the same values: MD5 of a few values of up to 256 of its tensors. It
- * tells other weights apart; it does not find single changed values. ST_IO, ST_FORMAT, ST_MEMORY.
+/* Writes a digest of an opened part's values, before checkpoint_adapt, to hex[FINGERPRINT_BYTES],
+ * the same for all layouts and file formats that give the same values: MD5 of a few values of up to
+ * 256 of its tensors. It tells other weights apart; it does not find single changed values. ST_IO,
+ * ST_FORMAT, ST_MEMORY.
  */
 status checkpoint_digest(struct checkpoint *c, const struct part *part, char *hex);
 

@@ -59,6 +59,9 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
  * check whether this version can run it, nor compare the tensors (compare_part). */
 status part_open(struct checkpoint *c, struct checkpoint_part *p);
 
+/* checkpoint.c: the source of an opened part's own values. */
+struct weight_source part_source(struct checkpoint_part *p);
+
 /* checkpoint.c: the checkpoint's entry for this row of the table. */
 struct checkpoint_part *part_of(const struct checkpoint *c, const struct part *part);
 

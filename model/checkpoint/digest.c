@@ -1,4 +1,4 @@
-#include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/checkpoint_internal.h"
 #include "runtime/hash.h"
 
 #include <md5.h>
@@ -30,7 +30,7 @@ static status add_tensor(MD5_CTX *md5, const struct weight_source *source,
 
 status checkpoint_digest(struct checkpoint *c, const struct part *part, char *hex)
 {
-    const struct weight_source source = checkpoint_source(c, part);
+    const struct weight_source source = part_source(part_of(c, part));
     struct tensor_list list = { 0 };
     MD5_CTX md5;
     status st;

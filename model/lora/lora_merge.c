@@ -1,0 +1,352 @@
+/* The changes of a tensor, and the source of merged weights.
+ *
+ * The change of W is, with c = alpha / rank (lora_scale):
+ *
+ *     LoRA         c * up down
+ *     LoHa         c * (w1_a w1_b) o (w2_a w2_b)      o: elementwise
+ *     LoKr         c * kron(w1, w2); c = 1 if both are whole
+ *     difference   the values themselves
+ *
+ * DoRA scales W and its change C together: (W + C) * m / n - W in place of C, where n is the norm
+ *
+ *     dora_scale, one per row        of the row of W (as ComfyUI)
+ *     dora_scale, one per column     of the column of W + C
+ *     lora_magnitude_vector          of the row of W + C (as PEFT)
+ *
+ * Source: ComfyUI comfy/weight_adapter; PEFT tuners/lora/dora.py; LyCORIS lycoris/functional. */
+#include "model/lora/lora_internal.h"
+
+#include "kernels/merge.h"
+#include "runtime/half.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NORM_EPS 1.1920929e-7F // of f32, as torch.finfo
+
+status lora_rows(struct tensorfile *file, const struct lora_matrix *m, int64_t first, int64_t n,
+                 float *dst)
+{
+    if (m->tensor != NULL)
+        return tensorfile_read(file, m->tensor, first * m->cols, n * m->cols, DT_F32, dst);
+    memcpy(dst, m->values + first * m->cols, (size_t)(n * m->cols) * sizeof(float));
+    return ST_OK;
+}
+
+/* Reads rows that have the columns of the target, and puts these into the order of the memory. */
+static status wide_rows(const struct lora_target *t, struct tensorfile *file,
+                        const struct lora_matrix *m, int64_t first, int64_t n, float *dst)
+{
+    const int64_t channels = t->cols / t->kernel;
+    float *row;
+
+    TRY(lora_rows(file, m, first, n, dst));
+    if (t->kernel == 1)
+        return ST_OK;
+    row = malloc((size_t)t->cols * sizeof(float));
+    if (row == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for a row of %s", t->name);
+    for (int64_t r = 0; r < n; r++) {
+        memcpy(row, dst + r * t->cols, (size_t)t->cols * sizeof(float));
+        for (int64_t c = 0; c < t->cols; c++)
+            dst[r * t->cols + c] = row[c % channels * t->kernel + c / channels];
+    }
+    free(row);
+    return ST_OK;
+}
+
+/* Elements of a target that are changed: they are in `rows` rows, from row `row` on. */
+struct range {
+    int64_t first, count, row, rows;
+};
+
+static struct range range_of(const struct lora_target *t, int64_t first, int64_t count)
+{
+    const int64_t row = first / t->cols;
+
+    return (struct range){ first, count, row, (first + count - 1) / t->cols + 1 - row };
+}
+
+static status no_memory(const struct lora_target *t)
+{
+    return fail(ST_MEMORY, "cannot allocate host memory to merge a LoRA into %s", t->name);
+}
+
+/* x += scale * a b, for the elements of the range. */
+static status add_product(const struct lora_target *t, struct tensorfile *file,
+                          const struct lora_matrix *a, const struct lora_matrix *b, float scale,
+                          struct range r, float *x)
+{
+    float *up = malloc((size_t)(r.rows * a->cols) * sizeof(float));
+    float *down = malloc((size_t)(b->rows * t->cols) * sizeof(float));
+    status st = up != NULL && down != NULL ? ST_OK : no_memory(t);
+
+    if (st == ST_OK)
+        st = lora_rows(file, a, r.row, r.rows, up);
+    if (st == ST_OK)
+        st = wide_rows(t, file, b, 0, b->rows, down);
+    for (int64_t i = 0; st == ST_OK && i < r.rows * a->cols; i++)
+        up[i] *= scale;
+    if (st == ST_OK)
+        merge_product(x, r.first - r.row * t->cols, r.count, t->cols, up, down, a->cols);
+    free(up);
+    free(down);
+    return st;
+}
+
+status lora_factors(const struct lora_target *t, int64_t row, int64_t rows, float *up, float *down)
+{
+    int64_t at = 0;
+
+    for (int i = 0; i < t->count; i++) {
+        const struct lora_term *term = &t->terms[i];
+        const float scale = term->strength * term->scale;
+        const int64_t rank = term->a.cols;
+        float *part = NULL;
+        status st;
+
+        if (down != NULL)
+            TRY(wide_rows(t, term->file, &term->b, 0, rank, down + at * t->cols));
+        if (up != NULL) {
+            part = malloc((size_t)(rows * rank) * sizeof(float));
+            st = part != NULL ? lora_rows(term->file, &term->a, row, rows, part) : no_memory(t);
+            for (int64_t r = 0; st == ST_OK && r < rows; r++)
+                for (int64_t k = 0; k < rank; k++)
+                    up[r * t->rank + at + k] = scale * part[r * rank + k];
+            free(part);
+            TRY(st);
+        }
+        at += rank;
+    }
+    return ST_OK;
+}
+
+/* All terms are products: one product with all their ranks, as on a GPU (lora_device.c). */
+static status add_products(const struct lora_target *t, struct range r, float *x)
+{
+    float *up = malloc((size_t)(r.rows * t->rank) * sizeof(float));
+    float *down = malloc((size_t)(t->rank * t->cols) * sizeof(float));
+    status st = up != NULL && down != NULL ? ST_OK : no_memory(t);
+
+    if (st == ST_OK)
+        st = lora_factors(t, r.row, r.rows, up, down);
+    if (st == ST_OK)
+        merge_product(x, r.first - r.row * t->cols, r.count, t->cols, up, down, t->rank);
+    free(up);
+    free(down);
+    return st;
+}
+
+/* change += the elements of the range of the Hadamard product. */
+static status add_hadamard(const struct lora_target *t, const struct lora_term *term,
+                           struct range r, float *change)
+{
+    float *second = calloc((size_t)r.count, sizeof(float));
+    status st = second != NULL ? ST_OK : no_memory(t);
+
+    if (st == ST_OK)
+        st = add_product(t, term->file, &term->a, &term->b, 1, r, change);
+    if (st == ST_OK)
+        st = add_product(t, term->file, &term->c, &term->d, 1, r, second);
+    for (int64_t i = 0; st == ST_OK && i < r.count; i++)
+        change[i] *= term->scale * second[i];
+    free(second);
+    return st;
+}
+
+static void add_kronecker(const struct lora_target *t, const struct lora_term *term, struct range r,
+                          float *change)
+{
+    const struct lora_matrix *w1 = &term->a, *w2 = &term->b;
+    const int64_t channels = t->cols / t->kernel;
+
+    for (int64_t i = 0; i < r.count; i++) {
+        const int64_t row = (r.first + i) / t->cols, at = (r.first + i) % t->cols;
+        const int64_t col = t->kernel == 1 ? at : at % channels * t->kernel + at / channels;
+
+        change[i] += term->scale * w1->values[row / w2->rows * w1->cols + col / w2->cols] *
+                     w2->values[row % w2->rows * w2->cols + col % w2->cols];
+    }
+}
+
+/* Reads the values of a difference. */
+static status read_difference(const struct lora_target *t, const struct lora_term *term,
+                              struct range r, float *out)
+{
+    float *rows;
+    status st;
+
+    if (t->kernel == 1)
+        return tensorfile_read(term->file, term->a.tensor, r.first, r.count, DT_F32, out);
+    rows = malloc((size_t)(r.rows * t->cols) * sizeof(float));
+    st = rows != NULL ? wide_rows(t, term->file, &term->a, r.row, r.rows, rows) : no_memory(t);
+    if (st == ST_OK)
+        memcpy(out, rows + (r.first - r.row * t->cols), (size_t)r.count * sizeof(float));
+    free(rows);
+    return st;
+}
+
+/* Writes the change of W without strength, and without DoRA. */
+static status change_of(const struct lora_target *t, const struct lora_term *term, struct range r,
+                        float *change)
+{
+    memset(change, 0, (size_t)r.count * sizeof(float));
+    switch (term->kind) {
+    case LORA_PRODUCT:
+        return add_product(t, term->file, &term->a, &term->b, term->scale, r, change);
+    case LORA_HADAMARD:
+        return add_hadamard(t, term, r, change);
+    case LORA_KRONECKER:
+        add_kronecker(t, term, r, change);
+        return ST_OK;
+    case LORA_DIFF:
+    case LORA_SET:
+        return read_difference(t, term, r, change);
+    }
+    return ST_OK;
+}
+
+/* x = W with the first `terms` terms, for the elements of the range; x is W before. */
+static status apply(const struct lora_target *t, int terms, struct range r, float *x)
+{
+    float *change;
+    status st = ST_OK;
+
+    if (t->rank > 0 && terms == t->count)
+        return add_products(t, r, x);
+    change = malloc((size_t)r.count * sizeof(float));
+    if (change == NULL)
+        return no_memory(t);
+    for (int i = 0; i < terms && st == ST_OK; i++) {
+        const struct lora_term *term = &t->terms[i];
+
+        st = change_of(t, term, r, change);
+        for (int64_t k = 0; st == ST_OK && k < r.count; k++) {
+            if (term->norms != NULL) {
+                const int64_t at =
+                    term->per_column ? (r.first + k) % t->cols : (r.first + k) / t->cols;
+
+                change[k] =
+                    (x[k] + change[k]) * (term->magnitude.values[at] / term->norms[at]) - x[k];
+            }
+            if (term->kind == LORA_SET)
+                x[k] = change[k];
+            else if (term->kind == LORA_DIFF)
+                x[k] += term->strength * term->scale * change[k];
+            else
+                x[k] += term->strength * change[k];
+        }
+    }
+    free(change);
+    return st;
+}
+
+/* ---- the norms of DoRA ---- */
+
+static status read_base(const struct lora *l, const struct lora_target *t, int64_t first,
+                        int64_t count, float *x)
+{
+    struct weight_spec wide = t->spec;
+
+    wide.dtype = DT_F32;
+    return l->options.source.read(l->options.source.payload, &wide, t->name, first, count, x);
+}
+
+/* Makes the norms of term `index`, from the whole tensor with the terms before it. */
+static status make_norms(const struct lora *l, struct lora_target *t, int index)
+{
+    struct lora_term *term = &t->terms[index];
+    const int64_t count = term->per_column ? t->cols : t->rows;
+    const bool changed = term->per_column || term->merged_norm;
+    double *sums = calloc((size_t)count, sizeof(*sums));
+    float *norms = calloc((size_t)count, sizeof(*norms));
+    float *x = malloc((size_t)t->cols * sizeof(float)),
+          *c = malloc((size_t)t->cols * sizeof(float));
+    status st = sums != NULL && norms != NULL && x != NULL && c != NULL ? ST_OK : no_memory(t);
+
+    for (int64_t row = 0; row < t->rows && st == ST_OK; row++) {
+        const struct range r = range_of(t, row * t->cols, t->cols);
+
+        st = read_base(l, t, r.first, r.count, x);
+        if (st == ST_OK)
+            st = apply(t, index, r, x);
+        if (st == ST_OK && changed)
+            st = change_of(t, term, r, c);
+        for (int64_t i = 0; i < t->cols && st == ST_OK; i++) {
+            const double v = (double)x[i] + (changed ? (double)c[i] : 0);
+
+            sums[term->per_column ? i : row] += v * v;
+        }
+    }
+    for (int64_t i = 0; i < count && st == ST_OK; i++)
+        norms[i] = (float)sqrt(sums[i]) + NORM_EPS;
+    free(sums);
+    free(x);
+    free(c);
+    if (st == ST_OK)
+        term->norms = norms;
+    else
+        free(norms);
+    return st;
+}
+
+/* Makes what norms a target needs, once. */
+static status need_norms(struct lora *l, struct lora_target *t)
+{
+    status st = ST_OK;
+
+    for (int i = 0; i < t->count; i++) {
+        if (t->terms[i].magnitude.rows == 0)
+            continue;
+        pthread_mutex_lock(&l->lock);
+        if (t->terms[i].norms == NULL)
+            st = make_norms(l, t, i);
+        pthread_mutex_unlock(&l->lock);
+        TRY(st);
+    }
+    return ST_OK;
+}
+
+/* ---- the source ---- */
+
+status lora_read(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
+                 int64_t count, void *dst)
+{
+    struct lora *l = payload;
+    struct lora_target *t = (struct lora_target *)lora_find(l, name);
+    float *x = dst;
+    status st;
+
+    if (t == NULL || count == 0)
+        return l->options.source.read(l->options.source.payload, spec, name, first, count, dst);
+    TRY(need_norms(l, t));
+    assert(spec->dtype == DT_F32 || spec->dtype == DT_BF16);
+    if (spec->dtype != DT_F32)
+        x = malloc((size_t)count * sizeof(float));
+    if (x == NULL)
+        return no_memory(t);
+    st = read_base(l, t, first, count, x);
+    if (st == ST_OK)
+        st = apply(t, t->count, range_of(t, first, count), x);
+    if (spec->dtype == DT_F32)
+        return st;
+    for (int64_t i = 0; st == ST_OK && i < count; i++)
+        ((uint16_t *)dst)[i] = bf16_from_f32(x[i]);
+    free(x);
+    return st;
+}
+
+static void prefetch(void *payload, const char *name, int64_t first, int64_t count)
+{
+    const struct lora *l = payload;
+
+    if (l->options.source.prefetch != NULL)
+        l->options.source.prefetch(l->options.source.payload, name, first, count);
+}
+
+struct weight_source lora_source(struct lora *l)
+{
+    return (struct weight_source){ .read = lora_read, .prefetch = prefetch, .payload = l };
+}
