@@ -1,8 +1,11 @@
-/* wanmpi batch: many requests, one per line of a file; the models are loaded once. */
+/* wanmpi batch: many requests, one per line of a file; the models are loaded once, by each group of
+ * ranks. The groups take the requests from one queue. */
 #include "launch/batch.h"
 
 #include "launch/commands.h"
 #include "launch/run.h"
+#include "parallel/queue.h"
+#include "runtime/stop.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -68,7 +71,7 @@ static status plan_all(struct batch *b, struct job *j, const struct request *job
         if (e->done)
             continue;
         st = job_plan(j, &e->request, b->prompt_count, plan);
-        if (st == ST_OK && j->world->rank == 0)
+        if (st == ST_OK && j->all->rank == 0)
             st = batch_check_inputs(e, plan);
         if (st != ST_OK)
             return batch_fail(st, job, e);
@@ -124,7 +127,7 @@ static status run_one(struct entry *e, struct job *j, struct pipeline *p,
     run.again = "start the batch again to go on";
     TRY_OUT(run_condition(&run, j, p, &from));
     TRY_OUT(run_go(&run, j, p));
-    if (e->own_run_file)
+    if (e->own_run_file && j->world->rank == 0)
         unlink(e->request.run_file);
 out:
     if (st == ST_PREEMPTED)
@@ -140,56 +143,117 @@ static bool can_go_on(status st, const struct pipeline *p)
     return !p->must_abort && (st == ST_USAGE || st == ST_IO || st == ST_FORMAT || st == ST_MEMORY);
 }
 
-/* Runs the requests that are not done, one after the other. If some fail, the others run, and the
- * status is that of the first one. Collective. */
-static status run_all(struct batch *b, struct job *j, struct pipeline *p, const struct request *job,
-                      const struct plan_input *plans, int todo)
+/* The next request for this group: its number in b->todo, or QUEUE_*. Collective over the group.
+ * `done`: the result of the last one. */
+static int next_request(struct batch *b, struct job *j, struct queue *q,
+                        const struct queue_result *done)
 {
-    status first = ST_OK;
-    char line[700] = "";
-    int failed = 0;
+    int item = QUEUE_EMPTY;
 
-    for (int i = 0; i < b->count; i++) {
-        struct entry *e = &b->entries[i];
-        status st;
-
-        announce(b, j, e);
-        if (e->done)
-            continue;
-        st = run_one(e, j, p, plans++);
-        malloc_trim(0); // else up to M_TRIM_THRESHOLD of what was freed stays in the heap
-        if (st == ST_OK)
-            continue;
-        if (!can_go_on(st, p))
-            return st;
-        batch_fail(st, job, e);
-        progress_print(&j->progress, "failed  %s", status_line());
-        if (failed++ == 0) {
-            first = st;
-            snprintf(line, sizeof(line), "%s", status_line());
-        }
-    }
-    if (failed == 0)
-        return ST_OK;
-    return fail(first, "%d of %d requests failed, the others are done; the first: %s", failed, todo,
-                line);
+    if (j->group >= b->todo_count) // it has not loaded the models
+        return item;
+    alive_at("waiting for a request", -1);
+    if (j->world->rank == 0)
+        item = queue_next(q, done);
+    world_broadcast(j->world, &item, sizeof(item), 0);
+    return item;
 }
 
-/* Opens the pipeline, encodes all texts, and loads the transformer. Collective. */
-static status load_models(struct pipeline *p, struct batch *b, struct job *j,
-                          const struct plan_input *plans, int todo)
+/* Runs requests until there are none left, one after the other. If some fail, the others run: the
+ * queue knows how many. Collective over the group. */
+static status run_group(struct batch *b, struct job *j, struct pipeline *p,
+                        const struct request *job, const struct plan_input *plans, struct queue *q)
 {
+    struct queue_result last = { .item = -1 };
+    int item;
+
+    while ((item = next_request(b, j, q, &last)) >= 0) {
+        struct entry *e = &b->entries[b->todo[item]];
+
+        announce(b, j, e);
+        last = (struct queue_result){ item, (int)run_one(e, j, p, &plans[item]), "" };
+        malloc_trim(0); // else up to M_TRIM_THRESHOLD of what was freed stays in the heap
+        if (last.st == ST_OK)
+            continue;
+        if (!can_go_on((status)last.st, p))
+            return (status)last.st;
+        batch_fail((status)last.st, job, e);
+        snprintf(last.line, sizeof(last.line), "%s", status_line());
+        progress_print(&j->progress, "failed  %s", last.line);
+    }
+    if (item == QUEUE_STOPPED)
+        return fail(ST_PREEMPTED,
+                    "stopped by %s between two requests; start the batch again to go "
+                    "on",
+                    stop_name(stop_requested()));
+    return ST_OK;
+}
+
+/* Runs the requests that are not done, on all groups. Collective over all ranks. If some requests
+ * failed, the status is that of the first one in the file. */
+static status run_all(struct batch *b, struct job *j, struct pipeline *p, const struct request *job,
+                      const struct plan_input *plans)
+{
+    struct queue q = { 0 };
+    status st;
+
+    TRY_OUT(agree(j->all, queue_open(&q, j->all, b->todo_count)));
+    job_part(j);
+    st = run_group(b, j, p, job, plans, &q);
+    if (st == ST_OK && j->groups > 1)
+        progress_print(&j->progress, "no request is left for this group");
+    if (p->must_abort)
+        command_abort(j->all, st);
+    job_meet(j);
+    TRY_OUT(agree(j->all, st));
+    if (q.failed > 0) // on rank 0
+        st =
+            fail((status)q.first.st, "%d of %d requests failed, the others are done; the first: %s",
+                 q.failed, b->todo_count, q.first.line);
+    TRY_OUT(agree(j->all, st));
+out:
+    queue_close(&q);
+    return st;
+}
+
+/* Opens the pipeline, and loads the transformer. The first group encodes the texts for all. A group
+ * for which there is no request loads nothing. Collective over the group. */
+static status load_group(struct pipeline *p, struct batch *b, struct job *j,
+                         const struct plan_input *plans)
+{
+    struct plan_input reads = plans[0];
     struct run none = { 0 };
     status st;
 
-    TRY_OUT(pipeline_open(p, j->world, &j->dev, &j->checkpoint, j->tokenizer, plans, todo));
+    TRY_OUT(
+        pipeline_open(p, j->world, &j->dev, &j->checkpoint, j->tokenizer, plans, b->todo_count));
     job_note_links(j, p);
-    job_load_begin(j, &plans[0]);
-    TRY_OUT(pipeline_text(p, b->prompt_count, b->prompts));
+    if (j->group >= b->todo_count)
+        goto out;
+    if (j->group > 0)
+        reads.prompts = 0;
+    job_load_begin(j, &reads);
+    if (j->group == 0)
+        TRY_OUT(pipeline_text(p, b->prompt_count, b->prompts));
     TRY_OUT(pipeline_load(p));
     job_load_end(j);
 out:
     return st == ST_PREEMPTED ? run_stop(&none, j, p) : st;
+}
+
+/* Loads the models of all groups. Collective over all ranks. */
+static status load_models(struct pipeline *p, struct batch *b, struct job *j,
+                          const struct plan_input *plans)
+{
+    status st;
+
+    job_part(j);
+    st = load_group(p, b, j, plans);
+    if (p->must_abort)
+        command_abort(j->all, st);
+    job_meet(j);
+    TRY(agree(j->all, st));
+    return j->groups > 1 ? pipeline_share_texts(p, j->all, b->prompt_count, b->prompts) : ST_OK;
 }
 
 status cmd_batch(struct world *w, int argc, char **argv)
@@ -222,11 +286,15 @@ status cmd_batch(struct world *w, int argc, char **argv)
     }
     TRY_OUT(job_fit(&job, &r, plans, todo));
     progress_print(&job.progress, "%d requests, %d to do, %d texts", b.count, todo, b.prompt_count);
-    for (int i = 0, n = 0; i < b.count && n == 0; i++)
-        if (!b.entries[i].done)
-            job_announce(&job, &b.entries[i].request, &plans[n++]);
-    TRY_OUT(load_models(&p, &b, &job, plans, todo));
-    st = run_all(&b, &job, &p, &r, plans, todo);
+    job_announce(&job, &b.entries[b.todo[0]].request, &plans[0]);
+    if (job.groups > todo)
+        progress_print(&job.progress, "note    %d of %d groups have nothing to do",
+                       job.groups - todo, job.groups);
+    TRY_OUT(load_models(&p, &b, &job, plans));
+    for (int i = 0; i < b.count; i++)
+        if (b.entries[i].done)
+            announce(&b, &job, &b.entries[i]);
+    st = run_all(&b, &job, &p, &r, plans);
     if (st == ST_OK || can_go_on(st, &p))
         job_memory(&job, &p);
 out:

@@ -24,6 +24,8 @@ struct entry {
 struct batch {
     struct entry *entries;
     int count;
+    int *todo; // entries that are not done; set by batch_check
+    int todo_count;
     const char **prompts; // each text once; borrowed from the requests
     int prompt_count;
 };

@@ -115,6 +115,7 @@ void batch_done(struct batch *b)
     for (int i = 0; i < b->count; i++)
         request_done(&b->entries[i].request);
     free(b->prompts);
+    free(b->todo);
     free(b->entries);
     *b = (struct batch){ 0 };
 }
@@ -290,13 +291,24 @@ static status check_all(struct batch *b, const struct job *j, const struct reque
 
 status batch_check(struct batch *b, struct job *j, const struct request *job)
 {
-    TRY(agree(j->world, j->world->rank == 0 ? check_all(b, j, job) : ST_OK));
-    for (int i = 0; i < b->count; i++) {
-        bool state[] = { b->entries[i].done, b->entries[i].continues };
+    struct world *w = j->all;
 
-        world_broadcast(j->world, state, sizeof(state), 0);
-        b->entries[i].done = state[0];
-        b->entries[i].continues = state[1];
+    TRY(agree(w, w->rank == 0 ? check_all(b, j, job) : ST_OK));
+    b->todo = calloc((size_t)b->count, sizeof(*b->todo));
+    TRY(agree(w, b->todo != NULL ? ST_OK : no_memory(job)));
+    for (int i = 0; i < b->count; i++) {
+        struct entry *e = &b->entries[i];
+        bool state[] = { e->done, e->continues, e->own_run_file };
+
+        world_broadcast(w, state, sizeof(state), 0);
+        e->done = state[0];
+        e->continues = state[1];
+        e->own_run_file = state[2];
+        if (e->done)
+            continue;
+        b->todo[b->todo_count++] = i;
+        if (j->groups > 1) // what rank 0 has found out may be needed by rank 0 of any group
+            TRY(request_share(w, ST_OK, &e->request));
     }
     return ST_OK;
 }

@@ -86,6 +86,7 @@ void help_batch(FILE *out)
         "if its video exists and names the same request, and the video in progress goes on from\n"
         "its run file (VIDEO.h5, removed when the video is written). A line without save_file\n"
         "writes FILE-PROMPT-XXXXXXXX.mp4, in which XXXXXXXX depends on what the line says.\n\n"
+        "With --groups G the ranks form G groups, which take the requests from one queue.\n\n"
         "    {\"prompt\": \"A cat surfs\", \"base_seed\": 7, \"save_file\": \"cat.mp4\"}\n"
         "    {\"prompt\": \"A dog skis\", \"size\": \"480*832\", \"save_file\": \"dog.mp4\"}\n\n"
         "    mpirun -n 4 wanmpi batch jobs.jsonl --ckpt_dir Wan2.1-T2V-1.3B\n",

@@ -1,6 +1,7 @@
 #include "launch/job.h"
 
 #include "launch/cgroup.h"
+#include "parallel/watch.h"
 #include "runtime/alive.h"
 
 #include <assert.h>
@@ -59,7 +60,7 @@ static status find_gpu(const struct job *j, int *index, char *bus, size_t size)
 {
     const int count = device_cuda_count();
 
-    *index = count > 0 ? j->world->local_rank % count : 0;
+    *index = count > 0 ? j->all->local_rank % count : 0;
     return device_cuda_bus(*index, bus, size);
 }
 
@@ -115,13 +116,13 @@ static status compare_weights(struct job *j)
     status st = ST_OK;
 
     memcpy(first, j->weights, sizeof(first));
-    world_broadcast(j->world, first, sizeof(first), 0);
+    world_broadcast(j->all, first, sizeof(first), 0);
     if (memcmp(first, j->weights, sizeof(first)) != 0)
         st = fail(ST_FORMAT,
                   "%s has other weights on the node of rank %d than on that of rank 0: copy the "
                   "same checkpoint to all nodes",
-                  j->checkpoint.path, j->world->rank);
-    return agree(j->world, st);
+                  j->checkpoint.path, j->all->rank);
+    return agree(j->all, st);
 }
 
 status job_same_weights(const struct job *j, const char *weights, const char *path)
@@ -137,6 +138,51 @@ status job_same_weights(const struct job *j, const char *weights, const char *pa
                 path, length, part, j->checkpoint.path);
 }
 
+/* Sets j->world to the ranks of this rank's group. Collective. */
+static status form_groups(struct job *j, struct world *w, int groups)
+{
+    char sizes[64] = "";
+    size_t used = 0;
+
+    j->groups = groups;
+    if (groups == 1)
+        return ST_OK;
+    for (int i = 1; i <= w->size && used + 16 < sizeof(sizes); i++)
+        if (w->size % i == 0)
+            used +=
+                (size_t)snprintf(sizes + used, sizeof(sizes) - used, "%s%d", i > 1 ? ", " : "", i);
+    if (w->size % groups != 0)
+        return fail(ST_USAGE,
+                    "--groups %d does not divide the %d rank%s of this job: all groups have the "
+                    "same size; choose of %s",
+                    groups, w->size, w->size > 1 ? "s" : "", sizes);
+    TRY(agree(w, world_divide(&j->group_world, w, groups)));
+    j->world = &j->group_world;
+    j->group = w->rank / j->world->size;
+    return ST_OK;
+}
+
+/* device_watch: while a group waits for its GPUs, rank 0 answers the queue, and all find out
+ * whether another rank is silent. A group of one rank has no transfers that would do so. */
+static status wait_for_gpu(void *payload)
+{
+    (void)payload;
+    return watch_wait("the GPU");
+}
+
+static void nothing_freed(void *payload, void *p)
+{
+    (void)payload;
+    (void)p;
+}
+
+static void watch_device(struct job *j)
+{
+    j->watch = (struct device_watch){ .waiting = wait_for_gpu, .freeing = nothing_freed };
+    if (j->groups > 1)
+        device_watch_add(&j->dev, &j->watch);
+}
+
 status job_open(struct job *j, struct world *w, const struct request *r)
 {
     struct placement_node node;
@@ -144,10 +190,11 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     int64_t host_free;
     int gpu = 0;
 
-    *j = (struct job){ .world = w };
+    *j = (struct job){ .all = w, .world = w };
     w->deadline_s = r->timeout_s;
     alive_at("opening", -1);
     progress_init(&j->progress, stderr, w->rank == 0);
+    TRY(form_groups(j, w, r->groups > 0 ? r->groups : 1));
     job_hook(j);
     if (r->device == USE_CUDA)
         TRY(agree(w, find_gpu(j, &gpu, bus, sizeof(bus))));
@@ -155,6 +202,7 @@ status job_open(struct job *j, struct world *w, const struct request *r)
     TRY(agree(w, open_local(j, r, &node, gpu)));
     TRY(agree(w, read_digests(j)));
     TRY(compare_weights(j));
+    watch_device(j);
     j->resident = resident_now();
     host_free = cgroup_memory("");
     j->host_free = host_free >= 0 ? (double)host_free : INFINITY;
@@ -169,6 +217,7 @@ void job_close(struct job *j)
         lora_close(j->lora[i]);
     device_close(&j->dev);
     alive_hook_remove(&j->hook);
+    world_join(&j->group_world);
     *j = (struct job){ 0 };
 }
 

@@ -13,15 +13,20 @@
 
 #define JOB_WEIGHTS_BYTES 256
 
+/* With --groups the ranks form groups of equal size, of consecutive ranks. A group runs requests as
+ * a job of its size would; only the start and the end are those of all ranks. */
 struct job {
-    struct world *world;
+    struct world *all;        // all ranks
+    struct world *world;      // those of this rank's group; `all` if there is one
+    struct world group_world; // what `world` points to if there are more
+    int group, groups;        // index of this rank's group, and number of groups
     struct placement place;
     struct table table;
     struct device dev;
     struct checkpoint checkpoint;
     struct lora *lora[EXPERTS_MAX]; // of the transformers; NULL: none
     struct model model;             // of the checkpoint
-    struct tokenizer *tokenizer;    // rank 0, when texts are encoded
+    struct tokenizer *tokenizer;    // rank 0 of each group, when texts are encoded
     struct progress progress;
     char weights[JOB_WEIGHTS_BYTES]; // digest of each part that is open: "dit=HEX t5=HEX vae=HEX"
     size_t resident;    // resident host memory of this process before any model is loaded, in bytes
@@ -29,13 +34,14 @@ struct job {
     double host_free;   // bytes of this node, for all of its ranks
     char devices[256];  // rank 0: of all ranks, "2 x NVIDIA H100 80GB HBM3"
     struct alive_hook hook;
-    bool loading;        // rank 0: between job_load_begin and job_load_end
-    int64_t read_before; // bytes of weights that were read before
+    struct device_watch watch; // with several groups
+    bool loading;              // rank 0: between job_load_begin and job_load_end
+    int64_t read_before;       // bytes of weights that were read before
 };
 
-/* Binds this rank to its cores, opens its device, and opens and checks the parts of the checkpoint
- * that the request needs. `w` is borrowed until job_close. Collective; the ranks agree on the
- * status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */
+/* Forms the groups, binds this rank to its cores, opens its device, and opens and checks the parts
+ * of the checkpoint that the request needs. `w` is borrowed until job_close. Collective; the ranks
+ * agree on the status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */
 status job_open(struct job *j, struct world *w, const struct request *r);
 void job_close(struct job *j); // accepts a half-open or zeroed job
 
@@ -70,12 +76,19 @@ status job_plan(struct job *j, const struct request *r, int prompts, struct plan
 const char *job_setting(int index, const struct request *r, struct plan_input *plans, int count,
                         bool *changed);
 
+/* The groups begin or end to work on their own. Between both calls, rank 0 of each group prints its
+ * progress, with the group's number before each line, and a wait looks at the group's ranks only.
+ * Afterwards this rank waits for the other groups. With one group they do nothing. Local. */
+void job_part(struct job *j);
+void job_meet(struct job *j);
+
 /* Compares the memory that each rank needs with that of its GPU and its node. Makes those settings,
  * one after the other, until all ranks fit. Collective; the ranks agree on the status. ST_MEMORY,
  * with what would fit. */
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count);
 
-/* Parts of job_open. Rank 0 shows progress from now on while it works or waits. Local. */
+/* Parts of job_open. Rank 0 of each group shows progress from now on while it works or waits.
+ * Local. */
 void job_hook(struct job *j);
 /* Collects the names of the ranks' devices on rank 0. Collective; the ranks agree on the status. */
 status job_devices(struct job *j);

@@ -111,14 +111,14 @@ static void number_nodes(struct rank_memory *all, int ranks)
 static status gather_memory(const struct job *j, const struct plan_input *plans, int count,
                             struct fit_rank *ranks)
 {
-    struct world *w = j->world;
+    struct world *w = j->all;
     struct rank_memory mine = { .host = "" }, *all = calloc((size_t)w->size, sizeof(*all));
     status st = ST_OK;
 
     if (all == NULL || ranks == NULL)
         st = fail(ST_MEMORY, "cannot allocate host memory for %d ranks", w->size);
     if (st == ST_OK)
-        st = fit_needs(plans, count, w->rank, &mine.fit);
+        st = fit_needs(plans, count, j->world->rank, &mine.fit);
     TRY_OUT(agree(w, st));
     gethostname(mine.host, sizeof(mine.host) - 1);
     mine.fit.device_free = j->device_free;
@@ -144,14 +144,16 @@ static status not_fitting(const struct job *j, const struct request *r,
     double needed;
     int local;
 
-    for (int k = 0; k < j->world->size; k++) {
+    for (int k = 0; k < j->all->size; k++) {
         least.device = fmin(least.device, ranks[k].device_free);
         least.host = fmin(least.host, ranks[k].host_free);
     }
     if (plans[0].gpu)
         least.gpus = device_cuda_count();
     fit_advice(advice, sizeof(advice), count == 1 ? r : NULL, plans, count, &least);
-    needed = fit_node(ranks, j->world->size, i, &local);
+    if (j->groups > 1)
+        snprintf(advice, sizeof(advice), "use fewer --groups, or a machine with more memory");
+    needed = fit_node(ranks, j->all->size, i, &local);
     if (ranks[i].device > ranks[i].device_free)
         return fail(ST_MEMORY,
                     "rank %d needs %.2f GB of GPU memory, and its GPU has %.2f GB free: %s", i,
@@ -164,7 +166,7 @@ static status not_fitting(const struct job *j, const struct request *r,
 
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count)
 {
-    struct world *w = j->world;
+    struct world *w = j->all;
     struct fit_rank *ranks = calloc((size_t)w->size, sizeof(*ranks));
     bool changed;
     int first;

@@ -35,6 +35,26 @@ void job_hook(struct job *j)
         alive_hook_add(&j->hook);
 }
 
+void job_part(struct job *j)
+{
+    char prefix[24];
+
+    if (j->groups == 1)
+        return;
+    snprintf(prefix, sizeof(prefix), "[group %d] ", j->group);
+    progress_redirect(&j->progress, j->world->rank == 0 ? stderr : NULL, prefix);
+    world_expect_of(j->all, j->group * j->world->size, j->world->size);
+}
+
+void job_meet(struct job *j)
+{
+    if (j->groups == 1)
+        return;
+    progress_redirect(&j->progress, j->all->rank == 0 ? stderr : NULL, "");
+    world_expect_of(j->all, 0, 0);
+    alive_at("waiting for other groups", -1);
+}
+
 void job_load_begin(struct job *j, const struct plan_input *plan)
 {
     struct checkpoint *c = &j->checkpoint;
@@ -95,17 +115,17 @@ status job_devices(struct job *j)
     char mine[DEVICE_BYTES] = "", (*all)[DEVICE_BYTES] = NULL;
     status st = ST_OK;
 
-    all = calloc((size_t)j->world->size, sizeof(*all));
+    all = calloc((size_t)j->all->size, sizeof(*all));
     if (all == NULL)
-        st = fail(ST_MEMORY, "cannot allocate host memory for %d ranks", j->world->size);
+        st = fail(ST_MEMORY, "cannot allocate host memory for %d ranks", j->all->size);
     else if (j->dev.kind == DEVICE_CUDA)
         st = device_cuda_name(j->dev.index, mine, sizeof(mine));
     else
         snprintf(mine, sizeof(mine), "%d core%s of %s", p->cores, p->cores > 1 ? "s" : "", p->cpu);
-    TRY_OUT(agree(j->world, st));
-    world_gather(j->world, mine, sizeof(mine), all);
-    if (j->world->rank == 0)
-        devices_text(j->devices, sizeof(j->devices), all, j->world->size);
+    TRY_OUT(agree(j->all, st));
+    world_gather(j->all, mine, sizeof(mine), all);
+    if (j->all->rank == 0)
+        devices_text(j->devices, sizeof(j->devices), all, j->all->size);
 out:
     free(all);
     return st;
@@ -184,7 +204,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     struct plan_rank all = { 0 }, one;
     char noise[300], sampling[800], experts[160];
 
-    if (j->world->rank != 0)
+    if (j->all->rank != 0)
         return;
     if (r->noise_file != NULL)
         snprintf(noise, sizeof(noise), "noise of %s", r->noise_file);
@@ -219,6 +239,8 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
         plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
         j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
         plan->cdt == DT_BF16 ? "bf16" : "fp32");
+    if (j->groups > 1)
+        progress_print(p, "groups  %d such groups of ranks, each with its own weights", j->groups);
     job_experts(experts, sizeof(experts), plan, all.ahead);
     if (experts[0] != 0)
         progress_print(p, "experts %s", experts);
@@ -305,19 +327,19 @@ void job_memory(struct job *j, const struct pipeline *p)
         p->sizes.device + p->sizes.cuda,
         other_bytes,
     };
-    size_t(*all)[6] = calloc((size_t)j->world->size, sizeof(*all));
+    size_t(*all)[6] = calloc((size_t)j->all->size, sizeof(*all));
 
-    if (agree(j->world, all != NULL ? ST_OK
-                                    : fail(ST_MEMORY, "cannot allocate host memory for %d ranks",
-                                           j->world->size)) != ST_OK)
+    if (agree(j->all, all != NULL ? ST_OK
+                                  : fail(ST_MEMORY, "cannot allocate host memory for %d ranks",
+                                         j->all->size)) != ST_OK)
         goto out; // only these lines are not printed: not an error of the run
-    world_gather(j->world, mine, sizeof(mine), all);
-    for (int i = 0; i < j->world->size && j->world->rank == 0 && gpu; i++)
+    world_gather(j->all, mine, sizeof(mine), all);
+    for (int i = 0; i < j->all->size && j->all->rank == 0 && gpu; i++)
         progress_print(&j->progress,
                        "memory  rank %d: GPU peak %.0f MB, planned %.0f MB; of which CUDA and its "
                        "libraries %.0f MB",
                        i, (double)all[i][3] / MB, (double)all[i][4] / MB, (double)all[i][5] / MB);
-    for (int i = 0; i < j->world->size && j->world->rank == 0; i++)
+    for (int i = 0; i < j->all->size && j->all->rank == 0; i++)
         progress_print(&j->progress,
                        "memory  rank %d: peak %.0f MB, planned %.0f MB; read %.1f MB of weights", i,
                        (double)all[i][0] / MB, (double)all[i][1] / MB, (double)all[i][2] / MB);

@@ -37,6 +37,13 @@ void progress_init(struct progress *p, FILE *out, bool enabled)
     p->columns = terminal_columns(fileno(out));
 }
 
+void progress_redirect(struct progress *p, FILE *out, const char *prefix)
+{
+    progress_init(p, out, out != NULL);
+    p->terminal = p->terminal && prefix[0] == 0;
+    snprintf(p->prefix, sizeof(p->prefix), "%s", prefix);
+}
+
 const char *progress_time(char *buffer, double seconds)
 {
     const long s = seconds < 0 ? 0 : seconds > 1e9 ? 1000000000 : (long)(seconds + 0.5);
@@ -153,7 +160,7 @@ static void write_line(struct progress *p, double now)
     char text[128];
 
     state_text(text, sizeof(text), p, now);
-    fprintf(p->out, "%s: %s\n", p->stage, text);
+    fprintf(p->out, "%s%s: %s\n", p->prefix, p->stage, text);
     fflush(p->out);
     p->printed = now;
 }
@@ -184,7 +191,7 @@ void progress_stage(struct progress *p, const char *name, int64_t first, int64_t
     if (p->terminal) {
         rewrite(p, p->started);
     } else {
-        fprintf(p->out, "%s ...\n", p->stage);
+        fprintf(p->out, "%s%s ...\n", p->prefix, p->stage);
         fflush(p->out);
     }
 }
@@ -230,7 +237,7 @@ void progress_tick(struct progress *p)
     } else if (!p->terminal && quiet >= SIGN_EVERY && now - p->last_end > 2 * step_seconds(p)) {
         if (p->total > 0)
             count_text(count, sizeof(count), p);
-        fprintf(p->out, "%s: %s after %s\n", p->stage, count,
+        fprintf(p->out, "%s%s: %s after %s\n", p->prefix, p->stage, count,
                 progress_time(time, now - p->started));
         fflush(p->out);
         p->printed = now;
@@ -247,9 +254,9 @@ void progress_end(struct progress *p)
     seconds = p->now(p->payload) - p->started;
     close_line(p);
     if (seconds < 60)
-        fprintf(p->out, "%s: %.2f s\n", p->stage, seconds);
+        fprintf(p->out, "%s%s: %.2f s\n", p->prefix, p->stage, seconds);
     else
-        fprintf(p->out, "%s: %s\n", p->stage, progress_time(time, seconds));
+        fprintf(p->out, "%s%s: %s\n", p->prefix, p->stage, progress_time(time, seconds));
     fflush(p->out);
     p->in_stage = false;
 }
@@ -257,14 +264,18 @@ void progress_end(struct progress *p)
 void progress_print(struct progress *p, const char *format, ...)
 {
     va_list args;
+    char *line = NULL;
+    int length;
 
     if (p->out == NULL)
         return;
-    close_line(p);
     va_start(args, format);
-    vfprintf(p->out, format, args);
+    length = vasprintf(&line, format, args);
     va_end(args);
-    fputc('\n', p->out);
+    close_line(p);
+    fprintf(p->out, "%s%s\n", p->prefix, length >= 0 ? line : format);
+    if (length >= 0)
+        free(line);
     if (p->terminal && p->in_stage)
         rewrite(p, p->now(p->payload));
     fflush(p->out);

@@ -1,10 +1,14 @@
-/* progress.h - progress output of rank 0.
+/* progress.h - progress output of rank 0, or of the first rank of each group.
  *
  * On a terminal: one line, rewritten in place. Elsewhere (a file, or mpirun, which passes output on
  * through a pipe): plain lines, for the first and the last step, each step that takes seconds, and
  * of faster steps one every few seconds, less often in long stages. Other ranks print nothing.
  *
- *     sampling  [#########---------]  17/50  4.21 s/step  2:19 left                            */
+ *     sampling  [#########---------]  17/50  4.21 s/step  2:19 left
+ *
+ * With a prefix all lines are plain ones, each written at once, so that several ranks can:
+ *
+ *     [group 1] sampling: 17/50  4.21 s/step  2:19 left */
 #ifndef LAUNCH_PROGRESS_H
 #define LAUNCH_PROGRESS_H
 
@@ -13,7 +17,8 @@
 #include <stdio.h>
 
 struct progress {
-    FILE *out; // NULL: no output
+    FILE *out;       // NULL: no output
+    char prefix[24]; // of every line
     bool terminal;
     int columns;
     double (*now)(void *payload); // seconds; tests replace it
@@ -30,6 +35,9 @@ struct progress {
 
 /* `enabled`: whether this rank prints; true on rank 0 only. Lines are written to `out`. */
 void progress_init(struct progress *p, FILE *out, bool enabled);
+
+/* Prints to `out` (NULL: nothing) from now on, each line with `prefix`. Not within a stage. */
+void progress_redirect(struct progress *p, FILE *out, const char *prefix);
 
 #define PROGRESS_BYTES "B" // a unit: counts are printed as MB or GB
 

@@ -150,11 +150,15 @@ const struct option request_rows[] = {
     { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
       .help = "run the text encoder on rank 0's CPU, not on its GPU" },
 
-    { "cfg_size", OPT_INT, AT(cfg_size),
+    { "groups", OPT_INT, AT(groups),
       .group = "Ranks (cfg_size * ring_size * ulysses_size = number of ranks; sizes left out are "
                "chosen)",
-      .value = "N", .least = 1, .most = 2, .commands = ALL, .marks = JOB,
-      .help = "2 computes the two CFG branches on different ranks" },
+      .value = "G", .least = 1, .most = 65536, .commands = CMD_BATCH | CMD_PLAN,
+      .help = "divide the ranks of a batch into G groups of equal size, each of which makes one "
+              "video at a time; the sizes below are those of a group (default 1; plan says which "
+              "G gives the most videos per hour)" },
+    { "cfg_size", OPT_INT, AT(cfg_size), .value = "N", .least = 1, .most = 2, .commands = ALL,
+      .marks = JOB, .help = "2 computes the two CFG branches on different ranks" },
     { "ring_size", OPT_INT, AT(ring_size), .value = "N", .least = 1, .commands = ALL, .marks = JOB,
       .help = "ring attention: number of slices of the sequence; keys and values pass from rank to "
               "rank" },

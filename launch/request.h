@@ -94,16 +94,17 @@ struct request {
 
     char *batch_file; // the file of `batch`
     int overwrite;    // of `batch`
+    int groups;       // of `batch` and `plan`; 0: not given, as 1
 
     char *weights; // what the result was made with; no flag: request_set_weights
     char *decoded; // how, if memory was missing for what was requested; no flag
 
     bool given[OPTIONS_MAX]; // row i was given as a flag, or in a batch line
 
-    // rank 0 only:
+    // no flags: for the notes
     bool drawn_seed;                   // base_seed was not given
-    const struct few_step *looks_like; // what the names of the weights tell; NULL: nothing
-    char looks_by[64];                 // the words that do
+    const struct few_step *looks_like; // what the names of the weights tell; NULL: nothing; rank 0
+    char looks_by[64];                 // the words that do; rank 0
     unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
 };

@@ -27,6 +27,7 @@ status request_line(struct request *r, const struct request *job, const char *te
 
     request_init(r);
     TRY(options_copy_all(&to, &from));
+    r->groups = 0;       // it does not belong to the result
     if (job->drawn_seed) // each line draws its own
         r->base_seed = (struct seed){ 0 };
     request_init(&empty);

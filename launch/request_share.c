@@ -38,6 +38,9 @@ status request_share(struct world *w, status st, struct request *r)
         memcpy(r->given, given, sizeof(given));
         memcpy(r->video_size, size, sizeof(size));
     }
+    world_broadcast(w, &r->drawn_seed, sizeof(r->drawn_seed), 0);
+    world_broadcast(w, &r->turned, sizeof(r->turned), 0);
+    world_broadcast(w, &r->default_negative, sizeof(r->default_negative), 0);
 out:
     free(text);
     return agree(w, st);

@@ -21,4 +21,7 @@ static inline MPI_Comm world_comm(const struct world *w)
  * then some stay active. */
 status mpi_wait(MPI_Request *request, int count, const char *what);
 
+/* Waits for one request. If that fails, prints a line and ends the job. */
+void world_wait(struct world *w, MPI_Request request, const char *what);
+
 #endif

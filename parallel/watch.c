@@ -48,7 +48,8 @@ static struct {
     double sent_s, checked_s;
     double since_s;             // when the current wait began
     uint64_t done;              // of this rank, when it was last checked
-    double progress_s;          // when a rank was last seen to have done something
+    double progress_s;          // when one of these ranks was last seen to have done something
+    int first, count;           // of those whose progress counts, from world_expect_of
     _Atomic double expected_s;  // from world_expect
     _Atomic double polled_s;    // last call of watch_wait
     _Atomic double continued_s; // when this process went on after it had been stopped
@@ -126,7 +127,8 @@ static void receive_beats(double now)
             MPI_Test(&p->recv, &done, MPI_STATUS_IGNORE);
             if (!done)
                 break;
-            if (p->arriving.done != p->beat.done)
+            if (p->arriving.done != p->beat.done && r >= watch.first &&
+                r < watch.first + watch.count)
                 watch.progress_s = now;
             p->arriving.stage[sizeof(p->arriving.stage) - 1] = 0;
             p->beat = p->arriving;
@@ -242,8 +244,9 @@ status watch_wait(const char *what)
             return fail_silent(r);
     }
     // later, as a silent rank is the better explanation
-    if (now - (watch.progress_s > watch.since_s ? watch.progress_s : watch.since_s) >
-        1.25 * limit_s())
+    if (watch.count > 0 &&
+        now - (watch.progress_s > watch.since_s ? watch.progress_s : watch.since_s) >
+            1.25 * limit_s())
         return fail_stalled(what);
     return ST_OK;
 }
@@ -293,6 +296,14 @@ void world_expect(struct world *w, double seconds)
 {
     (void)w;
     watch.expected_s = seconds;
+}
+
+void world_expect_of(struct world *w, int first, int count)
+{
+    (void)w;
+    watch.first = first;
+    watch.count = count;
+    watch.progress_s = clock_seconds();
 }
 
 /* ---- the thread ---- */
@@ -386,6 +397,7 @@ status watch_open(struct world *w)
     for (int r = 0; r < w->size; r++)
         peers[r] = (struct peer){ .recv = MPI_REQUEST_NULL, .send = MPI_REQUEST_NULL };
     watch.peers = peers;
+    watch.count = w->size;
     watch.since_s = watch.progress_s = clock_seconds();
     for (int r = 0; r < w->size; r++) {
         memcpy(peers[r].host, host, sizeof(host));

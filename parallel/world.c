@@ -124,13 +124,14 @@ void world_close(struct world *w)
     *w = (struct world){ 0 };
 }
 
-status world_split(struct world *part, struct world *w, int ranks)
+/* The ranks of the same color as a world; MPI_UNDEFINED: no world. */
+static status split(struct world *part, struct world *w, int color)
 {
     struct world_impl *impl = calloc(1, sizeof(*impl));
     MPI_Comm comm;
 
     *part = (struct world){ .nccl = w->nccl, .deadline_s = w->deadline_s };
-    MPI_Comm_split(world_comm(w), w->rank < ranks ? 0 : MPI_UNDEFINED, w->rank, &comm);
+    MPI_Comm_split(world_comm(w), color, w->rank, &comm);
     if (impl == NULL) // the communicator is not freed, but then the job ends
         return fail(ST_MEMORY, "no host memory for a part of the ranks");
     impl->comm = comm;
@@ -138,6 +139,17 @@ status world_split(struct world *part, struct world *w, int ranks)
     if (comm != MPI_COMM_NULL)
         set_ranks(part);
     return ST_OK;
+}
+
+status world_split(struct world *part, struct world *w, int ranks)
+{
+    return split(part, w, w->rank < ranks ? 0 : MPI_UNDEFINED);
+}
+
+status world_divide(struct world *part, struct world *w, int parts)
+{
+    assert(w->size % parts == 0);
+    return split(part, w, w->rank / (w->size / parts));
 }
 
 void world_join(struct world *part)
@@ -152,11 +164,15 @@ void world_join(struct world *part)
 
 void world_abort(struct world *w, status st)
 {
+    int size = 1;
+
     fflush(stdout);
     fflush(stderr);
     watch_tell();
-    if (w->impl != NULL && w->size > 1)
-        MPI_Abort(world_comm(w), (int)st);
+    if (w->impl != NULL)
+        MPI_Comm_size(MPI_COMM_WORLD, &size); // w may be a part
+    if (size > 1)
+        MPI_Abort(MPI_COMM_WORLD, (int)st);
     if (w->impl != NULL)
         MPI_Finalize(); // one rank: MPI_Abort would print a banner
     _Exit((int)st);
@@ -177,7 +193,7 @@ void world_abort_anywhere(int exit_status)
 }
 
 /* Without an answer there is nothing that the ranks could still agree on. */
-static void wait_one(struct world *w, MPI_Request request, const char *what)
+void world_wait(struct world *w, MPI_Request request, const char *what)
 {
     const status st = mpi_wait(&request, 1, what);
 
@@ -193,7 +209,7 @@ static void min_int(struct world *w, int mine, int *min)
     MPI_Request request;
 
     MPI_Iallreduce(&mine, min, 1, MPI_INT, MPI_MIN, world_comm(w), &request);
-    wait_one(w, request, "an agreement");
+    world_wait(w, request, "an agreement");
 }
 
 status agree(struct world *w, status st)
@@ -223,7 +239,7 @@ void world_broadcast(struct world *w, void *data, size_t bytes, int root)
     if (w->impl == NULL)
         return;
     MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, world_comm(w), &request);
-    wait_one(w, request, "a broadcast");
+    world_wait(w, request, "a broadcast");
 }
 
 void world_gather(struct world *w, const void *mine, size_t bytes, void *all)
@@ -237,7 +253,7 @@ void world_gather(struct world *w, const void *mine, size_t bytes, void *all)
         return;
     }
     MPI_Igather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, 0, world_comm(w), &request);
-    wait_one(w, request, "a gather");
+    world_wait(w, request, "a gather");
 }
 
 double world_sum(struct world *w, double mine)
@@ -261,5 +277,5 @@ void world_barrier(struct world *w)
     if (w->impl == NULL)
         return;
     MPI_Ibarrier(world_comm(w), &request);
-    wait_one(w, request, "a barrier");
+    world_wait(w, request, "a barrier");
 }

@@ -42,6 +42,16 @@ void world_close(struct world *w); // collective; accepts a zeroed world
 status world_split(struct world *part, struct world *w, int ranks);
 void world_join(struct world *part);
 
+/* The same for `parts` worlds of equal size, which divides w's: part i has the ranks from
+ * i * w->size / parts on. */
+status world_divide(struct world *part, struct world *w, int parts);
+
+/* From now on a wait of this rank is checked for the progress of the ranks [first, first + count)
+ * of the job only (watch.h), which are those that it waits for: others may work on, and hide that
+ * these do not. count 0: it waits for ranks that check themselves. At first all count. Ranks that
+ * give no sign of life are found in any case. */
+void world_expect_of(struct world *w, int first, int count);
+
 /* The longest time, in seconds, for which the GPUs may now compute without a sign of progress: the
  * time of a step. */
 void world_expect(struct world *w, double seconds);

@@ -57,6 +57,10 @@ expect 'ckpt_dir DIR is needed' "$@" -n 3 "$wanmpi" generate --task t2v-1.3B
 expect 'must be 4n+1; try 77 or 81' "$wanmpi" plan --frame_num 80
 expect 'this version does not run it; it runs t2v-1.3B' "$@" -n 2 "$wanmpi" generate --task vace-14B
 expect 'no such task; did you mean t2v-1.3B?' "$wanmpi" plan --task t2v-1.3b
+echo '{"prompt": "a", "save_file": "out/b.mp4"}' >"$dir/groups.jsonl"
+expect '.-groups 2 does not divide the 3 ranks of this job: all groups have the same size; choose of 1, 3' \
+    "$@" -n 3 "$wanmpi" batch "$dir/groups.jsonl" --groups 2 --ckpt_dir "$dir/tiny" --task t2v-1.3B --size 64*64
+expect 'generate does not use --groups' "$wanmpi" generate --groups 2
 expect 'batch does not use --save_file' "$wanmpi" batch a.jsonl --save_file b.mp4
 expect 'inspect needs the path' "$wanmpi" inspect
 expect 'synth needs --preset NAME and --out DIR' "$wanmpi" synth

@@ -186,7 +186,9 @@ static void test_ranks(struct world *w)
     struct request r;
     struct plan_input p;
     struct fit_rank sharded, replicated, kept;
-    struct job j = { .world = w, .device_free = 80 * GB, .host_free = 100 * GB };
+    struct job j = {
+        .all = w, .world = w, .groups = 1, .device_free = 80 * GB, .host_free = 100 * GB
+    };
 
     begin(&r, "bf16");
     r.frame_num = 1;

@@ -1,6 +1,7 @@
 /* World and groups: agreement on errors, every collective with even, uneven and empty blocks, and
  * the plan's message counts against the real ones. */
 #include "parallel/group.h"
+#include "parallel/queue.h"
 #include "parallel/split.h"
 #include "tests/ranks_device.h"
 
@@ -446,6 +447,51 @@ static void check_split(struct world *w)
     }
 }
 
+static void check_divide(struct world *w)
+{
+    for (int parts = 1; parts <= w->size; parts++) {
+        const int size = w->size / parts;
+        struct world part;
+
+        if (w->size % parts != 0)
+            continue;
+        CHECK(agree(w, world_divide(&part, w, parts)) == ST_OK, "%s", status_line());
+        CHECK(part.rank == w->rank % size && part.size == size, "rank %d of %d, of %d parts",
+              part.rank, part.size, parts);
+        check_world(&part);
+        world_join(&part);
+        world_barrier(w);
+    }
+}
+
+/* Each item goes to one rank, and rank 0 knows what failed; after a stop there are no more. */
+static void check_queue(struct world *w)
+{
+    const int count = 3 * w->size + 1;
+    struct queue_result done = { .item = -1 };
+    struct queue q;
+    double took = 0, sum = 0;
+    int item;
+
+    CHECK(agree(w, queue_open(&q, w, count)) == ST_OK, "%s", status_line());
+    while ((item = queue_next(&q, &done)) >= 0) {
+        took++;
+        sum += item;
+        done = (struct queue_result){ item, item % 3 == 2 ? ST_IO : ST_OK, "" };
+        snprintf(done.line, sizeof(done.line), "item %d", item);
+    }
+    CHECK(item == QUEUE_EMPTY && queue_next(&q, NULL) == QUEUE_EMPTY, "item %d at the end", item);
+    CHECK(agree(w, ST_OK) == ST_OK, "%s", status_line());
+    took = world_sum(w, took);
+    sum = world_sum(w, sum);
+    CHECK(took == count && sum == count * (count - 1) / 2, "%g items, sum %g", took, sum);
+    CHECK(w->rank != 0 || (q.failed == w->size && q.first.item == 2 && q.first.st == ST_IO &&
+                           strcmp(q.first.line, "item 2") == 0),
+          "%d failed, the first is %d: %s", q.failed, q.first.item, q.first.line);
+    queue_close(&q);
+    queue_close(&q); // a zeroed one
+}
+
 static void check_described(void)
 {
     struct world w;
@@ -477,6 +523,8 @@ int main(int argc, char **argv)
         check_alone(true);
     check_world(&w);
     check_split(&w);
+    check_divide(&w);
+    check_queue(&w);
     for (int parts = 1; parts <= 3; parts++)
         check_groups(&w, gpu, parts);
     return ranks_end(&w, "group");

@@ -64,6 +64,12 @@ status pipeline_tokenizer(struct tokenizer **t, struct checkpoint *c);
  * 0 encodes while the other ranks load the transformer; with t5_fsdp all ranks encode. */
 status pipeline_text(struct pipeline *p, int count, const char *const *prompts);
 
+/* Gives the prompts that rank 0 of `w` has encoded to all ranks of w, the job's ranks, which are
+ * those of several pipelines. Collective over w. `prompts`: each text once, the same on all ranks.
+ * ST_MEMORY. */
+status pipeline_share_texts(struct pipeline *p, struct world *w, int count,
+                            const char *const *prompts);
+
 /* The encoded rows of a prompt, [rows, text_dim] f32 in host memory, owned by the pipeline. The
  * prompt must have been encoded. Local. */
 struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
