@@ -376,6 +376,20 @@ static bool is_marker(const struct file_tensor *t)
     return ends_in(t->name, "scaled_fp8", &stem) && (stem == 0 || t->name[stem - 1] == '.');
 }
 
+bool tensorfile_is_companion(const char *name)
+{
+    const struct file_tensor t = { .name = (char *)name };
+    size_t stem;
+
+    for (size_t i = 0; i < COUNT(companions); i++)
+        if (ends_in(name, companions[i].name, &stem))
+            return true;
+    for (size_t i = 1; i < COUNT(weights); i++) // these are listed as X.weight
+        if (ends_in(name, weights[i], &stem))
+            return true;
+    return is_marker(&t);
+}
+
 /* The notes of each file's header; NULL where it has none. */
 static status parse_notes(const struct tensor_source *sources, int files, cJSON **notes)
 {

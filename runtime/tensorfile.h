@@ -65,6 +65,10 @@ void tensorfile_keep(struct tensorfile *f, bool (*keep)(void *payload, const str
  * changed, if their number is another, or the file has it in another order. */
 bool tensorfile_reshape(struct tensorfile *f, const char *name, int ndim, const int64_t *dim);
 
+/* Whether a tensor of this name, as in the file, may be one that is not listed, but belongs to a
+ * quantized weight. */
+bool tensorfile_is_companion(const char *name);
+
 const struct file_tensor *tensorfile_find(const struct tensorfile *f, const char *name);
 const char *tensorfile_path(const struct tensorfile *f, int file);
 

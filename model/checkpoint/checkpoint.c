@@ -94,7 +94,7 @@ static status open_parts(struct checkpoint *c, const struct part *const *parts)
     for (int i = 0; i < c->count; i++) {
         const struct part *row = parts[i];
 
-        c->parts[i] = (struct checkpoint_part){ .row = row, .prefix = "" };
+        c->parts[i] = (struct checkpoint_part){ .row = row };
         for (size_t k = 0; k < COUNT(row->tokenizers); k++)
             if (row->tokenizers[k] != NULL)
                 TRY(find_tokenizer(c, row->tokenizers[k]));
@@ -210,13 +210,12 @@ static status refuse_architecture(const struct tensorfile *f)
 /* Names the part that a file has, if it is not `part`. */
 static status refuse_other_part(const struct checkpoint *c, const struct checkpoint_part *p)
 {
-    const char *prefix;
-    bool official;
+    struct naming naming;
 
-    if (names_detect(&p->file, p->row, &prefix, &official))
+    if (names_detect(&naming, &p->file, p->row))
         return ST_OK;
     for (int i = 0; i < c->count; i++)
-        if (names_detect(&p->file, c->parts[i].row, &prefix, &official))
+        if (names_detect(&naming, &p->file, c->parts[i].row))
             return fail(ST_FORMAT, "%s: has a %s, not a %s", tensorfile_path(&p->file, 0),
                         c->parts[i].row->name, p->row->name);
     return ST_OK;
@@ -262,8 +261,10 @@ status part_open(struct checkpoint *c, struct checkpoint_part *p)
     TRY_OUT(layout_check_index(p)); // before the tensors are renamed
     TRY_OUT(refuse_foreign(&p->file));
     TRY_OUT(refuse_architecture(&p->file));
+    TRY_OUT(names_unwrap(&p->file));
     TRY_OUT(refuse_other_part(c, p));
-    TRY_OUT(names_make_official(&p->file, p->row, &p->prefix));
+    names_keep_part(&p->file, p->row, c);
+    TRY_OUT(names_make_official(&p->file, p->row, &p->naming));
     p->config = calloc(1, p->row->config_bytes);
     if (p->config == NULL) {
         st = fail(ST_MEMORY, "cannot allocate host memory for the config of the %s", p->row->name);
@@ -277,14 +278,11 @@ out:
     return st;
 }
 
-/* Whether an unknown tensor is accepted: it is listed in the part's `ignored`, or belongs to
- * another part of the same file. */
+/* Whether an unknown tensor is accepted: it is listed in the part's `ignored`. */
 static bool is_ignored(const struct checkpoint_part *p, const struct file_tensor *t)
 {
     const char *const *names = p->row->ignored;
 
-    if (strncmp(t->file_name, p->prefix, strlen(p->prefix)) != 0)
-        return true; // another part: the file has several
     for (; names != NULL && *names != NULL; names++) {
         const size_t length = strlen(*names);
 
@@ -473,10 +471,40 @@ static const struct file_tensor *tokenizer_tensor(const struct checkpoint_part *
 
     if (p->row->tokenizer_tensor != NULL && p->file.count > 0)
         t = tensorfile_find(&p->file, p->row->tokenizer_tensor);
-    return t != NULL && t->shape.ndim == 1 && t->shape.dtype == DT_U8 &&
-                   (uint64_t)t->shape.dim[0] <= TOKENIZER_BYTES_MAX
+    return t != NULL && t->shape.ndim == 1 &&
+                   (uint64_t)t->shape.dim[0] <= TOKENIZER_BYTES_MAX / sizeof(float)
                ? t
                : NULL;
+}
+
+/* Reads the tokenizer from a tensor of bytes; some GGUF files have them as numbers of another type.
+ */
+static status read_tokenizer_tensor(struct tensorfile *f, const struct file_tensor *t, char **bytes,
+                                    size_t *size)
+{
+    const bool numbers = dtype_is_float(t->shape.dtype);
+    const enum dtype dt = numbers ? DT_F32 : t->shape.dtype;
+    const int64_t count = t->shape.dim[0];
+    char *read;
+    status st;
+
+    if (!numbers && dtype_size(dt) != 1)
+        return fail(ST_FORMAT, "%s: tensor %s is %s, not bytes", tensorfile_path(f, t->file),
+                    t->file_name, tensor_text(t->shape));
+    read = malloc((size_t)count * dtype_size(dt) + 1);
+    if (read == NULL)
+        return fail(ST_MEMORY, "%s: cannot allocate %zu bytes of host memory for the tokenizer",
+                    tensorfile_path(f, t->file), (size_t)count * dtype_size(dt));
+    st = tensorfile_read(f, t, 0, count, dt, read);
+    for (int64_t i = 0; st == ST_OK && numbers && i < count; i++) {
+        float x;
+
+        memcpy(&x, read + 4 * i, 4);
+        read[i] = (char)(uint8_t)(x >= 0 && x <= 255 ? x : 0);
+    }
+    *bytes = read;
+    *size = (size_t)count;
+    return st;
 }
 
 /* Reads the tokenizer's file; a pointer or a page in its place is named. */
@@ -499,19 +527,16 @@ status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, co
         struct checkpoint_part *p = &c->parts[i];
         const struct file_tensor *t;
 
-        if (p->row->tokenizer_tensor == NULL)
+        if (p->row->tokenizer == NULL)
             continue;
         TRY(checkpoint_part(c, p->row));
         t = tokenizer_tensor(p);
-        if (t == NULL)
-            continue;
-        *size = (size_t)t->shape.dim[0];
-        *bytes = malloc(*size + 1);
-        *from = tensorfile_path(&p->file, t->file);
-        if (*bytes == NULL)
-            return fail(ST_MEMORY, "%s: cannot allocate %zu bytes of host memory for the tokenizer",
-                        *from, *size);
-        return tensorfile_read(&p->file, t, 0, t->shape.dim[0], DT_U8, *bytes);
+        *from = tensorfile_path(&p->file, t != NULL ? t->file : 0);
+        if (t != NULL)
+            return read_tokenizer_tensor(&p->file, t, bytes, size);
+        TRY(p->row->tokenizer(&p->file, bytes, size));
+        if (*bytes != NULL)
+            return ST_OK;
     }
     return fail(ST_FORMAT,
                 "%s: the tokenizer is missing; put google/umt5-xxl/spiece.model (or "

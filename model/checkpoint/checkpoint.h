@@ -27,13 +27,22 @@
 #define LAYOUT_DIFFUSERS "diffusers"
 #define LAYOUT_FILE "single file"
 
+#define NAMES_PREFIX_BYTES 160
+#define PARTS_MOST 32 // in one file
+
+/* How the tensors of a part are named in a file. */
+struct naming {
+    char prefix[NAMES_PREFIX_BYTES]; // before each name, with its '.'; usually ""
+    bool official;                   // then the official name; else that of another library
+};
+
 struct checkpoint_part {
     const struct part *row;
     struct tensorfile file;       // count 0 until opened
     const struct place *place;    // where its files are; NULL for a single file
     char *given;                  // its file, from checkpoint_use; NULL: found by the layout
     struct weight_source adapted; // from checkpoint_adapt; `read` NULL: none
-    const char *prefix;           // prefix of the tensor names in the file, usually ""
+    struct naming naming;         // in the file, once opened
     void *config;                 // owned, row->config_bytes; NULL until opened
 };
 

@@ -6,15 +6,22 @@
 
 #include <stdio.h>
 
-/* names.c: whether the file has the part; *prefix of its names, and whether they are the official
- * ones. */
-bool names_detect(const struct tensorfile *f, const struct part *part, const char **prefix,
-                  bool *official);
+/* names.c: whether the file has the part, and how its tensors are named. Any prefix is found: what
+ * stands before a name of part->detected_by. */
+bool names_detect(struct naming *n, const struct tensorfile *f, const struct part *part);
 
-/* names.c: renames the tensors of an opened part to official names: removes a known prefix, then
- * translates the names of diffusers. *prefix is the prefix that was removed, or "". ST_FORMAT if
- * two tensors get the same name. */
-status names_make_official(struct tensorfile *f, const struct part *part, const char **prefix);
+/* names.c: removes what PyTorch's wrappers of modules add to names. ST_FORMAT if two tensors get
+ * the same name. */
+status names_unwrap(struct tensorfile *f);
+
+/* names.c: removes the tensors of other parts from an all-in-one file; nothing if it does not have
+ * the part. */
+void names_keep_part(struct tensorfile *f, const struct part *part, const struct checkpoint *c);
+
+/* names.c: renames the tensors of an opened part to official names: removes the prefix, then
+ * translates the names of diffusers, transformers or llama.cpp; gives tensors of part->shapes their
+ * axes. ST_FORMAT if two tensors get the same name. */
+status names_make_official(struct tensorfile *f, const struct part *part, struct naming *naming);
 
 /* layout.c: the files that a part consists of. The list owns the strings. */
 struct path_list {

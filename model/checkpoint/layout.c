@@ -317,6 +317,8 @@ status layout_check_index(const struct checkpoint_part *p)
     {
         const struct file_tensor *t = tensorfile_find(&p->file, entry->string);
 
+        if (t == NULL && tensorfile_is_companion(entry->string))
+            continue;
         if (t == NULL) {
             st = fail(ST_FORMAT, "%s: lists the tensor %.80s, but none of its files has it", index,
                       entry->string);

@@ -30,6 +30,18 @@ struct name_pair {
     const char *official, *other; // official NULL ends a list
 };
 
+/* A tensor whose axes of size 1 some files lack, and its official shape. */
+enum {
+    SHAPE_REST = -1, // as many as remain
+    SHAPE_BIAS = -2, // as many as its bias has
+    SHAPE_LAST = -3  // the last axis in the file
+};
+struct full_shape {
+    const char *name; // a pattern of names_match; NULL ends a list
+    int ndim;
+    int64_t dim[TENSOR_AXES];
+};
+
 /* The config of a released model. */
 struct variant {
     const char *name;   // "t2v-14B", "umt5-xxl"; NULL ends a list
@@ -49,7 +61,10 @@ struct part {
     const struct place *official, *diffusers;
     bool official_config;         // official folders have its config.json
     const char *tokenizers[2];    // folders of its SentencePiece model: official, diffusers
-    const char *tokenizer_tensor; // U8 tensor of its file with the SentencePiece model; or NULL
+    const char *tokenizer_tensor; // 1-D tensor of its file with the SentencePiece model; or NULL
+    /* The SentencePiece model that the metadata of its file describes, malloc'ed; *bytes is NULL if
+     * there is none. ST_FORMAT, ST_IO, ST_MEMORY. Or NULL. */
+    status (*tokenizer)(const struct tensorfile *f, char **bytes, size_t *size);
 
     /* Tensor names. */
     const struct name_pair *detected_by; // a file that has one of these tensors has the part
@@ -63,6 +78,7 @@ struct part {
     bool (*rename)(const char *name, bool to_official, char *out, size_t size);
     const char *witness;
     bool (*rename_witnessed)(const char *name, bool to_official, char *out, size_t size);
+    const struct full_shape *shapes; // or NULL
 
     /* Config and tensors. config: config_bytes, of this part's own type. */
     status (*describe)(const struct describing *d, void *config);

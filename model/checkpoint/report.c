@@ -205,9 +205,9 @@ static status print_part(struct checkpoint_report *r, FILE *m, struct checkpoint
     cJSON_AddNumberToObject(json, "parameters", (double)inventory_parameters(&opened));
     cJSON_AddNumberToObject(json, "bytes", (double)f->total_bytes);
     print_formats(m, json, f);
-    if (p->prefix[0] != '\0')
-        fprintf(m, "  %-12s%s\n", "prefix", p->prefix);
-    cJSON_AddStringToObject(json, "prefix", p->prefix);
+    if (p->naming.prefix[0] != '\0')
+        fprintf(m, "  %-12s%s\n", "prefix", p->naming.prefix);
+    cJSON_AddStringToObject(json, "prefix", p->naming.prefix);
     p->row->print(m, p->config);
     p->row->config_json(cJSON_AddObjectToObject(json, "config"), p->config, false);
     cJSON_AddStringToObject(json, "fingerprint", fingerprint);

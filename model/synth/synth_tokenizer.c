@@ -1,15 +1,13 @@
 /* A small SentencePiece unigram model, so that random checkpoints accept prompts: special pieces
  * with umT5's ids, all printable ASCII characters, and some words and characters of English and
- * Chinese. This file serializes it without the protobuf library; the messages are those of
- * sentencepiece_model.proto. */
+ * Chinese. */
 #include "model/synth/synth_internal.h"
+#include "model/text/spiece.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define META "\xe2\x96\x81" // U+2581, which SentencePiece uses for a space
-
-enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_CONTROL = 3 };
 
 /* Words, separated by spaces. They are added with META before them, and also without. */
 static const char *const words =
@@ -48,70 +46,15 @@ static const char *const characters =
     "夜晨晚红绿蓝黄黑紫橙女男孩站坐跑跳飞游舞唱笑哭吃喝城市街房屋森湖河浪沙滩镜摇晃移近远特写舞台"
     "拳击手套穿戴衣帽鞋眼睛头发微抱拿握望向阳光灯火烟雾";
 
-struct bytes {
-    char *data;
-    size_t size, capacity;
-    bool failed; // memory could not be allocated; later data is discarded
-};
-
-static void put(struct bytes *b, const void *data, size_t size)
-{
-    if (b->size + size > b->capacity) {
-        const size_t capacity = 2 * (b->size + size) + 256;
-        char *more = b->failed ? NULL : realloc(b->data, capacity);
-
-        if (more == NULL) {
-            b->failed = true;
-            return;
-        }
-        b->data = more;
-        b->capacity = capacity;
-    }
-    memcpy(b->data + b->size, data, size);
-    b->size += size;
-}
-
-static void put_varint(struct bytes *b, uint64_t n)
-{
-    do {
-        const uint8_t byte = (uint8_t)((n & 0x7f) | (n > 0x7f ? 0x80 : 0));
-
-        put(b, &byte, 1);
-        n >>= 7;
-    } while (n > 0);
-}
-
-static void put_number(struct bytes *b, int field, uint64_t n)
-{
-    put_varint(b, (uint64_t)field << 3);
-    put_varint(b, n);
-}
-
-static void put_float(struct bytes *b, int field, float f)
-{
-    put_varint(b, (uint64_t)field << 3 | 5);
-    put(b, &f, sizeof(f));
-}
-
-static void put_bytes(struct bytes *b, int field, const void *data, size_t size)
-{
-    put_varint(b, (uint64_t)field << 3 | 2);
-    put_varint(b, size);
-    put(b, data, size);
-}
-
 struct pieces {
-    struct bytes model; // the ModelProto message
-    char **texts;       // of the pieces so far, to detect duplicates
+    struct spiece model;
+    char **texts; // of the pieces so far, to detect duplicates
     int64_t count, limit;
 };
 
-/* Adds a message SentencePiece { piece = 1, score = 2, type = 3 }; does nothing for a duplicate, or
- * when the limit is reached. */
+/* Does nothing for a duplicate, or when the limit is reached. */
 static void add_piece(struct pieces *p, const char *text, float score, enum piece_type type)
 {
-    struct bytes piece = { 0 };
-
     for (int64_t i = 0; i < p->count; i++) {
         if (strcmp(p->texts[i], text) == 0)
             return;
@@ -124,13 +67,7 @@ static void add_piece(struct pieces *p, const char *text, float score, enum piec
         return;
     }
     p->count++;
-    put_bytes(&piece, 1, text, strlen(text));
-    put_float(&piece, 2, score);
-    if (type != PIECE_NORMAL)
-        put_number(&piece, 3, (uint64_t)type);
-    p->model.failed = p->model.failed || piece.failed;
-    put_bytes(&p->model, 1, piece.data, piece.size);
-    free(piece.data);
+    spiece_add(&p->model, text, strlen(text), score, type);
 }
 
 /* Adds the words of a list, each with a prefix. Scores are log probabilities: a longer
@@ -165,36 +102,14 @@ static void add_characters(struct pieces *p)
     }
 }
 
-static void add_specs(struct bytes *model, int64_t count)
-{
-    struct bytes trainer = { 0 }, normalizer = { 0 };
-
-    put_number(&trainer, 3, 1); // model_type: unigram
-    put_number(&trainer, 4, (uint64_t)count);
-    put_number(&trainer, 40, 3); // unk, bos, eos, pad
-    put_number(&trainer, 41, 2);
-    put_number(&trainer, 42, 1);
-    put_number(&trainer, 43, 0);
-    put_bytes(&trainer, 45, "<unk>", 5);
-    put_bytes(&trainer, 46, "<s>", 3);
-    put_bytes(&trainer, 47, "</s>", 4);
-    put_bytes(&trainer, 48, "<pad>", 5);
-    put_bytes(&normalizer, 1, "identity", 8);
-    put_number(&normalizer, 3, 1); // add_dummy_prefix
-    put_number(&normalizer, 4, 1); // remove_extra_whitespaces
-    put_number(&normalizer, 5, 1); // escape_whitespaces
-    put_bytes(model, 2, trainer.data, trainer.size);
-    put_bytes(model, 3, normalizer.data, normalizer.size);
-    model->failed = model->failed || trainer.failed || normalizer.failed;
-    free(trainer.data);
-    free(normalizer.data);
-}
-
 status synth_tokenizer(int64_t vocab, char **bytes, size_t *size)
 {
     const int64_t alphabet = 4 + 1 + ('~' - ' ');
+    const struct spiece_normalizer normalizer = { .name = "identity",
+                                                  .add_space = true,
+                                                  .remove_spaces = true };
     struct pieces p = { .limit = vocab < 4096 ? vocab : 4096 };
-    status st = ST_OK;
+    status st;
 
     if (vocab < alphabet)
         return fail(ST_USAGE, "a vocabulary of %lld is too small; use --t5_vocab %lld or more",
@@ -213,14 +128,7 @@ status synth_tokenizer(int64_t vocab, char **bytes, size_t *size)
     add_words(&p, endings, "", -9.5f);
     add_characters(&p);
     add_words(&p, words, "", -10);
-    add_specs(&p.model, p.count);
-    if (p.model.failed) {
-        st = fail(ST_MEMORY, "cannot allocate host memory for a tokenizer");
-        free(p.model.data);
-    } else {
-        *bytes = p.model.data;
-        *size = p.model.size;
-    }
+    st = spiece_finish(&p.model, &normalizer, bytes, size);
     for (int64_t i = 0; i < p.count; i++)
         free(p.texts[i]);
     free(p.texts);

@@ -2,6 +2,7 @@
 
 #include "model/checkpoint/config_json.h"
 #include "model/checkpoint/names.h"
+#include "model/text/spiece.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -21,7 +22,7 @@ static const struct variant variants[] = { { "umt5-xxl", &xxl },
                                            { "umt5-tiny", &tiny },
                                            { NULL, NULL } };
 
-/* The names in transformers' UMT5EncoderModel. */
+/* The names in transformers' UMT5EncoderModel; then those of llama.cpp in GGUF files. */
 static const struct name_pair t5_pairs[] = {
     { "token_embedding.weight", "shared.weight" },
     { "norm.weight", "encoder.final_layer_norm.weight" },
@@ -36,6 +37,18 @@ static const struct name_pair t5_pairs[] = {
     { "blocks.%.ffn.gate.0.", "encoder.block.%.layer.1.DenseReluDense.wi_0." },
     { "blocks.%.ffn.fc1.", "encoder.block.%.layer.1.DenseReluDense.wi_1." },
     { "blocks.%.ffn.fc2.", "encoder.block.%.layer.1.DenseReluDense.wo." },
+    { "token_embedding.weight", "token_embd.weight" },
+    { "norm.weight", "enc.output_norm.weight" },
+    { "blocks.%.norm1.", "enc.blk.%.attn_norm." },
+    { "blocks.%.attn.q.", "enc.blk.%.attn_q." },
+    { "blocks.%.attn.k.", "enc.blk.%.attn_k." },
+    { "blocks.%.attn.v.", "enc.blk.%.attn_v." },
+    { "blocks.%.attn.o.", "enc.blk.%.attn_o." },
+    { "blocks.%.pos_embedding.embedding.", "enc.blk.%.attn_rel_b." },
+    { "blocks.%.norm2.", "enc.blk.%.ffn_norm." },
+    { "blocks.%.ffn.gate.0.", "enc.blk.%.ffn_gate." },
+    { "blocks.%.ffn.fc1.", "enc.blk.%.ffn_up." },
+    { "blocks.%.ffn.fc2.", "enc.blk.%.ffn_down." },
     { NULL, NULL },
 };
 
@@ -139,13 +152,16 @@ static const struct place places[] = { { "", "models_t5_umt5-xxl-enc-bf16.pth", 
                                        { 0 } };
 static const struct place diffusers_places[] = { { "/text_encoder", "model", true }, { 0 } };
 static const struct name_pair detected_by[] = {
-    { "token_embedding.weight", "encoder.final_layer_norm.weight" }, { NULL, NULL }
+    { "blocks.0.pos_embedding.embedding.weight", "encoder.final_layer_norm.weight" },
+    { "blocks.0.pos_embedding.embedding.weight", "enc.output_norm.weight" },
+    { NULL, NULL }
 };
 static const struct name_pair fallbacks[] = { { "encoder.embed_tokens.weight", "shared.weight" },
                                               { NULL, NULL } };
 /* Tied to the embedding; where ComfyUI keeps the tokenizer; of a whole model. */
-static const char *const ignored[] = { "encoder.embed_tokens.weight", "spiece_model", "decoder.",
-                                       "lm_head.weight", NULL };
+static const char *const ignored[] = {
+    "encoder.embed_tokens.weight", "spiece_model", "decoder.", "dec.", "lm_head.weight", NULL
+};
 
 const struct part part_t5 = { .key = "t5",
                               .name = "text encoder",
@@ -155,6 +171,7 @@ const struct part part_t5 = { .key = "t5",
                               .diffusers = diffusers_places,
                               .tokenizers = { "google/umt5-xxl", "tokenizer" },
                               .tokenizer_tensor = "spiece_model",
+                              .tokenizer = spiece_of_gguf,
                               .detected_by = detected_by,
                               .fallbacks = fallbacks,
                               .ignored = ignored,

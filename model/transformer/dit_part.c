@@ -282,12 +282,25 @@ static const struct place low_diffusers_places[] = { { "/transformer_2", STEM, t
 static const struct name_pair detected_by[] = {
     { "time_projection.1.weight", "condition_embedder.time_proj.weight" }, { NULL, NULL }
 };
+/* Kijai's mark of the model in a file. */
+static const char *const ignored[] = { "model_type.", NULL };
+static const struct full_shape shapes[] = {
+    { "patch_embedding.weight", 5, { SHAPE_BIAS, SHAPE_REST, 1, 2, 2 } },
+    { "vace_patch_embedding.weight", 5, { SHAPE_BIAS, SHAPE_REST, 1, 2, 2 } },
+    { "pose_patch_embedding.weight", 5, { SHAPE_BIAS, SHAPE_REST, 1, 2, 2 } },
+    { "blocks.%.modulation", 3, { 1, 6, SHAPE_REST } },
+    { "vace_blocks.%.modulation", 3, { 1, 6, SHAPE_REST } },
+    { "head.modulation", 3, { 1, 2, SHAPE_REST } },
+    { "img_emb.emb_pos", 3, { 1, SHAPE_REST, SHAPE_LAST } },
+    { NULL }
+};
 
 #define ROW                                                                                        \
     .config_bytes = sizeof(struct dit_config), .variants = variants, .official_config = true,      \
-    .detected_by = detected_by, .rename = dit_rename, .describe = describe, .tensors = tensors,    \
-    .check = check, .print = print, .library = "diffusers", .class_name = "WanTransformer3DModel", \
-    .config_json = config_json, .dtype = DT_F32
+    .detected_by = detected_by, .ignored = ignored, .rename = dit_rename, .shapes = shapes,        \
+    .describe = describe, .tensors = tensors, .check = check, .print = print,                      \
+    .library = "diffusers", .class_name = "WanTransformer3DModel", .config_json = config_json,     \
+    .dtype = DT_F32
 
 const struct part part_dit = { .key = "dit",
                                .name = "transformer",

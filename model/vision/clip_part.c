@@ -29,6 +29,7 @@ static const struct name_pair clip_pairs[] = {
     { "visual.cls_embedding", "vision_model.embeddings.class_embedding" },
     { "visual.pos_embedding", "vision_model.embeddings.position_embedding.weight" },
     { "visual.pre_norm.", "vision_model.pre_layrnorm." },
+    { "visual.pre_norm.", "vision_model.pre_layernorm." },
     { "visual.post_norm.", "vision_model.post_layernorm." },
     { "visual.transformer.%.norm1.", "vision_model.encoder.layers.%.layer_norm1." },
     { "visual.transformer.%.attn.q.", "vision_model.encoder.layers.%.self_attn.q_proj." },
@@ -182,8 +183,14 @@ static const struct name_pair detected_by[] = {
     { "visual.cls_embedding", "vision_model.embeddings.class_embedding" }, { NULL, NULL }
 };
 /* The text encoder of the same model, which Wan does not use; of transformers' files. */
-static const char *const ignored[] = { "textual.", "log_scale", "visual_projection.weight",
-                                       "vision_model.embeddings.position_ids", NULL };
+static const char *const ignored[] = { "textual.",
+                                       "log_scale",
+                                       "visual_projection.weight",
+                                       "vision_model.embeddings.position_ids",
+                                       "text_model.",
+                                       "text_projection.weight",
+                                       "logit_scale",
+                                       NULL };
 
 const struct part part_clip = { .key = "clip",
                                 .name = "image encoder",
