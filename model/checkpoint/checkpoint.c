@@ -47,34 +47,51 @@ static status look_for_official(const char *folder, bool *found)
     return ST_OK;
 }
 
-static status find_layout(struct checkpoint *c)
+/* Replaces a folder of Hugging Face's cache by that of its snapshot. */
+static status enter_snapshot(struct checkpoint *c)
 {
-    bool official;
+    char *snapshot = NULL;
+
+    TRY(hub_snapshot(c->path, &snapshot));
+    if (snapshot == NULL)
+        return ST_OK;
+    free(c->path);
+    c->path = snapshot;
+    return ST_OK;
+}
+
+static status find_layout(struct checkpoint *c, const struct part *const *parts)
+{
+    bool official, weights;
 
     TRY(look_for_official(c->path, &official));
+    TRY(search_has_weights(c, parts, &weights));
     if (has_file(c->path, "model_index.json") || has_folder(c->path, "transformer"))
         c->layout = LAYOUT_DIFFUSERS;
     else if (official || has_file(c->path, "config.json") ||
              has_folder(c->path, "high_noise_model"))
         c->layout = LAYOUT_OFFICIAL;
+    else if (weights)
+        c->layout = LAYOUT_FOLDERS;
     else
         return fail(ST_FORMAT,
                     "%s: is not a checkpoint: it has neither config.json or "
                     "diffusion_pytorch_model*.safetensors, as an official folder has, nor "
-                    "model_index.json or transformer/, as a -Diffusers folder has",
+                    "model_index.json or transformer/, as a -Diffusers folder has, nor weight "
+                    "files, also not in diffusion_models/ as ComfyUI has",
                     c->path);
     return ST_OK;
 }
 
-/* c->tokenizer is set to the file if it exists and none is set. */
-static status find_tokenizer(struct checkpoint *c, const char *folder)
+/* c->tokenizer is set to the file of a folder in `base` if it exists and none is set. */
+static status find_tokenizer(struct checkpoint *c, const char *base, const char *folder)
 {
     char name[128];
 
     snprintf(name, sizeof(name), "%s%sspiece.model", folder, *folder ? "/" : "");
-    if (c->tokenizer != NULL || !has_file(c->folder, name))
+    if (c->tokenizer != NULL || !has_file(base, name))
         return ST_OK;
-    if (asprintf(&c->tokenizer, "%s/%s", c->folder, name) >= 0)
+    if (asprintf(&c->tokenizer, "%s/%s", base, name) >= 0)
         return ST_OK;
     c->tokenizer = NULL;
     return fail(ST_MEMORY, "cannot allocate host memory for a file name");
@@ -97,9 +114,9 @@ static status open_parts(struct checkpoint *c, const struct part *const *parts)
         c->parts[i] = (struct checkpoint_part){ .row = row };
         for (size_t k = 0; k < COUNT(row->tokenizers); k++)
             if (row->tokenizers[k] != NULL)
-                TRY(find_tokenizer(c, row->tokenizers[k]));
+                TRY(find_tokenizer(c, c->folder, row->tokenizers[k]));
     }
-    return find_tokenizer(c, "");
+    return find_tokenizer(c, c->folder, "");
 }
 
 status checkpoint_open(struct checkpoint *c, const char *path, const struct part *const *parts)
@@ -121,7 +138,8 @@ status checkpoint_open(struct checkpoint *c, const char *path, const struct part
         goto out;
     }
     if (S_ISDIR(about.st_mode)) {
-        TRY_OUT(find_layout(c));
+        TRY_OUT(enter_snapshot(c));
+        TRY_OUT(find_layout(c, parts));
         c->folder = strdup(c->path);
     } else {
         const char *slash = strrchr(c->path, '/');
@@ -517,6 +535,22 @@ static status read_tokenizer(const char *path, char **bytes, size_t *size)
     return foreign == NULL ? ST_OK : fail(ST_FORMAT, "%s: is %s", path, foreign);
 }
 
+/* The same, beside the file of an opened part. */
+static status find_tokenizer_of(struct checkpoint *c, const struct checkpoint_part *p)
+{
+    const char *path = tensorfile_path(&p->file, 0), *slash = strrchr(path, '/');
+    char *folder = slash != NULL ? strndup(path, (size_t)(slash - path)) : strdup(".");
+    status st = folder != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for a path");
+
+    for (size_t k = 0; st == ST_OK && k < COUNT(p->row->tokenizers); k++)
+        if (p->row->tokenizers[k] != NULL)
+            st = find_tokenizer(c, folder, p->row->tokenizers[k]);
+    if (st == ST_OK)
+        st = find_tokenizer(c, folder, "");
+    free(folder);
+    return st;
+}
+
 status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, const char **from)
 {
     *bytes = NULL;
@@ -530,6 +564,11 @@ status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, co
         if (p->row->tokenizer == NULL)
             continue;
         TRY(checkpoint_part(c, p->row));
+        TRY(find_tokenizer_of(c, p));
+        if (c->tokenizer != NULL) {
+            *from = c->tokenizer;
+            return read_tokenizer(c->tokenizer, bytes, size);
+        }
         t = tokenizer_tensor(p);
         *from = tensorfile_path(&p->file, t != NULL ? t->file : 0);
         if (t != NULL)

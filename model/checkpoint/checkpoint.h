@@ -1,16 +1,20 @@
 /* checkpoint.h - the files of a model in any of the common layouts, with one set of tensor names.
  *
  * Layouts: the official folder (config.json, diffusion_pytorch_model*.safetensors, *.pth, google/),
- * the "-Diffusers" folder (transformer/, vae/, text_encoder/, tokenizer/), and a single
- * .safetensors file of the transformer, whose tensor names may have a prefix; the other parts are
- * then searched in the folder of that file. Tensors are renamed to the official names (Wan2.1
- * wan/modules). Parts are opened on demand; if one is missing, the error names the paths that were
- * tried.
+ * the "-Diffusers" folder (transformer/, vae/, text_encoder/, tokenizer/), a folder of files as
+ * ComfyUI has them (diffusion_models/, text_encoders/, vae/, clip_vision/, or all in one folder),
+ * and a single file of the transformer, or of several parts; the other parts are then searched in
+ * it, and in the folders around it. The folder of a repository in Hugging Face's cache stands for
+ * its snapshot. Files of any format of tensorfile.h. Tensors are renamed to the official names
+ * (Wan2.1 wan/modules). Parts are opened on demand; if one is missing, the error names the paths
+ * that were tried.
  *
  * All functions are local: they read files and do not communicate.
  *
  *   checkpoint.c  open, parts, comparison with the list of tensors, source of weights
  *   layout.c      which files a part consists of, in each layout
+ *   layout_search.c  finds files by what they contain
+ *   hub.c         snapshots in Hugging Face's cache
  *   names.c       tensor names of other layouts, prefixes of single files
  *   describe.c    a part's config from tensor shapes and config.json
  *   digest.c      which weights they are
@@ -26,6 +30,7 @@
 #define LAYOUT_OFFICIAL "official"
 #define LAYOUT_DIFFUSERS "diffusers"
 #define LAYOUT_FILE "single file"
+#define LAYOUT_FOLDERS "ComfyUI"
 
 #define NAMES_PREFIX_BYTES 160
 #define PARTS_MOST 32 // in one file
@@ -74,6 +79,10 @@ status checkpoint_part(struct checkpoint *c, const struct part *part);
 /* *has: whether the checkpoint has files of the part; opens nothing. ST_IO if some of them are
  * missing; ST_FORMAT if their index is damaged; ST_MEMORY. */
 status checkpoint_has(bool *has, const struct checkpoint *c, const struct part *part);
+
+/* Whether the name of an opened part's file says that it is an expert for high noise: there should
+ * be another for low noise. */
+bool checkpoint_is_high_noise(const struct checkpoint *c, const struct part *part);
 
 /* The config of an opened part, of the part's own type; NULL if it is not open. */
 const void *checkpoint_config(const struct checkpoint *c, const struct part *part);

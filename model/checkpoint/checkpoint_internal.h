@@ -35,6 +35,36 @@ void path_list_done(struct path_list *list);
 bool path_is_file(const char *path);
 bool path_is_folder(const char *path);
 
+bool layout_is_diffusers(const struct checkpoint *c);
+
+/* layout.c: appends the files of `folder` whose names match the pattern, sorted; none if the folder
+ * does not exist. */
+status list_matching(const char *folder, const char *pattern, struct path_list *list);
+
+/* layout.c: checks that all shards of each file that is named as one exist. ST_IO. */
+status check_shards(const struct path_list *files);
+
+/* layout.c: appends the files of a folder that begin with `stem`, of one variant. */
+status files_of_stem(const char *folder, const char *stem, struct path_list *files);
+
+/* layout_search.c: finds files by what they contain, where no layout says their names. They append
+ * the files of the part; none if there are none. ST_FORMAT: several files have the part; ST_IO,
+ * ST_MEMORY.
+ *   search_given    the path that the user gave: a file with its other shards, or a folder
+ *   search_inside   a single file, if it has this part, too
+ *   search_folders  in ComfyUI's folders, below and above c->folder */
+status search_given(const struct checkpoint *c, const struct part *part, const char *path,
+                    struct path_list *files);
+status search_inside(const struct checkpoint *c, const struct part *part, struct path_list *files);
+status search_folders(const struct checkpoint *c, const struct part *part, struct path_list *files);
+
+/* layout_search.c: whether the folder, or one of those that ComfyUI has in it, has weight files. */
+status search_has_weights(const struct checkpoint *c, const struct part *const *parts, bool *has);
+
+/* hub.c: for a folder of the Hugging Face cache (models--OWNER--NAME), that of the snapshot to use;
+ * else *snapshot is NULL. malloc'ed. ST_FORMAT: there are several; ST_MEMORY. */
+status hub_snapshot(const char *folder, char **snapshot);
+
 /* Appends the paths of the part's files. *place: where they are; NULL for a single file.  ST_IO,
  * with the paths that were tried, if the part or one of its shards is missing; ST_FORMAT if the
  * index is damaged or several files match; ST_MEMORY. */

@@ -66,7 +66,7 @@ static int by_path(const void *a, const void *b)
 
 /* Appends the files of `folder` whose names match the pattern, sorted; none if the folder does not
  * exist. */
-static status list_matching(const char *folder, const char *pattern, struct path_list *list)
+status list_matching(const char *folder, const char *pattern, struct path_list *list)
 {
     DIR *dir = opendir(folder);
     const struct dirent *entry;
@@ -91,7 +91,7 @@ static status list_matching(const char *folder, const char *pattern, struct path
 
 /* Checks that files named as shards are complete: with "NAME-00002-of-00006.safetensors" all six
  * must exist. */
-static status check_shards(const struct path_list *files)
+status check_shards(const struct path_list *files)
 {
     for (int i = 0; i < files->count; i++) {
         const char *path = files->path[i], *of = strstr(path, "-of-");
@@ -174,26 +174,65 @@ out:
     return st;
 }
 
-static bool is_diffusers(const struct checkpoint *c)
+bool layout_is_diffusers(const struct checkpoint *c)
 {
     return strcmp(c->layout, LAYOUT_DIFFUSERS) == 0;
 }
 
 static const struct place *places_of(const struct checkpoint *c, const struct part *part)
 {
-    return is_diffusers(c) ? part->diffusers : part->official;
+    return layout_is_diffusers(c) ? part->diffusers : part->official;
 }
 
-/* Whether the checkpoint is a single file and that file is this part. */
-static bool is_single_file(const struct checkpoint *c, const struct part *part)
+/* The variant of a file of this stem: "fp16" of STEM.fp16.safetensors or
+ * STEM.fp16-00001-of-00002.safetensors; "" if it has none. */
+static void variant_of(const char *path, const char *stem, char *variant, size_t size)
 {
-    return strcmp(c->layout, LAYOUT_FILE) == 0 && part->single_file;
+    const char *name = strrchr(path, '/') + 1 + strlen(stem);
+    const size_t length = *name == '.' ? strcspn(name + 1, ".-") : 0;
+
+    variant[0] = '\0';
+    if (length > 0 && length < size && (name[1 + length] == '.' || name[1 + length] == '-'))
+        snprintf(variant, size, "%.*s", (int)length, name + 1);
 }
 
-static status files_of_stem(const char *folder, const char *stem, struct path_list *files)
+/* Of files in several variants (`*variant`: "", or of diffusers), keeps those of one: without a
+ * variant if there are such files, else bf16, else the first one. */
+static void keep_variant(struct path_list *files, const char *stem, char *variant, size_t size)
+{
+    static const char *const preferred[] = { "", "bf16", "fp16", "fp32" };
+    size_t best = COUNT(preferred) + 1;
+    char own[32];
+    int kept = 0;
+
+    variant[0] = '\0';
+    for (int i = 0; i < files->count; i++) {
+        size_t rank = 0;
+
+        variant_of(files->path[i], stem, own, sizeof(own));
+        while (rank < COUNT(preferred) && strcmp(preferred[rank], own) != 0)
+            rank++;
+        if (rank >= best)
+            continue;
+        best = rank;
+        snprintf(variant, size, "%s", own);
+    }
+    for (int i = 0; i < files->count; i++) {
+        variant_of(files->path[i], stem, own, sizeof(own));
+        if (strcmp(own, variant) == 0)
+            files->path[kept++] = files->path[i];
+        else
+            free(files->path[i]);
+    }
+    files->count = kept;
+}
+
+/* The files STEM.safetensors, its shards, or other files that begin with the stem: those that an
+ * index names, if there is one. */
+status files_of_stem(const char *folder, const char *stem, struct path_list *files)
 {
     static const char *const endings[] = { ".safetensors", "-*-of-*.safetensors", "*.safetensors" };
-    char *index = NULL;
+    char *index = NULL, variant[32];
     status st = ST_OK;
 
     if (asprintf(&index, "%s/%s.safetensors.index.json", folder, stem) < 0)
@@ -208,14 +247,15 @@ static status files_of_stem(const char *folder, const char *stem, struct path_li
         snprintf(pattern, sizeof(pattern), "%s%s", stem, endings[i]);
         TRY_OUT(list_matching(folder, pattern, files));
     }
+    keep_variant(files, stem, variant, sizeof(variant));
     TRY_OUT(check_shards(files));
 out:
     free(index);
     return st;
 }
 
-static status files_of_place(const struct checkpoint *c, const struct place *p,
-                             struct path_list *files)
+static status files_of_place(const struct checkpoint *c, const struct part *part,
+                             const struct place *p, struct path_list *files)
 {
     char *folder = NULL;
     status st = ST_OK;
@@ -228,8 +268,8 @@ static status files_of_place(const struct checkpoint *c, const struct place *p,
     }
     TRY_OUT(list_matching(folder, p->name, files));
     if (files->count > 1)
-        st = fail(ST_FORMAT, "%s and %s both exist; remove one of them", files->path[0],
-                  files->path[1]);
+        st = fail(ST_FORMAT, "%s and %s both exist; choose one with --%s FILE", files->path[0],
+                  files->path[1], part->key);
 out:
     free(folder);
     return st;
@@ -252,7 +292,7 @@ static status find_place(const struct checkpoint *c, const struct part *part,
 {
     *found = NULL;
     for (const struct place *p = places_of(c, part); p->name != NULL; p++) {
-        TRY(files_of_place(c, p, files));
+        TRY(files_of_place(c, part, p, files));
         if (files->count > 0) {
             *found = p;
             return ST_OK;
@@ -264,25 +304,37 @@ static status find_place(const struct checkpoint *c, const struct part *part,
 status layout_find(const struct checkpoint *c, const struct part *part, struct path_list *files,
                    const struct place **place)
 {
+    const bool single = strcmp(c->layout, LAYOUT_FILE) == 0;
+
     *place = NULL;
     if (part_of(c, part)->given != NULL)
-        return path_list_add(files, "%s", part_of(c, part)->given);
-    if (is_single_file(c, part))
-        return path_list_add(files, "%s", c->path);
-    return find_place(c, part, place, files);
+        return search_given(c, part, part_of(c, part)->given, files);
+    if (single && part->single_file)
+        return search_given(c, part, c->path, files);
+    if (single)
+        TRY(search_inside(c, part, files));
+    if (files->count == 0)
+        TRY(find_place(c, part, place, files));
+    if (files->count == 0 && !layout_is_diffusers(c))
+        TRY(search_folders(c, part, files));
+    return ST_OK;
 }
 
 status layout_files(const struct checkpoint *c, const struct part *part, struct path_list *files,
                     const struct place **place)
 {
-    char tried[700] = "";
+    char tried[1000] = "";
 
     TRY(layout_find(c, part, files, place));
     if (files->count > 0)
         return ST_OK;
     for (const struct place *p = places_of(c, part); p->name != NULL; p++)
         note_tried(tried, sizeof(tried), p);
-    return fail(ST_IO, "%s: the %s is missing; tried %s", c->folder, part->name, tried);
+    for (const char *const *f = part->folders; f != NULL && *f != NULL; f++)
+        if (!layout_is_diffusers(c))
+            snprintf(tried + strlen(tried), sizeof(tried) - strlen(tried), ", %s/", *f);
+    return fail(ST_IO, "%s: the %s is missing; tried %s; or pass --%s FILE", c->folder, part->name,
+                tried, part->key);
 }
 
 /* "FOLDER/NAME", malloc'ed, where FOLDER is that of the opened part's first file; NULL without
@@ -340,7 +392,7 @@ out:
 status layout_config(const struct checkpoint *c, const struct checkpoint_part *p, char **path)
 {
     *path = NULL;
-    if (!is_diffusers(c) && !p->row->official_config)
+    if (!layout_is_diffusers(c) && !p->row->official_config)
         return ST_OK;
     *path = path_in_folder_of(p, "config.json");
     if (*path == NULL)

@@ -59,6 +59,12 @@ struct part {
     /* Where its files are; the first place that has files is used. `official` also has the places
      * of ComfyUI's files. */
     const struct place *official, *diffusers;
+    const char *const *folders; // names of ComfyUI's folders for it, searched for files that have
+                                // the part; ends with NULL; or NULL
+    /* Of two experts: `pair` is the row of the one for high noise, in that for low noise; the
+     * other's names say `mark`, and are not those of this one. */
+    const struct part *pair;
+    const char *mark;
     bool official_config;         // official folders have its config.json
     const char *tokenizers[2];    // folders of its SentencePiece model: official, diffusers
     const char *tokenizer_tensor; // 1-D tensor of its file with the SentencePiece model; or NULL

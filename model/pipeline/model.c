@@ -182,7 +182,7 @@ struct model preset_model(const struct preset *preset)
 
 status model_experts(int *experts, const struct checkpoint *c)
 {
-    bool two = false;
+    bool two = checkpoint_is_high_noise(c, &part_dit);
 
     for (int i = 0; i < c->count; i++)
         two = two || (c->parts[i].row == &part_dit && c->parts[i].place != NULL &&

@@ -151,6 +151,7 @@ static const struct place places[] = { { "", "models_t5_umt5-xxl-enc-bf16.pth", 
                                        { "/../text_encoders", "umt5*.safetensors", false },
                                        { 0 } };
 static const struct place diffusers_places[] = { { "/text_encoder", "model", true }, { 0 } };
+static const char *const folders[] = { "text_encoders", "clip", "checkpoints", NULL };
 static const struct name_pair detected_by[] = {
     { "blocks.0.pos_embedding.embedding.weight", "encoder.final_layer_norm.weight" },
     { "blocks.0.pos_embedding.embedding.weight", "enc.output_norm.weight" },
@@ -169,6 +170,7 @@ const struct part part_t5 = { .key = "t5",
                               .variants = variants,
                               .official = places,
                               .diffusers = diffusers_places,
+                              .folders = folders,
                               .tokenizers = { "google/umt5-xxl", "tokenizer" },
                               .tokenizer_tensor = "spiece_model",
                               .tokenizer = spiece_of_gguf,

@@ -279,6 +279,7 @@ static const struct place places[] = { { "", STEM, true }, { EXPERT_FOLDER, STEM
 static const struct place diffusers_places[] = { { "/transformer", STEM, true }, { 0 } };
 static const struct place low_places[] = { { "/low_noise_model", STEM, true }, { 0 } };
 static const struct place low_diffusers_places[] = { { "/transformer_2", STEM, true }, { 0 } };
+static const char *const folders[] = { "diffusion_models", "unet", "checkpoints", NULL };
 static const struct name_pair detected_by[] = {
     { "time_projection.1.weight", "condition_embedder.time_proj.weight" }, { NULL, NULL }
 };
@@ -297,8 +298,8 @@ static const struct full_shape shapes[] = {
 
 #define ROW                                                                                        \
     .config_bytes = sizeof(struct dit_config), .variants = variants, .official_config = true,      \
-    .detected_by = detected_by, .ignored = ignored, .rename = dit_rename, .shapes = shapes,        \
-    .describe = describe, .tensors = tensors, .check = check, .print = print,                      \
+    .folders = folders, .detected_by = detected_by, .ignored = ignored, .rename = dit_rename,      \
+    .shapes = shapes, .describe = describe, .tensors = tensors, .check = check, .print = print,    \
     .library = "diffusers", .class_name = "WanTransformer3DModel", .config_json = config_json,     \
     .dtype = DT_F32
 
@@ -307,6 +308,7 @@ const struct part part_dit = { .key = "dit",
                                .single_file = true,
                                .official = places,
                                .diffusers = diffusers_places,
+                               .mark = "low",
                                ROW };
 
 const struct part part_dit_low = { .key = "dit_low",
@@ -314,4 +316,6 @@ const struct part part_dit_low = { .key = "dit_low",
                                    .optional = true,
                                    .official = low_places,
                                    .diffusers = low_diffusers_places,
+                                   .pair = &part_dit,
+                                   .mark = "high",
                                    ROW };

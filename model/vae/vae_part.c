@@ -219,6 +219,7 @@ static const struct place places[] = { { "", "Wan2.1_VAE.pth", false },
                                        { 0 } };
 static const struct place diffusers_places[] = { { "/vae", "diffusion_pytorch_model", true },
                                                  { 0 } };
+static const char *const folders[] = { "vae", "checkpoints", NULL };
 static const struct name_pair detected_by[] = {
     { "decoder.head.0.gamma", "decoder.norm_out.gamma" },
     { "encoder.head.0.gamma", "encoder.norm_out.gamma" },
@@ -231,6 +232,7 @@ const struct part part_vae = { .key = "vae",
                                .variants = variants,
                                .official = places,
                                .diffusers = diffusers_places,
+                               .folders = folders,
                                .detected_by = detected_by,
                                .rename = vae_rename,
                                .witness = "decoder.up_blocks.0.upsampler.resample.1.weight",

@@ -179,6 +179,7 @@ static const struct place places[] = {
     { 0 }
 };
 static const struct place diffusers_places[] = { { "/image_encoder", "model", true }, { 0 } };
+static const char *const folders[] = { "clip_vision", "checkpoints", NULL };
 static const struct name_pair detected_by[] = {
     { "visual.cls_embedding", "vision_model.embeddings.class_embedding" }, { NULL, NULL }
 };
@@ -199,6 +200,7 @@ const struct part part_clip = { .key = "clip",
                                 .variants = variants,
                                 .official = places,
                                 .diffusers = diffusers_places,
+                                .folders = folders,
                                 .detected_by = detected_by,
                                 .ignored = ignored,
                                 .rename = rename_tensor,
