@@ -114,11 +114,21 @@ const struct option request_rows[] = {
 
     { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
       .marks = JOB,
+      .help = "checkpoint: an official folder, a -Diffusers folder, a folder of ComfyUI's files, "
+              "one in "
+              "Hugging Face's cache, or the transformer's file (.safetensors, .gguf, .pth)" },
+    { "dit", OPT_STRING, AT(dit), .value = "FILE", .commands = ALL, .marks = JOB,
       .help =
-          "checkpoint: an official folder, a -Diffusers folder, or the transformer's .safetensors "
-          "file" },
+          "the transformer, instead of that of --ckpt_dir, or without --ckpt_dir: then the other "
+          "parts are searched around it" },
+    { "t5", OPT_STRING, AT(t5), .value = "FILE", .commands = ALL, .marks = JOB,
+      .help = "the text encoder, instead of that of --ckpt_dir" },
+    { "vae", OPT_STRING, AT(vae), .value = "FILE", .commands = ALL, .marks = JOB,
+      .help = "the VAE" },
+    { "clip", OPT_STRING, AT(clip), .value = "FILE", .commands = ALL, .marks = JOB,
+      .help = "the image encoder" },
     { "dit_high", OPT_STRING, AT(dit_high), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help = "the expert for high noise, a .safetensors file, instead of that of --ckpt_dir" },
+      .help = "the expert for high noise; the same as --dit" },
     { "dit_low", OPT_STRING, AT(dit_low), .value = "FILE", .commands = ALL, .marks = JOB,
       .help = "the expert for low noise" },
     { "lora", OPT_LIST, AT(lora), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
@@ -510,7 +520,8 @@ static bool ends_in(const char *path, const char *suffix)
 static status check_files(const struct request *r, unsigned command)
 {
     if (r->ckpt_dir == NULL && command != CMD_PLAN)
-        return fail(ST_USAGE, "--ckpt_dir DIR is needed: the folder of the checkpoint for %s",
+        return fail(ST_USAGE,
+                    "--ckpt_dir DIR is needed: the folder of the checkpoint for %s (or --dit FILE)",
                     r->task_name);
     if (r->ckpt_dir == NULL && (r->lora != NULL || r->lora_high != NULL || r->lora_low != NULL))
         return fail(ST_USAGE, "--lora needs --ckpt_dir DIR, whose tensors it changes");
@@ -528,15 +539,35 @@ status request_checkpoint(const struct request *r, struct checkpoint *c)
 {
     status st;
 
+    const struct {
+        const struct part *part;
+        const char *path;
+    } given[] = { { &part_dit, r->dit }, { &part_dit, r->dit_high }, { &part_dit_low, r->dit_low },
+                  { &part_t5, r->t5 },   { &part_vae, r->vae },      { &part_clip, r->clip } };
+
+    if (r->dit != NULL && r->dit_high != NULL)
+        return fail(ST_USAGE, "--dit and --dit_high are the same: remove one of them");
     TRY_OUT(checkpoint_open(c, r->ckpt_dir, model_parts));
-    if (r->dit_high != NULL)
-        TRY_OUT(checkpoint_use(c, &part_dit, r->dit_high));
-    if (r->dit_low != NULL)
-        TRY_OUT(checkpoint_use(c, &part_dit_low, r->dit_low));
+    for (size_t i = 0; i < COUNT(given); i++)
+        if (given[i].path != NULL)
+            TRY_OUT(checkpoint_use(c, given[i].part, given[i].path));
 out:
     if (st != ST_OK)
         checkpoint_close(c);
     return st;
+}
+
+/* Without --ckpt_dir, the transformer's file is the checkpoint, too. */
+static status find_ckpt_dir(struct request *r)
+{
+    const char *dit = r->dit != NULL ? r->dit : r->dit_high;
+
+    if (r->ckpt_dir != NULL || dit == NULL)
+        return ST_OK;
+    r->ckpt_dir = strdup(dit);
+    return r->ckpt_dir != NULL
+               ? ST_OK
+               : fail(ST_MEMORY, "%s: cannot allocate host memory for the path", dit);
 }
 
 status request_choose_task(struct request *r)
@@ -545,6 +576,7 @@ status request_choose_task(struct request *r)
     struct checkpoint c = { 0 };
     status st;
 
+    TRY(find_ckpt_dir(r));
     if (r->task_name != NULL)
         TRY(task_find(&task, r->task_name));
     if (r->ckpt_dir == NULL)
