@@ -1,11 +1,14 @@
 /* Quantized weight files as the reference packages write them: the same values to the last bit, in
  * any ranges, as F32 and as BF16; and hostile or foreign ones. argv[1]: the folder of golden files.
  */
+#include "model/text/spiece.h"
+#include "model/text/tokenizer.h"
 #include "runtime/half.h"
 #include "runtime/tensorfile_internal.h"
 #include "tests/golden.h"
 #include "tests/scratch.h"
 
+#include <md5.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,9 +51,9 @@ static char *file_bytes(const char *name, size_t *size)
 
 /* ---- values ---- */
 
-/* The first difference of the tensor's values from `want`, read in ranges of `step`; -1: none. */
+/* The first difference of the tensor's values from `whole`, read in ranges of `step`; -1: none. */
 static int64_t first_difference(struct tensorfile *f, const struct file_tensor *t,
-                                const float *want, int64_t n, int64_t step)
+                                const float *whole, int64_t n, int64_t step)
 {
     float *got = malloc((size_t)step * sizeof(float));
     uint16_t *narrow = malloc((size_t)step * sizeof(uint16_t));
@@ -63,7 +66,8 @@ static int64_t first_difference(struct tensorfile *f, const struct file_tensor *
                   tensorfile_read(f, t, at, take, DT_BF16, narrow) == ST_OK,
               "%s: %s", t->name, status_line());
         for (int64_t i = 0; i < take && wrong < 0; i++)
-            if (memcmp(&got[i], &want[at + i], 4) != 0 || narrow[i] != bf16_from_f32(want[at + i]))
+            if (memcmp(&got[i], &whole[at + i], 4) != 0 ||
+                narrow[i] != bf16_from_f32(whole[at + i]))
                 wrong = at + i;
     }
     free(got);
@@ -71,10 +75,41 @@ static int64_t first_difference(struct tensorfile *f, const struct file_tensor *
     return wrong;
 }
 
+/* The tensor's values are those of the reference, in any ranges. */
+static void check_tensor(struct tensorfile *f, const struct file_tensor *t, const char *name)
+{
+    static const int64_t steps[] = { 1, 7, 100, 257 };
+    const int64_t n = tensor_count(t->shape);
+    float *whole = malloc((size_t)n * sizeof(float));
+    const struct file_tensor *digest;
+    uint8_t want[16], got[16];
+    char key[128];
+    MD5_CTX md5;
+
+    snprintf(key, sizeof(key), "%s:%s", name, t->name);
+    digest = tensorfile_find(&golden.file, key);
+    CHECK(digest != NULL, "%s is not recorded", key);
+    if (digest == NULL)
+        exit(1);
+    CHECK(tensorfile_read(&golden.file, digest, 0, 16, DT_U8, want) == ST_OK &&
+              tensorfile_read(f, t, 0, n, DT_F32, whole) == ST_OK,
+          "%s: %s", key, status_line());
+    MD5Init(&md5);
+    MD5Update(&md5, (const uint8_t *)whole, (size_t)n * sizeof(float));
+    MD5Final(got, &md5);
+    CHECK(memcmp(want, got, 16) == 0, "%s (%s): not the values of the reference", key, t->format);
+    for (size_t k = 0; k < COUNT(steps); k++) {
+        const int64_t at = steps[k] * 2000 > n ? first_difference(f, t, whole, n, steps[k]) : -1;
+
+        CHECK(at < 0, "%s (%s) in ranges of %d: value %d differs", key, t->format, (int)steps[k],
+              (int)at);
+    }
+    free(whole);
+}
+
 /* Every tensor of the recorded file `name` has the values recorded for it; and no others. */
 static void check_file(const char *name, const char *formats)
 {
-    static const int64_t steps[] = { 1 << 20, 1, 7, 100, 257 };
     int64_t recorded = 0;
     size_t size = 0;
     char *bytes = file_bytes(name, &size);
@@ -82,21 +117,9 @@ static void check_file(const char *name, const char *formats)
 
     CHECK(open_bytes(&f, bytes, size) == ST_OK, "%s: %s", name, status_line());
     for (int i = 0; i < f.count; i++) {
-        const struct file_tensor *t = &f.tensors[i];
-        int64_t n = 0;
-        float *want = golden_f32(&golden, &n, "%s:%s", name, t->name);
-
-        CHECK(n == tensor_count(t->shape), "%s: %s has %d values, not %d", name, t->name,
-              (int)tensor_count(t->shape), (int)n);
-        for (size_t k = 0; k < COUNT(steps) && n == tensor_count(t->shape); k++) {
-            const int64_t at = first_difference(&f, t, want, n, steps[k]);
-
-            CHECK(at < 0, "%s: %s (%s) in ranges of %d: value %d is not the reference's", name,
-                  t->name, t->format, (int)steps[k], (int)at);
-        }
-        CHECK(strstr(formats, t->format) != NULL, "%s: %s has the format %s", name, t->name,
-              t->format);
-        free(want);
+        check_tensor(&f, &f.tensors[i], name);
+        CHECK(strstr(formats, f.tensors[i].format) != NULL, "%s: %s has the format %s", name,
+              f.tensors[i].name, f.tensors[i].format);
     }
     for (int i = 0; i < golden.file.count; i++)
         recorded += strncmp(golden.file.tensors[i].name, name, strlen(name)) == 0 &&
@@ -104,6 +127,45 @@ static void check_file(const char *name, const char *formats)
     CHECK(recorded == f.count, "%s: %d tensors, %d recorded", name, f.count, (int)recorded);
     tensorfile_close(&f);
     free(bytes);
+}
+
+/* The tokenizer in a GGUF file gives the ids of the SentencePiece model that it was made from. */
+static void test_tokenizer(void)
+{
+    static const char *const prompts[] = { "two cats boxing in the ring", "the \xe7\x8c\xab sat",
+                                           "\xef\xbc\xa1 \xf0\x9d\x95\x9c \xe2\x91\xa0",
+                                           "e\xcc\x81t\xc3\xa9  unknown? [PAD71]" };
+    const struct file_tensor *t = tensorfile_find(&golden.file, "spiece");
+    struct tokenizer *model = NULL, *made = NULL;
+    size_t size = 0, made_size = 0;
+    char *file = file_bytes("tokenizer.gguf", &size), *bytes = NULL, *original;
+    int64_t n = 0;
+    struct tensorfile f;
+
+    if (t == NULL)
+        exit(2);
+    original = golden_read(&golden, t, DT_U8, &n);
+    CHECK(open_bytes(&f, file, size) == ST_OK && spiece_of_gguf(&f, &bytes, &made_size) == ST_OK &&
+              bytes != NULL &&
+              tokenizer_open(&made, bytes, made_size, scratch_path("input")) == ST_OK &&
+              tokenizer_open(&model, original, (size_t)n, scratch_path("input")) == ST_OK,
+          "%s", status_line());
+    CHECK(tokenizer_pieces(made) == tokenizer_pieces(model), "%d pieces",
+          (int)tokenizer_pieces(made));
+    for (size_t i = 0; i < COUNT(prompts); i++) {
+        int a[64] = { 0 }, b[64] = { 0 }, a_count = 0, b_count = 0;
+
+        CHECK(tokenizer_encode(made, prompts[i], 64, a, &a_count) == ST_OK &&
+                  tokenizer_encode(model, prompts[i], 64, b, &b_count) == ST_OK &&
+                  a_count == b_count && memcmp(a, b, sizeof(a)) == 0,
+              "other ids for %s", prompts[i]);
+    }
+    tokenizer_close(made);
+    tokenizer_close(model);
+    tensorfile_close(&f);
+    free(original);
+    free(bytes);
+    free(file);
 }
 
 /* ---- damage ---- */
@@ -393,6 +455,10 @@ int main(int argc, char **argv)
                "F8_E4M3 scaled, F8_E5M2 scaled, I8 scaled, BF16 scaled, F8_E4M3, F8_E5M2, F16");
     check_file("comfy.safetensors", "F8_E4M3 scaled, I8 scaled, mxfp8, nvfp4");
     check_file("nested.pth", "F8_E4M3 scaled, I8 scaled, F8_E5M2");
+    check_file("dit_mixed.gguf", "Q8_0 Q5_0 Q4_1 Q4_0 Q5_1 IQ4_NL Q4_K Q6_K F32 BF16");
+    check_file("dit_comfy.safetensors", "F8_E4M3 scaled, F16");
+    check_file("dit_lightx2v.safetensors", "F8_E4M3 scaled, I8 scaled, BF16");
+    test_tokenizer();
     check_damage("blocks.gguf", 1100);
     check_damage("comfy.safetensors", 2200);
     test_hostile_gguf();

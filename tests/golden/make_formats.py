@@ -2,8 +2,11 @@
 
     python make_formats.py      (gguf 0.19, safetensors, torch, comfy-kitchen 0.2.40)
 
-formats.safetensors has one U8 tensor `file.NAME` for each weight file, and a F32 tensor `NAME:TENSOR` for each tensor
-in it. The numbers of GGUF's blocks are random bits, so that every bit of every field is used, with finite scales."""
+formats.safetensors has one U8 tensor `file.NAME` for each weight file, and `NAME:TENSOR`, the MD5 of its values as F32,
+for each tensor in it. The numbers of GGUF's blocks are random bits, so that every bit of every field is used, with
+finite scales. The files dit_* are transformers, for whole runs; `spiece` is the model whose tokens are in
+tokenizer.gguf."""
+import hashlib
 import json
 import os
 import sys
@@ -25,10 +28,11 @@ rng = np.random.default_rng(5)
 def add(name, data, tensors):
     out["file." + name] = torch.frombuffer(bytearray(data), dtype=torch.uint8).clone()
     for key, value in tensors.items():
-        out[f"{name}:{key}"] = value.float().contiguous().clone()
+        digest = hashlib.md5(value.float().contiguous().numpy().tobytes()).digest()
+        out[f"{name}:{key}"] = torch.frombuffer(bytearray(digest), dtype=torch.uint8).clone()
 
 
-def blocks(kind, shape):
+def blocks(kind, shape, std=0.01):
     """Random blocks of a tensor of this shape; the f16 scales in them are finite and small."""
     size, width = gguf.GGML_QUANT_SIZES[kind]
     n = shape[0] * shape[1] // size
@@ -36,7 +40,7 @@ def blocks(kind, shape):
     halves = {Q.Q4_0: [0], Q.Q4_1: [0, 2], Q.Q5_0: [0], Q.Q5_1: [0, 2], Q.Q8_0: [0], Q.IQ4_NL: [0], Q.Q2_K: [80, 82],
               Q.Q3_K: [108], Q.Q4_K: [0, 2], Q.Q5_K: [0, 2], Q.Q6_K: [208], Q.IQ4_XS: [0]}[kind]
     for at in halves:
-        scale = rng.normal(0, 0.01, n).astype(np.float16)
+        scale = rng.normal(0, std, n).astype(np.float16)
         scale[0] = np.float16(6e-8)  # subnormal
         data[:, at:at + 2] = scale.view(np.uint8).reshape(n, 2)
     return data.reshape(shape[0], -1)
@@ -168,9 +172,129 @@ def pickles():
                                          "model.module.e5.weight": w.to(torch.float8_e5m2)})
 
 
+def dit_shapes(dim, ffn, layers, text=64, freq=64, channels=16):
+    """Names and shapes of a transformer's tensors."""
+    def linear(name, n, m):
+        return {name + ".weight": (n, m), name + ".bias": (n,)}
+
+    shapes = {"patch_embedding.weight": (dim, channels, 1, 2, 2), "patch_embedding.bias": (dim,)}
+    shapes |= linear("text_embedding.0", dim, text) | linear("text_embedding.2", dim, dim)
+    shapes |= linear("time_embedding.0", dim, freq) | linear("time_embedding.2", dim, dim)
+    shapes |= linear("time_projection.1", 6 * dim, dim) | linear("head.head", 4 * channels, dim)
+    shapes["head.modulation"] = (1, 2, dim)
+    for i in range(layers):
+        block = f"blocks.{i}."
+        for attn in ["self_attn.", "cross_attn."]:
+            for x in "qkvo":
+                shapes |= linear(block + attn + x, dim, dim)
+            shapes |= {block + attn + "norm_q.weight": (dim,), block + attn + "norm_k.weight": (dim,)}
+        shapes |= linear(block + "norm3", dim, dim) | {block + "norm3.weight": (dim,), block + "modulation": (1, 6, dim)}
+        shapes |= linear(block + "ffn.0", ffn, dim) | linear(block + "ffn.2", dim, ffn)
+    return shapes
+
+
+def dit_values(shapes):
+    return {name: 1 + 0.1 * torch.randn(shape) if "norm" in name and "weight" in name
+            else torch.randn(shape) * (0.1 if len(shape) == 1 else np.prod(shape[1:]) ** -0.5)
+            for name, shape in shapes.items()}
+
+
+def dits():
+    """The same transformers as users have them: a GGUF file of mixed types, and scaled fp8 and int8."""
+    shapes = dit_shapes(32, 256, 2)
+    t = dit_values(shapes)
+    kinds = {"self_attn": [Q.Q8_0, Q.Q5_0], "cross_attn": [Q.Q4_0, Q.IQ4_NL], "ffn.0": [Q.Q4_1, Q.Q5_1],
+             "ffn.2": [Q.Q4_K, Q.Q6_K]}
+    want = {}
+
+    def add_all(writer):
+        writer.add_quantization_version(2)
+        writer.add_file_type(15)
+        for name, value in t.items():
+            kind = [k[int(name.split(".")[1])] for part, k in kinds.items() if f".{part}." in name]
+            if len(value.shape) != 2 or not kind:  # as ComfyUI-GGUF: 1-D and small tensors F32, others BF16
+                if value.numel() <= 1024 or len(value.shape) == 5:
+                    writer.add_tensor(name, value.numpy())
+                    want[name] = value
+                else:
+                    writer.add_tensor(name, value.bfloat16().view(torch.uint8).numpy(), raw_dtype=Q.BF16)
+                    want[name] = value.bfloat16()
+                continue
+            large = kind[0] in (Q.Q4_K, Q.Q6_K, Q.IQ4_NL)  # which the package only decodes
+            data = blocks(kind[0], value.shape, 2e-4) if large else quants.quantize(value.numpy(), kind[0])
+            writer.add_tensor(name, data, raw_dtype=kind[0])
+            want[name] = torch.from_numpy(quants.dequantize(data, kind[0]))
+
+    add("dit_mixed.gguf", write_gguf(add_all), want)
+    shapes = dit_shapes(16, 64, 1)
+    t, f, want = dit_values(shapes), {}, {}
+    for name, value in t.items():  # Comfy-Org: every Linear
+        if name.endswith("weight") and len(value.shape) == 2:
+            f[name], scale = fp8(value, torch.float8_e4m3fn, None)
+            f[name.replace("weight", "scale_weight")], f[name.replace("weight", "scale_input")] = scale, torch.tensor(1.0)
+            want[name] = f[name].float() * scale
+        else:
+            want[name] = f[name] = value.half()
+    f["scaled_fp8"] = torch.zeros(0, dtype=torch.float8_e4m3fn)
+    add("dit_comfy.safetensors", save(f), want)
+    f, want = {}, {}
+    for name, value in t.items():  # LightX2V: matrices of the blocks, one scale for each row
+        if name.startswith("blocks") and len(value.shape) == 2:
+            scale = value.abs().amax(1, keepdim=True) / 127
+            if ".cross_attn." in name:
+                f[name], scale = fp8(value, torch.float8_e4m3fn, 1)
+            else:
+                f[name] = (value / scale).round().clamp(-128, 127).to(torch.int8)
+            f[name + "_scale"] = scale
+            want[name] = f[name].float() * scale
+        else:
+            want[name] = f[name] = value.bfloat16()
+    add("dit_lightx2v.safetensors", save({k: v.clone() for k, v in f.items()}), want)
+
+
+def tokenizer():
+    """A small SentencePiece model with normalization, and its tokens in GGUF as llama.cpp converts them."""
+    import sentencepiece
+
+    with tempfile.TemporaryDirectory() as folder:
+        text, rules = os.path.join(folder, "text"), os.path.join(folder, "rules.tsv")
+        with open(text, "w") as f:
+            f.write("two cats boxing in the ring\nthe \u732b sat on a mat\n\u00e9t\u00e9 \u00fcber\n" * 20)
+        with open(rules, "w") as f:
+            f.write("FF21\t41\n1D55C\t6B\n65 301\tE9\n2460\t31\n")
+        sentencepiece.SentencePieceTrainer.Train(
+            f"--input={text} --model_prefix={folder}/m --vocab_size=70 --hard_vocab_limit=false --pad_id=0 --eos_id=1"
+            f" --bos_id=-1 --unk_id=2 --minloglevel=2 --num_threads=1 --normalization_rule_tsv={rules}")
+        with open(os.path.join(folder, "m.model"), "rb") as f:
+            model = f.read()
+    out["spiece"] = torch.frombuffer(bytearray(model), dtype=torch.uint8).clone()
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    n = sp.get_piece_size()
+    # as sentencepiece_model.proto numbers them: 1 normal, 2 unknown, 3 control
+    types = [2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 1 for i in range(n)] + [5] * 4
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    proto = pb.ModelProto()
+    proto.ParseFromString(model)
+
+    def add_all(writer):
+        writer.add_tokenizer_model("t5")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list([sp.id_to_piece(i) for i in range(n)] + [f"[PAD{i}]" for i in range(n, n + 4)])
+        writer.add_token_scores([sp.get_score(i) for i in range(n)] + [-10000.0] * 4)
+        writer.add_token_types(types)
+        writer.add_add_space_prefix(proto.normalizer_spec.add_dummy_prefix)
+        writer.add_remove_extra_whitespaces(proto.normalizer_spec.remove_extra_whitespaces)
+        writer.add_precompiled_charsmap(proto.normalizer_spec.precompiled_charsmap)
+        writer.add_tensor("none", np.zeros(1, dtype=np.float32))
+
+    add("tokenizer.gguf", write_gguf(add_all), {"none": torch.zeros(1)})
+
+
 if __name__ == "__main__":
     ggufs()
     scaled()
     comfy()
     pickles()
+    dits()
+    tokenizer()
     save_file(out, os.path.join(here, "formats.safetensors"))
