@@ -54,6 +54,9 @@ expect 'no command genrate; did you mean generate?' "$wanmpi" genrate
 expect 'did you mean --sample_steps?' "$wanmpi" generate --sample_stps 5
 expect 'did you mean --ulysses_size?' "$@" -n 3 "$wanmpi" generate --ulyses-size 2
 expect 'ckpt_dir DIR is needed' "$@" -n 3 "$wanmpi" generate --task t2v-1.3B
+expect 'dit and --dit_high are the same' "$wanmpi" plan --dit a --dit_high b
+expect 'none.gguf' "$wanmpi" generate --dit "$dir/none.gguf"
+expect 'task t2v-14B has one transformer' "$wanmpi" plan --task t2v-14B --dit_low b
 expect 'must be 4n+1; try 77 or 81' "$wanmpi" plan --frame_num 80
 expect 'this version does not run it; it runs t2v-1.3B' "$@" -n 2 "$wanmpi" generate --task vace-14B
 expect 'no such task; did you mean t2v-1.3B?' "$wanmpi" plan --task t2v-1.3b
@@ -94,6 +97,11 @@ expect 'jobs.jsonl:2: promt: no such key; did you mean prompt?' \
 # Ranks that do not fit the request.
 expect 'cfg' "$@" -n 3 "$wanmpi" generate $ckpt --cfg_size 2
 expect 'ulysses' "$@" -n 2 "$wanmpi" generate $ckpt --ulysses_size 3
+
+# Files of another part, and none.
+expect 'has a VAE, not a text encoder' "$@" -n 2 "$wanmpi" generate $ckpt --t5 "$dir/tiny/Wan2.1_VAE.pth"
+expect 'none.pth: No such file' "$@" -n 2 "$wanmpi" generate $ckpt --vae "$dir/none.pth"
+expect 'empty: has no file with a VAE' "$wanmpi" generate $ckpt --vae "$dir/empty"
 
 # A checkpoint that was cut, or lacks a part.
 cp -r "$dir/tiny" "$dir/cut"

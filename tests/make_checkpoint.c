@@ -8,7 +8,11 @@
  *         The parts of a -Diffusers folder as ComfyUI's single files, with the tokenizer inside the
  *         text encoder's file.
  *     make_checkpoint extra FILE OUT NAME
- *         A .safetensors file with one more tensor of this name. */
+ *         A .safetensors file with one more tensor of this name.
+ *     make_checkpoint file GOLDEN NAME OUT
+ *         The file that is recorded as tensor NAME of bytes.
+ *     make_checkpoint plain FILE OUT
+ *         The values of a file of any format, as F32 in a .safetensors file. */
 #include "model/pipeline/model.h"
 #include "runtime/readfile.h"
 #include "runtime/tensorwriter.h"
@@ -111,6 +115,7 @@ out:
 struct copy {
     struct tensorfile *f;
     const char *extra; // bytes of the last tensor
+    bool plain;        // as F32
 };
 
 static status copy_values(void *payload, int index, int64_t first, int64_t count, void *dst)
@@ -122,7 +127,7 @@ static status copy_values(void *payload, int index, int64_t first, int64_t count
         memcpy(dst, c->extra + first, (size_t)count);
         return ST_OK;
     }
-    return tensorfile_read(c->f, t, first, count, t->shape.dtype, dst);
+    return tensorfile_read(c->f, t, first, count, c->plain ? DT_F32 : t->shape.dtype, dst);
 }
 
 /* Copies a part to one file, with `prefix` before the tensor names of `from`, and adds a tensor of
@@ -154,6 +159,56 @@ out:
     return st;
 }
 
+static status write_plain(const char *from, const char *to)
+{
+    struct tensorfile f = { 0 };
+    struct copy c = { .f = &f, .plain = true };
+    struct tensor_entry *entries = NULL;
+    status st;
+
+    TRY_OUT(tensorfile_open(&f, &from, 1));
+    entries = calloc((size_t)f.count + 1, sizeof(*entries));
+    if (entries == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %d tensors", f.count));
+    for (int i = 0; i < f.count; i++)
+        entries[i] = (struct tensor_entry){ f.tensors[i].name,
+                                            tensor_dims(NULL, DT_F32, f.tensors[i].shape.ndim,
+                                                        f.tensors[i].shape.dim) };
+    TRY_OUT(tensorwriter_safetensors(to, entries, f.count, copy_values, &c));
+out:
+    free(entries);
+    tensorfile_close(&f);
+    return st;
+}
+
+static status write_recorded(const char *golden, const char *name, const char *to)
+{
+    const struct file_tensor *t;
+    struct tensorfile f = { 0 };
+    FILE *out = fopen(to, "wb");
+    char *bytes = NULL;
+    int64_t n;
+    status st;
+
+    TRY_OUT(tensorfile_open(&f, &golden, 1));
+    t = tensorfile_find(&f, name);
+    if (t == NULL || out == NULL)
+        TRY_OUT(fail(ST_IO, "%s: no tensor %s, or %s cannot be written", golden, name, to));
+    n = tensor_count(t->shape);
+    bytes = malloc((size_t)n + 1);
+    if (bytes == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %s", name));
+    TRY_OUT(tensorfile_read(&f, t, 0, n, DT_U8, bytes));
+    if (fwrite(bytes, 1, (size_t)n, out) != (size_t)n)
+        st = fail(ST_IO, "%s: cannot be written", to);
+out:
+    if (out != NULL)
+        fclose(out);
+    free(bytes);
+    tensorfile_close(&f);
+    return st;
+}
+
 static status make_comfy(const char *from, const char *dir)
 {
     char *bytes = NULL;
@@ -181,7 +236,8 @@ out:
 int main(int argc, char **argv)
 {
     status st = fail(ST_USAGE, "make_checkpoint sparse PRESET DIR [PREFIX FROM TO]..., comfy "
-                               "DIFFUSERS DIR, or extra FILE OUT NAME");
+                               "DIFFUSERS DIR, extra FILE OUT NAME, file GOLDEN NAME OUT, or plain "
+                               "FILE OUT");
 
     if (argc >= 4 && argc % 3 == 1 && strcmp(argv[1], "sparse") == 0)
         st = make_sparse(argv[2], argv[3], argv + 4, argc - 4);
@@ -189,6 +245,10 @@ int main(int argc, char **argv)
         st = make_comfy(argv[2], argv[3]);
     if (argc == 5 && strcmp(argv[1], "extra") == 0)
         st = copy_part(argv[2], argv[3], "", argv[4], "extra", 5);
+    if (argc == 5 && strcmp(argv[1], "file") == 0)
+        st = write_recorded(argv[2], argv[3], argv[4]);
+    if (argc == 4 && strcmp(argv[1], "plain") == 0)
+        st = write_plain(argv[2], argv[3]);
     if (st != ST_OK)
         printf("%s\n", status_line());
     return st;

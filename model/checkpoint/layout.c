@@ -311,7 +311,7 @@ status layout_find(const struct checkpoint *c, const struct part *part, struct p
         return search_given(c, part, part_of(c, part)->given, files);
     if (single && part->single_file)
         return search_given(c, part, c->path, files);
-    if (single)
+    if (single && part->pair == NULL)
         TRY(search_inside(c, part, files));
     if (files->count == 0)
         TRY(find_place(c, part, place, files));
