@@ -537,13 +537,12 @@ static status check_files(const struct request *r, unsigned command)
 
 status request_checkpoint(const struct request *r, struct checkpoint *c)
 {
-    status st;
-
     const struct {
         const struct part *part;
         const char *path;
     } given[] = { { &part_dit, r->dit }, { &part_dit, r->dit_high }, { &part_dit_low, r->dit_low },
                   { &part_t5, r->t5 },   { &part_vae, r->vae },      { &part_clip, r->clip } };
+    status st;
 
     if (r->dit != NULL && r->dit_high != NULL)
         return fail(ST_USAGE, "--dit and --dit_high are the same: remove one of them");
