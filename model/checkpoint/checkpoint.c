@@ -1,8 +1,6 @@
 #include "model/checkpoint/checkpoint.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
-#include "runtime/foreign.h"
-#include "runtime/readfile.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -14,7 +12,7 @@
 #include <sys/stat.h>
 
 /* A longer path than PATH_MAX names nothing. */
-static bool has_file(const char *folder, const char *name)
+bool path_has_file(const char *folder, const char *name)
 {
     char path[PATH_MAX];
 
@@ -66,9 +64,9 @@ static status find_layout(struct checkpoint *c, const struct part *const *parts)
 
     TRY(look_for_official(c->path, &official));
     TRY(search_has_weights(c, parts, &weights));
-    if (has_file(c->path, "model_index.json") || has_folder(c->path, "transformer"))
+    if (path_has_file(c->path, "model_index.json") || has_folder(c->path, "transformer"))
         c->layout = LAYOUT_DIFFUSERS;
-    else if (official || has_file(c->path, "config.json") ||
+    else if (official || path_has_file(c->path, "config.json") ||
              has_folder(c->path, "high_noise_model"))
         c->layout = LAYOUT_OFFICIAL;
     else if (weights)
@@ -83,20 +81,6 @@ static status find_layout(struct checkpoint *c, const struct part *const *parts)
     return ST_OK;
 }
 
-/* c->tokenizer is set to the file of a folder in `base` if it exists and none is set. */
-static status find_tokenizer(struct checkpoint *c, const char *base, const char *folder)
-{
-    char name[128];
-
-    snprintf(name, sizeof(name), "%s%sspiece.model", folder, *folder ? "/" : "");
-    if (c->tokenizer != NULL || !has_file(base, name))
-        return ST_OK;
-    if (asprintf(&c->tokenizer, "%s/%s", base, name) >= 0)
-        return ST_OK;
-    c->tokenizer = NULL;
-    return fail(ST_MEMORY, "cannot allocate host memory for a file name");
-}
-
 /* Allocates an entry for every part of the table, and finds the tokenizer's file. */
 static status open_parts(struct checkpoint *c, const struct part *const *parts)
 {
@@ -108,15 +92,9 @@ static status open_parts(struct checkpoint *c, const struct part *const *parts)
     if (c->parts == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for %d parts of a checkpoint", count);
     c->count = count;
-    for (int i = 0; i < c->count; i++) {
-        const struct part *row = parts[i];
-
-        c->parts[i] = (struct checkpoint_part){ .row = row };
-        for (size_t k = 0; k < COUNT(row->tokenizers); k++)
-            if (row->tokenizers[k] != NULL)
-                TRY(find_tokenizer(c, c->folder, row->tokenizers[k]));
-    }
-    return find_tokenizer(c, c->folder, "");
+    for (int i = 0; i < c->count; i++)
+        c->parts[i] = (struct checkpoint_part){ .row = parts[i] };
+    return tokenizer_find(c, c->folder);
 }
 
 status checkpoint_open(struct checkpoint *c, const char *path, const struct part *const *parts)
@@ -476,111 +454,6 @@ status checkpoint_fingerprint(const struct checkpoint *c, const struct part *par
         st = inventory_fingerprint(&v, hex);
     inventory_done(&v);
     return st;
-}
-
-/* ---- the tokenizer ---- */
-
-#define TOKENIZER_BYTES_MAX ((size_t)256 << 20) // google/umt5-xxl: 4.5 MB
-
-/* The tensor of the part's file that contains the tokenizer, or NULL. */
-static const struct file_tensor *tokenizer_tensor(const struct checkpoint_part *p)
-{
-    const struct file_tensor *t = NULL;
-
-    if (p->row->tokenizer_tensor != NULL && p->file.count > 0)
-        t = tensorfile_find(&p->file, p->row->tokenizer_tensor);
-    return t != NULL && t->shape.ndim == 1 &&
-                   (uint64_t)t->shape.dim[0] <= TOKENIZER_BYTES_MAX / sizeof(float)
-               ? t
-               : NULL;
-}
-
-/* Reads the tokenizer from a tensor of bytes; some GGUF files have them as numbers of another type.
- */
-static status read_tokenizer_tensor(struct tensorfile *f, const struct file_tensor *t, char **bytes,
-                                    size_t *size)
-{
-    const bool numbers = dtype_is_float(t->shape.dtype);
-    const enum dtype dt = numbers ? DT_F32 : t->shape.dtype;
-    const int64_t count = t->shape.dim[0];
-    char *read;
-    status st;
-
-    if (!numbers && dtype_size(dt) != 1)
-        return fail(ST_FORMAT, "%s: tensor %s is %s, not bytes", tensorfile_path(f, t->file),
-                    t->file_name, tensor_text(t->shape));
-    read = malloc((size_t)count * dtype_size(dt) + 1);
-    if (read == NULL)
-        return fail(ST_MEMORY, "%s: cannot allocate %zu bytes of host memory for the tokenizer",
-                    tensorfile_path(f, t->file), (size_t)count * dtype_size(dt));
-    st = tensorfile_read(f, t, 0, count, dt, read);
-    for (int64_t i = 0; st == ST_OK && numbers && i < count; i++) {
-        float x;
-
-        memcpy(&x, read + 4 * i, 4);
-        read[i] = (char)(uint8_t)(x >= 0 && x <= 255 ? x : 0);
-    }
-    *bytes = read;
-    *size = (size_t)count;
-    return st;
-}
-
-/* Reads the tokenizer's file; a pointer or a page in its place is named. */
-static status read_tokenizer(const char *path, char **bytes, size_t *size)
-{
-    const char *foreign;
-
-    TRY(readfile_bytes(path, TOKENIZER_BYTES_MAX, bytes, size));
-    foreign = foreign_kind(*bytes, *size < FOREIGN_BYTES ? *size : FOREIGN_BYTES);
-    return foreign == NULL ? ST_OK : fail(ST_FORMAT, "%s: is %s", path, foreign);
-}
-
-/* The same, beside the file of an opened part. */
-static status find_tokenizer_of(struct checkpoint *c, const struct checkpoint_part *p)
-{
-    const char *path = tensorfile_path(&p->file, 0), *slash = strrchr(path, '/');
-    char *folder = slash != NULL ? strndup(path, (size_t)(slash - path)) : strdup(".");
-    status st = folder != NULL ? ST_OK : fail(ST_MEMORY, "cannot allocate host memory for a path");
-
-    for (size_t k = 0; st == ST_OK && k < COUNT(p->row->tokenizers); k++)
-        if (p->row->tokenizers[k] != NULL)
-            st = find_tokenizer(c, folder, p->row->tokenizers[k]);
-    if (st == ST_OK)
-        st = find_tokenizer(c, folder, "");
-    free(folder);
-    return st;
-}
-
-status checkpoint_tokenizer(struct checkpoint *c, char **bytes, size_t *size, const char **from)
-{
-    *bytes = NULL;
-    *from = c->tokenizer;
-    if (c->tokenizer != NULL)
-        return read_tokenizer(c->tokenizer, bytes, size);
-    for (int i = 0; i < c->count; i++) {
-        struct checkpoint_part *p = &c->parts[i];
-        const struct file_tensor *t;
-
-        if (p->row->tokenizer == NULL)
-            continue;
-        TRY(checkpoint_part(c, p->row));
-        TRY(find_tokenizer_of(c, p));
-        if (c->tokenizer != NULL) {
-            *from = c->tokenizer;
-            return read_tokenizer(c->tokenizer, bytes, size);
-        }
-        t = tokenizer_tensor(p);
-        *from = tensorfile_path(&p->file, t != NULL ? t->file : 0);
-        if (t != NULL)
-            return read_tokenizer_tensor(&p->file, t, bytes, size);
-        TRY(p->row->tokenizer(&p->file, bytes, size));
-        if (*bytes != NULL)
-            return ST_OK;
-    }
-    return fail(ST_FORMAT,
-                "%s: the tokenizer is missing; put google/umt5-xxl/spiece.model (or "
-                "tokenizer/spiece.model) into this folder, or pass --text FILE.h5 with embeddings",
-                c->folder);
 }
 
 /* ---- the source of weights ---- */

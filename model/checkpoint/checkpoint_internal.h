@@ -34,6 +34,11 @@ status path_list_add(struct path_list *list, const char *format, ...)
 void path_list_done(struct path_list *list);
 bool path_is_file(const char *path);
 bool path_is_folder(const char *path);
+bool path_has_file(const char *folder, const char *name);
+
+/* tokenizer_file.c: sets c->tokenizer, if it is not set, to the file in `base` or in one of the
+ * parts' folders for it; nothing if there is none. ST_MEMORY. */
+status tokenizer_find(struct checkpoint *c, const char *base);
 
 bool layout_is_diffusers(const struct checkpoint *c);
 
