@@ -5,53 +5,13 @@
 #include "launch/commands.h"
 #include "launch/run.h"
 #include "parallel/queue.h"
+#include "runtime/clock.h"
 #include "runtime/stop.h"
 
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static void add_prompt(struct batch *b, const char *prompt)
-{
-    int i = 0;
-
-    while (i < b->prompt_count && strcmp(b->prompts[i], prompt) != 0)
-        i++;
-    if (i == b->prompt_count)
-        b->prompts[b->prompt_count++] = prompt;
-}
-
-/* Collects the prompts of the requests that need them, each text once. Local. */
-static status collect_prompts(struct batch *b)
-{
-    b->prompts = calloc((size_t)b->count, 2 * sizeof(*b->prompts));
-    if (b->prompts == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for %d prompts", 2 * b->count);
-    for (int i = 0; i < b->count; i++) {
-        struct entry *e = &b->entries[i];
-
-        if (e->done || e->continues || e->request.text_file != NULL)
-            continue;
-        add_prompt(b, e->request.prompt);
-        if (request_guided(&e->request))
-            add_prompt(b, e->request.negative_prompt);
-    }
-    return ST_OK;
-}
-
-/* All requests run on one mesh: if one of them is not guided in all steps, there is no second CFG
- * branch to put on other ranks. */
-static void choose_cfg(struct batch *b)
-{
-    bool guided = true;
-
-    for (int i = 0; i < b->count; i++)
-        guided = guided && (b->entries[i].done || request_always_guided(&b->entries[i].request));
-    for (int i = 0; i < b->count && !guided; i++)
-        if (b->entries[i].request.cfg_size == 0)
-            b->entries[i].request.cfg_size = 1;
-}
 
 /* The plans of the requests that are not done, as one array for job_fit and pipeline_open; the
  * caller frees *plans. Local. */
@@ -62,7 +22,6 @@ static status plan_all(struct batch *b, struct job *j, const struct request *job
     *plans = calloc((size_t)b->count, sizeof(**plans));
     if (*plans == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for %d plans", b->count);
-    choose_cfg(b);
     for (int i = 0; i < b->count; i++) {
         struct entry *e = &b->entries[i];
         struct plan_input *plan = &(*plans)[*count];
@@ -194,7 +153,11 @@ static status run_group(struct batch *b, struct job *j, struct pipeline *p,
 static status run_all(struct batch *b, struct job *j, struct pipeline *p, const struct request *job,
                       const struct plan_input *plans)
 {
+    const double start_s = clock_seconds();
     struct queue q = { 0 };
+    int made;
+    double took_s;
+    char time[24];
     status st;
 
     TRY_OUT(agree(j->all, queue_open(&q, j->all, b->todo_count)));
@@ -206,6 +169,10 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p, const 
         command_abort(j->all, st);
     job_meet(j);
     TRY_OUT(agree(j->all, st));
+    made = b->todo_count - q.failed; // on rank 0
+    took_s = clock_seconds() - start_s;
+    progress_print(&j->progress, "done    %d requests in %s: %.4g per hour, after loading", made,
+                   progress_time(time, took_s), 3600 * made / took_s);
     if (q.failed > 0) // on rank 0
         st =
             fail((status)q.first.st, "%d of %d requests failed, the others are done; the first: %s",
@@ -276,7 +243,7 @@ status cmd_batch(struct world *w, int argc, char **argv)
     TRY_OUT(batch_read(&b, w, &r));
     TRY_OUT(job_open(&job, w, &r));
     TRY_OUT(batch_check(&b, &job, &r));
-    st = collect_prompts(&b);
+    st = batch_prepare(&b);
     if (st == ST_OK)
         st = plan_all(&b, &job, &r, &plans, &todo);
     TRY_OUT(agree(w, st));

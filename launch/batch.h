@@ -34,6 +34,10 @@ struct batch {
  * them to all ranks. Collective. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY; the line names the file's
  * line. */
 status batch_read(struct batch *b, struct world *w, const struct request *job);
+
+/* For the requests that are not done: collects the prompts, each text once, and chooses cfg_size
+ * where it is left open. All requests run on one mesh. Local. ST_MEMORY. */
+status batch_prepare(struct batch *b);
 void batch_done(struct batch *b); // accepts a zeroed batch
 
 /* Finds what is done, and refuses files that several lines write, results of other requests, and

@@ -120,6 +120,55 @@ void batch_done(struct batch *b)
     *b = (struct batch){ 0 };
 }
 
+/* ---- all requests together ---- */
+
+static void add_prompt(struct batch *b, const char *prompt)
+{
+    int i = 0;
+
+    while (i < b->prompt_count && strcmp(b->prompts[i], prompt) != 0)
+        i++;
+    if (i == b->prompt_count)
+        b->prompts[b->prompt_count++] = prompt;
+}
+
+/* Collects the prompts of the requests that need them, each text once. Local. */
+static status collect_prompts(struct batch *b)
+{
+    b->prompts = calloc((size_t)b->count, 2 * sizeof(*b->prompts));
+    if (b->prompts == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory for %d prompts", 2 * b->count);
+    for (int i = 0; i < b->count; i++) {
+        struct entry *e = &b->entries[i];
+
+        if (e->done || e->continues || e->request.text_file != NULL)
+            continue;
+        add_prompt(b, e->request.prompt);
+        if (request_guided(&e->request))
+            add_prompt(b, e->request.negative_prompt);
+    }
+    return ST_OK;
+}
+
+/* All requests run on one mesh: if one of them is not guided in all steps, there is no second CFG
+ * branch to put on other ranks. */
+static void choose_cfg(struct batch *b)
+{
+    bool guided = true;
+
+    for (int i = 0; i < b->count; i++)
+        guided = guided && (b->entries[i].done || request_always_guided(&b->entries[i].request));
+    for (int i = 0; i < b->count && !guided; i++)
+        if (b->entries[i].request.cfg_size == 0)
+            b->entries[i].request.cfg_size = 1;
+}
+
+status batch_prepare(struct batch *b)
+{
+    choose_cfg(b);
+    return collect_prompts(b);
+}
+
 /* ---- files that several lines write ---- */
 
 struct output {

@@ -138,24 +138,30 @@ status job_same_weights(const struct job *j, const char *weights, const char *pa
                 path, length, part, j->checkpoint.path);
 }
 
+status job_check_groups(int groups, int ranks)
+{
+    char numbers[64] = "";
+    size_t used = 0;
+
+    if (ranks % groups == 0)
+        return ST_OK;
+    for (int i = 1; i <= ranks && used + 16 < sizeof(numbers); i++)
+        if (ranks % i == 0)
+            used += (size_t)snprintf(numbers + used, sizeof(numbers) - used, "%s%d",
+                                     i > 1 ? ", " : "", i);
+    return fail(ST_USAGE,
+                "--groups %d does not divide the %d rank%s of this job: all groups have the same "
+                "size; choose of %s",
+                groups, ranks, ranks > 1 ? "s" : "", numbers);
+}
+
 /* Sets j->world to the ranks of this rank's group. Collective. */
 static status form_groups(struct job *j, struct world *w, int groups)
 {
-    char sizes[64] = "";
-    size_t used = 0;
-
     j->groups = groups;
     if (groups == 1)
         return ST_OK;
-    for (int i = 1; i <= w->size && used + 16 < sizeof(sizes); i++)
-        if (w->size % i == 0)
-            used +=
-                (size_t)snprintf(sizes + used, sizeof(sizes) - used, "%s%d", i > 1 ? ", " : "", i);
-    if (w->size % groups != 0)
-        return fail(ST_USAGE,
-                    "--groups %d does not divide the %d rank%s of this job: all groups have the "
-                    "same size; choose of %s",
-                    groups, w->size, w->size > 1 ? "s" : "", sizes);
+    TRY(job_check_groups(groups, w->size));
     TRY(agree(w, world_divide(&j->group_world, w, groups)));
     j->world = &j->group_world;
     j->group = w->rank / j->world->size;

@@ -39,6 +39,9 @@ struct job {
     int64_t read_before;       // bytes of weights that were read before
 };
 
+/* ST_USAGE if the ranks cannot form that many groups of equal size. Local. */
+status job_check_groups(int groups, int ranks);
+
 /* Forms the groups, binds this rank to its cores, opens its device, and opens and checks the parts
  * of the checkpoint that the request needs. `w` is borrowed until job_close. Collective; the ranks
  * agree on the status. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY, ST_DEVICE. */

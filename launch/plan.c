@@ -1,6 +1,7 @@
 /* wanmpi plan: the ranks, memory, FLOPs, messages and time that a request needs, on this machine or
  * on a described one. Reads no weights. */
 #include "kernels/rates.h"
+#include "launch/batch.h"
 #include "launch/cgroup.h"
 #include "launch/commands.h"
 #include "launch/fit.h"
@@ -57,7 +58,8 @@ void help_plan(FILE *out)
           "status is 4 if\n"
           "the memory is not enough; the last line then says what would fit.\n\n"
           "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
-          "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n",
+          "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n"
+          "    wanmpi plan jobs.jsonl --task t2v-1.3B --gpus 8    for batch: the best --groups\n",
           out);
     options_help(out, CMD_PLAN, sets, 2);
     help_tasks(out);
@@ -155,6 +157,9 @@ static status compare_memory(struct plan_report *report)
 {
     const struct plan_input *in = report->in;
     struct fit_rank one;
+    const int groups = report->groups > 1 && report->ranks_per_node > in->ranks
+                           ? report->ranks_per_node / in->ranks
+                           : 1; // of a node
     double node = 0;
 
     report->node = 0;
@@ -162,7 +167,7 @@ static status compare_memory(struct plan_report *report)
     for (int i = 0; i < in->ranks; i++) {
         TRY(fit_needs(in, 1, i, &one));
         node = i % in->ranks_per_node == 0 ? one.host : node + one.host;
-        report->node = fmax(report->node, node);
+        report->node = fmax(report->node, groups * node);
         report->needs.device = fmax(report->needs.device, one.device);
         report->needs.host = fmax(report->needs.host, one.host);
     }
@@ -192,13 +197,13 @@ static status choose_fit(struct plan_report *report, struct plan_input *in)
 
 /* The memory of this machine, or of the described one, whose host memory is not known. */
 static status find_memory(struct fit_machine *out, const struct machine *m, bool described,
-                          const struct plan_input *in, const struct device *dev)
+                          int ranks_per_node, const struct plan_input *in, const struct device *dev)
 {
     const int64_t host = cgroup_memory("");
 
     *out = (struct fit_machine){ .device = INFINITY, .host = INFINITY };
     if (in->gpu)
-        out->gpus = described ? in->ranks_per_node : device_cuda_count();
+        out->gpus = described ? ranks_per_node : device_cuda_count();
     if (described && in->gpu)
         out->device = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
     else if (in->gpu)
@@ -221,28 +226,47 @@ static status does_not_fit(const struct plan_report *report)
                 report->node / 1e9, m->host / 1e9, report->advice);
 }
 
-static status plan(const struct request *r, const struct machine *m, const struct model *model,
-                   struct device *dev, int world_size)
+/* The number of ranks, and of those on a node. */
+static status count_ranks(int *ranks, int *per_node, const struct request *r,
+                          const struct machine *m, int world_size)
 {
     const bool described = m->nodes > 0 || m->gpus > 0;
-    const int per_node = m->gpus > 0 ? m->gpus : 8;
-    const int ranks = described ? (m->nodes > 0 ? m->nodes : 1) * per_node
-                                : (m->ranks > 0 ? m->ranks : world_size);
-    struct plan_input in;
-    struct rates rates;
-    struct plan_rank *all;
-    struct plan_report report = { .request = r, .in = &in, .rates = &rates };
-    status st = ST_OK;
 
+    *per_node = m->gpus > 0 ? m->gpus : 8;
+    *ranks = described ? (m->nodes > 0 ? m->nodes : 1) * *per_node
+                       : (m->ranks > 0 ? m->ranks : world_size);
+    if (!described)
+        *per_node = *ranks;
     if (described && m->ranks > 0)
         return fail(ST_USAGE, "--ranks is for this machine; a machine that --nodes and --gpus "
                               "describe has nodes * gpus ranks: remove --ranks");
     if (described && r->device == USE_CPU)
         return fail(ST_USAGE, "--nodes and --gpus describe a machine with GPUs: remove --device "
                               "cpu, or plan for --ranks of this machine");
-    TRY(job_plan_input(&in, r, model, dev->table, ranks, described ? per_node : ranks,
-                       request_prompts(r)));
-    TRY(find_memory(&report.machine, m, described, &in, dev));
+    return r->groups > 0 ? job_check_groups(r->groups, *ranks) : ST_OK;
+}
+
+/* The plan of a request: of one group, and with --groups of all numbers of groups. */
+static status plan(const struct request *r, const struct machine *m, const struct model *model,
+                   struct device *dev, int world_size)
+{
+    const bool described = m->nodes > 0 || m->gpus > 0;
+    const int groups = r->groups > 0 ? r->groups : 1;
+    struct plan_input in;
+    struct rates rates;
+    struct plan_rank *all = NULL;
+    struct plan_report report = { .request = r, .in = &in, .rates = &rates, .groups = groups };
+    struct groups_input every = { .requests = &r, .count = 1, .model = model, .rates = &rates };
+    int ranks;
+    status st = ST_OK;
+
+    TRY(count_ranks(&every.ranks, &every.ranks_per_node, r, m, world_size));
+    ranks = every.ranks / groups;
+    report.ranks_per_node = every.ranks_per_node;
+    TRY(job_plan_input(&in, r, model, dev->table, ranks,
+                       groups_per_node(ranks, every.ranks_per_node), request_prompts(r)));
+    in.keep_models = r->groups > 0 && r->offload_model != 1; // as batch does
+    TRY(find_memory(&report.machine, m, described, every.ranks_per_node, &in, dev));
     TRY(choose_fit(&report, &in));
     TRY(choose_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));
     in.rates = &rates;
@@ -251,6 +275,14 @@ static status plan(const struct request *r, const struct machine *m, const struc
         return fail(ST_MEMORY, "cannot allocate host memory for the plans of %d ranks", ranks);
     for (int i = 0; i < ranks; i++)
         TRY_OUT(plan_rank(&in, i, &all[i]));
+    if (r->groups > 0) {
+        every.prompts = in.prompts;
+        every.table = dev->table;
+        every.machine = report.machine;
+        report.groups_input = &every;
+        TRY_OUT(groups_plan(&report.groupings, &report.groupings_count, &report.groupings_best,
+                            &every));
+    }
     if (m->json)
         TRY_OUT(plan_print_json(&report));
     else
@@ -258,7 +290,73 @@ static status plan(const struct request *r, const struct machine *m, const struc
     if (!report.fits)
         st = does_not_fit(&report);
 out:
+    free(report.groupings);
     free(all);
+    return st;
+}
+
+/* Whether the batch fits with the --groups that were asked for, or else with any number. */
+static status check_batch(const struct request *r, const struct grouping *list, int count, int best)
+{
+    for (int i = 0; i < count && r->groups > 0; i++)
+        if (list[i].groups == r->groups && list[i].why[0] != 0)
+            return fail(ST_USAGE, "%s", list[i].why);
+        else if (list[i].groups == r->groups && !list[i].fits)
+            return fail(ST_MEMORY,
+                        "does not fit: %d groups of %d rank%s need %.2f GB of a GPU and "
+                        "%.2f GB of a node%s",
+                        r->groups, list[i].ranks, list[i].ranks > 1 ? "s" : "",
+                        list[i].device / 1e9, list[i].node / 1e9,
+                        best >= 0 ? ": use the best --groups of the table" : "");
+    return best >= 0 ? ST_OK
+                     : fail(ST_MEMORY, "does not fit with any number of groups: plan its largest "
+                                       "request alone, for what would fit");
+}
+
+/* Plans all requests of a batch file, for all numbers of groups. */
+static status plan_batch(const struct request *r, const struct machine *m,
+                         const struct model *model, struct device *dev, int world_size)
+{
+    struct world here;
+    struct batch b = { 0 };
+    const struct request **requests = NULL;
+    struct grouping *list = NULL;
+    struct rates rates;
+    struct groups_input in = { .model = model, .table = dev->table, .rates = &rates };
+    struct plan_input first;
+    int count = 0, best = -1;
+    status st;
+
+    world_describe(&here, 0, 1, 1);
+    TRY_OUT(count_ranks(&in.ranks, &in.ranks_per_node, r, m, world_size));
+    TRY_OUT(batch_read(&b, &here, r));
+    TRY_OUT(batch_prepare(&b));
+    requests = calloc((size_t)b.count, sizeof(*requests));
+    if (requests == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %d requests", b.count));
+    for (int i = 0; i < b.count; i++)
+        requests[i] = &b.entries[i].request;
+    in.requests = requests;
+    in.count = b.count;
+    in.prompts = b.prompt_count;
+    first = (struct plan_input){ .gpu = r->device == USE_CUDA,
+                                 .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32 };
+    TRY_OUT(
+        find_memory(&in.machine, m, m->nodes > 0 || m->gpus > 0, in.ranks_per_node, &first, dev));
+    TRY_OUT(choose_rates(&rates, first.gpu, m, dev, first.cdt));
+    TRY_OUT(groups_plan(&list, &count, &best, &in));
+    if (m->json) {
+        TRY_OUT(groups_print_json(list, count, best, &in));
+    } else {
+        printf("batch     %s: %d request%s, %d texts, on %d ranks\n", r->batch_file, b.count,
+               b.count > 1 ? "s" : "", b.prompt_count, in.ranks);
+        groups_print(list, count, best, &in);
+    }
+    TRY_OUT(check_batch(r, list, count, best));
+out:
+    free(list);
+    free(requests);
+    batch_done(&b);
     return st;
 }
 
@@ -288,7 +386,7 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
         TRY_OUT(pipeline_tokenizer(&tokenizer, &c));
         TRY_OUT(job_loras(r, &c, lora));
     }
-    TRY_OUT(plan(r, m, &model, &dev, world_size));
+    TRY_OUT((r->batch_file != NULL ? plan_batch : plan)(r, m, &model, &dev, world_size));
 out:
     tokenizer_close(tokenizer);
     checkpoint_close(&c);

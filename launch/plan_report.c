@@ -167,11 +167,15 @@ void plan_print(const struct plan_report *r)
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s%s\n", in->ranks,
            in->mesh.cfg, in->mesh.ring, in->mesh.ulysses, in->fsdp ? "sharded" : "replicated",
            r->chose_fsdp ? " (replicated it does not fit)" : "");
+    if (r->groups > 1)
+        printf("groups    %d such groups of ranks; below is one of them\n", r->groups);
     if (in->frame_by_frame)
         printf("decode    the last layers frame by frame (whole chunks do not fit)\n");
     print_ranks(r);
     print_fit(r);
     print_time(r);
+    if (r->groups_input != NULL)
+        groups_print(r->groupings, r->groupings_count, r->groupings_best, r->groups_input);
 }
 
 /* ---- JSON ---- */
@@ -270,6 +274,8 @@ status plan_print_json(const struct plan_report *r)
     add_fit(json, r);
     cJSON_AddNumberToObject(json, "seconds", total_seconds(r, &most));
     cJSON_AddStringToObject(json, "rates", r->rates->name);
+    if (r->groups_input != NULL)
+        groups_json(json, r->groupings, r->groupings_count, r->groupings_best);
     st = command_print_json(json);
     cJSON_Delete(json);
     return st;

@@ -3,11 +3,12 @@
 #define LAUNCH_PLAN_REPORT_H
 
 #include "kernels/rates.h"
-#include "launch/fit.h"
+#include "launch/plan_groups.h"
 
+/* One group of ranks makes the request; with --groups there are more of them. */
 struct plan_report {
     const struct request *request;
-    const struct plan_input *in;
+    const struct plan_input *in;   // of a group
     const struct plan_rank *ranks; // [in->ranks]
     const struct rates *rates;
     struct fit_machine machine; // INFINITY: not known
@@ -16,6 +17,11 @@ struct plan_report {
     double node;                // host memory that the ranks of its node need
     bool fits, chose_fsdp;      // chose_fsdp: sharded since it does not fit otherwise
     char advice[256];           // what would fit, if it does not
+
+    int groups, ranks_per_node;              // of the job; several groups may share a node
+    const struct groups_input *groups_input; // with --groups; else NULL
+    struct grouping *groupings;
+    int groupings_count, groupings_best;
 };
 
 void plan_print(const struct plan_report *r);

@@ -31,8 +31,8 @@
 /* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
 const struct option request_rows[] = {
     { "batch_file", OPT_STRING, AT(batch_file), .group = "Request", .value = "FILE.jsonl",
-      .positional = true, .commands = CMD_BATCH,
-      .help = "one request per line: a JSON object whose keys are names of flags" },
+      .positional = true, .commands = CMD_BATCH | CMD_PLAN,
+      .help = "requests of batch, one per line: a JSON object whose keys are names of flags" },
     { "overwrite", OPT_SWITCH, AT(overwrite), .commands = CMD_BATCH, .marks = JOB,
       .help = "make results again that another request, or other weights, have made (default: "
               "such a batch is refused)" },

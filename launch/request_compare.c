@@ -42,7 +42,7 @@ status request_line(struct request *r, const struct request *job, const char *te
                     request_rows[differs].name, request_rows[differs].name);
     for (int i = 0; i < request_row_count; i++)
         r->given[i] |= job->given[i];
-    if (request_complete(r, CMD_GENERATE) != ST_OK) {
+    if (request_complete(r, job->ckpt_dir != NULL ? CMD_GENERATE : CMD_PLAN) != ST_OK) {
         char line[512];
         snprintf(line, sizeof(line), "%s", status_line());
         return fail(ST_USAGE, "%s: %s", where, line);

@@ -37,7 +37,7 @@ run() { # NAME SECONDS COMMAND...
     fi
     began=$(date +%s)
     case $1 in
-    generate | compare | scale) "$@" ;; # which keep to the limit themselves
+    generate | compare | scale | groups) "$@" ;; # which keep to the limit themselves
     *) timeout -k 5 "$limit" "$@" ;;
     esac >"$scratch/log" 2>&1
     rc=$?
@@ -162,6 +162,38 @@ done
 ranks bf16 "ulysses 4" --dit_fsdp
 ranks bf16 "cfg 2 ring 2" --dit_fsdp
 ranks fp32 "ulysses 4"
+# ---- a batch on groups of ranks, which share GPUs if there are fewer: the files of one rank
+for i in 1 2 3 4; do
+    printf '{"prompt": "A cat surfs", "base_seed": %d, "save_file": "%d.mp4"}\n' $i $i
+done >"$scratch/jobs.jsonl"
+groups() { # RANKS GROUPS AGAINST FLAGS...: AGAINST is RANKS-GROUPS
+    folder=$scratch/batch-$1-$2 ranks=$1 number=$2 against=$scratch/batch-$3
+    shift 3
+    rm -rf "$folder"
+    mkdir "$folder"
+    # shellcheck disable=SC2086
+    (cd "$folder" && timeout -k 5 "$limit" $mpirun -n "$ranks" "$wanmpi" batch ../jobs.jsonl --task t2v-1.3B \
+        --ckpt_dir "$model" --size 128*96 --frame_num 9 --sample_steps 8 --device cuda --groups "$number" "$@" \
+        >log 2>&1) || {
+        cat "$folder/log"
+        return 1
+    }
+    cat "$folder"/[1-4].mp4 >"$folder/all"
+    [ "$number" = 1 ] || grep -q '^.group 1. wrote' "$folder/log" || {
+        echo "group 1 has made no video"
+        return 1
+    }
+    cmp "$folder/all" "$against/all" && grep '^done' "$folder/log"
+}
+run "batch on one rank" 60 groups 1 1 1-1
+run "batch, 2 groups of 1" 60 groups 2 2 1-1
+run "batch, 2 groups of 2" 60 groups 4 2 1-1
+sharded="--dit_fsdp --cfg_size 1 --ulysses_size 2 --t5_fsdp" # which the videos record
+# shellcheck disable=SC2086
+run "batch on 2 ranks, sharded" 60 groups 2 1 2-1 $sharded
+# shellcheck disable=SC2086
+run "batch, 2 groups of 2, sharded" 60 groups 4 2 2-1 $sharded
+
 for test in group attention halo weights dit_ranks; do
     # shellcheck disable=SC2086
     run "$test, 4 ranks" 90 $mpirun -n 4 "$build/tests/test_$test" cuda

@@ -58,6 +58,46 @@ for task in i2v-14B flf2v-14B i2v-A14B inp-1.3B; do # without the images that th
     *) grep -q '^video  *832\*480 (the aspect ratio of the image changes it), 81 frames' out ;;
     esac || bad "$task: not the size as given"
 done
+# --groups, and batch files: the number of groups that makes the most videos per hour, of those that fit
+plan 0 '' --task t2v-1.3B --size 832*480 --gpus 2 --groups 2
+grep -q '^ranks  *1: cfg 1' out && grep -q '^groups  *2 such groups' out || bad "not the plan of one of two groups"
+grep -q '^best  *--groups 2: .*, 1\.[0-9]* times as many as one group$' out || bad "one group is not slower"
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 8 --gpu_memory 24 --groups 1 --json
+python3 - <<'END' || bad "--groups --json: not what fits"
+import json
+r = json.load(open("out"))
+rows = {g["groups"]: g for g in r["groupings"]}
+assert list(rows) == [1, 2, 4, 8] and r["best_groups"] in rows and rows[r["best_groups"]]["fits"]
+assert rows[1]["dit_fsdp"] and not rows[8]["fits"] and rows[8]["gpu_bytes"] > 24e9
+assert all(g["groups"] * g["ranks"] == 8 for g in r["groupings"])
+assert rows[2]["video_seconds"] > 1.9 * rows[1]["video_seconds"]
+END
+plan 0 '' --task t2v-1.3B --size 832*480 --gpus 4 --groups 2 --ulysses_size 2 --cfg_size 1
+grep -q '^ *4 *1  .*ulysses 2 does not fit 1 ranks' out || bad "not why 4 groups are impossible"
+plan 1 '--groups 3 does not divide the 4 ranks of this job: .* choose of 1, 2, 4' --gpus 4 --groups 3
+# shellcheck disable=SC2086
+plan 4 'does not fit: ' $large --gpus 4 --gpu_memory 24 --groups 4
+{ echo '{"prompt": "a"}'; echo '{"prompt": "b", "frame_num": 5}'; echo '{"prompt": "c", "frame_num": 5}'; } >jobs.jsonl
+plan 0 '' jobs.jsonl --task t2v-1.3B --size 832*480 --gpus 4
+grep -q '^batch  *jobs.jsonl: 3 requests, 4 texts, on 4 ranks$' out || bad "not the batch"
+grep -q '^best  *--groups 1: ' out || bad "one long request is best on all ranks"
+plan 0 '' jobs.jsonl --task t2v-1.3B --size 832*480 --gpus 4 --groups 2 --json
+python3 - <<'END' || bad "a batch --json: not its times"
+import json
+r = json.load(open("out"))
+rows = {g["groups"]: g for g in r["groupings"]}
+assert r["requests"] == 3 and r["texts"] == 4 and list(rows) == [1, 2, 4]
+assert abs(rows[1]["total_seconds"] - 3 * rows[1]["video_seconds"]) < 1e-6
+assert rows[4]["total_seconds"] < 3 * rows[4]["video_seconds"] # that of the long one
+assert r["best_groups"] == min(rows, key=lambda g: rows[g]["total_seconds"])
+END
+# shellcheck disable=SC2086
+plan 4 'does not fit: 4 groups of 1 rank need [0-9.]* GB of a GPU and .*: use the best' jobs.jsonl $large --gpus 4 \
+    --gpu_memory 24 --groups 4
+echo '{"prompt": "d", "frame_num": 6}' >>jobs.jsonl
+plan 1 'jobs.jsonl:4: --frame_num 6: must be 4n+1' jobs.jsonl --gpus 4
+plan 2 'none.jsonl' none.jsonl --gpus 4
 plan 1 '--image: task t2v-14B does not use it' --task t2v-14B --image none.png
 plan 1 '--nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
 echo "plan: $count checks, $wrong failed"

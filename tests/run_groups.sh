@@ -26,8 +26,9 @@ for shape in "2 2" "4 2"; do # ranks, groups
     check "$p ranks, $g groups: no other files" no_more "$p-$g" 4
     check "$p ranks, $g groups: both work" eval "says $p-$g '^\[group 0\] wrote' && says $p-$g '^\[group 1\] wrote'"
     check "$p ranks, $g groups: each line is prefixed, or of the whole job" \
-        not grep -vE '^(\[group [01]\] .|[0-9]+ requests|device|note|model|video|ranks|groups|memory)' "$p-$g/log"
+        not grep -vE '^(\[group [01]\] .|[0-9]+ requests|device|note|model|video|ranks|groups|memory|done)' "$p-$g/log"
 done
+check "videos per hour" says 4-2 '^done    4 requests in [0-9:]*: [0-9.e+]* per hour, after loading$'
 check "again: all is done" batch 4-2 4 2 jobs.jsonl
 check "again: nothing is loaded" says 4-2 '^all 4 requests are done already'
 
