@@ -240,7 +240,8 @@ class DiT(nn.Module):
         y = self.patch_embedding(x if channels is None else torch.cat([x, channels], 1))
         image = self.img_emb(image) if image is not None else None
         f, h, w = y.shape[2:]
-        y = y.flatten(2).transpose(1, 2).float()
+        # contiguous as the blocks' results: torch.compile compiles for each memory layout
+        y = y.flatten(2).transpose(1, 2).float().contiguous()
         cos, sin = rope(f, h, w, c["dim"] // c["num_heads"], x.device)
         for block in self.blocks:
             y = block(y, e0, context, cos, sin, image)

@@ -7,6 +7,10 @@ export.py --out DIR --name high --to model/demo-pair --pair --link model/demo
 
 The last two write only the transformer, for I2V also its image encoder, and links to the other parts of another
 checkpoint folder. Without --out, only the links.
+
+export.py --lora FILE --to FOLDER --link model/demo
+
+Writes the transformer of model/demo with a LoRA of distill.py merged, and links to the other parts.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dit
+import lora
 from clip import ImageEncoder
 
 TRANSFORMER = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -89,6 +94,7 @@ def main():
     parser.add_argument("--to")
     parser.add_argument("--link", help="a checkpoint folder for the other parts")
     parser.add_argument("--pair", action="store_true", help="this one is the expert for high noise")
+    parser.add_argument("--lora", help="a LoRA to merge with the transformer of --link")
     parser.add_argument("--back")
     a = parser.parse_args()
     if a.back:
@@ -96,6 +102,9 @@ def main():
         return
     if a.link:
         links(a.link, a.to, a.pair)
+    if a.lora:
+        base = load_file(os.path.join(a.link, TRANSFORMER[1]))
+        write_transformer(bf16(lora.merged(base, a.lora)), a.to)
     if not a.out:
         return
     load = lambda name: torch.load(os.path.join(a.out, name), map_location="cpu", weights_only=True)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the figures of model/demo/README.md with wanmpi: the results for held-out captions of the three
-# checkpoints, the PSNR of the autoencoder, and the contact sheet of guidance, negative prompt and seed.
+# checkpoints, those of the LoRA for four steps, the PSNR of the autoencoder, and the contact sheet of guidance,
+# negative prompt and seed.
 #
 #     figures.sh BUILD PYTHON [FOLDER [flags of wanmpi, such as --threads 4 --sample_steps 20]]
 #
@@ -35,6 +36,14 @@ measure demo-i2v i2v i2v-14B "$@"
 "$python" "$recipe/vae_psnr.py" --ckpt_dir "$recipe/.." --program "$build/bench/vae_psnr" --images --count "$count"
 "$python" "$recipe/measure.py" requests pair/held-out.jsonl --count "$count"
 measure demo-pair pair t2v-A14B "$@"
+
+# four steps without guidance
+lora=$recipe/../lora_4steps.safetensors
+if [ -f "$lora" ]; then
+    mkdir -p fast
+    "$python" "$recipe/measure.py" requests fast/held-out.jsonl --count "$count"
+    measure demo fast t2v-1.3B "$@" --lora "$lora" --preset lightx2v-4 --sample_steps 4
+fi
 
 for frames in 17 33; do
     "$python" "$recipe/vae_psnr.py" --ckpt_dir "$recipe/.." --program "$build/bench/vae_psnr" \

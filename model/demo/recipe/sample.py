@@ -3,10 +3,11 @@
     sample.py --out DIR --prompt "a red circle moves right" --save sheet.png
     sample.py --out DIR --test 64 --save sheet.png        held-out captions, evaluated by measure.py
     sample.py --out model/demo-i2v --image first.png --prompt "..." ...
+    sample.py --out model/demo --lora FILE --denoising_steps 1000,750,500,250 --guidance 1 --prompt "..."
 
 DIR is train.py's folder, or a checkpoint folder written by export.py: of T2V, of I2V, which needs an image per
 prompt (with --test, the drawings' first frames), or of two experts. The solver is the official UniPC
-(order 2, bh2), the noise is from PyTorch's CPU generator.
+(order 2, bh2), with --denoising_steps Euler's. The noise is from PyTorch's CPU generator.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 import torch
 from safetensors.torch import load_file
 
+import lora
 import measure
 import render
 from export import CLIP
@@ -35,6 +37,20 @@ def noise_levels(steps, shift):
     base = [top * (1 - i / steps) for i in range(steps)]
     sigma = [shift * s / (1 + (shift - 1) * s) for s in base]
     return torch.tensor(sigma + [0.0], dtype=torch.float32), [int(s * 1000) for s in sigma]
+
+
+def listed_levels(steps, shift):
+    """The same for a list of timesteps before the shift, as LightX2V's denoising_step_list."""
+    sigma = [shift * t / (1000 + (shift - 1) * t) for t in steps]
+    return torch.tensor(sigma + [0.0], dtype=torch.float32), [1000 * s for s in sigma]
+
+
+class Euler:
+    def __init__(self, sigma):
+        self.lengths = iter((sigma[:-1] - sigma[1:]).tolist())
+
+    def step(self, x, v):
+        return x - next(self.lengths) * v
 
 
 class UniPC:
@@ -100,9 +116,10 @@ def denoise(
     device="cpu",
     autocast=False,
     condition=(),
+    denoising_steps=None,
 ):
     """-> latents [B, C, 1 + (frames - 1) / 4, height / 8, width / 8]. guidance: a number, or (low, high) of two
-    experts. condition: for I2V, of image_condition()."""
+    experts. condition: for I2V, of image_condition(). denoising_steps: as in listed_levels(), instead of steps."""
     if negative is None:
         negative = text.NEGATIVE_I2V if condition else text.NEGATIVE
     limit = model.dit.config["text_len"]
@@ -113,8 +130,12 @@ def denoise(
     x = torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
     ).to(device)
-    sigma, times = noise_levels(steps, shift)
-    solver = UniPC(sigma)
+    if denoising_steps:
+        sigma, times = listed_levels(denoising_steps, shift)
+        solver = Euler(sigma)
+    else:
+        sigma, times = noise_levels(steps, shift)
+        solver = UniPC(sigma)
     with torch.autocast(device, torch.bfloat16, enabled=autocast):
         for t in times:
             at = torch.full((len(prompts),), float(t), device=device)
@@ -221,6 +242,8 @@ def main():
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--denoising_steps", help="timesteps before the shift, such as 1000,750,500,250")
+    parser.add_argument("--lora", help="a file of distill.py, for T2V")
     parser.add_argument("--shift", type=float, default=5.0)
     parser.add_argument("--guidance", type=float, nargs="+", default=[5.0], help="two: of the experts, low and high")
     parser.add_argument("--save", default="sheet.png")
@@ -228,6 +251,8 @@ def main():
     a = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, vae, tokenizer = load(a.out, device)
+    if a.lora:
+        model.dit.load_state_dict(lora.merged(model.dit.state_dict(), a.lora))
     cases = render.test_cases(a.test) if a.test else []
     prompts = a.prompt + [c[0] for c in cases]
     start = time.time()
@@ -253,6 +278,7 @@ def main():
             device=device,
             autocast=device == "cuda",
             images=images,
+            denoising_steps=a.denoising_steps and [float(t) for t in a.denoising_steps.split(",")],
         )
     )
     print(f"{len(prompts)} clips in {time.time() - start:.1f} s")
