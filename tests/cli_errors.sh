@@ -75,6 +75,8 @@ for list in '' 0 500,750 1001,5 1000,x; do
     expect 'denoising_steps' "$@" -n 2 "$wanmpi" generate $ckpt --denoising_steps "$list"
 done
 expect 'more than 64 numbers' "$wanmpi" plan --denoising_steps "$(seq -s , 1000 -1 900)"
+expect 'no such preset' "$wanmpi" bench whole --preset none
+expect 'cfg_size 2 needs guidance, which --preset fastwan-3 turns off' "$wanmpi" bench --preset fastwan-3 --cfg_size 2
 expect 'did you mean lightx2v-4?' "$wanmpi" plan --preset lightx2v-5
 expect 'jobs.jsonl:1: denoising_steps: expected an array of numbers' sh -c "echo '{\"denoising_steps\": [1, \"x\"]}' \
     >$dir/jobs.jsonl; exec $wanmpi batch $dir/jobs.jsonl --ckpt_dir $dir/tiny"

@@ -17,6 +17,13 @@ plan() {
     fi
 }
 
+# seconds FLAGS...: the plan's estimate
+seconds() {
+    timeout -k 5 60 "$wanmpi" plan "$@" --json >out 2>err
+    python3 -c 'import json; print(json.load(open("out"))["seconds"])'
+}
+
+small="--task t2v-A14B --size 832*480"
 large="--task t2v-14B --size 1280*720"
 one="$large --gpus 1 --gpu_memory 16"
 # shellcheck disable=SC2086
@@ -98,6 +105,16 @@ plan 4 'does not fit: 4 groups of 1 rank need [0-9.]* GB of a GPU and .*: use th
 echo '{"prompt": "d", "frame_num": 6}' >>jobs.jsonl
 plan 1 'jobs.jsonl:4: --frame_num 6: must be 4n+1' jobs.jsonl --gpus 4
 plan 2 'none.jsonl' none.jsonl --gpus 4
+plan 0 '' $small --preset lightx2v-4 --gpus 2
+grep -q '^video .*; 4 steps of euler, shift 5, guidance 1, low noise from step 3 on; 4 forwards$' out || bad "not one forward for each step"
+grep -q '^preset  *lightx2v-4: --sample_steps 4 --sample_solver euler' out || bad "not what the preset sets"
+grep -q '^ranks  *2: cfg 1 ' out || bad "ranks for a branch that is not computed"
+# shellcheck disable=SC2086
+half=$(seconds $small --sample_steps 4 --sample_guide_scale 1 --gpus 1)
+whole=$(seconds $small --sample_steps 4 --gpus 1)
+mixed=$(seconds $small --sample_steps 4 --sample_guide_scale 1,4 --boundary_step_index 2 --gpus 1)
+python3 -c "import sys; h, w, m = map(float, sys.argv[1:]); sys.exit(not abs((h + w) / 2 / m - 1) < 0.03)" \
+    "$half" "$whole" "$mixed" || bad "$half s without guidance, $whole s with it, $mixed s in half of the steps"
 plan 1 '--image: task t2v-14B does not use it' --task t2v-14B --image none.png
 plan 1 '--nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
 echo "plan: $count checks, $wrong failed"

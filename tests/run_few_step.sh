@@ -76,6 +76,11 @@ for axes in "2 --ulysses_size 2" "3 --dit_fsdp --experts later" "4 --ulysses_siz
     check "$p ranks, $flags" make "$p" tiny-A14B "ranks$p" --preset turbowan-i2v-4 $flags
     check "$p ranks, $flags: the same bits" "$same" pair.h5 "ranks$p.h5"
 done
+"$wanmpi" synth --preset tiny-5B --out five > synth.log 2>&1 || cat synth.log
+begins=(--preset fastwan-3 --size 128*64 --image "$recorded/image_wide.png")
+check "a known frame" make 1 five known "${begins[@]}"
+check "a known frame, 3 ranks" make 3 five known3 "${begins[@]}"
+check "a known frame: the same bits" "$same" known.h5 known3.h5
 check "noise of a GPU" make 1 model gpu --preset fastwan-3 --rand_device cuda
 check "noise of a GPU, 2 ranks" make 2 model gpu2 --preset fastwan-3 --rand_device cuda
 check "noise of a GPU: the same bits" "$same" gpu.h5 gpu2.h5
