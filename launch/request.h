@@ -104,8 +104,8 @@ struct request {
 
     // no flags: for the notes
     bool drawn_seed;                   // base_seed was not given
-    const struct few_step *looks_like; // what the names of the weights tell; NULL: nothing; rank 0
-    char looks_by[64];                 // the words that do; rank 0
+    const struct few_step *looks_like; // what the weights look like; NULL: nothing; rank 0
+    char looks_by[160];                // "'lightx2v' is in the name of FILE"; rank 0
     unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
 };

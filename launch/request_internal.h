@@ -23,8 +23,8 @@ enum {
 extern const struct option request_rows[];
 extern const int request_row_count;
 
-/* Sets r->looks_like if the names of the checkpoint's files have a preset's words, and the request
- * does not say what the steps are. part_dit is open. */
+/* Sets r->looks_like if the names or the metadata of the checkpoint's files or LoRAs have a
+ * preset's words, and the request does not say what the steps are. part_dit is open. */
 void request_recognize(struct request *r, struct checkpoint *c);
 
 /* Whether the row at this offset was given. */

@@ -19,7 +19,7 @@ static bool is_trained_size(const struct request *r)
 
 const char *request_note(const struct request *r, int index)
 {
-    static _Thread_local char note[320];
+    static _Thread_local char note[400];
 
     if (!is_trained_size(r) && index-- == 0) {
         snprintf(note, sizeof(note),
@@ -41,8 +41,7 @@ const char *request_note(const struct request *r, int index)
         return "with --cfg_size 2 half of the ranks compute nothing that is used in the steps with "
                "guidance 1; --cfg_size 1 is faster";
     if (r->looks_like != NULL && index-- == 0) {
-        snprintf(note, sizeof(note),
-                 "this looks like %s, as '%s' is in the names of its files; if so: --preset %s",
+        snprintf(note, sizeof(note), "this looks like %s, as %s; if so: --preset %s",
                  r->looks_like->what, r->looks_by, r->looks_like->name);
         return note;
     }

@@ -1,5 +1,6 @@
 /* The sampling settings of a request: presets, lists of steps, the schedule that follows. */
 #include "launch/request_internal.h"
+#include "model/lora/lora.h"
 #include "runtime/readfile.h"
 
 #include <stdio.h>
@@ -86,17 +87,64 @@ static status check_list(struct number_list *list)
     return ST_OK;
 }
 
-/* Looks for a preset's word in the name of a file, without its folder. */
-static void recognize(struct request *r, const char *path, int experts)
+/* ---- what the weights look like ---- */
+
+/* Looks for a preset's word in `text`: `what` of the file `path`. */
+static void recognize(struct request *r, const char *text, const char *what, const char *path,
+                      int experts)
 {
     const char *slash = strrchr(path, '/'), *word;
     int length;
 
     if (r->looks_like != NULL)
         return;
-    r->looks_like = few_step_recognize(slash != NULL ? slash + 1 : path, experts, &word, &length);
+    r->looks_like = few_step_recognize(text, experts, &word, &length);
     if (r->looks_like != NULL)
-        snprintf(r->looks_by, sizeof(r->looks_by), "%.*s", length, word);
+        snprintf(r->looks_by, sizeof(r->looks_by), "'%.*s' is in the %s of %s", length, word, what,
+                 slash != NULL ? slash + 1 : path);
+}
+
+static void recognize_name(struct request *r, const char *path, int experts)
+{
+    const char *slash = strrchr(path, '/');
+
+    recognize(r, slash != NULL ? slash + 1 : path, "name", path, experts);
+}
+
+/* The names of the files, and what trainers write into them. */
+static void recognize_files(struct request *r, const struct tensorfile *f, int experts)
+{
+    static const char *const keys[] = { "modelspec.title", "ss_output_name" };
+
+    for (int i = 0; i < f->files; i++) {
+        recognize_name(r, tensorfile_path(f, i), experts);
+        for (size_t k = 0; k < COUNT(keys); k++) {
+            char *value = NULL;
+
+            if (tensorfile_metadata(f, i, keys[k], &value) == ST_OK && value != NULL)
+                recognize(r, value, keys[k], tensorfile_path(f, i), experts);
+            free(value);
+        }
+    }
+}
+
+/* The LoRAs of a flag; one that cannot be read is an error later. */
+static void recognize_loras(struct request *r, const char *list, int experts)
+{
+    while (list != NULL && *list != 0) {
+        const size_t length = strcspn(list, "\n");
+        char *item = strndup(list, length);
+        struct lora_use use = { 0 };
+        struct tensorfile f = { 0 };
+
+        if (item != NULL && lora_parse(&use, item) == ST_OK &&
+            tensorfile_open(&f, (const char *const[]){ use.path }, 1) == ST_OK)
+            recognize_files(r, &f, experts);
+        tensorfile_close(&f);
+        free(use.path);
+        free(item);
+        list += length + (list[length] != 0);
+    }
 }
 
 /* Diffusers' folders name the class of their pipeline. */
@@ -106,7 +154,7 @@ static void recognize_index(struct request *r, const char *folder, int experts)
 
     if (asprintf(&path, "%s/model_index.json", folder) >= 0 && access(path, R_OK) == 0 &&
         readfile_text(path, 1 << 20, &text) == ST_OK)
-        recognize(r, text, experts);
+        recognize(r, text, "text", path, experts);
     free(path);
     free(text);
 }
@@ -119,7 +167,7 @@ void request_note_preset(struct request *r, const struct request *job)
 
 void request_recognize(struct request *r, struct checkpoint *c)
 {
-    const struct tensorfile *dit = checkpoint_file(c, &part_dit);
+    const char *const loras[] = { r->lora, r->lora_high, r->lora_low };
     bool two = false;
     int experts;
 
@@ -127,14 +175,17 @@ void request_recognize(struct request *r, struct checkpoint *c)
         r->denoising_steps.count > 0)
         return;
     experts = checkpoint_has(&two, c, &part_dit_low) == ST_OK && two ? 2 : 1;
-    recognize(r, c->path, experts);
-    for (int i = 0; i < dit->files; i++)
-        recognize(r, tensorfile_path(dit, i), experts);
+    recognize_name(r, c->path, experts);
+    recognize_files(r, checkpoint_file(c, &part_dit), experts);
     if (r->dit_low != NULL)
-        recognize(r, r->dit_low, experts);
+        recognize_name(r, r->dit_low, experts);
+    for (size_t i = 0; i < COUNT(loras); i++)
+        recognize_loras(r, loras[i], experts);
     if (r->looks_like == NULL)
         recognize_index(r, c->folder, experts);
 }
+
+/* ---- what is not given ---- */
 
 status request_fill_sampling(struct request *r, double shift)
 {

@@ -52,10 +52,29 @@ check "given flags win" make 1 model given --preset lightx2v-4 --sample_steps 8
 check "given flags win: the same bits" "$same" even.h5 given.h5
 ln -s "$dir/model" FastWan2.1-tiny
 check "a name that is known" make 1 FastWan2.1-tiny name --sample_guide_scale 1 --sample_solver dpm++
-check "is noted, and nothing else" says "^note .*'FastWan' is in the names of its files; if so: --preset fastwan-3" name.log
+check "is noted, and nothing else" says "^note .*'FastWan' is in the name of FastWan2.1-tiny; if so: --preset fastwan-3" name.log
 check "is not applied" says '50 steps of dpm++, shift 5, guidance 1' name.log
 not_noted() { make 1 FastWan2.1-tiny "$@" && ! says 'looks like' "$1.log"; }
 check "not noted with the preset" not_noted name2 --preset fastwan-3
+
+python3 - << 'EOF'
+import json, struct
+down, up = (f"diffusion_model.blocks.0.self_attn.q.lora_{x}.weight" for x in ("down", "up"))
+header = {"__metadata__": {"modelspec.title": "My CausVid"},
+          down: {"dtype": "F32", "shape": [1, 128], "data_offsets": [0, 512]},
+          up: {"dtype": "F32", "shape": [128, 1], "data_offsets": [512, 1024]}}
+for name in "style.safetensors", "wan_lightx2v_4step.safetensors":
+    with open(name, "wb") as f:
+        text = json.dumps(header).encode()
+        f.write(struct.pack("<Q", len(text)) + text + bytes(1024))
+EOF
+check "a LoRA's metadata" ranks 1 plan --ckpt_dir model --lora style.safetensors
+mv check.log lora.log
+check "a LoRA's metadata is noted" says \
+    "'CausVid' is in the modelspec.title of style.safetensors; if so: --preset causvid-9" lora.log
+check "a LoRA's name" ranks 1 plan --ckpt_dir model --lora wan_lightx2v_4step.safetensors:0.7
+mv check.log lora.log
+check "a LoRA's name is noted" says "'lightx2v' is in the name of wan_light.*; if so: --preset lightx2v-4" lora.log
 
 # One branch: its text alone is encoded, and ranks for two branches are refused.
 has_no() { ! h5ls -r "$1" | grep -q "$2"; }
