@@ -40,7 +40,8 @@ static void kinds_done(struct kinds *k)
 static bool is_same(const struct plan_input *a, const struct plan_input *b)
 {
     return memcmp(&a->latent, &b->latent, sizeof(a->latent)) == 0 && a->steps == b->steps &&
-           a->low_from == b->low_from && a->guided == b->guided && a->images == b->images &&
+           a->low_from == b->low_from && a->guided == b->guided && a->solver == b->solver &&
+           memcmp(a->unguided, b->unguided, sizeof(a->unguided)) == 0 && a->images == b->images &&
            a->encode_frames == b->encode_frames && a->saves == b->saves &&
            a->conditioning.count == b->conditioning.count &&
            memcmp(&a->tiling, &b->tiling, sizeof(a->tiling)) == 0;
@@ -105,7 +106,8 @@ static status estimate(double *seconds, const struct plan_input *p)
         const char *name = most.stage[i].name;
 
         if (strcmp(name, STAGE_TEXT) != 0)
-            *seconds += most.stage[i].seconds * (strcmp(name, STAGE_STEP) == 0 ? p->steps : 1);
+            *seconds +=
+                most.stage[i].seconds * (strcmp(name, STAGE_STEP) == 0 ? plan_whole_steps(p) : 1);
     }
     return ST_OK;
 }

@@ -53,18 +53,6 @@ static int forwards(const struct plan_report *r)
     return count;
 }
 
-/* The number of steps, as multiples of the longest: those of an expert without guidance take half
- * of the time where one rank computes both branches of the other expert's. */
-static double whole_steps(const struct plan_input *in)
-{
-    double steps = 0;
-
-    for (int i = 0; i < EXPERTS_MAX; i++)
-        steps += plan_expert_steps(in, i) *
-                 (in->guided && in->unguided[i] && in->mesh.cfg == 1 ? 0.5 : 1);
-    return steps;
-}
-
 /* Seconds of the slowest rank in each stage, and in all stages with all steps. */
 static double total_seconds(const struct plan_report *r, struct plan_rank *most)
 {
@@ -75,7 +63,7 @@ static double total_seconds(const struct plan_report *r, struct plan_rank *most)
         plan_cover(most, &r->ranks[i]);
     for (int i = 0; i < most->count; i++)
         total += most->stage[i].seconds *
-                 (strcmp(most->stage[i].name, STAGE_STEP) == 0 ? whole_steps(r->in) : 1);
+                 (strcmp(most->stage[i].name, STAGE_STEP) == 0 ? plan_whole_steps(r->in) : 1);
     return total;
 }
 

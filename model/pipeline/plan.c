@@ -117,6 +117,16 @@ int plan_expert_steps(const struct plan_input *in, int expert)
     return low_from < in->steps ? in->steps - (from > low_from ? from : low_from) : 0;
 }
 
+double plan_whole_steps(const struct plan_input *in)
+{
+    double steps = 0;
+
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        steps += plan_expert_steps(in, i) *
+                 (in->guided && in->unguided[i] && in->mesh.cfg == 1 ? 0.5 : 1);
+    return steps;
+}
+
 bool plan_has_two(const struct plan_input *in)
 {
     return plan_expert_steps(in, 0) > 0 && plan_expert_steps(in, 1) > 0;

@@ -93,6 +93,10 @@ int plan_experts(const struct plan_input *in); // number of transformers of the 
 /* The number of steps that an expert computes; 0: its weights are not needed. */
 int plan_expert_steps(const struct plan_input *in, int expert);
 
+/* The number of steps, as multiples of the longest: those of an expert without guidance take half
+ * of the time where one rank computes both branches of the other expert's. */
+double plan_whole_steps(const struct plan_input *in);
+
 /* Whether the run uses two experts, so that `experts` matters. */
 bool plan_has_two(const struct plan_input *in);
 
