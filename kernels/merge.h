@@ -1,5 +1,6 @@
 /* merge.h - adds a product of two narrow matrices to a part of a wide one: how a LoRA is merged
- * into a weight. On the host; op_merge (ops.h) is the same on a device, with the same bits. */
+ * into a weight. On the host; op_add_product (ops.h) is the same on a device, with the same bits.
+ */
 #ifndef KERNELS_MERGE_H
 #define KERNELS_MERGE_H
 

@@ -49,6 +49,16 @@ typedef status gemm_add_fn(struct device *dev, struct tensor sum, struct tensor 
                            struct tensor bias);
 gemm_add_fn op_gemm_add;
 
+/* out = x + a product of two narrow matrices, of which the elements from `first` on are used: a
+ * LoRA that is merged into a part of a weight. out, x  [n], f32 or bf16 each, contiguous; out may
+ * be x up      f32 [R, K], down f32 [K, C], contiguous: element i is that of row (first + i) / C
+ * and column (first + i) % C of the product; 0 <= first < C, first + n <= R C merge_product
+ * (kernels/merge.h) says in which order and with which roundings it is summed: all backends give
+ * the same bits. Rounded once, to out's dtype. */
+typedef status add_product_fn(struct device *dev, struct tensor out, struct tensor x, int64_t first,
+                              struct tensor up, struct tensor down);
+add_product_fn op_add_product;
+
 /* ---- norms: x [S,C], out [S,C], f32 or bf16 each, rows may be strided ---- */
 
 /* out = rounded(LN(x)) * (1 + scale) + shift; LN is the layer norm over C without weights, rounded

@@ -168,6 +168,12 @@ static status plan_gated_gelu(struct device *dev, struct tensor out, struct tens
     return spend(dev, 0, bytes_of(out) + bytes_of(gate) + bytes_of(up));
 }
 
+static status plan_add_product(struct device *dev, struct tensor out, struct tensor x,
+                               int64_t first, struct tensor up, struct tensor down)
+{
+    return spend(dev, 0, bytes_of(out) + bytes_of(x) + bytes_of(up) + bytes_of(down));
+}
+
 static status plan_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
                            const struct tensor *x)
 {
@@ -246,6 +252,7 @@ const struct table table_plan = {
     .silu = plan_silu,
     .gated_gelu = plan_gated_gelu,
     .lincomb = plan_lincomb,
+    .add_product = plan_add_product,
     .copy = plan_copy,
     .conv3d = plan_conv3d,
     .channel_norm = plan_channel_norm,

@@ -23,6 +23,7 @@ struct table {
     size_t workspace; // bytes that dev->workspace must have
     gemm_fn *gemm;
     gemm_add_fn *gemm_add;
+    add_product_fn *add_product;
     norm_modulate_fn *norm_modulate;
     layer_norm_fn *layer_norm;
     add_norm_modulate_fn *add_norm_modulate;

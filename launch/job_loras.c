@@ -53,10 +53,14 @@ out:
     return st;
 }
 
-status job_loras(const struct request *r, struct checkpoint *c, struct lora *lora[EXPERTS_MAX])
+status job_loras(const struct request *r, struct checkpoint *c, struct model *m,
+                 struct lora *lora[EXPERTS_MAX])
 {
-    for (int i = 0; i < EXPERTS_MAX; i++)
-        if (checkpoint_config(c, expert_parts[i]) != NULL)
-            TRY(open_for(r, c, i, &lora[i]));
+    for (int i = 0; i < EXPERTS_MAX; i++) {
+        if (checkpoint_config(c, expert_parts[i]) == NULL)
+            continue;
+        TRY(open_for(r, c, i, &lora[i]));
+        m->lora[model_index(expert_parts[i])] = lora[i];
+    }
     return ST_OK;
 }

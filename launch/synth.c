@@ -108,7 +108,7 @@ static status choose_parts(const char *list, struct model *m)
 
     if (list == NULL)
         return ST_OK;
-    *m = (struct model){ { NULL } };
+    *m = (struct model){ .config = { NULL } };
     while (*list != 0) {
         const size_t n = strcspn(list, ",");
         int found = -1;

@@ -130,6 +130,50 @@ static status read_bytes(void *payload, int unit, size_t from, size_t to, void *
     return ST_OK;
 }
 
+/* Whether the source loads tensors by itself. */
+static bool source_loads(const struct weights *w)
+{
+    return w->loader != NULL && w->source.load != NULL && w->mode != WEIGHTS_STREAMED;
+}
+
+/* Loads bytes [from, from + tensor_bytes(dst)) of a unit with a source that loads some of the
+ * tensors by itself: those whose bytes begin and end at multiples of ALIGN. The loader reads the
+ * rest. */
+static status load_unit(struct weights *w, int unit, size_t from, struct tensor dst)
+{
+    const size_t end = from + tensor_bytes(dst);
+    size_t rest = from; // bytes from here on are not being loaded yet
+
+    for (int i = 0; i < w->count; i++) {
+        const struct weight_spec *spec = &w->specs[i];
+        const size_t size = dtype_size(spec->dtype);
+        size_t begin, after;
+        char name[NAME_BYTES];
+        int64_t first, count;
+        bool loads = false;
+
+        elements_between(spec, w->offset[i], from, end, &first, &count);
+        begin = w->offset[i] + (size_t)first * size;
+        after = begin + (size_t)count * size;
+        if (count == 0 || begin % ALIGN != 0 || after % ALIGN != 0)
+            continue;
+        weight_name(name, sizeof(name), spec->name, unit);
+        TRY(w->source.load(w->source.payload, w->loader, w->dev, spec, name, first, count,
+                           tensor_of((char *)dst.data + (begin - from), spec->dtype, count),
+                           &loads));
+        if (!loads)
+            continue;
+        if (begin > rest)
+            TRY(loader_add(w->loader, read_bytes, w, unit, rest,
+                           tensor_slice(dst, 0, (int64_t)(rest - from), (int64_t)(begin - rest))));
+        rest = after;
+    }
+    if (end == rest)
+        return ST_OK;
+    return loader_add(w->loader, read_bytes, w, unit, rest,
+                      tensor_slice(dst, 0, (int64_t)(rest - from), (int64_t)(end - rest)));
+}
+
 /* Reads tensor_bytes(dst) bytes of a unit, from byte `from` on, into device memory dst. With a
  * loader this only starts the reading; loader_finish waits for it. */
 static status read_unit(struct weights *w, int unit, size_t from, struct tensor dst)
@@ -138,6 +182,8 @@ static status read_unit(struct weights *w, int unit, size_t from, struct tensor 
 
     if (w->dev->kind == DEVICE_PLAN) // it has no memory to read into
         return ST_OK;
+    if (source_loads(w))
+        return load_unit(w, unit, from, dst);
     if (w->loader != NULL)
         return loader_add(w->loader, read_bytes, w, unit, from, dst);
     for (size_t done = 0; done < bytes; done += WEIGHTS_STAGING_BYTES) {
@@ -189,7 +235,7 @@ static status alloc_tables(struct weights *w, const struct weight_spec *specs)
     if (w->specs == NULL || w->tensors == NULL || w->offset == NULL || w->shard_offset == NULL)
         return fail(ST_MEMORY, "no host memory for %zu units of %d weights", stored, w->count);
     memcpy(w->specs, specs, (size_t)w->count * sizeof(*specs)); // the caller may free its own
-    if (w->dev->kind == DEVICE_CUDA)
+    if (w->dev->kind == DEVICE_CUDA || w->dev->loader != NULL)  // a test may give one to a CPU
         return loader_get(w->dev, &w->loader);
     w->staging = malloc(WEIGHTS_STAGING_BYTES);
     if (w->staging == NULL)
@@ -286,6 +332,10 @@ status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, 
     } else {
         w->kept_bytes = w->shard_offset[g->rank + 1] - w->shard_offset[g->rank];
         TRY_OUT(open_sharded(w, a));
+    }
+    if (source_loads(w) && w->dev->kind != DEVICE_PLAN) {
+        TRY_OUT(w->source.flush(w->source.payload));
+        TRY_OUT(wait_loader(w)); // the ranges are not one for each unit
     }
     if (mode != WEIGHTS_STREAMED) {
         free(w->staging);

@@ -44,6 +44,14 @@ struct weight_spec {
  * weights without a group are still being copied to a GPU when weights_open returns, and
  * weights_acquire waits for its unit. */
 struct weight_source {
+    /* Or NULL. For a GPU, resident and sharded weights: loads elements [first, first + count) of a
+     * tensor to `dst`, [count] in device memory, if *loads, and may return before that is done;
+     * `flush`, which is then set too, completes all that was begun. A source that changes values on
+     * the device has this; the values are those of `read`. */
+    status (*load)(void *payload, struct loader *l, struct device *dev,
+                   const struct weight_spec *spec, const char *name, int64_t first, int64_t count,
+                   struct tensor dst, bool *loads);
+    status (*flush)(void *payload);
     status (*read)(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
                    int64_t count, void *dst);
     void (*prefetch)(void *payload, const char *name, int64_t first,

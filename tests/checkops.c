@@ -151,6 +151,12 @@ static status lincomb_reads_all(struct device *dev, struct tensor out, int count
     return ST_OK;
 }
 
+static status add_product_from_first(struct device *dev, struct tensor out, struct tensor x,
+                                     int64_t first, struct tensor up, struct tensor down)
+{
+    return table_ref.add_product(dev, out, x, first > 0 ? first - 1 : 0, up, down);
+}
+
 static status copy_truncates(struct device *dev, struct tensor out, struct tensor x)
 {
     TRY(table_ref.copy(dev, out, x));
@@ -187,6 +193,7 @@ static int self_test(uint64_t seed)
         { "ignores past frames", check_products, { .conv3d = conv3d_no_past } },
         { "divides by zero", check_norms, { .channel_norm = channel_norm_no_floor } },
         { "reads a term with coefficient 0", check_elementwise, { .lincomb = lincomb_reads_all } },
+        { "adds the next column", check_elementwise, { .add_product = add_product_from_first } },
         { "truncates instead of rounding", check_elementwise, { .copy = copy_truncates } },
         { "returns an error", check_elementwise, { .silu = silu_refuses } },
     };
@@ -215,6 +222,7 @@ static int self_test(uint64_t seed)
         WRONG(attention)
         WRONG(silu)
         WRONG(lincomb)
+        WRONG(add_product)
         WRONG(copy)
         WRONG(conv3d)
         WRONG(channel_norm)

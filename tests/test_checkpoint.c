@@ -336,7 +336,7 @@ static void test_families(void)
         snprintf(name, sizeof(name), "family%d", (int)i);
         memcpy(config.use, &kinds[i].use, sizeof(kinds[i].use));
         config.in_dim = 36;
-        o.model = (struct model){ { NULL } };
+        o.model = (struct model){ .config = { NULL } };
         model_set(&o.model, &part_dit, &config);
         o.diffusers = kinds[i].use.feature == NULL;
         CHECK(checkpoint_synth(scratch_path(name), &o, NULL, NULL) == ST_OK, "%s", status_line());

@@ -1,8 +1,10 @@
 /* Adapters of every dialect: merged weights are those of the references, in any range; what does
  * not fit is refused with one line. argv[1]: the folder of golden files. */
+#include "kernels/table.h"
 #include "model/checkpoint/checkpoint.h"
-#include "model/lora/lora.h"
+#include "model/lora/lora_internal.h"
 #include "model/pipeline/model.h"
+#include "model/transformer/dit.h"
 #include "runtime/half.h"
 #include "runtime/tensorwriter.h"
 #include "tests/golden.h"
@@ -214,6 +216,114 @@ static void test_case(int index, struct golden *expected)
     tensors_done(&list);
     lora_close(l);
     checkpoint_close(&c);
+}
+
+/* Loads ranges of a tensor as to a GPU, and compares them with what is read. */
+static void load_ranges(struct lora *l, struct device *dev, struct loader *loader,
+                        const struct weight_spec *spec, const char *name, enum dtype dt)
+{
+    const struct weight_source source = lora_source(l);
+    const int64_t count = tensor_count(tensor_dims(NULL, dt, spec->ndim, spec->dim));
+    const int64_t cuts[] = { 0, count / 3, count / 3 + 1, count };
+    const size_t bytes = (size_t)count * dtype_size(dt);
+    struct weight_spec s = *spec;
+    char *want = malloc(bytes), *got = calloc(1, bytes);
+    int loaded = 0;
+
+    s.dtype = dt;
+    for (size_t i = 0; i + 1 < COUNT(cuts); i++) {
+        const int64_t n = cuts[i + 1] - cuts[i];
+        char *to = got + (size_t)cuts[i] * dtype_size(dt);
+        bool loads = false;
+
+        if (n == 0)
+            continue;
+        golden_need(source.load(source.payload, loader, dev, &s, name, cuts[i], n,
+                                tensor_of(to, dt, n), &loads));
+        loaded += loads;
+        if (!loads)
+            golden_need(source.read(source.payload, &s, name, cuts[i], n, to));
+    }
+    golden_need(source.flush(source.payload));
+    golden_need(source.read(source.payload, &s, name, 0, count, want));
+    CHECK(memcmp(got, want, bytes) == 0, "%s: other bits on a device", name);
+    CHECK(loaded > 0 || lora_find(l, name) == NULL || lora_find(l, name)->rank == 0, "%s", name);
+    free(want);
+    free(got);
+}
+
+/* A stack whose weights are loaded with a loader has the bits of what is read. */
+static void open_stack(struct lora *l, struct device *dev, const struct tensor_list *list,
+                       const struct tensor_stack *stack)
+{
+    const struct weight_source source = lora_source(l);
+    const struct weight_spec *specs = tensors_of(list, stack);
+    struct arena a = { 0 };
+    struct weights w = { 0 };
+
+    golden_need(arena_init(
+        &a, dev, "weights",
+        weights_bytes(WEIGHTS_RESIDENT, 1, 0, stack->units, specs, stack->count) + 4096));
+    golden_need(tensors_open(&w, list, stack, &a, NULL, false, source));
+    CHECK(w.loader != NULL, "no loader");
+    for (int i = 0; i < stack->units * stack->count; i++) {
+        char name[WEIGHT_NAME_BYTES];
+        const struct weight_spec *spec = tensors_nth(list, stack, i, name);
+        const struct tensor got = w.tensors[i];
+        void *want = malloc(tensor_bytes(got));
+
+        golden_need(source.read(source.payload, spec, name, 0, tensor_count(got), want));
+        CHECK(memcmp(got.data, want, tensor_bytes(got)) == 0, "%s: other bits when loaded", name);
+        free(want);
+    }
+    weights_close(&w);
+    arena_done(&a);
+}
+
+/* What is merged on a device has the bits of what is merged on the host. */
+static void test_device(void)
+{
+    static const char *const texts[] = { "comfy.safetensors:0.5", "stacked.safetensors:-2" };
+    static const int64_t chunks[] = { 5, 100, LORA_CHUNK };
+    struct table table;
+    struct device dev;
+    struct loader *loader;
+
+    table_cpu(&table);
+    golden_need(device_open_cpu(&dev, 1, &table, table.workspace));
+    golden_need(loader_open(&dev, (struct loader_shape){ 2, 2, 512 }, &loader));
+    for (size_t k = 0; k < COUNT(chunks); k++) {
+        struct checkpoint c = open_model();
+        struct tensor_list list = { 0 };
+        struct lora *l = NULL;
+
+        golden_need(open_adapters(&l, &c, texts, 2, false));
+        l->chunk = chunks[k];
+        part_dit.tensors(&list, checkpoint_config(&c, &part_dit), NULL);
+        for (int s = 0; s < list.stack_count; s++) {
+            const struct tensor_stack *stack = &list.stacks[s];
+
+            for (int i = 0; i < stack->units * stack->count; i++) {
+                char name[WEIGHT_NAME_BYTES];
+                const struct weight_spec *spec = tensors_nth(&list, stack, i, name);
+
+                load_ranges(l, &dev, loader, spec, name, DT_F32);
+                load_ranges(l, &dev, loader, spec, name, DT_BF16);
+            }
+        }
+        for (int s = 0; s < list.stack_count; s++)
+            open_stack(l, &dev, &list, &list.stacks[s]);
+        tensors_done(&list);
+        dit_tensors(&list, checkpoint_config(&c, &part_dit), DT_BF16);
+        for (int s = 0; s < list.stack_count; s++)
+            open_stack(l, &dev, &list, &list.stacks[s]);
+        CHECK(dev.held_peak >= lora_device_bytes(l), "%zu bytes of %zu", dev.held_peak,
+              lora_device_bytes(l));
+        tensors_done(&list);
+        lora_close(l);
+        checkpoint_close(&c);
+    }
+    device_close(&dev);
 }
 
 /* Strength 0 leaves the base; digests tell files and strengths apart. */
@@ -429,6 +539,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < COUNT(cases); i++)
         test_case((int)i, &expected);
     golden_close(&expected);
+    test_device();
     test_digest();
     test_parse();
     test_refused();

@@ -27,6 +27,7 @@ void table_cuda_plain(struct table *t)
         .silu = plain_silu,
         .gated_gelu = plain_gated_gelu,
         .lincomb = plain_lincomb,
+        .add_product = plain_add_product,
         .copy = plain_copy,
         .conv3d = plain_conv3d,
         .channel_norm = plain_channel_norm,
@@ -55,6 +56,7 @@ void table_cuda(struct table *t)
     t->attention_parts = attention_parts_sm90;
     t->attention_waits = 128;
     t->attention_merge = wide_attention_merge;
+    t->add_product = tiled_add_product;
     t->gate_add = wide_gate_add;
     t->copy = wide_copy;
     t->conv3d = hopper_conv3d;

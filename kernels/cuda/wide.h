@@ -18,6 +18,7 @@ add_layer_norm_fn wide_add_layer_norm;
 rms_norm_fn wide_rms_norm;
 norm_rope_fn wide_norm_rope;
 gate_add_fn wide_gate_add;
+add_product_fn tiled_add_product; // merge.cu
 attention_merge_fn wide_attention_merge;
 copy_fn wide_copy;
 channel_norm_fn wide_channel_norm;

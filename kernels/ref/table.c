@@ -10,6 +10,7 @@ const struct table table_ref = {
     .workspace = REF_WORKSPACE,
     .gemm = ref_gemm,
     .gemm_add = ref_gemm_add,
+    .add_product = ref_add_product,
     .norm_modulate = ref_norm_modulate,
     .layer_norm = ref_layer_norm,
     .add_norm_modulate = ref_add_norm_modulate,

@@ -146,6 +146,7 @@ status lora_open(struct lora **lora, const struct lora_options *options)
     if (l == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for a LoRA");
     pthread_mutex_init(&l->lock, NULL);
+    l->chunk = LORA_CHUNK;
     l->options = *options;
     l->options.uses = NULL; // the caller's
     l->files = calloc((size_t)options->count + 1, sizeof(*l->files));
@@ -172,6 +173,7 @@ void lora_close(struct lora *l)
 {
     if (l == NULL)
         return;
+    arena_done(&l->scratch);
     lora_targets_done(l);
     for (int i = 0; i < l->file_count; i++)
         lora_file_close(&l->files[i]);
@@ -213,11 +215,7 @@ static size_t kept_bytes(const struct lora *l)
     return bytes;
 }
 
-/* A range that is read has at most READ_BYTES, and while it is merged a thread has two f32 copies
- * of it and the factors of its rows. */
-#define READ_BYTES ((size_t)8 << 20)
-
-size_t lora_host_bytes(const struct lora *l, int threads)
+size_t lora_host_bytes(const struct lora *l, int threads, size_t range)
 {
     size_t factors = 0;
 
@@ -231,7 +229,8 @@ size_t lora_host_bytes(const struct lora *l, int threads)
             one += (size_t)(t->terms[k].b.rows * t->cols) * sizeof(float);
         factors = one > factors ? one : factors;
     }
-    return kept_bytes(l) + (size_t)threads * (factors + 3 * READ_BYTES);
+    // the base and a change, each as f32 where the range may be bf16
+    return kept_bytes(l) + (size_t)threads * (factors + 4 * range);
 }
 
 /* ---- the digest ---- */

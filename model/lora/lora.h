@@ -3,7 +3,8 @@
  *
  *     adapter file -> modules: a name, and the factors of its change     lora_keys.c
  *     modules x the part's list of tensors -> targets and their terms    lora_match.c
- *     targets + a source of base weights -> a source of merged weights   lora_merge.c
+ *     targets + a source of base weights -> a source of merged weights   lora_merge.c; on GPUs
+ *                                                                        lora_device.c
  *
  * A tensor W with the terms 1, 2, ... (in the order of the files) becomes
  *
@@ -69,9 +70,12 @@ const char *lora_line(const struct lora *l, int index);
 /* Number of keys of all files that match nothing, with ignore_unknown. */
 int lora_unknown(const struct lora *l);
 
-/* Bytes of host memory that `threads` threads need when they read merged weights, and that the
- * adapters keep. */
-size_t lora_host_bytes(const struct lora *l, int threads);
+/* Bytes of a GPU's memory that merging needs while the weights are loaded. */
+size_t lora_device_bytes(const struct lora *l);
+
+/* Bytes of host memory that the adapters keep, and that `threads` threads need when each reads
+ * `range` bytes of merged weights at a time. */
+size_t lora_host_bytes(const struct lora *l, int threads, size_t range);
 
 /* Replaces a digest of the base weights by one that depends on the adapters too, of
  * FINGERPRINT_BYTES. l NULL: it stays. ST_IO, ST_FORMAT. */

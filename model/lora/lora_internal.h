@@ -3,6 +3,8 @@
 #define MODEL_LORA_LORA_INTERNAL_H
 
 #include "model/lora/lora.h"
+#include "parallel/loader.h"
+#include "runtime/arena.h"
 
 #include <pthread.h>
 
@@ -107,6 +109,22 @@ struct lora_target {
     int64_t rank; // sum of the ranks, if all terms are products without DoRA; else 0
 };
 
+/* Scratch memory on a GPU, for a part of a tensor that is being loaded (lora_device.c). */
+struct lora_slot {
+    char *memory;
+    bool busy; // the product is still to be added
+    struct lora *lora;
+    struct loader *loader;
+    int64_t ranges; // of the loader, after which the base is there
+    const struct lora_target *target;
+    struct weight_spec spec; // of the base that is read
+    int64_t first;           // element of the tensor
+    struct tensor dst, base, up, down;
+};
+
+#define LORA_SLOTS 3
+#define LORA_CHUNK ((int64_t)16 << 20)
+
 struct lora {
     struct lora_options options;
     struct lora_file *files;
@@ -116,6 +134,10 @@ struct lora {
     int count;
     int unknown;
     pthread_mutex_t lock; // while norms are made
+    struct arena scratch; // of the slots, while weights are loaded to a GPU
+    struct lora_slot slots[LORA_SLOTS];
+    int next_slot;
+    int64_t chunk; // elements that a slot holds as f32
 };
 
 /* Counts and names of keys that cannot be used. */
@@ -151,5 +173,12 @@ status lora_factors(const struct lora_target *t, int64_t row, int64_t rows, floa
 /* `read` of lora_source; payload: the struct lora. */
 status lora_read(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
                  int64_t count, void *dst);
+
+/* ---- lora_device.c: `load` and `flush` of lora_source ---- */
+
+status lora_load(void *payload, struct loader *loader, struct device *dev,
+                 const struct weight_spec *spec, const char *name, int64_t first, int64_t count,
+                 struct tensor dst, bool *loads);
+status lora_flush(void *payload);
 
 #endif

@@ -348,5 +348,9 @@ static void prefetch(void *payload, const char *name, int64_t first, int64_t cou
 
 struct weight_source lora_source(struct lora *l)
 {
-    return (struct weight_source){ .read = lora_read, .prefetch = prefetch, .payload = l };
+    return (struct weight_source){ .load = lora_load,
+                                   .flush = lora_flush,
+                                   .read = lora_read,
+                                   .prefetch = prefetch,
+                                   .payload = l };
 }

@@ -30,7 +30,7 @@ void model_set(struct model *m, const struct part *part, const void *config)
 
 struct model model_of_checkpoint(const struct checkpoint *c)
 {
-    struct model m = { { NULL } };
+    struct model m = { .config = { NULL } };
 
     for (int i = 0; i < c->count; i++)
         model_set(&m, c->parts[i].row, c->parts[i].config);
@@ -169,7 +169,7 @@ const struct preset *preset_find(const char *name)
 
 struct model preset_model(const struct preset *preset)
 {
-    struct model m = { { NULL } };
+    struct model m = { .config = { NULL } };
 
     for (int i = 0; i < MODEL_PART_COUNT && preset->part[i].part != NULL; i++) {
         const void *config = part_variant(preset->part[i].part, preset->part[i].variant);

@@ -4,6 +4,7 @@
 #define MODEL_PIPELINE_MODEL_H
 
 #include "model/checkpoint/checkpoint.h"
+#include "model/lora/lora.h"
 #include "model/text/umt5.h"
 #include "model/transformer/config.h"
 #include "model/vae/vae.h"
@@ -31,6 +32,7 @@ extern const struct part *const model_parts[MODEL_PART_COUNT + 1]; // ends with 
  * it is not open. Borrowed from a checkpoint or a preset. */
 struct model {
     const void *config[MODEL_PART_COUNT];
+    const struct lora *lora[MODEL_PART_COUNT]; // that are merged into the part's weights, or NULL
 };
 
 int model_index(const struct part *part); // its index in model_parts

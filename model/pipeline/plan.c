@@ -369,6 +369,29 @@ static size_t encoder_bytes(int64_t w, int64_t h, int64_t frames)
     return (size_t)((w + 64) * (h + 64)) * (20 + 4 * (size_t)(frames < 64 ? frames : 64));
 }
 
+/* GPU memory in which LoRAs are merged while weights are loaded. */
+static size_t merge_bytes(const struct plan_input *in)
+{
+    size_t most = 0;
+
+    for (int i = 0; i < MODEL_PART_COUNT; i++)
+        most = larger(most, lora_device_bytes(in->model.lora[i]));
+    return most;
+}
+
+/* Host memory for LoRAs. For a GPU the loader has a thread for each core. On a CPU the main thread
+ * reads weights, and of two experts half of the cores read ahead. */
+static size_t merge_host_bytes(const struct plan_input *in)
+{
+    const int threads = in->gpu ? in->threads : 1 + (plan_experts(in) - 1) * in->threads / 2;
+    const size_t range = (size_t)(in->gpu ? 2 : 8) << 20; // of the loader; of readahead.c
+    size_t bytes = 0;
+
+    for (int i = 0; i < MODEL_PART_COUNT; i++)
+        bytes += lora_host_bytes(in->model.lora[i], threads, range);
+    return bytes;
+}
+
 /* Host memory that a run allocates outside arenas, in pipeline.c, denoise.c and for the video: in
  * all stages, and in addition in some. */
 static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank *out)
@@ -386,6 +409,7 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
     bytes += texts + (size_t)in->prompts * (size_t)in->text_rows *
                          (size_t)model_dit(&in->model)->text_dim * sizeof(float);
     bytes += in->gpu ? loader_bytes(in->threads) + DEVICE_CUDA_HOST : 0;
+    bytes += merge_host_bytes(in);
     bytes += rank == 0 ? FFMPEG_BYTES : 0;
     for (int i = 0; i < out->count && rank == 0; i++) {
         struct plan_stage *s = &out->stage[i];
@@ -415,6 +439,11 @@ static size_t device_bytes(const struct plan_input *in, const struct plan_rank *
         if (text && in->t5_cpu)
             continue;
         most = larger(most, weights + s->run + s->scratch + (in->gpu ? 0 : s->host));
+        if (in->gpu && strcmp(s->name, STAGE_STEP) == 0) { // weights are loaded before, or later
+            const bool later = plan_has_two(in) && in->experts == EXPERTS_LATER;
+
+            most = larger(most, weights + merge_bytes(in) + (later ? s->run + s->scratch : 0));
+        }
         if (!in->gpu)
             most = larger(most, weights + WEIGHTS_STAGING_BYTES);
     }
