@@ -29,6 +29,8 @@ for axes in 1 "2 --cfg_size 2" "2 --cfg_size 1 --ulysses_size 2" "4 --cfg_size 2
     run latents demo "$p" --task t2v-1.3B --size 96*64 --frame_num 9 --prompt "一个红色的圆形向右移动" $flags
     "$same" latents-0.h5 "latents-$((done - 1)).h5" 1e-5 || failed=$((failed + 1))
 done
+run fast demo 2 --task t2v-1.3B --size 96*64 --frame_num 9 --prompt "一个红色的圆形向右移动" --dit_fsdp \
+    --lora "$here/../model/demo/lora_4steps.safetensors" --preset lightx2v-4
 run pair demo-pair 1 --task t2v-A14B --size 96*64 --frame_num 9 --prompt "一个红色的圆形向右移动"
 run i2v demo-i2v 2 --task i2v-14B --size 128*128 --frame_num 5 --sample_shift 5 \
     --prompt "a blue triangle moves upward on a gray background" --image "$here/../model/demo-i2v/first.png"

@@ -256,7 +256,7 @@ def main():
     parser.add_argument("--guidance", type=float, default=4.0, help="the teacher's")
     parser.add_argument("--teacher_steps", type=int, default=6, help="per step of the student")
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--lr_end", type=float, default=1e-5)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--own", type=float, default=0.9, help="fraction of clips that go on by the student's steps")

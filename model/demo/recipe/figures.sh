@@ -38,12 +38,9 @@ measure demo-i2v i2v i2v-14B "$@"
 measure demo-pair pair t2v-A14B "$@"
 
 # four steps without guidance
-lora=$recipe/../lora_4steps.safetensors
-if [ -f "$lora" ]; then
-    mkdir -p fast
-    "$python" "$recipe/measure.py" requests fast/held-out.jsonl --count "$count"
-    measure demo fast t2v-1.3B "$@" --lora "$lora" --preset lightx2v-4 --sample_steps 4
-fi
+mkdir -p fast
+"$python" "$recipe/measure.py" requests fast/held-out.jsonl --count "$count"
+measure demo fast t2v-1.3B "$@" --lora "$recipe/../lora_4steps.safetensors" --preset lightx2v-4 --sample_steps 4
 
 for frames in 17 33; do
     "$python" "$recipe/vae_psnr.py" --ckpt_dir "$recipe/.." --program "$build/bench/vae_psnr" \

@@ -55,8 +55,8 @@ def to_file(path, values, base, settings=""):
     save_file(tensors, path, {"format": "pt", "settings": settings})
 
 
-def merged(state, path, strength=1.0):
-    """The weights of a transformer with those of the file added, in fp32, rounded to bf16."""
+def merged(state, path, strength=1.0, dtype=torch.bfloat16):
+    """The weights of a transformer with those of the file added, in fp32, rounded to dtype."""
     with safe_open(path, "pt") as f:
         adapter = {k.removeprefix(PREFIX): f.get_tensor(k).float() for k in f.keys()}
     state = dict(state)
@@ -72,5 +72,5 @@ def merged(state, path, strength=1.0):
         if name not in state:
             raise SystemExit(f"{path}: {key} is for no tensor of the transformer")
         old = state[name]
-        state[name] = (old.float() + strength * value.to(old.device)).to(torch.bfloat16)
+        state[name] = (old.float() + strength * value.to(old.device)).to(dtype)
     return state
