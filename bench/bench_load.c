@@ -1,4 +1,4 @@
-/* [mpirun -n P] bench_load DIR [REPEATS [sweep]]
+/* [mpirun -n P] bench_load DIR [REPEATS [sweep | LORA.safetensors]]
  *
  * Loads a checkpoint to the GPUs, one per rank, from the page cache (which the first repeat fills).
  * Each rank uses the cores that wanmpi would give it.
@@ -15,7 +15,8 @@
  * long it then waited for the other ranks' hosts; how long for its GPU; and what its threads did.
  *
  * sweep: instead of text and vae, dit with other numbers of threads and buffers, and without the
- * overlap of reading and all-gathers. */
+ * overlap of reading and all-gathers.
+ * LORA: dit is loaded once more, with it merged, after the other lines. */
 #include "kernels/table.h"
 #include "launch/placement.h"
 #include "model/pipeline/model.h"
@@ -408,6 +409,31 @@ static void bench_vae(struct bench *b)
     arena_done(&a);
 }
 
+/* The transformer with a LoRA merged into it. */
+static void bench_lora(struct bench *b, const char *path)
+{
+    struct lora_use use = { 0 };
+    struct lora *l = NULL;
+
+    need(lora_parse(&use, path));
+    need(lora_open(&l, &(struct lora_options){ .part = &part_dit,
+                                               .config = checkpoint_config(&b->files, &part_dit),
+                                               .base = checkpoint_file(&b->files, &part_dit),
+                                               .source = checkpoint_source(&b->files, &part_dit),
+                                               .uses = &use,
+                                               .count = 1 }));
+    if (b->world.rank == 0)
+        printf("with %s; %.0f MB of GPU memory to merge it\n", lora_line(l, 0),
+               (double)lora_device_bytes(l) * 1e-6);
+    checkpoint_adapt(&b->files, &part_dit, lora_source(l));
+    bench_dit(b, DT_BF16, WHOLE);
+    if (b->world.size > 1)
+        bench_dit(b, DT_BF16, SHARDED);
+    checkpoint_adapt(&b->files, &part_dit, (struct weight_source){ .read = NULL });
+    lora_close(l);
+    free(use.path);
+}
+
 /* Whether the part can be opened; if not, prints why. */
 static bool has(struct bench *b, const struct part *part)
 {
@@ -422,18 +448,20 @@ int main(int argc, char **argv)
 {
     struct bench b = { .repeats = 3 };
     struct mesh_shape shape = { 1, 1, 0 };
+    struct table table;
     bool sweep;
 
     need(world_open(&b.world, &argc, &argv));
     if (argc < 2 || (argc > 2 && (b.repeats = atoi(argv[2])) < 1)) {
-        printf("bench_load DIR [REPEATS [sweep]]\n");
+        printf("bench_load DIR [REPEATS [sweep | LORA.safetensors]]\n");
         return 1;
     }
     sweep = argc > 3 && strcmp(argv[3], "sweep") == 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     bind_rank(&b);
     shape.ulysses = b.world.size;
-    need(device_open_cuda(&b.dev, b.world.local_rank, &table_ref, 0));
+    table_cuda(&table);
+    need(device_open_cuda(&b.dev, b.world.local_rank, &table, table.workspace));
     need(mesh_open(&b.mesh, &b.world, &b.dev, shape));
     need(checkpoint_open(&b.files, argv[1], model_parts));
     bench_link(&b);
@@ -447,6 +475,8 @@ int main(int argc, char **argv)
         }
         if (sweep)
             bench_shapes(&b);
+        else if (argc > 3)
+            bench_lora(&b, argv[3]);
     }
     if (!sweep && has(&b, &part_t5) && b.world.rank == 0)
         bench_text(&b);

@@ -17,6 +17,7 @@ status cmd_batch(struct world *w, int argc, char **argv);
 status cmd_plan(struct world *w, int argc, char **argv);
 status cmd_inspect(struct world *w, int argc, char **argv);
 status cmd_synth(struct world *w, int argc, char **argv);
+status cmd_convert(struct world *w, int argc, char **argv);
 status cmd_bench(struct world *w, int argc, char **argv);
 
 /* Write the --help text of a command. */
@@ -27,6 +28,7 @@ void help_batch(FILE *out);
 void help_plan(FILE *out);
 void help_inspect(FILE *out);
 void help_synth(FILE *out);
+void help_convert(FILE *out);
 void help_bench(FILE *out);
 
 /* Prints this rank's error line and ends all ranks. For an error inside a step, where the ranks

@@ -50,7 +50,7 @@ static status open_parts(struct job *j, const struct request *r)
             TRY(checkpoint_part(c, r->task->parts[i]));
     j->model = model_of_checkpoint(c);
     TRY(model_check(&j->model, c->path));
-    TRY(job_loras(r, c, &j->model, j->lora));
+    TRY(job_loras(r, c, &j->model, false, j->lora));
     return j->world->rank == 0 && encodes_text(r) ? pipeline_tokenizer(&j->tokenizer, c) : ST_OK;
 }
 

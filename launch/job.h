@@ -49,10 +49,11 @@ status job_open(struct job *j, struct world *w, const struct request *r);
 void job_close(struct job *j); // accepts a half-open or zeroed job
 
 /* Opens the LoRAs of the request for the transformers of the checkpoint that are open, makes the
- * checkpoint's sources give merged weights, and enters them into the model. lora[i] is NULL for a
+ * checkpoint's sources give merged weights, and enters them into the model; with
+ * as_in_file these give elements in the order of the file. lora[i] is NULL for a
  * transformer without. The caller closes them with lora_close, after the checkpoint. Local. Errors
  * as lora_open. */
-status job_loras(const struct request *r, struct checkpoint *c, struct model *m,
+status job_loras(const struct request *r, struct checkpoint *c, struct model *m, bool as_in_file,
                  struct lora *lora[EXPERTS_MAX]);
 
 /* Whether `weights` of a run file, another job's j->weights, names no other weights for a part than

@@ -25,7 +25,7 @@ static status add_uses(struct lora_use *uses, int *count, const char *list, bool
     return ST_OK;
 }
 
-static status open_for(const struct request *r, struct checkpoint *c, int expert,
+static status open_for(const struct request *r, struct checkpoint *c, int expert, bool as_in_file,
                        struct lora **lora)
 {
     const struct part *part = expert_parts[expert];
@@ -43,6 +43,7 @@ static status open_for(const struct request *r, struct checkpoint *c, int expert
                                                     .base = checkpoint_file(c, part),
                                                     .source = checkpoint_source(c, part),
                                                     .second = expert == 1,
+                                                    .as_in_file = as_in_file,
                                                     .ignore_unknown = r->lora_ignore_unknown == 1,
                                                     .uses = uses,
                                                     .count = count }));
@@ -53,13 +54,13 @@ out:
     return st;
 }
 
-status job_loras(const struct request *r, struct checkpoint *c, struct model *m,
+status job_loras(const struct request *r, struct checkpoint *c, struct model *m, bool as_in_file,
                  struct lora *lora[EXPERTS_MAX])
 {
     for (int i = 0; i < EXPERTS_MAX; i++) {
         if (checkpoint_config(c, expert_parts[i]) == NULL)
             continue;
-        TRY(open_for(r, c, i, &lora[i]));
+        TRY(open_for(r, c, i, as_in_file, &lora[i]));
         m->lora[model_index(expert_parts[i])] = lora[i];
     }
     return ST_OK;

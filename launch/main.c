@@ -23,6 +23,8 @@ static const struct command {
       false },
     { "inspect", "what a checkpoint contains, and what is missing", cmd_inspect, help_inspect,
       false },
+    { "convert", "merge LoRAs into a checkpoint, or change its data type", cmd_convert,
+      help_convert, false },
     { "synth", "write a checkpoint of random weights", cmd_synth, help_synth, false },
     { "bench", "time the parts of a generation on this machine", cmd_bench, help_bench, false },
 };

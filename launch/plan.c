@@ -384,7 +384,7 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
         model = model_of_checkpoint(&c);
         TRY_OUT(model_check(&model, c.path));
         TRY_OUT(pipeline_tokenizer(&tokenizer, &c));
-        TRY_OUT(job_loras(r, &c, &model, lora));
+        TRY_OUT(job_loras(r, &c, &model, false, lora));
     }
     TRY_OUT((r->batch_file != NULL ? plan_batch : plan)(r, m, &model, &dev, world_size));
 out:

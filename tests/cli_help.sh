@@ -20,7 +20,7 @@ expect() { # TEXT TIMES COMMAND ...
 
 expect '^wanmpi [0-9.]*$' 1 "$wanmpi" --version
 expect '^wanmpi [0-9.]*$' 1 "$@" -n 3 "$wanmpi" --version
-for command in generate batch plan inspect synth bench; do
+for command in generate batch plan inspect convert synth bench; do
     expect "^  wanmpi $command " 1 "$wanmpi" --help
     expect "^wanmpi $command: " 1 "$@" -n 2 "$wanmpi" "$command" --help
 done

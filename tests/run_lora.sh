@@ -51,6 +51,28 @@ done
 check "one expert's LoRA" make 1 high --ckpt_dir pair --lora style.safetensors:0.5 --lora_high motion.safetensors
 check "one expert's LoRA, another latent" moved pair.h5 high.h5
 
+# Merged into files: the same values, in any layout.
+"$wanmpi" synth --preset tiny --diffusers --shard_gb 0.001 --out shards > synth.log 2>&1 || cat synth.log
+for source in one shards; do
+    check "convert $source" ranks 1 convert "${both[@]}" --ckpt_dir $source --out $source-merged
+    check "convert $source: a complete checkpoint" ranks 1 inspect $source-merged
+    check "convert $source: its latent" make 1 $source-merged --ckpt_dir $source-merged
+    check "convert $source: the same bits" "$same" both.h5 $source-merged.h5
+done
+check "convert: names of the source" cmp <(ls shards/transformer) <(ls shards-merged/transformer)
+check "convert two experts" ranks 2 convert "${pair[@]}" --out pair-merged
+check "convert two experts: its latent" make 1 pair-merged --ckpt_dir pair-merged
+check "convert two experts: the same bits" "$same" pair.h5 pair-merged.h5
+check "convert a file" ranks 1 convert --ckpt_dir one/diffusion_pytorch_model.safetensors --lora style.safetensors \
+    --dtype bf16 --out style-bf16.safetensors
+check "convert a file: half the size" test "$(stat -c %s style-bf16.safetensors)" -lt \
+    "$(($(stat -Lc %s one/diffusion_pytorch_model.safetensors) * 51 / 100))"
+check "convert: a folder that exists" refused 'exists; choose a new folder' ranks 1 convert "${both[@]}" --out pair
+check "convert: nothing to do" refused 'has nothing to do' ranks 1 convert --ckpt_dir one --out none
+check "convert: another model's LoRA leaves nothing" refused 'changes nothing of the transformer' \
+    ranks 1 convert --ckpt_dir one --lora low.safetensors --out none
+check "convert: nothing is left" test -z "$(ls -d none* ./*.partial-* .wanmpi-* 2> ls.log)"
+
 # The identity of the weights.
 check "goes on with its LoRAs" ranks 2 generate --resume both.h5 --save_file again.mp4
 check "other LoRAs are refused" refused 'other weights of the dit' \
