@@ -119,6 +119,11 @@ for way in ahead later; do
         $pair --experts $way --dit_fsdp --cfg_size 1 --ulysses_size 2
 done
 
+run "steps that add noise, on the CPU" 60 generate noisy 1 --device cpu --precision fp32 --preset turbowan-4
+run "the same on a GPU" 60 compare noisy-fp32 1e-4 noisy 1 --device cuda --precision fp32 --preset turbowan-4
+run "the same in bf16" 60 compare noisy-bf16 5e-2 noisy 1 --device cuda --precision bf16 --preset turbowan-4
+run "the same on 2 ranks" 60 compare noisy-2 0 noisy-bf16 2 --device cuda --precision bf16 --preset turbowan-4 --ulysses_size 2
+
 # ---- tasks with images, on one rank and on two with sharded weights
 conditioned() { # TASK PRESET FLAGS...
     title=$1 folder=$scratch/$2

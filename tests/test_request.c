@@ -267,6 +267,12 @@ static void test_steps(void)
           status_line());
     CHECK(r.base_seed.given && r.sample_steps == 4, "the seed of the noise that is added");
     request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--preset|lightx2v-4|--sample_guide_scale|5") == ST_OK, "%s",
+          status_line());
+    CHECK(r.sample_guide_scale[0] == 5 && request_prompts(&r) == 2 && request_note(&r, 0) != NULL &&
+              strstr(request_note(&r, 0), "are for guidance 1") != NULL,
+          "guidance as given");
+    request_done(&r);
     CHECK(complete(&r, "--ckpt_dir|X|--sample_guide_scale|1|--negative_prompt|x|--size|1280*720") ==
               ST_OK,
           "%s", status_line());
