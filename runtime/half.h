@@ -41,17 +41,17 @@ static inline float bf16_round(float f)
     return f32_from_bf16(bf16_from_f32(f));
 }
 
+/* Without branches, so that loops over it become vectors. */
 static inline float f32_from_f16(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 0x3ffu;
-    float f;
+    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u;
+    const float subnormal = (float)(int)(h & 0x3ffu) * 0x1p-24f; // exact
+    const uint32_t shifted = (uint32_t)(h & 0x7fffu) << 13;
+    const uint32_t u = exp == 0    ? f32_bits(subnormal)
+                       : exp == 31 ? shifted + 0x70000000u
+                                   : shifted + 0x38000000u;
 
-    if (exp == 31)
-        return f32_from_bits(sign | 0x7f800000u | man << 13);
-    if (exp != 0)
-        return f32_from_bits(sign | (exp + 112) << 23 | man << 13);
-    f = (float)man * 0x1p-24f; // subnormal, exact
-    return sign ? -f : f;
+    return f32_from_bits(sign | u);
 }
 
 static inline uint16_t f16_from_f32(float f)

@@ -94,6 +94,7 @@ tensors("lora.safetensors", "diffusion_model.blocks.0.self_attn.q.lora_A.weight"
 tensors("lokr.safetensors", "diffusion_model.blocks.0.self_attn.q.lokr_w1")
 tensors("scaled.safetensors", "blocks.0.self_attn.q.weight", "blocks.0.self_attn.q.scale_weight")
 tensors("mixed.safetensors", "blocks.0.self_attn.q.weight", "blocks.0.self_attn.q.zero_point")
+tensors("module.safetensors", "vace_blocks.0.after_proj.weight")
 tensors("flux.safetensors", "double_blocks.0.img_attn.qkv.weight")
 tensors("unet.safetensors", "model.diffusion_model.input_blocks.0.0.weight")
 tensors("control.safetensors", "controlnet_blocks.0.weight")
@@ -120,7 +121,8 @@ object is a pickle without a zip archive
 list its pickle holds no dict of tensors
 lora .*lora_A.weight has no other factor
 lokr .*has no lokr_w2
-scaled has no tensor patch_embedding.weight
+scaled has no transformer, nor another part of Wan; its first tensor is blocks.0.self_attn.q.weight
+module is a VACE module
 mixed tensor blocks.0.self_attn.q.weight is F8_E4M3 .*, and this version does not know how
 flux is a transformer of FLUX or HunyuanVideo
 unet is a UNet of Stable Diffusion

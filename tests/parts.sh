@@ -174,6 +174,9 @@ done
 need "$make" extra official/diffusion_pytorch_model.safetensors \
     feature/diffusion_pytorch_model.safetensors blocks.0.new.weight
 refused '1 tensor is unknown (blocks.0.new.weight)' "$wanmpi" generate --ckpt_dir feature
+need "$make" extra official/diffusion_pytorch_model.safetensors \
+    feature/diffusion_pytorch_model.safetensors fps_embedding.weight
+refused 'is SkyReels-V2 with diffusion forcing, which' "$wanmpi" generate --ckpt_dir feature
 
 # ---- widths of the tensors that features add: those of the file, which must fit each other
 fits() {

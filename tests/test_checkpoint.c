@@ -282,6 +282,9 @@ static void test_damage(void)
     refuse("official", &part_dit, "dim is 256, but 128 in the tensors (patch_embedding.weight");
     write_text(scratch_path("official/config.json"), "{\"num_heads\": 5}");
     refuse("official", &part_dit, "width 128 does not divide into 5 heads");
+    write_text(scratch_path("official/config.json"),
+               "{\"num_heads\": 4, \"quantization_config\": {\"quant_method\": \"torchao\"}}");
+    refuse("official", &part_dit, "the weights are quantized by torchao");
     write_text(scratch_path("official/config.json"), "{\"num_heads\": ");
     refuse("official", &part_dit, "not a JSON");
     CHECK(unlink(scratch_path("official/Wan2.1_VAE.pth")) == 0, "unlink");

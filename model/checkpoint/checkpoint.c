@@ -152,71 +152,6 @@ void checkpoint_close(struct checkpoint *c)
     *c = (struct checkpoint){ 0 };
 }
 
-/* Refuses files of another kind by name; otherwise the error would list unknown tensors. */
-static status refuse_foreign(const struct tensorfile *f)
-{
-    static const struct {
-        const char *text, *what;
-    } foreign[] = {
-        { "lora_", "a LoRA: pass it with --lora, and --ckpt_dir with the model it is for" },
-        { ".lora.", "a LoRA: pass it with --lora, and --ckpt_dir with the model it is for" },
-        { ".lokr_", "a LyCORIS adapter: pass it with --lora, and --ckpt_dir with its model" },
-        { ".hada_", "a LyCORIS adapter: pass it with --lora, and --ckpt_dir with its model" },
-        { "controlnet_", "a ControlNet, which this version does not run" },
-        { "double_blocks.", "a transformer of FLUX or HunyuanVideo" },
-        { "input_blocks.", "a UNet of Stable Diffusion" },
-    };
-
-    for (int i = 0; i < f->count; i++) {
-        for (size_t k = 0; k < COUNT(foreign); k++) {
-            if (strstr(f->tensors[i].name, foreign[k].text) != NULL)
-                return fail(ST_FORMAT, "%s: is %s (tensor %.80s)",
-                            tensorfile_path(f, f->tensors[i].file), foreign[k].what,
-                            f->tensors[i].name);
-        }
-    }
-    return ST_OK;
-}
-
-/* Refuses GGUF files of other models than Wan and its text encoder; those of some writers do not
- * say what they are. */
-static status refuse_architecture(const struct tensorfile *f)
-{
-    static const char *const known[] = { "wan", "pig", "cow", "t5", "t5encoder" };
-
-    for (int i = 0; i < f->files; i++) {
-        struct file_value v;
-        bool found;
-
-        TRY(tensorfile_value(f, i, "general.architecture", &v));
-        found = v.type != VALUE_STRING || v.size < 8;
-        for (size_t k = 0; k < COUNT(known); k++)
-            found = found || strcmp((const char *)v.bytes + 8, known[k]) == 0;
-        if (!found)
-            fail(ST_FORMAT,
-                 "%s: is a GGUF file of the architecture %.40s, not of Wan or its text encoder",
-                 tensorfile_path(f, i), (const char *)v.bytes + 8);
-        free(v.bytes);
-        if (!found)
-            return ST_FORMAT;
-    }
-    return ST_OK;
-}
-
-/* Names the part that a file has, if it is not `part`. */
-static status refuse_other_part(const struct checkpoint *c, const struct checkpoint_part *p)
-{
-    struct naming naming;
-
-    if (names_detect(&naming, &p->file, p->row))
-        return ST_OK;
-    for (int i = 0; i < c->count; i++)
-        if (names_detect(&naming, &p->file, c->parts[i].row))
-            return fail(ST_FORMAT, "%s: has a %s, not a %s", tensorfile_path(&p->file, 0),
-                        c->parts[i].row->name, p->row->name);
-    return ST_OK;
-}
-
 static void part_close(struct checkpoint_part *p)
 {
     tensorfile_close(&p->file);
@@ -255,10 +190,9 @@ status part_open(struct checkpoint *c, struct checkpoint_part *p)
         goto out;
     }
     TRY_OUT(layout_check_index(p)); // before the tensors are renamed
-    TRY_OUT(refuse_foreign(&p->file));
-    TRY_OUT(refuse_architecture(&p->file));
+    TRY_OUT(refuse_kind(&p->file));
     TRY_OUT(names_unwrap(&p->file));
-    TRY_OUT(refuse_other_part(c, p));
+    TRY_OUT(refuse_part(c, p));
     names_keep_part(&p->file, p->row, c);
     TRY_OUT(names_make_official(&p->file, p->row, &p->naming));
     p->config = calloc(1, p->row->config_bytes);
@@ -328,6 +262,7 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
     const char *path = f->files == 1 ? tensorfile_path(f, 0) : c->folder;
     struct difference missing = { 0 }, unknown = { 0 }, wrong = { 0 };
     char first_wrong[300] = "";
+    const char *model = NULL; // whose tensors the unknown ones are
     struct tensor_list list = { 0 };
     struct inventory spec = { 0 };
     status st = ST_OK;
@@ -345,8 +280,10 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
             add_difference(&missing, full, "missing", s->name, tensor_text(entry_shape(s)) + 4);
             i++;
         } else if (order > 0) {
-            if (!is_ignored(p, t))
+            if (!is_ignored(p, t)) {
                 add_difference(&unknown, full, "unknown", t->file_name, tensor_text(t->shape));
+                model = model != NULL ? model : refuse_model_name(t->name);
+            }
             k++;
         } else {
             if (!same_shape(s, t->shape) || !dtype_is_float(t->shape.dtype)) {
@@ -360,7 +297,10 @@ status compare_part(const struct checkpoint *c, const struct checkpoint_part *p,
             k++;
         }
     }
-    if (wrong.count > 0)
+    if (model != NULL)
+        st = fail(ST_FORMAT, "%s: is %s, which this version does not run (unknown tensors: %s%s)",
+                  path, model, unknown.names, unknown.count > 3 ? ", ..." : "");
+    else if (wrong.count > 0)
         st = fail(ST_FORMAT, "%s: tensor %s%s", path, first_wrong,
                   wrong.count > 1 ? " (other tensors are wrong too)" : "");
     else if (missing.count > 0 && unknown.count > 0)

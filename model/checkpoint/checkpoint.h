@@ -16,6 +16,7 @@
  *   layout_search.c  finds files by what they contain
  *   hub.c         snapshots in Hugging Face's cache
  *   tokenizer_file.c  the SentencePiece model
+ *   refuse.c      files of other kinds and other models
  *   names.c       tensor names of other layouts, prefixes of single files
  *   describe.c    a part's config from tensor shapes and config.json
  *   digest.c      which weights they are

@@ -23,6 +23,14 @@ void names_keep_part(struct tensorfile *f, const struct part *part, const struct
  * axes. ST_FORMAT if two tensors get the same name. */
 status names_make_official(struct tensorfile *f, const struct part *part, struct naming *naming);
 
+/* refuse.c: refuse files of another kind (LoRA, ControlNet, GGUF of another architecture), and of
+ * another part or none. ST_FORMAT, with what the file is. */
+status refuse_kind(const struct tensorfile *f);
+status refuse_part(const struct checkpoint *c, const struct checkpoint_part *p);
+
+/* refuse.c: the model that is known to have such a tensor, or NULL. */
+const char *refuse_model_name(const char *tensor);
+
 /* layout.c: the files that a part consists of. The list owns the strings. */
 struct path_list {
     char **path;

@@ -133,6 +133,19 @@ bool describe_has(const struct describing *d, const char *tensor)
     return false;
 }
 
+/* Libraries that quantize note it in config.json; their weights would be misread. */
+static status check_quantization(const cJSON *json, const char *config)
+{
+    const cJSON *quantization = cJSON_GetObjectItemCaseSensitive(json, "quantization_config");
+    const cJSON *method = cJSON_GetObjectItemCaseSensitive(quantization, "quant_method");
+
+    if (!cJSON_IsString(method))
+        return ST_OK;
+    return fail(ST_FORMAT,
+                "%s: the weights are quantized by %.40s, which this version does not read", config,
+                method->valuestring);
+}
+
 status describe_part(struct checkpoint *c, struct checkpoint_part *p)
 {
     struct describing d = { .f = &p->file, .file = tensorfile_path(&p->file, 0) };
@@ -148,6 +161,7 @@ status describe_part(struct checkpoint *c, struct checkpoint_part *p)
             st = fail(ST_FORMAT, "%s: is not a JSON object { ... }", config);
             goto out;
         }
+        TRY_OUT(check_quantization(json, config));
         d.config = config;
         d.json = json;
     }
