@@ -152,6 +152,7 @@ static status search_folder(const char *folder, const struct part *part, struct 
 {
     struct path_list all = { 0 }, group = { 0 };
     char several[400] = "";
+    int others = 0;
     status st;
 
     TRY_OUT(list_weights(folder, &all));
@@ -174,16 +175,17 @@ static status search_folder(const char *folder, const struct part *part, struct 
         if (files->count > 0) {
             if (*several == '\0')
                 snprintf(several, sizeof(several), "%s", files->path[0]);
-            snprintf(several + strlen(several), sizeof(several) - strlen(several), ", %s",
-                     name_of(group.path[0]));
+            if (++others < 3)
+                snprintf(several + strlen(several), sizeof(several) - strlen(several), ", %s",
+                         name_of(group.path[0]));
             continue;
         }
         for (int i = 0; i < group.count; i++)
             TRY_OUT(path_list_add(files, "%s", group.path[i]));
     }
-    if (*several != '\0')
-        st = fail(ST_FORMAT, "%s: each has a %s; choose one with --%s FILE", several, part->name,
-                  part->key);
+    if (others > 0)
+        st = fail(ST_FORMAT, "%s%s: each has a %s; choose one with --%s FILE", several,
+                  others > 2 ? ", ..." : "", part->name, part->key);
     if (st == ST_OK)
         st = check_shards(files);
 out:

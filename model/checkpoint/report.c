@@ -242,8 +242,25 @@ static void print_tokenizer(struct checkpoint_report *r, FILE *m, struct checkpo
     free(bytes);
 }
 
+/* Prints the parts that a single file has, which is not the part that it should be. */
+static status print_inside(struct checkpoint_report *r, FILE *m, struct checkpoint *c, bool all)
+{
+    for (int i = 0; i < c->count; i++) {
+        struct path_list files = { 0 };
+        status st = ST_OK;
+
+        if (!c->parts[i].row->single_file && c->parts[i].row->pair == NULL)
+            st = search_inside(c, c->parts[i].row, &files);
+        if (st == ST_OK && files.count > 0)
+            st = print_part(r, m, c, &c->parts[i], all);
+        path_list_done(&files);
+        TRY(st);
+    }
+    return ST_OK;
+}
+
 /* Prints the parts. If a single file is not the part that it should be, the others are not looked
- * for. */
+ * for beside it. */
 static status print_parts(struct checkpoint_report *r, FILE *m, struct checkpoint *c, bool all)
 {
     for (int i = 0; i < c->count; i++) {
@@ -254,7 +271,7 @@ static status print_parts(struct checkpoint_report *r, FILE *m, struct checkpoin
             continue;
         TRY(print_part(r, m, c, p, all));
         if (strcmp(c->layout, LAYOUT_FILE) == 0 && p->row->single_file && p->file.count == 0)
-            return ST_OK;
+            return print_inside(r, m, c, all);
     }
     print_tokenizer(r, m, c);
     return ST_OK;
