@@ -209,14 +209,17 @@ static status fail_stalled(const char *what)
 {
     const char *stage;
     int64_t step;
-    char place[64];
+    char place[64], who[48] = "no rank";
 
     alive_where(&stage, &step);
     place_text(place, sizeof(place), stage, step);
+    if (watch.count < watch.world->size)
+        snprintf(who, sizeof(who), "none of the ranks %d to %d", watch.first,
+                 watch.first + watch.count - 1);
     return fail(ST_PEER,
-                "no rank has made progress for %.0f s; rank %d waits for %s in %s: a GPU or a link "
+                "%s has made progress for %.0f s; rank %d waits for %s in %s: a GPU or a link "
                 "has stopped; --timeout gives it more time",
-                limit_s(), watch.world->rank, what, place);
+                who, limit_s(), watch.world->rank, what, place);
 }
 
 status watch_wait(const char *what)

@@ -2,13 +2,15 @@
  *   silent   it stops responding: the others give ST_PEER after the deadline, with a line naming it
  *   stopped  the same while the others agree on a status, by SIGSTOP
  *   astray   it waits for something else: no rank makes progress
+ *   apart    the same, while ranks 2 and 3 work: a group of ranks makes no progress
  *   blocked  it does not come back from the system: it notices that itself
  *   exit     it exits without calling MPI_Finalize
  *   kill     it is killed by a signal
  *   abort    it calls world_abort
- * In the first four the ranks end by themselves; otherwise the launcher ends them. */
+ * In the first five the ranks end by themselves; otherwise the launcher ends them. */
 #include "kernels/table.h"
 #include "parallel/group.h"
+#include "runtime/alive.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -34,6 +36,23 @@ static void fail_as(struct world *w, const char *how)
     world_abort(w, ST_DEVICE);
 }
 
+/* Ranks 0 and 1 are one group, and wait for different things; the other group works. */
+static int wait_apart(struct world *w)
+{
+    struct world part;
+
+    if (agree(w, world_divide(&part, w, 2)) != ST_OK)
+        return 1;
+    w->deadline_s = 1;
+    world_expect_of(w, w->rank / 2 * 2, 2);
+    for (int i = 0; w->rank >= 2 && i < 6000; i++) {
+        alive();
+        usleep(10000);
+    }
+    world_barrier(w->rank == 0 ? &part : w);
+    return 0; // must not be reached
+}
+
 static void complain(const char *line)
 {
     fprintf(stderr, "%s\n", line);
@@ -54,6 +73,8 @@ int main(int argc, char **argv)
     }
     if (argc < 2)
         return 1;
+    if (strcmp(argv[1], "apart") == 0)
+        return wait_apart(&w);
     if (device_open_cpu(&dev, 1, &table_ref, 0) != ST_OK ||
         group_open(&g, "ulysses", &w, &dev, 0, NULL, 0) != ST_OK)
         return 1;
