@@ -7,6 +7,7 @@
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libswscale/swscale.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,6 +235,50 @@ static void test_mp4(void)
     unlink(s.contact_sheet);
 }
 
+/* Encoded while new memory is filled with different bytes: the same file. The size and the moving
+ * pattern with noise are those for which x264's AVX-512 code gives others. */
+static void test_same_stream(void)
+{
+    enum { W = 832, H = 480, FRAMES = 5 };
+    static uint8_t rgb[W * H * 3], file[2][1 << 22];
+    size_t bytes[2] = { 0 };
+
+    for (int i = 0; i < 2; i++) {
+        const char *path = scratch_path(i == 0 ? "same-a.mp4" : "same-b.mp4");
+        struct video *v = NULL;
+        uint32_t state = 1;
+        FILE *f;
+
+        mallopt(M_PERTURB, i == 0 ? 1 : 170);
+        CHECK(video_open(&v, &(struct video_settings){ .path = path,
+                                                       .width_px = W,
+                                                       .height_px = H,
+                                                       .frames = FRAMES,
+                                                       .fps = 16,
+                                                       .quality = 8,
+                                                       .metadata = "" }) == ST_OK,
+              "%s", status_line());
+        for (int t = 0; t < FRAMES; t++) {
+            for (size_t k = 0; k < sizeof(rgb); k++) {
+                state = state * 1664525 + 1013904223;
+                rgb[k] = (uint8_t)(128 + (k / 3 % W + 3 * (size_t)t) % 64 + (state >> 28));
+            }
+            CHECK(video_put(v, rgb, 1, H, W) == ST_OK, "%s", status_line());
+        }
+        CHECK(video_finish(v) == ST_OK, "%s", status_line());
+        video_close(v);
+        f = fopen(path, "rb");
+        bytes[i] = f != NULL ? fread(file[i], 1, sizeof(file[i]), f) : 0;
+        if (f != NULL)
+            fclose(f);
+        unlink(path);
+    }
+    mallopt(M_PERTURB, 0);
+    CHECK(bytes[0] > 1000 && bytes[0] < sizeof(file[0]) && bytes[0] == bytes[1] &&
+              memcmp(file[0], file[1], bytes[0]) == 0,
+          "%zu and %zu bytes", bytes[0], bytes[1]);
+}
+
 static void test_png(void)
 {
     uint8_t back[3 * 50 * 34], want[3 * 50 * 34];
@@ -341,6 +386,7 @@ int main(void)
           h264_crf(8), h264_crf(5)); // what imageio-ffmpeg passes
     test_mp4();
     test_comment();
+    test_same_stream();
     test_png();
     test_refused();
     test_nothing_left();

@@ -42,6 +42,19 @@ static status av_fail(const struct h264 *h, int code)
     return fail(ST_IO, "%s: cannot write: %s", h->path, reason);
 }
 
+/* x264's AVX-512 code of its lookahead (mbtree) reads memory that it has not written, for some
+ * sizes (832*480, 96*96): then the stream depends on what was there. Seen in r3095; AVX2 is as
+ * fast. */
+static void avoid_avx512(AVCodecContext *codec)
+{
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512f"))
+        av_opt_set(codec->priv_data, "x264-params", "asm=AVX2", 0);
+#else
+    (void)codec;
+#endif
+}
+
 static status open_codec(struct h264 *h, int width_px, int height_px, double fps, double quality)
 {
     const AVCodec *x264 = avcodec_find_encoder_by_name("libx264");
@@ -66,6 +79,7 @@ static status open_codec(struct h264 *h, int width_px, int height_px, double fps
     h->codec->thread_count = 8; // fixed: the stream depends on it
     snprintf(crf, sizeof(crf), "%d", h264_crf(quality));
     av_opt_set(h->codec->priv_data, "crf", crf, 0);
+    avoid_avx512(h->codec);
     code = avcodec_open2(h->codec, x264, NULL);
     if (code < 0)
         return av_fail(h, code);
