@@ -15,8 +15,7 @@
 
 /* The plans of the requests that are not done, as one array for job_fit and pipeline_open; the
  * caller frees *plans. Local. */
-static status plan_all(struct batch *b, struct job *j, const struct request *job,
-                       struct plan_input **plans, int *count)
+static status plan_all(struct batch *b, struct job *j, struct plan_input **plans, int *count)
 {
     *count = 0;
     *plans = calloc((size_t)b->count, sizeof(**plans));
@@ -33,7 +32,7 @@ static status plan_all(struct batch *b, struct job *j, const struct request *job
         if (st == ST_OK && j->all->rank == 0)
             st = batch_check_inputs(e, plan);
         if (st != ST_OK)
-            return batch_fail(st, job, e);
+            return batch_fail(st, e);
         plan->keep_models = e->request.offload_model != 1;
         ++*count;
     }
@@ -121,7 +120,7 @@ static int next_request(struct batch *b, struct job *j, struct queue *q,
 /* Runs requests until there are none left, one after the other. If some fail, the others run: the
  * queue knows how many. Collective over the group. */
 static status run_group(struct batch *b, struct job *j, struct pipeline *p,
-                        const struct request *job, const struct plan_input *plans, struct queue *q)
+                        const struct plan_input *plans, struct queue *q)
 {
     struct queue_result last = { .item = -1 };
     int item;
@@ -136,7 +135,7 @@ static status run_group(struct batch *b, struct job *j, struct pipeline *p,
             continue;
         if (!can_go_on((status)last.st, p))
             return (status)last.st;
-        batch_fail((status)last.st, job, e);
+        batch_fail((status)last.st, e);
         snprintf(last.line, sizeof(last.line), "%s", status_line());
         progress_print(&j->progress, "failed  %s", last.line);
     }
@@ -150,7 +149,7 @@ static status run_group(struct batch *b, struct job *j, struct pipeline *p,
 
 /* Runs the requests that are not done, on all groups. Collective over all ranks. If some requests
  * failed, the status is that of the first one in the file. */
-static status run_all(struct batch *b, struct job *j, struct pipeline *p, const struct request *job,
+static status run_all(struct batch *b, struct job *j, struct pipeline *p,
                       const struct plan_input *plans)
 {
     const double start_s = clock_seconds();
@@ -162,7 +161,7 @@ static status run_all(struct batch *b, struct job *j, struct pipeline *p, const 
 
     TRY_OUT(agree(j->all, queue_open(&q, j->all, b->todo_count)));
     job_part(j);
-    st = run_group(b, j, p, job, plans, &q);
+    st = run_group(b, j, p, plans, &q);
     if (st == ST_OK && j->groups > 1)
         progress_print(&j->progress, "no request is left for this group");
     if (p->must_abort)
@@ -245,7 +244,7 @@ status cmd_batch(struct world *w, int argc, char **argv)
     TRY_OUT(batch_check(&b, &job, &r));
     st = batch_prepare(&b);
     if (st == ST_OK)
-        st = plan_all(&b, &job, &r, &plans, &todo);
+        st = plan_all(&b, &job, &plans, &todo);
     TRY_OUT(agree(w, st));
     if (todo == 0) {
         progress_print(&job.progress, "all %d requests are done already", b.count);
@@ -261,7 +260,7 @@ status cmd_batch(struct world *w, int argc, char **argv)
     for (int i = 0; i < b.count; i++)
         if (b.entries[i].done)
             announce(&b, &job, &b.entries[i]);
-    st = run_all(&b, &job, &p, &r, plans);
+    st = run_all(&b, &job, &p, plans);
     if (st == ST_OK || can_go_on(st, &p))
         job_memory(&job, &p);
 out:

@@ -16,6 +16,7 @@
 struct entry {
     struct request request; // complete; save_file and run_file are set
     int line;
+    char where[512];   // "jobs.jsonl:3"
     bool done;         // its result exists, so it is skipped
     bool own_run_file; // the run file was not asked for: it is removed when the result is written
     bool continues;    // the run file exists
@@ -48,6 +49,6 @@ status batch_check(struct batch *b, struct job *j, const struct request *job);
 status batch_check_inputs(const struct entry *e, const struct plan_input *plan);
 
 /* "jobs.jsonl:3: " and status_line() become the line of `st`. */
-status batch_fail(status st, const struct request *job, const struct entry *e);
+status batch_fail(status st, const struct entry *e);
 
 #endif

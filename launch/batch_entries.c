@@ -17,12 +17,12 @@ static status no_memory(const struct request *job)
     return fail(ST_MEMORY, "cannot allocate host memory for the lines of %s", job->batch_file);
 }
 
-status batch_fail(status st, const struct request *job, const struct entry *e)
+status batch_fail(status st, const struct entry *e)
 {
     char line[600];
 
     snprintf(line, sizeof(line), "%s", status_line());
-    return fail(st, "%s:%d: %s", job->batch_file, e->line, line);
+    return fail(st, "%s: %s", e->where, line);
 }
 
 static bool exists(const char *path)
@@ -58,7 +58,6 @@ static status name_files(struct entry *e, const struct request *job)
 static status add_entry(struct batch *b, const struct request *job, const char *text, int line)
 {
     struct entry *more = realloc(b->entries, (size_t)(b->count + 1) * sizeof(*more)), *e;
-    char where[512];
 
     if (more == NULL)
         return no_memory(job);
@@ -66,8 +65,8 @@ static status add_entry(struct batch *b, const struct request *job, const char *
     e = &b->entries[b->count++];
     *e = (struct entry){ .line = line };
     request_init(&e->request);
-    snprintf(where, sizeof(where), "%s:%d", job->batch_file, line);
-    TRY(request_line(&e->request, job, text, where));
+    snprintf(e->where, sizeof(e->where), "%s:%d", job->batch_file, line);
+    TRY(request_line(&e->request, job, text, e->where));
     if (b->count == 1 && e->request.preset == NULL)
         request_note_preset(&e->request, job); // noted once
     return name_files(e, job);
@@ -106,6 +105,7 @@ status batch_read(struct batch *b, struct world *w, const struct request *job)
             b->count++;
         }
         TRY(request_share(w, ST_OK, &b->entries[i].request));
+        world_broadcast(w, b->entries[i].where, sizeof(b->entries[i].where), 0);
     }
     return ST_OK;
 }
@@ -203,7 +203,7 @@ static status check_names(const struct batch *b, const struct request *job)
             if (st == ST_OK)
                 n++;
             else
-                st = batch_fail(st, job, &b->entries[i]);
+                st = batch_fail(st, &b->entries[i]);
         }
     }
     if (st == ST_OK)
@@ -268,8 +268,8 @@ static status find_done(struct batch *b, const struct job *j, const struct reque
         e->done = differs == NULL && (r->contact_sheet == NULL || exists(r->contact_sheet));
         if (differs == NULL || job->overwrite || others++ > 0)
             continue;
-        snprintf(line, sizeof(line), "%s:%d: %s exists, but was not made by this line (%s)",
-                 job->batch_file, e->line, r->save_file, differs);
+        snprintf(line, sizeof(line), "%s: %s exists, but was not made by this line (%s)", e->where,
+                 r->save_file, differs);
     }
     if (others == 0)
         return ST_OK;
@@ -333,7 +333,7 @@ static status check_all(struct batch *b, const struct job *j, const struct reque
         const status st = e->done ? ST_OK : check_files(e);
 
         if (st != ST_OK)
-            return batch_fail(st, job, e);
+            return batch_fail(st, e);
     }
     return ST_OK;
 }

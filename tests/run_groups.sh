@@ -10,7 +10,7 @@ batch() { # batch FOLDER RANKS GROUPS FILE: its output goes to FOLDER/log
     (cd "$1" && ranks "$2" batch "../$4" --task t2v-1.3B --ckpt_dir ../model --size 32*32 --frame_num 5 \
         --sample_steps 100 --threads 1 --save_every 5 --groups "$3" > log 2>&1 < /dev/null)
 }
-says() { grep -q -e "$2" "$1/log"; } # says FOLDER PATTERN
+says() { grep -q -e "$2" "$1/log" || { tail -n 25 "$1/log"; return 1; }; } # says FOLDER PATTERN; else the log is shown
 same() { (cd "$1" && ls ./*.mp4 && md5sum -c --quiet "../$2"); } # same FOLDER SUMS: the same files, and no others
 no_more() { [ "$(find "$1" -name '*.h5' -o -name '*.lock' | wc -l)" = 0 ] && [ "$(find "$1" -name '*.mp4' | wc -l)" = "$2" ]; }
 
