@@ -6,6 +6,7 @@
 #include "model/pipeline/model.h"
 #include "model/transformer/dit.h"
 #include "runtime/half.h"
+#include "runtime/readfile.h"
 #include "runtime/tensorwriter.h"
 #include "tests/golden.h"
 #include "tests/scratch.h"
@@ -467,6 +468,61 @@ static void test_refused(void)
     }
 }
 
+/* Files with a few bytes of their header changed are refused, or are other adapters. */
+static void test_damaged(void)
+{
+    static const char *const names[] = { "comfy",       "diffusers",    "loha_tucker",
+                                         "lokr_tucker", "dora_columns", "peft_dora" };
+    static const char bytes[] = "0123456789[],\":{}.AB_x";
+    const char *path = scratch_path("damaged.safetensors"), *texts[] = { path };
+    uint32_t random = 1;
+    int accepted = 0, refused = 0;
+
+    for (size_t i = 0; i < COUNT(names); i++) {
+        struct checkpoint c = open_model();
+        char from[1200], *data = NULL;
+        size_t size = 0;
+
+        snprintf(from, sizeof(from), "%s/%s.safetensors", folder, names[i]);
+        golden_need(readfile_bytes(from, 1 << 20, &data, &size));
+        for (int n = 0; n < 60; n++) {
+            const size_t header = 8 + (size_t)((uint8_t)data[0] | (uint8_t)data[1] << 8);
+            char *copy = malloc(size);
+            struct lora *l = NULL;
+            FILE *f = fopen(path, "wb");
+
+            memcpy(copy, data, size);
+            for (int k = 0; k < 1 + n % 3; k++) {
+                random = random * 1664525 + 1013904223;
+                copy[8 + (random >> 8) % (header - 8)] = bytes[random % (sizeof(bytes) - 1)];
+            }
+            CHECK(f != NULL && fwrite(copy, 1, size, f) == size && fclose(f) == 0, "%s", path);
+            free(copy);
+            if (open_adapters(&l, &c, texts, 1, true) != ST_OK) {
+                CHECK(strchr(status_line(), '\n') == NULL, "%s", status_line());
+                refused++;
+                continue;
+            }
+            accepted++;
+            for (int k = 0; k < l->count; k++) {
+                struct weight_spec spec = l->targets[k].spec;
+                const int64_t count = l->targets[k].rows * l->targets[k].cols;
+                float *values = malloc((size_t)count * sizeof(float));
+
+                spec.dtype = DT_F32;
+                CHECK(lora_read(l, &spec, l->targets[k].name, 0, count, values) == ST_OK, "%s",
+                      status_line());
+                free(values);
+            }
+            lora_close(l);
+        }
+        free(data);
+        checkpoint_close(&c);
+    }
+    remove(path);
+    CHECK(accepted > 0 && refused > 100, "%d accepted, %d refused", accepted, refused);
+}
+
 static void test_parse(void)
 {
     static const struct {
@@ -543,6 +599,7 @@ int main(int argc, char **argv)
     test_digest();
     test_parse();
     test_refused();
+    test_damaged();
     test_report();
     scratch_close();
     return check_end("lora");

@@ -270,9 +270,12 @@ static status multiply(const struct lora_matrix *a, const struct lora_matrix *b,
     return ST_OK;
 }
 
+#define RANK_MOST 65536
+
 /* The factor b of a Tucker decomposition, in place: b[i][c, k] = sum over j of core[i][j, k] *
- * b[j][c], where `core` is [R, b->rows, k...]. */
-static status tucker(struct lora_file *f, const struct file_tensor *core, struct lora_matrix *b)
+ * b[j][c], where `core` is [R, b->rows, k...]. The result has at most `cols` columns. */
+static status tucker(struct lora_file *f, const struct file_tensor *core, int64_t cols,
+                     struct lora_matrix *b)
 {
     struct lora_matrix m = { 0 }, out = { 0 };
     int64_t kernel;
@@ -283,6 +286,9 @@ static status tucker(struct lora_file *f, const struct file_tensor *core, struct
     if (kernel == 0)
         TRY_OUT(fail(ST_FORMAT, "%s: %.80s is %s, but its other factor has rank %lld", f->path,
                      core->file_name, tensor_text(core->shape), (long long)b->rows));
+    if (m.rows > RANK_MOST || b->cols > cols / kernel)
+        TRY_OUT(fail(ST_USAGE, "%s: %.80s is %s, which does not fit a tensor of %lld columns",
+                     f->path, core->file_name, tensor_text(core->shape), (long long)cols));
     out =
         (struct lora_matrix){ .values = calloc((size_t)(m.rows * b->cols * kernel), sizeof(float)),
                               .rows = m.rows,
@@ -319,6 +325,12 @@ static status both(const struct lora_file *f, const struct lora_module *m, enum 
     return ST_OK;
 }
 
+/* The rank of a factor "down": its first axis. */
+static int64_t rank_of(const struct file_tensor *t)
+{
+    return t->shape.ndim > 0 && t->shape.dim[0] > 0 ? t->shape.dim[0] : 1;
+}
+
 static status product_term(struct lora_file *f, const struct lora_module *m,
                            const struct lora_target *t, struct lora_term *term)
 {
@@ -329,7 +341,7 @@ static status product_term(struct lora_file *f, const struct lora_module *m,
     TRY(take(f, up, &term->a));
     if (m->part[ROLE_MID] != NULL) {
         TRY(take_values(f, down, false, &term->b));
-        TRY(tucker(f, m->part[ROLE_MID], &term->b));
+        TRY(tucker(f, m->part[ROLE_MID], t->cols, &term->b));
     } else {
         TRY(take(f, down, &term->b));
     }
@@ -341,7 +353,7 @@ static status product_term(struct lora_file *f, const struct lora_module *m,
         return fail(ST_FORMAT, "%s: the factors of %s have the ranks %lld (%s) and %lld (%s)",
                     f->path, m->name, (long long)term->a.cols, tensor_text(up->shape),
                     (long long)term->b.rows, tensor_text(down->shape));
-    return lora_scale(f, m, down->shape.dim[0], &term->scale, &alpha);
+    return lora_scale(f, m, rank_of(down), &term->scale, &alpha);
 }
 
 static status hadamard_term(struct lora_file *f, const struct lora_module *m,
@@ -364,18 +376,19 @@ static status hadamard_term(struct lora_file *f, const struct lora_module *m,
         TRY(take_values(f, m->part[a[i]], m->part[core[i]] != NULL, first[i]));
         TRY(take_values(f, m->part[b[i]], false, second[i]));
         if (m->part[core[i]] != NULL)
-            TRY(tucker(f, m->part[core[i]], second[i]));
+            TRY(tucker(f, m->part[core[i]], t->cols, second[i]));
         if (first[i]->rows != t->rows || first[i]->cols != second[i]->rows)
             return does_not_fit(f, t, m->part[a[i]]);
         if (second[i]->cols != t->cols)
             return does_not_fit(f, t, m->part[b[i]]);
     }
-    return lora_scale(f, m, m->part[ROLE_HADA_W1_B]->shape.dim[0], &term->scale, &alpha);
+    return lora_scale(f, m, rank_of(m->part[ROLE_HADA_W1_B]), &term->scale, &alpha);
 }
 
 /* One factor of a Kronecker product: whole, or itself a product. *rank: of that. */
-static status kronecker_factor(struct lora_file *f, const struct lora_module *m, int which,
-                               struct lora_matrix *out, int64_t *rank)
+static status kronecker_factor(struct lora_file *f, const struct lora_module *m,
+                               const struct lora_target *t, int which, struct lora_matrix *out,
+                               int64_t *rank)
 {
     const struct file_tensor *whole = m->part[which == 1 ? ROLE_LOKR_W1 : ROLE_LOKR_W2];
     const enum lora_role role_a = which == 1 ? ROLE_LOKR_W1_A : ROLE_LOKR_W2_A;
@@ -391,11 +404,13 @@ static status kronecker_factor(struct lora_file *f, const struct lora_module *m,
     if (!has)
         return fail(ST_FORMAT, "%s: %s has no lokr_w%d: the file is incomplete", f->path, m->name,
                     which);
-    *rank = m->part[role_b]->shape.dim[0];
+    *rank = rank_of(m->part[role_b]);
     TRY_OUT(take_values(f, m->part[role_a], core != NULL, &a));
     TRY_OUT(take_values(f, m->part[role_b], false, &b));
     if (core != NULL)
-        TRY_OUT(tucker(f, core, &b));
+        TRY_OUT(tucker(f, core, t->cols, &b));
+    if (a.rows > t->rows || b.cols > t->cols)
+        TRY_OUT(does_not_fit(f, t, m->part[a.rows > t->rows ? role_a : role_b]));
     if (a.cols != b.rows)
         TRY_OUT(fail(ST_FORMAT, "%s: the factors of %s have the ranks %lld and %lld", f->path,
                      m->name, (long long)a.cols, (long long)b.rows));
@@ -413,9 +428,10 @@ static status kronecker_term(struct lora_file *f, const struct lora_module *m,
     float alpha;
 
     term->kind = LORA_KRONECKER;
-    TRY(kronecker_factor(f, m, 1, &term->a, &rank));
-    TRY(kronecker_factor(f, m, 2, &term->b, &rank));
-    if (term->a.rows * term->b.rows != t->rows || term->a.cols * term->b.cols != t->cols)
+    TRY(kronecker_factor(f, m, t, 1, &term->a, &rank));
+    TRY(kronecker_factor(f, m, t, 2, &term->b, &rank));
+    if (t->rows % term->a.rows != 0 || t->rows / term->a.rows != term->b.rows ||
+        t->cols % term->a.cols != 0 || t->cols / term->a.cols != term->b.cols)
         return fail(ST_USAGE,
                     "%s: the factors of %s are %lld x %lld and %lld x %lld; their Kronecker "
                     "product does not fit the tensor %s of %lld x %lld",
@@ -533,7 +549,7 @@ static status apply_change(struct lora *l, struct lora_file *f, const struct lor
         TRY_OUT(difference_term(f, m->part[c->first], t, c->kind, &term));
     }
     if (c->first == ROLE_UP_BIAS && m->part[ROLE_DOWN] != NULL)
-        TRY_OUT(lora_scale(f, m, m->part[ROLE_DOWN]->shape.dim[0], &term.scale, &alpha));
+        TRY_OUT(lora_scale(f, m, rank_of(m->part[ROLE_DOWN]), &term.scale, &alpha));
     if (f->strength == 0) // only checked
         goto out;
     TRY_OUT(add_term(t, &term));
@@ -580,19 +596,18 @@ static status match_module(struct lora *l, struct lora_file *f, const struct lor
     return ST_OK;
 }
 
-/* Whether this transformer takes the module, by diffusers' prefixes of the two experts. */
-static bool is_for(const struct lora_file *f, const struct lora_module *m, bool second)
+/* Whether the transformer takes a module, by diffusers' prefixes of the two experts; has_second:
+ * the file has some of the second. */
+static bool is_for(const struct lora_module *m, bool second, bool has_second)
 {
-    bool has_second = false;
-
-    for (int i = 0; i < f->count; i++)
-        has_second = has_second || f->modules[i].place == PLACE_SECOND;
     return second ? m->place != PLACE_FIRST || !has_second : m->place != PLACE_SECOND;
 }
 
 status lora_match(struct lora *l, struct lora_file *f, const struct tensor_list *list,
                   bool count_wrong, struct lora_problems *p, int *used)
 {
+    // modules are sorted by their place
+    const bool has_second = f->count > 0 && f->modules[f->count - 1].place == PLACE_SECOND;
     struct names names = { 0 };
     status st;
 
@@ -603,7 +618,7 @@ status lora_match(struct lora *l, struct lora_file *f, const struct tensor_list 
             if (strcmp(names.official[k], l->targets[i].name) == 0)
                 names.target[k] = i;
     for (int i = 0; i < f->count; i++)
-        if (is_for(f, &f->modules[i], l->options.second))
+        if (is_for(&f->modules[i], l->options.second, has_second))
             TRY_OUT(match_module(l, f, &f->modules[i], count_wrong, &names, p, used));
     for (int i = 0; i < f->unknown_count; i++) {
         const size_t length = strlen(p->names);

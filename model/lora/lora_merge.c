@@ -24,7 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NORM_EPS 1.1920929e-7F // of f32, as torch.finfo
+#define NORM_EPS 1.1920929e-7F           // of f32, as torch.finfo
+#define NORM_ELEMENTS ((int64_t)4 << 20) // that are read at a time for norms
 
 status lora_rows(struct tensorfile *file, const struct lora_matrix *m, int64_t first, int64_t n,
                  float *dst)
@@ -262,22 +263,24 @@ static status make_norms(const struct lora *l, struct lora_target *t, int index)
     const bool changed = term->per_column || term->merged_norm;
     double *sums = calloc((size_t)count, sizeof(*sums));
     float *norms = calloc((size_t)count, sizeof(*norms));
-    float *x = malloc((size_t)t->cols * sizeof(float)),
-          *c = malloc((size_t)t->cols * sizeof(float));
+    const int64_t block = t->cols < NORM_ELEMENTS ? NORM_ELEMENTS / t->cols : 1; // rows at a time
+    float *x = malloc((size_t)(block * t->cols) * sizeof(float));
+    float *c = malloc((size_t)(block * t->cols) * sizeof(float));
     status st = sums != NULL && norms != NULL && x != NULL && c != NULL ? ST_OK : no_memory(t);
 
-    for (int64_t row = 0; row < t->rows && st == ST_OK; row++) {
-        const struct range r = range_of(t, row * t->cols, t->cols);
+    for (int64_t row = 0; row < t->rows && st == ST_OK; row += block) {
+        const int64_t rows = t->rows - row < block ? t->rows - row : block;
+        const struct range r = range_of(t, row * t->cols, rows * t->cols);
 
         st = read_base(l, t, r.first, r.count, x);
         if (st == ST_OK)
             st = apply(t, index, r, x);
         if (st == ST_OK && changed)
             st = change_of(t, term, r, c);
-        for (int64_t i = 0; i < t->cols && st == ST_OK; i++) {
+        for (int64_t i = 0; i < r.count && st == ST_OK; i++) {
             const double v = (double)x[i] + (changed ? (double)c[i] : 0);
 
-            sums[term->per_column ? i : row] += v * v;
+            sums[term->per_column ? i % t->cols : row + i / t->cols] += v * v;
         }
     }
     for (int64_t i = 0; i < count && st == ST_OK; i++)
