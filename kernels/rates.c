@@ -11,9 +11,9 @@
  * GPUs". Both GPUs are limited by their 700 W, so that they differ in memory only. */
 static const struct rates gpus[] = {
     { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 222e12, 37e12, 222e12, 2.8e12, 200e9, 3e-6,
-      10e-6, 132, true, 1.015 },
+      10e-6, 132, true, 1.015, 52e9 },
     { "NVIDIA H200", 780e12, 720e12, 620e12, 222e12, 37e12, 222e12, 3.55e12, 200e9, 3e-6, 10e-6,
-      132, true, 1.015 },
+      132, true, 1.015, 52e9 },
 };
 
 const struct rates *rates_of_gpu(const char *name)
@@ -39,7 +39,8 @@ struct rates rates_scaled(bool gpu, double gemm)
                                .conv_f32 = gemm,
                                .memory = INFINITY, // part of the measured rate
                                .link = 2e9,
-                               .slowest = 1 };
+                               .slowest = 1,
+                               .upload = INFINITY };
     r.name = "a GPU";
     r.gemm *= scale;
     r.attention *= scale;

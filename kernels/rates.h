@@ -24,6 +24,7 @@ struct rates {
     int multiprocessors;                      // 0: no tiles
     bool overlaps;                            // transfers run during computation
     double slowest; // time of several such devices, which wait for the slowest, relative to one
+    double upload;  // bytes per second from pinned host memory
 };
 
 /* The measured rates of a GPU with this name from the driver; NULL: not measured. */

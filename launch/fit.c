@@ -18,9 +18,11 @@ status fit_needs(const struct plan_input *plans, int count, int rank, struct fit
         TRY(plan_rank(&plans[i], rank, &one));
         plan_cover(&all, &one);
     }
-    if (plans[0].gpu)
+    if (plans[0].gpu || plans[0].limited)
         out->device = (double)(all.device + all.cuda);
     out->host = (double)(all.host + (plans[0].gpu ? 0 : all.device));
+    if (rank % plans[0].ranks_per_node == 0)
+        out->host += (double)all.shared;
     return ST_OK;
 }
 
@@ -63,6 +65,32 @@ bool fit_on(const struct plan_input *plans, int count, const struct fit_machine 
     return true;
 }
 
+status fit_resident(struct plan_input *plans, int count, const struct request *r,
+                    status (*fits)(void *payload, bool *fits), void *payload)
+{
+    int low = plans[0].resident, high = model_dit(&plans[0].model)->layers + 1; // high does not fit
+    bool all = true;
+
+    if (plans[0].offload == OFFLOAD_NONE || r->num_persistent_param_in_dit >= 0)
+        return ST_OK;
+    while (high - low > 1) {
+        const int middle = all ? high - 1 : (low + high) / 2; // all need no buffers: try them first
+        bool fit;
+
+        all = false;
+        for (int i = 0; i < count; i++)
+            plans[i].resident = middle;
+        TRY(fits(payload, &fit));
+        if (fit)
+            low = middle;
+        else
+            high = middle;
+    }
+    for (int i = 0; i < count; i++)
+        plans[i].resident = low;
+    return ST_OK;
+}
+
 /* ---- settings that need less memory, the least harmful first ----
  *
  * --t5_fsdp is none: a rank that encodes alone reads the encoder layer by layer. */
@@ -72,6 +100,8 @@ static bool dit_fsdp(struct plan_input *p)
     const bool change = p->ranks > 1 && !p->fsdp;
 
     p->fsdp = p->fsdp || change;
+    if (change && p->offload == OFFLOAD_FILE)
+        p->offload = OFFLOAD_HOST;
     return change;
 }
 

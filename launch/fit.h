@@ -7,7 +7,9 @@
 
 /* The memory that a rank needs, and that it has, in bytes. */
 struct fit_rank {
-    double device, host; // needed at most, in all; without a GPU everything is in `host`
+    double device, host; // needed at most, in all; without a GPU everything is in `host`, and
+                         // `device` is what --vram_limit counts; what ranks
+                         // of a node share is in that of the first
     double device_free;  // of its GPU, before CUDA is loaded
     double host_free;    // of its node, for all ranks of the node together
     int node;            // the same for the ranks of one node
@@ -20,6 +22,12 @@ status fit_needs(const struct plan_input *plans, int count, int rank, struct fit
 /* The first rank that needs more than its GPU has, or than its node has for the sum of its ranks;
  * -1: all ranks fit. */
 int fit_first(const struct fit_rank *ranks, int count);
+
+/* Finds the most blocks that can stay on the device, if any are offloaded: the largest
+ * plans[0 .. count).resident with which `fits` is true. It is true for the number that they have.
+ */
+status fit_resident(struct plan_input *plans, int count, const struct request *r,
+                    status (*fits)(void *payload, bool *fits), void *payload);
 
 /* Host memory that all ranks of the node of ranks[i] need, and their number. */
 double fit_node(const struct fit_rank *ranks, int count, int i, int *local);

@@ -1,6 +1,7 @@
 #include "launch/job.h"
 
 #include "launch/cgroup.h"
+#include "model/transformer/dit.h"
 #include "parallel/watch.h"
 #include "runtime/alive.h"
 
@@ -69,11 +70,17 @@ static status open_device(struct job *j, const struct request *r, int gpu)
     size_t total, available;
 
     job_table(&j->table, r);
+    j->device_free = INFINITY;
     if (r->device == USE_CPU)
-        return device_open_cpu(&j->dev, j->place.threads, &j->table, j->table.workspace);
+        TRY(device_open_cpu(&j->dev, j->place.threads, &j->table, j->table.workspace));
+    if (request_vram(r) > 0)
+        j->device_free = request_vram(r);
+    if (r->device == USE_CPU)
+        return ST_OK;
     TRY(device_open_cuda(&j->dev, gpu, &j->table, j->table.workspace));
     TRY(device_cuda_memory(gpu, &total, &available));
-    j->device_free = (double)(available + j->table.workspace + DEVICE_CUDA_CONTEXT);
+    j->device_free =
+        fmin(j->device_free, (double)(available + j->table.workspace + DEVICE_CUDA_CONTEXT));
     return ST_OK;
 }
 
@@ -227,6 +234,48 @@ void job_close(struct job *j)
     *j = (struct job){ 0 };
 }
 
+/* Number of blocks that have at most `params` parameters together with what always stays on the
+ * device. */
+static status blocks_of(int *blocks, const struct dit_config *c, enum dtype cdt, int64_t params)
+{
+    struct tensor_list list = { 0 };
+    int64_t rest = params, block = 0, number;
+    status st;
+
+    dit_tensors(&list, c, cdt);
+    TRY_OUT(tensors_status(&list));
+    for (int i = 0; i < list.stack_count; i++) {
+        const struct tensor_stack *s = &list.stacks[i];
+        int64_t unit = 0;
+
+        for (int k = 0; k < s->count; k++) {
+            const struct weight_spec *t = &tensors_of(&list, s)[k];
+
+            unit += tensor_count(tensor_dims(NULL, t->dtype, t->ndim, t->dim));
+        }
+        if (s->keep == TENSORS_SHARDED && s->units == c->layers)
+            block += unit;
+        else if (s->keep == TENSORS_RESIDENT || s->keep == TENSORS_LOCAL)
+            rest -= unit * s->units;
+    }
+    number = rest > 0 ? rest / block : 0;
+    *blocks = number < c->layers ? (int)number : c->layers;
+out:
+    tensors_done(&list);
+    return st;
+}
+
+/* Where the blocks are, as far as the flags say. */
+static status find_offload(struct plan_input *plan, const struct request *r)
+{
+    plan->limited = request_vram(r) > 0;
+    if (r->num_persistent_param_in_dit < 0)
+        return ST_OK;
+    plan->offload = r->offload_device == OFFLOAD_TO_DISK ? OFFLOAD_FILE : OFFLOAD_HOST;
+    return blocks_of(&plan->resident, model_dit(&plan->model), plan->cdt,
+                     r->num_persistent_param_in_dit);
+}
+
 /* The first step of the second expert. */
 static status find_low_steps(struct plan_input *plan, const struct request *r)
 {
@@ -282,6 +331,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         shape.cfg = 1; // in some steps there is no second branch to put on other ranks
     TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided, plan->gpu));
     plan->mesh = shape;
+    TRY(find_offload(plan, r));
     TRY(find_low_steps(plan, r));
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }

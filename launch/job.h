@@ -30,7 +30,7 @@ struct job {
     struct progress progress;
     char weights[JOB_WEIGHTS_BYTES]; // digest of each part that is open: "dit=HEX t5=HEX vae=HEX"
     size_t resident;    // resident host memory of this process before any model is loaded, in bytes
-    double device_free; // bytes of this rank's GPU before CUDA was loaded
+    double device_free; // bytes of this rank's GPU before CUDA was loaded, or of --vram_limit
     double host_free;   // bytes of this node, for all of its ranks
     char devices[256];  // rank 0: of all ranks, "2 x NVIDIA H100 80GB HBM3"
     struct alive_hook hook;
@@ -74,11 +74,12 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);
 
 /* Settings that need less memory and do not change the result, the cheapest first: decoding frame
- * by frame, sharded weights, one of two experts in memory while the other is read ahead, or later,
- * and the end of keep_images and of keep_models. Makes setting `index` in all plans, if the request
+ * by frame, sharded weights, one of two experts in memory while the other is read ahead, blocks in
+ * host memory, the second expert later, the end of keep_images and of keep_models, then blocks in
+ * host memory again, or in the file. Makes setting `index` in all plans, if the request
  * leaves it open; *changed: whether a plan has changed. Returns a text for a note, or NULL. Local.
  */
-#define JOB_SETTINGS 6
+#define JOB_SETTINGS 9
 const char *job_setting(int index, const struct request *r, struct plan_input *plans, int count,
                         bool *changed);
 
@@ -106,6 +107,10 @@ void job_load_end(struct job *j);
 /* Rank 0 prints the devices, the model, the latent, the mesh and the planned memory. Local; other
  * ranks do nothing. */
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan);
+
+/* Writes where the transformer's blocks are that do not stay on the device; empty: all do. */
+void job_offload(char *text, size_t size, const struct plan_input *plan,
+                 const struct plan_rank *sizes);
 
 /* Writes which steps the experts compute and where their weights are; `ahead`: bytes of host memory
  * of a rank, as planned. Empty for a model of one transformer. */

@@ -27,7 +27,7 @@ static bool frame_by_frame(struct plan_input *p, const struct request *r)
 
 static bool fsdp(struct plan_input *p, const struct request *r)
 {
-    const bool change = r->dit_fsdp < 0 && p->ranks > 1 && !p->fsdp;
+    const bool change = r->dit_fsdp < 0 && p->ranks > 1 && !p->fsdp && p->offload != OFFLOAD_FILE;
 
     p->fsdp = p->fsdp || change;
     return change;
@@ -41,12 +41,51 @@ static bool experts_ahead(struct plan_input *p, const struct request *r)
     return change;
 }
 
+/* Blocks are copied to the device for every use, `offload` says from where. Then both experts may
+ * be kept there. */
+static bool offload(struct plan_input *p, const struct request *r, enum tensors_offload to)
+{
+    const bool change =
+        r->num_persistent_param_in_dit < 0 && p->offload != to && (p->gpu || p->limited);
+
+    if (!change)
+        return false;
+    p->offload = to;
+    p->resident = 0;
+    p->experts = r->experts < 0 ? EXPERTS_BOTH : p->experts;
+    return true;
+}
+
+static bool offload_host(struct plan_input *p, const struct request *r)
+{
+    return r->offload_device != OFFLOAD_TO_DISK && offload(p, r, OFFLOAD_HOST);
+}
+
+static bool offload_file(struct plan_input *p, const struct request *r)
+{
+    if (r->offload_device == OFFLOAD_TO_CPU || r->dit_fsdp == 1 || !offload(p, r, OFFLOAD_FILE))
+        return false;
+    p->fsdp = false;
+    return true;
+}
+
+/* There was not enough host memory for the blocks: another setting may need less of the device's.
+ */
+static void offload_none(struct plan_input *p, const struct request *r)
+{
+    if (r->num_persistent_param_in_dit < 0)
+        p->offload = OFFLOAD_NONE;
+}
+
 static bool experts_later(struct plan_input *p, const struct request *r)
 {
     const bool change = r->experts < 0 && plan_has_two(p) && p->experts != EXPERTS_LATER;
 
-    p->experts = change ? EXPERTS_LATER : p->experts;
-    return change;
+    if (!change)
+        return false;
+    p->experts = EXPERTS_LATER;
+    offload_none(p, r);
+    return true;
 }
 
 static bool reread_images(struct plan_input *p, const struct request *r)
@@ -54,6 +93,8 @@ static bool reread_images(struct plan_input *p, const struct request *r)
     const bool change = p->keep_images;
 
     p->keep_images = false;
+    if (change)
+        offload_none(p, r);
     return change;
 }
 
@@ -63,6 +104,8 @@ static bool offload_model(struct plan_input *p, const struct request *r)
 
     p->keep_models = p->keep_models && !change;
     p->keep_images = p->keep_images && !change;
+    if (change)
+        offload_none(p, r);
     return change;
 }
 
@@ -74,10 +117,13 @@ static const struct {
     { frame_by_frame, "the VAE's last layers decode frame by frame" },
     { fsdp, NULL },
     { experts_ahead, NULL },
+    { offload_host, NULL },
     { experts_later, NULL },
     { reread_images, "the image encoder is freed after each request's images, and read again" },
     { offload_model, "the transformer is freed before decoding, and loaded again for each request "
                      "(--offload_model True)" },
+    { offload_host, NULL },
+    { offload_file, NULL },
 };
 
 const char *job_setting(int index, const struct request *r, struct plan_input *plans, int count,
@@ -154,6 +200,12 @@ static status not_fitting(const struct job *j, const struct request *r,
     if (j->groups > 1)
         snprintf(advice, sizeof(advice), "use fewer --groups, or a machine with more memory");
     needed = fit_node(ranks, j->all->size, i, &local);
+    if (ranks[i].device > ranks[i].device_free && ranks[i].device_free == request_vram(r))
+        return fail(
+            ST_MEMORY,
+            "--vram_limit leaves %.2f GB, but rank %d needs %.2f GB, the smallest limit that "
+            "works; %s",
+            ranks[i].device_free / GB, i, ranks[i].device / GB, advice);
     if (ranks[i].device > ranks[i].device_free)
         return fail(ST_MEMORY,
                     "rank %d needs %.2f GB of GPU memory, and its GPU has %.2f GB free: %s", i,
@@ -162,6 +214,34 @@ static status not_fitting(const struct job *j, const struct request *r,
                 "the node of rank %d has %.2f GB of memory free, and the ranks on it (%d) need "
                 "%.2f GB: %s",
                 i, ranks[i].host_free / GB, local, needed / GB, advice);
+}
+
+/* A trial of fit_resident. Collective. */
+struct trial {
+    const struct job *job;
+    const struct plan_input *plans;
+    int count;
+    struct fit_rank *ranks;
+};
+
+static status trial_fits(void *payload, bool *fits)
+{
+    const struct trial *t = payload;
+
+    TRY(gather_memory(t->job, t->plans, t->count, t->ranks));
+    *fits = fit_first(t->ranks, t->job->all->size) < 0;
+    return ST_OK;
+}
+
+/* Bytes that device_alloc may hold within a limit. On a CPU the plan counts of the workspace what
+ * is used. */
+static size_t device_limit(const struct job *j, double limit, bool gpu)
+{
+    const size_t bytes = (size_t)limit;
+
+    if (!gpu)
+        return bytes + j->table.workspace;
+    return bytes > DEVICE_CUDA_BESIDE ? bytes - DEVICE_CUDA_BESIDE : 1;
 }
 
 status job_fit(struct job *j, const struct request *r, struct plan_input *plans, int count)
@@ -187,6 +267,9 @@ status job_fit(struct job *j, const struct request *r, struct plan_input *plans,
     if (first >= 0 && w->rank == 0)
         st = not_fitting(j, r, plans, count, ranks, first);
     TRY_OUT(agree(w, st));
+    TRY_OUT(fit_resident(plans, count, r, trial_fits, &(struct trial){ j, plans, count, ranks }));
+    if (request_vram(r) > 0)
+        j->dev.limit = device_limit(j, request_vram(r), plans[0].gpu);
 out:
     free(ranks);
     return st;

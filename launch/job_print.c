@@ -155,11 +155,13 @@ static void announce_memory(struct job *j, const struct plan_rank *all)
     stages_text(stages, sizeof(stages), all);
     if (gpu)
         snprintf(gpu_text, sizeof(gpu_text), " of its GPU (%.1f GB free) and %.0f of the host",
-                 j->device_free / GB, (double)(j->resident + all->host) / MB);
-    progress_print(
-        &j->progress, "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
-        (double)(gpu ? all->device + all->cuda : j->resident + all->device + all->host) / MB,
-        gpu_text, stages, j->host_free / GB);
+                 j->device_free / GB, (double)(j->resident + all->host + all->shared) / MB);
+    progress_print(&j->progress,
+                   "memory  at most %.0f MB a rank%s (%s); %.1f GB available on this node",
+                   (double)(gpu ? all->device + all->cuda
+                                : j->resident + all->device + all->host + all->shared) /
+                       MB,
+                   gpu_text, stages, j->host_free / GB);
 }
 
 void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead)
@@ -196,13 +198,35 @@ static void announce_loras(struct job *j)
                            lora_line(j->lora[e], i));
 }
 
+void job_offload(char *text, size_t size, const struct plan_input *plan,
+                 const struct plan_rank *sizes)
+{
+    const struct plan_stage *step = plan_stage(sizes, STAGE_STEP);
+    const int layers = model_dit(&plan->model)->layers;
+
+    text[0] = 0;
+    if (plan->offload == OFFLOAD_NONE || step->weights == 0)
+        return;
+    if (plan->offload == OFFLOAD_FILE)
+        snprintf(text, size,
+                 "%d of %d blocks stay on the device, the others are read from their file: %.2f GB "
+                 "a step",
+                 plan->resident, layers, step->streamed / GB);
+    else
+        snprintf(text, size,
+                 "%d of %d blocks stay on the device, the others are in %.2f GB of host memory%s: "
+                 "%.2f GB copied a step",
+                 plan->resident, layers, (double)sizes->weights / GB,
+                 sizes->shared > 0 ? " that the ranks of a node share" : "", step->streamed / GB);
+}
+
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
 {
     const struct latent_shape s = plan->latent;
     const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], sampling[800], experts[160];
+    char noise[300], sampling[800], experts[160], offload[200];
 
     if (j->all->rank != 0)
         return;
@@ -244,6 +268,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     job_experts(experts, sizeof(experts), plan, all.ahead);
     if (experts[0] != 0)
         progress_print(p, "experts %s", experts);
+    job_offload(offload, sizeof(offload), plan, &all);
+    if (offload[0] != 0)
+        progress_print(p, "weights %s", offload);
     announce_memory(j, &all);
 }
 
@@ -315,7 +342,7 @@ void job_note_links(struct job *j, const struct pipeline *p)
 void job_memory(struct job *j, const struct pipeline *p)
 {
     const bool gpu = j->dev.kind == DEVICE_CUDA;
-    const size_t host = j->resident + p->sizes.host;
+    const size_t host = j->resident + p->sizes.host + p->sizes.shared;
     size_t peak, other_bytes;
 
     gpu_use(j, &peak, &other_bytes);

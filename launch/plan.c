@@ -176,6 +176,15 @@ static status compare_memory(struct plan_report *report)
     return ST_OK;
 }
 
+static status report_fits(void *payload, bool *fits)
+{
+    struct plan_report *report = payload;
+
+    TRY(compare_memory(report));
+    *fits = report->fits;
+    return ST_OK;
+}
+
 /* Chooses settings as job_fit does; if it does not fit with them, finds out what would. */
 static status choose_fit(struct plan_report *report, struct plan_input *in)
 {
@@ -188,6 +197,10 @@ static status choose_fit(struct plan_report *report, struct plan_input *in)
         if (changed)
             TRY(compare_memory(report));
     }
+    if (report->fits) {
+        TRY(fit_resident(in, 1, report->request, report_fits, report));
+        TRY(compare_memory(report));
+    }
     report->chose_fsdp = in->fsdp && !sharded;
     if (!report->fits)
         fit_advice(report->advice, sizeof(report->advice), report->request, in, 1,
@@ -197,7 +210,8 @@ static status choose_fit(struct plan_report *report, struct plan_input *in)
 
 /* The memory of this machine, or of the described one, whose host memory is not known. */
 static status find_memory(struct fit_machine *out, const struct machine *m, bool described,
-                          int ranks_per_node, const struct plan_input *in, const struct device *dev)
+                          int ranks_per_node, const struct plan_input *in, const struct device *dev,
+                          double vram)
 {
     const int64_t host = cgroup_memory("");
 
@@ -208,6 +222,8 @@ static status find_memory(struct fit_machine *out, const struct machine *m, bool
         out->device = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
     else if (in->gpu)
         TRY(gpu_memory(dev, &out->device));
+    if (vram > 0)
+        out->device = fmin(out->device, vram);
     if (!described && host >= 0)
         out->host = (double)host;
     return ST_OK;
@@ -217,6 +233,11 @@ static status does_not_fit(const struct plan_report *report)
 {
     const struct fit_machine *m = &report->machine;
 
+    if (report->needs.device > m->device && m->device == request_vram(report->request))
+        return fail(ST_MEMORY,
+                    "does not fit: --vram_limit leaves %.2f GB, but a rank needs %.2f GB, the "
+                    "smallest limit that works; %s",
+                    m->device / 1e9, report->needs.device / 1e9, report->advice);
     if (report->needs.device > m->device)
         return fail(ST_MEMORY,
                     "does not fit: a rank needs %.2f GB of GPU memory, and a GPU has %.2f GB: %s",
@@ -266,7 +287,8 @@ static status plan(const struct request *r, const struct machine *m, const struc
     TRY(job_plan_input(&in, r, model, dev->table, ranks,
                        groups_per_node(ranks, every.ranks_per_node), request_prompts(r)));
     in.keep_models = r->groups > 0 && r->offload_model != 1; // as batch does
-    TRY(find_memory(&report.machine, m, described, every.ranks_per_node, &in, dev));
+    TRY(find_memory(&report.machine, m, described, every.ranks_per_node, &in, dev,
+                    request_vram(r)));
     TRY(choose_fit(&report, &in));
     TRY(choose_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));
     in.rates = &rates;
@@ -341,8 +363,8 @@ static status plan_batch(const struct request *r, const struct machine *m,
     in.prompts = b.prompt_count;
     first = (struct plan_input){ .gpu = r->device == USE_CUDA,
                                  .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32 };
-    TRY_OUT(
-        find_memory(&in.machine, m, m->nodes > 0 || m->gpus > 0, in.ranks_per_node, &first, dev));
+    TRY_OUT(find_memory(&in.machine, m, m->nodes > 0 || m->gpus > 0, in.ranks_per_node, &first, dev,
+                        request_vram(r)));
     TRY_OUT(choose_rates(&rates, first.gpu, m, dev, first.cdt));
     TRY_OUT(groups_plan(&list, &count, &best, &in));
     if (m->json) {

@@ -130,6 +130,19 @@ static void print_time(const struct plan_report *r)
            r->rates->link * 1e-9);
 }
 
+/* Whether the copies of weights take longer than the computation that hides them. */
+static void print_link(const struct plan_report *r)
+{
+    const struct plan_stage *s = plan_stage(&r->ranks[0], STAGE_STEP);
+    const double copies_s = s->streamed / r->rates->upload;
+
+    if (isinf(r->rates->upload))
+        return;
+    printf("          the copies take %.3g s of a step at %.3g GB/s, %s\n", copies_s,
+           r->rates->upload * 1e-9,
+           copies_s < s->seconds ? "while it computes" : "and it waits for them");
+}
+
 /* Whether the size will be that of an image which is not given. */
 static bool follows_image(const struct request *r)
 {
@@ -145,7 +158,7 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
-    char experts[160], sampling[800];
+    char experts[160], offload[200], sampling[800];
 
     request_sampling(sampling, sizeof(sampling), r->request);
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
@@ -169,6 +182,11 @@ void plan_print(const struct plan_report *r)
            r->chose_fsdp ? " (replicated it does not fit)" : "");
     if (r->groups > 1)
         printf("groups    %d such groups of ranks; below is one of them\n", r->groups);
+    job_offload(offload, sizeof(offload), in, &r->ranks[0]);
+    if (offload[0] != 0)
+        printf("weights   %s\n", offload);
+    if (in->offload == OFFLOAD_HOST)
+        print_link(r);
     if (in->frame_by_frame)
         printf("decode    the last layers frame by frame (whole chunks do not fit)\n");
     print_ranks(r);
@@ -203,6 +221,7 @@ static cJSON *stage_json(const struct plan_stage *s)
     cJSON_AddNumberToObject(json, "run_bytes", (double)s->run);
     cJSON_AddNumberToObject(json, "scratch_bytes", (double)s->scratch);
     cJSON_AddNumberToObject(json, "flops", s->flops);
+    cJSON_AddNumberToObject(json, "streamed_bytes", s->streamed);
     cJSON_AddNumberToObject(json, "sent_bytes", s->sent);
     cJSON_AddNumberToObject(json, "messages", s->messages);
     cJSON_AddNumberToObject(json, "seconds", s->seconds);
@@ -223,6 +242,7 @@ static void add_ranks(cJSON *json, const struct plan_report *r)
         cJSON_AddNumberToObject(rank, "device_bytes", (double)p->device);
         cJSON_AddNumberToObject(rank, "cuda_bytes", (double)p->cuda);
         cJSON_AddNumberToObject(rank, "host_bytes", (double)p->host);
+        cJSON_AddNumberToObject(rank, "shared_host_bytes", (double)p->shared);
         stages = cJSON_AddArrayToObject(rank, "stages");
         for (int k = 0; k < p->count; k++)
             cJSON_AddItemToArray(stages, stage_json(&p->stage[k]));
@@ -269,6 +289,12 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(mesh, "ulysses", in->mesh.ulysses);
     cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
     cJSON_AddBoolToObject(json, "frame_by_frame", in->frame_by_frame);
+    cJSON_AddStringToObject(json, "offload",
+                            in->offload == OFFLOAD_HOST   ? "cpu"
+                            : in->offload == OFFLOAD_FILE ? "disk"
+                                                          : "none");
+    if (in->offload != OFFLOAD_NONE)
+        cJSON_AddNumberToObject(json, "resident_blocks", in->resident);
     add_experts(json, r);
     add_ranks(json, r);
     add_fit(json, r);

@@ -183,6 +183,22 @@ const struct option request_rows[] = {
       .help = "of two experts keep both in the device's memory; or one, while the other is read "
               "ahead into the host's; or one, and read the other later, when it is needed "
               "(default: both where they fit, else ahead on GPUs, else later)" },
+    { "vram_limit", OPT_DOUBLE, AT(vram_limit), .value = "GB", .least = 0.001, .most = 100000,
+      .commands = ALL, .marks = JOB,
+      .help = "use at most so much memory of each GPU, in GB of 10^9 bytes: blocks of the "
+              "transformer that do not fit stay in pinned host memory and are copied to the GPU "
+              "while it computes with others; the video is the same (default: what is free)" },
+    { "vram_buffer", OPT_DOUBLE, AT(vram_buffer), .value = "GB", .least = 0, .most = 100000,
+      .commands = ALL, .marks = JOB, .help = "memory of --vram_limit to leave free (default 0)" },
+    { "num_persistent_param_in_dit", OPT_I64, AT(num_persistent_param_in_dit), .value = "N",
+      .least = 0, .most = 1e15, .commands = ALL, .marks = JOB,
+      .help = "number of the transformer's parameters that stay on the GPU, rounded down to whole "
+              "blocks (default: as many as fit)" },
+    { "offload_device", OPT_CHOICE, AT(offload_device), .choices = "cpu|disk", .commands = ALL,
+      .marks = JOB,
+      .help = "where the other blocks are: cpu in pinned host memory, once for all ranks of a "
+              "node; disk in their file, which is read in every forward (default: cpu where they "
+              "fit, else disk)" },
     { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
       .help = "shard the text encoder's weights over the ranks, which all encode (default: rank 0 "
               "encodes, and streams the weights from the file)" },
@@ -286,6 +302,9 @@ void request_init(struct request *r)
         .timeout_s = -1,
         .dit_fsdp = -1,
         .experts = -1,
+        .vram_buffer = -1,
+        .num_persistent_param_in_dit = -1,
+        .offload_device = -1,
         .device = -1,
         .ops = -1,
         .tile_size = { -1, -1 },
@@ -429,6 +448,11 @@ static status fill_defaults(struct request *r)
     return ST_OK;
 }
 
+double request_vram(const struct request *r)
+{
+    return (r->vram_limit - (r->vram_buffer > 0 ? r->vram_buffer : 0)) * 1e9;
+}
+
 struct task_inputs request_inputs(const struct request *r)
 {
     struct task_inputs in = { .prompt = r->prompt, .negative_prompt = r->negative_prompt };
@@ -488,6 +512,12 @@ static status check_needs(const struct request *r)
     if (request_given(r, AT(lora_ignore_unknown)) && r->lora == NULL && r->lora_high == NULL &&
         r->lora_low == NULL)
         return fail(ST_USAGE, "--lora_ignore_unknown needs --lora FILE");
+    if (request_given(r, AT(vram_buffer)) && r->vram_buffer >= r->vram_limit)
+        return fail(ST_USAGE, "--vram_buffer %g leaves nothing of --vram_limit %g", r->vram_buffer,
+                    r->vram_limit);
+    if (r->offload_device == OFFLOAD_TO_DISK && r->dit_fsdp == 1)
+        return fail(ST_USAGE, "--offload_device disk is for weights that are not sharded: remove "
+                              "it or --dit_fsdp");
     if (request_given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)

@@ -24,11 +24,13 @@
 enum { CMD_GENERATE = 1, CMD_BATCH = 2, CMD_PLAN = 4 };
 enum { PRECISION_FP32, PRECISION_BF16 };
 enum { OPS_REF, OPS_CPU };
+enum { OFFLOAD_TO_CPU, OFFLOAD_TO_DISK };
 enum { USE_AUTO, USE_CPU, USE_CUDA };
 
 /* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
  * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
- * sizes 0, threads 0, dit_fsdp -1, experts -1 and offload_model -1 mean that the program chooses,
+ * sizes 0, threads 0, dit_fsdp -1, experts -1, offload_model -1, offload_device -1 and
+ * num_persistent_param_in_dit -1 mean that the program chooses,
  * files that were not given are NULL, and what a file replaces is not set: the prompts with
  * text_file, the seed with noise_file where the solver adds no noise. Strings belong to the
  * request. */
@@ -70,9 +72,12 @@ struct request {
     int cfg_size, ring_size, ulysses_size;
     int dit_fsdp; // 0, 1; -1: job_fit chooses
     int t5_fsdp;
-    int experts; // enum expert_memory; -1: job_fit chooses
-    int device;  // USE_*; not USE_AUTO in a complete request
-    int threads; // per rank; 0: one per core of this rank
+    int experts;                         // enum expert_memory; -1: job_fit chooses
+    double vram_limit, vram_buffer;      // GB; 0: no limit
+    int64_t num_persistent_param_in_dit; // -1: job_fit chooses
+    int offload_device;                  // OFFLOAD_TO_*; -1: job_fit chooses
+    int device;                          // USE_*; not USE_AUTO in a complete request
+    int threads;                         // per rank; 0: one per core of this rank
     int timeout_s;
     int check_finite;
     int ops; // OPS_*, used on a CPU
@@ -113,6 +118,9 @@ struct request {
 /* The option set of *r, for options_help and for commands that parse it together with other sets.
  * *r is borrowed. */
 struct option_set request_options(struct request *r);
+
+/* Bytes of the device's memory that --vram_limit and --vram_buffer leave; 0: no limit. */
+double request_vram(const struct request *r);
 
 /* Whether both CFG branches are computed, in some steps at least; in all steps. */
 bool request_guided(const struct request *r);

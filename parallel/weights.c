@@ -1,4 +1,4 @@
-#include "parallel/weights.h"
+#include "parallel/weights_internal.h"
 
 #include "parallel/split.h"
 
@@ -174,9 +174,7 @@ static status load_unit(struct weights *w, int unit, size_t from, struct tensor 
                       tensor_slice(dst, 0, (int64_t)(rest - from), (int64_t)(end - rest)));
 }
 
-/* Reads tensor_bytes(dst) bytes of a unit, from byte `from` on, into device memory dst. With a
- * loader this only starts the reading; loader_finish waits for it. */
-static status read_unit(struct weights *w, int unit, size_t from, struct tensor dst)
+status weights_read(struct weights *w, int unit, size_t from, struct tensor dst)
 {
     const size_t bytes = tensor_bytes(dst);
 
@@ -197,9 +195,17 @@ static status read_unit(struct weights *w, int unit, size_t from, struct tensor 
 }
 
 /* After this, work queued on the device finds what read_unit read in device memory. */
-static status wait_loader(struct weights *w)
+status weights_wait_loader(struct weights *w)
 {
     return w->loader != NULL ? loader_finish(w->loader) : ST_OK;
+}
+
+status weights_flush(struct weights *w)
+{
+    if (!source_loads(w) || w->dev->kind == DEVICE_PLAN)
+        return ST_OK;
+    TRY(w->source.flush(w->source.payload));
+    return weights_wait_loader(w);
 }
 
 static void prefetch_unit(struct weights *w, int unit)
@@ -214,6 +220,23 @@ static void prefetch_unit(struct weights *w, int unit)
     }
 }
 
+bool weights_stays(const struct weights *w, int unit)
+{
+    return weights_stay_before(w, unit + 1) > weights_stay_before(w, unit);
+}
+
+int weights_stay_before(const struct weights *w, int unit)
+{
+    return (int)((int64_t)unit * w->resident / w->units);
+}
+
+int weights_next_away(const struct weights *w, int unit)
+{
+    while (unit < w->units && weights_stays(w, unit))
+        unit++;
+    return unit < w->units ? unit : -1;
+}
+
 /* The tensors of a unit that is stored in `unit`. */
 static void set_tensors(const struct weights *w, struct tensor *out, struct tensor unit)
 {
@@ -225,7 +248,7 @@ static void set_tensors(const struct weights *w, struct tensor *out, struct tens
 
 static status alloc_tables(struct weights *w, const struct weight_spec *specs)
 {
-    const size_t stored = w->mode == WEIGHTS_RESIDENT ? (size_t)w->units : 2;
+    const size_t stored = w->mode == WEIGHTS_RESIDENT ? (size_t)w->units : 3;
     const size_t ranks = w->group != NULL ? (size_t)w->group->size : 1;
 
     w->specs = calloc((size_t)w->count, sizeof(*w->specs));
@@ -244,47 +267,65 @@ static status alloc_tables(struct weights *w, const struct weight_spec *specs)
 }
 
 /* The slice of a unit's memory that this rank reads. */
-static struct tensor rank_slice(const struct weights *w, struct tensor unit)
+struct tensor weights_slice(const struct weights *w, struct tensor unit)
 {
     const size_t from = w->shard_offset[w->group->rank], to = w->shard_offset[w->group->rank + 1];
 
     return tensor_slice(unit, 0, (int64_t)from, (int64_t)(to - from));
 }
 
+/* Reads the unit that stays at `kept`, or this rank's slice of it. */
+static status read_staying(struct weights *w, int unit, struct tensor kept)
+{
+    if (w->group == NULL)
+        return weights_read(w, unit, 0, kept);
+    return weights_read(w, unit, w->shard_offset[w->group->rank],
+                        w->sharded ? kept : weights_slice(w, kept));
+}
+
 /* With a group, weights_all_gather waits for the loader. */
 static status open_resident(struct weights *w, struct arena *a)
 {
-    const size_t from = w->group != NULL ? w->shard_offset[w->group->rank] : 0;
-
     w->loaded_before = w->loader != NULL ? loader_added(w->loader) : 0;
     TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->unit_bytes));
     for (int u = 0; u < w->units; u++) {
-        const struct tensor unit = tensor_at(w->kept, u);
-        const struct tensor slice = w->group != NULL ? rank_slice(w, unit) : unit;
-
-        set_tensors(w, &w->tensors[u * w->count], unit);
-        TRY(read_unit(w, u, from, slice));
+        set_tensors(w, &w->tensors[u * w->count], tensor_at(w->kept, u));
+        TRY(read_staying(w, u, tensor_at(w->kept, u)));
     }
-    return w->group != NULL || w->source.in_memory ? ST_OK : wait_loader(w);
+    return w->group != NULL || w->source.in_memory ? ST_OK : weights_wait_loader(w);
 }
 
 status weights_all_gather(struct weights *w)
 {
-    if (w->mode != WEIGHTS_RESIDENT || w->group == NULL)
+    const int staying = w->mode == WEIGHTS_RESIDENT ? w->units : w->resident;
+
+    if (w->group == NULL || w->sharded)
         return ST_OK;
-    for (int u = 0; u < w->units; u++) {
+    for (int u = 0; u < staying; u++) {
         struct tensor unit = tensor_at(w->kept, u);
         struct transfer t = { 0 };
 
-        if (w->loader != NULL)
+        if (w->loader != NULL && w->mode == WEIGHTS_RESIDENT)
             TRY(loader_wait(w->loader, w->loaded_before + u + 1));
-        TRY(group_all_gather(w->group, &t, unit.data, w->shard_offset, rank_slice(w, unit).data));
+        TRY(group_all_gather(w->group, &t, unit.data, w->shard_offset,
+                             weights_slice(w, unit).data));
         TRY(transfer_wait(&t));
     }
     return ST_OK;
 }
 
-static status open_buffers(struct weights *w, struct arena *a)
+status weights_open_staying(struct weights *w, struct arena *a)
+{
+    if (w->resident > 0)
+        TRY(arena_take(a, &w->kept, DT_U8, w->resident, (int64_t)w->kept_bytes));
+    for (int u = 0; u < w->units; u++)
+        if (weights_stays(w, u))
+            TRY(read_staying(w, u, tensor_at(w->kept, weights_stay_before(w, u))));
+    TRY(weights_flush(w));
+    return weights_wait_loader(w);
+}
+
+status weights_open_buffers(struct weights *w, struct arena *a)
 {
     for (int b = 0; b < 2; b++) {
         TRY(arena_take(a, &w->buffer[b], DT_U8, (int64_t)w->unit_bytes));
@@ -297,46 +338,67 @@ static status open_sharded(struct weights *w, struct arena *a)
 {
     const size_t from = w->shard_offset[w->group->rank];
 
-    TRY(open_buffers(w, a));
+    TRY(weights_open_buffers(w, a));
     TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->kept_bytes));
     for (int u = 0; u < w->units; u++)
-        TRY(read_unit(w, u, from, tensor_at(w->kept, u)));
-    return wait_loader(w);
+        TRY(weights_read(w, u, from, tensor_at(w->kept, u)));
+    return weights_wait_loader(w);
 }
 
 status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, struct group *g,
                     int units, const struct weight_spec *specs, int count,
                     struct weight_source source)
 {
+    return weights_open_store(w, a, (struct weights_store){ .mode = mode }, g, units, specs, count,
+                              source);
+}
+
+static status open_stored(struct weights *w, struct arena *a, struct host_memory *host)
+{
+    switch (w->mode) {
+    case WEIGHTS_RESIDENT:
+        return open_resident(w, a);
+    case WEIGHTS_SHARDED:
+        return open_sharded(w, a);
+    case WEIGHTS_STREAMED:
+        if (w->resident < w->units)
+            TRY(weights_open_buffers(w, a));
+        return weights_open_staying(w, a);
+    case WEIGHTS_HOST:
+        return weights_host_open(w, a, host);
+    }
+    return ST_OK;
+}
+
+status weights_open_store(struct weights *w, struct arena *a, struct weights_store store,
+                          struct group *g, int units, const struct weight_spec *specs, int count,
+                          struct weight_source source)
+{
+    const enum weights_mode mode = store.mode;
+    const bool sharded = mode == WEIGHTS_SHARDED || (mode == WEIGHTS_HOST && store.sharded);
     status st;
 
-    assert(mode == WEIGHTS_RESIDENT || (g != NULL) == (mode == WEIGHTS_SHARDED));
+    assert((mode != WEIGHTS_STREAMED || g == NULL) && (!sharded || g != NULL));
+    assert(store.resident >= 0 && store.resident <= units);
     *w = (struct weights){
         .mode = mode,
+        .sharded = sharded,
+        .resident = store.resident,
         .units = units,
         .count = count,
         .dev = a->dev,
-        .group = g != NULL && (mode == WEIGHTS_SHARDED || g->size > 1) ? g : NULL,
+        .group = g != NULL && (sharded || g->size > 1) ? g : NULL,
         .buffer_unit = { -1, -1 },
         .source = source,
     };
     TRY_OUT(alloc_tables(w, specs));
-    w->unit_bytes = unit_layout(specs, count, w->offset);
-    w->kept_bytes = mode == WEIGHTS_RESIDENT ? w->unit_bytes : 0;
+    w->kept_bytes = w->unit_bytes = unit_layout(specs, count, w->offset);
     for (int i = 0; g != NULL && i <= g->size; i++)
         w->shard_offset[i] = slice_at(w->unit_bytes, g->size, i);
-    if (mode == WEIGHTS_RESIDENT) {
-        TRY_OUT(open_resident(w, a));
-    } else if (mode == WEIGHTS_STREAMED) {
-        TRY_OUT(open_buffers(w, a));
-    } else {
+    if (sharded)
         w->kept_bytes = w->shard_offset[g->rank + 1] - w->shard_offset[g->rank];
-        TRY_OUT(open_sharded(w, a));
-    }
-    if (source_loads(w) && w->dev->kind != DEVICE_PLAN) {
-        TRY_OUT(w->source.flush(w->source.payload));
-        TRY_OUT(wait_loader(w)); // the ranges are not one for each unit
-    }
+    TRY_OUT(open_stored(w, a, store.host));
+    TRY_OUT(weights_flush(w)); // the ranges are not one for each unit
     if (mode != WEIGHTS_STREAMED) {
         free(w->staging);
         w->staging = NULL;
@@ -353,6 +415,7 @@ void weights_close(struct weights *w)
         loader_finish(w->loader); // the caller may close the source after this
     transfer_wait(&w->gather[0]);
     transfer_wait(&w->gather[1]);
+    weights_host_close(w);
     free(w->specs);
     free(w->tensors);
     free(w->offset);
@@ -361,17 +424,30 @@ void weights_close(struct weights *w)
     *w = (struct weights){ 0 };
 }
 
+/* ---- use ---- */
+
+/* Starts to all-gather a unit from this rank's slice of it. */
+static status start_gather(struct weights *w, int b, int unit)
+{
+    char *slice = (char *)w->kept.data + (size_t)unit * w->kept_bytes;
+
+    if (w->mode == WEIGHTS_HOST)
+        TRY(weights_host_slice(w, unit, &slice));
+    return group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard_offset, slice);
+}
+
 /* Starts to gather or read a unit into buffer b, after waiting for a transfer into that buffer. */
 static status start_fetch(struct weights *w, int b, int unit)
 {
     TRY(transfer_wait(&w->gather[b]));
     w->buffer_unit[b] = -1;
     if (w->mode == WEIGHTS_STREAMED) {
-        TRY(wait_loader(w)); // it may still be reading a unit into this buffer that is not used now
-        TRY(read_unit(w, unit, 0, w->buffer[b]));
+        TRY(weights_wait_loader(w)); // it may still be reading a unit into this buffer that is not
+                                     // used now
+        TRY(weights_read(w, unit, 0, w->buffer[b]));
+        w->dev->streamed += (double)w->unit_bytes;
     } else {
-        TRY(group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard_offset,
-                             (char *)w->kept.data + (size_t)unit * w->kept_bytes));
+        TRY(start_gather(w, b, unit));
     }
     w->buffer_unit[b] = unit;
     return ST_OK;
@@ -403,38 +479,74 @@ static void fill_slots(const struct weights *w, const struct tensor *t, void *un
     }
 }
 
+/* A unit of a streamed or host stack that stays on the device. */
+static void fill_staying(struct weights *w, int unit, void *unit_struct)
+{
+    struct tensor *t = &w->tensors[2 * w->count];
+
+    set_tensors(w, t, tensor_at(w->kept, weights_stay_before(w, unit)));
+    fill_slots(w, t, unit_struct);
+}
+
 status weights_start_next(struct weights *w, int next)
 {
     const int b = w->last_buffer;
 
-    if (w->mode == WEIGHTS_RESIDENT || next < 0 || w->buffer_unit[b] == next ||
-        w->buffer_unit[1 - b] == next)
+    if (w->mode == WEIGHTS_RESIDENT || next < 0)
+        return ST_OK;
+    if (w->mode == WEIGHTS_HOST && !w->sharded)
+        return weights_host_start_next(w, next);
+    if (w->mode == WEIGHTS_STREAMED)
+        next = weights_next_away(w, next);
+    if (next < 0 || w->buffer_unit[b] == next || w->buffer_unit[1 - b] == next)
         return ST_OK;
     if (w->mode == WEIGHTS_STREAMED && w->loader == NULL) {
         prefetch_unit(w, next);
         return ST_OK;
     }
-    return start_fetch(w, 1 - b, next);
+    TRY(start_fetch(w, 1 - b, next));
+    return w->mode == WEIGHTS_HOST ? weights_host_start_next(w, (next + 1) % w->units) : ST_OK;
+}
+
+/* A unit that is gathered or read into one of the buffers. */
+static status acquire_fetched(struct weights *w, int unit, int next, void *unit_struct)
+{
+    const int b = choose_buffer(w, unit, next);
+
+    w->last_buffer = b;
+    if (w->buffer_unit[b] != unit)
+        TRY(start_fetch(w, b, unit));
+    TRY(transfer_wait(&w->gather[b]));
+    TRY(weights_wait_loader(w));
+    if (w->mode == WEIGHTS_HOST)
+        TRY(weights_host_gathered(w, unit));
+    fill_slots(w, &w->tensors[b * w->count], unit_struct);
+    return ST_OK;
 }
 
 status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
 {
-    int b = unit;
+    int b;
 
-    if (w->source.in_memory && w->loader != NULL && w->mode == WEIGHTS_RESIDENT &&
-        w->group == NULL && unit >= w->ready) {
-        TRY(loader_wait(w->loader, w->loaded_before + unit + 1));
-        w->ready = unit + 1;
-    }
     assert(unit >= 0 && unit < w->units && next >= -1 && next < w->units);
-    if (w->mode != WEIGHTS_RESIDENT) {
-        w->last_buffer = b = choose_buffer(w, unit, next);
-        if (w->buffer_unit[b] != unit)
-            TRY(start_fetch(w, b, unit));
-        TRY(transfer_wait(&w->gather[b]));
-        TRY(wait_loader(w));
-        TRY(weights_start_next(w, next));
+    if (w->mode == WEIGHTS_RESIDENT) {
+        if (w->source.in_memory && w->loader != NULL && w->group == NULL && unit >= w->ready) {
+            TRY(loader_wait(w->loader, w->loaded_before + unit + 1));
+            w->ready = unit + 1;
+        }
+        fill_slots(w, &w->tensors[unit * w->count], unit_struct);
+        return ST_OK;
     }
-    fill_slots(w, &w->tensors[b * w->count], unit_struct);
-    return ST_OK;
+    if (w->sharded || (w->mode == WEIGHTS_STREAMED && !weights_stays(w, unit))) {
+        TRY(acquire_fetched(w, unit, next, unit_struct));
+    } else if (w->mode == WEIGHTS_STREAMED) {
+        fill_staying(w, unit, unit_struct);
+    } else {
+        TRY(weights_host_acquire(w, unit, &b));
+        if (b < 0)
+            fill_staying(w, unit, unit_struct);
+        else
+            fill_slots(w, &w->tensors[b * w->count], unit_struct);
+    }
+    return weights_start_next(w, next);
 }

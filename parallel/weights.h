@@ -6,6 +6,14 @@
  *   sharded   FSDP: each rank keeps one slice of the bytes of every unit; a unit is all-gathered
  *             into one of two buffers when it is needed, the next unit while this one computes
  *   streamed  no group; a unit is read from its file when it is needed, into one of two buffers
+ *   host      units are kept in pinned host memory, once per node, and copied into one of two
+ *             buffers by the copy queue, the next unit while this one computes; sharded, each rank
+ *             keeps one slice of them there, which is copied and then all-gathered
+ *
+ * With streamed and host weights some units may stay on the device; they are spread evenly over the
+ * stack, so that the copies of the others are, too. To store units in another format than they are
+ * computed in, weights_host.c converts in weights_host_open (before a unit goes to host memory) and
+ * after the copy into the buffer; nothing else sees the stored bytes.
  *
  * A unit is one contiguous range of bytes: its tensors in the order of their specs, each aligned to
  * 256 bytes unless it is joined to the previous tensor. A rank reads from the source only the
@@ -14,10 +22,19 @@
 #define PARALLEL_WEIGHTS_H
 
 #include "parallel/group.h"
+#include "parallel/host_memory.h"
 #include "parallel/loader.h"
 #include "runtime/arena.h"
 
-enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED };
+enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED, WEIGHTS_HOST };
+
+/* Where units are stored. */
+struct weights_store {
+    enum weights_mode mode;
+    int resident;             // streamed, host: number of units that stay on the device
+    struct host_memory *host; // host: to take memory from; borrowed
+    bool sharded;             // host: each rank keeps one slice of every unit
+};
 
 #define WEIGHT_NAME_BYTES 120
 
@@ -44,7 +61,7 @@ struct weight_spec {
  * weights without a group are still being copied to a GPU when weights_open returns, and
  * weights_acquire waits for its unit. */
 struct weight_source {
-    /* Or NULL. For a GPU, resident and sharded weights: loads elements [first, first + count) of a
+    /* Or NULL. For a GPU, unless weights are streamed: loads elements [first, first + count) of a
      * tensor to `dst`, [count] in device memory, if *loads, and may return before that is done;
      * `flush`, which is then set too, completes all that was begun. A source that changes values on
      * the device has this; the values are those of `read`. */
@@ -60,26 +77,32 @@ struct weight_source {
     bool in_memory;
 };
 
+struct weights_host; // weights_host.c
+
 struct weights {
     enum weights_mode mode;
+    bool sharded;     // units are all-gathered when they are needed
+    int resident;     // units that stay on the device, of a streamed or host stack
     int units, count; // count: tensors of a unit
     struct device *dev;
     struct group *group;           // borrowed; NULL when this rank reads all bytes
     struct weight_spec *specs;     // owned copy
     size_t unit_bytes, kept_bytes; // of one unit; of it, those that this rank keeps
-    struct tensor *tensors;        // [units][count] when resident, else [2][count]
-    struct tensor kept;            // [units, kept_bytes] u8, unless streamed
+    struct tensor *tensors;        // [units][count] when resident, else [3][count]: of the buffers,
+                                   // and of a unit that stays on the device
+    struct tensor kept;            // [units that stay on the device, kept_bytes] u8
     struct tensor buffer[2];       // [unit_bytes] u8 each, unless resident
     size_t *offset;                // [count] byte offsets in the unit
     size_t *shard_offset;          // [group size + 1] byte offsets of the ranks' slices
     int buffer_unit[2];            // the unit in each buffer, -1 none
     int last_buffer;               // the buffer of the last acquire
     struct transfer gather[2];
-    struct weight_source source; // streamed: read again on every use
-    struct loader *loader;       // for a GPU, else NULL
-    int64_t loaded_before;       // ranges that it was given before those of resident units
-    int ready;                   // from a source in memory: units that acquire has waited for
-    void *staging;               // host memory for `read`, when there is no loader
+    struct weights_host *in_host; // of a host stack, else NULL
+    struct weight_source source;  // streamed: read again on every use
+    struct loader *loader;        // for a GPU, else NULL
+    int64_t loaded_before;        // ranges that it was given before those of resident units
+    int ready;                    // from a source in memory: units that acquire has waited for
+    void *staging;                // host memory for `read`, when there is no loader
 };
 
 /* Allocates from arena `a`, on its device, and reads unless that is the plan device. Local, not
@@ -93,9 +116,17 @@ status weights_open(struct weights *w, struct arena *a, enum weights_mode mode, 
                     int units, const struct weight_spec *specs, int count,
                     struct weight_source source);
 
-/* Resident weights with a group: all-gathers the slices, each unit when it is read, after which
- * they are complete. Collective over the group; a rank that cannot read its slice returns early, so
- * the job must end. Does nothing in the other modes, without a group, or for zeroed weights. */
+/* The same with units in host memory, or some units on the device. A host stack may have a group,
+ * and must if it is sharded; when this returns, the rank has written what it reads of units in host
+ * memory, and agree() makes those of the other ranks of the node visible. */
+status weights_open_store(struct weights *w, struct arena *a, struct weights_store store,
+                          struct group *g, int units, const struct weight_spec *specs, int count,
+                          struct weight_source source);
+
+/* Weights that stay on the device, with a group: all-gathers the slices, each unit when it is read,
+ * after which they are complete. Collective over the group; a rank that cannot read its slice
+ * returns early, so the job must end. Does nothing in the other modes, without a group, or for
+ * zeroed weights. */
 status weights_all_gather(struct weights *w);
 
 /* Writes the name of a unit's tensor: "blocks.7.norm3.bias" for a spec's "blocks.%d.norm3.bias" and
@@ -124,7 +155,8 @@ typedef status weight_range(void *payload, const struct weight_spec *spec, const
 status weights_ranges(int ranks, int rank, int units, const struct weight_spec *specs, int count,
                       weight_range *each, void *payload);
 
-/* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. */
+/* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. Not for
+ * host stacks. */
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
                      const struct weight_spec *specs, int count);
 

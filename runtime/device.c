@@ -24,6 +24,21 @@ static void cpu_free(struct device *dev, void *p)
     free(p);
 }
 
+/* Nothing is pinned for the kinds that are not GPUs. */
+static status register_nothing(struct device *dev, void *p, size_t bytes)
+{
+    (void)dev;
+    (void)p;
+    (void)bytes;
+    return ST_OK;
+}
+
+static void unregister_nothing(struct device *dev, void *p)
+{
+    (void)dev;
+    (void)p;
+}
+
 static status cpu_copy(struct device *dev, void *dst, const void *src, size_t bytes)
 {
     (void)dev;
@@ -80,6 +95,8 @@ static const struct device_api cpu_api = {
     .wait = cpu_wait,
     .host_alloc = cpu_alloc,
     .host_free = cpu_free,
+    .host_register = register_nothing,
+    .host_unregister = unregister_nothing,
     .queue_upload = cpu_copy,
     .queue_download = cpu_copy,
     EVENTS_AT_ONCE,
@@ -127,6 +144,8 @@ static const struct device_api plan_api = {
     .wait = cpu_wait,
     .host_alloc = plan_alloc,
     .host_free = plan_free,
+    .host_register = register_nothing,
+    .host_unregister = unregister_nothing,
     .queue_upload = plan_copy,
     .queue_download = plan_copy,
     EVENTS_AT_ONCE,
@@ -196,6 +215,11 @@ void device_close(struct device *dev)
 
 status device_alloc(struct device *dev, void **p, size_t bytes)
 {
+    if (dev->limit > 0 && (dev->held > dev->limit || bytes > dev->limit - dev->held))
+        return fail(ST_MEMORY,
+                    "cannot allocate %.1f MiB: --vram_limit leaves %.2f GB, of which "
+                    "%.2f GB are in use",
+                    (double)bytes / (1 << 20), (double)dev->limit / 1e9, (double)dev->held / 1e9);
     TRY(dev->api->alloc(dev, p, bytes));
     dev->held += bytes;
     if (dev->held > dev->held_peak)
@@ -249,6 +273,17 @@ void device_host_free(struct device *dev, void *p)
 {
     if (p != NULL && !dev->abandoned)
         dev->api->host_free(dev, p);
+}
+
+status device_host_register(struct device *dev, void *p, size_t bytes)
+{
+    return dev->api->host_register(dev, p, bytes);
+}
+
+void device_host_unregister(struct device *dev, void *p)
+{
+    if (p != NULL && !dev->abandoned)
+        dev->api->host_unregister(dev, p);
 }
 
 status device_wait(struct device *dev)

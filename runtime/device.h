@@ -38,6 +38,8 @@ struct device_api {
     status (*wait)(struct device *dev);
     status (*host_alloc)(struct device *dev, void **p, size_t bytes);
     void (*host_free)(struct device *dev, void *p);
+    status (*host_register)(struct device *dev, void *p, size_t bytes);
+    void (*host_unregister)(struct device *dev, void *p);
     status (*queue_upload)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*queue_download)(struct device *dev, void *dst, const void *src, size_t bytes);
     status (*event_init)(struct device *dev, struct device_event *e);
@@ -69,12 +71,14 @@ struct device {
     void (*loader_close)(struct device *dev);
     struct device_watch *watch; // a list
     size_t held, held_peak;     // bytes from device_alloc: now, and the maximum
+    size_t limit;               // of held; 0: none but the memory that there is
     size_t used_peak;           // GPU: maximum of all memory in use, sampled when some is freed
     /* A peer does not respond, so work on the GPU may never end: nothing that would wait for it is
      * freed any more, until the process ends. */
     bool abandoned;
-    int64_t stops; // GPU: times that the host allocated, freed or waited; none in a step
-    double flops;  // counted by the ops; a multiply-add is two
+    int64_t stops;   // GPU: times that the host allocated, freed or waited; none in a step
+    double flops;    // counted by the ops; a multiply-add is two
+    double streamed; // bytes of weights copied from host memory or a file for a use, not to stay
     const struct rates
         *rates;     // plan device: borrowed (kernels/rates.h); NULL: no time is estimated
     double seconds; // plan device: estimated time of the work so far
@@ -130,7 +134,7 @@ status device_poll(struct device *dev);
 
 void device_close(struct device *dev); // accepts a zeroed device
 
-/* Memory of the device, aligned to 256 bytes, not cleared. */
+/* Memory of the device, aligned to 256 bytes, not cleared. ST_MEMORY, also beyond dev->limit. */
 status device_alloc(struct device *dev, void **p, size_t bytes);
 void device_free(struct device *dev, void *p, size_t bytes);
 
@@ -138,6 +142,10 @@ void device_free(struct device *dev, void *p, size_t bytes);
  * it directly. */
 status device_host_alloc(struct device *dev, void **p, size_t bytes);
 void device_host_free(struct device *dev, void *p);
+
+/* The same for memory that was allocated or mapped elsewhere: pins it, and ends that. */
+status device_host_register(struct device *dev, void *p, size_t bytes);
+void device_host_unregister(struct device *dev, void *p);
 
 /* Copies between host memory and a contiguous tensor. upload may return before the copy is done but
  * has read `src`; download is queued, and `dst` is filled after device_wait. */

@@ -117,6 +117,18 @@ static status cuda_host_alloc(struct device *dev, void **p, size_t bytes)
     return st;
 }
 
+static status cuda_host_register(struct device *dev, void *p, size_t bytes)
+{
+    dev->stops++;
+    return cuda_status(cudaHostRegister(p, bytes, cudaHostRegisterPortable), "pinning");
+}
+
+static void cuda_host_unregister(struct device *dev, void *p)
+{
+    (void)dev;
+    cudaHostUnregister(p);
+}
+
 static void cuda_host_free(struct device *dev, void *p)
 {
     (void)dev;
@@ -201,6 +213,8 @@ static const struct device_api cuda_api = {
     .wait = cuda_wait,
     .host_alloc = cuda_host_alloc,
     .host_free = cuda_host_free,
+    .host_register = cuda_host_register,
+    .host_unregister = cuda_host_unregister,
     .queue_upload = cuda_queue_upload,
     .queue_download = cuda_queue_download,
     .event_init = cuda_event_init,

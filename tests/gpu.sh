@@ -37,7 +37,7 @@ run() { # NAME SECONDS COMMAND...
     fi
     began=$(date +%s)
     case $1 in
-    generate | compare | scale | groups) "$@" ;; # which keep to the limit themselves
+    generate | compare | scale | groups | limited) "$@" ;; # which keep to the limit themselves
     *) timeout -k 5 "$limit" "$@" ;;
     esac >"$scratch/log" 2>&1
     rc=$?
@@ -123,6 +123,33 @@ run "steps that add noise, on the CPU" 60 generate noisy 1 --device cpu --precis
 run "the same on a GPU" 60 compare noisy-fp32 1e-4 noisy 1 --device cuda --precision fp32 --preset turbowan-4
 run "the same in bf16" 60 compare noisy-bf16 5e-2 noisy 1 --device cuda --precision bf16 --preset turbowan-4
 run "the same on 2 ranks" 60 compare noisy-2 0 noisy-bf16 2 --device cuda --precision bf16 --preset turbowan-4 --ulysses_size 2
+
+# ---- blocks in host memory or in the file: the same bits, and no more memory than the limit
+none="--num_persistent_param_in_dit 0"
+# shellcheck disable=SC2086
+run "blocks in host memory" 60 compare host 0 bf16 1 --device cuda --precision bf16 $none
+# shellcheck disable=SC2086
+run "blocks in the file" 60 compare disk 0 bf16 1 --device cuda --precision bf16 $none --offload_device disk
+# shellcheck disable=SC2086
+run "blocks in host memory, 2 ranks share" 60 compare host-2 0 bf16 2 --device cuda --precision bf16 $none \
+    --dit_fsdp=False --cfg_size 1 --ulysses_size 2
+# shellcheck disable=SC2086
+run "blocks in host memory, 2 ranks sharded" 60 compare host-fsdp 0 bf16 2 --device cuda --precision bf16 $none \
+    --dit_fsdp --cfg_size 1 --ulysses_size 2
+# shellcheck disable=SC2086
+run "two experts in host memory" 60 compare host-pair 0 both 1 --device cuda --precision bf16 $pair $none
+
+limited() { # a model of 0.9 GB in bf16, with and without a limit
+    large=$scratch/large
+    "$wanmpi" synth --preset tiny --dim 1536 --ffn_dim 8960 --heads 12 --layers 10 --dit_dtype bf16 --out "$large" \
+        >"$scratch/synth.log" 2>&1 || return 1
+    set -- --device cuda --precision bf16 --ckpt_dir "$large"
+    generate large 1 "$@" && compare large-limited 0 large 1 "$@" --vram_limit 1.2 || return 1
+    grep -q '^weights [0-9] of 10 blocks stay' "$scratch/large-limited.log" || return 1
+    awk '/^memory  rank 0: GPU peak/ { peak = $6 } END { print "peak " peak " MB of 1200"; exit !(peak > 0 && peak <= 1200) }' \
+        "$scratch/large-limited.log"
+}
+run "within --vram_limit" 120 limited
 
 # ---- tasks with images, on one rank and on two with sharded weights
 conditioned() { # TASK PRESET FLAGS...

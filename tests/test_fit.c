@@ -157,7 +157,22 @@ static void test_experts(void)
     CHECK(choose(&r, &p, both - GB, 100 * GB) && p.experts == EXPERTS_AHEAD, "one fits");
     p = one;
     CHECK(choose(&r, &p, both - GB, 20 * GB) && p.experts == EXPERTS_LATER, "with little memory");
-    CHECK(!choose(&r, &p, alone - GB, 100 * GB), "nothing fits");
+    CHECK(choose(&r, &p, alone - GB, 100 * GB) && p.offload == OFFLOAD_HOST && p.resident == 0 &&
+              p.experts == EXPERTS_BOTH,
+          "blocks of both in host memory");
+    CHECK(most_of(p, "").host > 50e9 && most_of(p, "").device < alone / 2, "%g of the device, %g",
+          most_of(p, "").device, most_of(p, "").host);
+    p = one;
+    CHECK(choose(&r, &p, alone - GB, 20 * GB) && p.offload == OFFLOAD_FILE, "blocks in the file");
+    p = one;
+    CHECK(!choose(&r, &p, 3 * GB, 100 * GB), "nothing fits");
+    r.num_persistent_param_in_dit = INT64_C(14300000000); // of one expert
+    p = plan_of(&r, 1, 1, true);
+    CHECK(p.offload == OFFLOAD_HOST && p.resident == 40, "%d blocks", p.resident);
+    r.num_persistent_param_in_dit = INT64_C(7000000000);
+    p = plan_of(&r, 1, 1, true);
+    CHECK(p.offload == OFFLOAD_HOST && p.resident == 22, "%d blocks", p.resident);
+    r.num_persistent_param_in_dit = -1;
     p = two;
     CHECK(choose(&r, &p, sharded, 100 * GB) && p.experts == EXPERTS_BOTH && p.fsdp, "sharded");
     p = two;
@@ -165,7 +180,13 @@ static void test_experts(void)
     CHECK(most_of(p, "f").host < 2 * 17e9, "half an expert on each rank");
     r.experts = EXPERTS_BOTH;
     p = one;
-    CHECK(!choose(&r, &p, both - GB, 100 * GB) && p.experts == EXPERTS_BOTH, "as the flag says");
+    CHECK(choose(&r, &p, both - GB, 100 * GB) && p.experts == EXPERTS_BOTH &&
+              p.offload == OFFLOAD_HOST,
+          "as the flag says");
+    r.num_persistent_param_in_dit = INT64_MAX;
+    p = one;
+    CHECK(!choose(&r, &p, both - GB, 100 * GB) && p.experts == EXPERTS_BOTH, "as the flags say");
+    r.num_persistent_param_in_dit = -1;
     r.experts = -1;
     expect(&r, one, both - GB, 100 * GB, 1, "with --experts ahead it would fit");
     expect(&r, one, both - GB, 20 * GB, 1, "with --experts later it would fit");
@@ -176,6 +197,58 @@ static void test_experts(void)
     CHECK(!choose(&r, &p, 0, 20 * GB) && p.experts == EXPERTS_LATER, "never ahead on a CPU");
     p = one;
     CHECK(choose(&r, &p, 0, most_of(one, "").host - GB) && p.experts == EXPERTS_LATER, "on a CPU");
+    request_done(&r);
+}
+
+/* Most blocks that fit stay on the device; the ranks of a node share the others' memory. */
+struct room {
+    const struct plan_input *plan;
+    double device;
+};
+
+static status room_fits(void *payload, bool *fits)
+{
+    const struct room *room = payload;
+    const struct fit_machine m = { 8, room->device, INFINITY };
+
+    *fits = fit_on(room->plan, 1, &m);
+    return ST_OK;
+}
+
+static void test_offload(void)
+{
+    struct request r;
+    struct plan_input p, q;
+    struct fit_rank ranks[2];
+    double device;
+    int local;
+
+    begin_task(&r, "t2v-14B", "bf16");
+    p = plan_of(&r, 1, 1, true);
+    p.offload = OFFLOAD_HOST;
+    p.vae_dtype = DT_BF16;
+    for (int resident = 0; resident <= 40; resident += 10) {
+        p.resident = resident;
+        device = most_of(p, "v").device;
+        p.resident = 0;
+        CHECK(fit_resident(&p, 1, &r, room_fits, &(struct room){ &p, device }) == ST_OK &&
+                  p.resident == resident,
+              "%d of 40 blocks, not %d", p.resident, resident);
+    }
+    p.resident = 0;
+    CHECK(fit_resident(&p, 1, &r, room_fits, &(struct room){ &p, 16e9 }) == ST_OK &&
+              p.resident == 9,
+          "720P in 16 GB: %d blocks", p.resident);
+    q = plan_of(&r, 2, 2, true);
+    q.offload = OFFLOAD_HOST;
+    for (int i = 0; i < 2; i++)
+        CHECK(fit_needs(&q, 1, i, &ranks[i]) == ST_OK, "%s", status_line());
+    CHECK(ranks[0].host > 28e9 && ranks[1].host < 2e9 && fit_node(ranks, 2, 1, &local) < 31e9,
+          "%g with what is shared, %g", ranks[0].host, ranks[1].host);
+    q.fsdp = true;
+    for (int i = 0; i < 2; i++)
+        CHECK(fit_needs(&q, 1, i, &ranks[i]) == ST_OK, "%s", status_line());
+    CHECK(ranks[0].host < 16e9 && fit_node(ranks, 2, 1, &local) < 31e9, "own %g", ranks[0].host);
     request_done(&r);
 }
 
@@ -202,21 +275,30 @@ static void test_ranks(struct world *w)
           status_line());
     r.dit_fsdp = 0;
     p.fsdp = false;
+    CHECK(job_fit(&j, &r, &p, 1) == ST_OK && !p.fsdp && p.offload == OFFLOAD_HOST &&
+              p.resident > 0 && p.resident < 30,
+          "rank %d: %d blocks, %s", w->rank, p.resident, status_line());
+    r.num_persistent_param_in_dit = INT64_MAX; // the user's choice, which is kept
+    p.offload = OFFLOAD_NONE;
+    p.resident = 0;
     CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY && !p.fsdp &&
               strstr(status_line(), "with --dit_fsdp it would fit") != NULL &&
               strstr(status_line(), "rank 1 needs ") == status_line(),
           "rank %d: %s", w->rank, status_line());
     p.keep_models = true;
+    p.offload = OFFLOAD_NONE;
     kept = most_of(p, "");
     j.device_free = (kept.device + replicated.device) / 2;
     r.offload_model = 0;
     CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY && p.keep_models &&
               strstr(status_line(), "with --dit_fsdp") != NULL,
           "rank %d: %s", w->rank, status_line());
+    p.offload = OFFLOAD_NONE;
     r.offload_model = -1; // exact, and left open: chosen
     CHECK(job_fit(&j, &r, &p, 1) == ST_OK && !p.keep_models && !p.fsdp, "rank %d: %s", w->rank,
           status_line());
     r.dit_fsdp = -1;
+    p.offload = OFFLOAD_NONE;
     j.host_free = w->rank == 0 ? 100 * GB : 1e6;
     CHECK(job_fit(&j, &r, &p, 1) == ST_MEMORY &&
               strstr(status_line(), "the node of rank 1 has 0.00 GB of memory free") != NULL,
@@ -233,6 +315,7 @@ int main(int argc, char **argv)
         test_first();
         test_advice();
         test_experts();
+        test_offload();
         return check_end("fit");
     }
     if (world_open(&w, &argc, &argv) != ST_OK)

@@ -265,7 +265,7 @@ static void open_stack(struct lora *l, struct device *dev, const struct tensor_l
     golden_need(arena_init(
         &a, dev, "weights",
         weights_bytes(WEIGHTS_RESIDENT, 1, 0, stack->units, specs, stack->count) + 4096));
-    golden_need(tensors_open(&w, list, stack, &a, NULL, false, source));
+    golden_need(tensors_open(&w, list, stack, &a, NULL, (struct tensors_place){ 0 }, source));
     CHECK(w.loader != NULL, "no loader");
     for (int i = 0; i < stack->units * stack->count; i++) {
         char name[WEIGHT_NAME_BYTES];

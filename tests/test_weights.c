@@ -1,8 +1,9 @@
 /* test_weights [cuda|nccl]
  *
- * Weights in their three modes: sharded and streamed units have the same bits as resident ones, a
- * rank reads only its slices, and the plan allocates the same memory and sends the same bytes.
- * With "cuda" or "nccl" in GPU memory, one GPU per rank. */
+ * Weights in their modes: sharded and streamed units and those in host memory have the same bits as
+ * resident ones, a rank reads only its slices, ranks of a node hold one copy in host memory, and
+ * the plan allocates the same memory and sends the same bytes. With "cuda" or "nccl" in GPU memory,
+ * one GPU per rank. */
 #include "parallel/split.h"
 #include "parallel/weights.h"
 #include "runtime/half.h"
@@ -228,6 +229,76 @@ static void check_mode(struct world *w, struct device *dev, enum weights_mode mo
     arena_done(&a);
 }
 
+/* Units in host memory, of which some stay on the device. shared: one copy for all ranks. */
+static void check_host(struct world *w, struct device *dev, bool sharded, bool shared, int resident,
+                       int units, const struct weight_spec *spec, int count)
+{
+    const size_t bytes = weights_bytes(WEIGHTS_RESIDENT, 1, 0, units + 4, spec, count);
+    struct source from = { .fail_at = -1 };
+    const struct weight_source source = { .read = read_pattern, .payload = &from };
+    const struct weights_store store = { WEIGHTS_HOST, resident, NULL, sharded };
+    struct weights_store real = store, planned = store;
+    struct host_memory host, counted;
+    struct world described;
+    struct device plan;
+    struct group g, pg;
+    struct arena a, pa;
+    struct weights ws, pw;
+    int members[64], *m = members;
+    int64_t all = 0;
+    double taken;
+
+    for (int i = 0; i < w->size; i++)
+        m[i] = i;
+    world_describe(&described, w->rank, w->size, w->size);
+    device_open_plan(&plan, &table_plan, 0);
+    arena_init(&pa, &plan, "plan", 0);
+    CHECK(group_open(&g, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&pg, "all", &described, &plan, 0, m, w->size) == ST_OK, "%s", status_line());
+    CHECK(arena_init(&a, dev, "weights", bytes + 4096) == ST_OK, "%s", status_line());
+    CHECK(host_memory_open(&counted, &described, &plan, 0, shared) == ST_OK, "%s", status_line());
+    planned.host = &counted;
+    CHECK(weights_open_store(&pw, &pa, planned, &pg, units, spec, count, source) == ST_OK, "%s",
+          status_line());
+    CHECK(host_memory_open(&host, w, dev, counted.used, shared) == ST_OK, "%s", status_line());
+    real.host = &host;
+    CHECK(agree(w, weights_open_store(&ws, &a, real, &g, units, spec, count, source)) == ST_OK,
+          "%s", status_line());
+    CHECK(weights_all_gather(&ws) == ST_OK && weights_all_gather(&pw) == ST_OK, "%s",
+          status_line());
+    CHECK(host.used == counted.used && a.used == pa.used, "%zu, %zu: planned %zu, %zu", host.used,
+          a.used, counted.used, pa.used);
+    for (int i = 0; i < count; i++)
+        all += units *
+               (int64_t)tensor_bytes(tensor_dims(NULL, spec[i].dtype, spec[i].ndim, spec[i].dim));
+    if (sharded || shared) { // each byte is read by one rank, and held once
+        const double total = world_sum(w, (double)from.bytes);
+
+        CHECK(total == (double)all, "all ranks read %.0f of %lld bytes", total, (long long)all);
+    }
+    taken = sharded ? world_sum(w, (double)host.used) : (double)host.used;
+    CHECK(taken <= (double)(ws.unit_bytes * (size_t)(units - resident)) + 256 * w->size * units,
+          "%.0f bytes of host memory for %d units of %zu", taken, units - resident, ws.unit_bytes);
+    use(&ws, spec, true);
+    use(&pw, spec, false);
+    CHECK(g.sent == pg.sent && g.messages == pg.messages && dev->streamed == plan.streamed,
+          "sent %.0f, streamed %.0f, planned %.0f, %.0f", g.sent, dev->streamed, pg.sent,
+          plan.streamed);
+    CHECK((dev->streamed > 0) == (resident < units && ws.kept_bytes > 0), "streamed %.0f",
+          dev->streamed);
+    dev->streamed = 0;
+    world_barrier(w);
+    weights_close(&ws);
+    weights_close(&pw);
+    host_memory_close(&host);
+    host_memory_close(&counted);
+    group_close(&g);
+    group_close(&pg);
+    arena_done(&a);
+    arena_done(&pa);
+    device_close(&plan);
+}
+
 struct bytes {
     _Atomic int fills;
     int fail_at;
@@ -317,6 +388,13 @@ int main(int argc, char **argv)
             check_mode(&w, &dev, modes[i], grouped, 5, specs, COUNT(specs));
             check_mode(&w, &dev, modes[i], grouped, 1, tiny, COUNT(tiny)); // more ranks than slices
             check_mode(&w, &dev, modes[i], grouped, 2, large, COUNT(large));
+        }
+    dev.streamed = 0;
+    for (int how = 0; how < 3; how++)
+        for (int resident = 0; resident <= 5; resident += how == 0 ? 1 : 2) {
+            check_host(&w, &dev, how == 1, how == 2, resident, 5, specs, COUNT(specs));
+            check_host(&w, &dev, how == 1, how == 2, resident > 0, 1, tiny, COUNT(tiny));
+            check_host(&w, &dev, how == 1, how == 2, resident > 2, 2, large, COUNT(large));
         }
     device_close(&dev);
     return ranks_end(&w, "weights");

@@ -3,9 +3,11 @@
 #include "launch/bench/bench.h"
 
 #include "launch/commands.h"
+#include "launch/job.h"
 #include "parallel/split.h"
 #include "runtime/newfile.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -70,6 +72,9 @@ static const struct option rows[] = {
     { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .most = 65536,
       .help = "ranks for Ulysses attention" },
     { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .help = "shard the transformer's weights" },
+    { "vram_limit", OPT_DOUBLE, AT(vram_limit), .value = "GB", .least = 0.001, .most = 100000,
+      .help = "of the transformer: blocks that do not fit are copied from host memory, as in "
+              "generate" },
     { "json", OPT_STRING, AT(json), .group = "Files", .value = "FILE",
       .help = "write the results as JSON" },
     { "hdf5", OPT_STRING, AT(hdf5), .value = "FILE",
@@ -295,10 +300,58 @@ static status open_local(struct bench *b, const struct placement_node *node, int
     return bench_values_open(b);
 }
 
+/* Whether the transformer fits into --vram_limit on every rank, with `resident` blocks there. */
+static status fits_limit(struct bench *b, double *needed, bool *fits)
+{
+    *needed = 0;
+    for (int i = 0; i < b->plan.ranks; i++) {
+        const struct plan_stage *s;
+        struct plan_rank one;
+
+        TRY(plan_rank(&b->plan, i, &one));
+        s = plan_stage(&one, STAGE_STEP);
+        *needed =
+            fmax(*needed, (double)(s->weights + s->run + s->scratch + one.workspace + one.cuda));
+    }
+    *fits = *needed <= b->options->vram_limit * 1e9;
+    return ST_OK;
+}
+
+/* As many blocks as fit stay on the device. */
+static status choose_offload(struct bench *b)
+{
+    double needed;
+    bool fits;
+
+    if (b->options->vram_limit == 0)
+        return ST_OK;
+    TRY(fits_limit(b, &needed, &fits));
+    if (fits)
+        return ST_OK;
+    b->plan.offload = OFFLOAD_HOST;
+    for (b->plan.resident = model_dit(&b->plan.model)->layers; !fits; b->plan.resident--) {
+        TRY(fits_limit(b, &needed, &fits));
+        if (fits)
+            return ST_OK;
+        if (b->plan.resident == 0)
+            break;
+    }
+    return fail(ST_MEMORY, "--vram_limit %g: the transformer needs %.2f GB at least",
+                b->options->vram_limit, needed / 1e9);
+}
+
+/* The plan of this rank. */
+static status plan_limited(struct bench *b)
+{
+    TRY(choose_offload(b));
+    return plan_rank(&b->plan, b->world->rank, &b->sizes);
+}
+
 static void print_setup(const struct bench *b, const struct preset *preset)
 {
     const struct mesh_shape m = b->plan.mesh;
     const struct latent_shape s = b->plan.latent;
+    char offload[200];
 
     if (b->world->rank != 0)
         return;
@@ -311,6 +364,9 @@ static void print_setup(const struct bench *b, const struct preset *preset)
            "rank\n",
            b->world->size, m.cfg, m.ring, m.ulysses, b->plan.fsdp ? "sharded" : "replicated",
            (double)plan_stage(&b->sizes, STAGE_STEP)->weights / 1e9);
+    job_offload(offload, sizeof(offload), &b->plan, &b->sizes);
+    if (offload[0] != 0)
+        printf("weights %s\n", offload);
     fflush(stdout);
 }
 
@@ -330,7 +386,7 @@ static status bench(struct bench *b, const struct preset *preset, unsigned parts
     TRY(agree(b->world, open_local(b, &node, gpus, preset, parts)));
     TRY(agree(b->world, mesh_open(&b->mesh, b->world, &b->dev, b->plan.mesh)));
     b->plan.nccl = b->mesh.direct == NULL;
-    TRY(agree(b->world, plan_rank(&b->plan, b->world->rank, &b->sizes)));
+    TRY(agree(b->world, plan_limited(b)));
     seq = mesh_seq_size(&b->mesh);
     b->tokens = b->plan.latent.t * (b->plan.latent.h / 2) * (b->plan.latent.w / 2);
     b->s_loc = split_count(b->tokens, seq, mesh_seq_rank(&b->mesh));

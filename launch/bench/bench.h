@@ -63,6 +63,7 @@ struct bench_options {
     int size[2];
     int frame_num, with_image, device, precision, vae_precision, repeats, threads;
     int cfg_size, ring_size, ulysses_size, dit_fsdp;
+    double vram_limit;          // GB; 0: none
     const struct few_step *few; // of `preset`; NULL: the task's steps, with guidance
 };
 
@@ -139,6 +140,7 @@ struct forward {
     struct bench *b;
     struct dit dit;
     struct arena weights, run, scratch;
+    struct host_memory host;
     struct schedule schedule;
     struct denoise d;
     struct conditioning conditioning;

@@ -89,7 +89,7 @@ static status open_weights(void *payload)
     struct bench *b = f->b;
 
     TRY(dit_open(&f->dit, model_dit(&b->plan.model), &b->mesh, &b->dev, &f->weights, b->cdt,
-                 b->plan.fsdp, bench_source(b)));
+                 plan_place(&b->plan, model_dit(&b->plan.model), &f->host), bench_source(b)));
     return dit_complete(&f->dit);
 }
 
@@ -120,9 +120,13 @@ status forward_open(struct forward *f, struct bench *b)
 
     *f = (struct forward){ .b = b };
     b->dev.held_peak = b->dev.held;
+    if (b->options->vram_limit > 0)
+        b->dev.limit =
+            (size_t)(b->options->vram_limit * 1e9) - (b->plan.gpu ? DEVICE_CUDA_BESIDE : 0);
     TRY(arena_init(&f->weights, &b->dev, "transformer", sizes->weights));
     TRY(arena_init(&f->run, &b->dev, "run", sizes->run));
     TRY(arena_init(&f->scratch, &b->dev, "step", sizes->scratch));
+    TRY(host_memory_open(&f->host, b->world, &b->dev, b->sizes.weights, !b->plan.fsdp));
     TRY(bench_run_together(b, open_weights, f, &f->load_s));
     TRY(fill_conditioning(f));
     f->noise = malloc((size_t)latent * sizeof(float));
@@ -145,6 +149,9 @@ void forward_close(struct forward *f)
     arena_done(&f->scratch);
     arena_done(&f->run);
     arena_done(&f->weights);
+    host_memory_close(&f->host);
+    if (f->b != NULL)
+        f->b->dev.limit = 0;
     conditioning_done(&f->conditioning);
     free(f->noise);
 }
@@ -168,13 +175,20 @@ status call_step(void *payload)
 static void print_memory(const struct bench *b)
 {
     const struct plan_stage *s = plan_stage(&b->sizes, STAGE_STEP);
+    size_t total = 0, available = 0;
 
-    if (b->world->rank == 0)
-        printf("memory  planned %.2f GB: weights %.2f, run %.2f, step %.2f, and workspace; peak "
-               "%.2f GB\n",
-               (double)(s->weights + s->run + s->scratch + b->sizes.workspace) / 1e9,
-               (double)s->weights / 1e9, (double)s->run / 1e9, (double)s->scratch / 1e9,
-               (double)b->dev.held_peak / 1e9);
+    if (b->world->rank != 0)
+        return;
+    printf("memory  planned %.2f GB: weights %.2f, run %.2f, step %.2f, and workspace; peak "
+           "%.2f GB\n",
+           (double)(s->weights + s->run + s->scratch + b->sizes.workspace) / 1e9,
+           (double)s->weights / 1e9, (double)s->run / 1e9, (double)s->scratch / 1e9,
+           (double)b->dev.held_peak / 1e9);
+    if (b->dev.kind == DEVICE_CUDA && device_cuda_memory(b->dev.index, &total, &available) == ST_OK)
+        printf("memory  in use on the GPU, with CUDA and its libraries: %.2f GB, planned %.2f GB\n",
+               (double)(total - available) / 1e9,
+               (double)(s->weights + s->run + s->scratch + b->sizes.workspace + b->sizes.cuda) /
+                   1e9);
 }
 
 static status run_transformer(struct bench *b, const char *test, status (*call)(void *payload),

@@ -144,15 +144,31 @@ const struct weight_spec *tensors_of(const struct tensor_list *l, const struct t
     return &l->specs[s->first];
 }
 
-status tensors_open(struct weights *w, const struct tensor_list *l, const struct tensor_stack *s,
-                    struct arena *a, struct group *g, bool fsdp, struct weight_source source)
+/* Stacks whose units need not all be on every device. */
+static bool may_move(const struct tensor_stack *s)
 {
-    const bool sharded = fsdp && s->keep == TENSORS_SHARDED;
+    return s->keep == TENSORS_SHARDED || s->keep == TENSORS_ONCE;
+}
 
-    assert(s->keep != TENSORS_READ);
-    return weights_open(w, a, sharded ? WEIGHTS_SHARDED : WEIGHTS_RESIDENT,
-                        s->keep == TENSORS_LOCAL ? NULL : g, s->units, tensors_of(l, s), s->count,
-                        source);
+status tensors_open(struct weights *w, const struct tensor_list *l, const struct tensor_stack *s,
+                    struct arena *a, struct group *g, struct tensors_place place,
+                    struct weight_source source)
+{
+    const bool sharded = place.fsdp && may_move(s);
+    struct weights_store store = { .mode = sharded ? WEIGHTS_SHARDED : WEIGHTS_RESIDENT };
+
+    assert(s->keep != TENSORS_READ && !(place.fsdp && place.offload == OFFLOAD_FILE));
+    if (place.offload != OFFLOAD_NONE && may_move(s))
+        store = (struct weights_store){
+            .mode = place.offload == OFFLOAD_HOST ? WEIGHTS_HOST : WEIGHTS_STREAMED,
+            .resident =
+                s->keep == TENSORS_ONCE ? 0 : (int)((int64_t)s->units * place.resident / place.of),
+            .host = place.host,
+            .sharded = sharded,
+        };
+    return weights_open_store(w, a, store,
+                              s->keep == TENSORS_LOCAL || store.mode == WEIGHTS_STREAMED ? NULL : g,
+                              s->units, tensors_of(l, s), s->count, source);
 }
 
 status tensors_ranges(const struct tensor_list *l, int ranks, int rank, weight_range *each,

@@ -22,6 +22,7 @@ enum tensors_keep {
     TENSORS_RESIDENT, // all units; each rank reads a slice, and an all-gather completes them
     TENSORS_LOCAL,    // all units, and each rank reads all of them: for small tensors
     TENSORS_SHARDED,  // with FSDP one slice of every unit; else as TENSORS_RESIDENT
+    TENSORS_ONCE,     // the same, for units that are used once in a run
     TENSORS_READ,     // nothing: the module reads single rows from the source when it needs them
 };
 
@@ -88,11 +89,28 @@ const struct weight_spec *tensors_nth(const struct tensor_list *l, const struct 
                                       int i, char name[WEIGHT_NAME_BYTES]);
 int tensors_total(const struct tensor_list *l); // of all units of all stacks
 
+/* Where the units are stored that the device needs one after the other. */
+enum tensors_offload {
+    OFFLOAD_NONE, // on the device
+    OFFLOAD_HOST, // in pinned host memory, each byte once per node
+    OFFLOAD_FILE  // in the file, which is read for every use; not with fsdp
+};
+
+/* What is stored where of TENSORS_SHARDED and TENSORS_ONCE stacks. */
+struct tensors_place {
+    bool fsdp; // sharded over the group
+    enum tensors_offload offload;
+    int resident, of;         // offloaded: of `of` units this many stay on the device; of stacks of
+                              // another size, the same share; of TENSORS_ONCE none
+    struct host_memory *host; // with OFFLOAD_HOST; borrowed
+};
+
 /* Opens the stack's weights, allocated from arena `a`, with weights_open. `g`: the ranks that read
- * one slice each; with `fsdp`, the ranks over which a TENSORS_SHARDED stack is sharded. Local, not
- * collective: the caller passes the status to agree(). ST_IO, ST_FORMAT, ST_MEMORY. */
+ * one slice each, and over which stacks are sharded. Local, not collective: the caller passes the
+ * status to agree(). ST_IO, ST_FORMAT, ST_MEMORY. */
 status tensors_open(struct weights *w, const struct tensor_list *l, const struct tensor_stack *s,
-                    struct arena *a, struct group *g, bool fsdp, struct weight_source source);
+                    struct arena *a, struct group *g, struct tensors_place place,
+                    struct weight_source source);
 
 /* Calls `each` for the elements that tensors_open reads on rank `rank` of `ranks`, stack after
  * stack: weights_ranges. */

@@ -39,7 +39,8 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
         for (int e = 0; e < EXPERTS_MAX; e++)
             p->uses[e] |= plan_expert_steps(&in, e) > 0;
     }
-    return agree(world, st);
+    TRY(agree(world, st));
+    return agree(world, host_memory_open(&p->host, world, dev, p->sizes.weights, !p->plan.fsdp));
 }
 
 static void close_expert(struct pipeline *p, int expert)
@@ -53,6 +54,7 @@ static void close_dit(struct pipeline *p)
     for (int i = 0; i < EXPERTS_MAX; i++)
         close_expert(p, i);
     arena_done(&p->dit_weights);
+    host_memory_release(&p->host, 0);
 }
 
 void pipeline_close(struct pipeline *p)
@@ -60,6 +62,7 @@ void pipeline_close(struct pipeline *p)
     if (p->vae_ready)
         vae_close(&p->vae);
     close_dit(p);
+    host_memory_close(&p->host);
     pipeline_close_clip(p);
     arena_done(&p->vae_weights);
     mesh_close(&p->mesh);
@@ -81,10 +84,11 @@ static bool holds_both(const struct pipeline *p)
 static status open_expert(struct pipeline *p, int expert)
 {
     const struct part *part = expert_parts[expert];
+    const struct dit_config *config = model_config(&p->plan.model, part);
 
     TRY(checkpoint_part(p->checkpoint, part));
-    TRY(dit_open(&p->dit[expert], model_config(&p->plan.model, part), &p->mesh, p->dev,
-                 &p->dit_weights, p->plan.cdt, p->plan.fsdp,
+    TRY(dit_open(&p->dit[expert], config, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
+                 plan_place(&p->plan, config, &p->host),
                  p->ahead != NULL ? readahead_source(p->ahead)
                                   : checkpoint_source(p->checkpoint, part)));
     p->loaded[expert] = true;
@@ -99,8 +103,8 @@ static status read_ahead(struct pipeline *p, const struct denoise *d)
     struct tensor_list list = { 0 };
     status st;
 
-    if (p->plan.experts != EXPERTS_AHEAD || p->experts < 2 || p->loaded[1] ||
-        d->in.low_from == d->in.schedule.steps)
+    if (p->plan.experts != EXPERTS_AHEAD || p->plan.offload == OFFLOAD_FILE || p->experts < 2 ||
+        p->loaded[1] || d->in.low_from == d->in.schedule.steps)
         return ST_OK;
     TRY_OUT(checkpoint_part(p->checkpoint, part));
     dit_tensors(&list, model_config(&p->plan.model, part), p->plan.cdt);
@@ -132,8 +136,10 @@ static status load_expert(struct pipeline *p, int expert)
                        plan_stage(&p->sizes, STAGE_STEP)->weights));
     for (int i = 0; i < p->experts && !holds_both(p); i++)
         close_expert(p, i);
-    if (!holds_both(p))
+    if (!holds_both(p)) {
         arena_release(&p->dit_weights, 0);
+        host_memory_release(&p->host, 0);
+    }
     for (int i = 0; i < p->experts; i++)
         if (i == expert || (holds_both(p) && p->uses[i] && !p->loaded[i]))
             TRY(open_expert(p, i));

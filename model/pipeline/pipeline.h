@@ -33,6 +33,7 @@ struct pipeline {
     struct plan_rank sizes;      // the maximum over all requests, of this rank
     struct mesh mesh;
     struct arena dit_weights, vae_weights, clip_weights;
+    struct host_memory host; // for blocks of the transformers
     struct dit dit[EXPERTS_MAX];
     int experts;                // number of transformers of the model
     bool uses[EXPERTS_MAX];     // some request has steps of it

@@ -6,6 +6,7 @@
 #include "model/text/umt5.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,7 @@ static void end_stage(struct plan_stage *s, const struct device *dev, const stru
 
     s->flops = dev->flops - s->flops;
     s->seconds = dev->seconds - s->seconds;
+    s->streamed = dev->streamed - s->streamed;
     double sent = 0, messages = 0;
     for (size_t i = 0; i < COUNT(groups); i++) {
         sent += groups[i]->sent;
@@ -74,6 +76,7 @@ static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
     all->scratch = larger(all->scratch, one->scratch);
     all->host = larger(all->host, one->host);
     all->flops = one->flops > all->flops ? one->flops : all->flops;
+    all->streamed = one->streamed > all->streamed ? one->streamed : all->streamed;
     all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
     all->sent = one->sent > all->sent ? one->sent : all->sent;
     all->messages = one->messages > all->messages ? one->messages : all->messages;
@@ -149,12 +152,20 @@ static status plan_steps(struct denoise *d, struct plan_stage *out, int first, i
     return ST_OK;
 }
 
+struct tensors_place plan_place(const struct plan_input *in, const struct dit_config *config,
+                                struct host_memory *host)
+{
+    return (struct tensors_place){ in->fsdp, in->offload, in->resident, config->layers, host };
+}
+
 /* Opens an expert. */
 static status plan_expert(struct dit *dit, const struct plan_input *in, int expert,
-                          struct device *dev, struct mesh *m, struct arena *weights)
+                          struct device *dev, struct mesh *m, struct arena *weights,
+                          struct host_memory *host)
 {
-    TRY(dit_open(dit, model_config(&in->model, expert_parts[expert]), m, dev, weights, in->cdt,
-                 in->fsdp, no_source));
+    const struct dit_config *config = model_config(&in->model, expert_parts[expert]);
+
+    TRY(dit_open(dit, config, m, dev, weights, in->cdt, plan_place(in, config, host), no_source));
     return dit_complete(dit);
 }
 
@@ -233,6 +244,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     struct dit dit[EXPERTS_MAX] = { { .stacks = 0 } }, *open[EXPERTS_MAX] = { NULL };
     const int count[EXPERTS_MAX] = { plan_expert_steps(in, 0), plan_expert_steps(in, 1) };
     const bool one_by_one = plan_has_two(in) && in->experts != EXPERTS_BOTH;
+    struct host_memory host;
     struct denoise d = { 0 };
     struct denoise_state state = { 0 };
     struct denoise_input input = { .shape = in->latent,
@@ -244,13 +256,14 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     status st;
 
     TRY_OUT(schedule_init(&input.schedule, in->solver, in->steps, 5));
+    TRY_OUT(host_memory_open(&host, NULL, dev, 0, false));
     TRY_OUT(arena_init(&weights, dev, "transformer", 0));
     TRY_OUT(arena_init(&run, dev, "run", 0));
     TRY_OUT(arena_init(&scratch, dev, "step", 0));
     for (int i = 0; i < experts; i++) {
         if (count[i] == 0 || (one_by_one && i > 0))
             continue;
-        TRY_OUT(plan_expert(&dit[i], in, i, dev, m, &weights));
+        TRY_OUT(plan_expert(&dit[i], in, i, dev, m, &weights, &host));
         open[i] = &dit[i];
     }
     start_stage(begin, dev, m);
@@ -261,15 +274,17 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
         if (count[i] > 0 && open[i] == NULL) {
             dit_close(&dit[0]);
             arena_release(&weights, 0);
-            TRY_OUT(plan_expert(&dit[i], in, i, dev, m, &weights));
+            host_memory_release(&host, 0);
+            TRY_OUT(plan_expert(&dit[i], in, i, dev, m, &weights, &host));
             TRY_OUT(denoise_switch(&d, i, &dit[i]));
         }
         if (count[i] > 0)
             TRY_OUT(plan_steps(&d, step, first, count[i], dev, m));
     }
     TRY_OUT(denoise_save(&d, &state));
-    if (one_by_one && in->experts == EXPERTS_AHEAD)
+    if (one_by_one && in->experts == EXPERTS_AHEAD && in->offload != OFFLOAD_FILE)
         TRY_OUT(plan_ahead(in, m, &out->ahead));
+    out->weights = host.peak;
     step->host = out->ahead;
     step->weights = weights.peak;
     step->run = run.peak;
@@ -411,6 +426,7 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
     bytes += in->gpu ? loader_bytes(in->threads) + DEVICE_CUDA_HOST : 0;
     bytes += merge_host_bytes(in);
     bytes += rank == 0 ? FFMPEG_BYTES : 0;
+    bytes += out->weights - out->shared;
     for (int i = 0; i < out->count && rank == 0; i++) {
         struct plan_stage *s = &out->stage[i];
 
@@ -494,6 +510,12 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));
     for (int i = 0; i < out->count && in->rates != NULL && in->ranks > 1; i++)
         out->stage[i].seconds *= in->rates->slowest;
+    for (int i = 0; i < out->count && in->rates != NULL && in->offload == OFFLOAD_HOST; i++)
+        if (strcmp(out->stage[i].name, STAGE_STEP) == 0)
+            out->stage[i].seconds =
+                fmax(out->stage[i].seconds, out->stage[i].streamed / in->rates->upload);
+    if (world.local_size > 1 && !in->fsdp)
+        out->shared = out->weights;
     out->host = host_bytes(in, rank, out);
     out->device = device_bytes(in, out);
     used = table_cpu_used(in->threads, dev.packed, dev.head);
@@ -524,4 +546,6 @@ void plan_cover(struct plan_rank *all, const struct plan_rank *one)
     all->cuda = larger(all->cuda, one->cuda);
     all->host = larger(all->host, one->host);
     all->ahead = larger(all->ahead, one->ahead);
+    all->weights = larger(all->weights, one->weights);
+    all->shared = larger(all->shared, one->shared);
 }

@@ -35,18 +35,21 @@ struct plan_input {
     bool unguided[EXPERTS_MAX]; // only one is, in the steps of that expert
     enum solver_kind solver;
     int ranks, ranks_per_node;
-    struct mesh_shape mesh; // all sizes set
-    enum dtype cdt;         // compute type of the transformer and the text encoder
-    enum dtype vae_dtype;   // of the VAE's matrices and activations
-    bool fsdp;              // shard the transformer's weights
-    enum dtype t5_stored;   // data type of umT5's matrices in memory
-    int prompts;            // number of texts that the text stage encodes at once; 0: no text stage
-    int text_rows;          // number of tokens to plan for, of each text
-    bool t5_cpu;            // run the text encoder on rank 0's cores, not on its GPU
-    bool t5_fsdp;           // run the text encoder on all ranks, with sharded weights
-    int threads;            // host threads, for t5_cpu and for reading weights
-    bool gpu;               // add the memory of CUDA and of the loader
-    bool nccl;              // GPUs of one node do not write into each other's memory
+    struct mesh_shape mesh;       // all sizes set
+    enum dtype cdt;               // compute type of the transformer and the text encoder
+    enum dtype vae_dtype;         // of the VAE's matrices and activations
+    bool fsdp;                    // shard the transformer's weights
+    enum tensors_offload offload; // where its blocks are that do not stay on the device
+    int resident;                 // with offload, number of its blocks that do
+    bool limited;                 // the device's memory has a limit, on a CPU, too
+    enum dtype t5_stored;         // data type of umT5's matrices in memory
+    int prompts;   // number of texts that the text stage encodes at once; 0: no text stage
+    int text_rows; // number of tokens to plan for, of each text
+    bool t5_cpu;   // run the text encoder on rank 0's cores, not on its GPU
+    bool t5_fsdp;  // run the text encoder on all ranks, with sharded weights
+    int threads;   // host threads, for t5_cpu and for reading weights
+    bool gpu;      // add the memory of CUDA and of the loader
+    bool nccl;     // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
     bool frame_by_frame;       // the VAE decodes with less memory, exactly: see vae.h
     bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
@@ -74,7 +77,8 @@ struct plan_stage {
     size_t host;                  // bytes of host memory in this stage only
     double flops;                 // of the whole stage; a multiply-add is two
     double sent, messages;        // bytes and messages that this rank sends
-    double seconds;               // estimated, without copies from host memory
+    double streamed;              // bytes of weights copied to the device, not to stay there
+    double seconds;               // estimated; of copies from host memory, only those of a step
 };
 
 struct plan_rank {
@@ -86,6 +90,9 @@ struct plan_rank {
     size_t cuda;      // bytes of the CUDA context and libraries on a GPU, not in `device`
     size_t host;      // bytes of host buffers: latents, tokens, texts, frames, `ahead`
     size_t ahead;     // of them, those of the expert that is read ahead
+    size_t weights;   // bytes of pinned host memory for blocks of the transformers; part of `host`
+                      // unless it is shared
+    size_t shared;    // the same, if the ranks of a node share them: once per node, not in `host`
 };
 
 int plan_experts(const struct plan_input *in); // number of transformers of the model: 1 or 2
@@ -99,6 +106,10 @@ double plan_whole_steps(const struct plan_input *in);
 
 /* Whether the run uses two experts, so that `experts` matters. */
 bool plan_has_two(const struct plan_input *in);
+
+/* Where the blocks of the transformer with this config are; `host`: memory for them. */
+struct tensors_place plan_place(const struct plan_input *in, const struct dit_config *config,
+                                struct host_memory *host);
 
 /* Computes memory, FLOPs and messages of rank `rank`. Local. ST_USAGE if the request does not fit
  * the model (odd latent sizes) or the mesh; ST_MEMORY. */

@@ -227,7 +227,8 @@ status umt5_encode(const struct t5_config *config, struct device *dev, struct ar
     TRY_OUT(check_ids(config, count, ids, length));
     umt5_tensors(&list, config, cdt, matrix);
     TRY_OUT(tensors_status(&list));
-    TRY_OUT(tensors_open(&root, &list, tensors_find(&list, STACK_ROOT), a, NULL, false, source));
+    TRY_OUT(tensors_open(&root, &list, tensors_find(&list, STACK_ROOT), a, NULL,
+                         (struct tensors_place){ 0 }, source));
     stack = tensors_find(&list, STACK_BLOCKS);
     TRY_OUT(weights_open(&blocks, a, g != NULL ? WEIGHTS_SHARDED : WEIGHTS_STREAMED, g,
                          stack->units, tensors_of(&list, stack), stack->count, source));

@@ -24,7 +24,7 @@ static status check_config(const struct dit_config *c)
 }
 
 status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mesh,
-                struct device *dev, struct arena *a, enum dtype cdt, bool fsdp,
+                struct device *dev, struct arena *a, enum dtype cdt, struct tensors_place place,
                 struct weight_source source)
 {
     struct tensor_list list = { 0 };
@@ -39,7 +39,7 @@ status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mes
 
         assert(m->stacks < DIT_STACKS_MAX);
         s->name = list.stacks[i].name;
-        TRY_OUT(tensors_open(&s->weights, &list, &list.stacks[i], a, &mesh->all, fsdp, source));
+        TRY_OUT(tensors_open(&s->weights, &list, &list.stacks[i], a, &mesh->all, place, source));
         m->stacks++;
     }
 out:

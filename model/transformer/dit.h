@@ -48,13 +48,14 @@ struct dit {
  * features. `cdt`: data type of the matrices in memory. */
 void dit_tensors(struct tensor_list *l, const struct dit_config *config, enum dtype cdt);
 
-/* Loads the weights into arena `a`; with `fsdp` blocks are sharded over mesh->all. `mesh` and `dev`
- * are borrowed until dit_close; until dit_complete, `source` must stay valid and `m` in place.
+/* Loads the weights into arena `a`, and into host memory as `place` says; the group of the stacks
+ * is mesh->all. `mesh` and `dev` are borrowed until dit_close; until dit_complete, and with
+ * OFFLOAD_FILE until dit_close, `source` must stay valid and `m` in place.
  * Local, not collective: the caller passes the status to agree(), as reading may fail on one rank
  * only. ST_FORMAT for a feature that this version does not compute, for sizes that do not fit each
  * other, and for damaged files; ST_IO, ST_MEMORY. */
 status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mesh,
-                struct device *dev, struct arena *a, enum dtype cdt, bool fsdp,
+                struct device *dev, struct arena *a, enum dtype cdt, struct tensors_place place,
                 struct weight_source source);
 void dit_close(struct dit *m); // accepts half-open and zeroed values
 

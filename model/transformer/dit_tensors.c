@@ -37,7 +37,7 @@ void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const 
     t->ndim = 1;
     t->dim[0] = 6 * dim;
 
-    tensors_stack(l, names.text, prefix, units, TENSORS_SHARDED);
+    tensors_stack(l, names.text, prefix, units, TENSORS_ONCE);
     dit_kv_tensors(l, "cross_attn.k", "cross_attn.v", "cross_attn.norm_k", dim, cdt);
 
     tensors_stack(l, names.blocks, prefix, units, TENSORS_SHARDED);

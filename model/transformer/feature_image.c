@@ -27,7 +27,7 @@ static void image_tensors(struct tensor_list *l, const struct dit_config *c,
     tensors_linear(l, "proj.1", offsetof(struct image_embedding, up), image, image, cdt);
     tensors_linear(l, "proj.3", offsetof(struct image_embedding, out), dim, image, cdt);
     tensors_norm(l, "proj.4", offsetof(struct image_embedding, norm_out), dim);
-    tensors_stack(l, STACK_IMAGE, "blocks.%d.cross_attn.", c->layers, TENSORS_SHARDED);
+    tensors_stack(l, STACK_IMAGE, "blocks.%d.cross_attn.", c->layers, TENSORS_ONCE);
     dit_kv_tensors(l, "k_img", "v_img", "norm_k_img", dim, cdt);
 }
 

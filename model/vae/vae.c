@@ -87,7 +87,8 @@ status vae_open(struct vae *v, const struct vae_config *config, struct group *g,
     TRY_OUT(tensors_status(&list));
     v->encoder = encoder ? &v->nets[0] : NULL;
     v->decoder = decoder ? &v->nets[1] : NULL;
-    TRY_OUT(tensors_open(&v->weights, &list, &list.stacks[0], a, NULL, false, source));
+    TRY_OUT(tensors_open(&v->weights, &list, &list.stacks[0], a, NULL, (struct tensors_place){ 0 },
+                         source));
     TRY_OUT(weights_acquire(&v->weights, 0, -1, v->layers));
     if (encoder)
         TRY_OUT(pad_first(v, a));
