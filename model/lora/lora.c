@@ -173,7 +173,7 @@ void lora_close(struct lora *l)
 {
     if (l == NULL)
         return;
-    arena_done(&l->scratch);
+    lora_free_slots(l);
     lora_targets_done(l);
     for (int i = 0; i < l->file_count; i++)
         lora_file_close(&l->files[i]);

@@ -73,7 +73,7 @@ static status finish_slot(struct lora_slot *s)
         return ST_OK;
     s->busy = false;
     TRY(loader_wait(s->loader, s->ranges));
-    return op_add_product(s->lora->scratch.dev, s->dst, s->base, s->first % s->target->cols, s->up,
+    return op_add_product(s->lora->dev, s->dst, s->base, s->first % s->target->cols, s->up,
                           s->down);
 }
 
@@ -124,29 +124,30 @@ static status load_part(struct lora *l, struct loader *loader, const struct lora
     TRY(loader_add(loader, fill_base, s, 0, 0, bytes)); // its threads read during the next line
     s->ranges = loader_added(loader);
     s->busy = true;
-    return load_factors(s, l->scratch.dev, row, rows);
+    return load_factors(s, l->dev, row, rows);
 }
 
 /* Allocates the slots, which the next lora_flush frees. */
 static status begin(struct lora *l, struct device *dev)
 {
     const size_t bytes = slot_bytes(l);
-    status st;
 
-    if (l->scratch.base != NULL)
+    if (l->scratch != NULL)
         return ST_OK;
-    TRY_OUT(arena_init(&l->scratch, dev, "lora", LORA_SLOTS * bytes));
-    for (int i = 0; i < LORA_SLOTS; i++) {
-        struct tensor memory;
-
-        TRY_OUT(arena_take(&l->scratch, &memory, DT_U8, (int64_t)bytes));
-        l->slots[i] = (struct lora_slot){ .memory = memory.data };
-    }
+    TRY(device_alloc(dev, (void **)&l->scratch, LORA_SLOTS * bytes));
+    l->dev = dev;
+    l->scratch_bytes = LORA_SLOTS * bytes;
+    for (int i = 0; i < LORA_SLOTS; i++)
+        l->slots[i] = (struct lora_slot){ .memory = l->scratch + (size_t)i * bytes };
     l->next_slot = 0;
-out:
-    if (st != ST_OK)
-        arena_done(&l->scratch);
-    return st;
+    return ST_OK;
+}
+
+void lora_free_slots(struct lora *l)
+{
+    if (l->scratch != NULL)
+        device_free(l->dev, l->scratch, l->scratch_bytes);
+    l->scratch = NULL;
 }
 
 status lora_load(void *payload, struct loader *loader, struct device *dev,
@@ -176,11 +177,11 @@ status lora_flush(void *payload)
 {
     struct lora *l = payload;
 
-    if (l->scratch.base == NULL)
+    if (l->scratch == NULL)
         return ST_OK;
     for (int i = 0; i < LORA_SLOTS; i++)
         TRY(finish_slot(&l->slots[(l->next_slot + i) % LORA_SLOTS]));
-    TRY(device_wait(l->scratch.dev)); // the sums read the slots
-    arena_done(&l->scratch);
+    TRY(device_wait(l->dev)); // the sums read the slots
+    lora_free_slots(l);
     return ST_OK;
 }

@@ -4,7 +4,6 @@
 
 #include "model/lora/lora.h"
 #include "parallel/loader.h"
-#include "runtime/arena.h"
 
 #include <pthread.h>
 
@@ -134,7 +133,9 @@ struct lora {
     int count;
     int unknown;
     pthread_mutex_t lock; // while norms are made
-    struct arena scratch; // of the slots, while weights are loaded to a GPU
+    struct device *dev;   // a GPU, while weights are loaded to it
+    char *scratch;        // its memory for the slots, or NULL
+    size_t scratch_bytes;
     struct lora_slot slots[LORA_SLOTS];
     int next_slot;
     int64_t chunk; // elements that a slot holds as f32
@@ -180,5 +181,6 @@ status lora_load(void *payload, struct loader *loader, struct device *dev,
                  const struct weight_spec *spec, const char *name, int64_t first, int64_t count,
                  struct tensor dst, bool *loads);
 status lora_flush(void *payload);
+void lora_free_slots(struct lora *l); // after an error too
 
 #endif
