@@ -139,6 +139,18 @@ run "blocks in host memory, 2 ranks sharded" 60 compare host-fsdp 0 bf16 2 --dev
 # shellcheck disable=SC2086
 run "two experts in host memory" 60 compare host-pair 0 both 1 --device cuda --precision bf16 $pair $none
 
+if [ -x "$build/tests/make_lora" ]; then # merged on the GPU, then moved to host memory
+    "$build/tests/make_lora" tiny 4 1 "$scratch/style.safetensors"
+    lora="--lora $scratch/style.safetensors"
+    # shellcheck disable=SC2086
+    run "a LoRA" 60 generate styled 1 --device cuda --precision bf16 $lora
+    # shellcheck disable=SC2086
+    run "a LoRA, blocks in host memory" 60 compare styled-host 0 styled 1 --device cuda --precision bf16 $lora $none
+    # shellcheck disable=SC2086
+    run "a LoRA, blocks in host memory, 2 ranks" 60 compare styled-host-2 0 styled 2 --device cuda --precision bf16 $lora \
+        $none --dit_fsdp=False --cfg_size 1 --ulysses_size 2
+fi
+
 limited() { # a model of 0.9 GB in bf16, with and without a limit
     large=$scratch/large
     "$wanmpi" synth --preset tiny --dim 1536 --ffn_dim 8960 --heads 12 --layers 10 --dit_dtype bf16 --out "$large" \

@@ -36,6 +36,10 @@ check "three LoRAs: named" says '^lora .*motion.safetensors: strength 0.5, PEFT/
 check "three LoRAs, another latent" moved base.h5 both.h5
 check "on two ranks, sharded" make 2 sharded "${both[@]}" --dit_fsdp --cfg_size 1
 check "on two ranks, sharded, the same bits" "$same" both.h5 sharded.h5
+check "on two ranks, blocks in host memory" make 2 host "${both[@]}" --num_persistent_param_in_dit 0 --cfg_size 1
+check "blocks in host memory, the same bits" "$same" both.h5 host.h5
+check "blocks in the file" make 1 disk "${both[@]}" --num_persistent_param_in_dit 0 --offload_device disk
+check "blocks in the file, the same bits" "$same" both.h5 disk.h5
 check "on three ranks, with other layers of memory" make 3 three "${both[@]}" --cfg_size 1
 check "on three ranks, the same bits" "$same" both.h5 three.h5
 check "in bf16" make 1 bf16 "${both[@]}" --precision bf16
