@@ -40,6 +40,16 @@ status command_print_json(const struct cJSON *json)
                : fail(status_of_errno(), "cannot write to standard output: %s", strerror(errno));
 }
 
+struct cJSON *command_json_mesh(struct cJSON *json, struct mesh_shape m)
+{
+    cJSON *mesh = cJSON_AddObjectToObject(json, "mesh");
+
+    cJSON_AddNumberToObject(mesh, "cfg", m.cfg);
+    cJSON_AddNumberToObject(mesh, "ring", m.ring);
+    cJSON_AddNumberToObject(mesh, "ulysses", m.ulysses);
+    return mesh;
+}
+
 void command_abort(struct world *w, status st)
 {
     if (st == ST_PEER || st == ST_PREEMPTED)

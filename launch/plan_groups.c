@@ -232,7 +232,6 @@ void groups_json(struct cJSON *json, const struct grouping *list, int count, int
 
     for (int i = 0; i < count; i++) {
         const struct grouping *g = &list[i];
-        const int mesh[] = { g->mesh.cfg, g->mesh.ring, g->mesh.ulysses };
         cJSON *row = cJSON_CreateObject();
 
         cJSON_AddNumberToObject(row, "groups", g->groups);
@@ -240,7 +239,7 @@ void groups_json(struct cJSON *json, const struct grouping *list, int count, int
         if (g->why[0] != 0) {
             cJSON_AddStringToObject(row, "impossible", g->why);
         } else {
-            cJSON_AddItemToObject(row, "mesh", cJSON_CreateIntArray(mesh, 3));
+            command_json_mesh(row, g->mesh);
             cJSON_AddBoolToObject(row, "dit_fsdp", g->fsdp);
             cJSON_AddBoolToObject(row, "fits", g->fits);
             cJSON_AddNumberToObject(row, "gpu_bytes", g->device);

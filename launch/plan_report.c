@@ -271,7 +271,7 @@ status plan_print_json(const struct plan_report *r)
     const double latent[] = { (double)in->latent.c, (double)in->latent.t, (double)in->latent.h,
                               (double)in->latent.w };
     struct plan_rank most;
-    cJSON *json = cJSON_CreateObject(), *mesh;
+    cJSON *json = cJSON_CreateObject();
     status st;
 
     cJSON_AddStringToObject(json, "task", r->request->task_name);
@@ -283,10 +283,7 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(json, "forwards", forwards(r));
     if (r->request->preset != NULL)
         cJSON_AddStringToObject(json, "preset", r->request->preset);
-    mesh = cJSON_AddObjectToObject(json, "mesh");
-    cJSON_AddNumberToObject(mesh, "cfg", in->mesh.cfg);
-    cJSON_AddNumberToObject(mesh, "ring", in->mesh.ring);
-    cJSON_AddNumberToObject(mesh, "ulysses", in->mesh.ulysses);
+    command_json_mesh(json, in->mesh);
     cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
     cJSON_AddBoolToObject(json, "frame_by_frame", in->frame_by_frame);
     cJSON_AddStringToObject(json, "offload",

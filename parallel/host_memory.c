@@ -133,8 +133,7 @@ static status open_shared(struct host_memory *m, struct world *w)
     if (fd >= 0)
         close(fd);
     TRY(st);
-    if (m->dev->kind == DEVICE_CUDA)
-        allocate_part(m);
+    allocate_part(m);
     world_barrier(w);
     return agree(w, pin(m));
 }
@@ -142,8 +141,7 @@ static status open_shared(struct host_memory *m, struct world *w)
 static status open_private(struct host_memory *m)
 {
     TRY(map(m, -1));
-    if (m->dev->kind == DEVICE_CUDA)
-        allocate_part(m);
+    allocate_part(m);
     return pin(m);
 }
 

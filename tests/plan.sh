@@ -104,6 +104,7 @@ rows = {g["groups"]: g for g in r["groupings"]}
 assert list(rows) == [1, 2, 4, 8] and r["best_groups"] in rows and rows[r["best_groups"]]["fits"]
 assert rows[1]["dit_fsdp"] and not rows[8]["fits"] and rows[8]["gpu_bytes"] > 11e9
 assert all(g["groups"] * g["ranks"] == 8 for g in r["groupings"])
+assert all(g["mesh"]["cfg"] * g["mesh"]["ring"] * g["mesh"]["ulysses"] == g["ranks"] for g in r["groupings"])
 assert rows[2]["video_seconds"] > 1.9 * rows[1]["video_seconds"]
 END
 plan 0 '' --task t2v-1.3B --size 832*480 --gpus 4 --groups 2 --ulysses_size 2 --cfg_size 1

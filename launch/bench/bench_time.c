@@ -1,5 +1,6 @@
 /* Timing, rows of results, and their output: on the screen, as JSON, as HDF5. */
 #include "launch/bench/bench.h"
+#include "launch/commands.h"
 #include "runtime/columnfile.h"
 #include "runtime/json.h"
 #include "runtime/timeline.h"
@@ -175,20 +176,10 @@ out:
     return st;
 }
 
-static void add_mesh(cJSON *o, struct mesh_shape m, bool fsdp)
-{
-    cJSON *mesh = cJSON_AddObjectToObject(o, "mesh");
-
-    cJSON_AddNumberToObject(mesh, "cfg", m.cfg);
-    cJSON_AddNumberToObject(mesh, "ring", m.ring);
-    cJSON_AddNumberToObject(mesh, "ulysses", m.ulysses);
-    cJSON_AddBoolToObject(mesh, "fsdp", fsdp);
-}
-
 static void add_scaling(cJSON *o, const struct bench_scaling *s)
 {
     cJSON_AddNumberToObject(o, "ranks", s->ranks);
-    add_mesh(o, s->mesh, s->fsdp);
+    cJSON_AddBoolToObject(command_json_mesh(o, s->mesh), "fsdp", s->fsdp);
     cJSON_AddNumberToObject(o, "efficiency", s->efficiency);
     cJSON_AddNumberToObject(o, "plan_s", s->plan_s);
     cJSON_AddNumberToObject(o, "device_bytes_peak", s->peak);
@@ -242,7 +233,7 @@ static cJSON *settings_json(const struct bench *b)
     if (o->with_image)
         cJSON_AddBoolToObject(root, "with_image", true);
     cJSON_AddNumberToObject(root, "ranks", b->world->size);
-    add_mesh(root, b->plan.mesh, b->plan.fsdp);
+    cJSON_AddBoolToObject(command_json_mesh(root, b->plan.mesh), "fsdp", b->plan.fsdp);
     cJSON_AddNumberToObject(root, "device_bytes_peak", (double)b->dev.held_peak);
     return root;
 }
