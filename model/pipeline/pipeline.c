@@ -206,7 +206,7 @@ out:
     return st;
 }
 
-static struct text_entry *find_text(const struct pipeline *p, const char *prompt)
+struct text_entry *pipeline_find_text(const struct pipeline *p, const char *prompt)
 {
     for (int i = 0; i < p->text_count; i++)
         if (strcmp(p->texts[i].prompt, prompt) == 0)
@@ -216,7 +216,7 @@ static struct text_entry *find_text(const struct pipeline *p, const char *prompt
 
 struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt)
 {
-    const struct text_entry *e = find_text(p, prompt);
+    const struct text_entry *e = pipeline_find_text(p, prompt);
 
     assert(e != NULL);
     return e->rows;
@@ -260,7 +260,7 @@ static status choose_texts(struct pipeline *p, struct texts *t, int count,
 
         while (k < t->count && strcmp(t->prompt[k], prompts[i]) != 0)
             k++;
-        if (k < t->count || find_text(p, prompts[i]) != NULL)
+        if (k < t->count || pipeline_find_text(p, prompts[i]) != NULL)
             continue;
         t->prompt[t->count] = prompts[i];
         t->ids[t->count] = calloc(max, sizeof(int));

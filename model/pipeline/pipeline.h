@@ -65,6 +65,9 @@ status pipeline_tokenizer(struct tokenizer **t, struct checkpoint *c);
  * 0 encodes while the other ranks load the transformer; with t5_fsdp all ranks encode. */
 status pipeline_text(struct pipeline *p, int count, const char *const *prompts);
 
+/* The entry of a prompt, owned by the pipeline; NULL if it has not been encoded. Local. */
+struct text_entry *pipeline_find_text(const struct pipeline *p, const char *prompt);
+
 /* Gives the prompts that rank 0 of `w` has encoded to all ranks of w, the job's ranks, which are
  * those of several pipelines. Collective over w. `prompts`: each text once, the same on all ranks.
  * ST_MEMORY. */

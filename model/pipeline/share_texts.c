@@ -4,14 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct text_entry *find(const struct pipeline *p, const char *prompt)
-{
-    for (int i = 0; i < p->text_count; i++)
-        if (strcmp(p->texts[i].prompt, prompt) == 0)
-            return &p->texts[i];
-    return NULL;
-}
-
 /* Adds entries of that many rows for the prompts that have none. Local. */
 static status add_entries(struct pipeline *p, int count, const char *const *prompts,
                           const int64_t *rows)
@@ -25,7 +17,7 @@ static status add_entries(struct pipeline *p, int count, const char *const *prom
     for (int i = 0; i < count; i++) {
         struct text_entry e = { 0 };
 
-        if (find(p, prompts[i]) != NULL)
+        if (pipeline_find_text(p, prompts[i]) != NULL)
             continue;
         e.prompt = strdup(prompts[i]);
         e.rows =
@@ -51,11 +43,11 @@ status pipeline_share_texts(struct pipeline *p, struct world *w, int count,
         st = fail(ST_MEMORY, "cannot allocate host memory for %d texts", count);
     TRY_OUT(agree(w, st));
     for (int i = 0; i < count && w->rank == 0; i++)
-        rows[i] = find(p, prompts[i])->rows.dim[0];
+        rows[i] = pipeline_find_text(p, prompts[i])->rows.dim[0];
     world_broadcast(w, rows, (size_t)count * sizeof(*rows), 0);
     TRY_OUT(agree(w, add_entries(p, count, prompts, rows)));
     for (int i = 0; i < count; i++) {
-        struct tensor *t = &find(p, prompts[i])->rows;
+        struct tensor *t = &pipeline_find_text(p, prompts[i])->rows;
 
         world_broadcast(w, t->data, tensor_bytes(*t), 0);
     }
