@@ -10,275 +10,9 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define ONE (CMD_GENERATE | CMD_PLAN | CMD_LINE)
-#define ALL (ONE | CMD_BATCH)
-
-/* An input that only some tasks use: `marks` of its row has its number (enum task_input) plus 1. */
-#define INPUT_SHIFT 8
-#define INPUT_MARK(name) (NUMBERS | (1 + INPUT_##name) << INPUT_SHIFT)
-#define INPUT(flag, what)                                                                          \
-    {                                                                                              \
-        .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
-        .commands = ONE, .marks = INPUT_MARK(flag), .help = what, .hidden = true                   \
-    }
-/* An image that tasks use; `other`: the name that DiffSynth has for it, or NULL. */
-#define IMAGE(flag, other, what)                                                                   \
-    {                                                                                              \
-        .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
-        .alias = other, .commands = ONE, .marks = INPUT_MARK(flag), .help = what                   \
-    }
-
-/* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
-const struct option request_rows[] = {
-    { "batch_file", OPT_STRING, AT(batch_file), .group = "Request", .value = "FILE.jsonl",
-      .positional = true, .commands = CMD_BATCH | CMD_PLAN,
-      .help = "requests of batch, one per line: a JSON object whose keys are names of flags" },
-    { "overwrite", OPT_SWITCH, AT(overwrite), .commands = CMD_BATCH, .marks = JOB,
-      .help = "make results again that another request, or other weights, have made (default: "
-              "such a batch is refused)" },
-    { "task", OPT_STRING, AT(task_name), .group = "Request", .value = "TASK", .commands = ALL,
-      .marks = NUMBERS | JOB,
-      .help = "a task of the list below (default: that of the checkpoint; without one t2v-14B)" },
-    { "prompt", OPT_TEXT, AT(prompt), .value = "TEXT", .commands = ONE, .marks = NUMBERS,
-      .help = "text that describes the video; @FILE reads it from a file (default: the official "
-              "example)" },
-    { "negative_prompt", OPT_TEXT, AT(negative_prompt), .alias = "n_prompt", .value = "TEXT",
-      .commands = ALL, .marks = NUMBERS,
-      .help = "text that describes what to avoid (default: the official negative prompt)" },
-    { "size", OPT_PAIR, AT(size), .value = "W*H", .joint = '*', .wide_joint = true, .commands = ALL,
-      .marks = NUMBERS,
-      .help = "width and height in pixels, multiples of 16 (default: the task's, see below)" },
-    { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .commands = ALL,
-      .marks = NUMBERS, .help = "number of frames, 4n+1 (default: the task's)" },
-    { "base_seed", OPT_SEED, AT(base_seed), .value = "N", .commands = ALL, .marks = NUMBERS,
-      .help = "random seed, 0 to 2^64-1; the same seed gives the same video; -1 chooses one "
-              "(default -1)" },
-
-    { "preset", OPT_STRING, AT(preset), .group = "Sampling", .value = "NAME", .commands = ALL,
-      .marks = NUMBERS | SAMPLING,
-      .help = "settings of a distilled model, of the list below; flags that are given too win" },
-    { "sample_steps", OPT_INT, AT(sample_steps), .value = "N", .least = 1, .most = 1000,
-      .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help = "number of denoising steps (default: the task's)" },
-    { "sample_solver", OPT_CHOICE, AT(sample_solver), .choices = "unipc|dpm++|euler|renoise",
-      .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help =
-          "solver of the denoising steps; renoise: each step adds fresh noise to the image that "
-          "it predicts, for models distilled with DMD or rCM (default unipc; euler with a list "
-          "of steps)" },
-    { "denoising_steps", OPT_NUMBERS, AT(denoising_steps), .alias = "denoising_step_list",
-      .value = "T,T,...", .joint = ',', .least = 0, .most = 1000, .commands = ALL,
-      .marks = NUMBERS | SAMPLING,
-      .help = "list of steps of a distilled model, for euler and renoise: timesteps that fall from "
-              "1000, as 1000,750,500,250" },
-    { "warp_denoising_step", OPT_BOOL, AT(warp_denoising_step), .value = "True|False",
-      .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help = "True: --sample_shift shifts the timesteps of the list; False: they are shifted "
-              "already (default True)" },
-    { "sigma_max", OPT_DOUBLE, AT(sigma_max), .value = "X", .least = 1e-3, .most = 1e6,
-      .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help =
-          "the 1 to 4 steps of rCM and TurboDiffusion, from this level of noise: 80, or 200 for "
-          "I2V" },
-    { "boundary", OPT_DOUBLE, AT(boundary), .alias = "boundary_ratio", .value = "X", .least = 0,
-      .most = 1, .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help = "of two experts, the second computes the timesteps below 1000 X (default: the "
-              "task's, 0.875 for T2V and 0.9 for I2V)" },
-    { "boundary_step_index", OPT_INT, AT(boundary_step_index), .value = "N", .least = 0,
-      .most = 1000, .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help = "of two experts, the first computes N steps and the second the rest" },
-    { "sample_shift", OPT_DOUBLE, AT(sample_shift), .value = "X", .commands = ALL,
-      .marks = NUMBERS | SAMPLING, .least = 1e-3, .most = 1e3,
-      .help =
-          "shift of the noise schedule: a larger value spends more steps at high noise; 8 to 12 "
-          "are recommended for 1.3B (default: the task's)" },
-    { "sample_guide_scale", OPT_SCALES, AT(sample_guide_scale), .value = "X[,Y]", .joint = ',',
-      .least = 0, .most = 1e3, .commands = ALL, .marks = NUMBERS | SAMPLING,
-      .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work; "
-              "X,Y: that of low noise and of high noise, for two experts (default: the task's)" },
-    { "rand_device", OPT_CHOICE, AT(rand_device), .choices = "cpu|cuda", .commands = ALL,
-      .marks = NUMBERS,
-      .help = "first noise as PyTorch's CPU generator or its CUDA generator draws it; needs no GPU "
-              "(default cpu)" },
-    { "cuda_sms", OPT_INT, AT(cuda_sms), .value = "N", .least = 1, .most = 1024, .commands = ALL,
-      .marks = NUMBERS,
-      .help =
-          "number of multiprocessors (SMs) of the GPU that --rand_device cuda imitates (default "
-          "132, H100 and H200)" },
-    { "noise", OPT_STRING, AT(noise_file), .value = "FILE.h5", .commands = ONE, .marks = NUMBERS,
-      .help = "read the first noise from a run file (its data set /noise)" },
-    { "text", OPT_STRING, AT(text_file), .value = "FILE.h5", .commands = ONE, .marks = NUMBERS,
-      .help =
-          "read the text embeddings from a run file (/text/cond, /text/uncond); the text encoder "
-          "is not loaded" },
-
-    { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
-      .marks = JOB,
-      .help = "checkpoint: an official folder, a -Diffusers folder, a folder of ComfyUI's files, "
-              "one in "
-              "Hugging Face's cache, or the transformer's file (.safetensors, .gguf, .pth)" },
-    { "dit", OPT_STRING, AT(dit), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help =
-          "the transformer, instead of that of --ckpt_dir, or without --ckpt_dir: then the other "
-          "parts are searched around it" },
-    { "t5", OPT_STRING, AT(t5), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help = "the text encoder, instead of that of --ckpt_dir" },
-    { "vae", OPT_STRING, AT(vae), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help = "the VAE" },
-    { "clip", OPT_STRING, AT(clip), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help = "the image encoder" },
-    { "dit_high", OPT_STRING, AT(dit_high), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help = "the expert for high noise; the same as --dit" },
-    { "dit_low", OPT_STRING, AT(dit_low), .value = "FILE", .commands = ALL, .marks = JOB,
-      .help = "the expert for low noise" },
-    { "lora", OPT_LIST, AT(lora), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
-      .help = "merge a LoRA, of any common dialect, into the transformer's weights when they are "
-              "loaded, with strength X (default 1); can be given several times. With two experts "
-              "it is for both" },
-    { "lora_high", OPT_LIST, AT(lora_high), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
-      .help = "the same for the expert for high noise alone" },
-    { "lora_low", OPT_LIST, AT(lora_low), .value = "FILE[:X]", .commands = ALL, .marks = JOB,
-      .help = "the same for the expert for low noise alone" },
-    { "lora_ignore_unknown", OPT_SWITCH, AT(lora_ignore_unknown), .commands = ALL, .marks = JOB,
-      .help = "leave out keys of a LoRA that match no tensor (default: they are an error)" },
-    { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16", .commands = ALL,
-      .marks = NUMBERS | JOB,
-      .help = "data type of the computation; bf16 rounds where the official program does (default: "
-              "bf16 on GPUs, else fp32)" },
-    { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = "fp32|bf16", .commands = ALL,
-      .marks = NUMBERS | JOB,
-      .help =
-          "data type of the VAE (default fp32, as in the official program; on GPUs bf16 takes a "
-          "third of the time and half the memory)" },
-    { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
-      .marks = JOB,
-      .help =
-          "True frees the transformer before decoding, and loads it again for the next request; "
-          "for batch, which keeps it by default (generate always frees it)" },
-    { "convert_model_dtype", OPT_SWITCH, AT(convert_model_dtype), .commands = ALL, .marks = JOB,
-      .help = "official flag, the same as --precision bf16" },
-    { "t5_cpu", OPT_SWITCH, AT(t5_cpu), .commands = ALL, .marks = JOB,
-      .help = "run the text encoder on rank 0's CPU, not on its GPU" },
-
-    { "groups", OPT_INT, AT(groups),
-      .group = "Ranks (cfg_size * ring_size * ulysses_size = number of ranks; sizes left out are "
-               "chosen)",
-      .value = "G", .least = 1, .most = 65536, .commands = CMD_BATCH | CMD_PLAN,
-      .help = "divide the ranks of a batch into G groups of equal size, each of which makes one "
-              "video at a time; the sizes below are those of a group (default 1; plan says which "
-              "G gives the most videos per hour)" },
-    { "cfg_size", OPT_INT, AT(cfg_size), .value = "N", .least = 1, .most = 2, .commands = ALL,
-      .marks = JOB, .help = "2 computes the two CFG branches on different ranks" },
-    { "ring_size", OPT_INT, AT(ring_size), .value = "N", .least = 1, .commands = ALL, .marks = JOB,
-      .help = "ring attention: number of slices of the sequence; keys and values pass from rank to "
-              "rank" },
-    { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .commands = ALL,
-      .marks = JOB,
-      .help = "Ulysses attention: number of slices of the sequence; an all-to-all gives each rank "
-              "all tokens of some heads" },
-    { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .commands = ALL, .marks = JOB,
-      .help = "shard the transformer's weights over the ranks (default: only if they do not fit)" },
-    { "experts", OPT_CHOICE, AT(experts), .choices = "both|ahead|later", .commands = ALL,
-      .marks = JOB,
-      .help = "of two experts keep both in the device's memory; or one, while the other is read "
-              "ahead into the host's; or one, and read the other later, when it is needed "
-              "(default: both where they fit, else ahead on GPUs, else later)" },
-    { "vram_limit", OPT_DOUBLE, AT(vram_limit), .value = "GB", .least = 0.001, .most = 100000,
-      .commands = ALL, .marks = JOB,
-      .help = "use at most so much memory of each GPU, in GB of 10^9 bytes: blocks of the "
-              "transformer that do not fit stay in pinned host memory and are copied to the GPU "
-              "while it computes with others; the video is the same (default: what is free)" },
-    { "vram_buffer", OPT_DOUBLE, AT(vram_buffer), .value = "GB", .least = 0, .most = 100000,
-      .commands = ALL, .marks = JOB, .help = "memory of --vram_limit to leave free (default 0)" },
-    { "num_persistent_param_in_dit", OPT_I64, AT(num_persistent_param_in_dit), .value = "N",
-      .least = 0, .most = 1e15, .commands = ALL, .marks = JOB,
-      .help = "number of the transformer's parameters that stay on the GPU, rounded down to whole "
-              "blocks (default: as many as fit)" },
-    { "offload_device", OPT_CHOICE, AT(offload_device), .choices = "cpu|disk", .commands = ALL,
-      .marks = JOB,
-      .help = "where the other blocks are: cpu in pinned host memory, once for all ranks of a "
-              "node; disk in their file, which is read in every forward (default: cpu where they "
-              "fit, else disk)" },
-    { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
-      .help = "shard the text encoder's weights over the ranks, which all encode (default: rank 0 "
-              "encodes, and streams the weights from the file)" },
-    { "device", OPT_CHOICE, AT(device), .choices = "auto|cpu|cuda", .commands = ALL, .marks = JOB,
-      .help = "auto: GPUs, one per rank, if there are any, else the CPU (default auto)" },
-    { "threads", OPT_INT, AT(threads), .value = "N", .least = 1, .most = 4096, .commands = ALL,
-      .marks = JOB,
-      .help = "CPU threads per rank (default: the node's cores divided by its ranks)" },
-    { "check_finite", OPT_SWITCH, AT(check_finite), .commands = ALL,
-      .help =
-          "name the first block that computes NaN or infinity; without it only the step is named" },
-    { "timeout", OPT_INT, AT(timeout_s), .value = "SECONDS", .least = 1, .most = 1000000,
-      .commands = ALL, .marks = JOB,
-      .help = "a rank that shows no sign of life for so long ends the job (default 120)" },
-    { "ops", OPT_CHOICE, AT(ops), .choices = "ref|cpu", .commands = ALL, .marks = JOB,
-      .help = "CPU kernels: cpu is fast, ref is the slow reference for comparison (default cpu)" },
-
-    { "tiled", OPT_SWITCH, AT(tiled), .group = "Decoding", .commands = ALL, .marks = PIXELS,
-      .help = "decode in overlapping tiles: less memory, slightly different pixels" },
-    { "tile_size", OPT_PAIR, AT(tile_size), .value = "ROWS,COLUMNS", .joint = ',', .commands = ALL,
-      .marks = PIXELS,
-      .help = "size of a tile in rows and columns of the latent, 8 pixels each (default 30,52)" },
-    { "tile_stride", OPT_PAIR, AT(tile_stride), .value = "ROWS,COLUMNS", .joint = ',',
-      .commands = ALL, .marks = PIXELS,
-      .help = "distance from tile to tile, in the same unit (default 15,26)" },
-
-    { "save_file", OPT_STRING, AT(save_file), .group = "Output", .value = "FILE", .commands = ONE,
-      .help = ".mp4, or .png for one frame (default: a name made of task, size, "
-              "ranks, prompt and time)" },
-    { "fps", OPT_DOUBLE, AT(fps), .value = "X", .least = 0.1, .most = 1000, .commands = ALL,
-      .marks = VIDEO | PIXELS, .help = "frames per second (default 16)" },
-    { "quality", OPT_DOUBLE, AT(quality), .value = "X", .least = 0, .most = 10, .commands = ALL,
-      .marks = VIDEO | PIXELS, .help = "quality of the H.264 video, 0 to 10 (default 8)" },
-    { "contact_sheet", OPT_STRING, AT(contact_sheet), .value = "FILE.png", .commands = ONE,
-      .help = "also write an image with up to 16 of the frames" },
-    { "run_file", OPT_STRING, AT(run_file), .value = "FILE.h5", .commands = ONE,
-      .help = "keep the state of the run in this HDF5 file; the same command with it goes on" },
-    { "save_every", OPT_INT, AT(save_every), .value = "K", .least = 1, .commands = ALL,
-      .help = "update the run file after every K steps (default 5)" },
-    { "keep_frames", OPT_SWITCH, AT(keep_frames), .commands = ALL,
-      .help = "also store the decoded frames in the run file" },
-    { "resume", OPT_STRING, AT(resume), .value = "FILE.h5", .commands = CMD_GENERATE,
-      .help =
-          "continue the run of a run file, on any number of ranks; the request is read from it" },
-
-    IMAGE(image, "input_image", "the image to start from, or a clip, for its first frame"),
-    IMAGE(first_frame, NULL, "the same for FLF2V, under its official name"),
-    IMAGE(last_frame, "end_image", "the image of the last frame, or a clip, for its first frame"),
-
-    // inputs that no task of this version uses: hidden
-    INPUT(src_video, "the video to edit, or that controls the result"),
-    INPUT(src_mask, "mask of the regions to edit"),
-    INPUT(src_ref_images, "reference images, separated by commas"),
-    INPUT(audio, "the audio that drives the motion"),
-    INPUT(pose_video, "the video whose poses are followed"),
-    INPUT(num_clip, "number of clips, each of which continues the one before"),
-    { "use_prompt_extend", OPT_SWITCH, AT(use_prompt_extend), .commands = ONE, .hidden = true,
-      .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
-    { "weights", OPT_STRING, AT(weights), .commands = CMD_RECORD, .hidden = true, .marks = PIXELS,
-      .help = "digests of the weights that made a result" },
-    { "media", OPT_STRING, AT(media), .commands = CMD_RECORD, .hidden = true, .marks = NUMBERS,
-      .help = "sizes and digests of the images that are the request's inputs" },
-    { "decoded", OPT_STRING, AT(decoded), .commands = CMD_RECORD, .hidden = true,
-      .help = "how a result was decoded, if not as requested" },
-    INPUT(prompt_extend_method, "method of --use_prompt_extend"),
-    INPUT(prompt_extend_model, "model of --use_prompt_extend"),
-    INPUT(prompt_extend_target_lang, "language of the rewritten prompt"),
-};
-
-const int request_row_count = COUNT(request_rows);
-
-_Static_assert(COUNT(request_rows) <= OPTIONS_MAX, "request.given has an entry for each row");
-_Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2 &&
-                   (int)SOLVER_RENOISE == 3,
-               "the order of --sample_solver's choices");
-_Static_assert((int)NOISE_CPU == 0 && (int)NOISE_CUDA == 1, "the order of --rand_device's choices");
-
 struct option_set request_options(struct request *r)
 {
-    return (struct option_set){ request_rows, COUNT(request_rows), r, r->given };
+    return (struct option_set){ request_rows, request_row_count, r, r->given };
 }
 
 void request_init(struct request *r)
@@ -341,7 +75,7 @@ status request_parse(struct request *r, unsigned command, const struct option_se
 
 bool request_given(const struct request *r, size_t offset)
 {
-    for (size_t i = 0; i < COUNT(request_rows); i++) {
+    for (size_t i = 0; i < (size_t)request_row_count; i++) {
         if (request_rows[i].offset == offset)
             return r->given[i];
     }
@@ -484,7 +218,7 @@ static status check_inputs(const struct request *r, unsigned command)
 {
     unsigned given = command != CMD_GENERATE ? r->task->required : 0;
 
-    for (size_t i = 0; i < COUNT(request_rows); i++)
+    for (size_t i = 0; i < (size_t)request_row_count; i++)
         if (request_rows[i].marks >> INPUT_SHIFT != 0 && r->given[i])
             given |= 1u << ((request_rows[i].marks >> INPUT_SHIFT) - 1);
     for (int i = 0; i < INPUT_COUNT; i++)
@@ -500,7 +234,7 @@ static status check_needs(const struct request *r)
         return fail(ST_USAGE,
                     "--sample_guide_scale %g,%g: task %s has one transformer: pass one number",
                     r->sample_guide_scale[0], r->sample_guide_scale[1], r->task_name);
-    for (size_t i = 0; i < COUNT(request_rows); i++) {
+    for (size_t i = 0; i < (size_t)request_row_count; i++) {
         const size_t at = request_rows[i].offset;
 
         if (r->task->boundary == 0 && r->given[i] &&
@@ -532,7 +266,7 @@ static status check_needs(const struct request *r)
                     r->tile_stride[0], r->tile_stride[1], r->tile_size[0], r->tile_size[1]);
     if (r->keep_frames && r->run_file == NULL)
         return fail(ST_USAGE, "--keep_frames needs --run_file FILE.h5");
-    for (size_t i = 0; i < COUNT(request_rows); i++) {
+    for (size_t i = 0; i < (size_t)request_row_count; i++) {
         if ((request_rows[i].marks & VIDEO) != 0 && r->task->image && r->given[i])
             return fail(ST_USAGE, "--%s: task %s makes an image and does not use it; remove it",
                         request_rows[i].name, r->task_name);
@@ -578,8 +312,7 @@ status request_complete(struct request *r, unsigned command)
 
 status request_to_json(const struct request *r, char **text)
 {
-    const struct option_set set = { request_rows, COUNT(request_rows), (void *)r,
-                                    NULL }; // read only
+    const struct option_set set = { request_rows, request_row_count, (void *)r, NULL }; // read only
 
     return options_to_json(&set, text);
 }
@@ -594,7 +327,7 @@ status request_record(const struct request *r, char **text)
 
 status request_from_json(struct request *r, const char *text, const char *where)
 {
-    const struct option_set set = { request_rows, COUNT(request_rows), r,
+    const struct option_set set = { request_rows, request_row_count, r,
                                     NULL }; // r->given stays unchanged
 
     return options_from_json(&set, 0, text, where);
@@ -649,7 +382,7 @@ status request_default_name(const struct request *r, int ulysses_size, int ring_
 /* A digest of the values that were given and decide the result. */
 static status given_digest(const struct request *r, uint64_t *h)
 {
-    const struct option_set set = { request_rows, COUNT(request_rows), (void *)r, NULL };
+    const struct option_set set = { request_rows, request_row_count, (void *)r, NULL };
 
     *h = HASH_START;
     for (int i = 0; i < set.count; i++) {

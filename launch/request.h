@@ -8,8 +8,8 @@
  *         st = request_complete(&r, CMD_GENERATE);
  *     TRY_OUT(request_share(world, st, &r));     // agrees, and sends rank 0's request to all ranks
  *
- * Each field has one row in request.c: its flag, its line in --help, its JSON key, and its key in
- * batch lines. All functions are local unless their comment says collective. */
+ * Each field has one row in request_rows.c: its flag, its line in --help, its JSON key, and its key
+ * in batch lines. All functions are local unless their comment says collective. */
 #ifndef LAUNCH_REQUEST_H
 #define LAUNCH_REQUEST_H
 

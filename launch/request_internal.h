@@ -1,4 +1,4 @@
-/* request_internal.h - the rows of request.c, for the files that compare requests. */
+/* request_internal.h - the rows of request_rows.c, for the files that compare requests. */
 #ifndef LAUNCH_REQUEST_INTERNAL_H
 #define LAUNCH_REQUEST_INTERNAL_H
 
@@ -19,6 +19,9 @@ enum {
     PIXELS = 8,   // the value changes the resulting file, but not the latent
     SAMPLING = 16 // if it was not given, request_fill_sampling sets it from such rows that were
 };
+
+/* `marks` of an input that only some tasks use has its number (enum task_input) plus 1. */
+#define INPUT_SHIFT 8
 
 extern const struct option request_rows[];
 extern const int request_row_count;

@@ -5,7 +5,7 @@
  * refuses already has its name there) and its function in condition.c. The function makes the
  * arrays that the transformer reads (../transformer/conditioning.h): from text with pipeline_text,
  * from media with the encoders of the parts in the row. An input that the row allows is listed in
- * TASK_INPUTS; its option is in launch/request.c, hidden from --help until a task uses it. An
+ * TASK_INPUTS; its option is in launch/request_rows.c, hidden from --help until a task uses it. An
  * encoder that runs on the device before the first step is a stage of its own: a row in plan.c.
  *
  * Source: Wan2.1 generate.py and wan/configs; Wan2.2 wan/configs. */
