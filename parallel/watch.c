@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #define CHECK_S 0.01 // between checks of the beats while waiting
 #define ABORT_LIMIT_S 10
 #define TELL_S 0.2    // at most, for the last beats
+#define THREAD_S 0.2  // between two checks of the thread
 #define STOPPED_S 2.0 // between two checks of the thread: the process was stopped
 #define TOLD_SIGNAL SIGRTMIN
 #define SILENT_S 5.0 // after which it knows again how the others are
@@ -54,7 +56,8 @@ static struct {
     _Atomic double polled_s;    // last call of watch_wait
     _Atomic double continued_s; // when this process went on after it had been stopped
     pthread_t thread;
-    atomic_bool ending, told; // told: a peer has ended the job, with its line
+    sem_t end;        // of the thread
+    atomic_bool told; // a peer has ended the job, with its line
     bool threaded;
     void (*complain)(const char *line);
     double start_deadline_s; // 0: not given
@@ -345,6 +348,24 @@ static void give_up(double idle)
     world_abort_anywhere(ST_PEER);
 }
 
+/* Waits until the next check; false when the thread ends. */
+static bool sleep_until_check(void)
+{
+    struct timespec at;
+    int error;
+
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += (long)(THREAD_S * 1e9);
+    if (at.tv_nsec >= 1000000000) {
+        at.tv_sec++;
+        at.tv_nsec -= 1000000000;
+    }
+    do
+        error = sem_clockwait(&watch.end, CLOCK_MONOTONIC, &at);
+    while (error != 0 && errno == EINTR);
+    return error != 0;
+}
+
 /* Later than the checks of ranks that wait, which know more; and one rank after the other. */
 static void *run_thread(void *unused)
 {
@@ -352,9 +373,7 @@ static void *run_thread(void *unused)
     double last = clock_seconds(), before = last;
 
     (void)unused;
-    while (!atomic_load(&watch.ending)) {
-        nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
-
+    while (sleep_until_check()) {
         const struct world *w = atomic_load(&watch.world);
         const double now = clock_seconds(), polled = atomic_load(&watch.polled_s);
         const double limit = w != NULL ? limit_s() : watch_deadline();
@@ -377,6 +396,7 @@ status world_watch(void (*complain)(const char *line), double deadline_s)
 {
     watch.complain = complain;
     watch.start_deadline_s = deadline_s;
+    sem_init(&watch.end, 0, 0);
     if (pthread_create(&watch.thread, NULL, run_thread, NULL) != 0)
         return fail(ST_MEMORY, "cannot start a thread that watches this rank");
     watch.threaded = true;
@@ -440,8 +460,9 @@ void watch_close(void)
 void watch_end(void)
 {
     if (watch.threaded) {
-        atomic_store(&watch.ending, true);
+        sem_post(&watch.end);
         pthread_join(watch.thread, NULL);
+        watch.threaded = false;
     }
     free(watch.peers);
     watch.peers = NULL;
