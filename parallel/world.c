@@ -32,6 +32,20 @@ static int launched_tasks(void)
     return most;
 }
 
+/* Whether a launcher of any kind started this process: one that MPI knows, or one that it does not.
+ */
+static bool launched(void)
+{
+    static const char *const prefix[] = { "OMPI_COMM_", "OMPI_APP_", "OMPI_UNIVERSE_", "PMIX_",
+                                          "PMI_",       "PMI2_",     "SLURM_STEP" };
+
+    for (char **variable = environ; *variable != NULL; variable++)
+        for (size_t i = 0; i < COUNT(prefix); i++)
+            if (strncmp(*variable, prefix[i], strlen(prefix[i])) == 0)
+                return true;
+    return false;
+}
+
 /* Whether the system refuses to let a process read another one's memory, as a container may. Open
  * MPI reads messages of the same node so, and notices a refusal only there, with a line for each. A
  * parent reads its child: that is allowed wherever Open MPI's ranks may read each other. */
@@ -77,8 +91,13 @@ status world_open(struct world *w, int *argc, char ***argv)
     if (impl == NULL)
         return fail(ST_MEMORY, "no host memory for starting MPI");
 
-    // Without mpirun, Open MPI would start a daemon, which is needed only by MPI_Comm_spawn.
+    // Without mpirun, Open MPI would start a daemon, which is needed only by MPI_Comm_spawn, and
+    // load what drives networks: two of those libraries measure the clock for 0.1 s each.
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    if (!launched()) {
+        setenv("OMPI_MCA_pml", "ob1", 0);
+        setenv("OMPI_MCA_btl", "self", 0);
+    }
     if (reading_is_refused())
         setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
