@@ -397,6 +397,31 @@ status op_lincomb(struct device *dev, struct tensor out, int count, const float 
     return dev->table->lincomb(dev, out, count, coef, x);
 }
 
+status op_row_dots(struct device *dev, struct tensor dots, struct tensor a, struct tensor b)
+{
+    assert(a.dtype == DT_F32 && b.dtype == DT_F32 && a.ndim == 2 && same_dims(a, b));
+    assert(tensor_contiguous(a) && tensor_contiguous(b));
+    assert(dots.dtype == DT_F32 && is_rows(dots, a.dim[0], 2) && tensor_contiguous(dots));
+    assert(no_alias(dev, dots, a) && no_alias(dev, dots, b));
+    if (a.dim[0] == 0)
+        return ST_OK;
+    return dev->table->row_dots(dev, dots, a, b);
+}
+
+status op_subtract_projection(struct device *dev, struct tensor out, struct tensor c,
+                              struct tensor u, struct tensor dots)
+{
+    assert(out.dtype == DT_F32 && c.dtype == DT_F32 && u.dtype == DT_F32);
+    assert(same_dims(out, c) && same_dims(out, u));
+    assert(tensor_contiguous(out) && tensor_contiguous(c) && tensor_contiguous(u));
+    assert(dots.dtype == DT_F32 && is_rows(dots, dots.dim[0], 2) && tensor_contiguous(dots));
+    assert(same_or_no_alias(dev, out, c) && same_or_no_alias(dev, out, u) &&
+           no_alias(dev, out, dots));
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->subtract_projection(dev, out, c, u, dots);
+}
+
 status op_copy(struct device *dev, struct tensor out, struct tensor x)
 {
     assert(same_dims(out, x));

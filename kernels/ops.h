@@ -194,6 +194,18 @@ typedef status lincomb_fn(struct device *dev, struct tensor out, int count, cons
                           const struct tensor *x);
 lincomb_fn op_lincomb;
 
+/* Of each row r: dots[r] = (<a_r, b_r>, <b_r, b_r>). a, b f32 [rows, C], dots f32 [rows, 2], all
+ * contiguous. A row's result does not depend on the number of rows. */
+typedef status row_dots_fn(struct device *dev, struct tensor dots, struct tensor a,
+                           struct tensor b);
+row_dots_fn op_row_dots;
+
+/* out = c - s u, s = sum of dots[:, 0] / (sum of dots[:, 1] + 1e-8), summed in double. f32,
+ * contiguous; out, c, u of one shape, dots [n, 2]. out may be c or u. */
+typedef status subtract_projection_fn(struct device *dev, struct tensor out, struct tensor c,
+                                      struct tensor u, struct tensor dots);
+subtract_projection_fn op_subtract_projection;
+
 /* out = x, converted where the dtypes differ (f32, bf16). Same dims, up to five axes, any strides;
  * so it packs, unpacks and permutes. */
 typedef status copy_fn(struct device *dev, struct tensor out, struct tensor x);

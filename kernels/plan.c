@@ -180,6 +180,18 @@ static status plan_lincomb(struct device *dev, struct tensor out, int count, con
     return spend(dev, 0, (1 + count) * bytes_of(out));
 }
 
+static status plan_row_dots(struct device *dev, struct tensor dots, struct tensor a,
+                            struct tensor b)
+{
+    return spend(dev, 0, bytes_of(dots) + bytes_of(a) + bytes_of(b));
+}
+
+static status plan_subtract_projection(struct device *dev, struct tensor out, struct tensor c,
+                                       struct tensor u, struct tensor dots)
+{
+    return spend(dev, 0, bytes_of(out) + bytes_of(c) + bytes_of(u) + bytes_of(dots));
+}
+
 static status plan_copy(struct device *dev, struct tensor out, struct tensor x)
 {
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
@@ -252,6 +264,8 @@ const struct table table_plan = {
     .silu = plan_silu,
     .gated_gelu = plan_gated_gelu,
     .lincomb = plan_lincomb,
+    .row_dots = plan_row_dots,
+    .subtract_projection = plan_subtract_projection,
     .add_product = plan_add_product,
     .copy = plan_copy,
     .conv3d = plan_conv3d,

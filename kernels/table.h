@@ -40,6 +40,8 @@ struct table {
     silu_fn *silu;
     gated_gelu_fn *gated_gelu;
     lincomb_fn *lincomb;
+    row_dots_fn *row_dots;
+    subtract_projection_fn *subtract_projection;
     copy_fn *copy;
     conv3d_fn *conv3d;
     channel_norm_fn *channel_norm;

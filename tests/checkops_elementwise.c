@@ -187,6 +187,45 @@ static void check_lincomb(struct check *c)
         }
 }
 
+/* The dots of rows, and what is left of c without its projection on u. */
+static void check_projection(struct check *c)
+{
+    static const struct {
+        int64_t rows, cols;
+        float u; // sigma; 0: the sum of the squares is 0
+    } cases[] = {
+        { 1, 64, 1 }, { 3, 1, 2 }, { 257, 64, 0 }, { 3000, 192, 1e-3f }, { 700, 64, 40 }
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t rows = cases[i].rows, cols = cases[i].cols;
+        const struct tensor x = check_normal(c, DT_F32, 0.5f, 1, 0, DIMS(rows, cols));
+        const struct tensor u =
+            check_normal(c, DT_F32, 0.5f * cases[i].u, cases[i].u, 0, DIMS(rows, cols));
+        const struct tensor dots = check_output(DT_F32, 0, DIMS(rows, 2));
+
+        check_status(c, op_row_dots(&c->ref, dots, x, u));
+        if (check_begin(c, row_dots, "%lldx%lld", (long long)rows, (long long)cols)) {
+            const struct tensor got = check_output(DT_F32, 0, DIMS(rows, 2));
+
+            check_run(c, op_row_dots(&c->got, got, x, u));
+            check_close(c, got, dots, (struct tol){ 5e-7, 3e-6, "f32 sums of a row" });
+        }
+        if (check_begin(c, subtract_projection, "%lldx%lld", (long long)rows, (long long)cols)) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(rows, cols));
+            const struct tensor got = check_output(DT_F32, 0, DIMS(rows, cols));
+            const struct tensor both = check_clone(x, DT_F32);
+
+            check_status(c, op_subtract_projection(&c->ref, want, x, u, dots));
+            check_run(c, op_subtract_projection(&c->got, got, x, u, dots));
+            check_close(c, got, want, (struct tol){ 5e-7, 3e-6, "one f32 product and sum" });
+            check_status(c, op_subtract_projection(&c->got, both, both, u, dots));
+            check_same(c, both, got);
+        }
+        check_end_case(c);
+    }
+}
+
 static void check_add_product(struct check *c)
 {
     static const struct {
@@ -386,6 +425,7 @@ void check_elementwise(struct check *c)
     check_find_nonfinite(c);
     check_flat_ops(c);
     check_lincomb(c);
+    check_projection(c);
     check_add_product(c);
     check_copy(c);
     check_frames(c);

@@ -30,7 +30,9 @@ status plain_activate(struct device *dev, struct tensor out, enum act act);
 
 gated_gelu_fn plain_gated_gelu;
 lincomb_fn plain_lincomb;
-add_product_fn plain_add_product; // merge.cu
+row_dots_fn plain_row_dots;                       // guidance.cu
+subtract_projection_fn plain_subtract_projection; // guidance.cu
+add_product_fn plain_add_product;                 // merge.cu
 copy_fn plain_copy;
 conv3d_fn plain_conv3d;
 channel_norm_fn plain_channel_norm;

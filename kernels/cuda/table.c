@@ -27,6 +27,8 @@ void table_cuda_plain(struct table *t)
         .silu = plain_silu,
         .gated_gelu = plain_gated_gelu,
         .lincomb = plain_lincomb,
+        .row_dots = plain_row_dots,
+        .subtract_projection = plain_subtract_projection,
         .add_product = plain_add_product,
         .copy = plain_copy,
         .conv3d = plain_conv3d,

@@ -87,6 +87,41 @@ status ref_lincomb(struct device *dev, struct tensor out, int count, const float
     return ST_OK;
 }
 
+status ref_row_dots(struct device *dev, struct tensor dots, struct tensor a, struct tensor b)
+{
+    const int64_t c = a.dim[1];
+
+    for (int64_t r = 0; r < a.dim[0]; r++) {
+        const float *x = (const float *)a.data + r * c, *y = (const float *)b.data + r * c;
+        float *out = (float *)dots.data + 2 * r;
+        double xy = 0, yy = 0;
+
+        for (int64_t i = 0; i < c; i++) {
+            xy += (double)x[i] * y[i];
+            yy += (double)y[i] * y[i];
+        }
+        out[0] = (float)xy;
+        out[1] = (float)yy;
+    }
+    return ST_OK;
+}
+
+status ref_subtract_projection(struct device *dev, struct tensor out, struct tensor c,
+                               struct tensor u, struct tensor dots)
+{
+    const float *d = dots.data, *from = c.data, *sub = u.data;
+    float *to = out.data;
+    double cu = 0, uu = 0;
+
+    for (int64_t r = 0; r < dots.dim[0]; r++) {
+        cu += d[2 * r];
+        uu += d[2 * r + 1];
+    }
+    for (int64_t i = 0; i < tensor_count(out); i++)
+        to[i] = (float)(from[i] - cu / (uu + 1e-8) * sub[i]);
+    return ST_OK;
+}
+
 status ref_copy(struct device *dev, struct tensor out, struct tensor x)
 {
     const int last = x.ndim - 1;

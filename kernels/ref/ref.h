@@ -46,6 +46,8 @@ add_rows_fn ref_add_rows;
 silu_fn ref_silu;
 gated_gelu_fn ref_gated_gelu;
 lincomb_fn ref_lincomb;
+row_dots_fn ref_row_dots;
+subtract_projection_fn ref_subtract_projection;
 add_product_fn ref_add_product;
 copy_fn ref_copy;
 conv3d_fn ref_conv3d;

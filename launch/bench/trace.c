@@ -204,6 +204,18 @@ static status traced_lincomb(struct device *dev, struct tensor out, int count, c
     TRACED("solver", lincomb(dev, out, count, coef, x), (count + 1) * bytes_of(out), );
 }
 
+static status traced_row_dots(struct device *dev, struct tensor dots, struct tensor a,
+                              struct tensor b)
+{
+    TRACED("guidance", row_dots(dev, dots, a, b), bytes_of(a) + bytes_of(b), );
+}
+
+static status traced_subtract_projection(struct device *dev, struct tensor out, struct tensor c,
+                                         struct tensor u, struct tensor dots)
+{
+    TRACED("guidance", subtract_projection(dev, out, c, u, dots), 3 * bytes_of(out), );
+}
+
 static status traced_copy(struct device *dev, struct tensor out, struct tensor x)
 {
     TRACED("copy", copy(dev, out, x), bytes_of(out) + bytes_of(x), );
@@ -275,6 +287,8 @@ static void trace_ops(struct table *t)
     t->silu = traced_silu;
     t->gated_gelu = traced_gated_gelu;
     t->lincomb = traced_lincomb;
+    t->row_dots = traced_row_dots;
+    t->subtract_projection = traced_subtract_projection;
     t->copy = traced_copy;
     t->conv3d = traced_conv3d;
     t->channel_norm = traced_channel_norm;
