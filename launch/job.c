@@ -306,7 +306,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,
         .guided = request_guided(r),
         .cond_only = !request_guided(r),
-        .unguided = { r->sample_guide_scale[1] == 1, r->sample_guide_scale[0] == 1 },
+        .guidance = request_guidance(r),
         .solver = (enum solver_kind)r->sample_solver,
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,

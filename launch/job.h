@@ -116,6 +116,9 @@ void job_offload(char *text, size_t size, const struct plan_input *plan,
  * of a rank, as planned. Empty for a model of one transformer. */
 void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead);
 
+/* Writes what the steps do, unless all are alike. */
+void job_guidance(char *text, size_t size, const struct plan_input *plan);
+
 /* Rank 0 prints the remarks about a request: those of request_note, and that a prompt is longer
  * than the transformer's text. Local. ST_FORMAT if a prompt is not UTF-8; ST_MEMORY. */
 status job_note_request(struct job *j, const struct request *r);

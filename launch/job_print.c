@@ -220,13 +220,38 @@ void job_offload(char *text, size_t size, const struct plan_input *plan,
                  sizes->shared > 0 ? " that the ranks of a node share" : "", step->streamed / GB);
 }
 
+void job_guidance(char *text, size_t size, const struct plan_input *plan)
+{
+    static const char *const what[] = { [GUIDE_ZERO] = "velocity 0",
+                                        [GUIDE_COND] = "one branch",
+                                        [GUIDE_GATE] = "one branch and the last difference",
+                                        [GUIDE_BOTH] = "both branches" };
+    size_t used = 0;
+
+    text[0] = 0;
+    for (int first = 0, last; first < plan->steps && used < size; first = last + 1) {
+        const enum guide guide = plan_guide(plan, first);
+
+        last = first;
+        while (last + 1 < plan->steps && plan_guide(plan, last + 1) == guide)
+            last++;
+        if (first == 0 && last + 1 == plan->steps)
+            return; // all are alike
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s%s in step%s %d", first > 0 ? ", " : "",
+                             what[guide], last > first ? "s" : "", first + 1);
+        if (last > first && used < size)
+            used += (size_t)snprintf(text + used, size - used, " to %d", last + 1);
+    }
+}
+
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
 {
     const struct latent_shape s = plan->latent;
     const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], sampling[800], experts[160], offload[200];
+    char noise[300], sampling[800], experts[160], offload[200], guidance[400];
 
     if (j->all->rank != 0)
         return;
@@ -268,6 +293,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     job_experts(experts, sizeof(experts), plan, all.ahead);
     if (experts[0] != 0)
         progress_print(p, "experts %s", experts);
+    job_guidance(guidance, sizeof(guidance), plan);
+    if (guidance[0] != 0)
+        progress_print(p, "guided  %s; %d forwards", guidance, plan_forwards(plan));
     job_offload(offload, sizeof(offload), plan, &all);
     if (offload[0] != 0)
         progress_print(p, "weights %s", offload);

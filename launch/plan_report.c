@@ -43,16 +43,6 @@ static double available_bytes(const struct plan_report *r)
     return r->in->gpu ? r->machine.device : r->machine.host;
 }
 
-/* Forwards of the transformers: one for each step and CFG branch that is computed. */
-static int forwards(const struct plan_report *r)
-{
-    int count = 0;
-
-    for (int i = 0; i < EXPERTS_MAX; i++)
-        count += plan_expert_steps(r->in, i) * (r->in->unguided[i] ? 1 : 2);
-    return count;
-}
-
 /* Seconds of the slowest rank in each stage, and in all stages with all steps. */
 static double total_seconds(const struct plan_report *r, struct plan_rank *most)
 {
@@ -158,7 +148,7 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
-    char experts[160], offload[200], sampling[800];
+    char experts[160], offload[200], sampling[800], guidance[400];
 
     request_sampling(sampling, sizeof(sampling), r->request);
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
@@ -168,7 +158,7 @@ void plan_print(const struct plan_report *r)
            r->request->video_size[0], r->request->video_size[1],
            follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
            r->request->frame_num, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
-           (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, forwards(r));
+           (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, plan_forwards(r->in));
     if (r->request->preset != NULL &&
         request_preset(sampling, sizeof(sampling), r->request) == ST_OK)
         printf("preset    %s:%s\n", r->request->preset, sampling);
@@ -177,6 +167,9 @@ void plan_print(const struct plan_report *r)
     job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);
     if (experts[0] != 0)
         printf("experts   %s\n", experts);
+    job_guidance(guidance, sizeof(guidance), in);
+    if (guidance[0] != 0)
+        printf("guided    %s\n", guidance);
     printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s%s\n", in->ranks,
            in->mesh.cfg, in->mesh.ring, in->mesh.ulysses, in->fsdp ? "sharded" : "replicated",
            r->chose_fsdp ? " (replicated it does not fit)" : "");
@@ -280,7 +273,7 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(json, "frames", r->request->frame_num);
     cJSON_AddItemToObject(json, "latent", cJSON_CreateDoubleArray(latent, 4));
     cJSON_AddNumberToObject(json, "steps", in->steps);
-    cJSON_AddNumberToObject(json, "forwards", forwards(r));
+    cJSON_AddNumberToObject(json, "forwards", plan_forwards(r->in));
     if (r->request->preset != NULL)
         cJSON_AddStringToObject(json, "preset", r->request->preset);
     command_json_mesh(json, in->mesh);

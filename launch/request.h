@@ -16,6 +16,7 @@
 #include "launch/options.h"
 #include "model/pipeline/task.h"
 #include "model/sampling/few_step.h"
+#include "model/sampling/guidance.h"
 #include "model/sampling/noise.h"
 #include "parallel/world.h"
 
@@ -51,9 +52,14 @@ struct request {
     int sample_solver;                  // enum solver_kind
     double sample_shift;
     double sample_guide_scale[2]; // low noise, high noise; the same for one transformer
-    double boundary;              // 0 to 1; -1: the task's
-    int boundary_step_index;      // -1: not given
-    int rand_device;              // enum noise_device
+    double cfg_gate[2];           // low noise, high noise; -1: none
+    double cfg_interval[2];       // from, to; -1: none
+    int cfg_zero_star;
+    int zero_init_steps;     // -1: as cfg_zero_star
+    int cfg_merge;           // without effect
+    double boundary;         // 0 to 1; -1: the task's
+    int boundary_step_index; // -1: not given
+    int rand_device;         // enum noise_device
     int cuda_sms;
     char *noise_file, *text_file; // run files to read /noise and /text from
 
@@ -125,6 +131,9 @@ double request_vram(const struct request *r);
 /* Whether both CFG branches are computed, in some steps at least; in all steps. */
 bool request_guided(const struct request *r);
 bool request_always_guided(const struct request *r);
+
+/* The guidance of a complete request. */
+struct guidance request_guidance(const struct request *r);
 
 /* The number of texts that a new run encodes: none with text_file, one without guidance. */
 int request_prompts(const struct request *r);

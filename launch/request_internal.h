@@ -37,5 +37,6 @@ bool request_given(const struct request *r, size_t offset);
  * task's for this size. Then they can be checked. ST_USAGE. */
 status request_fill_sampling(struct request *r, double shift);
 status request_check_sampling(const struct request *r);
+status request_check_guidance(const struct request *r); // part of it
 
 #endif

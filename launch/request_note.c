@@ -40,6 +40,8 @@ const char *request_note(const struct request *r, int index)
     if (r->cfg_size == 2 && request_guided(r) && !request_always_guided(r) && index-- == 0)
         return "with --cfg_size 2 half of the ranks compute nothing that is used in the steps with "
                "guidance 1; --cfg_size 1 is faster";
+    if (r->cfg_merge == 1 && index-- == 0)
+        return "--cfg_merge is not needed: both branches have the same bits one after the other";
     if (r->preset != NULL && request_guided(r) && index-- == 0)
         return "models that were distilled are for guidance 1: with more the video may be blurred";
     if (r->looks_like != NULL && index-- == 0) {

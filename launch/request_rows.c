@@ -86,6 +86,26 @@ const struct option request_rows[] = {
       .least = 0, .most = 1e3, .commands = ALL, .marks = NUMBERS | SAMPLING,
       .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work; "
               "X,Y: that of low noise and of high noise, for two experts (default: the task's)" },
+    { "cfg_gate", OPT_SCALES, AT(cfg_gate), .value = "X[,Y]", .joint = ',', .least = 0,
+      .most = 1000, .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help = "from this step on compute only the prompt's branch, and guide with the last "
+              "difference of both: up to 1 a fraction of the steps, above 1 a number of steps; X,Y "
+              "for low and high noise, of which each has a guided step first. 0.5 saves a quarter "
+              "of the forwards (default: guided in all steps)" },
+    { "cfg_interval", OPT_SCALES, AT(cfg_interval), .value = "FROM,TO", .joint = ',', .least = 0,
+      .most = 1000, .commands = ALL, .marks = NUMBERS | SAMPLING,
+      .help = "guide only from one step to another, in the same units; before and after only the "
+              "prompt's branch is computed (default: guided in all steps)" },
+    { "cfg_zero_star", OPT_SWITCH, AT(cfg_zero_star), .alias = "use_cfg_zero_star", .commands = ALL,
+      .marks = NUMBERS,
+      .help = "CFG-Zero*: scale the negative prompt's branch to its projection on the other" },
+    { "zero_init_steps", OPT_INT, AT(zero_init_steps), .value = "N", .least = 0, .most = 1000,
+      .commands = ALL, .marks = NUMBERS,
+      .help = "CFG-Zero*: the first N steps have velocity 0 and need no forward (default 1 with "
+              "--cfg_zero_star, else 0)" },
+    { "cfg_merge", OPT_SWITCH, AT(cfg_merge), .commands = ALL,
+      .help = "DiffSynth's flag to compute both branches as one batch; here they are computed one "
+              "after the other, or on different ranks (--cfg_size 2), with the same result" },
     { "rand_device", OPT_CHOICE, AT(rand_device), .choices = "cpu|cuda", .commands = ALL,
       .marks = NUMBERS,
       .help = "first noise as PyTorch's CPU generator or its CUDA generator draws it; needs no GPU "

@@ -235,7 +235,7 @@ status request_check_sampling(const struct request *r)
     if (r->boundary_step_index > r->sample_steps)
         return fail(ST_USAGE, "--boundary_step_index %d: there are %d steps",
                     r->boundary_step_index, r->sample_steps);
-    return ST_OK;
+    return request_check_guidance(r);
 }
 
 status request_schedule(struct schedule *s, const struct request *r)
@@ -258,16 +258,6 @@ int request_low_from(const struct request *r, const struct schedule *s)
     if (r->boundary_step_index >= 0)
         return r->boundary_step_index;
     return schedule_below(s, r->boundary >= 0 ? r->boundary * 1000 : r->task->boundary);
-}
-
-bool request_guided(const struct request *r)
-{
-    return r->sample_guide_scale[0] != 1 || r->sample_guide_scale[1] != 1;
-}
-
-bool request_always_guided(const struct request *r)
-{
-    return r->sample_guide_scale[0] != 1 && r->sample_guide_scale[1] != 1;
 }
 
 int request_prompts(const struct request *r)

@@ -123,14 +123,14 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
         st = allocate_latent(&run->latent, count);
     if (st == ST_OK)
         st = allocate_latent(&run->state.latents, count);
-    for (int i = 0; i < SOLVER_STATE && st == ST_OK; i++)
+    for (int i = 0; i < DENOISE_HISTORY && st == ST_OK; i++)
         st = allocate_latent(&run->state.history[i], count);
     if (st == ST_OK && from != NULL && runfile_text(from, "weights") != NULL)
         st = job_same_weights(j, runfile_text(from, "weights"), r->resume);
     if (st == ST_OK && j->world->rank == 0)
         st = first_latent(run, from);
     if (st == ST_OK && j->world->rank == 0 && from != NULL)
-        st = run_state_load(&run->state, plan->latent, &run->schedule, from, r->resume);
+        st = run_state_load(&run->state, plan, &run->schedule, from, r->resume);
     if (st == ST_OK && j->world->rank == 0)
         st = open_outputs(run, j, from);
     TRY(agree(j->world, st));
@@ -143,7 +143,7 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     } else {
         world_broadcast(j->world, run->state.latents, bytes, 0);
         world_broadcast(j->world, run->state.used, sizeof(run->state.used), 0);
-        for (int i = 0; i < SOLVER_STATE; i++)
+        for (int i = 0; i < DENOISE_HISTORY; i++)
             if (run->state.used[i])
                 world_broadcast(j->world, run->state.history[i], bytes, 0);
         world_broadcast(j->world, &run->state.step, sizeof(run->state.step), 0);
@@ -162,7 +162,7 @@ void run_close(struct run *run)
     free(run->noise);
     free(run->latent);
     free(run->state.latents);
-    for (int i = 0; i < SOLVER_STATE; i++)
+    for (int i = 0; i < DENOISE_HISTORY; i++)
         free(run->state.history[i]);
     *run = (struct run){ 0 };
 }
@@ -389,9 +389,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     struct run_ctx ctx = { run, j };
     struct denoise_input in = { .shape = run->plan.latent,
                                 .schedule = run->schedule,
-                                .guidance = { (float)r->sample_guide_scale[1],
-                                              (float)r->sample_guide_scale[0] },
-                                .guided = run->plan.guided,
+                                .guidance = run->plan.guidance,
                                 .low_from = run->plan.low_from,
                                 .noise = &run->generator,
                                 .check_blocks = r->check_finite == 1,

@@ -7,8 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const history_names[SOLVER_STATE] = { "/solver/m0", "/solver/m1",
-                                                         "/solver/last" };
+static const char *const history_names[DENOISE_HISTORY] = { "/solver/m0", "/solver/m1",
+                                                            "/solver/last",
+                                                            "/guidance/difference" };
 
 static struct tensor latent(float *data, struct latent_shape s)
 {
@@ -26,7 +27,7 @@ status run_state_save(struct runfile *file, struct latent_shape s, const float *
     TRY(runfile_add(file, "/noise", latent((float *)noise, s)));
     TRY(runfile_add(file, "/latents", latent(state->latents, s)));
     TRY(runfile_add(file, "/step", number((int64_t *)&state->step)));
-    for (int i = 0; i < SOLVER_STATE; i++) {
+    for (int i = 0; i < DENOISE_HISTORY; i++) {
         if (state->used[i])
             TRY(runfile_add(file, history_names[i], latent(state->history[i], s)));
     }
@@ -85,10 +86,10 @@ status run_state_noise(float *noise, struct latent_shape s, const struct runfile
 }
 
 /* The solver's part, which is needed between the first step and the last: its order, and the
- * history that its kind keeps. */
-static status load_solver(struct denoise_state *state, struct latent_shape s,
-                          const struct schedule *schedule, const struct runfile *file,
-                          const char *path)
+ * history that its kind keeps; and what the guidance of the next step needs. */
+static status load_history(struct denoise_state *state, const struct plan_input *plan,
+                           const struct schedule *schedule, const struct runfile *file,
+                           const char *path)
 {
     const int order = solver_order(schedule, (int)state->step);
     const bool needed = state->step > 0 && state->step < schedule->steps;
@@ -100,23 +101,25 @@ static status load_solver(struct denoise_state *state, struct latent_shape s,
         return fail(ST_FORMAT, "%s: /solver/order is %lld; after step %lld of %d of %s it is %d",
                     path, (long long)state->order, (long long)state->step, schedule->steps,
                     solver_name(schedule->kind), order);
-    for (int i = 0; i < SOLVER_STATE; i++) {
-        state->used[i] = needed && i < solver_history(schedule->kind);
+    for (int i = 0; i < DENOISE_HISTORY; i++) {
+        state->used[i] =
+            needed && (i < SOLVER_STATE ? i < solver_history(schedule->kind)
+                                        : plan_guide(plan, (int)state->step) == GUIDE_GATE);
         if (state->used[i])
-            TRY(load_latent(state->history[i], s, file, history_names[i], path));
+            TRY(load_latent(state->history[i], plan->latent, file, history_names[i], path));
     }
     return ST_OK;
 }
 
-status run_state_load(struct denoise_state *state, struct latent_shape s,
+status run_state_load(struct denoise_state *state, const struct plan_input *plan,
                       const struct schedule *schedule, const struct runfile *file, const char *path)
 {
     TRY(load_number(&state->step, file, "/step", path));
     if (state->step < 0 || state->step > schedule->steps)
         return fail(ST_FORMAT, "%s: /step is %lld of %d", path, (long long)state->step,
                     schedule->steps);
-    TRY(load_latent(state->latents, s, file, "/latents", path));
-    return load_solver(state, s, schedule, file, path);
+    TRY(load_latent(state->latents, plan->latent, file, "/latents", path));
+    return load_history(state, plan, schedule, file, path);
 }
 
 int run_state_step(const struct runfile *file, int steps)

@@ -5,6 +5,7 @@
  *   /latents  [C, T, H, W] f32   normalized, after the last finished step
  *   /step     i64                finished steps
  *   /solver/m0, m1, last         the solver's history, latent shape; /solver/order i64
+ *   /guidance/difference         of the CFG branches, if the next step uses it; latent shape
  *   /text/cond, /text/uncond, .. the conditioning arrays (model/transformer/conditioning.h)
  *   /frames   [T, H, W, 3] u8    with --keep_frames
  *   texts: request (JSON), folder (of its relative paths), plan, version, timings (JSON)
@@ -13,7 +14,7 @@
 #ifndef LAUNCH_RUN_STATE_H
 #define LAUNCH_RUN_STATE_H
 
-#include "model/pipeline/denoise.h"
+#include "model/pipeline/plan.h"
 #include "runtime/filelock.h"
 #include "runtime/runfile.h"
 
@@ -23,13 +24,14 @@ status run_state_save(struct runfile *file, struct latent_shape s, const float *
 status run_state_save_conditioning(struct runfile *file, const struct conditioning *c);
 
 /* Copy /noise into `noise` of shape s, and the rest of the state into *state, whose arrays the
- * caller has allocated. `schedule`: that of the request. `path` names the file in error
+ * caller has allocated. `plan`, `schedule`: those of the request. `path` names the file in error
  * lines. ST_USAGE if an array has another data type or shape than the request needs; ST_FORMAT if
  * one is missing or a count is out of range: between the first step and the last the file must have
- * the solver's order and history, else another latent would follow. */
+ * the solver's order and history, else another latent would follow; and in the gate of the guidance
+ * the last difference. */
 status run_state_noise(float *noise, struct latent_shape s, const struct runfile *file,
                        const char *path);
-status run_state_load(struct denoise_state *state, struct latent_shape s,
+status run_state_load(struct denoise_state *state, const struct plan_input *plan,
                       const struct schedule *schedule, const struct runfile *file,
                       const char *path);
 

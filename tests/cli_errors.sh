@@ -81,6 +81,16 @@ expect 'did you mean lightx2v-4?' "$wanmpi" plan --preset lightx2v-5
 expect 'jobs.jsonl:1: denoising_steps: expected an array of numbers' sh -c "echo '{\"denoising_steps\": [1, \"x\"]}' \
     >$dir/jobs.jsonl; exec $wanmpi batch $dir/jobs.jsonl --ckpt_dir $dir/tiny"
 
+# Guidance.
+for flags in '1.5' '51' '0.5,0.4' x; do
+    expect 'cfg_gate' "$wanmpi" plan --task t2v-1.3B --cfg_gate $flags
+done
+for flags in 0.5 '0.5,0.4' '5,0.9' '0.5,20' '10,60' '0.501,0.502'; do
+    expect 'cfg_interval' "$wanmpi" plan --task t2v-1.3B --cfg_interval $flags
+done
+expect 'there are 4 steps' "$wanmpi" plan --sample_steps 4 --zero_init_steps 4
+expect '.-cfg_zero_star needs guidance' "$wanmpi" plan --preset lightx2v-4 --cfg_zero_star
+
 # Files.
 expect "$dir/none" "$@" -n 3 "$wanmpi" generate --ckpt_dir "$dir/none"
 expect "$dir/empty" "$wanmpi" inspect "$dir/empty"

@@ -368,7 +368,7 @@ static float *generate(struct world *w, int by, float boundary, int known)
     struct denoise d = { 0 };
     struct fixture x;
     struct dit *experts[EXPERTS_MAX];
-    struct denoise_input in = { .shape = shape, .guided = true, .guidance = { 5, low_guidance } };
+    struct denoise_input in = { .shape = shape, .guidance.scale = { 5, low_guidance } };
 
     open_fixture(&x, w, &base);
     need(dit_open(&x.dit[1], &x.config, &x.mesh, &x.dev, &x.weights, DT_F32,
@@ -384,7 +384,7 @@ static float *generate(struct world *w, int by, float boundary, int known)
     experts[0] = &x.dit[by == BY_LOW ? 1 : 0];
     experts[1] = by == BY_TURNS ? NULL : &x.dit[1];
     if (by == BY_LOW)
-        in.guidance[0] = in.guidance[1];
+        in.guidance.scale[0] = in.guidance.scale[1];
     need(denoise_begin(&d, experts, by == BY_BOTH || by == BY_TURNS ? 2 : 1, &x.run, &x.step, &in));
     need(denoise_start(&d, latent));
     while (d.solver.step < schedule.steps) {

@@ -10,12 +10,13 @@
 static const struct latent_shape shape = { 2, 3, 4, 5 };
 static const struct schedule ten = { .kind = SOLVER_UNIPC, .steps = 10 };
 static const struct schedule six = { .kind = SOLVER_UNIPC, .steps = 6 };
-static float data[4][COUNT_F], back[4][COUNT_F];
+static struct plan_input plan = { .latent = { 2, 3, 4, 5 }, .steps = 10, .low_from = 10 };
+static float data[5][COUNT_F], back[5][COUNT_F];
 
-static struct denoise_state state_of(float arrays[4][COUNT_F])
+static struct denoise_state state_of(float arrays[5][COUNT_F])
 {
     return (struct denoise_state){ .latents = arrays[0],
-                                   .history = { arrays[1], arrays[2], arrays[3] } };
+                                   .history = { arrays[1], arrays[2], arrays[3], arrays[4] } };
 }
 
 static void test_round_trip(void)
@@ -26,10 +27,11 @@ static void test_round_trip(void)
     struct runfile file = { 0 };
     float noise[COUNT_F];
 
-    saved.used[0] = saved.used[1] = saved.used[2] = true;
+    plan.guidance.gate[0] = 5;
+    saved.used[0] = saved.used[1] = saved.used[2] = saved.used[3] = true;
     saved.step = 7;
     saved.order = 2;
-    for (int i = 0; i < 4 * COUNT_F; i++)
+    for (int i = 0; i < 5 * COUNT_F; i++)
         data[i / COUNT_F][i % COUNT_F] = (float)i;
     CHECK(run_state_save(&file, shape, data[2], &saved) == ST_OK, "%s", status_line());
     CHECK(conditioning_add(&text, "text/cond", 2, (const int64_t[]){ 5, 8 }, &rows[0]) == ST_OK &&
@@ -45,12 +47,15 @@ static void test_round_trip(void)
 
     CHECK(run_state_noise(noise, shape, &file, "a.h5") == ST_OK, "%s", status_line());
     CHECK(memcmp(noise, data[2], sizeof(noise)) == 0, "noise");
-    CHECK(run_state_load(&loaded, shape, &ten, &file, "a.h5") == ST_OK, "%s", status_line());
+    CHECK(run_state_load(&loaded, &plan, &ten, &file, "a.h5") == ST_OK, "%s", status_line());
     CHECK(loaded.step == 7 && loaded.order == 2, "step %lld", (long long)loaded.step);
     CHECK(loaded.used[0] && loaded.used[1] && loaded.used[2], "history");
     CHECK(memcmp(back[0], data[0], sizeof(data[0])) == 0, "latents");
     CHECK(memcmp(back[1], data[1], sizeof(data[1])) == 0, "m0");
     CHECK(memcmp(back[3], data[3], sizeof(data[3])) == 0, "last");
+    CHECK(loaded.used[3] && memcmp(back[4], data[4], sizeof(data[4])) == 0, "difference");
+    plan.guidance.gate[0] = 8; // the next step is guided
+    CHECK(run_state_load(&loaded, &plan, &ten, &file, "a.h5") == ST_OK && !loaded.used[3], "gate");
     CHECK(run_state_conditioning(&got, &planned, &file, "a.h5") == ST_OK, "%s", status_line());
     CHECK(conditioning_find(&got, "text/cond").dim[0] == 5 &&
               conditioning_find(&got, "text/uncond").dim[0] == 3 &&
@@ -58,7 +63,7 @@ static void test_round_trip(void)
           "text");
     conditioning_done(&got);
 
-    CHECK(run_state_load(&loaded, shape, &six, &file, "a.h5") == ST_FORMAT, "steps");
+    CHECK(run_state_load(&loaded, &plan, &six, &file, "a.h5") == ST_FORMAT, "steps");
     CHECK(strcmp(status_line(), "a.h5: /step is 7 of 6") == 0, "%s", status_line());
     CHECK(run_state_conditioning(&got, &other, &file, "a.h5") == ST_FORMAT, "columns");
     conditioning_done(&got);
@@ -74,6 +79,7 @@ static void refuse(const char *name, struct tensor value, status expected, const
     struct runfile file = { 0 };
     status st;
 
+    plan.guidance.gate[0] = strcmp(name, "/guidance/difference") == 0 ? 5 : 0;
     saved.used[0] = saved.used[1] = saved.used[2] = true;
     saved.step = 7;
     saved.order = 2;
@@ -82,7 +88,7 @@ static void refuse(const char *name, struct tensor value, status expected, const
         if (strcmp(file.arrays[i].name, name) == 0)
             file.arrays[i].value = value;
     }
-    st = run_state_load(&loaded, shape, &ten, &file, "a.h5");
+    st = run_state_load(&loaded, &plan, &ten, &file, "a.h5");
     CHECK(st == expected && strcmp(status_line(), line) == 0, "%d: %s", st, status_line());
     runfile_done(&file);
 }
@@ -94,7 +100,8 @@ static struct tensor number(int64_t *value)
 
 static void test_refused(void)
 {
-    static const char *const history[] = { "/solver/m0", "/solver/m1", "/solver/last" };
+    static const char *const history[] = { "/solver/m0", "/solver/m1", "/solver/last",
+                                           "/guidance/difference" };
     const struct runfile none = { 0 };
     const struct tensor missing = { 0 };
     struct denoise_state loaded = state_of(back);
@@ -109,7 +116,7 @@ static void test_refused(void)
     refuse("/latents", missing, ST_FORMAT, "a.h5: has no /latents");
     refuse("/solver/m0", tensor_of(data, DT_F32, 2, 3, 5, 4), ST_USAGE,
            "a.h5: /solver/m0 is F32 [2, 3, 5, 4], this request needs F32 [2, 3, 4, 5]");
-    for (int i = 0; i < SOLVER_STATE; i++) {
+    for (int i = 0; i < DENOISE_HISTORY; i++) {
         snprintf(line, sizeof(line), "a.h5: has no %s", history[i]);
         refuse(history[i], missing, ST_FORMAT, line);
     }
@@ -126,7 +133,7 @@ static void test_refused(void)
     refuse("/solver/order", number(&many), ST_FORMAT,
            "a.h5: /solver/order is 99; after step 7 of 10 of unipc it is 2");
     CHECK(run_state_noise(back[0], shape, &none, "a.h5") == ST_FORMAT, "no noise");
-    CHECK(run_state_load(&loaded, shape, &ten, &none, "a.h5") == ST_FORMAT, "nothing");
+    CHECK(run_state_load(&loaded, &plan, &ten, &none, "a.h5") == ST_FORMAT, "nothing");
     conditioning_add_shape(&planned, "text/cond", 2, (const int64_t[]){ 512, 8 });
     CHECK(run_state_conditioning(&got, &planned, &none, "a.h5") == ST_FORMAT, "no text");
 }

@@ -248,6 +248,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .steps = 4,
         .low_from = 4, // of two experts only the first
         .guided = guided,
+        .guidance.scale = { guided ? 5 : 1, guided ? 5 : 1 },
         .ranks = b->world->size,
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,

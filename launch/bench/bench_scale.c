@@ -276,6 +276,7 @@ static status measure_config(struct bench *b, const struct config *c, const stru
         b->plan.mesh = m.cfg * m.ring * m.ulysses == c->ranks ? m : line; // the VAE uses no mesh
         b->plan.fsdp = c->fsdp;
         b->plan.guided = true;
+        b->plan.guidance.scale[0] = b->plan.guidance.scale[1] = 5;
         b->plan.ranks = part.size;
         b->plan.ranks_per_node = part.local_size;
         TRY(mesh_open(&b->mesh, &part, &b->dev, b->plan.mesh));

@@ -18,12 +18,27 @@ int denoise_expert(const struct denoise *d)
     return expert_at(d, d->solver.step < last ? d->solver.step : last);
 }
 
-/* The last step that an expert computes; -1 if it computes none. */
+static enum guide guide_at(const struct denoise *d, int step)
+{
+    return guidance_at(&d->in.guidance, d->experts == 2 ? d->in.low_from : d->in.schedule.steps,
+                       step);
+}
+
+/* Whether a step needs both branches; expert -1: of any expert. */
+static bool needs_both(const struct denoise *d, int expert)
+{
+    for (int i = 0; i < d->in.schedule.steps; i++)
+        if ((expert < 0 || expert_at(d, i) == expert) && guide_at(d, i) == GUIDE_BOTH)
+            return true;
+    return false;
+}
+
+/* The last step in which an expert computes; -1: none. */
 static int last_step(const struct denoise *d, int expert)
 {
     int step = d->in.schedule.steps - 1;
 
-    while (step >= 0 && expert_at(d, step) != expert)
+    while (step >= 0 && (expert_at(d, step) != expert || guide_at(d, step) == GUIDE_ZERO))
         step--;
     return step;
 }
@@ -58,26 +73,23 @@ out:
     return st;
 }
 
-/* Whether both branches are combined in the steps of an expert. */
-static bool is_guided(const struct denoise_input *in, int expert)
-{
-    return in->guided && in->guidance[expert] != 1; // at 1 v = u + (c - u) = c
-}
-
 /* What an expert gets of the run. With ranks for both branches, each computes its own, also where
  * they are not combined. */
 static struct dit_input input_of(const struct denoise *d, int expert)
 {
     const struct denoise_input *in = &d->in;
     const bool split = d->mesh->size.cfg == 2;
+    const int last = last_step(d, expert);
 
     return (struct dit_input){ .f = in->shape.t,
                                .h = in->shape.h / 2,
                                .w = in->shape.w / 2,
                                .steps = in->schedule.steps,
                                .timestep = in->schedule.timestep,
-                               .last_step = last_step(d, expert),
-                               .branches = !split && is_guided(in, expert) ? 2 : 1,
+                               .last_step = last,
+                               .last_branch =
+                                   !split && last >= 0 && guide_at(d, last) == GUIDE_BOTH ? 1 : 0,
+                               .branches = !split && needs_both(d, expert) ? 2 : 1,
                                .first_branch = split ? d->mesh->cfg : 0,
                                .conditioning = in->conditioning };
 }
@@ -107,12 +119,14 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
                            .a = a,
                            .scratch = scratch,
                            .experts = experts };
-    assert(in->guided || d->mesh->size.cfg == 1);
     input = input_of(d, 0);
     TRY(dit_spans(any, &input, &d->segments, &d->spans));
     rows = d->spans.latent_rows;
     TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
-    TRY(arena_take(a, &d->v, DT_F32, in->guided ? 2 : 1, rows, 4 * in->shape.c));
+    TRY(arena_take(a, &d->v, DT_F32, d->mesh->size.cfg == 2 || needs_both(d, -1) ? 2 : 1, rows,
+                   4 * in->shape.c));
+    if (guidance_keeps(&in->guidance))
+        TRY(arena_take(a, &d->difference, DT_F32, rows, 4 * in->shape.c));
     TRY(arena_take(a, &d->mark, DT_F32, 1));
     TRY(device_zero(d->dev, d->mark));
     if (clean.ndim != 0)
@@ -165,18 +179,19 @@ out:
     return st;
 }
 
-/* All-gathers the tokens of src from all ranks, and copies the whole latent to host memory on every
- * rank where `latent` is not NULL. */
-static status gather(struct denoise *d, float *latent, struct tensor src)
+static int64_t count_tokens(struct latent_shape s)
 {
-    const struct latent_shape s = d->in.shape;
-    const int64_t tokens = s.t * (s.h / 2) * (s.w / 2);
+    return s.t * (s.h / 2) * (s.w / 2);
+}
+
+/* All-gathers a row for each token of the latent: whole [tokens, n] from src [rows, n] of the
+ * ranks. */
+static status gather_rows(struct denoise *d, struct tensor whole, struct tensor src)
+{
+    const int64_t tokens = whole.dim[0];
     const int ranks = d->mesh->all.size, seq = mesh_seq_size(d->mesh);
-    const size_t mark = d->scratch->used;
-    const size_t row_bytes = (size_t)(4 * s.c) * sizeof(float);
+    const size_t row_bytes = (size_t)whole.dim[1] * sizeof(float);
     struct transfer t = { 0 };
-    struct tensor whole;
-    float *all = NULL;
     size_t *offset = malloc(((size_t)ranks + 1) * sizeof(size_t));
     status st;
 
@@ -189,9 +204,26 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
             spans_of(&spans, &d->segments, seq, r);
         offset[r] = (size_t)spans.latent_first * row_bytes;
     }
-    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, tokens, 4 * s.c));
     TRY_OUT(group_all_gather(&d->mesh->all, &t, whole.data, offset, src.data));
     TRY_OUT(transfer_wait(&t));
+out:
+    free(offset);
+    return st;
+}
+
+/* All-gathers the tokens of src from all ranks, and copies the whole latent to host memory on every
+ * rank where `latent` is not NULL. */
+static status gather(struct denoise *d, float *latent, struct tensor src)
+{
+    const struct latent_shape s = d->in.shape;
+    const int64_t tokens = count_tokens(s);
+    const size_t mark = d->scratch->used;
+    struct tensor whole;
+    float *all = NULL;
+    status st;
+
+    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, tokens, 4 * s.c));
+    TRY_OUT(gather_rows(d, whole, src));
     if (latent == NULL)
         goto out;
     all = malloc(tensor_bytes(whole));
@@ -205,7 +237,6 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
     latent_from_tokens(latent, all, s.c, s.t, s.h, s.w);
 out:
     free(all);
-    free(offset);
     arena_release(d->scratch, mark);
     return st;
 }
@@ -254,10 +285,18 @@ status denoise_start(struct denoise *d, const float *noise)
     return restore_clean(d);
 }
 
-/* The solver's history in the order of denoise_state. */
+/* The arrays in the order of denoise_state. */
 static struct tensor history(const struct denoise *d, int i)
 {
-    return i < 2 ? d->solver.m[i] : d->solver.last;
+    return i < 2 ? d->solver.m[i] : i < SOLVER_STATE ? d->solver.last : d->difference;
+}
+
+/* Whether the next step uses one of them. */
+static bool uses_history(const struct denoise *d, int i)
+{
+    if (i == SOLVER_STATE)
+        return d->solver.step < d->in.schedule.steps && guide_at(d, d->solver.step) == GUIDE_GATE;
+    return history(d, i).data != NULL;
 }
 
 status denoise_restore(struct denoise *d, const struct denoise_state *state)
@@ -265,17 +304,17 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
     d->solver.step = (int)state->step;
     d->solver.order = (int)state->order;
     start_noise(d, d->solver.step);
-    for (int i = 0; i < SOLVER_STATE; i++)
+    for (int i = 0; i < DENOISE_HISTORY; i++)
         if (state->used[i] && history(d, i).data != NULL)
             TRY(scatter(d, history(d, i), state->history[i]));
     return scatter(d, d->x, state->latents);
 }
 
-status denoise_step(struct denoise *d)
+/* Computes the branches that the step needs, into d->v. */
+static status branches(struct denoise *d, enum guide guide)
 {
-    const struct tensor none = { 0 };
-    const int step = d->solver.step, expert = expert_at(d, step);
-    struct dit_run *run = &d->run[expert];
+    const int step = d->solver.step;
+    struct dit_run *run = &d->run[expert_at(d, step)];
     struct mesh *mesh = d->mesh;
 
     assert(run->m != NULL);
@@ -286,13 +325,61 @@ status denoise_step(struct denoise *d)
 
         TRY(dit_forward(run, d->scratch, step, 0, local, d->x));
         TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, local.data));
-        TRY(transfer_wait(&t));
-    } else {
-        for (int branch = 0; branch < run->branches; branch++)
-            TRY(dit_forward(run, d->scratch, step, branch, tensor_at(d->v, branch), d->x));
+        return transfer_wait(&t);
     }
-    TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0),
-                    is_guided(&d->in, expert) ? tensor_at(d->v, 1) : none, d->in.guidance[expert]));
+    for (int branch = 0; branch < guide_forwards(guide); branch++)
+        TRY(dit_forward(run, d->scratch, step, branch, tensor_at(d->v, branch), d->x));
+    return ST_OK;
+}
+
+/* difference = c - s u, with s of the whole latent: each rank sums the dots of all tokens. */
+static status subtract_projection(struct denoise *d, struct tensor c, struct tensor u)
+{
+    const size_t mark = d->scratch->used;
+    struct tensor rows = { 0 }, all = { 0 };
+    status st;
+
+    TRY_OUT(arena_take(d->scratch, &rows, DT_F32, c.dim[0], 2));
+    TRY_OUT(arena_take(d->scratch, &all, DT_F32, count_tokens(d->in.shape), 2));
+    TRY_OUT(op_row_dots(d->dev, rows, c, u));
+    TRY_OUT(gather_rows(d, all, rows));
+    TRY_OUT(op_subtract_projection(d->dev, d->difference, c, u, all));
+out:
+    arena_release(d->scratch, mark);
+    return st;
+}
+
+/* Makes of the branches' velocities what the solver gets: c, and with plain guidance u. */
+static status guide_velocity(struct denoise *d, enum guide guide, float scale, struct tensor *u)
+{
+    const struct tensor c = tensor_at(d->v, 0);
+    const bool star = d->in.guidance.zero_star;
+
+    *u = guide == GUIDE_BOTH ? tensor_at(d->v, 1) : (struct tensor){ 0 };
+    if (guide == GUIDE_ZERO)
+        return device_zero(d->dev, c);
+    if (guide == GUIDE_BOTH && star)
+        TRY(subtract_projection(d, c, *u));
+    else if (guide == GUIDE_BOTH && d->difference.ndim != 0)
+        TRY(op_lincomb(d->dev, d->difference, 2, (float[]){ 1, -1 }, (struct tensor[]){ c, *u }));
+    if (guide == GUIDE_COND || (guide == GUIDE_BOTH && !star))
+        return ST_OK;
+    *u = (struct tensor){ 0 };
+    return op_lincomb(d->dev, c, 2, (float[]){ 1, scale - 1 },
+                      (struct tensor[]){ c, d->difference });
+}
+
+status denoise_step(struct denoise *d)
+{
+    const int step = d->solver.step;
+    const enum guide guide = guide_at(d, step);
+    const float scale = d->in.guidance.scale[expert_at(d, step)];
+    struct tensor u;
+
+    if (guide != GUIDE_ZERO)
+        TRY(branches(d, guide));
+    TRY(guide_velocity(d, guide, scale, &u));
+    TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0), u, scale));
     TRY(restore_clean(d));
     TRY(op_find_nonfinite(d->dev, d->mark, d->x, DIT_MARK_NONE));
     draw_noise(d); // of the step after this one, while a GPU computes
@@ -326,8 +413,8 @@ status denoise_save(struct denoise *d, struct denoise_state *state)
 {
     state->step = d->solver.step;
     state->order = d->solver.order;
-    for (int i = 0; i < SOLVER_STATE; i++) {
-        state->used[i] = history(d, i).data != NULL;
+    for (int i = 0; i < DENOISE_HISTORY; i++) {
+        state->used[i] = uses_history(d, i);
         if (state->used[i])
             TRY(gather(d, state->history[i], history(d, i)));
     }

@@ -5,11 +5,10 @@
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
+#include "model/sampling/guidance.h"
 #include "model/sampling/noise.h"
 #include "model/sampling/schedule.h"
 #include "model/transformer/dit.h"
-
-#define EXPERTS_MAX 2
 
 /* The shape of a latent [C, T, H, W]; a token is a cell of 2 x 2, so h and w are even. */
 struct latent_shape {
@@ -23,13 +22,12 @@ static inline int64_t latent_count(struct latent_shape s)
 
 struct denoise_input {
     struct latent_shape shape;
-    struct schedule schedule;    // borrowed arrays
-    bool guided;                 // both CFG branches; else only cond is computed
-    float guidance[EXPERTS_MAX]; // guidance scale of each expert; 1: only cond
-    int low_from;                // with two experts, the first step that expert 1 computes
-    const struct noise *noise;   // for a solver that adds noise: the generator of the first noise,
-                                 // before that was drawn; borrowed. NULL: a plan
-    bool check_blocks;           // name the first block whose output has values that are not finite
+    struct schedule schedule;  // borrowed arrays
+    struct guidance guidance;  // of each step
+    int low_from;              // with two experts, the first step that expert 1 computes
+    const struct noise *noise; // for a solver that adds noise: the generator of the first noise,
+                               // before that was drawn; borrowed. NULL: a plan
+    bool check_blocks;         // name the first block whose output has values that are not finite
     const struct conditioning *conditioning; // borrowed
 };
 
@@ -44,22 +42,27 @@ struct denoise {
     struct segments segments;        // of the whole sequence
     struct spans spans;              // the rows of this rank
     struct solver solver;
-    struct tensor x;     // [n, 4C] f32: the n tokens of the latent that this rank has
-    struct tensor v;     // [2 or 1, n, 4C] f32: velocity of each branch
-    struct tensor clean; // [m, 4C] f32: the known values of the first m of them; ndim 0: none
-    struct noise noise;  // of the solver that adds noise, the same on every rank
-    float *drawn;        // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
-    int drawn_for;       // the step that adds it
-    struct tensor mark;  // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
+    struct tensor x;          // [n, 4C] f32: the n tokens of the latent that this rank has
+    struct tensor v;          // [2 or 1, n, 4C] f32: velocity of each branch
+    struct tensor difference; // [n, 4C] f32: between both, for the gate; ndim 0: no step needs it
+    struct tensor clean;      // [m, 4C] f32: the known values of the first m of them; ndim 0: none
+    struct noise noise;       // of the solver that adds noise, the same on every rank
+    float *drawn;       // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
+    int drawn_for;      // the step that adds it
+    struct tensor mark; // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
 };
+
+/* Arrays of the state besides the latent: the solver's history, then the last difference between
+ * the CFG branches. */
+#define DENOISE_HISTORY (SOLVER_STATE + 1)
 
 /* The state of a run that the run file stores. The arrays are [C, T, H, W] f32 in host memory,
  * allocated by the caller; NULL on a plan device. */
 struct denoise_state {
-    float *latents, *history[SOLVER_STATE];
-    bool used[SOLVER_STATE]; // whether this solver uses history[i]
-    int64_t step;            // number of finished steps
-    int64_t order;           // the solver's current order
+    float *latents, *history[DENOISE_HISTORY];
+    bool used[DENOISE_HISTORY]; // whether the next step uses history[i]
+    int64_t step;               // number of finished steps
+    int64_t order;              // the solver's current order
 };
 
 /* Prepares a run: data that is kept is allocated from `a`, scratch from `scratch`, both borrowed

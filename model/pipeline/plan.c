@@ -120,14 +120,32 @@ int plan_expert_steps(const struct plan_input *in, int expert)
     return low_from < in->steps ? in->steps - (from > low_from ? from : low_from) : 0;
 }
 
+enum guide plan_guide(const struct plan_input *in, int step)
+{
+    return guidance_at(&in->guidance, plan_experts(in) == 2 ? in->low_from : in->steps, step);
+}
+
+int plan_forwards(const struct plan_input *in)
+{
+    int count = 0;
+
+    for (int i = in->first_step; i < in->steps; i++)
+        count += guide_forwards(plan_guide(in, i));
+    return count;
+}
+
 double plan_whole_steps(const struct plan_input *in)
 {
     double steps = 0;
+    int most = 1;
 
-    for (int i = 0; i < EXPERTS_MAX; i++)
-        steps += plan_expert_steps(in, i) *
-                 (in->guided && in->unguided[i] && in->mesh.cfg == 1 ? 0.5 : 1);
-    return steps;
+    for (int i = in->first_step; i < in->steps; i++) {
+        const int forwards = guide_forwards(plan_guide(in, i));
+
+        most = forwards > most ? forwards : most;
+        steps += in->mesh.cfg == 2 ? forwards > 0 : forwards;
+    }
+    return in->mesh.cfg == 2 ? steps : steps / most;
 }
 
 bool plan_has_two(const struct plan_input *in)
@@ -135,20 +153,30 @@ bool plan_has_two(const struct plan_input *in)
     return plan_expert_steps(in, 0) > 0 && plan_expert_steps(in, 1) > 0;
 }
 
-/* One step of the expert that computes step `first`, and the step after it if it computes both: the
- * first also computes the text's keys and values. */
-static status plan_steps(struct denoise *d, struct plan_stage *out, int first, int steps,
-                         struct device *dev, struct mesh *m)
+/* Of the `steps` steps of an expert from `first` on, one of each kind, after one of the kind with
+ * the most forwards, which also computes the text's keys and values. */
+static status plan_steps(struct denoise *d, struct plan_stage *out, const struct plan_input *in,
+                         int first, int steps, struct device *dev, struct mesh *m)
 {
-    struct plan_stage one = { .name = out->name };
+    bool prepared = false;
 
-    d->solver.step = first;
-    for (int i = 0; i < steps && i < 2; i++) {
-        start_stage(&one, dev, m);
-        TRY(denoise_step(d));
+    for (int kind = GUIDE_BOTH; kind >= GUIDE_ZERO; kind--) {
+        struct plan_stage one = { .name = out->name };
+        int step = first;
+
+        while (step < first + steps && plan_guide(in, step) != (enum guide)kind)
+            step++;
+        if (step == first + steps)
+            continue;
+        for (int i = prepared || steps == 1; i < 2; i++) {
+            d->solver.step = step;
+            start_stage(&one, dev, m);
+            TRY(denoise_step(d));
+        }
+        end_stage(&one, dev, m);
+        cover_stage(out, &one);
+        prepared = true;
     }
-    end_stage(&one, dev, m);
-    cover_stage(out, &one);
     return ST_OK;
 }
 
@@ -248,8 +276,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     struct denoise d = { 0 };
     struct denoise_state state = { 0 };
     struct denoise_input input = { .shape = in->latent,
-                                   .guidance = { in->unguided[0] ? 1 : 5, in->unguided[1] ? 1 : 5 },
-                                   .guided = in->guided,
+                                   .guidance = in->guidance,
                                    .low_from = in->low_from,
                                    .conditioning = &in->conditioning };
     const int experts = plan_experts(in);
@@ -279,7 +306,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
             TRY_OUT(denoise_switch(&d, i, &dit[i]));
         }
         if (count[i] > 0)
-            TRY_OUT(plan_steps(&d, step, first, count[i], dev, m));
+            TRY_OUT(plan_steps(&d, step, in, first, count[i], dev, m));
     }
     TRY_OUT(denoise_save(&d, &state));
     if (one_by_one && in->experts == EXPERTS_AHEAD && in->offload != OFFLOAD_FILE)
@@ -416,7 +443,9 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
     const int64_t frames = 1 + (in->latent.t - 1) * vae->stride_t;
     size_t texts = 0;
     size_t bytes = HOST_FIXED + 7 * latent; // noise, latent, its tokens, and the state to be saved
+    const int difference = guidance_keeps(&in->guidance);
 
+    bytes += (size_t)difference * latent;
     for (int i = 0; i < in->conditioning.count; i++)
         texts += tensor_bytes(in->conditioning.array[i].value);
     if (in->solver == SOLVER_RENOISE)
@@ -433,7 +462,7 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
         if (strcmp(s->name, STAGE_DECODE) == 0)
             s->host = encoder_bytes(in->latent.w * vae->stride, in->latent.h * vae->stride, frames);
         else if (strcmp(s->name, STAGE_STEP) == 0 && in->saves) // the run file, made in memory
-            s->host += 5 * latent + texts;
+            s->host += (size_t)(5 + difference) * latent + texts;
     }
     return bytes;
 }

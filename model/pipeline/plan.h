@@ -30,9 +30,9 @@ struct plan_input {
     int first_step; // number of steps that are done before; all: no text, no transformer
     int low_from;   // with two experts, the first step of the second; `steps`: none
     enum expert_memory experts;
-    bool cond_only;             // no text of the uncond branch is needed: no step is guided
-    bool guided;                // both CFG branches are computed, in some steps at least
-    bool unguided[EXPERTS_MAX]; // only one is, in the steps of that expert
+    bool cond_only;           // no text of the uncond branch is needed: no step is guided
+    bool guided;              // both CFG branches are computed, in some steps at least
+    struct guidance guidance; // of the steps
     enum solver_kind solver;
     int ranks, ranks_per_node;
     struct mesh_shape mesh;       // all sizes set
@@ -100,8 +100,12 @@ int plan_experts(const struct plan_input *in); // number of transformers of the 
 /* The number of steps that an expert computes; 0: its weights are not needed. */
 int plan_expert_steps(const struct plan_input *in, int expert);
 
-/* The number of steps, as multiples of the longest: those of an expert without guidance take half
- * of the time where one rank computes both branches of the other expert's. */
+/* What a step does, and the number of forwards of the steps that are left. */
+enum guide plan_guide(const struct plan_input *in, int step);
+int plan_forwards(const struct plan_input *in);
+
+/* The number of steps, as multiples of the longest: where one rank computes both branches, a step
+ * with one of them takes half of the time. */
 double plan_whole_steps(const struct plan_input *in);
 
 /* Whether the run uses two experts, so that `experts` matters. */

@@ -313,7 +313,11 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
 
     assert(in->branches >= 1 && in->first_branch + in->branches <= DIT_BRANCHES);
     *r = (struct dit_run){
-        .m = m, .steps = in->steps, .last_step = in->last_step, .branches = in->branches
+        .m = m,
+        .steps = in->steps,
+        .last_step = in->last_step,
+        .last_branch = in->last_branch,
+        .branches = in->branches,
     };
     TRY(dit_spans(m, in, &r->segments, &r->spans));
     r->tokens = segments_tokens(&r->segments);
@@ -364,7 +368,7 @@ static int next_block(const struct dit_run *r, int step, int branch, int layer)
 
     if (layer + 1 < layers)
         return layer + 1;
-    return layers == 1 || (step == r->last_step && branch == r->branches - 1) ? -1 : 0;
+    return layers == 1 || (step == r->last_step && branch == r->last_branch) ? -1 : 0;
 }
 
 /* patch = W [x; channels] + b. A token's values are one row, ordered as (pixel of the 2x2 cell,

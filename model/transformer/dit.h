@@ -72,6 +72,7 @@ struct dit_input {
     int steps;
     const float *timestep; // [steps], 0 to 1000: the network's time; borrowed during dit_begin
     int last_step;         // the last step that this transformer computes; -1: it computes none
+    int last_branch;       // the last branch of that step
     int branches;          // number of CFG branches that this rank computes: 1 or 2
     int first_branch;      // the first of them: 0 cond, 1 uncond
     const struct conditioning *conditioning; // borrowed during dit_begin
@@ -88,7 +89,7 @@ struct dit_run {
     struct segments segments; // of the whole sequence
     struct spans spans;       // the rows of this rank
     int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank
-    int steps, last_step, branches;
+    int steps, last_step, last_branch, branches;
     struct tensor rope;      // [G, D/2, 2] f32: (cos, sin) at G positions
     struct tensor time;      // [times, C] f32: e, for the head; one row per step, then time 0 if
                              // a segment has it
