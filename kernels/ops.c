@@ -159,6 +159,19 @@ status op_add_product(struct device *dev, struct tensor out, struct tensor x, in
     return dev->table->add_product(dev, out, x, first, up, down);
 }
 
+status op_expand(struct device *dev, struct tensor out, const struct stored_form *form,
+                 const void *stored, int64_t first)
+{
+    const int64_t n = tensor_count(out);
+
+    assert(is_float(out) && is_vector(out, out.dtype, n));
+    assert(first >= 0 && first % STORED_PASS == 0 && first + n <= form->count);
+    assert(no_alias(dev, out, tensor_of((void *)stored, DT_U8, (int64_t)stored_bytes(form))));
+    if (n == 0)
+        return ST_OK;
+    return dev->table->expand(dev, out, form, stored, first);
+}
+
 status op_norm_modulate(struct device *dev, struct tensor out, struct tensor x, struct tensor scale,
                         struct tensor shift, float eps)
 {

@@ -22,6 +22,7 @@
 #define KERNELS_OPS_H
 
 #include "runtime/device.h"
+#include "runtime/stored.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -58,6 +59,14 @@ gemm_add_fn op_gemm_add;
 typedef status add_product_fn(struct device *dev, struct tensor out, struct tensor x, int64_t first,
                               struct tensor up, struct tensor down);
 add_product_fn op_add_product;
+
+/* out = values [first, first + n) of a quantized weight that is in the device's memory as in its
+ * file: `stored` has the bytes of `form` (runtime/stored.h), aligned to 256. out [n], f32 or bf16,
+ * contiguous; first is a multiple of STORED_PASS. Rounded once, to out's dtype: the bits of
+ * stored_values on all backends (of a NaN, only that it is one). */
+typedef status expand_fn(struct device *dev, struct tensor out, const struct stored_form *form,
+                         const void *stored, int64_t first);
+expand_fn op_expand;
 
 /* ---- norms: x [S,C], out [S,C], f32 or bf16 each, rows may be strided ---- */
 

@@ -174,6 +174,14 @@ static status plan_add_product(struct device *dev, struct tensor out, struct ten
     return spend(dev, 0, bytes_of(out) + bytes_of(x) + bytes_of(up) + bytes_of(down));
 }
 
+static status plan_expand(struct device *dev, struct tensor out, const struct stored_form *form,
+                          const void *stored, int64_t first)
+{
+    const double share = (double)tensor_count(out) / (double)form->count;
+
+    return spend(dev, 0, bytes_of(out) + share * (double)stored_bytes(form));
+}
+
 static status plan_lincomb(struct device *dev, struct tensor out, int count, const float *coef,
                            const struct tensor *x)
 {
@@ -267,6 +275,7 @@ const struct table table_plan = {
     .row_dots = plan_row_dots,
     .subtract_projection = plan_subtract_projection,
     .add_product = plan_add_product,
+    .expand = plan_expand,
     .copy = plan_copy,
     .conv3d = plan_conv3d,
     .channel_norm = plan_channel_norm,

@@ -24,6 +24,7 @@ struct table {
     gemm_fn *gemm;
     gemm_add_fn *gemm_add;
     add_product_fn *add_product;
+    expand_fn *expand;
     norm_modulate_fn *norm_modulate;
     layer_norm_fn *layer_norm;
     add_norm_modulate_fn *add_norm_modulate;

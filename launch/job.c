@@ -313,6 +313,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
         .vae_dtype = r->vae_precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
         .fsdp = r->dit_fsdp == 1,
+        .as_stored = r->weight_storage == WEIGHTS_AS_STORED,
         .t5_stored = DT_BF16,
         .prompts = prompts,
         .text_rows = (int)dit->text_len,

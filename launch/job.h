@@ -112,6 +112,10 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
 void job_offload(char *text, size_t size, const struct plan_input *plan,
                  const struct plan_rank *sizes);
 
+/* The same for how they are kept in memory, if as in the file. */
+void job_storage(char *text, size_t size, const struct plan_input *plan,
+                 const struct plan_rank *sizes);
+
 /* Writes which steps the experts compute and where their weights are; `ahead`: bytes of host memory
  * of a rank, as planned. Empty for a model of one transformer. */
 void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead);

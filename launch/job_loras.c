@@ -62,6 +62,7 @@ status job_loras(const struct request *r, struct checkpoint *c, struct model *m,
             continue;
         TRY(open_for(r, c, i, as_in_file, &lora[i]));
         m->lora[model_index(expert_parts[i])] = lora[i];
+        m->source[model_index(expert_parts[i])] = checkpoint_source(c, expert_parts[i]);
     }
     return ST_OK;
 }

@@ -245,13 +245,31 @@ void job_guidance(char *text, size_t size, const struct plan_input *plan)
     }
 }
 
+void job_storage(char *text, size_t size, const struct plan_input *plan,
+                 const struct plan_rank *sizes)
+{
+    const struct plan_stage *step = plan_stage(sizes, STAGE_STEP);
+    struct plan_input computed = *plan;
+    struct plan_rank other;
+
+    text[0] = 0;
+    computed.as_stored = false;
+    if (!plan->as_stored || step->weights == 0 || plan_rank(&computed, 0, &other) != ST_OK)
+        return;
+    snprintf(text, size,
+             "matrices of blocks stay as they are in the file, and are expanded when they are "
+             "needed: %.2f GB on the device, as %s %.2f GB",
+             (double)step->weights / GB, plan->cdt == DT_BF16 ? "bf16" : "fp32",
+             (double)plan_stage(&other, STAGE_STEP)->weights / GB);
+}
+
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
 {
     const struct latent_shape s = plan->latent;
     const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], sampling[800], experts[160], offload[200], guidance[400];
+    char noise[300], sampling[800], experts[160], offload[240], guidance[400];
 
     if (j->all->rank != 0)
         return;
@@ -297,6 +315,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     if (guidance[0] != 0)
         progress_print(p, "guided  %s; %d forwards", guidance, plan_forwards(plan));
     job_offload(offload, sizeof(offload), plan, &all);
+    if (offload[0] != 0)
+        progress_print(p, "weights %s", offload);
+    job_storage(offload, sizeof(offload), plan, &all);
     if (offload[0] != 0)
         progress_print(p, "weights %s", offload);
     announce_memory(j, &all);

@@ -54,15 +54,23 @@ const char *option_nearest(const char *name, unsigned mask, const struct option_
     return nearest_word(name, known, n);
 }
 
-const struct option *option_find(const struct option_set *set, const char *name)
+const struct option *option_find(const struct option_set *set, unsigned mask, const char *name)
 {
+    const struct option *found = NULL;
+    int best = 0;
+
     for (int i = 0; i < set->count; i++) {
         const struct option *row = &set->rows[i];
-        if (!row->positional &&
-            (strcmp(row->name, name) == 0 || (row->alias != NULL && strcmp(row->alias, name) == 0)))
-            return row;
+        const bool own = strcmp(row->name, name) == 0;
+        const int rank = 1 + own + 2 * option_is_used(row, mask);
+
+        if (!row->positional && rank > best &&
+            (own || (row->alias != NULL && strcmp(row->alias, name) == 0))) {
+            found = row;
+            best = rank;
+        }
     }
-    return NULL;
+    return found;
 }
 
 /* Writes "unipc, dpm++ or euler" for "unipc|dpm++|euler". */
@@ -345,7 +353,7 @@ static status parse_flag(const char *command, unsigned mask, const struct option
     for (size_t c = 0; c < length; c++)
         name[c] = word[c] == '-' ? '_' : word[c];
     for (int s = 0; s < count; s++) {
-        const struct option *row = option_find(&sets[s], name);
+        const struct option *row = option_find(&sets[s], mask, name);
         const char *value = equals != NULL ? equals + 1 : NULL;
         if (row == NULL)
             continue;

@@ -10,8 +10,8 @@ void option_mark_given(const struct option_set *set, const struct option *row);
 /* Whether the commands of `mask` use the row. */
 bool option_is_used(const struct option *row, unsigned mask);
 
-/* The row of a name or alias; NULL: none. */
-const struct option *option_find(const struct option_set *set, const char *name);
+/* The row of a name or alias, if possible one that the commands of `mask` use; NULL: none. */
+const struct option *option_find(const struct option_set *set, unsigned mask, const char *name);
 
 /* The most similar name; NULL: none is. */
 const char *option_nearest(const char *name, unsigned mask, const struct option_set *sets,

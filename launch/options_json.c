@@ -272,7 +272,7 @@ status options_from_json(const struct option_set *set, unsigned mask, const char
         goto out;
     }
     for (const cJSON *item = object->child; item != NULL; item = item->next) {
-        const struct option *row = option_find(set, item->string);
+        const struct option *row = option_find(set, mask, item->string);
         snprintf(what, sizeof(what), "%s: %.60s", where, item->string);
         if (row == NULL || !option_is_used(row, mask)) {
             const char *near = option_nearest(item->string, mask, set, 1);

@@ -148,7 +148,7 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
-    char experts[160], offload[200], sampling[800], guidance[400];
+    char experts[160], offload[240], sampling[800], guidance[400];
 
     request_sampling(sampling, sizeof(sampling), r->request);
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
@@ -180,6 +180,9 @@ void plan_print(const struct plan_report *r)
         printf("weights   %s\n", offload);
     if (in->offload == OFFLOAD_HOST)
         print_link(r);
+    job_storage(offload, sizeof(offload), in, &r->ranks[0]);
+    if (offload[0] != 0)
+        printf("weights   %s\n", offload);
     if (in->frame_by_frame)
         printf("decode    the last layers frame by frame (whole chunks do not fit)\n");
     print_ranks(r);
@@ -278,6 +281,7 @@ status plan_print_json(const struct plan_report *r)
         cJSON_AddStringToObject(json, "preset", r->request->preset);
     command_json_mesh(json, in->mesh);
     cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
+    cJSON_AddStringToObject(json, "weights", in->as_stored ? "stored" : "bf16");
     cJSON_AddBoolToObject(json, "frame_by_frame", in->frame_by_frame);
     cJSON_AddStringToObject(json, "offload",
                             in->offload == OFFLOAD_HOST   ? "cpu"

@@ -42,6 +42,7 @@ void request_init(struct request *r)
         .vram_buffer = -1,
         .num_persistent_param_in_dit = -1,
         .offload_device = -1,
+        .weight_storage = -1,
         .device = -1,
         .ops = -1,
         .tile_size = { -1, -1 },
@@ -255,6 +256,10 @@ static status check_needs(const struct request *r)
     if (r->offload_device == OFFLOAD_TO_DISK && r->dit_fsdp == 1)
         return fail(ST_USAGE, "--offload_device disk is for weights that are not sharded: remove "
                               "it or --dit_fsdp");
+    if (r->weight_storage == WEIGHTS_AS_STORED && r->ckpt_dir == NULL)
+        return fail(ST_USAGE,
+                    "--weights stored needs --ckpt_dir or --dit: the forms of its weights "
+                    "are those of the file");
     if (request_given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)

@@ -26,6 +26,7 @@ enum { CMD_GENERATE = 1, CMD_BATCH = 2, CMD_PLAN = 4 };
 enum { PRECISION_FP32, PRECISION_BF16 };
 enum { OPS_REF, OPS_CPU };
 enum { OFFLOAD_TO_CPU, OFFLOAD_TO_DISK };
+enum { WEIGHTS_AS_COMPUTED, WEIGHTS_AS_STORED };
 enum { USE_AUTO, USE_CPU, USE_CUDA };
 
 /* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
@@ -82,6 +83,7 @@ struct request {
     double vram_limit, vram_buffer;      // GB; 0: no limit
     int64_t num_persistent_param_in_dit; // -1: job_fit chooses
     int offload_device;                  // OFFLOAD_TO_*; -1: job_fit chooses
+    int weight_storage;                  // WEIGHTS_AS_*; -1: WEIGHTS_AS_COMPUTED
     int device;                          // USE_*; not USE_AUTO in a complete request
     int threads;                         // per rank; 0: one per core of this rank
     int timeout_s;

@@ -127,7 +127,7 @@ status request_resume(struct request *r, const char *text, const char *folder, c
                                at == AT(dit_fsdp) || at == AT(experts) || at == AT(resume) ||
                                at == AT(vram_limit) || at == AT(vram_buffer) ||
                                at == AT(num_persistent_param_in_dit) || at == AT(offload_device) ||
-                               at == AT(device) || at == AT(run_file);
+                               at == AT(weight_storage) || at == AT(device) || at == AT(run_file);
         if (not_saved || (r->given[i] && (request_rows[i].marks & NUMBERS) == 0))
             TRY_OUT(options_copy(&to, &from, i));
     }

@@ -209,6 +209,11 @@ const struct option request_rows[] = {
       .help = "where the other blocks are: cpu in pinned host memory, once for all ranks of a "
               "node; disk in their file, which is read in every forward (default: cpu where they "
               "fit, else disk)" },
+    { "weight_storage", OPT_CHOICE, AT(weight_storage), .alias = "weights",
+      .choices = "bf16|stored", .commands = ALL, .marks = JOB,
+      .help = "how the transformer's blocks are kept in memory; also --weights: stored keeps their "
+              "matrices as they are in the file (GGUF, fp8, int8), and expands a block when it is "
+              "needed; the video is the same (default bf16: as they are computed with)" },
     { "t5_fsdp", OPT_SWITCH, AT(t5_fsdp), .commands = ALL, .marks = JOB,
       .help = "shard the text encoder's weights over the ranks, which all encode (default: rank 0 "
               "encodes, and streams the weights from the file)" },

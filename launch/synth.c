@@ -1,6 +1,7 @@
 /* wanmpi synth: writes a checkpoint of random weights, in the official or the -Diffusers layout. */
 #include "model/synth/synth.h"
 #include "launch/commands.h"
+#include "launch/options_internal.h"
 #include "launch/progress.h"
 #include "runtime/nearest.h"
 
@@ -8,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPE_FP32, TYPE_BF16, TYPE_FP16 };
+enum { TYPE_FP32, TYPE_BF16, TYPE_FP16, TYPE_FP8, TYPE_GGUF };
+
+#define GGUF_TYPES "q8_0|q6_k|q5_k|q5_1|q5_0|q4_k|q4_1|q4_0|iq4_xs|iq4_nl|q3_k|q2_k"
 
 struct synth {
     char *preset, *out, *parts;
@@ -36,8 +39,9 @@ static const struct option rows[] = {
     { "parts", OPT_STRING, AT(parts), .value = "LIST",
       .help = "parts to write, out of dit,dit_low,t5,vae,clip (default: all; t5 includes the "
               "tokenizer)" },
-    { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16",
-      .help = "data type of the transformer (default fp32)" },
+    { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16|fp8|" GGUF_TYPES,
+      .help = "data type of the transformer; fp8 and those of GGUF: of the matrices of its blocks, "
+              "the rest is bf16 (default fp32)" },
     { "t5_dtype", OPT_CHOICE, AT(t5_dtype), .choices = "fp32|bf16|fp16",
       .help = "data type of the text encoder (default bf16)" },
     { "vae_dtype", OPT_CHOICE, AT(vae_dtype), .choices = "fp32|bf16|fp16",
@@ -175,6 +179,8 @@ static void change_sizes(struct sizes *z, const struct synth *s)
 static status options_of(struct synth_options *o, struct sizes *z, const struct synth *s)
 {
     static const enum dtype types[] = { DT_F32, DT_BF16, DT_F16 };
+    const enum dtype dit = s->dit_dtype < TYPE_FP8 ? types[s->dit_dtype] : DT_BF16;
+    char name[16];
     const struct preset *preset = NULL;
     struct model m;
 
@@ -197,9 +203,17 @@ static status options_of(struct synth_options *o, struct sizes *z, const struct 
         .seed = (uint64_t)s->seed,
         .shard_bytes = (int64_t)(s->shard_gb * 1e9),
         .diffusers = s->diffusers != 0,
+        .fp8 = s->dit_dtype == TYPE_FP8,
     };
-    o->dtype[model_index(&part_dit)] = types[s->dit_dtype];
-    o->dtype[model_index(&part_dit_low)] = types[s->dit_dtype];
+    if (s->dit_dtype >= TYPE_GGUF) {
+        option_choice(GGUF_TYPES, s->dit_dtype - TYPE_GGUF, name, sizeof(name));
+        o->blocks = ggml_type_named(name);
+        if (s->diffusers || s->shard_gb > 0)
+            return fail(ST_USAGE, "--dit_dtype %s writes one GGUF file: remove %s", name,
+                        s->diffusers ? "--diffusers" : "--shard_gb");
+    }
+    o->dtype[model_index(&part_dit)] = dit;
+    o->dtype[model_index(&part_dit_low)] = dit;
     o->dtype[model_index(&part_t5)] = types[s->t5_dtype];
     o->dtype[model_index(&part_vae)] = types[s->vae_dtype];
     return ST_OK;

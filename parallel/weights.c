@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN ((size_t)256)                 // of tensors, and of the ends of slices
+#define ALIGN WEIGHTS_ALIGN
 #define NAME_BYTES (WEIGHT_NAME_BYTES + 16) // with a unit's number
 
 static size_t spec_bytes(const struct weight_spec *spec)
@@ -22,7 +22,7 @@ static size_t align_up(size_t bytes)
 
 /* Bytes of a unit, a multiple of 256. Writes the tensors' byte offsets to offset[count] if not
  * NULL. */
-static size_t unit_layout(const struct weight_spec *specs, int count, size_t *offset)
+size_t weights_unit_layout(const struct weight_spec *specs, int count, size_t *offset)
 {
     size_t at = 0;
 
@@ -46,7 +46,7 @@ static size_t slice_at(size_t unit_bytes, int ranks, int rank)
 size_t weights_bytes(enum weights_mode mode, int ranks, int rank, int units,
                      const struct weight_spec *specs, int count)
 {
-    const size_t unit = unit_layout(specs, count, NULL);
+    const size_t unit = weights_unit_layout(specs, count, NULL);
 
     if (mode == WEIGHTS_RESIDENT)
         return (size_t)units * unit;
@@ -69,31 +69,118 @@ static void elements_between(const struct weight_spec *spec, size_t begin, size_
     *count = b > a ? (int64_t)((b - a) / size) : 0;
 }
 
-status weights_ranges(int ranks, int rank, int units, const struct weight_spec *specs, int count,
-                      weight_range *each, void *payload)
+/* ---- layouts ---- */
+
+static void layouts_free(struct weight_layout *l, int count)
 {
-    size_t *offset = calloc((size_t)count + 1, sizeof(*offset));
+    for (int i = 0; l != NULL && i < count; i++) {
+        free(l[i].offset);
+        free(l[i].shard);
+        free(l[i].form);
+    }
+    free(l);
+}
+
+static status layout_init(struct weight_layout *l, int ranks, int count)
+{
+    *l = (struct weight_layout){ .offset = calloc((size_t)count + 1, sizeof(*l->offset)),
+                                 .shard = calloc((size_t)ranks + 1, sizeof(*l->shard)),
+                                 .form = calloc((size_t)count + 1, sizeof(*l->form)) };
+    return l->offset != NULL && l->shard != NULL && l->form != NULL
+               ? ST_OK
+               : fail(ST_MEMORY, "no host memory for %d weights", count);
+}
+
+/* The layouts of the units on a rank that keeps one slice, or with `ranks` 1 all: of each unit, if
+ * a tensor of any is kept in the form of its file; else *layout_count is 1. */
+static status layouts_open(struct weight_layout **layouts, int *layout_count, int ranks, int rank,
+                           int units, const struct weight_spec *specs, int count,
+                           const struct weight_source *as_stored)
+{
+    const bool forms = as_stored != NULL && as_stored->form != NULL;
+    struct weight_layout *l = calloc((size_t)units + 1, sizeof(*l));
+    bool some = false;
     status st = ST_OK;
 
-    if (offset == NULL)
-        return fail(ST_MEMORY, "no host memory for %d weights", count);
-
-    const size_t unit_bytes = unit_layout(specs, count, offset);
-    const size_t from = slice_at(unit_bytes, ranks, rank);
-    const size_t to = slice_at(unit_bytes, ranks, rank + 1);
-
+    if (l == NULL)
+        return fail(ST_MEMORY, "no host memory for %d units of weights", units);
+    for (int u = 0; u < (forms ? units : 1) && st == ST_OK; u++) {
+        st = layout_init(&l[u], ranks, count);
+        if (st == ST_OK && forms)
+            weights_forms(as_stored, u, specs, count, l[u].form, &some);
+    }
+    *layout_count = some ? units : 1;
     for (int u = 0; u < units && st == ST_OK; u++) {
-        for (int i = 0; i < count && st == ST_OK; i++) {
+        if (!some) {
+            free(l[u].form);
+            l[u].form = NULL;
+        }
+        if (u >= *layout_count)
+            continue;
+        l[u].bytes = some ? weights_stored_layout(specs, count, l[u].form, l[u].offset)
+                          : weights_unit_layout(specs, count, l[u].offset);
+        for (int i = 0; i <= ranks; i++)
+            l[u].shard[i] = slice_at(l[u].bytes, ranks, i);
+        l[u].kept = l[u].shard[rank + 1] - l[u].shard[rank];
+    }
+    if (st == ST_OK)
+        *layouts = l;
+    else
+        layouts_free(l, units);
+    return st;
+}
+
+const struct weight_layout *weights_layout(const struct weights *w, int unit)
+{
+    return &w->layouts[w->stored != NULL ? unit : 0];
+}
+
+/* Whether tensor i of a unit is kept in the form of its file. */
+static bool is_stored(const struct weight_layout *l, int i)
+{
+    return l->form != NULL && l->form[i].stored.count > 0;
+}
+
+/* The elements of tensor i that are in bytes [from, to) of its unit; or the bytes of its form. */
+static void range_between(const struct weight_layout *l, const struct weight_spec *spec, int i,
+                          size_t from, size_t to, int64_t *first, int64_t *count)
+{
+    if (is_stored(l, i)) {
+        const size_t begin = l->offset[i], end = begin + weight_form_bytes(&l->form[i]);
+        const size_t a = from > begin ? from : begin, b = to < end ? to : end;
+
+        *first = (int64_t)(a - begin);
+        *count = b > a ? (int64_t)(b - a) : 0;
+    } else {
+        elements_between(spec, l->offset[i], from, to, first, count);
+    }
+}
+
+status weights_ranges(int ranks, int rank, int units, const struct weight_spec *specs, int count,
+                      const struct weight_source *as_stored, weight_range *each, void *payload)
+{
+    struct weight_layout *layouts = NULL;
+    int layout_count = 0;
+    status st;
+
+    TRY(layouts_open(&layouts, &layout_count, ranks, rank, units, specs, count, as_stored));
+    for (int u = 0; u < units; u++) {
+        const struct weight_layout *l = &layouts[u < layout_count ? u : 0];
+
+        for (int i = 0; i < count; i++) {
             char name[NAME_BYTES];
             int64_t first, n;
 
-            elements_between(&specs[i], offset[i], from, to, &first, &n);
+            range_between(l, &specs[i], i, l->shard[rank], l->shard[rank + 1], &first, &n);
             weight_name(name, sizeof(name), specs[i].name, u);
             if (n > 0)
-                st = each(payload, &specs[i], name, first, n);
+                TRY_OUT(
+                    each(payload, &specs[i], name, first, n, is_stored(l, i) ? &l->form[i] : NULL));
         }
     }
-    free(offset);
+    st = ST_OK;
+out:
+    layouts_free(layouts, units);
     return st;
 }
 
@@ -114,18 +201,24 @@ void weight_name(char *name, size_t size, const char *pattern, int unit)
 static status read_bytes(void *payload, int unit, size_t from, size_t to, void *dst)
 {
     const struct weights *w = payload;
+    const struct weight_layout *l = weights_layout(w, unit);
 
     for (int i = 0; i < w->count; i++) {
         const struct weight_spec *spec = &w->specs[i];
+        const size_t size = is_stored(l, i) ? 1 : dtype_size(spec->dtype);
         char name[NAME_BYTES], *at = dst;
         int64_t first, count;
 
-        elements_between(spec, w->offset[i], from, to, &first, &count);
+        range_between(l, spec, i, from, to, &first, &count);
         if (count == 0)
             continue;
         weight_name(name, sizeof(name), spec->name, unit);
-        at += w->offset[i] + (size_t)first * dtype_size(spec->dtype) - from;
-        TRY(w->source.read(w->source.payload, spec, name, first, count, at));
+        at += l->offset[i] + (size_t)first * size - from;
+        if (is_stored(l, i))
+            TRY(w->source.read_form(w->source.payload, spec, name, (size_t)first, (size_t)count,
+                                    at));
+        else
+            TRY(w->source.read(w->source.payload, spec, name, first, count, at));
     }
     return ST_OK;
 }
@@ -141,6 +234,7 @@ static bool source_loads(const struct weights *w)
  * rest. */
 static status load_unit(struct weights *w, int unit, size_t from, struct tensor dst)
 {
+    const struct weight_layout *l = weights_layout(w, unit);
     const size_t end = from + tensor_bytes(dst);
     size_t rest = from; // bytes from here on are not being loaded yet
 
@@ -152,10 +246,10 @@ static status load_unit(struct weights *w, int unit, size_t from, struct tensor 
         int64_t first, count;
         bool loads = false;
 
-        elements_between(spec, w->offset[i], from, end, &first, &count);
-        begin = w->offset[i] + (size_t)first * size;
+        elements_between(spec, l->offset[i], from, end, &first, &count);
+        begin = l->offset[i] + (size_t)first * size;
         after = begin + (size_t)count * size;
-        if (count == 0 || begin % ALIGN != 0 || after % ALIGN != 0)
+        if (is_stored(l, i) || count == 0 || begin % ALIGN != 0 || after % ALIGN != 0)
             continue;
         weight_name(name, sizeof(name), spec->name, unit);
         TRY(w->source.load(w->source.payload, w->loader, w->dev, spec, name, first, count,
@@ -237,26 +331,25 @@ int weights_next_away(const struct weights *w, int unit)
     return unit < w->units ? unit : -1;
 }
 
-/* The tensors of a unit that is stored in `unit`. */
-static void set_tensors(const struct weights *w, struct tensor *out, struct tensor unit)
+/* The tensors of a unit whose bytes are in `memory`; those that are expanded, not yet. */
+static void set_tensors(const struct weights *w, int unit, struct tensor memory)
 {
+    const size_t *offset = weights_layout(w, unit)->offset;
+
     for (int i = 0; i < w->count; i++) {
         const struct weight_spec *spec = &w->specs[i];
-        out[i] = tensor_dims((char *)unit.data + w->offset[i], spec->dtype, spec->ndim, spec->dim);
+        w->tensors[i] =
+            tensor_dims((char *)memory.data + offset[i], spec->dtype, spec->ndim, spec->dim);
     }
 }
 
 static status alloc_tables(struct weights *w, const struct weight_spec *specs)
 {
-    const size_t stored = w->mode == WEIGHTS_RESIDENT ? (size_t)w->units : 3;
-    const size_t ranks = w->group != NULL ? (size_t)w->group->size : 1;
-
     w->specs = calloc((size_t)w->count, sizeof(*w->specs));
-    w->tensors = calloc(stored * (size_t)w->count, sizeof(*w->tensors));
-    w->offset = calloc((size_t)w->count, sizeof(*w->offset));
-    w->shard_offset = calloc(ranks + 1, sizeof(*w->shard_offset));
-    if (w->specs == NULL || w->tensors == NULL || w->offset == NULL || w->shard_offset == NULL)
-        return fail(ST_MEMORY, "no host memory for %zu units of %d weights", stored, w->count);
+    w->tensors = calloc((size_t)w->count, sizeof(*w->tensors));
+    w->place = calloc((size_t)w->units, sizeof(*w->place));
+    if (w->specs == NULL || w->tensors == NULL || w->place == NULL)
+        return fail(ST_MEMORY, "no host memory for %d units of %d weights", w->units, w->count);
     memcpy(w->specs, specs, (size_t)w->count * sizeof(*specs)); // the caller may free its own
     if (w->dev->kind == DEVICE_CUDA || w->dev->loader != NULL)  // a test may give one to a CPU
         return loader_get(w->dev, &w->loader);
@@ -266,12 +359,46 @@ static status alloc_tables(struct weights *w, const struct weight_spec *specs)
     return ST_OK;
 }
 
-/* The slice of a unit's memory that this rank reads. */
-struct tensor weights_slice(const struct weights *w, struct tensor unit)
+/* Sizes of the units, and where they are. */
+static status lay_out(struct weights *w, const struct group *g, bool as_stored)
 {
-    const size_t from = w->shard_offset[w->group->rank], to = w->shard_offset[w->group->rank + 1];
+    int count = 0;
 
-    return tensor_slice(unit, 0, (int64_t)from, (int64_t)(to - from));
+    TRY(layouts_open(&w->layouts, &count, g != NULL ? g->size : 1, g != NULL ? g->rank : 0,
+                     w->units, w->specs, w->count, as_stored ? &w->source : NULL));
+    if (count > 1 || w->layouts[0].form != NULL) {
+        w->stored = calloc(1, sizeof(*w->stored));
+        if (w->stored == NULL)
+            return fail(ST_MEMORY, "no host memory for a stack of %d units", w->units);
+    }
+    for (int u = 0; u < w->units; u++) {
+        struct weight_layout *l = &w->layouts[u < count ? u : 0];
+        const bool stays =
+            w->mode == WEIGHTS_RESIDENT || w->mode == WEIGHTS_SHARDED || weights_stays(w, u);
+        size_t *total = stays ? &w->kept_total : &w->away_total;
+
+        if (!w->sharded)
+            l->kept = l->bytes;
+        w->place[u] = *total;
+        *total += l->kept;
+        w->unit_bytes = l->bytes > w->unit_bytes ? l->bytes : w->unit_bytes;
+        w->kept_bytes = l->kept > w->kept_bytes ? l->kept : w->kept_bytes;
+    }
+    return ST_OK;
+}
+
+struct tensor weights_kept(const struct weights *w, int unit)
+{
+    return tensor_slice(w->kept, 0, (int64_t)w->place[unit],
+                        (int64_t)weights_layout(w, unit)->kept);
+}
+
+/* The slice of a unit's memory that this rank reads. */
+struct tensor weights_slice(const struct weights *w, int unit, struct tensor memory)
+{
+    const size_t *shard = weights_layout(w, unit)->shard + w->group->rank;
+
+    return tensor_slice(memory, 0, (int64_t)shard[0], (int64_t)(shard[1] - shard[0]));
 }
 
 /* Reads the unit that stays at `kept`, or this rank's slice of it. */
@@ -279,20 +406,28 @@ static status read_staying(struct weights *w, int unit, struct tensor kept)
 {
     if (w->group == NULL)
         return weights_read(w, unit, 0, kept);
-    return weights_read(w, unit, w->shard_offset[w->group->rank],
-                        w->sharded ? kept : weights_slice(w, kept));
+    return weights_read(w, unit, weights_layout(w, unit)->shard[w->group->rank],
+                        w->sharded ? kept : weights_slice(w, unit, kept));
 }
 
 /* With a group, weights_all_gather waits for the loader. */
 static status open_resident(struct weights *w, struct arena *a)
 {
     w->loaded_before = w->loader != NULL ? loader_added(w->loader) : 0;
-    TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->unit_bytes));
-    for (int u = 0; u < w->units; u++) {
-        set_tensors(w, &w->tensors[u * w->count], tensor_at(w->kept, u));
-        TRY(read_staying(w, u, tensor_at(w->kept, u)));
-    }
+    TRY(arena_take(a, &w->kept, DT_U8, (int64_t)w->kept_total));
+    for (int u = 0; u < w->units; u++)
+        TRY(read_staying(w, u, weights_kept(w, u)));
     return w->group != NULL || w->source.in_memory ? ST_OK : weights_wait_loader(w);
+}
+
+/* The unit before which u units stay on the device. */
+static int nth_staying(const struct weights *w, int u)
+{
+    int unit = 0;
+
+    while (!weights_stays(w, unit) || weights_stay_before(w, unit) < u)
+        unit++;
+    return unit;
 }
 
 status weights_all_gather(struct weights *w)
@@ -302,13 +437,14 @@ status weights_all_gather(struct weights *w)
     if (w->group == NULL || w->sharded)
         return ST_OK;
     for (int u = 0; u < staying; u++) {
-        struct tensor unit = tensor_at(w->kept, u);
+        const int unit = staying == w->units ? u : nth_staying(w, u);
+        const struct tensor memory = weights_kept(w, unit);
         struct transfer t = { 0 };
 
         if (w->loader != NULL && w->mode == WEIGHTS_RESIDENT)
             TRY(loader_wait(w->loader, w->loaded_before + u + 1));
-        TRY(group_all_gather(w->group, &t, unit.data, w->shard_offset,
-                             weights_slice(w, unit).data));
+        TRY(group_all_gather(w->group, &t, memory.data, weights_layout(w, unit)->shard,
+                             weights_slice(w, unit, memory).data));
         TRY(transfer_wait(&t));
     }
     return ST_OK;
@@ -317,31 +453,27 @@ status weights_all_gather(struct weights *w)
 status weights_open_staying(struct weights *w, struct arena *a)
 {
     if (w->resident > 0)
-        TRY(arena_take(a, &w->kept, DT_U8, w->resident, (int64_t)w->kept_bytes));
+        TRY(arena_take(a, &w->kept, DT_U8, (int64_t)w->kept_total));
     for (int u = 0; u < w->units; u++)
         if (weights_stays(w, u))
-            TRY(read_staying(w, u, tensor_at(w->kept, weights_stay_before(w, u))));
+            TRY(read_staying(w, u, weights_kept(w, u)));
     TRY(weights_flush(w));
     return weights_wait_loader(w);
 }
 
 status weights_open_buffers(struct weights *w, struct arena *a)
 {
-    for (int b = 0; b < 2; b++) {
+    for (int b = 0; b < 2; b++)
         TRY(arena_take(a, &w->buffer[b], DT_U8, (int64_t)w->unit_bytes));
-        set_tensors(w, &w->tensors[b * w->count], w->buffer[b]);
-    }
     return ST_OK;
 }
 
 static status open_sharded(struct weights *w, struct arena *a)
 {
-    const size_t from = w->shard_offset[w->group->rank];
-
     TRY(weights_open_buffers(w, a));
-    TRY(arena_take(a, &w->kept, DT_U8, w->units, (int64_t)w->kept_bytes));
+    TRY(arena_take(a, &w->kept, DT_U8, (int64_t)w->kept_total));
     for (int u = 0; u < w->units; u++)
-        TRY(weights_read(w, u, from, tensor_at(w->kept, u)));
+        TRY(weights_read(w, u, weights_layout(w, u)->shard[w->group->rank], weights_kept(w, u)));
     return weights_wait_loader(w);
 }
 
@@ -392,11 +524,8 @@ status weights_open_store(struct weights *w, struct arena *a, struct weights_sto
         .source = source,
     };
     TRY_OUT(alloc_tables(w, specs));
-    w->kept_bytes = w->unit_bytes = unit_layout(specs, count, w->offset);
-    for (int i = 0; g != NULL && i <= g->size; i++)
-        w->shard_offset[i] = slice_at(w->unit_bytes, g->size, i);
-    if (sharded)
-        w->kept_bytes = w->shard_offset[g->rank + 1] - w->shard_offset[g->rank];
+    TRY_OUT(lay_out(w, g, store.as_stored));
+    TRY_OUT(weights_stored_open(w, a));
     TRY_OUT(open_stored(w, a, store.host));
     TRY_OUT(weights_flush(w)); // the ranges are not one for each unit
     if (mode != WEIGHTS_STREAMED) {
@@ -416,10 +545,11 @@ void weights_close(struct weights *w)
     transfer_wait(&w->gather[0]);
     transfer_wait(&w->gather[1]);
     weights_host_close(w);
+    weights_stored_close(w);
+    layouts_free(w->layouts, w->units);
     free(w->specs);
     free(w->tensors);
-    free(w->offset);
-    free(w->shard_offset);
+    free(w->place);
     free(w->staging);
     *w = (struct weights){ 0 };
 }
@@ -429,11 +559,20 @@ void weights_close(struct weights *w)
 /* Starts to all-gather a unit from this rank's slice of it. */
 static status start_gather(struct weights *w, int b, int unit)
 {
-    char *slice = (char *)w->kept.data + (size_t)unit * w->kept_bytes;
+    char *slice = NULL;
 
     if (w->mode == WEIGHTS_HOST)
         TRY(weights_host_slice(w, unit, &slice));
-    return group_all_gather(w->group, &w->gather[b], w->buffer[b].data, w->shard_offset, slice);
+    else
+        slice = weights_kept(w, unit).data;
+    return group_all_gather(w->group, &w->gather[b], w->buffer[b].data,
+                            weights_layout(w, unit)->shard, slice);
+}
+
+/* The part of buffer b that a unit needs. */
+static struct tensor weights_buffer(const struct weights *w, int b, int unit)
+{
+    return tensor_slice(w->buffer[b], 0, 0, (int64_t)weights_layout(w, unit)->bytes);
 }
 
 /* Starts to gather or read a unit into buffer b, after waiting for a transfer into that buffer. */
@@ -444,8 +583,8 @@ static status start_fetch(struct weights *w, int b, int unit)
     if (w->mode == WEIGHTS_STREAMED) {
         TRY(weights_wait_loader(w)); // it may still be reading a unit into this buffer that is not
                                      // used now
-        TRY(weights_read(w, unit, 0, w->buffer[b]));
-        w->dev->streamed += (double)w->unit_bytes;
+        TRY(weights_read(w, unit, 0, weights_buffer(w, b, unit)));
+        w->dev->streamed += (double)weights_layout(w, unit)->bytes;
     } else {
         TRY(start_gather(w, b, unit));
     }
@@ -465,9 +604,14 @@ static int choose_buffer(const struct weights *w, int unit, int next)
     return next >= 0 && w->buffer_unit[older] == next ? w->last_buffer : older;
 }
 
-/* Tensors that are joined have their outer axes in common: one tensor of all their rows. */
-static void fill_slots(const struct weights *w, const struct tensor *t, void *unit_struct)
+/* Sets the slots to the tensors of a unit whose bytes are in `memory`. Tensors that are joined have
+ * their outer axes in common: one tensor of all their rows. */
+static status use_unit(struct weights *w, int unit, struct tensor memory, void *unit_struct)
 {
+    const struct tensor *t = w->tensors;
+
+    set_tensors(w, unit, memory);
+    TRY(weights_expand(w, unit, memory));
     for (int i = 0; i < w->count; i++) {
         struct tensor *slot = (struct tensor *)((char *)unit_struct + w->specs[i].slot);
 
@@ -477,15 +621,7 @@ static void fill_slots(const struct weights *w, const struct tensor *t, void *un
         else
             *slot = t[i];
     }
-}
-
-/* A unit of a streamed or host stack that stays on the device. */
-static void fill_staying(struct weights *w, int unit, void *unit_struct)
-{
-    struct tensor *t = &w->tensors[2 * w->count];
-
-    set_tensors(w, t, tensor_at(w->kept, weights_stay_before(w, unit)));
-    fill_slots(w, t, unit_struct);
+    return ST_OK;
 }
 
 status weights_start_next(struct weights *w, int next)
@@ -520,8 +656,7 @@ static status acquire_fetched(struct weights *w, int unit, int next, void *unit_
     TRY(weights_wait_loader(w));
     if (w->mode == WEIGHTS_HOST)
         TRY(weights_host_gathered(w, unit));
-    fill_slots(w, &w->tensors[b * w->count], unit_struct);
-    return ST_OK;
+    return use_unit(w, unit, w->buffer[b], unit_struct);
 }
 
 status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
@@ -534,19 +669,15 @@ status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
             TRY(loader_wait(w->loader, w->loaded_before + unit + 1));
             w->ready = unit + 1;
         }
-        fill_slots(w, &w->tensors[unit * w->count], unit_struct);
-        return ST_OK;
+        return use_unit(w, unit, weights_kept(w, unit), unit_struct);
     }
     if (w->sharded || (w->mode == WEIGHTS_STREAMED && !weights_stays(w, unit))) {
         TRY(acquire_fetched(w, unit, next, unit_struct));
-    } else if (w->mode == WEIGHTS_STREAMED) {
-        fill_staying(w, unit, unit_struct);
     } else {
-        TRY(weights_host_acquire(w, unit, &b));
-        if (b < 0)
-            fill_staying(w, unit, unit_struct);
-        else
-            fill_slots(w, &w->tensors[b * w->count], unit_struct);
+        b = -1;
+        if (w->mode == WEIGHTS_HOST)
+            TRY(weights_host_acquire(w, unit, &b));
+        TRY(use_unit(w, unit, b < 0 ? weights_kept(w, unit) : w->buffer[b], unit_struct));
     }
     return weights_start_next(w, next);
 }

@@ -11,13 +11,16 @@
  *             keeps one slice of them there, which is copied and then all-gathered
  *
  * With streamed and host weights some units may stay on the device; they are spread evenly over the
- * stack, so that the copies of the others are, too. To store units in another format than they are
- * computed in, weights_host.c converts in weights_host_open (before a unit goes to host memory) and
- * after the copy into the buffer; nothing else sees the stored bytes.
+ * stack, so that the copies of the others are, too.
  *
  * A unit is one contiguous range of bytes: its tensors in the order of their specs, each aligned to
  * 256 bytes unless it is joined to the previous tensor. A rank reads from the source only the
- * elements whose bytes it keeps. */
+ * elements whose bytes it keeps.
+ *
+ * In all modes, matrices that need fewer bytes in their file than in memory may be kept in the form
+ * of the file (weights_store.as_stored). A unit then has its bytes in this form, so units may
+ * differ in size; when it is needed, such matrices are expanded into a slot, which the next unit
+ * overwrites: weights_stored.c. */
 #ifndef PARALLEL_WEIGHTS_H
 #define PARALLEL_WEIGHTS_H
 
@@ -25,6 +28,7 @@
 #include "parallel/host_memory.h"
 #include "parallel/loader.h"
 #include "runtime/arena.h"
+#include "runtime/stored.h"
 
 enum weights_mode { WEIGHTS_RESIDENT, WEIGHTS_SHARDED, WEIGHTS_STREAMED, WEIGHTS_HOST };
 
@@ -34,6 +38,7 @@ struct weights_store {
     int resident;             // streamed, host: number of units that stay on the device
     struct host_memory *host; // host: to take memory from; borrowed
     bool sharded;             // host: each rank keeps one slice of every unit
+    bool as_stored;           // matrices are kept in the form of their file
 };
 
 #define WEIGHT_NAME_BYTES 120
@@ -54,6 +59,18 @@ struct weight_spec {
                  // a joined tensor has the slot of the one before, which then holds both
 };
 
+/* A matrix in the form of its file, and, of a LoRA, a product that is added to its values in f32 as
+ * op_add_product does: W + up down, up [rows, rank] and down [rank, columns], f32. Its bytes are
+ * those of `stored`, then up, then down, each aligned to 256 bytes. */
+struct weight_form {
+    struct stored_form stored;
+    int64_t rank; // 0: no product
+};
+
+size_t weight_form_up(const struct weight_form *f); // where it begins
+size_t weight_form_down(const struct weight_form *f);
+size_t weight_form_bytes(const struct weight_form *f);
+
 /* Where parameters come from. `read` copies elements [first, first + count) of the spec's tensor,
  * in the row-major order of its dim, as spec->dtype, into host memory at dst; `name` is the spec's
  * with the unit's number. For a GPU several threads call it at once. `prefetch` is a hint that
@@ -73,11 +90,20 @@ struct weight_source {
                    int64_t count, void *dst);
     void (*prefetch)(void *payload, const char *name, int64_t first,
                      int64_t count); // or NULL
+    /* Or both NULL: no form is known. The form in which the file has a tensor, a matrix; false: it
+     * is not kept in that form. And bytes [first, first + count) of it; those between its parts
+     * need not be written. */
+    bool (*form)(void *payload, const struct weight_spec *spec, const char *name,
+                 struct weight_form *form);
+    status (*read_form)(void *payload, const struct weight_spec *spec, const char *name,
+                        size_t first, size_t count, void *dst);
     void *payload;
     bool in_memory;
 };
 
-struct weights_host; // weights_host.c
+struct weights_host;   // weights_host.c
+struct weights_stored; // weights_stored.c
+struct weight_layout;  // weights_internal.h
 
 struct weights {
     enum weights_mode mode;
@@ -87,13 +113,14 @@ struct weights {
     struct device *dev;
     struct group *group;           // borrowed; NULL when this rank reads all bytes
     struct weight_spec *specs;     // owned copy
-    size_t unit_bytes, kept_bytes; // of one unit; of it, those that this rank keeps
-    struct tensor *tensors;        // [units][count] when resident, else [3][count]: of the buffers,
-                                   // and of a unit that stays on the device
-    struct tensor kept;            // [units that stay on the device, kept_bytes] u8
+    size_t unit_bytes, kept_bytes; // of the largest unit; those of a unit that this rank keeps
+    struct weight_layout *layouts; // of each unit, or one for all; weights_layout
+    size_t *place;                 // [units] where in `kept`, or else in host memory, a unit is
+    size_t kept_total, away_total; // bytes of `kept`, and of all other units
+    struct tensor *tensors;        // [count] of the unit in use
+    struct tensor kept;            // u8: the units that stay on the device
     struct tensor buffer[2];       // [unit_bytes] u8 each, unless resident
-    size_t *offset;                // [count] byte offsets in the unit
-    size_t *shard_offset;          // [group size + 1] byte offsets of the ranks' slices
+    struct weights_stored *stored; // matrices that are expanded; NULL: none
     int buffer_unit[2];            // the unit in each buffer, -1 none
     int last_buffer;               // the buffer of the last acquire
     struct transfer gather[2];
@@ -147,13 +174,14 @@ status weights_acquire(struct weights *w, int unit, int next, void *unit_struct)
  */
 status weights_start_next(struct weights *w, int next);
 
-/* Calls `each` for what weights_open reads on rank `rank` of a group of `ranks`, or alone if that
- * is 1: a range of elements of each tensor of each unit. Local. ST_MEMORY, or the first error of
- * `each`. */
+/* Calls `each` for what weights_open_store reads on rank `rank` of a group of `ranks`, or alone if
+ * that is 1: a range of elements of each tensor of each unit; or of bytes, of one that is kept in
+ * the form of its file. as_stored: the source whose forms are kept; NULL: none. Local. ST_MEMORY,
+ * or the first error of `each`. */
 typedef status weight_range(void *payload, const struct weight_spec *spec, const char *name,
-                            int64_t first, int64_t count);
+                            int64_t first, int64_t count, const struct weight_form *form);
 status weights_ranges(int ranks, int rank, int units, const struct weight_spec *specs, int count,
-                      weight_range *each, void *payload);
+                      const struct weight_source *as_stored, weight_range *each, void *payload);
 
 /* Bytes that weights_open will allocate from its arena, without the arena's guard bytes. Not for
  * host stacks. */

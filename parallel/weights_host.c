@@ -15,7 +15,7 @@
 #define PLACES 2
 
 struct weights_host {
-    char *memory; // [units in host memory][kept_bytes]
+    char *memory; // of the units, away_total bytes
     struct tensor place[PLACES];
     int unit[PLACES];                   // in each place; -1 none
     bool busy[PLACES];                  // it is in use: by the current unit, or by a gather
@@ -26,19 +26,17 @@ struct weights_host {
 /* Of unit `unit`, or of this rank's slice of it. */
 static char *stored(const struct weights *w, int unit)
 {
-    const size_t index = (size_t)(unit - weights_stay_before(w, unit));
-
-    return w->in_host->memory + index * w->kept_bytes;
+    return w->in_host->memory + w->place[unit];
 }
 
 /* ---- open ---- */
 
 /* The bytes of a stored unit that this rank reads: the ranks that share the memory read a part
  * each. */
-static void part_of(const struct weights *w, const struct host_memory *host, size_t *from,
+static void part_of(const struct weights *w, int unit, const struct host_memory *host, size_t *from,
                     size_t *to)
 {
-    const int64_t lines = (int64_t)(w->kept_bytes / LOADER_ALIGN);
+    const int64_t lines = (int64_t)(weights_layout(w, unit)->kept / LOADER_ALIGN);
 
     *from = (size_t)split_at(lines, host->ranks, host->rank) * LOADER_ALIGN;
     *to = (size_t)split_at(lines, host->ranks, host->rank + 1) * LOADER_ALIGN;
@@ -49,27 +47,33 @@ static void part_of(const struct weights *w, const struct host_memory *host, siz
 static status fill_host(struct weights *w, const struct host_memory *host)
 {
     struct weights_host *h = w->in_host;
-    const size_t first = w->sharded ? w->shard_offset[w->group->rank] : 0;
     int before = -1, count = 0;
-    size_t from, to;
 
-    part_of(w, host, &from, &to);
-    if (w->dev->kind == DEVICE_PLAN || from == to)
+    if (w->dev->kind == DEVICE_PLAN)
         return ST_OK;
     for (int u = weights_next_away(w, 0);; u = weights_next_away(w, u + 1)) {
-        const struct tensor now =
-            tensor_slice(h->place[count % PLACES], 0, 0, (int64_t)(to - from));
-        const struct tensor last =
-            tensor_slice(h->place[(count + 1) % PLACES], 0, 0, (int64_t)(to - from));
         const int64_t ranges = w->loader != NULL ? loader_added(w->loader) : 0;
+        size_t from, to;
 
-        if (u >= 0)
-            TRY(weights_read(w, u, first + from, now));
+        if (u >= 0) {
+            const struct weight_layout *l = weights_layout(w, u);
+
+            part_of(w, u, host, &from, &to);
+            if (from < to)
+                TRY(weights_read(
+                    w, u, (w->sharded ? l->shard[w->group->rank] : 0) + from,
+                    tensor_slice(h->place[count % PLACES], 0, 0, (int64_t)(to - from))));
+        }
         TRY(weights_flush(w));
-        if (before >= 0 && w->loader != NULL)
-            TRY(loader_wait(w->loader, ranges));
-        if (before >= 0)
-            TRY(device_download(w->dev, stored(w, before) + from, last));
+        if (before >= 0) {
+            part_of(w, before, host, &from, &to);
+            if (w->loader != NULL)
+                TRY(loader_wait(w->loader, ranges));
+            if (from < to)
+                TRY(device_download(
+                    w->dev, stored(w, before) + from,
+                    tensor_slice(h->place[(count + 1) % PLACES], 0, 0, (int64_t)(to - from))));
+        }
         if (u < 0)
             break;
         before = u;
@@ -98,7 +102,7 @@ status weights_host_open(struct weights *w, struct arena *a, struct host_memory 
         else
             h->place[p] = w->buffer[p];
     }
-    TRY(host_memory_take(host, &h->memory, (size_t)away * w->kept_bytes));
+    TRY(host_memory_take(host, &h->memory, w->away_total));
     if (away > 0)
         TRY(fill_host(w, host));
     return weights_open_staying(w, a);
@@ -131,13 +135,14 @@ static int place_of(const struct weights_host *h, int unit)
 /* Starts to copy a unit into place p, after the work that uses the place. */
 static status start_copy(struct weights *w, int p, int unit)
 {
+    const int64_t bytes = (int64_t)weights_layout(w, unit)->kept;
     struct weights_host *h = w->in_host;
 
     TRY(device_event_follow(w->dev, &h->used[p], QUEUE_COPIES));
     if (w->dev->kind != DEVICE_PLAN)
-        TRY(device_queue_upload(w->dev, h->place[p], stored(w, unit)));
+        TRY(device_queue_upload(w->dev, tensor_slice(h->place[p], 0, 0, bytes), stored(w, unit)));
     TRY(device_event_record(w->dev, &h->copied[p], QUEUE_COPIES));
-    w->dev->streamed += (double)w->kept_bytes;
+    w->dev->streamed += (double)bytes;
     h->unit[p] = unit;
     return ST_OK;
 }
@@ -207,7 +212,7 @@ status weights_host_slice(struct weights *w, int unit, char **slice)
     int p;
 
     if (weights_stays(w, unit)) {
-        *slice = (char *)w->kept.data + (size_t)weights_stay_before(w, unit) * w->kept_bytes;
+        *slice = weights_kept(w, unit).data;
         return ST_OK;
     }
     if (h->busy[0] && h->busy[1]) { // by gathers of units that were not acquired

@@ -5,6 +5,7 @@
 #include "runtime/status.h"
 
 #include <string.h>
+#include <strings.h>
 
 /* Little-endian f16, as all scales are. */
 static inline float half_at(const uint8_t *p)
@@ -270,6 +271,14 @@ static const struct ggml_type types[] = {
     { "NVFP4", 40, DT_NONE, 0, 0, NULL },
     { "Q1_0", 41, DT_NONE, 0, 0, NULL },
 };
+
+const struct ggml_type *ggml_type_named(const char *name)
+{
+    for (size_t i = 0; i < COUNT(types); i++)
+        if (strcasecmp(types[i].name, name) == 0)
+            return &types[i];
+    return NULL;
+}
 
 const struct ggml_type *ggml_type_find(uint32_t id)
 {

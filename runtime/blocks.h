@@ -21,7 +21,13 @@ struct ggml_type {
     void (*decode)(float *dst, const uint8_t *src, size_t blocks);
 };
 
-const struct ggml_type *ggml_type_find(uint32_t id); // NULL: not known
+const struct ggml_type *ggml_type_find(uint32_t id);       // NULL: not known
+const struct ggml_type *ggml_type_named(const char *name); // "Q4_K", in any case
+
+/* Writes blocks [first, first + count) of a tensor of random values of about this standard
+ * deviation; every bit but those of the f16 scales is random. blocks_random.c */
+void blocks_random(const struct ggml_type *type, uint64_t key, float std, int64_t first,
+                   int64_t count, void *dst);
 
 #ifdef __cplusplus
 }

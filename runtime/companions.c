@@ -233,9 +233,8 @@ static int64_t up(int64_t n, int64_t multiple)
     return (n + multiple - 1) / multiple * multiple;
 }
 
-/* Fills the grid of the coding's scales, for a weight of `rows` x `columns` values. */
-static status set_grid(const struct layer *l, struct tensor_coding *c, int64_t rows,
-                       int64_t columns)
+/* Fills the grid of the scales, for a weight of `rows` x `columns` values. */
+static status set_grid(const struct layer *l, struct stored_form *c, int64_t rows, int64_t columns)
 {
     const struct file_tensor *s = l->beside[ROLE_SCALE];
     const int64_t n = tensor_count(s->shape);
@@ -291,6 +290,7 @@ static status set_coding(struct layer *l)
     const bool nibbles = dt == DT_U8;
     const bool powers = s->shape.dtype == DT_F8_E8M0 || s->shape.dtype == DT_U8;
     struct tensor_coding *c = calloc(1, sizeof(*c));
+    struct stored_form *f;
     int64_t rows, columns;
 
     if (c == NULL)
@@ -310,15 +310,17 @@ static status set_coding(struct layer *l)
     w->shape.dtype = DT_F32;
     rows = w->shape.dim[0];
     columns = tensor_count(w->shape) / rows;
-    c->dtype = dt;
-    c->scale.file = s->file;
-    c->scale.offset = s->offset;
-    c->scale.dtype = powers ? DT_F8_E8M0 : s->shape.dtype;
-    c->scale.tiled = powers || nibbles;
-    c->scale.factor = 1;
+    c->scale_file = s->file;
+    c->scale_offset = s->offset;
+    f = &c->form;
+    f->dtype = dt;
+    f->scale.dtype = powers ? DT_F8_E8M0 : s->shape.dtype;
+    f->scale.count = tensor_count(s->shape);
+    f->scale.tiled = powers || nibbles;
+    f->scale.factor = 1;
     if (nibbles)
-        TRY(read_factor(l, &c->scale.factor));
-    TRY(set_grid(l, c, rows, columns));
+        TRY(read_factor(l, &f->scale.factor));
+    TRY(set_grid(l, f, rows, columns));
     if (nibbles || powers)
         snprintf(c->format, sizeof(c->format), "%s", nibbles ? "nvfp4" : "mxfp8");
     else
@@ -432,7 +434,7 @@ status companions_attach(struct tensor_list *list, const struct tensor_source *s
             file_tensor_done(t);
             continue;
         }
-        if (t->coding != NULL && t->coding->block == NULL)
+        if (t->coding != NULL && t->coding->form.block == NULL)
             rename_weight(t);
         list->tensors[kept++] = *t;
     }

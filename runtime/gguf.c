@@ -309,8 +309,8 @@ static status add_tensor(const struct tensor_source *src, const struct header *h
         t->coding = calloc(1, sizeof(*t->coding));
         if (t->coding == NULL)
             return fail(ST_MEMORY, "%s: no memory for its %d tensors", src->path, list->count);
-        t->coding->block = type;
-        t->coding->scale.file = -1;
+        t->coding->form.block = type;
+        t->coding->scale_file = -1;
     }
     for (int i = 0; i < h->count; i++) {
         const struct original_shape *s = &h->shapes[i];

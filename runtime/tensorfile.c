@@ -437,6 +437,26 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
     return ST_OK;
 }
 
+bool tensorfile_form(const struct file_tensor *t, struct stored_form *form)
+{
+    if (!tensor_contiguous(t->shape) || !convert_possible(DT_F32, t->shape.dtype))
+        return false;
+    coded_form(t, form);
+    return true;
+}
+
+status tensorfile_read_stored(struct tensorfile *f, const struct file_tensor *t, size_t first,
+                              size_t count, void *dst)
+{
+    struct stored_form form;
+
+    coded_form(t, &form);
+    assert(first + count <= stored_bytes(&form));
+    TRY(coded_read_stored(f->impl->sources, t, &form, first, count, dst));
+    count_read(f, count);
+    return ST_OK;
+}
+
 void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                          int64_t count)
 {

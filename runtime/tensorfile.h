@@ -17,6 +17,7 @@
  *   gguf.c
  *   companions.c    finds the scales of quantized weights
  *   coded.c         reads quantized values
+ *   stored.h        quantized values in memory
  *   blocks.h        the block formats of GGUF
  *   convert.h       conversion between floating-point types
  *   foreign.h       names what is mistaken for a weight file */
@@ -24,7 +25,7 @@
 #define RUNTIME_TENSORFILE_H
 
 #include "runtime/status.h"
-#include "runtime/tensor.h"
+#include "runtime/stored.h"
 
 struct tensor_coding;
 
@@ -82,6 +83,15 @@ status tensorfile_metadata(const struct tensorfile *f, int file, const char *key
  * meanwhile. */
 status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                        int64_t count, enum dtype dt, void *dst);
+
+/* How the tensor is stored, for tensorfile_read_stored; false if its elements are in another order
+ * than row-major, or no values can be computed from them. */
+bool tensorfile_form(const struct file_tensor *t, struct stored_form *form);
+
+/* Bytes [first, first + count) of the stored_bytes() of the tensor as it is stored. Bytes between
+ * numbers and scales are not written. Several threads may read at once. ST_IO. */
+status tensorfile_read_stored(struct tensorfile *f, const struct file_tensor *t, size_t first,
+                              size_t count, void *dst);
 
 /* Hint that this range will be read soon. */
 void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int64_t first,

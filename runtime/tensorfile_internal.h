@@ -3,9 +3,8 @@
 #ifndef RUNTIME_TENSORFILE_INTERNAL_H
 #define RUNTIME_TENSORFILE_INTERNAL_H
 
+#include "runtime/stored.h"
 #include "runtime/tensorfile.h"
-
-struct ggml_type;
 
 struct tensor_source {
     const char *path;
@@ -22,19 +21,11 @@ struct tensor_list {
 };
 
 /* How the values follow from what is stored, where they are not plain numbers of shape.dtype.
- *     value (r, c) of a matrix = number (r, c) * factor * scale (r / rows, c / columns) */
+ * form.count and form.row are those of the file; tensorfile_form gives those of the shape. */
 struct tensor_coding {
-    const struct ggml_type *block; // of GGUF, which have their scales in them; else NULL
-    enum dtype dtype; // of the stored numbers; U8: two of 4 bits (e2m1), high one first
-    struct {
-        int file; // -1: there are none
-        uint64_t offset;
-        enum dtype dtype;
-        int64_t rows, columns; // of values that share a scale
-        int64_t per_row;       // scales of `rows` rows
-        bool tiled;            // stored in tiles of 128 x 4, as tensor cores read them
-        float factor;
-    } scale;
+    struct stored_form form;
+    int scale_file; // -1: there are none
+    uint64_t scale_offset;
     char format[24]; // for file_tensor.format
 };
 
@@ -74,6 +65,12 @@ status companions_attach(struct tensor_list *list, const struct tensor_source *s
 /* coded.c: the values of a tensor with a coding, as tensorfile_read; *bytes: read for them. */
 status coded_read(const struct tensor_source *sources, const struct file_tensor *t, int64_t first,
                   int64_t count, enum dtype dt, void *dst, uint64_t *bytes);
+
+/* coded.c: how the tensor is stored, and its bytes [first, first + count) in that form, those
+ * between the numbers and the scales not written. */
+void coded_form(const struct file_tensor *t, struct stored_form *f);
+status coded_read_stored(const struct tensor_source *sources, const struct file_tensor *t,
+                         const struct stored_form *f, size_t first, size_t count, void *dst);
 
 /* coded.c: where elements [first, first + count) of it are in the file. */
 void coded_range(const struct file_tensor *t, int64_t first, int64_t count, uint64_t *offset,

@@ -26,8 +26,26 @@ struct content {
     int count;
     tensor_fill *fill;
     void *payload;
-    char *buffer; // RANGE_BYTES, for the format that one thread writes
+    char *buffer;                          // RANGE_BYTES, for the format that one thread writes
+    const struct ggml_type *const *blocks; // of GGUF: of tensors that have them, else NULL
 };
+
+/* Elements that are written together, and their bytes. */
+static void unit_of(const struct content *c, int index, int64_t *values, int64_t *bytes)
+{
+    const struct ggml_type *block = c->blocks != NULL ? c->blocks[index] : NULL;
+
+    *values = block != NULL ? block->values : 1;
+    *bytes = block != NULL ? block->bytes : (int64_t)dtype_size(c->tensors[index].shape.dtype);
+}
+
+static uint64_t bytes_of(const struct content *c, int index, int64_t count)
+{
+    int64_t values, bytes;
+
+    unit_of(c, index, &values, &bytes);
+    return (uint64_t)(count / values * bytes);
+}
 
 /* Calls `put` with each range of a tensor's bytes. */
 static status each_range(const struct content *c, int index,
@@ -71,7 +89,8 @@ static cJSON *header_object(const struct tensor_entry *tensors, int count)
     return o;
 }
 
-/* The header as text, padded with spaces so that the data begins at a multiple of 8. */
+/* The header: its length, then it as text, padded with spaces so that the data begins at a multiple
+ * of 8. */
 static status header_of(const struct tensor_entry *tensors, int count, char **text, size_t *size)
 {
     cJSON *o = header_object(tensors, count);
@@ -79,18 +98,19 @@ static status header_of(const struct tensor_entry *tensors, int count, char **te
     const size_t length = plain != NULL ? strlen(plain) : 0, whole = (length + 7) / 8 * 8;
 
     if (plain != NULL)
-        padded = malloc(whole + 1);
+        padded = malloc(8 + whole);
     if (padded != NULL) {
-        memcpy(padded, plain, length);
-        memset(padded + length, ' ', whole - length);
-        padded[whole] = '\0';
+        for (int i = 0; i < 8; i++)
+            padded[i] = (char)((uint64_t)whole >> 8 * i);
+        memcpy(padded + 8, plain, length);
+        memset(padded + 8 + length, ' ', whole - length);
     }
     free(plain);
     cJSON_Delete(o);
     if (padded == NULL)
         return fail(ST_MEMORY, "no memory for the header of %d tensors", count);
     *text = padded;
-    *size = whole;
+    *size = 8 + whole;
     return ST_OK;
 }
 
@@ -118,21 +138,29 @@ static status put_at(int fd, const char *path, const char *bytes, size_t size, u
     return ST_OK;
 }
 
-static int64_t range_count(struct tensor t)
+/* Elements of a range. */
+static int64_t range_most(const struct content *c, int index)
 {
-    const int64_t most = RANGE_BYTES / (int64_t)dtype_size(t.dtype);
+    int64_t values, bytes;
 
-    return (tensor_count(t) + most - 1) / most;
+    unit_of(c, index, &values, &bytes);
+    return RANGE_BYTES / bytes * values;
 }
 
-/* All ranges of all tensors, in the order of the file, whose data begins at `offset`. */
-static status list_ranges(const struct content *c, uint64_t offset, struct range **list,
-                          int64_t *count)
+static uint64_t align_up(uint64_t offset, uint64_t align)
+{
+    return (offset + align - 1) / align * align;
+}
+
+/* All ranges of all tensors, in the order of the file, whose data begins at `offset`; each tensor
+ * at a multiple of `align`. */
+static status list_ranges(const struct content *c, uint64_t offset, uint64_t align,
+                          struct range **list, int64_t *count)
 {
     int64_t n = 0;
 
     for (int i = 0; i < c->count; i++)
-        n += range_count(c->tensors[i].shape);
+        n += (tensor_count(c->tensors[i].shape) + range_most(c, i) - 1) / range_most(c, i);
     *list = malloc(((size_t)n + 1) * sizeof(**list));
     if (*list == NULL)
         return fail(ST_MEMORY, "no memory for a list of %lld ranges", (long long)n);
@@ -140,14 +168,15 @@ static status list_ranges(const struct content *c, uint64_t offset, struct range
     n = 0;
     for (int i = 0; i < c->count; i++) {
         const struct tensor t = c->tensors[i].shape;
-        const int64_t size = (int64_t)dtype_size(t.dtype), most = RANGE_BYTES / size;
+        const int64_t most = range_most(c, i);
 
+        offset = align_up(offset, align);
         for (int64_t first = 0; first < tensor_count(t); first += most) {
             const int64_t left = tensor_count(t) - first;
             const int64_t take = left < most ? left : most;
 
             (*list)[n++] = (struct range){ i, first, take, offset };
-            offset += (uint64_t)(take * size);
+            offset += bytes_of(c, i, take);
         }
     }
     return ST_OK;
@@ -169,7 +198,7 @@ static status write_ranges(const struct content *c, int fd, const char *path,
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < count; i++) {
             const struct range *s = &list[i];
-            const size_t size = (size_t)s->count * dtype_size(c->tensors[s->index].shape.dtype);
+            const size_t size = (size_t)bytes_of(c, s->index, s->count);
 
             if (st == ST_OK)
                 st = c->fill(c->payload, s->index, s->first, s->count, buffer);
@@ -188,35 +217,109 @@ static status write_ranges(const struct content *c, int fd, const char *path,
     return all == ST_OK ? ST_OK : fail(all, "%s", line);
 }
 
-status tensorwriter_safetensors(const char *path, const struct tensor_entry *tensors, int count,
-                                tensor_fill *fill, void *payload)
+/* Writes a file: its header, then the tensors, each at a multiple of `align`. */
+static status write_file(const struct content *c, const char *path, const char *header,
+                         size_t header_size, uint64_t align)
 {
-    const struct content c = { tensors, count, fill, payload, NULL };
     struct range *list = NULL;
     int64_t ranges = 0;
-    char *header = NULL;
-    size_t header_size = 0;
-    char length[8];
     int fd = -1;
     status st = ST_OK;
 
-    TRY_OUT(header_of(tensors, count, &header, &header_size));
-    for (int i = 0; i < 8; i++)
-        length[i] = (char)((uint64_t)header_size >> 8 * i);
-    TRY_OUT(list_ranges(&c, sizeof(length) + header_size, &list, &ranges));
+    TRY_OUT(list_ranges(c, header_size, align, &list, &ranges));
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
         st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
         goto out;
     }
-    TRY_OUT(put_at(fd, path, length, sizeof(length), 0));
-    TRY_OUT(put_at(fd, path, header, header_size, sizeof(length)));
-    TRY_OUT(write_ranges(&c, fd, path, list, ranges));
+    TRY_OUT(put_at(fd, path, header, header_size, 0));
+    TRY_OUT(write_ranges(c, fd, path, list, ranges));
 out:
-    free(header);
     free(list);
     if (fd >= 0 && close(fd) != 0 && st == ST_OK) // where a full disk may be reported
         st = fail(status_of_errno(), "%s: %s", path, strerror(errno));
+    return st;
+}
+
+status tensorwriter_safetensors(const char *path, const struct tensor_entry *tensors, int count,
+                                tensor_fill *fill, void *payload)
+{
+    const struct content c = { tensors, count, fill, payload, NULL, NULL };
+    char *header = NULL;
+    size_t header_size = 0;
+    status st;
+
+    TRY(header_of(tensors, count, &header, &header_size));
+    st = write_file(&c, path, header, header_size, 1);
+    free(header);
+    return st;
+}
+
+/* ---- GGUF ---- */
+
+#define GGUF_ALIGN 32 // of the data and of each tensor, where the header says nothing else
+
+static void gguf_number(FILE *m, uint64_t n, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        fputc((int)(n >> 8 * i & 0xff), m);
+}
+
+static void gguf_text(FILE *m, const char *text)
+{
+    gguf_number(m, strlen(text), 8);
+    fputs(text, m);
+}
+
+static uint32_t gguf_type(const struct content *c, int index)
+{
+    const struct ggml_type *type = c->blocks[index] != NULL
+                                       ? c->blocks[index]
+                                       : ggml_type_named(dtype_name(c->tensors[index].shape.dtype));
+
+    return type->id;
+}
+
+status tensorwriter_gguf(const char *path, const char *architecture,
+                         const struct tensor_entry *tensors, const struct ggml_type *const *blocks,
+                         int count, tensor_fill *fill, void *payload)
+{
+    const struct content c = { tensors, count, fill, payload, NULL, blocks };
+    char *header = NULL;
+    size_t size = 0;
+    uint64_t offset = 0;
+    FILE *m = open_memstream(&header, &size);
+    status st;
+
+    if (m == NULL)
+        return fail(ST_MEMORY, "no memory for the header of %d tensors", count);
+    fputs("GGUF", m);
+    gguf_number(m, 3, 4);
+    gguf_number(m, (uint64_t)count, 8);
+    gguf_number(m, 1, 8); // pairs of key and value
+    gguf_text(m, "general.architecture");
+    gguf_number(m, 8, 4); // a string
+    gguf_text(m, architecture);
+    for (int i = 0; i < count; i++) {
+        const struct tensor *t = &tensors[i].shape;
+
+        offset = align_up(offset, GGUF_ALIGN);
+        gguf_text(m, tensors[i].name);
+        gguf_number(m, (uint64_t)t->ndim, 4);
+        for (int axis = t->ndim - 1; axis >= 0; axis--)
+            gguf_number(m, (uint64_t)t->dim[axis], 8);
+        gguf_number(m, gguf_type(&c, i), 4);
+        gguf_number(m, offset, 8);
+        offset += bytes_of(&c, i, tensor_count(*t));
+    }
+    while (ftell(m) % GGUF_ALIGN != 0)
+        fputc(0, m);
+    st = ferror(m) ? ST_MEMORY : ST_OK;
+    if (fclose(m) != 0 || st != ST_OK)
+        st = fail(ST_MEMORY, "no memory for the header of %d tensors", count);
+    else
+        st = write_file(&c, path, header, size, GGUF_ALIGN);
+    free(header);
     return st;
 }
 
@@ -336,7 +439,7 @@ static status small_member(struct out_file *f, const char *name, const char *byt
 status tensorwriter_pth(const char *path, const struct tensor_entry *tensors, int count,
                         tensor_fill *fill, void *payload)
 {
-    struct content c = { tensors, count, fill, payload, malloc((size_t)RANGE_BYTES) };
+    struct content c = { tensors, count, fill, payload, malloc((size_t)RANGE_BYTES), NULL };
     struct out_file f = { .path = path };
     char *pickle = NULL;
     size_t pickle_size = 0;

@@ -14,6 +14,7 @@ static void run_all(struct check *c)
     check_attentions(c);
     check_norms(c);
     check_elementwise(c);
+    check_expand(c);
 }
 
 /* ---- self-test: kernels with one error each ---- */
@@ -157,6 +158,12 @@ static status add_product_from_first(struct device *dev, struct tensor out, stru
     return table_ref.add_product(dev, out, x, first > 0 ? first - 1 : 0, up, down);
 }
 
+static status expand_from_start(struct device *dev, struct tensor out,
+                                const struct stored_form *form, const void *stored, int64_t first)
+{
+    return table_ref.expand(dev, out, form, stored, 0);
+}
+
 static status copy_truncates(struct device *dev, struct tensor out, struct tensor x)
 {
     TRY(table_ref.copy(dev, out, x));
@@ -194,6 +201,7 @@ static int self_test(uint64_t seed)
         { "divides by zero", check_norms, { .channel_norm = channel_norm_no_floor } },
         { "reads a term with coefficient 0", check_elementwise, { .lincomb = lincomb_reads_all } },
         { "adds the next column", check_elementwise, { .add_product = add_product_from_first } },
+        { "expands from the first value on", check_expand, { .expand = expand_from_start } },
         { "truncates instead of rounding", check_elementwise, { .copy = copy_truncates } },
         { "returns an error", check_elementwise, { .silu = silu_refuses } },
     };
@@ -223,6 +231,7 @@ static int self_test(uint64_t seed)
         WRONG(silu)
         WRONG(lincomb)
         WRONG(add_product)
+        WRONG(expand)
         WRONG(copy)
         WRONG(conv3d)
         WRONG(channel_norm)

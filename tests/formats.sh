@@ -62,6 +62,10 @@ for file in dit_mixed.gguf dit_comfy.safetensors dit_lightx2v.safetensors; do
     generate "$name-one" --ckpt_dir others --dit "$name/$file"
     check "$name, one rank" "$same" "$name-plain.h5" "$name-one.h5"
 done
+for name in dit_mixed dit_comfy dit_lightx2v; do # their matrices stay as in the file
+    generate "$name-stored" --ckpt_dir others --dit "$(ls $name/$name.*)" --weights stored
+    check "$name, stored" "$same" "$name-plain.h5" "$name-stored.h5"
+done
 start="$mpirun -n 2"
 generate sharded --dit dit_mixed/dit_mixed.gguf --t5 others/models_t5_umt5-xxl-enc-bf16.pth \
     --vae others/Wan2.1_VAE.pth --dit_fsdp

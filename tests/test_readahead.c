@@ -65,7 +65,7 @@ struct comparison {
 
 /* weight_range: reads the whole range, and ranges of it. */
 static status compare(void *payload, const struct weight_spec *spec, const char *name,
-                      int64_t first, int64_t count)
+                      int64_t first, int64_t count, const struct weight_form *form)
 {
     struct comparison *c = payload;
     float *got = malloc((size_t)count * sizeof(float));
@@ -94,15 +94,16 @@ static void check_ranks(const struct tensor_list *l, struct device *dev, int ran
 
         CHECK(readahead_start(&r, l, ranks, rank,
                               (struct weight_source){ .read = read_values, .payload = &from },
-                              1 + rank % 3) == ST_OK,
+                              false, 1 + rank % 3) == ST_OK,
               "%s", status_line());
         CHECK(readahead_wait(r, dev) == ST_OK, "%s", status_line());
         c.got = readahead_source(r);
         CHECK(c.got.in_memory, "a source in memory");
-        tensors_ranges(l, ranks, rank, compare, &c);
+        tensors_ranges(l, ranks, rank, NULL, compare, &c);
         CHECK(c.wrong == 0, "rank %d of %d: %lld wrong values", rank, ranks, (long long)c.wrong);
-        CHECK(readahead_bytes(l, ranks, rank) < (size_t)c.count * 4 + 8192,
-              "%zu bytes for %lld values", readahead_bytes(l, ranks, rank), (long long)c.count);
+        CHECK(readahead_bytes(l, ranks, rank, NULL) < (size_t)c.count * 4 + 8192,
+              "%zu bytes for %lld values", readahead_bytes(l, ranks, rank, NULL),
+              (long long)c.count);
         all += c.count - each;
         readahead_stop(r);
     }
@@ -116,7 +117,7 @@ static void check_errors(const struct tensor_list *l, struct device *dev)
     struct readahead *r = NULL;
 
     CHECK(readahead_start(&r, l, 1, 0,
-                          (struct weight_source){ .read = read_values, .payload = &from },
+                          (struct weight_source){ .read = read_values, .payload = &from }, false,
                           2) == ST_OK,
           "%s", status_line());
     CHECK(readahead_wait(r, dev) == ST_IO && strstr(status_line(), ": cut") != NULL, "%s",
@@ -124,7 +125,7 @@ static void check_errors(const struct tensor_list *l, struct device *dev)
     CHECK(from.calls < 8, "%d reads, four of them after the error", (int)from.calls);
     readahead_stop(r);
     CHECK(readahead_start(&r, l, 1, 0,
-                          (struct weight_source){ .read = read_values, .payload = &slow },
+                          (struct weight_source){ .read = read_values, .payload = &slow }, false,
                           1) == ST_OK,
           "%s", status_line());
     usleep(30000);

@@ -4,8 +4,10 @@
  * resident ones, a rank reads only its slices, ranks of a node hold one copy in host memory, and
  * the plan allocates the same memory and sends the same bytes. With "cuda" or "nccl" in GPU memory,
  * one GPU per rank. */
+#include "kernels/merge.h"
 #include "parallel/split.h"
 #include "parallel/weights.h"
+#include "runtime/convert.h"
 #include "runtime/half.h"
 #include "tests/ranks_device.h"
 
@@ -23,6 +25,17 @@ static const struct weight_spec specs[] = {
     SPEC(3, "blocks.%d.bias", DT_F32, false, 1, 7),
     SPEC(4, "blocks.%d.norm", DT_F32, false, 1, 129),
     SPEC(5, "blocks.%d.bytes", DT_U8, false, 1, 1021),
+};
+/* Names with "stored" have a form: numbers of 8 bits with a scale for each row, but in odd units
+ * not those with "even"; a product is added to those with "lora". */
+static const struct weight_spec quantized[] = {
+    SPEC(0, "blocks.%d.stored.even.q", DT_BF16, false, 2, 40, 33),
+    SPEC(1, "blocks.%d.stored.k", DT_BF16, true, 2, 40, 33),
+    SPEC(2, "blocks.%d.bias", DT_F32, false, 1, 7),
+    SPEC(3, "blocks.%d.stored.lora.o", DT_BF16, false, 2, 33, 1100),
+    SPEC(4, "blocks.%d.stored.lora", DT_F32, false, 2, 9, 70),
+    SPEC(5, "blocks.%d.stored.even", DT_F32, false, 2, 300, 257),
+    SPEC(6, "blocks.%d.norm", DT_F32, false, 1, 129),
 };
 static const struct weight_spec tiny[] = { SPEC(0, "scale", DT_F32, false, 1, 3) };
 static const struct weight_spec large[] = {
@@ -64,6 +77,85 @@ static void values_of(const char *name, int64_t first, int64_t count, enum dtype
     }
 }
 
+static bool form_pattern(void *payload, const struct weight_spec *spec, const char *name,
+                         struct weight_form *form)
+{
+    const int unit = atoi(name + strlen("blocks."));
+
+    if (strstr(name, "stored") == NULL || (strstr(name, "even") != NULL && unit % 2 == 1))
+        return false;
+    *form = (struct weight_form){
+        .stored = { .dtype = DT_I8,
+                    .count = spec->dim[0] * spec->dim[1],
+                    .row = spec->dim[1],
+                    .scale = { .dtype = DT_F32,
+                               .count = spec->dim[0],
+                               .rows = 1,
+                               .columns = spec->dim[1],
+                               .per_row = 1,
+                               .factor = 1 } },
+        .rank = strstr(name, "lora") != NULL ? 3 : 0,
+    };
+    return true;
+}
+
+/* All bytes of the tensor's form. */
+static char *form_bytes(const char *name, const struct weight_form *f)
+{
+    const int64_t rows = f->stored.count / f->stored.row, cols = f->stored.row;
+    char *bytes = calloc(1, weight_form_bytes(f));
+
+    values_of(name, 0, f->stored.count, DT_U8, bytes);
+    values_of(name, 0, rows, DT_F32, bytes + stored_scales_at(&f->stored));
+    if (f->rank > 0) {
+        values_of(name, 7, rows * f->rank, DT_F32, bytes + weight_form_up(f));
+        values_of(name, 9, f->rank * cols, DT_F32, bytes + weight_form_down(f));
+    }
+    return bytes;
+}
+
+/* The values of a tensor, which may have a form. */
+static void any_values(const struct weight_spec *spec, const char *name, int64_t first,
+                       int64_t count, void *dst)
+{
+    const enum dtype dt = spec->dtype;
+    struct weight_form f;
+    float *wide;
+    char *bytes;
+
+    if (!form_pattern(NULL, spec, name, &f)) {
+        values_of(name, first, count, dt, dst);
+        return;
+    }
+    bytes = form_bytes(name, &f);
+    wide = malloc((size_t)f.stored.count * sizeof(float));
+    stored_values(&f.stored, bytes, 0, f.stored.count, DT_F32, wide);
+    if (f.rank > 0)
+        merge_product(wide, 0, f.stored.count, f.stored.row,
+                      (const float *)(bytes + weight_form_up(&f)),
+                      (const float *)(bytes + weight_form_down(&f)), f.rank);
+    convert_values(dst, dt, wide + first, DT_F32, (size_t)count);
+    free(wide);
+    free(bytes);
+}
+
+static status read_pattern_form(void *payload, const struct weight_spec *spec, const char *name,
+                                size_t first, size_t count, void *dst)
+{
+    struct source *s = payload;
+    struct weight_form f;
+    char *bytes;
+
+    CHECK(form_pattern(NULL, spec, name, &f) && first + count <= weight_form_bytes(&f), "%s", name);
+    if (s->reads++ == s->fail_at)
+        return fail(ST_IO, "%s: cut", name);
+    bytes = form_bytes(name, &f);
+    memcpy(dst, bytes + first, count);
+    free(bytes);
+    s->bytes += (int64_t)count;
+    return ST_OK;
+}
+
 static status read_pattern(void *payload, const struct weight_spec *spec, const char *name,
                            int64_t first, int64_t count, void *dst)
 {
@@ -72,7 +164,7 @@ static status read_pattern(void *payload, const struct weight_spec *spec, const 
 
     if (s->reads++ == s->fail_at)
         return fail(ST_IO, "%s: cut", name);
-    values_of(name, first, count, dt, dst);
+    any_values(spec, name, first, count, dst);
     s->bytes += count * (int64_t)dtype_size(dt);
     return ST_OK;
 }
@@ -97,7 +189,7 @@ static void check_unit(struct device *dev, const struct weight_spec *spec, int c
         int64_t bad = 0;
         char name[64];
         snprintf(name, sizeof(name), spec[i].name, unit);
-        values_of(name, 0, n, got[i].dtype, want);
+        any_values(&spec[i], name, 0, n, want);
         CHECK(device_download(dev, host, got[i]) == ST_OK && device_wait(dev) == ST_OK, "%s",
               status_line());
         if (memcmp(want, host, tensor_bytes(got[i])) != 0)
@@ -236,7 +328,9 @@ static void check_host(struct world *w, struct device *dev, bool sharded, bool s
     const size_t bytes = weights_bytes(WEIGHTS_RESIDENT, 1, 0, units + 4, spec, count);
     struct source from = { .fail_at = -1 };
     const struct weight_source source = { .read = read_pattern, .payload = &from };
-    const struct weights_store store = { WEIGHTS_HOST, resident, NULL, sharded };
+    const struct weights_store store = { .mode = WEIGHTS_HOST,
+                                         .resident = resident,
+                                         .sharded = sharded };
     struct weights_store real = store, planned = store;
     struct host_memory host, counted;
     struct world described;
@@ -286,6 +380,70 @@ static void check_host(struct world *w, struct device *dev, bool sharded, bool s
           plan.streamed);
     CHECK((dev->streamed > 0) == (resident < units && ws.kept_bytes > 0), "streamed %.0f",
           dev->streamed);
+    dev->streamed = 0;
+    world_barrier(w);
+    weights_close(&ws);
+    weights_close(&pw);
+    host_memory_close(&host);
+    host_memory_close(&counted);
+    group_close(&g);
+    group_close(&pg);
+    arena_done(&a);
+    arena_done(&pa);
+    device_close(&plan);
+}
+
+/* Units that are kept in the form of their file have the bits of those that are expanded when they
+ * are read; the plan allocates the same memory; less is read and kept. */
+static void check_stored(struct world *w, struct device *dev, struct weights_store store,
+                         bool grouped, int units)
+{
+    struct source from = { .fail_at = -1 };
+    struct weight_source source = {
+        .read = read_pattern, .form = form_pattern, .read_form = read_pattern_form, .payload = &from
+    };
+    struct weights_store planned = store;
+    struct host_memory host = { 0 }, counted;
+    struct world described;
+    struct device plan;
+    struct group g, pg;
+    struct arena a, pa;
+    struct weights ws, pw;
+    int members[64], *m = members;
+
+    for (int i = 0; i < w->size; i++)
+        m[i] = i;
+    world_describe(&described, w->rank, w->size, w->size);
+    device_open_plan(&plan, &table_plan, 0);
+    arena_init(&pa, &plan, "plan", 0);
+    CHECK(group_open(&g, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&pg, "all", &described, &plan, 0, m, w->size) == ST_OK, "%s", status_line());
+    CHECK(host_memory_open(&counted, &described, &plan, 0, !store.sharded) == ST_OK, "%s",
+          status_line());
+    store.as_stored = planned.as_stored = true;
+    planned.host = &counted;
+    CHECK(weights_open_store(&pw, &pa, planned, grouped ? &pg : NULL, units, quantized,
+                             COUNT(quantized), source) == ST_OK,
+          "%s", status_line());
+    CHECK(arena_init(&a, dev, "weights", pa.used) == ST_OK, "%s", status_line());
+    CHECK(host_memory_open(&host, w, dev, counted.used, !store.sharded) == ST_OK, "%s",
+          status_line());
+    store.host = &host;
+    CHECK(agree(w, weights_open_store(&ws, &a, store, grouped ? &g : NULL, units, quantized,
+                                      COUNT(quantized), source)) == ST_OK,
+          "%s", status_line());
+    CHECK(weights_all_gather(&ws) == ST_OK && weights_all_gather(&pw) == ST_OK, "%s",
+          status_line());
+    CHECK(host.used == counted.used && a.used == pa.used, "%zu, %zu: planned %zu, %zu", host.used,
+          a.used, counted.used, pa.used);
+    CHECK(ws.unit_bytes < weights_bytes(WEIGHTS_RESIDENT, 1, 0, 1, quantized, COUNT(quantized)),
+          "%zu bytes of a unit", ws.unit_bytes);
+    use(&ws, quantized, true);
+    use(&pw, quantized, false);
+    CHECK(g.sent == pg.sent && g.messages == pg.messages &&
+              (dev->streamed == plan.streamed || store.mode == WEIGHTS_STREAMED),
+          "sent %.0f, streamed %.0f, planned %.0f, %.0f", g.sent, dev->streamed, pg.sent,
+          plan.streamed);
     dev->streamed = 0;
     world_barrier(w);
     weights_close(&ws);
@@ -396,6 +554,20 @@ int main(int argc, char **argv)
             check_host(&w, &dev, how == 1, how == 2, resident > 0, 1, tiny, COUNT(tiny));
             check_host(&w, &dev, how == 1, how == 2, resident > 2, 2, large, COUNT(large));
         }
+    for (int units = 1; units <= 5; units += 2) {
+        check_stored(&w, &dev, (struct weights_store){ .mode = WEIGHTS_RESIDENT }, false, units);
+        check_stored(&w, &dev, (struct weights_store){ .mode = WEIGHTS_RESIDENT }, true, units);
+        check_stored(&w, &dev, (struct weights_store){ .mode = WEIGHTS_SHARDED }, true, units);
+        for (int resident = 0; resident <= units; resident += 2) {
+            struct weights_store store = { .mode = WEIGHTS_STREAMED, .resident = resident };
+
+            check_stored(&w, &dev, store, false, units);
+            store.mode = WEIGHTS_HOST;
+            check_stored(&w, &dev, store, true, units);
+            store.sharded = true;
+            check_stored(&w, &dev, store, true, units);
+        }
+    }
     device_close(&dev);
     return ranks_end(&w, "weights");
 }

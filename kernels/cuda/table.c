@@ -30,6 +30,7 @@ void table_cuda_plain(struct table *t)
         .row_dots = plain_row_dots,
         .subtract_projection = plain_subtract_projection,
         .add_product = plain_add_product,
+        .expand = plain_expand,
         .copy = plain_copy,
         .conv3d = plain_conv3d,
         .channel_norm = plain_channel_norm,

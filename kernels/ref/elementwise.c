@@ -1,4 +1,5 @@
 #include "kernels/ref/ref.h"
+#include "runtime/alive.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,6 +71,23 @@ status ref_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
         y *= g;
         ref_store(out, i, &y, 1);
     }
+    return ST_OK;
+}
+
+#define EXPAND_VALUES (4 * STORED_PASS) // for a thread at a time
+
+status ref_expand(struct device *dev, struct tensor out, const struct stored_form *form,
+                  const void *stored, int64_t first)
+{
+    const int64_t count = tensor_count(out);
+    const size_t size = dtype_size(out.dtype);
+
+    alive();
+#pragma omp parallel for schedule(static) num_threads(dev->threads)
+    for (int64_t at = 0; at < count; at += EXPAND_VALUES)
+        stored_values(form, stored, first + at,
+                      count - at < EXPAND_VALUES ? count - at : EXPAND_VALUES, out.dtype,
+                      (char *)out.data + (size_t)at * size);
     return ST_OK;
 }
 

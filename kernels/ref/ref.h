@@ -49,6 +49,7 @@ lincomb_fn ref_lincomb;
 row_dots_fn ref_row_dots;
 subtract_projection_fn ref_subtract_projection;
 add_product_fn ref_add_product;
+expand_fn ref_expand;
 copy_fn ref_copy;
 conv3d_fn ref_conv3d;
 channel_norm_fn ref_channel_norm;

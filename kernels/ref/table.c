@@ -11,6 +11,7 @@ const struct table table_ref = {
     .gemm = ref_gemm,
     .gemm_add = ref_gemm_add,
     .add_product = ref_add_product,
+    .expand = ref_expand,
     .norm_modulate = ref_norm_modulate,
     .layer_norm = ref_layer_norm,
     .add_norm_modulate = ref_add_norm_modulate,

@@ -267,11 +267,21 @@ static status traced_find_nonfinite(struct device *dev, struct tensor mark, stru
     TRACED("check", find_nonfinite(dev, mark, x, value), bytes_of(x), );
 }
 
+static status traced_expand(struct device *dev, struct tensor out, const struct stored_form *form,
+                            const void *stored, int64_t first)
+{
+    const double share = (double)tensor_count(out) / (double)form->count;
+
+    TRACED("expand", expand(dev, out, form, stored, first),
+           bytes_of(out) + share * (double)stored_bytes(form), );
+}
+
 /* Ops not listed here are called directly and not recorded. */
 static void trace_ops(struct table *t)
 {
     t->gemm = traced_gemm;
     t->gemm_add = traced_gemm_add;
+    t->expand = traced_expand;
     t->norm_modulate = traced_norm_modulate;
     t->layer_norm = traced_layer_norm;
     t->add_norm_modulate = traced_add_norm_modulate;

@@ -470,11 +470,33 @@ static void source_prefetch(void *payload, const char *name, int64_t first, int6
         tensorfile_prefetch(f, t, first, count);
 }
 
+static bool source_form(void *payload, const struct weight_spec *spec, const char *name,
+                        struct weight_form *form)
+{
+    const struct file_tensor *t = tensorfile_find(payload, name);
+
+    return t != NULL && t->shape.ndim == spec->file_ndim &&
+           memcmp(t->shape.dim, spec->file_dim, (size_t)t->shape.ndim * sizeof(int64_t)) == 0 &&
+           tensorfile_form(t, &form->stored);
+}
+
+static status source_read_form(void *payload, const struct weight_spec *spec, const char *name,
+                               size_t first, size_t count, void *dst)
+{
+    struct tensorfile *f = payload;
+    const struct file_tensor *t = NULL;
+
+    TRY(find_tensor(f, spec, name, &t));
+    return tensorfile_read_stored(f, t, first, count, dst);
+}
+
 struct weight_source part_source(struct checkpoint_part *p)
 {
     assert(p->file.count > 0);
     return (struct weight_source){ .read = source_read,
                                    .prefetch = source_prefetch,
+                                   .form = source_form,
+                                   .read_form = source_read_form,
                                    .payload = &p->file };
 }
 

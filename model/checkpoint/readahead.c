@@ -14,10 +14,11 @@
 #define ALIGN ((size_t)64)
 #define LINE_BYTES 512
 
-/* Elements [first, first + count) of a tensor, at data + at. */
+/* Elements [first, first + count) of a tensor, or bytes of its form in the file, at data + at. */
 struct piece {
     char name[WEIGHT_NAME_BYTES];
     struct weight_spec spec;
+    bool as_stored;
     int64_t first, count;
     size_t at;
 };
@@ -47,28 +48,37 @@ static size_t align_up(size_t bytes)
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-static size_t piece_bytes(const struct weight_spec *spec, int64_t count)
+/* Bytes of an element. */
+static size_t piece_size(const struct piece *p)
 {
-    return align_up((size_t)count * dtype_size(spec->dtype));
+    return p->as_stored ? 1 : dtype_size(p->spec.dtype);
+}
+
+static size_t piece_bytes(const struct piece *p)
+{
+    return align_up((size_t)p->count * piece_size(p));
 }
 
 static status add_bytes(void *payload, const struct weight_spec *spec, const char *name,
-                        int64_t first, int64_t count)
+                        int64_t first, int64_t count, const struct weight_form *form)
 {
-    *(size_t *)payload += piece_bytes(spec, count);
+    const struct piece p = { .spec = *spec, .as_stored = form != NULL, .count = count };
+
+    *(size_t *)payload += piece_bytes(&p);
     return ST_OK;
 }
 
-size_t readahead_bytes(const struct tensor_list *l, int ranks, int rank)
+size_t readahead_bytes(const struct tensor_list *l, int ranks, int rank,
+                       const struct weight_source *as_stored)
 {
     size_t bytes = 0;
 
-    tensors_ranges(l, ranks, rank, add_bytes, &bytes);
+    tensors_ranges(l, ranks, rank, as_stored, add_bytes, &bytes);
     return bytes;
 }
 
 static status add_piece(void *payload, const struct weight_spec *spec, const char *name,
-                        int64_t first, int64_t count)
+                        int64_t first, int64_t count, const struct weight_form *form)
 {
     struct readahead *r = payload;
     struct piece *p;
@@ -84,9 +94,11 @@ static status add_piece(void *payload, const struct weight_spec *spec, const cha
         r->capacity = capacity;
     }
     p = &r->pieces[r->count++];
-    *p = (struct piece){ .spec = *spec, .first = first, .count = count, .at = r->bytes };
+    *p = (struct piece){
+        .spec = *spec, .as_stored = form != NULL, .first = first, .count = count, .at = r->bytes
+    };
     memcpy(p->name, name, strlen(name) + 1);
-    r->bytes += piece_bytes(spec, count);
+    r->bytes += piece_bytes(p);
     return ST_OK;
 }
 
@@ -109,11 +121,21 @@ static bool next_chunk(struct readahead *r, struct piece **piece, int64_t *first
     if (r->next == r->count || r->stopping || r->st != ST_OK)
         return false;
     *piece = &r->pieces[r->next];
-    most = (int64_t)(CHUNK_BYTES / dtype_size((*piece)->spec.dtype));
+    most = (int64_t)(CHUNK_BYTES / piece_size(*piece));
     *first = r->assigned;
     *count = (*piece)->count - *first < most ? (*piece)->count - *first : most;
     r->assigned += *count;
     return true;
+}
+
+static status read_piece(struct readahead *r, const struct piece *p, int64_t first, int64_t count)
+{
+    const struct weight_source *s = &r->source;
+    char *to = r->data + p->at + (size_t)first * piece_size(p);
+
+    return p->as_stored ? s->read_form(s->payload, &p->spec, p->name, (size_t)(p->first + first),
+                                       (size_t)count, to)
+                        : s->read(s->payload, &p->spec, p->name, p->first + first, count, to);
 }
 
 static void *run_thread(void *payload)
@@ -124,12 +146,10 @@ static void *run_thread(void *payload)
 
     pthread_mutex_lock(&r->lock);
     while (next_chunk(r, &p, &first, &count)) {
-        const size_t at = p->at + (size_t)first * dtype_size(p->spec.dtype);
         status st;
 
         pthread_mutex_unlock(&r->lock);
-        st = r->source.read(r->source.payload, &p->spec, p->name, p->first + first, count,
-                            r->data + at);
+        st = read_piece(r, p, first, count);
         pthread_mutex_lock(&r->lock);
         if (st != ST_OK && r->st == ST_OK) { // the error line is thread-local: copy it
             r->st = st;
@@ -166,7 +186,7 @@ static status start_threads(struct readahead *r, int threads)
 }
 
 status readahead_start(struct readahead **readahead, const struct tensor_list *l, int ranks,
-                       int rank, struct weight_source source, int threads)
+                       int rank, struct weight_source source, bool as_stored, int threads)
 {
     struct readahead *r = calloc(1, sizeof(*r));
     status st;
@@ -179,7 +199,7 @@ status readahead_start(struct readahead **readahead, const struct tensor_list *l
     r->data = MAP_FAILED;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->ended, NULL);
-    TRY_OUT(tensors_ranges(l, ranks, rank, add_piece, r));
+    TRY_OUT(tensors_ranges(l, ranks, rank, as_stored ? &source : NULL, add_piece, r));
     r->by_name = calloc((size_t)r->count + 1, sizeof(struct piece *));
     r->data = mmap(NULL, r->bytes + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (r->by_name == NULL || r->data == MAP_FAILED)
@@ -221,25 +241,49 @@ status readahead_wait(struct readahead *r, struct device *dev)
 
 /* ---- the source ---- */
 
-static status read_memory(void *payload, const struct weight_spec *spec, const char *name,
-                          int64_t first, int64_t count, void *dst)
+static status copy_piece(const struct readahead *r, const char *name, int64_t first, int64_t count,
+                         void *dst)
 {
-    const struct readahead *r = payload;
     struct piece key, *wanted = &key, **found;
-    const size_t size = dtype_size(spec->dtype);
+    size_t size;
 
     memcpy(key.name, name, strlen(name) + 1);
     found = bsearch(&wanted, r->by_name, (size_t)r->count, sizeof(struct piece *), compare_names);
     assert(found != NULL && first >= (*found)->first &&
            first + count <= (*found)->first + (*found)->count);
+    size = piece_size(*found);
     memcpy(dst, r->data + (*found)->at + (size_t)(first - (*found)->first) * size,
            (size_t)count * size);
     return ST_OK;
 }
 
+static status read_memory(void *payload, const struct weight_spec *spec, const char *name,
+                          int64_t first, int64_t count, void *dst)
+{
+    return copy_piece(payload, name, first, count, dst);
+}
+
+static bool form_memory(void *payload, const struct weight_spec *spec, const char *name,
+                        struct weight_form *form)
+{
+    const struct weight_source *s = &((struct readahead *)payload)->source;
+
+    return s->form != NULL && s->form(s->payload, spec, name, form);
+}
+
+static status read_form_memory(void *payload, const struct weight_spec *spec, const char *name,
+                               size_t first, size_t count, void *dst)
+{
+    return copy_piece(payload, name, (int64_t)first, (int64_t)count, dst);
+}
+
 struct weight_source readahead_source(struct readahead *r)
 {
-    return (struct weight_source){ .read = read_memory, .payload = r, .in_memory = true };
+    return (struct weight_source){ .read = read_memory,
+                                   .form = form_memory,
+                                   .read_form = read_form_memory,
+                                   .payload = r,
+                                   .in_memory = true };
 }
 
 void readahead_stop(struct readahead *r)

@@ -12,12 +12,14 @@
 
 struct readahead;
 
-/* Bytes of host memory on rank `rank` of `ranks`. */
-size_t readahead_bytes(const struct tensor_list *l, int ranks, int rank);
+/* Bytes of host memory on rank `rank` of `ranks`. as_stored: as of tensors_ranges. */
+size_t readahead_bytes(const struct tensor_list *l, int ranks, int rank,
+                       const struct weight_source *as_stored);
 
-/* Starts to read; `source` must stay valid until readahead_stop, the list need not. ST_MEMORY. */
+/* Starts to read; `source` must stay valid until readahead_stop, the list need not. as_stored:
+ * tensors_open will be told the same. ST_MEMORY. */
 status readahead_start(struct readahead **r, const struct tensor_list *l, int ranks, int rank,
-                       struct weight_source source, int threads);
+                       struct weight_source source, bool as_stored, int threads);
 
 /* Waits until everything is read, and checks the other ranks meanwhile. Returns the first error of
  * the source; ST_PREEMPTED. */

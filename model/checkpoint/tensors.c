@@ -166,13 +166,14 @@ status tensors_open(struct weights *w, const struct tensor_list *l, const struct
             .host = place.host,
             .sharded = sharded,
         };
+    store.as_stored = place.as_stored && may_move(s);
     return weights_open_store(w, a, store,
                               s->keep == TENSORS_LOCAL || store.mode == WEIGHTS_STREAMED ? NULL : g,
                               s->units, tensors_of(l, s), s->count, source);
 }
 
-status tensors_ranges(const struct tensor_list *l, int ranks, int rank, weight_range *each,
-                      void *payload)
+status tensors_ranges(const struct tensor_list *l, int ranks, int rank,
+                      const struct weight_source *as_stored, weight_range *each, void *payload)
 {
     TRY(tensors_status(l));
     for (int i = 0; i < l->stack_count; i++) {
@@ -181,7 +182,7 @@ status tensors_ranges(const struct tensor_list *l, int ranks, int rank, weight_r
 
         if (s->keep != TENSORS_READ)
             TRY(weights_ranges(whole ? 1 : ranks, whole ? 0 : rank, s->units, tensors_of(l, s),
-                               s->count, each, payload));
+                               s->count, may_move(s) ? as_stored : NULL, each, payload));
     }
     return ST_OK;
 }

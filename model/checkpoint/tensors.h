@@ -103,6 +103,7 @@ struct tensors_place {
     int resident, of;         // offloaded: of `of` units this many stay on the device; of stacks of
                               // another size, the same share; of TENSORS_ONCE none
     struct host_memory *host; // with OFFLOAD_HOST; borrowed
+    bool as_stored;           // their matrices are kept in the form of the file
 };
 
 /* Opens the stack's weights, allocated from arena `a`, with weights_open. `g`: the ranks that read
@@ -113,9 +114,10 @@ status tensors_open(struct weights *w, const struct tensor_list *l, const struct
                     struct weight_source source);
 
 /* Calls `each` for the elements that tensors_open reads on rank `rank` of `ranks`, stack after
- * stack: weights_ranges. */
-status tensors_ranges(const struct tensor_list *l, int ranks, int rank, weight_range *each,
-                      void *payload);
+ * stack: weights_ranges. as_stored: the source, if matrices are kept in the form of its file; else
+ * NULL. */
+status tensors_ranges(const struct tensor_list *l, int ranks, int rank,
+                      const struct weight_source *as_stored, weight_range *each, void *payload);
 
 /* ---- all units of all stacks, one after the other ---- */
 

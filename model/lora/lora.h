@@ -12,7 +12,9 @@
  *
  * in f32, rounded once to the data type in memory. The value of an element depends neither on the
  * range in which it is read nor on the rank, so resident, sharded and streamed weights are the
- * same.
+ * same. So are matrices that are kept in the form of the file: if all their terms are LoRAs, the
+ * factors are kept beside them, and their product is added whenever they are expanded; with other
+ * terms they are kept as they are computed with.
  *
  * A file's keys are untrusted: each must have a known ending and the name and shape of a tensor of
  * the part, else the file is refused with a line that names the first of them. How the names of the

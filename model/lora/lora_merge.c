@@ -341,6 +341,81 @@ status lora_read(void *payload, const struct weight_spec *spec, const char *name
     return st;
 }
 
+static bool lora_form(void *payload, const struct weight_spec *spec, const char *name,
+                      struct weight_form *form)
+{
+    const struct lora *l = payload;
+    const struct weight_source *base = &l->options.source;
+    const struct lora_target *t = lora_find(l, name);
+
+    if ((t != NULL && t->rank == 0) || base->form == NULL ||
+        !base->form(base->payload, spec, name, form))
+        return false;
+    form->rank = t != NULL ? t->rank : 0;
+    return true;
+}
+
+/* Copies those of floats [0, count), which begin at byte `at`, that are in bytes [from, to) from a
+ * buffer that has those from float `first` on. */
+static void copy_floats(char *dst, size_t from, size_t to, size_t at, const float *values,
+                        int64_t first, int64_t count)
+{
+    const size_t begin = at + (size_t)first * sizeof(float);
+    const size_t end = begin + (size_t)count * sizeof(float);
+    const size_t a = from > begin ? from : begin, b = to < end ? to : end;
+
+    if (a < b)
+        memcpy(dst + (a - from), (const char *)values + (a - begin), b - a);
+}
+
+/* Bytes [from, to) of the factors, which follow the base's bytes. */
+static status read_factors(const struct lora_target *t, const struct weight_form *f, size_t from,
+                           size_t to, char *dst)
+{
+    const size_t up_at = weight_form_up(f), down_at = weight_form_down(f);
+    const size_t row_bytes = (size_t)t->rank * sizeof(float);
+    const size_t up_end = up_at + (size_t)t->rows * row_bytes;
+    const bool needs_up = from < up_end && to > up_at, needs_down = to > down_at;
+    const int64_t row = from > up_at ? (int64_t)((from - up_at) / row_bytes) : 0;
+    const int64_t end = to < up_end ? (int64_t)((to - up_at + row_bytes - 1) / row_bytes) : t->rows;
+    float *up = needs_up ? malloc((size_t)(end - row) * row_bytes) : NULL;
+    float *down = needs_down ? malloc((size_t)(t->rank * t->cols) * sizeof(float)) : NULL;
+    status st = (up == NULL && needs_up) || (down == NULL && needs_down) ? no_memory(t) : ST_OK;
+
+    if (st == ST_OK)
+        st = lora_factors(t, row, end - row, up, down);
+    if (st == ST_OK && needs_up)
+        copy_floats(dst, from, to, up_at, up, row * t->rank, (end - row) * t->rank);
+    if (st == ST_OK && needs_down)
+        copy_floats(dst, from, to, down_at, down, 0, t->rank * t->cols);
+    free(up);
+    free(down);
+    return st;
+}
+
+static status lora_read_form(void *payload, const struct weight_spec *spec, const char *name,
+                             size_t first, size_t count, void *dst)
+{
+    const struct lora *l = payload;
+    const struct weight_source *base = &l->options.source;
+    const struct lora_target *t = lora_find(l, name);
+    struct weight_form f = { .rank = 0 };
+    size_t stored, before;
+
+    if (t == NULL)
+        return base->read_form(base->payload, spec, name, first, count, dst);
+    if (!lora_form(payload, spec, name, &f)) {
+        assert(!"a tensor without a form");
+        return ST_OK;
+    }
+    stored = stored_bytes(&f.stored);
+    before = first < stored ? (first + count < stored ? count : stored - first) : 0;
+    if (before > 0)
+        TRY(base->read_form(base->payload, spec, name, first, before, dst));
+    return before < count ? read_factors(t, &f, first + before, first + count, (char *)dst + before)
+                          : ST_OK;
+}
+
 static void prefetch(void *payload, const char *name, int64_t first, int64_t count)
 {
     const struct lora *l = payload;
@@ -355,5 +430,7 @@ struct weight_source lora_source(struct lora *l)
                                    .flush = lora_flush,
                                    .read = lora_read,
                                    .prefetch = prefetch,
+                                   .form = lora_form,
+                                   .read_form = lora_read_form,
                                    .payload = l };
 }

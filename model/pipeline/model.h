@@ -33,6 +33,8 @@ extern const struct part *const model_parts[MODEL_PART_COUNT + 1]; // ends with 
 struct model {
     const void *config[MODEL_PART_COUNT];
     const struct lora *lora[MODEL_PART_COUNT]; // that are merged into the part's weights, or NULL
+    struct weight_source source[MODEL_PART_COUNT]; // of the transformers of a checkpoint: how
+                                                   // their weights are stored
 };
 
 int model_index(const struct part *part); // its index in model_parts

@@ -109,7 +109,8 @@ static status read_ahead(struct pipeline *p, const struct denoise *d)
     TRY_OUT(checkpoint_part(p->checkpoint, part));
     dit_tensors(&list, model_config(&p->plan.model, part), p->plan.cdt);
     TRY_OUT(readahead_start(&p->ahead, &list, p->world->size, p->world->rank,
-                            checkpoint_source(p->checkpoint, part), threads > 1 ? threads : 1));
+                            checkpoint_source(p->checkpoint, part), p->plan.as_stored,
+                            threads > 1 ? threads : 1));
 out:
     tensors_done(&list);
     return st;

@@ -183,7 +183,16 @@ static status plan_steps(struct denoise *d, struct plan_stage *out, const struct
 struct tensors_place plan_place(const struct plan_input *in, const struct dit_config *config,
                                 struct host_memory *host)
 {
-    return (struct tensors_place){ in->fsdp, in->offload, in->resident, config->layers, host };
+    return (struct tensors_place){ in->fsdp,       in->offload, in->resident,
+                                   config->layers, host,        in->as_stored };
+}
+
+/* A source that knows in which form the file has an expert's tensors. */
+static struct weight_source forms_of(const struct plan_input *in, int expert)
+{
+    const struct weight_source *s = &in->model.source[model_index(expert_parts[expert])];
+
+    return (struct weight_source){ .read = read_nothing, .form = s->form, .payload = s->payload };
 }
 
 /* Opens an expert. */
@@ -193,19 +202,21 @@ static status plan_expert(struct dit *dit, const struct plan_input *in, int expe
 {
     const struct dit_config *config = model_config(&in->model, expert_parts[expert]);
 
-    TRY(dit_open(dit, config, m, dev, weights, in->cdt, plan_place(in, config, host), no_source));
+    TRY(dit_open(dit, config, m, dev, weights, in->cdt, plan_place(in, config, host),
+                 forms_of(in, expert)));
     return dit_complete(dit);
 }
 
 /* Host memory for the second expert, of this rank. */
 static status plan_ahead(const struct plan_input *in, const struct mesh *m, size_t *bytes)
 {
+    const struct weight_source forms = forms_of(in, 1);
     struct tensor_list list = { 0 };
     status st;
 
     dit_tensors(&list, model_config(&in->model, expert_parts[1]), in->cdt);
     st = tensors_status(&list);
-    *bytes = readahead_bytes(&list, m->all.size, m->all.rank);
+    *bytes = readahead_bytes(&list, m->all.size, m->all.rank, in->as_stored ? &forms : NULL);
     tensors_done(&list);
     return st;
 }

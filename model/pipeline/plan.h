@@ -42,6 +42,7 @@ struct plan_input {
     enum tensors_offload offload; // where its blocks are that do not stay on the device
     int resident;                 // with offload, number of its blocks that do
     bool limited;                 // the device's memory has a limit, on a CPU, too
+    bool as_stored;               // its matrices stay in the form of their file
     enum dtype t5_stored;         // data type of umT5's matrices in memory
     int prompts;   // number of texts that the text stage encodes at once; 0: no text stage
     int text_rows; // number of tokens to plan for, of each text

@@ -66,6 +66,41 @@ static uint64_t key_of(const struct part *row, const char *name, uint64_t seed)
     return hash + seed * 0xd1342543de82ef95u;
 }
 
+/* Whether it is a matrix that quantized files have in few bits: attention and feed forward of the
+ * transformer's blocks. */
+static bool is_quantized(const struct part *row, const struct synth_tensor *t)
+{
+    return (row == &part_dit || row == &part_dit_low) && t->shape.ndim == 2 &&
+           strstr(t->name, "blocks.") != NULL;
+}
+
+/* Makes tensor i a quantized one; in fp8 a tensor with the scales of its rows follows it. */
+static void quantize(struct synth_part *p, int i, const struct synth_options *o)
+{
+    struct synth_tensor *t = &p->tensors[i], *scale;
+
+    if (o->blocks != NULL) {
+        if (t->shape.dim[1] % o->blocks->values == 0)
+            t->block = o->blocks;
+        return;
+    }
+    scale = &p->tensors[p->count++];
+    *scale = *t;
+    strcat(scale->name, "_scale");
+    scale->shape = tensor_of(NULL, DT_F32, t->shape.dim[0], 1);
+    scale->key = t->key + 1;
+    scale->mean = t->std / synth_rms_e4m3();
+    scale->std = 0.1f * scale->mean;
+    t->shape.dtype = DT_F8_E4M3;
+}
+
+/* Bytes of a tensor's first `count` values in its file. */
+uint64_t synth_bytes(const struct synth_tensor *t, int64_t count)
+{
+    return t->block != NULL ? (uint64_t)(count / t->block->values * t->block->bytes)
+                            : (uint64_t)count * dtype_size(t->shape.dtype);
+}
+
 /* Adds a part with its tensors, sorted by their official names. */
 static status list_part(struct synth *s, const struct part *row, const void *config, enum dtype dt)
 {
@@ -88,7 +123,7 @@ static status list_part(struct synth *s, const struct part *row, const void *con
     row->tensors(&list, p->config, NULL);
     TRY_OUT(inventory_expand(&all, &list));
     inventory_sort(&all);
-    p->tensors = calloc((size_t)all.count, sizeof(*p->tensors));
+    p->tensors = calloc(2 * (size_t)all.count, sizeof(*p->tensors)); // with scales
     if (p->tensors == NULL) {
         st = fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", all.count);
         goto out;
@@ -106,9 +141,13 @@ static status list_part(struct synth *s, const struct part *row, const void *con
                       official);
             goto out;
         }
-        s->total += tensor_bytes(t->shape);
     }
     p->count = all.count;
+    for (int i = 0; i < all.count && (s->options->blocks != NULL || s->options->fp8); i++)
+        if (is_quantized(row, &p->tensors[i]))
+            quantize(p, i, s->options);
+    for (int i = 0; i < p->count; i++)
+        s->total += synth_bytes(&p->tensors[i], tensor_count(p->tensors[i].shape));
 out:
     inventory_done(&all);
     tensors_done(&list);

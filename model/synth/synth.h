@@ -13,6 +13,9 @@
 struct synth_options {
     struct model model;                 // borrowed configs; parts that are NULL are not written
     enum dtype dtype[MODEL_PART_COUNT]; // F32, BF16 or F16; DT_NONE: that of the released files
+    const struct ggml_type *blocks;     // matrices of the transformers' blocks are in this format
+                                        // of GGUF; NULL: as dtype says
+    bool fp8;                           // they are e4m3, with a scale for each row
     uint64_t seed;
     int64_t shard_bytes; // maximum size of a .safetensors shard; 0: one file
     bool diffusers;      // write the "-Diffusers" layout instead of the official one

@@ -81,7 +81,7 @@ static status fill(void *payload, int index, int64_t first, int64_t count, void 
     synth_values(t, first, count, dst);
 #pragma omp critical
     {
-        r->s->done += (uint64_t)count * dtype_size(t->shape.dtype);
+        r->s->done += synth_bytes(t, count);
         if (r->s->progress != NULL)
             r->s->progress(r->s->payload, r->s->done, r->s->total);
     }
@@ -106,6 +106,32 @@ static status write_tensors(struct synth *s, const struct synth_part *p, const c
     return st;
 }
 
+/* Writes a part as one GGUF file. */
+static status write_gguf(struct synth *s, const struct synth_part *p, const char *sub,
+                         const char *stem)
+{
+    struct file_range r = { s, p->tensors };
+    struct tensor_entry *entries = calloc((size_t)p->count + 1, sizeof(*entries));
+    const struct ggml_type **blocks = calloc((size_t)p->count + 1, sizeof(*blocks));
+    char name[80], *path = NULL;
+    status st = ST_OK;
+
+    if (entries == NULL || blocks == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a list of %d tensors", p->count));
+    for (int i = 0; i < p->count; i++) {
+        entries[i] = (struct tensor_entry){ p->tensors[i].name, p->tensors[i].shape };
+        blocks[i] = p->tensors[i].block;
+    }
+    snprintf(name, sizeof(name), "%s.gguf", stem);
+    TRY_OUT(path_in(s, sub, name, &path));
+    st = tensorwriter_gguf(path, "wan", entries, blocks, p->count, fill, &r);
+out:
+    free(path);
+    free(entries);
+    free(blocks);
+    return st;
+}
+
 /* Divides the part's tensors into shards: shard i has tensors [start[i], start[i + 1]). Returns the
  * number of shards. */
 static int shard_starts(const struct synth *s, const struct synth_part *p, int *start)
@@ -115,7 +141,8 @@ static int shard_starts(const struct synth *s, const struct synth_part *p, int *
 
     start[0] = 0;
     for (int i = 0; i < p->count; i++) {
-        const int64_t size = (int64_t)tensor_bytes(p->tensors[i].shape);
+        const struct synth_tensor *t = &p->tensors[i];
+        const int64_t size = (int64_t)synth_bytes(t, tensor_count(t->shape));
 
         if (s->options->shard_bytes > 0 && bytes > 0 && bytes + size > s->options->shard_bytes) {
             start[shards++] = i;
@@ -240,6 +267,8 @@ static status write_part(struct synth *s, const struct synth_part *p)
         TRY(write_tokenizer(s, tokenizer));
     if (diffusers || p->row->official_config)
         TRY(write_config(s, p, sub));
+    if (s->options->blocks != NULL && (p->row == &part_dit || p->row == &part_dit_low))
+        return write_gguf(s, p, sub, place->name);
     return !diffusers && p->row->official_file != NULL
                ? write_pth(s, p, p->row->official_file(p->config))
                : write_shards(s, p, sub, place->name);

@@ -5,10 +5,11 @@
 #include "model/synth/synth.h"
 
 struct synth_tensor {
-    char name[WEIGHT_NAME_BYTES]; // in the file
-    struct tensor shape;          // dtype and dims in the file; data is NULL
-    uint64_t key;                 // selects its random numbers
-    float mean, std;              // of its values
+    char name[WEIGHT_NAME_BYTES];  // in the file
+    struct tensor shape;           // dtype and dims in the file; data is NULL
+    uint64_t key;                  // selects its random numbers
+    float mean, std;               // of its values
+    const struct ggml_type *block; // its format in a GGUF file; NULL: plain numbers
 };
 
 /* The tensors of one part. */
@@ -33,8 +34,15 @@ struct synth {
 /* synth_files.c: writes all parts into s->folder. */
 status synth_write(struct synth *s);
 
+/* synth.c: bytes of the first `count` values of a tensor in its file. */
+uint64_t synth_bytes(const struct synth_tensor *t, int64_t count);
+
+/* synth_values.c: the root mean square of numbers of 8 bits as synth_values writes them. */
+float synth_rms_e4m3(void);
+
 /* synth_values.c: writes values [first, first + count) of a tensor, of type F32, BF16 or F16, to
- * dst. They are approximately normally distributed, and do not depend on ranges or threads. */
+ * dst. They are approximately normally distributed, and do not depend on ranges or threads. Blocks,
+ * and numbers of type F8_E4M3, have random bits. */
 void synth_values(const struct synth_tensor *t, int64_t first, int64_t count, void *dst);
 
 /* synth_tokenizer.c: makes a small SentencePiece model of at most `vocab` pieces, serialized.
