@@ -76,7 +76,7 @@ static status open_codec(struct h264 *h, int width_px, int height_px, double fps
     h->codec->color_range = AVCOL_RANGE_MPEG;
     h->codec->colorspace = AVCOL_SPC_SMPTE170M; // swscale's default for RGB
     h->codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-    h->codec->thread_count = 8; // fixed: the stream depends on it
+    h->codec->thread_count = 16; // fixed: the stream depends on it
     snprintf(crf, sizeof(crf), "%d", h264_crf(quality));
     av_opt_set(h->codec->priv_data, "crf", crf, 0);
     avoid_avx512(h->codec);
