@@ -150,15 +150,22 @@ static status collect_prompts(struct batch *b)
     return ST_OK;
 }
 
-/* All requests run on one mesh: if one of them is not guided in all steps, there is no second CFG
- * branch to put on other ranks. */
+/* All requests run on one mesh. Ranks for the second CFG branch are chosen if all of them compute
+ * it in all steps, or all of them in some. */
 static void choose_cfg(struct batch *b)
 {
-    bool guided = true;
+    int always = 0, sometimes = 0, never = 0;
 
-    for (int i = 0; i < b->count; i++)
-        guided = guided && (b->entries[i].done || request_always_guided(&b->entries[i].request));
-    for (int i = 0; i < b->count && !guided; i++)
+    for (int i = 0; i < b->count; i++) {
+        const struct request *r = &b->entries[i].request;
+
+        if (b->entries[i].done)
+            continue;
+        always += request_always_guided(r);
+        never += !request_guided(r);
+        sometimes += request_guided(r) && !request_always_guided(r);
+    }
+    for (int i = 0; i < b->count && (never > 0 || (always > 0 && sometimes > 0)); i++)
         if (b->entries[i].request.cfg_size == 0)
             b->entries[i].request.cfg_size = 1;
 }

@@ -40,9 +40,9 @@ status command_print_json(const struct cJSON *json)
                : fail(status_of_errno(), "cannot write to standard output: %s", strerror(errno));
 }
 
-struct cJSON *command_json_mesh(struct cJSON *json, struct mesh_shape m)
+struct cJSON *command_json_mesh(struct cJSON *json, const char *key, struct mesh_shape m)
 {
-    cJSON *mesh = cJSON_AddObjectToObject(json, "mesh");
+    cJSON *mesh = cJSON_AddObjectToObject(json, key);
 
     cJSON_AddNumberToObject(mesh, "cfg", m.cfg);
     cJSON_AddNumberToObject(mesh, "ring", m.ring);

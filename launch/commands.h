@@ -40,9 +40,8 @@ void command_abort(struct world *w, status st) __attribute__((noreturn));
 /* Prints JSON, indented, to stdout. ST_MEMORY; ST_IO if it cannot be written. */
 status command_print_json(const struct cJSON *json);
 
-/* Adds the mesh's sizes to an object, as an object "mesh", which it returns; NULL without memory.
- */
-struct cJSON *command_json_mesh(struct cJSON *json, struct mesh_shape m);
+/* Adds the mesh's sizes to an object, as an object `key`, which it returns; NULL without memory. */
+struct cJSON *command_json_mesh(struct cJSON *json, const char *key, struct mesh_shape m);
 
 /* Print "wanmpi: LINE" to stderr. After command_last_line signals print nothing: the job ends. */
 void command_complain(const char *line);

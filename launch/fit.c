@@ -235,6 +235,7 @@ static bool spread(struct plan_input *plans, int count, int ranks, int gpus)
         if (mesh_choose(&p->mesh, ranks, p->ranks_per_node, model_dit(&p->model)->heads, p->guided,
                         p->gpu) != ST_OK)
             return false;
+        plan_join(p);
     }
     return true;
 }

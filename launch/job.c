@@ -276,6 +276,28 @@ static status find_offload(struct plan_input *plan, const struct request *r)
                      r->num_persistent_param_in_dit);
 }
 
+/* The sizes that the request leaves open. Both branches are computed on different ranks, if these
+ * can share the sequence in the steps that have one branch. */
+static status find_mesh(struct plan_input *plan, const struct request *r)
+{
+    const struct mesh_shape given = { r->cfg_size, r->ring_size, r->ulysses_size };
+    const int heads = model_dit(&plan->model)->heads;
+
+    plan->mesh = given;
+    if (plan_has_single(plan) && (plan->guided || given.cfg == 2) &&
+        mesh_choose(&plan->mesh, plan->ranks, plan->ranks_per_node, heads, true, plan->gpu) ==
+            ST_OK) {
+        plan_join(plan);
+        if (plan->joined.cfg != 0)
+            return ST_OK;
+    }
+    plan->mesh = given;
+    if (given.cfg == 0 && plan_has_single(plan))
+        plan->mesh.cfg = 1;
+    return mesh_choose(&plan->mesh, plan->ranks, plan->ranks_per_node, heads, plan->guided,
+                       plan->gpu);
+}
+
 /* The first step of the second expert. */
 static status find_low_steps(struct plan_input *plan, const struct request *r)
 {
@@ -293,7 +315,6 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     const struct vae_config *vae = model_vae(model);
     const struct dit_config *dit = model_dit(model);
     const struct task_inputs inputs = request_inputs(r);
-    struct mesh_shape shape = { r->cfg_size, r->ring_size, r->ulysses_size };
 
     if (r->video_size[0] % (2 * vae->stride) != 0 || r->video_size[1] % (2 * vae->stride) != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of %lld",
@@ -328,12 +349,9 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     if (r->tiled)
         plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
                                             r->tile_stride[1] };
-    if (shape.cfg == 0 && !request_always_guided(r))
-        shape.cfg = 1; // in some steps there is no second branch to put on other ranks
-    TRY(mesh_choose(&shape, ranks, ranks_per_node, dit->heads, plan->guided, plan->gpu));
-    plan->mesh = shape;
-    TRY(find_offload(plan, r));
     TRY(find_low_steps(plan, r));
+    TRY(find_mesh(plan, r));
+    TRY(find_offload(plan, r));
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }
 

@@ -120,6 +120,16 @@ void job_storage(char *text, size_t size, const struct plan_input *plan,
  * of a rank, as planned. Empty for a model of one transformer. */
 void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead);
 
+/* Writes "cfg 2 x ring 1 x ulysses 2; in steps with one branch ring 1 x ulysses 4". */
+void job_mesh(char *text, size_t size, const struct plan_input *plan);
+
+/* Whether half of the ranks compute nothing that is used in the steps with one branch; then
+ * JOB_IDLES, which takes the number of heads, is to be printed. */
+bool job_idles(const struct plan_input *plan);
+#define JOB_IDLES                                                                                  \
+    "in steps with one branch half of the ranks of --cfg_size 2 compute nothing that is used, as " \
+    "%d heads are too few for all of them: --cfg_size 1 with --ring_size may be faster"
+
 /* Writes what the steps do, unless all are alike. */
 void job_guidance(char *text, size_t size, const struct plan_input *plan);
 

@@ -263,13 +263,27 @@ void job_storage(char *text, size_t size, const struct plan_input *plan,
              (double)plan_stage(&other, STAGE_STEP)->weights / GB);
 }
 
+void job_mesh(char *text, size_t size, const struct plan_input *plan)
+{
+    const struct mesh_shape m = plan->mesh, j = plan->joined;
+    int used = snprintf(text, size, "cfg %d x ring %d x ulysses %d", m.cfg, m.ring, m.ulysses);
+
+    if (j.cfg != 0)
+        snprintf(text + used, size - (size_t)used,
+                 "; in steps with one branch ring %d x ulysses %d", j.ring, j.ulysses);
+}
+
+bool job_idles(const struct plan_input *plan)
+{
+    return plan->mesh.cfg == 2 && plan->joined.cfg == 0 && plan_has_single(plan);
+}
+
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)
 {
     const struct latent_shape s = plan->latent;
-    const struct mesh_shape m = plan->mesh;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], sampling[800], experts[160], offload[240], guidance[400];
+    char noise[300], sampling[800], experts[160], offload[240], guidance[400], mesh[120];
 
     if (j->all->rank != 0)
         return;
@@ -298,14 +312,16 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
                    r->video_size[0], r->video_size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
                    sampling, noise);
+    job_mesh(mesh, sizeof(mesh), plan);
     request_preset(sampling, sizeof(sampling), r);
     if (r->preset != NULL)
         progress_print(p, "preset  %s:%s", r->preset, sampling);
-    progress_print(
-        p, "ranks   %d: cfg %d x ring %d x ulysses %d, %s%d thread%s each; transformer %s, %s",
-        plan->ranks, m.cfg, m.ring, m.ulysses, j->dev.kind == DEVICE_CUDA ? "a GPU and " : "",
-        j->place.threads, j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
-        plan->cdt == DT_BF16 ? "bf16" : "fp32");
+    progress_print(p, "ranks   %d: %s, %s%d thread%s each; transformer %s, %s", plan->ranks, mesh,
+                   j->dev.kind == DEVICE_CUDA ? "a GPU and " : "", j->place.threads,
+                   j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
+                   plan->cdt == DT_BF16 ? "bf16" : "fp32");
+    if (job_idles(plan))
+        progress_print(p, "note    " JOB_IDLES, model_dit(&plan->model)->heads);
     if (j->groups > 1)
         progress_print(p, "groups  %d such groups of ranks, each with its own weights", j->groups);
     job_experts(experts, sizeof(experts), plan, all.ahead);

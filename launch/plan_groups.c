@@ -239,7 +239,7 @@ void groups_json(struct cJSON *json, const struct grouping *list, int count, int
         if (g->why[0] != 0) {
             cJSON_AddStringToObject(row, "impossible", g->why);
         } else {
-            command_json_mesh(row, g->mesh);
+            command_json_mesh(row, "mesh", g->mesh);
             cJSON_AddBoolToObject(row, "dit_fsdp", g->fsdp);
             cJSON_AddBoolToObject(row, "fits", g->fits);
             cJSON_AddNumberToObject(row, "gpu_bytes", g->device);

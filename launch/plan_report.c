@@ -148,7 +148,7 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
-    char experts[160], offload[240], sampling[800], guidance[400];
+    char experts[160], offload[240], sampling[800], guidance[400], mesh[120];
 
     request_sampling(sampling, sizeof(sampling), r->request);
     printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
@@ -170,9 +170,12 @@ void plan_print(const struct plan_report *r)
     job_guidance(guidance, sizeof(guidance), in);
     if (guidance[0] != 0)
         printf("guided    %s\n", guidance);
-    printf("ranks     %d: cfg %d x ring %d x ulysses %d; transformer %s%s\n", in->ranks,
-           in->mesh.cfg, in->mesh.ring, in->mesh.ulysses, in->fsdp ? "sharded" : "replicated",
+    job_mesh(mesh, sizeof(mesh), in);
+    printf("ranks     %d: %s; transformer %s%s\n", in->ranks, mesh,
+           in->fsdp ? "sharded" : "replicated",
            r->chose_fsdp ? " (replicated it does not fit)" : "");
+    if (job_idles(in))
+        printf("note      " JOB_IDLES "\n", model_dit(&in->model)->heads);
     if (r->groups > 1)
         printf("groups    %d such groups of ranks; below is one of them\n", r->groups);
     job_offload(offload, sizeof(offload), in, &r->ranks[0]);
@@ -279,7 +282,9 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(json, "forwards", plan_forwards(r->in));
     if (r->request->preset != NULL)
         cJSON_AddStringToObject(json, "preset", r->request->preset);
-    command_json_mesh(json, in->mesh);
+    command_json_mesh(json, "mesh", in->mesh);
+    if (in->joined.cfg != 0)
+        command_json_mesh(json, "mesh_of_one_branch", in->joined);
     cJSON_AddBoolToObject(json, "dit_fsdp", in->fsdp);
     cJSON_AddStringToObject(json, "weights", in->as_stored ? "stored" : "bf16");
     cJSON_AddBoolToObject(json, "frame_by_frame", in->frame_by_frame);

@@ -37,9 +37,6 @@ const char *request_note(const struct request *r, int index)
         index-- == 0)
         return "the negative prompt is not used: with guidance 1 only the prompt's branch is "
                "computed";
-    if (r->cfg_size == 2 && request_guided(r) && !request_always_guided(r) && index-- == 0)
-        return "with --cfg_size 2 half of the ranks compute nothing that is used in the steps with "
-               "guidance 1; --cfg_size 1 is faster";
     if (r->cfg_merge == 1 && index-- == 0)
         return "--cfg_merge is not needed: both branches have the same bits one after the other";
     if (r->preset != NULL && request_guided(r) && index-- == 0)

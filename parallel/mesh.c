@@ -76,6 +76,21 @@ status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int 
     return ST_OK;
 }
 
+struct mesh_shape mesh_joined(struct mesh_shape s, int ranks_per_node, int heads, bool direct)
+{
+    const struct mesh_shape ring = { 1, 2 * s.ring, s.ulysses },
+                            ulysses = { 1, s.ring, 2 * s.ulysses };
+    const bool on_node = fits_node(2 * s.ulysses, s.cfg * s.ring * s.ulysses, ranks_per_node);
+
+    if (s.cfg != 2)
+        return (struct mesh_shape){ 0 };
+    if (s.ring > 1 || (s.ulysses == 1 && direct && on_node))
+        return ring;
+    if (2 * s.ulysses <= heads && on_node)
+        return ulysses;
+    return direct || !on_node ? ring : (struct mesh_shape){ 0 };
+}
+
 /* Opens the group of the `count` world ranks first, first + step, ... */
 static status open_strided(struct mesh *m, struct group *g, const char *name, struct device *dev,
                            int first, int step, int count)
@@ -116,25 +131,31 @@ static void choose_direct(struct mesh *m)
         m->direct = g;
 }
 
-status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape)
+static struct mesh place(struct world *w, struct mesh_shape shape)
 {
     const int r = w->rank, seq = shape.ring * shape.ulysses;
-    status st[5], first = ST_OK;
 
     assert(shape.cfg * seq == w->size);
-    *m = (struct mesh){
+    return (struct mesh){
         .size = shape,
         .cfg = r / seq,
         .ring = r % seq / shape.ulysses,
         .ulysses = r % shape.ulysses,
         .world = w,
     };
-    st[0] = open_strided(m, &m->all, "all", dev, 0, 1, w->size);
-    st[1] = open_strided(m, &m->cfg_group, "cfg", dev, r % seq, seq, shape.cfg);
-    st[2] = open_strided(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
+}
+
+/* Opens the groups of the ranks that share the sequence. Collective, also when it fails. */
+static status open_sequence(struct mesh *m, struct device *dev)
+{
+    const struct mesh_shape shape = m->size;
+    const int r = m->world->rank, seq = shape.ring * shape.ulysses;
+    status st[3], first = ST_OK;
+
+    st[0] = open_strided(m, &m->ring_group, "ring", dev, m->cfg * seq + m->ulysses, shape.ulysses,
                          shape.ring);
-    st[3] = open_strided(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
-    st[4] = open_strided(m, &m->seq_group, "sequence", dev,
+    st[1] = open_strided(m, &m->ulysses_group, "ulysses", dev, r - m->ulysses, 1, shape.ulysses);
+    st[2] = open_strided(m, &m->seq_group, "sequence", dev,
                          needs_seq_group(m, dev) ? r - mesh_seq_rank(m) : -1, 1, seq);
     for (size_t i = 0; i < COUNT(st) && first == ST_OK; i++)
         first = st[i];
@@ -143,8 +164,53 @@ status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mes
     return first;
 }
 
+status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape)
+{
+    const int seq = shape.ring * shape.ulysses;
+    status all, cfg, sequence;
+
+    *m = place(w, shape);
+    all = open_strided(m, &m->all, "all", dev, 0, 1, w->size);
+    cfg = open_strided(m, &m->cfg_group, "cfg", dev, w->rank % seq, seq, shape.cfg);
+    sequence = open_sequence(m, dev);
+    return all != ST_OK ? all : cfg != ST_OK ? cfg : sequence;
+}
+
+status mesh_join(struct mesh *m, struct device *dev, struct mesh_shape shape)
+{
+    struct mesh *joined = malloc(sizeof(*joined));
+
+    const status st =
+        agree(m->world, joined != NULL ? ST_OK : fail(ST_MEMORY, "no host memory for a mesh"));
+
+    if (st != ST_OK) {
+        free(joined);
+        return st;
+    }
+    *joined = place(m->world, shape);
+    m->joined = joined;
+    return open_sequence(joined, dev);
+}
+
+int mesh_groups(const struct mesh *m, const struct group *groups[MESH_GROUPS])
+{
+    int n = 0;
+
+    groups[n++] = &m->all;
+    groups[n++] = &m->cfg_group;
+    for (; m != NULL; m = m->joined) {
+        groups[n++] = &m->ring_group;
+        groups[n++] = &m->ulysses_group;
+        groups[n++] = &m->seq_group;
+    }
+    return n;
+}
+
 void mesh_close(struct mesh *m)
 {
+    if (m->joined != NULL)
+        mesh_close(m->joined);
+    free(m->joined);
     group_close(&m->seq_group);
     group_close(&m->ulysses_group);
     group_close(&m->ring_group);

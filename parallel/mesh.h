@@ -21,6 +21,7 @@ struct mesh_shape {
 struct mesh {
     struct mesh_shape size;
     int cfg, ring, ulysses;     // this rank's coordinates
+    struct mesh *joined;        // owned; NULL: none. See mesh_join
     struct world *world;        // borrowed
     struct group all;           // all ranks: weight shards, VAE rows
     struct group cfg_group;     // the ranks with the same tokens in the other CFG branch
@@ -45,10 +46,26 @@ struct mesh {
 status mesh_choose(struct mesh_shape *shape, int ranks, int ranks_per_node, int heads, bool guided,
                    bool direct);
 
+/* The mesh of cfg 1 in which the ranks of a mesh of cfg 2 share the sequence while only one CFG
+ * branch is computed. Local; arguments as for mesh_choose. Doubles the ring if there is one, or if
+ * GPUs write into each other's memory; else Ulysses, which has the bits of one rank, if the heads
+ * are enough and the ranks fit in a node; else between nodes the ring. All sizes are 0 if shape.cfg
+ * is 1, or if none of that is possible. */
+struct mesh_shape mesh_joined(struct mesh_shape shape, int ranks_per_node, int heads, bool direct);
+
 /* Opens the groups. Collective over the world, also when it fails: call agree() afterwards. No
  * size in shape is 0. w and dev are borrowed. ST_MEMORY, ST_DEVICE, ST_USAGE, as group_open. */
 status mesh_open(struct mesh *m, struct world *w, struct device *dev, struct mesh_shape shape);
 void mesh_close(struct mesh *m); // collective; accepts a zeroed mesh
+
+/* Opens m->joined, of the shape that mesh_joined gave: it has only the groups in which ranks share
+ * the sequence. Between the steps on both meshes the tokens move over m->all. Collective, errors as
+ * mesh_open. `m` must stay in place. */
+status mesh_join(struct mesh *m, struct device *dev, struct mesh_shape shape);
+
+/* The groups of a mesh, those of m->joined too; returns their number. */
+#define MESH_GROUPS 8
+int mesh_groups(const struct mesh *m, const struct group *groups[MESH_GROUPS]);
 
 /* Number of ranks that split the sequence, and this rank's index among them. */
 static inline int mesh_seq_size(const struct mesh *m)

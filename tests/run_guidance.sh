@@ -43,12 +43,13 @@ check "no gate" make 1 tiny plain
 check "a gate after the last step: the same bits" "$same" plain.h5 never.h5
 check "--cfg_merge is noted" says '^note .*--cfg_merge is not needed' never.log
 
-for axes in "2 --cfg_size 2" "3 --dit_fsdp --experts later --cfg_size 1" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp"; do
+for axes in "2" "3 --dit_fsdp --experts later" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp --experts later"; do
     read -r p flags <<< "$axes"
     # shellcheck disable=SC2086
     check "$p ranks, $flags" make "$p" tiny-A14B "ranks$p" "${all[@]}" $flags
     check "$p ranks, $flags: the same bits" "$same" tiny-A14B.all.h5 "ranks$p.h5"
 done
+check "4 ranks share the sequence" says '^ranks   4: cfg 2 x ring 1 x ulysses 2; in steps with one branch ring 1 x ulysses 4,' ranks4.log
 
 # Stopped in the gate, and resumed on other ranks.
 long=(--sample_steps 200 --cfg_gate 0 --save_every 1000)

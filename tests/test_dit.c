@@ -109,6 +109,7 @@ static void fixture_open_known(struct fixture *b, const struct dit_case *c,
                                                .steps = steps,
                                                .timestep = timestep,
                                                .last_step = steps - 1,
+                                               .last_branch = 1,
                                                .branches = 2,
                                                .conditioning = &b->text }));
 }

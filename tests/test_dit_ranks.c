@@ -154,6 +154,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
                                         .steps = STEPS,
                                         .timestep = times,
                                         .last_step = STEPS - 1,
+                                        .last_branch = 2 - shape.cfg,
                                         .branches = 3 - shape.cfg,
                                         .first_branch = mesh.cfg,
                                         .conditioning = &text }));

@@ -5,6 +5,34 @@
 
 #include <string.h>
 
+/* The mesh of the same ranks for one CFG branch. */
+static void check_joined(void)
+{
+    static const struct {
+        struct mesh_shape from;
+        int node, heads;
+        bool direct;
+        struct mesh_shape want; // cfg 0: none
+    } cases[] = {
+        { { 1, 1, 4 }, 8, 12, false, { 0 } },       { { 2, 1, 1 }, 8, 12, false, { 1, 1, 2 } },
+        { { 2, 1, 4 }, 8, 12, false, { 1, 1, 8 } }, // uneven heads: the bits of one rank
+        { { 2, 1, 8 }, 16, 12, false, { 0 } },      { { 2, 1, 8 }, 16, 12, true, { 1, 2, 8 } },
+        { { 2, 2, 2 }, 8, 12, false, { 1, 4, 2 } }, { { 2, 1, 1 }, 8, 12, true, { 1, 2, 1 } },
+        { { 2, 1, 4 }, 8, 40, true, { 1, 1, 8 } },  { { 2, 4, 1 }, 8, 40, true, { 1, 8, 1 } },
+        { { 2, 1, 8 }, 8, 40, true, { 1, 2, 8 } }, // a branch on each of two nodes
+        { { 2, 1, 1 }, 1, 40, true, { 1, 2, 1 } },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const struct mesh_shape want = cases[i].want;
+        const struct mesh_shape got =
+            mesh_joined(cases[i].from, cases[i].node, cases[i].heads, cases[i].direct);
+
+        CHECK(got.cfg == want.cfg && got.ring == want.ring && got.ulysses == want.ulysses,
+              "joined, case %zu: cfg %d, ring %d, ulysses %d", i, got.cfg, got.ring, got.ulysses);
+    }
+}
+
 static void check_choice(void)
 {
     static const struct {
@@ -116,6 +144,7 @@ int main(int argc, char **argv)
     struct device dev;
 
     check_choice();
+    check_joined();
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
     CHECK(device_open_cpu(&dev, 1, &table_ref, 0) == ST_OK, "%s", status_line());

@@ -179,7 +179,7 @@ out:
 static void add_scaling(cJSON *o, const struct bench_scaling *s)
 {
     cJSON_AddNumberToObject(o, "ranks", s->ranks);
-    cJSON_AddBoolToObject(command_json_mesh(o, s->mesh), "fsdp", s->fsdp);
+    cJSON_AddBoolToObject(command_json_mesh(o, "mesh", s->mesh), "fsdp", s->fsdp);
     cJSON_AddNumberToObject(o, "efficiency", s->efficiency);
     cJSON_AddNumberToObject(o, "plan_s", s->plan_s);
     cJSON_AddNumberToObject(o, "device_bytes_peak", s->peak);
@@ -233,7 +233,7 @@ static cJSON *settings_json(const struct bench *b)
     if (o->with_image)
         cJSON_AddBoolToObject(root, "with_image", true);
     cJSON_AddNumberToObject(root, "ranks", b->world->size);
-    cJSON_AddBoolToObject(command_json_mesh(root, b->plan.mesh), "fsdp", b->plan.fsdp);
+    cJSON_AddBoolToObject(command_json_mesh(root, "mesh", b->plan.mesh), "fsdp", b->plan.fsdp);
     cJSON_AddNumberToObject(root, "device_bytes_peak", (double)b->dev.held_peak);
     return root;
 }

@@ -24,11 +24,11 @@ static enum guide guide_at(const struct denoise *d, int step)
                        step);
 }
 
-/* Whether a step needs both branches; expert -1: of any expert. */
-static bool needs_both(const struct denoise *d, int expert)
+/* Whether a step needs so many branches; expert -1: of any expert. */
+static bool needs(const struct denoise *d, int expert, int branches)
 {
     for (int i = 0; i < d->in.schedule.steps; i++)
-        if ((expert < 0 || expert_at(d, i) == expert) && guide_at(d, i) == GUIDE_BOTH)
+        if ((expert < 0 || expert_at(d, i) == expert) && guide_forwards(guide_at(d, i)) == branches)
             return true;
     return false;
 }
@@ -74,33 +74,38 @@ out:
 }
 
 /* What an expert gets of the run. With ranks for both branches, each computes its own, also where
- * they are not combined. */
-static struct dit_input input_of(const struct denoise *d, int expert)
+ * they are not combined, unless all ranks share the sequence then: `joined`. */
+static struct dit_input input_of(const struct denoise *d, int expert, bool joined)
 {
     const struct denoise_input *in = &d->in;
     const bool split = d->mesh->size.cfg == 2;
     const int last = last_step(d, expert);
+    const bool ends = last >= 0 && guide_at(d, last) == GUIDE_BOTH;
 
-    return (struct dit_input){ .f = in->shape.t,
+    return (struct dit_input){ .mesh = joined ? d->mesh->joined : d->mesh,
+                               .f = in->shape.t,
                                .h = in->shape.h / 2,
                                .w = in->shape.w / 2,
                                .steps = in->schedule.steps,
                                .timestep = in->schedule.timestep,
-                               .last_step = last,
-                               .last_branch =
-                                   !split && last >= 0 && guide_at(d, last) == GUIDE_BOTH ? 1 : 0,
-                               .branches = !split && needs_both(d, expert) ? 2 : 1,
-                               .first_branch = split ? d->mesh->cfg : 0,
+                               .last_step = d->mesh->joined == NULL || joined != ends ? last : -1,
+                               .last_branch = !split && ends ? 1 : 0,
+                               .branches = !split && needs(d, expert, 2) ? 2 : 1,
+                               .first_branch = split && !joined ? d->mesh->cfg : 0,
                                .conditioning = in->conditioning };
 }
 
 static status begin_expert(struct denoise *d, int expert, struct dit *dit)
 {
-    const struct dit_input input = input_of(d, expert);
+    const struct dit_input input = input_of(d, expert, false), joined = input_of(d, expert, true);
+    const bool joins = d->mesh->joined != NULL;
 
-    TRY(dit_begin(&d->run[expert], dit, d->a, d->scratch, &input));
+    if (!joins || needs(d, expert, 2))
+        TRY(dit_begin(&d->run[expert], dit, d->a, d->scratch, &input));
+    if (joins && needs(d, expert, 1))
+        TRY(dit_begin(&d->joined[expert], dit, d->a, d->scratch, &joined));
     if (d->in.check_blocks)
-        d->run[expert].mark = d->mark;
+        d->run[expert].mark = d->joined[expert].mark = d->mark;
     return ST_OK;
 }
 
@@ -119,11 +124,13 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
                            .a = a,
                            .scratch = scratch,
                            .experts = experts };
-    input = input_of(d, 0);
+    input = input_of(d, 0, false);
+    input.first_branch = 0; // a text that all runs have
+    input.branches = 1;
     TRY(dit_spans(any, &input, &d->segments, &d->spans));
     rows = d->spans.latent_rows;
     TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
-    TRY(arena_take(a, &d->v, DT_F32, d->mesh->size.cfg == 2 || needs_both(d, -1) ? 2 : 1, rows,
+    TRY(arena_take(a, &d->v, DT_F32, d->mesh->size.cfg == 2 || needs(d, -1, 2) ? 2 : 1, rows,
                    4 * in->shape.c));
     if (guidance_keeps(&in->guidance))
         TRY(arena_take(a, &d->difference, DT_F32, rows, 4 * in->shape.c));
@@ -148,6 +155,7 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
 status denoise_switch(struct denoise *d, int expert, struct dit *dit)
 {
     memset(d->run, 0, sizeof(d->run));
+    memset(d->joined, 0, sizeof(d->joined));
     arena_release(d->a, d->begun);
     return begin_expert(d, expert, dit);
 }
@@ -185,11 +193,12 @@ static int64_t count_tokens(struct latent_shape s)
 }
 
 /* All-gathers a row for each token of the latent: whole [tokens, n] from src [rows, n] of the
- * ranks. */
-static status gather_rows(struct denoise *d, struct tensor whole, struct tensor src)
+ * ranks, as they are distributed over `mesh`. */
+static status gather_rows(struct denoise *d, const struct mesh *mesh, struct tensor whole,
+                          struct tensor src)
 {
     const int64_t tokens = whole.dim[0];
-    const int ranks = d->mesh->all.size, seq = mesh_seq_size(d->mesh);
+    const int ranks = d->mesh->all.size, seq = mesh_seq_size(mesh);
     const size_t row_bytes = (size_t)whole.dim[1] * sizeof(float);
     struct transfer t = { 0 };
     size_t *offset = malloc(((size_t)ranks + 1) * sizeof(size_t));
@@ -223,7 +232,7 @@ static status gather(struct denoise *d, float *latent, struct tensor src)
     status st;
 
     TRY_OUT(arena_take(d->scratch, &whole, DT_F32, tokens, 4 * s.c));
-    TRY_OUT(gather_rows(d, whole, src));
+    TRY_OUT(gather_rows(d, d->mesh, whole, src));
     if (latent == NULL)
         goto out;
     all = malloc(tensor_bytes(whole));
@@ -310,6 +319,30 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
     return scatter(d, d->x, state->latents);
 }
 
+/* Computes the only branch of a step on all ranks, which share the sequence: the tokens of x and v
+ * move between both meshes. */
+static status joined_branch(struct denoise *d)
+{
+    struct dit_run *run = &d->joined[expert_at(d, d->solver.step)];
+    const struct spans *spans = &run->spans;
+    const size_t mark = d->scratch->used;
+    struct tensor whole = { 0 }, v = { 0 };
+    status st;
+
+    assert(run->m != NULL);
+    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, count_tokens(d->in.shape), d->x.dim[1]));
+    TRY_OUT(arena_take(d->scratch, &v, DT_F32, spans->latent_rows, d->x.dim[1]));
+    TRY_OUT(gather_rows(d, d->mesh, whole, d->x));
+    TRY_OUT(dit_forward(run, d->scratch, d->solver.step, 0, v,
+                        tensor_slice(whole, 0, spans->latent_first, spans->latent_rows)));
+    TRY_OUT(gather_rows(d, run->mesh, whole, v));
+    TRY_OUT(op_copy(d->dev, tensor_at(d->v, 0),
+                    tensor_slice(whole, 0, d->spans.latent_first, d->spans.latent_rows)));
+out:
+    arena_release(d->scratch, mark);
+    return st;
+}
+
 /* Computes the branches that the step needs, into d->v. */
 static status branches(struct denoise *d, enum guide guide)
 {
@@ -317,6 +350,8 @@ static status branches(struct denoise *d, enum guide guide)
     struct dit_run *run = &d->run[expert_at(d, step)];
     struct mesh *mesh = d->mesh;
 
+    if (mesh->joined != NULL && guide_forwards(guide) == 1)
+        return joined_branch(d);
     assert(run->m != NULL);
     if (mesh->size.cfg == 2) { // computes this rank's branch, then all-gathers both
         const size_t bytes = tensor_bytes(d->x), offset[3] = { 0, bytes, 2 * bytes };
@@ -342,7 +377,7 @@ static status subtract_projection(struct denoise *d, struct tensor c, struct ten
     TRY_OUT(arena_take(d->scratch, &rows, DT_F32, c.dim[0], 2));
     TRY_OUT(arena_take(d->scratch, &all, DT_F32, count_tokens(d->in.shape), 2));
     TRY_OUT(op_row_dots(d->dev, rows, c, u));
-    TRY_OUT(gather_rows(d, all, rows));
+    TRY_OUT(gather_rows(d, d->mesh, all, rows));
     TRY_OUT(op_subtract_projection(d->dev, d->difference, c, u, all));
 out:
     arena_release(d->scratch, mark);

@@ -38,9 +38,10 @@ struct denoise {
     struct arena *a, *scratch;
     size_t begun; // a->used before the data of the experts
     int experts;
-    struct dit_run run[EXPERTS_MAX]; // m NULL: that expert is not in memory
-    struct segments segments;        // of the whole sequence
-    struct spans spans;              // the rows of this rank
+    struct dit_run run[EXPERTS_MAX];    // m NULL: that expert is not in memory, or not needed
+    struct dit_run joined[EXPERTS_MAX]; // on mesh->joined, for steps with one branch
+    struct segments segments;           // of the whole sequence
+    struct spans spans;                 // the rows of this rank
     struct solver solver;
     struct tensor x;          // [n, 4C] f32: the n tokens of the latent that this rank has
     struct tensor v;          // [2 or 1, n, 4C] f32: velocity of each branch

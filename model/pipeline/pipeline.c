@@ -27,6 +27,9 @@ status pipeline_open(struct pipeline *p, struct world *world, struct device *dev
                             .plan = plans[0],
                             .experts = plan_experts(&plans[0]) };
     TRY(agree(world, mesh_open(&p->mesh, world, dev, plans[0].mesh)));
+    for (int i = 0; i < count && p->mesh.joined == NULL; i++)
+        if (plans[i].joined.cfg != 0)
+            TRY(agree(world, mesh_join(&p->mesh, dev, plans[i].joined)));
     st = ST_OK;
     for (int i = 0; i < count && st == ST_OK; i++) {
         struct plan_input in = plans[i];

@@ -19,14 +19,14 @@ const struct part *const expert_parts[EXPERTS_MAX] = { &part_dit, &part_dit_low 
 /* Subtracts the counters in *s, which start_stage has stored, from the current ones. */
 static void end_stage(struct plan_stage *s, const struct device *dev, const struct mesh *m)
 {
-    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group,
-                                     &m->seq_group };
+    const struct group *groups[MESH_GROUPS];
+    const int count = mesh_groups(m, groups);
 
     s->flops = dev->flops - s->flops;
     s->seconds = dev->seconds - s->seconds;
     s->streamed = dev->streamed - s->streamed;
     double sent = 0, messages = 0;
-    for (size_t i = 0; i < COUNT(groups); i++) {
+    for (int i = 0; i < count; i++) {
         sent += groups[i]->sent;
         messages += groups[i]->messages;
     }
@@ -134,8 +134,24 @@ int plan_forwards(const struct plan_input *in)
     return count;
 }
 
+bool plan_has_single(const struct plan_input *in)
+{
+    for (int i = 0; i < in->steps; i++)
+        if (guide_forwards(plan_guide(in, i)) == 1)
+            return true;
+    return false;
+}
+
+void plan_join(struct plan_input *in)
+{
+    in->joined = plan_has_single(in) ? mesh_joined(in->mesh, in->ranks_per_node,
+                                                   model_dit(&in->model)->heads, in->gpu)
+                                     : (struct mesh_shape){ 0 };
+}
+
 double plan_whole_steps(const struct plan_input *in)
 {
+    const bool alike = in->mesh.cfg == 2 && in->joined.cfg == 0; // one forward of each rank
     double steps = 0;
     int most = 1;
 
@@ -143,9 +159,9 @@ double plan_whole_steps(const struct plan_input *in)
         const int forwards = guide_forwards(plan_guide(in, i));
 
         most = forwards > most ? forwards : most;
-        steps += in->mesh.cfg == 2 ? forwards > 0 : forwards;
+        steps += alike ? forwards > 0 : forwards;
     }
-    return in->mesh.cfg == 2 ? steps : steps / most;
+    return alike ? steps : steps / most;
 }
 
 bool plan_has_two(const struct plan_input *in)
@@ -515,11 +531,11 @@ struct latent_shape latent_of_video(const struct vae_config *vae, int w, int h, 
 /* GPU memory of the groups that NCCL connects. */
 static size_t nccl_bytes(const struct mesh *m)
 {
-    const struct group *groups[] = { &m->all, &m->cfg_group, &m->ring_group, &m->ulysses_group,
-                                     &m->seq_group };
+    const struct group *groups[MESH_GROUPS];
+    const int count = mesh_groups(m, groups);
     size_t bytes = 0;
 
-    for (size_t i = 0; i < COUNT(groups); i++)
+    for (int i = 0; i < count; i++)
         if (groups[i]->size > 1 && !groups[i]->direct)
             bytes += bytes == 0 ? DEVICE_NCCL_FIRST : DEVICE_NCCL_MORE;
     return bytes;
@@ -545,6 +561,8 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
     TRY_OUT(device_open_plan(&dev, &table_plan, 0));
     dev.rates = in->rates;
     TRY_OUT(mesh_open(&mesh, &world, &dev, in->mesh));
+    if (in->joined.cfg != 0)
+        TRY_OUT(mesh_join(&mesh, &dev, in->joined));
     for (size_t i = 0; i < COUNT(stages); i++)
         if (stages[i].applies(in, rank))
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));

@@ -36,6 +36,7 @@ struct plan_input {
     enum solver_kind solver;
     int ranks, ranks_per_node;
     struct mesh_shape mesh;       // all sizes set
+    struct mesh_shape joined;     // of the same ranks in steps with one branch; all 0: none
     enum dtype cdt;               // compute type of the transformer and the text encoder
     enum dtype vae_dtype;         // of the VAE's matrices and activations
     bool fsdp;                    // shard the transformer's weights
@@ -105,8 +106,14 @@ int plan_expert_steps(const struct plan_input *in, int expert);
 enum guide plan_guide(const struct plan_input *in, int step);
 int plan_forwards(const struct plan_input *in);
 
-/* The number of steps, as multiples of the longest: where one rank computes both branches, a step
- * with one of them takes half of the time. */
+/* Whether some step has one branch, which needs no ranks for the other. */
+bool plan_has_single(const struct plan_input *in);
+
+/* Sets in->joined, from in->mesh and what the steps do. */
+void plan_join(struct plan_input *in);
+
+/* The number of steps, as multiples of the longest: a step with one branch takes half of the time
+ * of one with both, unless half of the ranks compute nothing of use in it. */
 double plan_whole_steps(const struct plan_input *in);
 
 /* Whether the run uses two experts, so that `experts` matters. */

@@ -292,6 +292,7 @@ status dit_spans(const struct dit *m, const struct dit_input *in, struct segment
                  struct spans *spans)
 {
     const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
+    const struct mesh *mesh = in->mesh != NULL ? in->mesh : m->mesh;
     const struct feature_hooks *hooks;
 
     TRY(check_conditioning(m, in));
@@ -299,7 +300,7 @@ status dit_spans(const struct dit *m, const struct dit_input *in, struct segment
     for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
         if (hooks->extend != NULL)
             hooks->extend(segments, in);
-    spans_of(spans, segments, mesh_seq_size(m->mesh), mesh_seq_rank(m->mesh));
+    spans_of(spans, segments, mesh_seq_size(mesh), mesh_seq_rank(mesh));
     return ST_OK;
 }
 
@@ -314,6 +315,7 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     assert(in->branches >= 1 && in->first_branch + in->branches <= DIT_BRANCHES);
     *r = (struct dit_run){
         .m = m,
+        .mesh = in->mesh != NULL ? in->mesh : m->mesh,
         .steps = in->steps,
         .last_step = in->last_step,
         .last_branch = in->last_branch,
@@ -321,7 +323,7 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     };
     TRY(dit_spans(m, in, &r->segments, &r->spans));
     r->tokens = segments_tokens(&r->segments);
-    r->s_loc = split_count(r->tokens, mesh_seq_size(m->mesh), mesh_seq_rank(m->mesh));
+    r->s_loc = split_count(r->tokens, mesh_seq_size(r->mesh), mesh_seq_rank(r->mesh));
     TRY(acquire_root(m, &root));
     TRY(make_rope(r, a));
     TRY(make_time(r, a, step, &root, in->timestep));

@@ -73,8 +73,9 @@ struct dit_input {
     const float *timestep; // [steps], 0 to 1000: the network's time; borrowed during dit_begin
     int last_step;         // the last step that this transformer computes; -1: it computes none
     int last_branch;       // the last branch of that step
-    int branches;          // number of CFG branches that this rank computes: 1 or 2
-    int first_branch;      // the first of them: 0 cond, 1 uncond
+    struct mesh *mesh; // whose ranks share the sequence; borrowed. NULL: that of the transformer
+    int branches;      // number of CFG branches that this rank computes: 1 or 2
+    int first_branch;  // the first of them: 0 cond, 1 uncond
     const struct conditioning *conditioning; // borrowed during dit_begin
 };
 
@@ -86,6 +87,7 @@ status dit_spans(const struct dit *m, const struct dit_input *in, struct segment
 /* The data of one generation that does not change from step to step. */
 struct dit_run {
     struct dit *m;
+    struct mesh *mesh;        // whose ranks share the sequence
     struct segments segments; // of the whole sequence
     struct spans spans;       // the rows of this rank
     int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank

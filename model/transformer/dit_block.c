@@ -83,7 +83,7 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     TRY_OUT(arena_take(ctx->a, &q, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &k, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &v, r->m->cdt, r->s_loc, c));
-    TRY_OUT(parallel_attention_open(&seq, r->m->mesh, dev, ctx->a, r->m->cdt, r->tokens,
+    TRY_OUT(parallel_attention_open(&seq, r->mesh, dev, ctx->a, r->m->cdt, r->tokens,
                                     r->m->config.heads, c / r->m->config.heads));
     place = parallel_attention_place(&seq, ATTENTION_V, heads(ctx, v));
     v.data = place.data; // v is not stored head by head
