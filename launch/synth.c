@@ -11,8 +11,6 @@
 
 enum { TYPE_FP32, TYPE_BF16, TYPE_FP16, TYPE_FP8, TYPE_GGUF };
 
-#define GGUF_TYPES "q8_0|q6_k|q5_k|q5_1|q5_0|q4_k|q4_1|q4_0|iq4_xs|iq4_nl|q3_k|q2_k"
-
 struct synth {
     char *preset, *out, *parts;
     int64_t seed;
@@ -39,7 +37,7 @@ static const struct option rows[] = {
     { "parts", OPT_STRING, AT(parts), .value = "LIST",
       .help = "parts to write, out of dit,dit_low,t5,vae,clip (default: all; t5 includes the "
               "tokenizer)" },
-    { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16|fp8|" GGUF_TYPES,
+    { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16|" SYNTH_QUANTIZED,
       .help = "data type of the transformer; fp8 and those of GGUF: of the matrices of its blocks, "
               "the rest is bf16 (default fp32)" },
     { "t5_dtype", OPT_CHOICE, AT(t5_dtype), .choices = "fp32|bf16|fp16",
@@ -206,7 +204,7 @@ static status options_of(struct synth_options *o, struct sizes *z, const struct 
         .fp8 = s->dit_dtype == TYPE_FP8,
     };
     if (s->dit_dtype >= TYPE_GGUF) {
-        option_choice(GGUF_TYPES, s->dit_dtype - TYPE_GGUF, name, sizeof(name));
+        option_choice(SYNTH_QUANTIZED, s->dit_dtype - TYPE_FP8, name, sizeof(name));
         o->blocks = ggml_type_named(name);
         if (s->diffusers || s->shard_gb > 0)
             return fail(ST_USAGE, "--dit_dtype %s writes one GGUF file: remove %s", name,

@@ -32,6 +32,14 @@ expect '"family":	"gemm"' "$dir/one.json"
 expect HDF "$dir/one.h5"
 expect median_s "$dir/one.h5"
 
+# weights that are expanded when they are needed
+for type in q8_0 fp8; do
+    # shellcheck disable=SC2086
+    "$wanmpi" bench dit $small --weights $type >"$dir/stored" 2>&1 || wrong=$((wrong + 1))
+    expect '^weights matrices of blocks stay as they are in the file' "$dir/stored"
+    expect '^  expand ' "$dir/stored"
+done
+
 # a model of each task, with what its transformer takes beside text and the steps of the task
 each="--size 64*64 --frame_num 5 --device cpu --repeats 1 --threads 1 --vae_precision bf16"
 while read -r model steps frames; do

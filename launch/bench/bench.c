@@ -4,6 +4,8 @@
 
 #include "launch/commands.h"
 #include "launch/job.h"
+#include "launch/options_internal.h"
+#include "model/synth/synth.h"
 #include "parallel/split.h"
 #include "runtime/newfile.h"
 
@@ -72,6 +74,9 @@ static const struct option rows[] = {
     { "ulysses_size", OPT_INT, AT(ulysses_size), .value = "N", .least = 1, .most = 65536,
       .help = "ranks for Ulysses attention" },
     { "dit_fsdp", OPT_SWITCH, AT(dit_fsdp), .help = "shard the transformer's weights" },
+    { "weights", OPT_CHOICE, AT(weights), .choices = "bf16|" SYNTH_QUANTIZED,
+      .help = "the transformer's blocks are kept in this format and expanded when they are needed, "
+              "as with --weights stored of generate (default bf16)" },
     { "vram_limit", OPT_DOUBLE, AT(vram_limit), .value = "GB", .least = 0.001, .most = 100000,
       .help = "of the transformer: blocks that do not fit are copied from host memory, as in "
               "generate" },
@@ -231,6 +236,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
     const struct bench_options *o = b->options;
     const struct model model = preset_model(preset);
     const struct dit_config *dit = model_dit(&model);
+    char type[16];
     bool guided = o->cfg_size == 2, clip = false;
     struct mesh_shape shape = { o->cfg_size > 0 ? o->cfg_size : 1, o->ring_size, o->ulysses_size };
 
@@ -257,12 +263,19 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
                      : b->dev.kind == DEVICE_CUDA ? b->cdt
                                                   : DT_F32,
         .fsdp = o->dit_fsdp != 0,
+        .as_stored = o->weights != WEIGHTS_BF16,
         .t5_stored = DT_BF16,
         .prompts = 1,
         .text_rows = (int)dit->text_len,
         .decode = true,
         .table = &b->table,
     };
+    if (o->weights >= WEIGHTS_GGUF) {
+        option_choice(SYNTH_QUANTIZED, o->weights - WEIGHTS_FP8, type, sizeof(type));
+        b->blocks = ggml_type_named(type);
+    }
+    for (int i = 0; i < EXPERTS_MAX; i++)
+        b->plan.model.source[model_index(expert_parts[i])] = bench_source(b);
     TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided, b->plan.gpu));
     b->plan.mesh = shape;
     TRY(plan_condition(b, clip));
@@ -352,7 +365,7 @@ static void print_setup(const struct bench *b, const struct preset *preset)
 {
     const struct mesh_shape m = b->plan.mesh;
     const struct latent_shape s = b->plan.latent;
-    char offload[200];
+    char offload[240];
 
     if (b->world->rank != 0)
         return;
@@ -366,6 +379,9 @@ static void print_setup(const struct bench *b, const struct preset *preset)
            b->world->size, m.cfg, m.ring, m.ulysses, b->plan.fsdp ? "sharded" : "replicated",
            (double)plan_stage(&b->sizes, STAGE_STEP)->weights / 1e9);
     job_offload(offload, sizeof(offload), &b->plan, &b->sizes);
+    if (offload[0] != 0)
+        printf("weights %s\n", offload);
+    job_storage(offload, sizeof(offload), &b->plan, &b->sizes);
     if (offload[0] != 0)
         printf("weights %s\n", offload);
     fflush(stdout);

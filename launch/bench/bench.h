@@ -63,6 +63,7 @@ struct bench_options {
     int size[2];
     int frame_num, with_image, device, precision, vae_precision, repeats, threads;
     int cfg_size, ring_size, ulysses_size, dit_fsdp;
+    int weights;                // WEIGHTS_*: the form in which they are kept, of SYNTH_QUANTIZED
     double vram_limit;          // GB; 0: none
     const struct few_step *few; // of `preset`; NULL: the task's steps, with guidance
 };
@@ -80,6 +81,7 @@ struct bench {
     struct plan_rank sizes; // of this rank
     struct mesh mesh;
     int64_t tokens, s_loc;          // of the latent; of this rank
+    const struct ggml_type *blocks; // of --weights
     float *values;                  // BENCH_VALUES random numbers with deviation 1, pinned
     uint16_t *values_bf16;          // the same in bf16
     double ceilings[CEILING_COUNT]; // 0 until measured
@@ -87,6 +89,8 @@ struct bench {
     int count, capacity; // of rows
     bool must_abort;     // a failure now aborts the job
 };
+
+enum { WEIGHTS_BF16, WEIGHTS_FP8, WEIGHTS_GGUF };
 
 #define BENCH_VALUES ((int64_t)1 << 22)
 
@@ -131,7 +135,8 @@ void bench_values_close(struct bench *b);
 /* Fills a contiguous tensor, f32 or bf16, with random numbers times `scale`, which is 1 or 0.02. */
 status bench_fill(struct bench *b, struct tensor t, float scale);
 
-/* Weights for any tensor name: 1 for norms, random with deviation 0.02 for all others. */
+/* Weights for any tensor name: 1 for norms, random with deviation 0.02 for all others; and with
+ * --weights matrices of blocks in the form of a file, of about this deviation. */
 struct weight_source bench_source(struct bench *b);
 
 /* ---- bench_model.c: a transformer and a VAE with random weights ---- */

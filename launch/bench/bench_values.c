@@ -1,5 +1,6 @@
 /* Random numbers for benchmarks: slices of one table, fast enough for 14 billion weights. */
 #include "launch/bench/bench.h"
+#include "model/synth/synth.h"
 #include "runtime/half.h"
 
 #include <stdlib.h>
@@ -89,19 +90,26 @@ static bool is_norm(const char *name)
            (strstr(name, "norm") != NULL && last != NULL && strcmp(last, ".weight") == 0);
 }
 
+static uint64_t key_of(const char *name)
+{
+    uint64_t key = 0;
+
+    for (const char *c = name; *c != 0; c++)
+        key = key * 31 + (unsigned char)*c;
+    return key;
+}
+
 static status read_values(void *payload, const struct weight_spec *spec, const char *name,
                           int64_t first, int64_t count, void *dst)
 {
     const enum dtype dt = spec->dtype;
     const struct bench *b = payload;
     const size_t size = dtype_size(dt);
-    uint64_t key = 0;
+    const uint64_t key = key_of(name);
     int64_t now;
 
     if (dt != DT_F32 && dt != DT_BF16)
         return fail(ST_USAGE, "%s: no random values of type %s", name, dtype_name(dt));
-    for (const char *c = name; *c != 0; c++)
-        key = key * 31 + (unsigned char)*c;
     for (int64_t i = 0; i < count; i += now) {
         char *to = (char *)dst + (size_t)i * size;
 
@@ -120,7 +128,57 @@ static status read_values(void *payload, const struct weight_spec *spec, const c
     return ST_OK;
 }
 
+static bool form(void *payload, const struct weight_spec *spec, const char *name,
+                 struct weight_form *form)
+{
+    const struct bench *b = payload;
+    const int64_t rows = spec->dim[0], cols = spec->dim[1];
+
+    if (b->options->weights == WEIGHTS_BF16 || (b->blocks != NULL && cols % b->blocks->values != 0))
+        return false;
+    form->stored = (struct stored_form){ .block = b->blocks, .count = rows * cols, .row = cols };
+    if (b->blocks == NULL) {
+        form->stored.dtype = DT_F8_E4M3;
+        form->stored.scale.dtype = DT_F32;
+        form->stored.scale.count = rows;
+        form->stored.scale.rows = form->stored.scale.per_row = 1;
+        form->stored.scale.columns = cols;
+        form->stored.scale.factor = 1;
+    }
+    return true;
+}
+
+static status read_form(void *payload, const struct weight_spec *spec, const char *name,
+                        size_t first, size_t count, void *dst)
+{
+    const struct bench *b = payload;
+    const size_t size = b->blocks != NULL ? (size_t)b->blocks->bytes : 1, end = first + count;
+    const size_t numbers = (size_t)(spec->dim[0] * spec->dim[1]);
+    const float scale = 0.02f / synth_rms_e4m3();
+    char *to = dst, *blocks;
+
+    if (b->blocks != NULL) {
+        const int64_t from = (int64_t)(first / size), after = (int64_t)((end + size - 1) / size);
+
+        blocks = malloc((size_t)(after - from) * size);
+        if (blocks == NULL)
+            return fail(ST_MEMORY, "cannot allocate host memory for random weights");
+        blocks_random(b->blocks, key_of(name), 0.02f, from, after - from, blocks);
+        memcpy(to, blocks + (first - (size_t)from * size), count);
+        free(blocks);
+        return ST_OK;
+    }
+    if (first < numbers)
+        synth_e4m3(key_of(name), (int64_t)first, (int64_t)((end < numbers ? end : numbers) - first),
+                   dst);
+    for (size_t i = first > numbers ? first : numbers; i < end; i++) // scales, at any byte
+        to[i - first] = ((const char *)&scale)[i % sizeof(scale)];
+    return ST_OK;
+}
+
 struct weight_source bench_source(struct bench *b)
 {
-    return (struct weight_source){ .read = read_values, .payload = b };
+    return (struct weight_source){
+        .read = read_values, .form = form, .read_form = read_form, .payload = b
+    };
 }

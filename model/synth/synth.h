@@ -10,6 +10,14 @@
 
 #include "model/pipeline/model.h"
 
+/* Formats of quantized matrices, as choices of an option: the first one is e4m3 with a scale for
+ * each row, the others are types of GGUF. */
+#define SYNTH_QUANTIZED "fp8|q8_0|q6_k|q5_k|q5_1|q5_0|q4_k|q4_1|q4_0|iq4_xs|iq4_nl|q3_k|q2_k"
+
+/* Random numbers of e4m3, without NaN, and their root mean square. */
+void synth_e4m3(uint64_t key, int64_t first, int64_t count, uint8_t *dst);
+float synth_rms_e4m3(void);
+
 struct synth_options {
     struct model model;                 // borrowed configs; parts that are NULL are not written
     enum dtype dtype[MODEL_PART_COUNT]; // F32, BF16 or F16; DT_NONE: that of the released files

@@ -37,9 +37,6 @@ status synth_write(struct synth *s);
 /* synth.c: bytes of the first `count` values of a tensor in its file. */
 uint64_t synth_bytes(const struct synth_tensor *t, int64_t count);
 
-/* synth_values.c: the root mean square of numbers of 8 bits as synth_values writes them. */
-float synth_rms_e4m3(void);
-
 /* synth_values.c: writes values [first, first + count) of a tensor, of type F32, BF16 or F16, to
  * dst. They are approximately normally distributed, and do not depend on ranges or threads. Blocks,
  * and numbers of type F8_E4M3, have random bits. */

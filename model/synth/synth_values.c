@@ -26,12 +26,13 @@ static inline float near_normal(uint64_t key, int64_t index)
     return (float)(sum - 131070) * (float)(1.7320508075688772 / 65536);
 }
 
-/* Bits that are no NaN. */
-static inline uint8_t random_e4m3(uint64_t key, int64_t index)
+void synth_e4m3(uint64_t key, int64_t first, int64_t count, uint8_t *dst)
 {
-    const uint64_t z = splitmix(key + (uint64_t)index * 0x9e3779b97f4a7c15u);
+    for (int64_t i = 0; i < count; i++) {
+        const uint64_t z = splitmix(key + (uint64_t)(first + i) * 0x9e3779b97f4a7c15u);
 
-    return (uint8_t)((z >> 8 & 0x80) | z % 127);
+        dst[i] = (uint8_t)((z >> 8 & 0x80) | z % 127);
+    }
 }
 
 float synth_rms_e4m3(void)
@@ -69,10 +70,7 @@ void synth_values(const struct synth_tensor *t, int64_t first, int64_t count, vo
         for (int64_t i = 0; i < count; i++)
             to[i] = bf16_from_f32(mean + std * near_normal(key, first + i));
     } else if (dt == DT_F8_E4M3) {
-        uint8_t *to = dst;
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; i++)
-            to[i] = random_e4m3(key, first + i);
+        synth_e4m3(key, first, count, dst);
     } else {
         uint16_t *to = dst;
 #pragma omp parallel for schedule(static)
