@@ -23,6 +23,7 @@ status cmd_bench(struct world *w, int argc, char **argv);
 
 /* Write the --help text of a command. */
 void help_tasks(FILE *out);   // a table of the tasks' defaults
+void help_fast(FILE *out);    // what --fast sets
 void help_presets(FILE *out); // a table of the presets of distilled models
 void help_generate(FILE *out);
 void help_batch(FILE *out);

@@ -59,6 +59,7 @@ static void request_flags(FILE *out, unsigned command)
     options_help(out, command, &set, 1);
     help_tasks(out);
     help_presets(out);
+    help_fast(out);
 }
 
 void help_generate(FILE *out)

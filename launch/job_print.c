@@ -283,7 +283,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     const struct latent_shape s = plan->latent;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], sampling[800], experts[160], offload[240], guidance[400], mesh[120];
+    char noise[300], sampling[800], experts[160], offload[240], guidance[400], mesh[120], fast[300];
 
     if (j->all->rank != 0)
         return;
@@ -312,6 +312,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
                    r->video_size[0], r->video_size[1], r->frame_num, (long long)s.c, (long long)s.t,
                    (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
                    sampling, noise);
+    request_fast(fast, sizeof(fast), r);
+    if (r->fast >= 0)
+        progress_print(p, "fast    %s:%s", request_fast_names[r->fast], fast);
     job_mesh(mesh, sizeof(mesh), plan);
     request_preset(sampling, sizeof(sampling), r);
     if (r->preset != NULL)

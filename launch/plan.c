@@ -64,6 +64,7 @@ void help_plan(FILE *out)
     options_help(out, CMD_PLAN, sets, 2);
     help_tasks(out);
     help_presets(out);
+    help_fast(out);
     request_done(&r);
 }
 

@@ -162,6 +162,9 @@ void plan_print(const struct plan_report *r)
     if (r->request->preset != NULL &&
         request_preset(sampling, sizeof(sampling), r->request) == ST_OK)
         printf("preset    %s:%s\n", r->request->preset, sampling);
+    request_fast(sampling, sizeof(sampling), r->request);
+    if (r->request->fast >= 0)
+        printf("fast      %s:%s\n", request_fast_names[r->request->fast], sampling);
     for (int i = 0; request_note(r->request, i) != NULL; i++)
         printf("note      %s\n", request_note(r->request, i));
     job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);

@@ -20,6 +20,7 @@ void request_init(struct request *r)
     *r = (struct request){
         .size = { -1, -1 },
         .frame_num = -1,
+        .fast = -1,
         .sample_steps = -1,
         .warp_denoising_step = -1,
         .sigma_max = -1,
@@ -171,6 +172,7 @@ static status fill_defaults(struct request *r)
     default_int(&r->device, USE_AUTO);
     if (r->device == USE_AUTO) // rank 0 chooses for all ranks; --ops implies a CPU
         r->device = !request_given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
+    TRY(request_fill_fast(r));
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, PRECISION_FP32);

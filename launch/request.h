@@ -45,6 +45,7 @@ struct request {
     int frame_num;
     struct seed base_seed;
 
+    int fast;     // index of --fast's choice; -1: none
     char *preset; // the name of a struct few_step
     int sample_steps;
     struct number_list denoising_steps; // count 0: none
@@ -152,6 +153,10 @@ void request_sampling(char *text, size_t size, const struct request *r);
 /* Writes " --sample_steps 4 --sample_solver euler": the sampling flags that were not given, as the
  * preset has set them. ST_MEMORY. */
 status request_preset(char *text, size_t size, const struct request *r);
+
+/* Writes " --cfg_gate 0.5": what --fast has set. */
+void request_fast(char *text, size_t size, const struct request *r);
+extern const char *const request_fast_names[];
 
 /* Writes guidance scales [low noise, high noise] as --sample_guide_scale takes them: "5", "3,4". */
 void request_scales(char *text, size_t size, const double scales[2]);

@@ -39,4 +39,10 @@ status request_fill_sampling(struct request *r, double shift);
 status request_check_sampling(const struct request *r);
 status request_check_guidance(const struct request *r); // part of it
 
+/* Sets what --fast sets and was not given; sampling and device are known. ST_MEMORY. */
+status request_fill_fast(struct request *r);
+
+/* Whether --fast sets the row, for each line of a batch anew. */
+bool request_fast_sets(int row);
+
 #endif

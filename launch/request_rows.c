@@ -44,7 +44,11 @@ const struct option request_rows[] = {
       .help = "random seed, 0 to 2^64-1; the same seed gives the same video; -1 chooses one "
               "(default -1)" },
 
-    { "preset", OPT_STRING, AT(preset), .group = "Sampling", .value = "NAME", .commands = ALL,
+    { "fast", OPT_CHOICE, AT(fast), .group = "Sampling", .choices = "balanced|fast|fastest",
+      .commands = ALL, .marks = NUMBERS | JOB,
+      .help = "make the video faster and less exact: settings of the list below; flags that are "
+              "given too win (default: exact)" },
+    { "preset", OPT_STRING, AT(preset), .value = "NAME", .commands = ALL,
       .marks = NUMBERS | SAMPLING,
       .help = "settings of a distilled model, of the list below; flags that are given too win" },
     { "sample_steps", OPT_INT, AT(sample_steps), .value = "N", .least = 1, .most = 1000,

@@ -529,6 +529,37 @@ static void test_help(void)
     free(text);
 }
 
+/* What --fast sets: not what was given, and not where it is of no use; a line of a batch follows.
+ */
+static void test_fast(void)
+{
+    struct request r, line;
+    char text[200];
+
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|balanced") == ST_OK, "%s", status_line());
+    CHECK(r.cfg_gate[0] == 0.5 && request_guidance(&r).gate[0] == 25, "balanced");
+    request_fast(text, sizeof(text), &r);
+    CHECK(strstr(text, " --cfg_gate 0.5") != NULL, "%s", text);
+    CHECK(request_line(&line, &r, "{\"preset\": \"lightx2v-4\"}", "a:1") == ST_OK, "%s",
+          status_line());
+    CHECK(line.cfg_gate[0] < 0, "a line without guidance");
+    request_done(&line);
+    CHECK(request_line(&line, &r, "{\"sample_steps\": 20}", "a:1") == ST_OK &&
+              request_guidance(&line).gate[0] == 10,
+          "a line with 20 steps");
+    request_done(&line);
+    CHECK(request_line(&line, &r, "{\"fast\": \"fastest\"}", "a:1") == ST_USAGE, "another");
+    request_done(&line);
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fast|--cfg_gate|0.7") == ST_OK && r.cfg_gate[1] == 0.7,
+          "a given gate");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fastest|--sample_steps|8") == ST_OK &&
+              r.cfg_gate[0] < 0,
+          "few steps");
+    request_done(&r);
+}
+
 int main(void)
 {
     if (!scratch_open("request"))
@@ -546,6 +577,7 @@ int main(void)
     test_difference();
     test_names();
     test_help();
+    test_fast();
     scratch_close();
     return check_end("request");
 }
