@@ -1,12 +1,14 @@
-/* bench_vae [--vae 2.1|2.2] [--device cpu|cuda] [--precision bf16|fp32] [--threads N] [--frames N]
- *           [--height N] [--width N] [--runs N] [--only decode|encode] [--ops]
+/* bench_vae [--vae 2.1|2.2] [--device cpu|cuda] [--precision bf16|tf32|fp32] [--threads N]
+ *           [--frames N] [--height N] [--width N] [--runs N] [--only decode|encode] [--ops]
+ *           [--save FILE]
  *
  * Decode and encode with the real VAE's dimensions and random weights, on the ranks of mpirun: wall
  * time and CPU time (compare CPU time with one thread if other programs run on the machine), the
  * minimum of `runs` after a warm-up run on a GPU, and the peak bytes of the step arena and of the
  * whole device. The warm-up run prints a hash of the frames or of the latent, which must not depend
- * on the number of ranks. --ops synchronizes after each op and prints a table of the time by op.
- * bench/peer_vae.py times the official code at the same sizes, bench/vae.sh runs both. */
+ * on the number of ranks. --save (one rank) writes the
+ * pixels, or the latent, as f32. --ops synchronizes after each op and prints a table of the time by
+ * op. bench/peer_vae.py times the official code at the same sizes, bench/vae.sh runs both. */
 #include "kernels/table.h"
 #include "model/pipeline/model.h"
 #include "parallel/world.h"
@@ -92,9 +94,9 @@ static status timed_conv3d(struct device *dev, struct tensor out, struct tensor 
 }
 
 static status timed_channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                                 struct tensor gamma, enum act act)
+                                 struct tensor gamma, enum act act, int exponent)
 {
-    TIMED(NORM, channel_norm(dev, out, x, gamma, act));
+    TIMED(NORM, channel_norm(dev, out, x, gamma, act, exponent));
 }
 
 static status timed_channel_affine(struct device *dev, struct tensor out, struct tensor x,
@@ -156,8 +158,10 @@ static void print_ops(void)
 /* ---- runs ---- */
 
 struct settings {
-    bool cuda, bf16, wan22, ops, decode, encode;
+    bool cuda, wan22, ops, decode, encode;
+    enum dtype dtype; // of vae_open
     int64_t threads, frames, height, width, runs;
+    const char *save; // NULL: not written
 };
 
 struct bench {
@@ -225,9 +229,8 @@ static status open_all(struct bench *b, struct world *w, size_t weights, size_t 
     TRY(group_open(&b->group, "vae", w, &b->dev, 0, members, w->size));
     TRY(arena_init(&b->weights, &b->dev, "weights", weights));
     TRY(arena_init(&b->step, &b->dev, "step", step));
-    return vae_open(&b->vae, b->config, &b->group, &b->dev, &b->weights,
-                    b->set.bf16 ? DT_BF16 : DT_F32, b->set.encode, b->set.decode,
-                    vae_random_source());
+    return vae_open(&b->vae, b->config, &b->group, &b->dev, &b->weights, b->set.dtype,
+                    b->set.encode, b->set.decode, vae_random_source());
 }
 
 static void close_all(struct bench *b)
@@ -237,6 +240,27 @@ static void close_all(struct bench *b)
     arena_done(&b->step);
     group_close(&b->group);
     device_close(&b->dev);
+}
+
+/* Writes the result of another run to b->set.save. */
+static status save(struct bench *b, bool decode)
+{
+    const int64_t latents = b->t * b->h * b->w * b->config->z;
+    const int64_t pixels = (4 * b->t - 3) * b->h * b->w * b->px * b->px * 3;
+    const size_t count = (size_t)(decode ? pixels : latents);
+    FILE *f = NULL;
+    status st = ST_OK;
+
+    if (decode)
+        st = vae_decode(&b->vae, &b->step, b->latent, b->t, b->h, b->w, (struct vae_tiling){ 0 },
+                        (struct frame_sink){ .put = NULL }, b->pixels);
+    if (st == ST_OK && b->world.rank == 0 &&
+        ((f = fopen(b->set.save, "wb")) == NULL ||
+         fwrite(decode ? b->pixels : b->latent, sizeof(float), count, f) != count))
+        st = fail(ST_IO, "%s: cannot be written", b->set.save);
+    if (f != NULL)
+        fclose(f);
+    return st;
 }
 
 static status time_one(struct bench *b, bool decode)
@@ -265,12 +289,12 @@ static status time_one(struct bench *b, bool decode)
     printf("%s %lld frames of %lld x %lld, %s, %s, %d ranks: %.3f s, CPU %.2f s, %.1f GFLOP/s, "
            "step %.1f MiB, device %.1f MiB\n",
            decode ? "decode" : "encode", (long long)(4 * b->t - 3), (long long)(b->px * b->w),
-           (long long)(b->px * b->h), b->set.cuda ? "GPU" : "CPU", b->set.bf16 ? "bf16" : "fp32",
+           (long long)(b->px * b->h), b->set.cuda ? "GPU" : "CPU", vae_precision_name(b->set.dtype),
            b->world.size, best, busy, b->dev.flops / best * 1e-9, (double)b->step.peak / (1 << 20),
            (double)b->dev.held_peak / (1 << 20));
     if (b->set.ops)
         print_ops();
-    return ST_OK;
+    return b->set.save != NULL ? save(b, decode) : ST_OK;
 }
 
 static status parse(struct settings *s, int argc, char **argv)
@@ -294,7 +318,11 @@ static status parse(struct settings *s, int argc, char **argv)
         if (strcmp(argv[i], "--device") == 0) {
             s->cuda = strcmp(value, "cuda") == 0;
         } else if (strcmp(argv[i], "--precision") == 0) {
-            s->bf16 = strcmp(value, "bf16") == 0;
+            s->dtype = vae_precision(strcmp(value, "bf16") == 0   ? VAE_BF16
+                                     : strcmp(value, "tf32") == 0 ? VAE_TF32
+                                                                  : VAE_FP32);
+        } else if (strcmp(argv[i], "--save") == 0) {
+            s->save = value;
         } else if (strcmp(argv[i], "--vae") == 0) {
             s->wan22 = strcmp(value, "2.2") == 0;
         } else if (strcmp(argv[i], "--only") == 0) {
@@ -318,7 +346,8 @@ static status parse(struct settings *s, int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct bench b = {
-        .set = { .decode = true,
+        .set = { .dtype = DT_F32,
+                 .decode = true,
                  .encode = true,
                  .threads = 2,
                  .frames = 17,

@@ -458,9 +458,10 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
     const int64_t rows = conv.top + x.dim[1] + conv.bottom;
     const bool waits = conv.first_row.flag != NULL || conv.last_row.flag != NULL;
 
-    assert(is_float(x) && x.ndim == 4 && dense_last(x) && is_float(out) && out.ndim == 4 &&
-           dense_last(out));
-    assert(w.ndim == 5 && w.dtype == x.dtype && tensor_contiguous(w) && w.dim[4] == x.dim[3]);
+    assert((is_float(x) || x.dtype == DT_F16) && x.ndim == 4 && dense_last(x) && is_float(out) &&
+           out.ndim == 4 && dense_last(out));
+    assert(w.ndim == 5 && w.dtype == (x.dtype == DT_F16 ? DT_F32 : x.dtype) &&
+           tensor_contiguous(w) && w.dim[4] == x.dim[3]);
     assert(windows(out.dim[0], x.dim[0], conv.front, 0, w.dim[1], conv.stride_t));
     if (conv.upsample2x) {
         assert(w.dim[2] == 3 && w.dim[3] == 3 && conv.stride == 1 && conv.left == 1 &&
@@ -490,15 +491,16 @@ status op_conv3d(struct device *dev, struct tensor out, struct tensor x, struct 
 }
 
 status op_channel_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor gamma,
-                       enum act act)
+                       enum act act, int exponent)
 {
-    assert(is_float(x) && is_float(out) && same_dims(out, x) && dense_last(x) && dense_last(out));
+    assert(is_float(x) && (is_float(out) || out.dtype == DT_F16));
+    assert(same_dims(out, x) && dense_last(x) && dense_last(out));
     assert(is_vector(gamma, DT_F32, x.dim[x.ndim - 1]));
     assert(act == ACT_NONE || act == ACT_SILU);
     assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, gamma));
     if (tensor_count(out) == 0)
         return ST_OK;
-    return dev->table->channel_norm(dev, out, x, gamma, act);
+    return dev->table->channel_norm(dev, out, x, gamma, act, exponent);
 }
 
 status op_channel_affine(struct device *dev, struct tensor out, struct tensor x,

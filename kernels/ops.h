@@ -229,6 +229,8 @@ struct conv {
     int top, bottom; // rows of zeros before and after x's, each less than kh
     int left, right; // columns of zeros, each less than kw
     bool upsample2x; // x is first upsampled by 2 along H and W, nearest neighbour
+    bool tf32;       // f32 factors may be rounded to the 10 bits of mantissa that TF32 has
+    int exponent;    // x and past hold 2^exponent times their values
     // messages with the first and the last row of x in all frames, which the op waits for. Only on
     // GPUs, with top = 0 and bottom = 0 respectively.
     struct arrival first_row, last_row;
@@ -236,9 +238,10 @@ struct conv {
 
 /* out = conv(x, w) + bias + residual. The padded input is [front + T, top + H + bottom,
  * left + W + right]; along each of these axes of size n, out has (n - k) / stride + 1.
- *   x         [T, H, W, Cin]
+ *   x         [T, H, W, Cin] f32, bf16 or f16
  *   past      [front, H, W, Cin], x's dtype, or none
- *   w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype
+ *   w         [Cout, kt, kh, kw, Cin], contiguous, x's dtype; with x in f16 f32, of which each
+ *             output's may be rounded to f16 after a scaling by a power of two
  *   bias      f32 [Cout] or none
  *   residual  out's shape and dtype, or none; may be out
  *
@@ -248,19 +251,20 @@ struct conv {
  * 2 (top + H + bottom - 2) rows and 2 W columns.
  *
  * out is f32 or bf16. Sums in f32; a GPU splits each f32 factor into two bf16, with a relative
- * error of 2^-17, and with upsample2x in bf16
- * adds up to four weights, which read the same pixel, and rounds them. A pixel's result does not
- * depend, to the bit, on T, H or W, nor on what the op waits for: pixels that read neither the
- * first nor the last row of x are computed before. */
+ * error of 2^-17, unless conv.tf32 allows one product; and with upsample2x in bf16 or TF32 it adds
+ * up to four weights, which read the same pixel, and rounds them. A pixel's result does not depend,
+ * to the bit, on T, H or W, nor on what the op waits for: pixels that read neither the first nor
+ * the last row of x are computed before. */
 typedef status conv3d_fn(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
                          struct tensor w, struct tensor bias, struct tensor residual,
                          struct conv conv);
 conv3d_fn op_conv3d;
 
-/* out = act(x / max(|x|_2, 1e-12) * sqrt(C) * gamma), |x|_2 over the C channels of a pixel. x, out
- * f32 or bf16 each; gamma f32 [C]; act ACT_NONE or ACT_SILU. out may be x. */
+/* out = act(x / max(|x|_2, 1e-12) * sqrt(C) * gamma) * 2^exponent, |x|_2 over the C channels of a
+ * pixel. x f32 or bf16, out f32, bf16 or f16; gamma f32 [C]; act ACT_NONE or ACT_SILU. out may be
+ * x. |out| is at most sqrt(C) * max |gamma| * 2^exponent. */
 typedef status channel_norm_fn(struct device *dev, struct tensor out, struct tensor x,
-                               struct tensor gamma, enum act act);
+                               struct tensor gamma, enum act act, int exponent);
 channel_norm_fn op_channel_norm;
 
 /* out = x * scale + shift, per channel. scale, shift f32 [C]; x, out [..., C], f32 or bf16 each,

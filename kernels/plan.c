@@ -211,15 +211,17 @@ static status plan_conv3d(struct device *dev, struct tensor out, struct tensor x
 {
     const double flops = 2 * (double)tensor_count(out) * (double)(tensor_count(w) / w.dim[0]);
     const struct rates *r = dev->rates;
+    double rate;
 
     note_matrix(dev, w);
     if (r == NULL)
         return ST_OK;
-    return spend(dev, flops / (w.dtype == DT_BF16 ? r->conv : r->conv_f32), bytes_of(residual));
+    rate = x.dtype != DT_F32 ? r->conv : conv.tf32 ? r->conv_tf32 : r->conv_f32;
+    return spend(dev, flops / rate, bytes_of(residual));
 }
 
 static status plan_channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                                struct tensor gamma, enum act act)
+                                struct tensor gamma, enum act act, int exponent)
 {
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }

@@ -18,6 +18,7 @@ struct rates {
     const char *name;                         // of the device, as in messages
     double gemm, attention, conv;             // operations per second in bf16
     double gemm_f32, attention_f32, conv_f32; // in f32
+    double conv_tf32;                         // of factors with 10 bits of mantissa
     double memory;                            // bytes per second
     double link;                              // bytes per second that a rank sends to others
     double op_s, transfer_s;                  // of an op and of a transfer, whatever their size

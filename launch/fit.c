@@ -137,9 +137,17 @@ static bool offload_model(struct plan_input *p)
     return change;
 }
 
+static bool vae_tf32(struct plan_input *p)
+{
+    const bool change = p->decode && p->gpu && p->vae_dtype == DT_F32;
+
+    p->vae_dtype = change ? DT_F16 : p->vae_dtype;
+    return change;
+}
+
 static bool vae_bf16(struct plan_input *p)
 {
-    const bool change = p->decode && p->vae_dtype == DT_F32;
+    const bool change = p->decode && p->vae_dtype != DT_BF16;
 
     p->vae_dtype = DT_BF16;
     return change;
@@ -172,6 +180,7 @@ static const struct setting {
     { "--experts later", experts_later, true },
     { "--t5_cpu", t5_cpu, true },
     { "--offload_model true", offload_model, true },
+    { "--vae_precision tf32", vae_tf32, false },
     { "--vae_precision bf16", vae_bf16, false },
     { "--tiled", tiled, false },
     { "--precision bf16", bf16, false },

@@ -332,7 +332,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
-        .vae_dtype = r->vae_precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
+        .vae_dtype = vae_precision(r->vae_precision),
         .fsdp = r->dit_fsdp == 1,
         .as_stored = r->weight_storage == WEIGHTS_AS_STORED,
         .t5_stored = DT_BF16,

@@ -175,7 +175,7 @@ static status fill_defaults(struct request *r)
     TRY(request_fill_fast(r));
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
-    default_int(&r->vae_precision, PRECISION_FP32);
+    default_int(&r->vae_precision, r->device == USE_CUDA ? VAE_TF32 : VAE_FP32);
     default_int(&r->timeout_s, (int)WORLD_DEADLINE_S);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);

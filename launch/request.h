@@ -72,7 +72,7 @@ struct request {
     char *lora_high, *lora_low;  // of one expert
     int lora_ignore_unknown;
     int precision;     // PRECISION_*
-    int vae_precision; // of the VAE, PRECISION_*
+    int vae_precision; // VAE_*
     int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
     int convert_model_dtype; // the official flag for --precision bf16

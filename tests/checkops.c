@@ -134,9 +134,9 @@ static status conv3d_rows(struct device *dev, struct tensor out, struct tensor x
 }
 
 static status channel_norm_no_floor(struct device *dev, struct tensor out, struct tensor x,
-                                    struct tensor gamma, enum act act)
+                                    struct tensor gamma, enum act act, int exponent)
 {
-    TRY(table_ref.channel_norm(dev, out, x, gamma, act));
+    TRY(table_ref.channel_norm(dev, out, x, gamma, act, exponent));
     if (*(const float *)x.data == 0) // 0 / 0
         *(float *)out.data = NAN;
     return ST_OK;

@@ -103,6 +103,8 @@ static void put(struct tensor t, const int64_t *index, float v)
         ((float *)t.data)[at] = v;
     else if (t.dtype == DT_BF16)
         ((uint16_t *)t.data)[at] = bf16_from_f32(v);
+    else if (t.dtype == DT_F16)
+        ((uint16_t *)t.data)[at] = f16_from_f32(v);
     else
         ((uint8_t *)t.data)[at] = (uint8_t)v;
 }
@@ -115,6 +117,8 @@ float check_get(struct tensor t, const int64_t *index)
         return ((float *)t.data)[at];
     if (t.dtype == DT_BF16)
         return f32_from_bf16(((uint16_t *)t.data)[at]);
+    if (t.dtype == DT_F16)
+        return f32_from_f16(((uint16_t *)t.data)[at]);
     return ((uint8_t *)t.data)[at];
 }
 

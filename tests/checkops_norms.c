@@ -1,6 +1,6 @@
 #include "tests/checkops.h"
 
-static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
+static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b', [DT_F16] = 'h' };
 
 static const struct {
     int64_t rows, cols, gap;
@@ -181,24 +181,29 @@ static void check_channel_norm(struct check *c)
         enum dtype x, out;
         enum act act;
         float sigma;
+        int exponent;
     } norms[] = {
-        { 1, 1, 1, 1, 0, DT_F32, DT_F32, ACT_NONE, 1 },
-        { 2, 5, 7, 96, 0, DT_F32, DT_F32, ACT_SILU, 1 },
-        { 3, 9, 4, 20, 4, DT_F32, DT_F32, ACT_NONE, 1e-3f },
-        { 1, 17, 16, 384, 0, DT_F32, DT_F32, ACT_SILU, 30 },
-        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_SILU, 0 }, // norm 0: the lower limit of 1e-12
-        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_NONE, 1e-13f },
-        { 1, 3, 5, 40, 2, DT_BF16, DT_BF16, ACT_SILU, 1 },
-        { 1, 3, 5, 40, 0, DT_F32, DT_BF16, ACT_NONE, 1 },
+        { 1, 1, 1, 1, 0, DT_F32, DT_F32, ACT_NONE, 1, 0 },
+        { 2, 5, 7, 96, 0, DT_F32, DT_F32, ACT_SILU, 1, 0 },
+        { 3, 9, 4, 20, 4, DT_F32, DT_F32, ACT_NONE, 1e-3f, 0 },
+        { 1, 17, 16, 384, 0, DT_F32, DT_F32, ACT_SILU, 30, 0 },
+        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_SILU, 0, 0 }, // norm 0: the lower limit of 1e-12
+        { 1, 2, 3, 16, 0, DT_F32, DT_F32, ACT_NONE, 1e-13f, 0 },
+        { 1, 3, 5, 40, 2, DT_BF16, DT_BF16, ACT_SILU, 1, 0 },
+        { 1, 3, 5, 40, 0, DT_F32, DT_BF16, ACT_NONE, 1, 0 },
+        { 1, 3, 5, 384, 0, DT_F32, DT_F32, ACT_SILU, 1, -5 },
+        { 2, 5, 7, 96, 0, DT_F32, DT_F16, ACT_SILU, 1, 9 },
+        { 3, 2, 4, 20, 4, DT_F32, DT_F16, ACT_NONE, 30, -3 },
     };
 
     for (size_t i = 0; i < COUNT(norms); i++) {
         const int64_t t = norms[i].t, h = norms[i].h, w = norms[i].w, n = norms[i].channels;
 
-        if (!check_begin(c, channel_norm, "%lldx%lldx%lldx%lld %c%c%s sigma %g", (long long)t,
-                         (long long)h, (long long)w, (long long)n, dtype_letter[norms[i].x],
-                         dtype_letter[norms[i].out], norms[i].act == ACT_SILU ? " silu" : "",
-                         (double)norms[i].sigma))
+        if (!check_begin(c, channel_norm, "%lldx%lldx%lldx%lld %c%c%s sigma %g, times 2^%d",
+                         (long long)t, (long long)h, (long long)w, (long long)n,
+                         dtype_letter[norms[i].x], dtype_letter[norms[i].out],
+                         norms[i].act == ACT_SILU ? " silu" : "", (double)norms[i].sigma,
+                         norms[i].exponent))
             continue;
 
         const struct tensor x =
@@ -207,14 +212,16 @@ static void check_channel_norm(struct check *c)
         const struct tensor want = check_output(DT_F32, 0, DIMS(t, h, w, n));
         const struct tensor got = check_output(norms[i].out, norms[i].gap, DIMS(t, h, w, n));
 
-        check_status(c, op_channel_norm(&c->ref, want, x, gamma, norms[i].act));
-        check_run(c, op_channel_norm(&c->got, got, x, gamma, norms[i].act));
+        check_status(c, op_channel_norm(&c->ref, want, x, gamma, norms[i].act, norms[i].exponent));
+        check_run(c, op_channel_norm(&c->got, got, x, gamma, norms[i].act, norms[i].exponent));
         check_close(c, got, want,
                     norms[i].out == DT_BF16 ? (struct tol){ 2.5e-3, 4.2e-3, "one rounding to bf16" }
-                                            : (struct tol){ 1e-6, 5e-6, "f32 sums over a pixel" });
+                    : norms[i].out == DT_F16 ? (struct tol){ 3e-4, 5.2e-4, "one rounding to f16" }
+                                             : (struct tol){ 1e-6, 5e-6, "f32 sums over a pixel" });
         if (norms[i].x == norms[i].out) {
             const struct tensor both = check_clone(x, norms[i].x);
-            check_status(c, op_channel_norm(&c->got, both, both, gamma, norms[i].act));
+            check_status(
+                c, op_channel_norm(&c->got, both, both, gamma, norms[i].act, norms[i].exponent));
             check_same(c, both, got);
         }
         check_end_case(c);

@@ -2,7 +2,7 @@
 
 static const struct tensor none;
 static const char *const act_name[] = { "", " gelu", " gelu tanh", " silu" };
-static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b' };
+static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b', [DT_F16] = 'h' };
 
 static struct tol product_tol(enum dtype a, enum dtype out, enum act act)
 {
@@ -173,7 +173,7 @@ static void check_conv3d(struct check *c)
         int64_t t, h, w, cin, cout, kt, k, gap;
         struct conv conv;
         enum dtype x, out;
-        const char *with; // p: past, b: bias, r: residual
+        const char *with; // p: past, b: bias, r: residual; t: TF32, s: scaled by 2^9
     } cases[] = {
         { 1, 1, 1, 3, 5, 1, 1, 0, CONV(1, 1, 0, 0, 0, 0, 0, false), DT_F32, DT_F32, "" },
         { 3, 4, 5, 16, 8, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "br" },
@@ -235,14 +235,39 @@ static void check_conv3d(struct check *c)
         { 5, 24, 64, 64, 256, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, false), DT_BF16, DT_BF16, "br" },
         { 5, 24, 64, 128, 256, 3, 1, 0, CONV(1, 1, 2, 0, 0, 0, 0, false), DT_BF16, DT_BF16, "pb" },
         { 1, 42, 64, 8, 320, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_BF16, DT_BF16, "b" },
+        // TF32
+        { 1, 3, 4, 16, 16, 1, 1, 0, CONV(1, 1, 0, 0, 0, 0, 0, false), DT_F32, DT_F32, "tb" },
+        { 2, 19, 9, 64, 96, 3, 3, 8, CONV(1, 1, 2, 0, 1, 1, 1, false), DT_F32, DT_F32, "tpbr" },
+        { 3, 18, 35, 8, 104, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F32, DT_F32, "tb" },
+        { 1, 37, 71, 40, 24, 1, 3, 8, CONV(1, 2, 0, 0, 0, 0, 1, false), DT_F32, DT_F32, "tb" },
+        { 4, 9, 17, 96, 104, 3, 1, 0, CONV(2, 1, 1, 0, 0, 0, 0, false), DT_F32, DT_F32, "tpb" },
+        { 2, 6, 9, 32, 24, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, true), DT_F32, DT_F32, "tb" },
+        { 2, 12, 19, 48, 104, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_F32, DT_F32, "tb" },
+        { 1, 5, 6, 20, 8, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, true), DT_F32, DT_F32, "t" },
+        // f16
+        { 2, 5, 7, 12, 9, 1, 3, 6, CONV(1, 1, 0, 1, 0, 1, 1, true), DT_F16, DT_F32, "b" },
+        { 1, 1, 1, 3, 5, 1, 1, 0, CONV(1, 1, 0, 0, 0, 0, 0, false), DT_F16, DT_F32, "s" },
+        { 3, 7, 8, 32, 40, 3, 3, 2, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F16, DT_F32, "brs" },
+        { 2, 19, 9, 64, 96, 3, 3, 8, CONV(1, 1, 2, 0, 1, 1, 1, false), DT_F16, DT_F32, "pbrs" },
+        { 3, 20, 35, 96, 3, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F16, DT_F32, "bs" },
+        { 3, 20, 35, 64, 12, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F16, DT_F32, "b" },
+        { 1, 82, 128, 8, 384, 1, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F16, DT_F32, "brs" },
+        { 1, 80, 128, 64, 384, 1, 1, 0, CONV(1, 1, 0, 0, 0, 0, 0, false), DT_F16, DT_F32, "bs" },
+        { 2, 64, 140, 8, 256, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, false), DT_F16, DT_F32, "br" },
+        { 2, 64, 140, 8, 320, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, false), DT_F16, DT_F32, "brs" },
+        { 5, 24, 64, 64, 256, 1, 3, 0, CONV(1, 1, 0, 1, 1, 1, 1, false), DT_F16, DT_F32, "br" },
+        { 3, 3, 18, 1024, 1000, 3, 3, 0, CONV(1, 1, 0, 0, 0, 1, 1, false), DT_F16, DT_F32, "br" },
     };
+    static const struct tol factors_tol = { 5e-4, 3e-3, "factors of 10 bits of mantissa" };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
         const int64_t t = cases[i].t, h = cases[i].h, w = cases[i].w, k = cases[i].k;
         const int64_t cin = cases[i].cin, cout = cases[i].cout, kt = cases[i].kt;
-        const struct conv conv = cases[i].conv;
+        const bool tf32 = strchr(cases[i].with, 't') != NULL;
+        const bool scaled = strchr(cases[i].with, 's') != NULL;
         const bool with_past = strchr(cases[i].with, 'p') != NULL;
         const bool with_residual = strchr(cases[i].with, 'r') != NULL;
+        struct conv conv = cases[i].conv;
         const int64_t to = (conv.front + t - kt) / conv.stride_t + 1;
         const int64_t hi = conv.top + h + conv.bottom;
         const int64_t ho = conv.upsample2x ? 2 * (hi - 2) : (hi - k) / conv.stride + 1;
@@ -252,33 +277,40 @@ static void check_conv3d(struct check *c)
         // the large ones are for tiles on GPUs
         if (t * h * w * cin * cout * kt * k * k > 1 << 27 && c->got.kind != DEVICE_CUDA)
             continue;
-        if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c%s",
+        if (!check_begin(c, conv3d, "%lldx%lldx%lldx%lld to %lld, %lldx%lldx%lld %c%c%s%s%s",
                          (long long)t, (long long)h, (long long)w, (long long)cin, (long long)cout,
                          (long long)kt, (long long)k, (long long)k, dtype_letter[cases[i].x],
-                         dtype_letter[cases[i].out], conv.upsample2x ? " upsample2x" : ""))
+                         dtype_letter[cases[i].out], conv.upsample2x ? " upsample2x" : "",
+                         tf32 ? " TF32" : "", scaled ? " scaled" : ""))
             continue;
+        conv.tf32 = tf32;
+        conv.exponent = scaled ? 9 : 0;
 
         const enum dtype dt = cases[i].x;
-        const struct tensor x = check_normal(c, dt, 0, 1, cases[i].gap, DIMS(t, h, w, cin));
-        const struct tensor past = with_past ? check_normal(c, dt, 0, 1, cases[i].gap,
+        const float sigma = scaled ? 512 : 1, w_sigma = scaled ? 1e-6f : 1;
+        const struct tensor x = check_normal(c, dt, 0, sigma, cases[i].gap, DIMS(t, h, w, cin));
+        const struct tensor past = with_past ? check_normal(c, dt, 0, sigma, cases[i].gap,
                                                             DIMS((int64_t)conv.front, h, w, cin))
                                              : none;
-        const struct tensor weight = check_normal(c, dt, 0, 1, 0, DIMS(cout, kt, k, k, cin));
+        const struct tensor weight =
+            check_normal(c, dt == DT_F16 ? DT_F32 : dt, 0, w_sigma, 0, DIMS(cout, kt, k, k, cin));
         const struct tensor bias = strchr(cases[i].with, 'b') != NULL
-                                       ? check_normal(c, DT_F32, 0, 1, 0, DIMS(cout))
+                                       ? check_normal(c, DT_F32, 0, w_sigma, 0, DIMS(cout))
                                        : none;
         const struct tensor got = check_output(cases[i].out, cases[i].gap, DIMS(to, ho, wo, cout));
         const struct tensor want = check_output(DT_F32, 0, DIMS(to, ho, wo, cout));
         struct tensor residual = none, wide = none;
 
         if (with_residual) {
-            residual = check_normal(c, cases[i].out, 0, 1, cases[i].gap, DIMS(to, ho, wo, cout));
+            residual =
+                check_normal(c, cases[i].out, 0, w_sigma, cases[i].gap, DIMS(to, ho, wo, cout));
             wide = check_clone(residual, DT_F32);
         }
         check_status(c, op_conv3d(&c->ref, want, x, past, weight, bias, wide, conv));
         check_run(c, op_conv3d(&c->got, got, x, past, weight, bias, residual, conv));
         check_close(c, got, want,
-                    dt == DT_F32 && c->got.kind == DEVICE_CUDA
+                    (tf32 || dt == DT_F16) && c->got.kind == DEVICE_CUDA ? factors_tol
+                    : dt == DT_F32 && c->got.kind == DEVICE_CUDA
                         ? (struct tol){ 6e-6, 4e-5, "f32 as two bf16 each, relative error 2^-17" }
                     : conv.upsample2x && dt == DT_BF16 && c->got.kind == DEVICE_CUDA
                         ? (struct tol){ 3.5e-3, 2e-2, "sums of weights are rounded, too" }

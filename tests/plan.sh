@@ -51,9 +51,10 @@ assert r["size"] == [1280, 720] and r["frames"] == 81 and r["latent"] == [16, 21
 step = [s for s in r["ranks"][0]["stages"] if s["stage"] == "step"][0]
 assert r["steps"] * step["seconds"] < r["seconds"] and step["sent_bytes"] > 0
 END
-plan 0 '' --task t2v-1.3B --size 1280*720 --gpus 1 --gpu_memory 12 # as is it needs 13.9 GB
+# as is it needs 13.9 GB
+plan 0 '' --task t2v-1.3B --size 1280*720 --vae_precision fp32 --gpus 1 --gpu_memory 12
 grep -q '^decode .*frame by frame' out || bad "not frame by frame, as generate would choose"
-plan 0 '' --task t2v-1.3B --size 1280*720 --gpus 1 --gpu_memory 14
+plan 0 '' --task t2v-1.3B --size 1280*720 --vae_precision fp32 --gpus 1 --gpu_memory 14
 ! grep -q 'frame by frame' out || bad "frame by frame without need"
 # shellcheck disable=SC2086
 plan 4 'does not fit: a rank needs' $large --gpus 8 --gpu_memory 6 --dit_fsdp=False
@@ -96,7 +97,7 @@ plan 0 '' --task t2v-1.3B --size 832*480 --gpus 2 --groups 2
 grep -q '^ranks  *1: cfg 1' out && grep -q '^groups  *2 such groups' out || bad "not the plan of one of two groups"
 grep -q '^best  *--groups 2: .*, 1\.[0-9]* times as many as one group$' out || bad "one group is not slower"
 # shellcheck disable=SC2086
-plan 0 '' $large --gpus 8 --gpu_memory 11 --groups 1 --json
+plan 0 '' $large --gpus 8 --vae_precision fp32 --gpu_memory 11 --groups 1 --json
 python3 - <<'END' || bad "--groups --json: not what fits"
 import json
 r = json.load(open("out"))
@@ -111,7 +112,7 @@ plan 0 '' --task t2v-1.3B --size 832*480 --gpus 4 --groups 2 --ulysses_size 2 --
 grep -q '^ *4 *1  .*ulysses 2 does not fit 1 ranks' out || bad "not why 4 groups are impossible"
 plan 1 '--groups 3 does not divide the 4 ranks of this job: .* choose of 1, 2, 4' --gpus 4 --groups 3
 # shellcheck disable=SC2086
-plan 4 'does not fit: ' $large --gpus 4 --gpu_memory 11 --groups 4
+plan 4 'does not fit: ' $large --gpus 4 --vae_precision fp32 --gpu_memory 11 --groups 4
 { echo '{"prompt": "a"}'; echo '{"prompt": "b", "frame_num": 5}'; echo '{"prompt": "c", "frame_num": 5}'; } >jobs.jsonl
 plan 0 '' jobs.jsonl --task t2v-1.3B --size 832*480 --gpus 4
 grep -q '^batch  *jobs.jsonl: 3 requests, 4 texts, on 4 ranks$' out || bad "not the batch"
@@ -128,7 +129,7 @@ assert r["best_groups"] == min(rows, key=lambda g: rows[g]["total_seconds"])
 END
 # shellcheck disable=SC2086
 plan 4 'does not fit: 4 groups of 1 rank need [0-9.]* GB of a GPU and .*: use the best' jobs.jsonl $large --gpus 4 \
-    --gpu_memory 11 --groups 4
+    --vae_precision fp32 --gpu_memory 11 --groups 4
 echo '{"prompt": "d", "frame_num": 6}' >>jobs.jsonl
 plan 1 'jobs.jsonl:4: --frame_num 6: must be 4n+1' jobs.jsonl --gpus 4
 plan 2 'none.jsonl' none.jsonl --gpus 4

@@ -99,10 +99,10 @@ static void test_advice(void)
     CHECK(sharded.device < replicated.device, "%g, %g", sharded.device, replicated.device);
     // the VAE in fp32 needs the most here, and more ranks divide it
     expect(&r, one, most_of(one, "v").device, 100 * GB, 8,
-           "with --vae_precision bf16 it would fit; unchanged on 2 GPUs");
+           "with --vae_precision tf32 it would fit; unchanged on 2 GPUs");
     // a GPU in each node: NCCL takes memory, too
     expect(&r, one, most_of(one, "v").device, 100 * GB, 1,
-           "with --vae_precision bf16 it would fit; unchanged on 16 GPUs with --dit_fsdp");
+           "with --vae_precision tf32 it would fit; unchanged on 16 GPUs with --dit_fsdp");
     expect(&r, one, 1 * GB, 100 * GB, 8,
            "use a smaller --size or --frame_num, or a machine with more memory");
     expect(&r, one, 80 * GB, 0.1 * GB, 8,

@@ -188,9 +188,9 @@ static void elementwise(void)
     name = "copy";
     OP(op_copy, 0, tensor_permute(IN("x"), (int[]){ 3, 1, 0, 2 }));
     name = "channel_norm";
-    OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_NONE);
+    OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_NONE, 0);
     name = "channel_norm_silu";
-    OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_SILU);
+    OP(op_channel_norm, F32, IN("x"), IN("gamma"), ACT_SILU, 0);
     name = "channel_affine";
     OP(op_channel_affine, F32, IN("x"), IN("scale"), IN("shift"));
 

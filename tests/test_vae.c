@@ -14,6 +14,7 @@
 #define RANKS_MAX 64
 #define TOLERANCE 2e-5      // of float32 against float32
 #define BF16_TOLERANCE 2e-2 // its rounding costs 0.5 to 1.5 %
+#define F16_TOLERANCE 2e-3  // 10 bits of mantissa in the factors of convolutions
 
 struct golden {
     const char *name, *variant;
@@ -45,7 +46,7 @@ struct fixture {
     struct world world;
     struct group group;
     struct device *dev;
-    bool bf16; // else f32
+    enum dtype dtype; // of vae_open
     struct arena weights, step;
     struct vae vae;
 };
@@ -56,8 +57,8 @@ static void fixture_open(struct fixture *s, const struct golden *g, size_t weigh
     const struct vae_config config = config_of(g);
     CHECK(arena_init(&s->weights, s->dev, "weights", weights) == ST_OK, "%s", status_line());
     CHECK(arena_init(&s->step, s->dev, "step", step) == ST_OK, "%s", status_line());
-    CHECK(vae_open(&s->vae, &config, &s->group, s->dev, &s->weights, s->bf16 ? DT_BF16 : DT_F32,
-                   true, true, vae_random_source()) == ST_OK,
+    CHECK(vae_open(&s->vae, &config, &s->group, s->dev, &s->weights, s->dtype, true, true,
+                   vae_random_source()) == ST_OK,
           "%s", status_line());
 }
 
@@ -240,10 +241,11 @@ static void check_same(const char *what, const float *got, const float *want, in
 }
 
 /* Rank `rank` of `size` on the plan device. */
-static void run_plan(const struct golden *g, int64_t t, int rank, int size, struct result *r)
+static void run_plan(const struct golden *g, enum dtype dtype, int64_t t, int rank, int size,
+                     struct result *r)
 {
     struct device plan;
-    struct fixture s = { .dev = &plan };
+    struct fixture s = { .dev = &plan, .dtype = dtype };
     int members[RANKS_MAX];
 
     for (int i = 0; i < size; i++)
@@ -259,12 +261,12 @@ static void run_plan(const struct golden *g, int64_t t, int rank, int size, stru
 }
 
 /* Plans rank `rank` of `size`: the same memory, FLOPs and messages as in the real run. */
-static void check_plan(const struct golden *g, int64_t t, int rank, int size,
+static void check_plan(const struct golden *g, enum dtype dtype, int64_t t, int rank, int size,
                        const struct result *real)
 {
     struct result r;
 
-    run_plan(g, t, rank, size, &r);
+    run_plan(g, dtype, t, rank, size, &r);
     CHECK(r.weights_peak == real->weights_peak, "weights: %zu bytes planned, %zu used",
           r.weights_peak, real->weights_peak);
     CHECK(r.decode_peak == real->decode_peak, "decode: %zu bytes planned, %zu used", r.decode_peak,
@@ -283,7 +285,7 @@ static void fixture_open_planned(struct fixture *s, const struct golden *g)
 {
     struct result r;
 
-    run_plan(g, g->t, s->group.rank, s->group.size, &r);
+    run_plan(g, s->dtype, g->t, s->group.rank, s->group.size, &r);
     fixture_open(s, g, r.weights_peak,
                  r.decode_peak > r.encode_peak ? r.decode_peak : r.encode_peak);
     result_free(&r);
@@ -327,19 +329,20 @@ static void check_still(struct fixture *s, const struct golden *g, int64_t t)
     free(want);
 }
 
-/* The same in bf16, within what its rounding costs. */
-static void check_bf16(struct world *w, struct device *dev, struct tensorfile *file,
-                       const struct golden *g)
+/* The same with factors of 16 bits, within what their rounding costs, and as planned. */
+static void check_rounded(struct world *w, struct device *dev, struct tensorfile *file,
+                          const struct golden *g, enum dtype dtype, double tolerance)
 {
-    struct fixture s = { .world = *w, .dev = dev, .bf16 = true };
+    struct fixture s = { .world = *w, .dev = dev, .dtype = dtype };
     struct result r;
 
-    CHECK(group_open(&s.group, "bf16", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
+    CHECK(group_open(&s.group, "rounded", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
     fixture_open_planned(&s, g);
     run(&s, g, g->t, &r);
     if (w->rank == 0)
-        check_within(file, g, "decoded", r.decoded, r.decoded_count, BF16_TOLERANCE);
-    check_within(file, g, "encoded", r.encoded, r.encoded_count, BF16_TOLERANCE);
+        check_within(file, g, "decoded", r.decoded, r.decoded_count, tolerance);
+    check_within(file, g, "encoded", r.encoded, r.encoded_count, tolerance);
+    check_plan(g, dtype, g->t, w->rank, w->size, &r);
     result_free(&r);
     fixture_close(&s);
 }
@@ -348,7 +351,8 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
                        const struct golden *g, bool bits)
 {
     const bool compared = w->size > 1 && w->rank == 0;
-    struct fixture all = { .world = *w, .dev = dev }, alone = { .dev = dev };
+    struct fixture all = { .world = *w, .dev = dev, .dtype = DT_F32 };
+    struct fixture alone = { .dev = dev, .dtype = DT_F32 };
     struct result got, want;
 
     CHECK(group_open(&all.group, "all", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
@@ -366,7 +370,7 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
         if (w->rank == 0)
             check_golden(file, g, "decoded", got.decoded, got.decoded_count);
         check_golden(file, g, "encoded", got.encoded, got.encoded_count);
-        check_plan(g, t, w->rank, w->size, &got);
+        check_plan(g, DT_F32, t, w->rank, w->size, &got);
         check_frame_by_frame(&all, g, t, &got);
         if (compared) {
             run(&alone, g, t, &want);
@@ -380,7 +384,8 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
     if (compared)
         fixture_close(&alone);
     fixture_close(&all);
-    check_bf16(w, dev, file, g);
+    check_rounded(w, dev, file, g, DT_BF16, BF16_TOLERANCE);
+    check_rounded(w, dev, file, g, DT_F16, F16_TOLERANCE);
 }
 
 int main(int argc, char **argv)

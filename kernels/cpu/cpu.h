@@ -143,7 +143,7 @@ static inline int64_t row_at(struct tensor t, int64_t row)
     return t.ndim > 1 ? at + row * t.stride[0] : at;
 }
 
-/* The address of the element at offset `at` of t, f32 or bf16. */
+/* The address of the element at offset `at` of t. */
 static inline const void *element(struct tensor t, int64_t at)
 {
     return (const char *)t.data + at * (int64_t)dtype_size(t.dtype);
@@ -156,6 +156,10 @@ static inline void load_row(float *restrict dst, struct tensor t, int64_t at, in
         const uint16_t *restrict src = (const uint16_t *)t.data + at;
         for (int64_t i = 0; i < n; i++)
             dst[i] = f32_from_bits((uint32_t)src[i] << 16);
+    } else if (t.dtype == DT_F16) {
+        const uint16_t *restrict src = (const uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = f32_from_f16(src[i]);
     } else {
         memcpy(dst, (const float *)t.data + at, (size_t)n * sizeof(float));
     }
@@ -187,6 +191,10 @@ static inline void store_row(struct tensor t, int64_t at, const float *restrict 
         uint16_t *restrict dst = (uint16_t *)t.data + at;
         for (int64_t i = 0; i < n; i++)
             dst[i] = bf16_bits(src[i]);
+    } else if (t.dtype == DT_F16) {
+        uint16_t *restrict dst = (uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = f16_from_f32(src[i]);
     } else {
         memcpy((float *)t.data + at, src, (size_t)n * sizeof(float));
     }

@@ -177,10 +177,10 @@ status CPU(norm_rope)(struct device *dev, struct tensor out, struct tensor x, st
 }
 
 status CPU(channel_norm)(struct device *dev, struct tensor out, struct tensor x,
-                         struct tensor gamma, enum act act)
+                         struct tensor gamma, enum act act, int exponent)
 {
     const int64_t c = x.dim[x.ndim - 1], rows = rows_of(x);
-    const float *mul = gamma.data, root = sqrtf((float)c);
+    const float *mul = gamma.data, root = sqrtf((float)c), power = ldexpf(1, exponent);
     const int threads = cpu_threads_for(dev, rows * c, (size_t)c * 2 * sizeof(float));
 
 #pragma omp parallel for num_threads(threads)
@@ -193,6 +193,8 @@ status CPU(channel_norm)(struct device *dev, struct tensor out, struct tensor x,
         for (int64_t i = 0; i < c; i++)
             v[i] = from[i] * scale * mul[i];
         act_row(v, act, c);
+        for (int64_t i = 0; i < c; i++)
+            v[i] *= power;
         store_row(out, row_at(out, row), v, c);
     }
     return ST_OK;

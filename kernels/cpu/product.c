@@ -2,6 +2,7 @@
 #include "runtime/alive.h"
 
 #include <assert.h>
+#include <math.h>
 
 /* Matrix products and convolution: out[m, n] = sum over k of A[m, k] w[n, k], where row m of A
  * consists of `segments` segments of `len` dense elements of x: one for a matrix product, one for
@@ -19,7 +20,7 @@
 
 struct slab {
     float sums[BLOCK_ROWS * BLOCK_COLS];
-    float converted[TILE_ROWS * STEP]; // rows of bf16 as f32
+    float converted[TILE_ROWS * STEP]; // rows of bf16 or f16 as f32
     float add[BLOCK_COLS];
     int64_t at[BLOCK_ROWS]; // matrix product: element offset of a row in x
     // convolution: where a row's window starts in the padded input
@@ -114,11 +115,11 @@ static const struct tensor *pixel_of(const struct product *p, const struct slab 
 }
 
 /* The addresses of elements [from, from + len) of segments [s0, s0 + segments) of a tile's rows, as
- * CPU(tile) takes them. bf16 is converted into the slab where the tile multiplies f32. */
+ * CPU(tile) takes them. bf16 and f16 are converted into the slab where the tile multiplies f32. */
 static void find_segments(const struct product *p, struct slab *slab, const void **a, int64_t row,
                           int rows, int64_t s0, int64_t segments, int64_t from, int64_t len)
 {
-    const bool convert = p->x.dtype == DT_BF16 && p->unit == UNIT_F32;
+    const bool convert = p->x.dtype != DT_F32 && p->unit == UNIT_F32;
     float *converted = slab->converted;
 
     for (int64_t s = s0; s < s0 + segments; s++, a += TILE_ROWS) {
@@ -171,6 +172,8 @@ static void run_task(const struct product *p, struct slab *slab, int64_t first, 
     const int64_t part = div_up(div_up(p->len, parts), 2) * 2;
     const int64_t group = parts > 1 ? 1 : min_of(SEGMENTS, STEP / p->len);
 
+    const float power = ldexpf(1, -p->conv.exponent);
+
     find_rows(p, slab, row0, rows);
     for (int64_t s = 0; s < p->segments; s += group)
         for (int64_t from = 0; from < p->len; from += part)
@@ -179,6 +182,9 @@ static void run_task(const struct product *p, struct slab *slab, int64_t first, 
     for (int64_t i = 0; i < rows; i++) {
         float *v = slab->sums + i * BLOCK_COLS;
 
+        if (p->conv.exponent != 0)
+            for (int64_t j = 0; j < cols; j++)
+                v[j] *= power;
         if (p->bias.data != NULL) {
             load_row(slab->add, p->bias, first + col0, cols);
             for (int64_t j = 0; j < cols; j++)

@@ -14,21 +14,43 @@ static bool is_aligned(struct tensor t)
     return fits;
 }
 
-/* Number of outputs that can be computed at once: those whose changed weights fit the workspace:
- * f32 as pairs of bf16, high and low part; those of upsample2x added up. */
+static enum conv_factors factors_of(struct tensor x, struct conv conv)
+{
+    return x.dtype == DT_BF16  ? CONV_BF16
+           : x.dtype == DT_F16 ? CONV_F16
+           : conv.tf32         ? CONV_TF32
+                               : CONV_PAIRS;
+}
+
+static bool is_16_bit(enum conv_factors factors)
+{
+    return factors == CONV_BF16 || factors == CONV_F16;
+}
+
+/* Bytes of the scales of `outputs` outputs, which are before their weights in the workspace. */
+static int64_t scale_bytes(int64_t outputs)
+{
+    return (outputs * (int64_t)sizeof(float) + 255) / 256 * 256;
+}
+
+/* Number of outputs that can be computed at once: those whose changed weights fit the workspace. */
 static int64_t outputs_at_once(const struct device *dev, struct tensor x, struct tensor w,
                                struct conv conv)
 {
-    const int64_t taps = w.dim[1] * w.dim[2] * w.dim[3];
-    int64_t values = 0; // bf16, of one output
+    const int64_t taps = w.dim[1] * w.dim[2] * w.dim[3], cin = w.dim[4];
+    const int64_t folded = conv.upsample2x ? 16 * w.dim[1] : taps;
+    const int64_t room = (int64_t)dev->table->workspace;
 
-    if (x.dtype == DT_F32)
-        values = taps * ((w.dim[4] + 15) / 16) * 32;
-    else if (conv.upsample2x)
-        values = 16 * w.dim[1] * w.dim[4];
-    else
-        return w.dim[0];
-    return (int64_t)dev->table->workspace / (values * (int64_t)sizeof(uint16_t));
+    switch (factors_of(x, conv)) {
+    case CONV_BF16:
+        return conv.upsample2x ? room / (2 * folded * cin) : w.dim[0];
+    case CONV_F16:
+        return (room - scale_bytes(w.dim[0])) / (2 * taps * cin);
+    case CONV_TF32:
+        return room / (4 * folded * cin);
+    default:
+        return room / (taps * ((cin + 15) / 16) * 64);
+    }
 }
 
 /* Whether the kernel supports the call. Up to 16 output channels are stored element by element, so
@@ -62,22 +84,23 @@ static struct conv_shape shape_of(struct tensor out, struct tensor x, struct ten
                                   struct conv conv, int multiprocessors)
 {
     static const int sizes[] = { 192, 160, 128 };
-    const bool split = x.dtype == DT_F32;
+    const enum conv_factors factors = factors_of(x, conv);
+    const bool f32 = !is_16_bit(factors);
     const int64_t outputs = out.dim[3];
     struct conv_shape s = {
-        .channels = split || x.dim[3] % 64 == 0 ? 64 : 32,
+        .factors = factors,
+        .channels = f32 || x.dim[3] % 64 == 0 ? 64 : 32,
         .outputs = outputs <= 8    ? 8
                    : outputs <= 16 ? 16
                                    : 96,
         .rows = 16,
-        .columns = split ? 16 : 32,
+        .columns = f32 ? 16 : 32,
         .border = 2,
-        .upsample2x = conv.upsample2x, // split only
-        .split = split,
+        .upsample2x = conv.upsample2x,
     };
     int64_t least = padded(outputs, 96);
 
-    if (split || outputs <= 96)
+    if (f32 || outputs <= 96)
         return s;
     for (int i = 0; i < 3; i++)
         if (padded(outputs, sizes[i]) < least || (i == 0 && outputs % sizes[i] == 0)) {
@@ -116,72 +139,28 @@ static status some_outputs(struct device *dev, struct tensor out, struct tensor 
     return ST_OK;
 }
 
-/* ---- bf16, upsample2x: four convolutions with 2 x 2 taps ---- */
-
-/* The pixels of even or odd rows and columns. */
-static struct tensor every_second(struct tensor t, int row, int col)
+/* The convolution with weights that are the factors of its products: bf16, f16 with their scale,
+ * f32 rounded to TF32, or pairs of bf16. */
+static status convolve(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                       struct tensor w, const float *scale, struct tensor bias,
+                       struct tensor residual, struct conv conv)
 {
-    if (t.data == NULL)
-        return t;
-    t = tensor_slice(tensor_slice(t, 1, row, t.dim[1] - row), 2, col, t.dim[2] - col);
-    t.dim[1] = (t.dim[1] + 1) / 2;
-    t.dim[2] = (t.dim[2] + 1) / 2;
-    t.stride[1] *= 2;
-    t.stride[2] *= 2;
-    return t;
-}
-
-/* Output pixels of one parity read 2 x 2 source pixels: of three taps, two neighbours read the same
- * one, and their weights are added, in f32, and rounded: 4 products instead of 9. */
-static status four_parities(struct device *dev, struct tensor out, struct tensor x,
-                            struct tensor past, struct tensor w, struct tensor bias,
-                            struct tensor residual, struct conv conv)
-{
-    const int64_t n = w.dim[0], dims[] = { 4 * n, w.dim[1], 2, 2, w.dim[4] };
-    const struct tensor folded = tensor_dims(dev->workspace, DT_BF16, 5, dims);
-
-    TRY(conv_fold_weights(dev, folded, w));
-    for (int parity = 0; parity < 4; parity++) {
-        const int row = parity / 2, col = parity % 2;
-        struct conv part = conv;
-
-        part.upsample2x = false;
-        part.top = conv.top - row;
-        part.left = conv.left - col;
-        if (row == 0)
-            part.last_row.flag = NULL; // which odd rows read
-        else
-            part.first_row.flag = NULL;
-        TRY(hopper_conv3d(dev, every_second(out, row, col), x, past,
-                          tensor_slice(folded, 0, parity * n, n), bias,
-                          every_second(residual, row, col), part));
-    }
-    return ST_OK;
-}
-
-status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
-                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
-{
-    const bool folds = conv.upsample2x && x.dtype == DT_BF16;
-    const int64_t at_once = outputs_at_once(dev, x, w, conv);
+    static conv_launch_fn *const launch[] = { [CONV_BF16] = conv_launch_bf16,
+                                              [CONV_F16] = conv_launch_f16,
+                                              [CONV_TF32] = conv_launch_tf32,
+                                              [CONV_PAIRS] = conv_launch_pairs };
     const int64_t cin = x.dim[3], cout = w.dim[0], kt = w.dim[1], kh = w.dim[2], kw = w.dim[3];
     struct cuda_context *context;
 
-    if (!fits(dev, out, x, past, w, residual, conv))
-        return plain_conv3d(dev, out, x, past, w, bias, residual, conv);
-    if (at_once < cout)
-        return some_outputs(dev, out, x, past, w, bias, residual, conv, at_once / 96 * 96);
-    if (folds)
-        return four_parities(dev, out, x, past, w, bias, residual, conv);
     TRY(cuda_context(dev, &context));
 
     const struct conv_shape shape = shape_of(out, x, w, conv, context->multiprocessors);
     const bool strided = conv.stride > 1;
-    const int cols = shape.columns, scale = conv.upsample2x ? 2 : 1;
-    const int slice = shape.split ? 32 : shape.channels; // channels of x
+    const int cols = shape.columns, up = conv.upsample2x ? 2 : 1;
+    const int slice = is_16_bit(shape.factors) ? shape.channels : 32; // channels of x
     // pixels of x that a box holds; with strides a box is for one tap
-    const int box_w = cols / scale + (strided ? 0 : (int)kw - 1);
-    const int box_h = shape.rows / scale + (strided ? 0 : (int)kh - 1);
+    const int box_w = cols / up + (strided ? 0 : (int)kw - 1);
+    const int box_h = shape.rows / up + (strided ? 0 : (int)kh - 1);
     const struct tensor_map x_map = {
         .dtype = x.dtype,
         .data = x.data,
@@ -193,14 +172,14 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .l2 = CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
     };
     struct tensor_map past_map = x_map;
-    const int64_t w_cols = shape.split ? (cin + 15) / 16 * 32 : cin;
+    const int64_t w_cols = shape.factors == CONV_PAIRS ? (cin + 15) / 16 * 32 : cin;
     const struct tensor_map w_map = {
-        .dtype = DT_BF16,
-        .data = shape.split ? dev->workspace : w.data,
+        .dtype = w.dtype,
+        .data = w.data,
         .rank = 3,
         .dim = { w_cols, cout, kt * kh * kw },
         .stride = { 1, kt * kh * kw * w_cols, w_cols },
-        .box = { shape.channels, shape.outputs, 1 },
+        .box = { w.dtype == DT_F32 ? slice : shape.channels, shape.outputs, 1 },
         .step = { 1, 1, 1 },
         .l2 = CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
     };
@@ -208,6 +187,7 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .out = out,
         .residual = residual,
         .bias = bias.data,
+        .scale = scale,
         .kt = (int)kt,
         .kh = (int)kh,
         .kw = (int)kw,
@@ -229,8 +209,6 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
         .w_bytes = shape.channels * shape.outputs * 2,
     };
 
-    if (shape.split)
-        TRY(conv_split_weights(dev, dev->workspace, w.data, cout * kt * kh * kw, (int)cin));
     TRY(tensor_map_encode(context, &job.x, &x_map, "conv3d"));
     if (job.has_past) {
         past_map.data = past.data;
@@ -243,6 +221,102 @@ status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, str
 
     const int64_t tiles = tiles_of(shape, out);
 
-    return conv_launch(dev, shape, &job,
-                       (int)(tiles < context->multiprocessors ? tiles : context->multiprocessors));
+    return launch[shape.factors](
+        dev, shape, &job,
+        (int)(tiles < context->multiprocessors ? tiles : context->multiprocessors));
+}
+
+/* ---- upsample2x: four convolutions with 2 x 2 taps ---- */
+
+/* The pixels of even or odd rows and columns. */
+static struct tensor every_second(struct tensor t, int row, int col)
+{
+    if (t.data == NULL)
+        return t;
+    t = tensor_slice(tensor_slice(t, 1, row, t.dim[1] - row), 2, col, t.dim[2] - col);
+    t.dim[1] = (t.dim[1] + 1) / 2;
+    t.dim[2] = (t.dim[2] + 1) / 2;
+    t.stride[1] *= 2;
+    t.stride[2] *= 2;
+    return t;
+}
+
+/* Output pixels of one parity read 2 x 2 source pixels: of three taps, two neighbours read the same
+ * one, and their weights are added, in f32, and rounded: 4 products instead of 9. f32 as pairs
+ * keeps its nine. */
+static status four_parities(struct device *dev, struct tensor out, struct tensor x,
+                            struct tensor past, struct tensor w, struct tensor bias,
+                            struct tensor residual, struct conv conv)
+{
+    const int64_t n = w.dim[0], dims[] = { 4 * n, w.dim[1], 2, 2, w.dim[4] };
+    const struct tensor folded = tensor_dims(dev->workspace, w.dtype, 5, dims);
+
+    TRY(conv_fold_weights(dev, folded, w));
+    for (int parity = 0; parity < 4; parity++) {
+        const int row = parity / 2, col = parity % 2;
+        struct conv part = conv;
+
+        part.upsample2x = false;
+        part.top = conv.top - row;
+        part.left = conv.left - col;
+        if (row == 0)
+            part.last_row.flag = NULL; // which odd rows read
+        else
+            part.first_row.flag = NULL;
+        TRY(convolve(dev, every_second(out, row, col), x, past,
+                     tensor_slice(folded, 0, parity * n, n), NULL, bias,
+                     every_second(residual, row, col), part));
+    }
+    return ST_OK;
+}
+
+/* Weights as factors of the products, in the workspace or as they are. */
+static status prepare_weights(struct device *dev, struct tensor *factors, const float **scale,
+                              struct tensor w, enum conv_factors kind, int exponent)
+{
+    const int64_t outputs = w.dim[0], count = tensor_count(w) / outputs;
+    struct tensor changed = w;
+
+    *factors = w;
+    *scale = NULL;
+    changed.data = dev->workspace;
+    switch (kind) {
+    case CONV_BF16:
+        return ST_OK;
+    case CONV_F16:
+        *scale = dev->workspace;
+        changed.data = (char *)dev->workspace + scale_bytes(outputs);
+        changed.dtype = DT_F16;
+        *factors = changed;
+        return conv_scale_weights(dev, changed.data, dev->workspace, w.data, outputs, count,
+                                  exponent);
+    case CONV_TF32:
+        *factors = changed;
+        return conv_round_weights(dev, changed.data, w.data, outputs * count);
+    default:
+        changed.dtype = DT_BF16; // w.dim[4] values are groups of 32
+        *factors = changed;
+        return conv_split_weights(dev, changed.data, w.data, outputs * count / w.dim[4],
+                                  (int)w.dim[4]);
+    }
+}
+
+status hopper_conv3d(struct device *dev, struct tensor out, struct tensor x, struct tensor past,
+                     struct tensor w, struct tensor bias, struct tensor residual, struct conv conv)
+{
+    const enum conv_factors kind = factors_of(x, conv);
+    const int64_t at_once = outputs_at_once(dev, x, w, conv), cout = w.dim[0];
+    struct tensor factors;
+    const float *scale;
+
+    const bool missing = kind == CONV_F16 ? conv.upsample2x : conv.exponent != 0; // no model's
+
+    if (missing || !fits(dev, out, x, past, w, residual, conv))
+        return plain_conv3d(dev, out, x, past, w, bias, residual, conv);
+    if (at_once < cout)
+        return some_outputs(dev, out, x, past, w, bias, residual, conv, at_once / 96 * 96);
+    if (conv.upsample2x && (kind == CONV_BF16 || kind == CONV_TF32))
+        return four_parities(dev, out, x, past, w, bias, residual, conv);
+    TRY(prepare_weights(dev, &factors, &scale, w, kind, conv.exponent));
+    return convolve(dev, out, x, past, factors, scale, bias, residual, conv);
 }

@@ -6,6 +6,7 @@
 #include "kernels/cuda/context.h"
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 __device__ inline float load(const struct tensor &t, int64_t at)
 {
@@ -21,9 +22,32 @@ __device__ inline void store(const struct tensor &t, int64_t at, float v)
         ((float *)t.data)[at] = v;
 }
 
+/* The same, also of f16. */
+__device__ inline float load_any(const struct tensor &t, int64_t at)
+{
+    return t.dtype == DT_F16 ? __half2float(((const __half *)t.data)[at]) : load(t, at);
+}
+
+__device__ inline void store_any(const struct tensor &t, int64_t at, float v)
+{
+    if (t.dtype == DT_F16)
+        ((__half *)t.data)[at] = __float2half_rn(v);
+    else
+        store(t, at, v);
+}
+
 __device__ inline float rounded(enum dtype dt, float v)
 {
     return dt == DT_BF16 ? __bfloat162float(__float2bfloat16_rn(v)) : v;
+}
+
+/* v rounded to TF32. */
+__device__ inline float rounded_tf32(float v)
+{
+    uint32_t bits;
+
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+    return __uint_as_float(bits);
 }
 
 /* A pixel value in [-1, 1] as a byte, in the steps of the official code that writes videos and

@@ -185,7 +185,7 @@ static __global__ void elements_kernel(struct tensor out, struct tensor x, struc
             const uint32_t at = i - run * (uint32_t)v.dim[0];
             const struct offsets p = offsets_of(v, run * (uint32_t)v.dim[0], 1);
 
-            store(out, p.to + at * v.to[0], load(x, p.from + at * v.from[0]));
+            store_any(out, p.to + at * v.to[0], load_any(x, p.from + at * v.from[0]));
         }
     }
 }

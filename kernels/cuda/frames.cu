@@ -29,7 +29,7 @@ __device__ inline float silu(float v, bool exact)
 /* A pixel has LANES threads, and each of them VECTORS groups of eight channels. */
 template <int LANES, int VECTORS>
 __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const float *gamma,
-                                    enum act act)
+                                    enum act act, float power)
 {
     const int lane = threadIdx.x % LANES, c = (int)x.dim[3];
     const bool exact = out.dtype == DT_F32;
@@ -69,6 +69,7 @@ __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const fl
             v[i][j] *= rate * g[j];
             if (act == ACT_SILU)
                 v[i][j] = silu(v[i][j], exact);
+            v[i][j] *= power;
         }
         store8(out, to + col * out.stride[2] + at, v[i]);
     }
@@ -76,39 +77,40 @@ __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const fl
 
 template <int LANES, int VECTORS>
 static void norm(cudaStream_t stream, struct tensor out, struct tensor x, const float *gamma,
-                 enum act act)
+                 enum act act, float power)
 {
     const int64_t pixels = THREADS / LANES;
     const dim3 grid((unsigned)((x.dim[2] + pixels - 1) / pixels), (unsigned)x.dim[1],
                     (unsigned)x.dim[0]);
 
-    channel_norm_kernel<LANES, VECTORS><<<grid, THREADS, 0, stream>>>(out, x, gamma, act);
+    channel_norm_kernel<LANES, VECTORS><<<grid, THREADS, 0, stream>>>(out, x, gamma, act, power);
 }
 
 status wide_channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                         struct tensor gamma, enum act act)
+                         struct tensor gamma, enum act act, int exponent)
 {
     const int64_t c = x.dim[x.ndim - 1];
     const float *g = (const float *)gamma.data;
+    const float power = ldexpf(1, exponent);
     cudaStream_t stream = cuda_stream(dev);
 
     const struct tensor from = four_axes(x), to = four_axes(out);
 
     if (x.ndim > 4 || !is_aligned_8(from) || !is_aligned_8(to) || c > 1024 || from.dim[0] > 65535 ||
         from.dim[1] > 65535 || (uintptr_t)g % 16 != 0)
-        return plain_channel_norm(dev, out, x, gamma, act);
+        return plain_channel_norm(dev, out, x, gamma, act, exponent);
     if (c <= 96)
-        norm<4, 3>(stream, to, from, g, act);
+        norm<4, 3>(stream, to, from, g, act, power);
     else if (c <= 192)
-        norm<8, 3>(stream, to, from, g, act);
+        norm<8, 3>(stream, to, from, g, act, power);
     else if (c <= 256)
-        norm<16, 2>(stream, to, from, g, act);
+        norm<16, 2>(stream, to, from, g, act, power);
     else if (c <= 384)
-        norm<16, 3>(stream, to, from, g, act);
+        norm<16, 3>(stream, to, from, g, act, power);
     else if (c <= 512)
-        norm<32, 2>(stream, to, from, g, act);
+        norm<32, 2>(stream, to, from, g, act, power);
     else
-        norm<32, 4>(stream, to, from, g, act);
+        norm<32, 4>(stream, to, from, g, act, power);
     return cuda_status(cudaGetLastError(), "channel_norm");
 }
 

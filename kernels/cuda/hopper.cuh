@@ -265,71 +265,44 @@ __device__ inline uint64_t matrix_descriptor(uint32_t address, int row_bytes, in
         "+f"(d[i + 6]), "+f"(d[i + 7])
 #define F32(i) F8(i), F8(i + 8), F8(i + 16), F8(i + 24)
 
-/* Queues d = a b^T (+ d where add != 0), a [64, 16] and b [n, 16] bf16 in shared memory, d [64, n]
- * f32. A thread holds n / 2 elements: element 4i + 2h + e is in row 16 * warp + lane / 4 + 8h and
- * column 8i + 2 (lane % 4) + e. */
-__device__ inline void wgmma(float (&d)[4], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %6, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" LIST0_3
-                 "}, %4, %5, p, 1, 1, 0, 0;\n}\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "l"(a), "l"(b), "r"(add));
-}
+/* Queues d = a b^T (+ d where add != 0), a [64, K] and b [n, K] in shared memory, d [64, n] f32. A
+ * thread holds n / 2 elements: element 4i + 2h + e is in row 16 * warp + lane / 4 + 8h and column
+ * 8i + 2 (lane % 4) + e.
+ *
+ *   wgmma       K = 16, bf16
+ *   wgmma_f16   K = 16, f16
+ *   wgmma_tf32  K = 8, f32 of which 10 bits of mantissa are used */
+#define WGMMA(name, type, end, n, list, a_at, b_at, add_at, ...)                                   \
+    __device__ inline void name(float(&d)[n / 2], uint64_t a, uint64_t b, int add)                 \
+    {                                                                                              \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add_at ", 0;\n"                           \
+                     "wgmma.mma_async.sync.aligned.m64n" #n type " {" list "}, " a_at ", " b_at    \
+                     ", p, 1, 1" end ";\n}\n"                                                      \
+                     : __VA_ARGS__                                                                 \
+                     : "l"(a), "l"(b), "r"(add));                                                  \
+    }
+#define WGMMA_8(name, type, end)                                                                   \
+    WGMMA(name, type, end, 8, LIST0_3, "%4", "%5", "%6", "+f"(d[0]), "+f"(d[1]), "+f"(d[2]),       \
+          "+f"(d[3]))
+#define WGMMA_16(name, type, end) WGMMA(name, type, end, 16, LIST0_7, "%8", "%9", "%10", F8(0))
+#define WGMMA_64(name, type, end) WGMMA(name, type, end, 64, LIST0_31, "%32", "%33", "%34", F32(0))
+#define WGMMA_96(name, type, end)                                                                  \
+    WGMMA(name, type, end, 96, LIST0_47, "%48", "%49", "%50", F32(0), F8(32), F8(40))
+#define WGMMA_128(name, type, end)                                                                 \
+    WGMMA(name, type, end, 128, LIST0_63, "%64", "%65", "%66", F32(0), F32(32))
+#define WGMMA_160(name, type, end)                                                                 \
+    WGMMA(name, type, end, 160, LIST0_79, "%80", "%81", "%82", F32(0), F32(32), F8(64), F8(72))
+#define WGMMA_192(name, type, end)                                                                 \
+    WGMMA(name, type, end, 192, LIST0_95, "%96", "%97", "%98", F32(0), F32(32), F32(64))
+#define WGMMA_TO_96(...) WGMMA_8(__VA_ARGS__) WGMMA_16(__VA_ARGS__) WGMMA_96(__VA_ARGS__)
+#define WGMMA_TO_192(...)                                                                          \
+    WGMMA_TO_96(__VA_ARGS__)                                                                       \
+    WGMMA_128(__VA_ARGS__) WGMMA_160(__VA_ARGS__) WGMMA_192(__VA_ARGS__)
 
-__device__ inline void wgmma(float (&d)[8], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {" LIST0_7
-                 "}, %8, %9, p, 1, 1, 0, 0;\n}\n"
-                 : F8(0)
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[32], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LIST0_31
-                 "}, %32, %33, p, 1, 1, 0, 0;\n}\n"
-                 : F32(0)
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[48], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" LIST0_47
-                 "}, %48, %49, p, 1, 1, 0, 0;\n}\n"
-                 : F32(0), F8(32), F8(40)
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[64], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LIST0_63
-                 "}, %64, %65, p, 1, 1, 0, 0;\n}\n"
-                 : F32(0), F32(32)
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[80], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %82, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {" LIST0_79
-                 "}, %80, %81, p, 1, 1, 0, 0;\n}\n"
-                 : F32(0), F32(32), F8(64), F8(72)
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[96], uint64_t a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" LIST0_95
-                 "}, %96, %97, p, 1, 1, 0, 0;\n}\n"
-                 : F32(0), F32(32), F32(64)
-                 : "l"(a), "l"(b), "r"(add));
-}
+WGMMA_TO_192(wgmma, "k16.f32.bf16.bf16", ", 0, 0")
+WGMMA_64(wgmma, "k16.f32.bf16.bf16", ", 0, 0")
+WGMMA_TO_192(wgmma_f16, "k16.f32.f16.f16", ", 0, 0")
+WGMMA_TO_96(wgmma_tf32, "k8.f32.tf32.tf32", "")
 
 /* Queues d = a b (+ d where add != 0), a [64, 16] bf16 in registers, b [16, 128] bf16 in shared
  * memory. d is laid out as above; a[0..3] are two elements each of row lane / 4, columns
@@ -343,6 +316,16 @@ __device__ inline void wgmma_transposed(float (&d)[64], const uint32_t *a, uint6
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
+#undef WGMMA
+#undef WGMMA_8
+#undef WGMMA_16
+#undef WGMMA_64
+#undef WGMMA_96
+#undef WGMMA_128
+#undef WGMMA_160
+#undef WGMMA_192
+#undef WGMMA_TO_96
+#undef WGMMA_TO_192
 #undef LIST0_3
 #undef LIST4_31
 #undef LIST32_47

@@ -121,11 +121,10 @@ __global__ void conv3d_kernel(struct tensor out, struct tensor x, struct tensor 
                         from >= x.dim[2])
                         continue;
                     for (int64_t c = 0; c < cin; c++)
-                        part = fmaf(load(in, pixel + c), load(w, at + c), part);
+                        part = fmaf(load_any(in, pixel + c), load(w, at + c), part);
                     sum += part;
                 }
-        if (bias.data != NULL)
-            sum += load(bias, ch);
+        sum = ldexpf(sum, -conv.exponent) + (bias.data != NULL ? load(bias, ch) : 0);
         if (residual.data != NULL)
             sum += load(residual, row_at(residual, row) + ch);
         store(out, row_at(out, row) + ch, sum);
@@ -444,7 +443,7 @@ status plain_norm_rope(struct device *dev, struct tensor out, struct tensor x, s
 
 /* Each warp has one pixel. */
 __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const float *gamma,
-                                    enum act act, int64_t rows)
+                                    enum act act, float power, int64_t rows)
 {
     const int64_t row = blockIdx.x * (int64_t)(blockDim.x / 32) + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
@@ -464,17 +463,17 @@ __global__ void channel_norm_kernel(struct tensor out, struct tensor x, const fl
     const float rate = sqrtf((float)c) / fmaxf(sqrtf(warp_sum(sum)), 1e-12f);
 
     for (int64_t i = lane; i < c; i += 32)
-        store(out, to + i, activated(act, load(x, at + i) * rate * gamma[i]));
+        store_any(out, to + i, power * activated(act, load(x, at + i) * rate * gamma[i]));
 }
 
 status plain_channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                          struct tensor gamma, enum act act)
+                          struct tensor gamma, enum act act, int exponent)
 {
     const int64_t rows = rows_of(x);
 
     if (rows > 0)
         channel_norm_kernel<<<(unsigned)((rows + 7) / 8), 256, 0, cuda_stream(dev)>>>(
-            out, x, (const float *)gamma.data, act, rows);
+            out, x, (const float *)gamma.data, act, ldexpf(1, exponent), rows);
     LAUNCHED("channel_norm");
 }
 
@@ -618,7 +617,7 @@ __device__ int64_t element_at(const struct tensor &t, int64_t i)
 
 __global__ void copy_kernel(struct tensor out, struct tensor x, int64_t count)
 {
-    EACH(i, count) store(out, element_at(out, i), load(x, element_at(x, i)));
+    EACH(i, count) store_any(out, element_at(out, i), load_any(x, element_at(x, i)));
 }
 
 __global__ void copy_bytes_kernel(struct tensor out, struct tensor x, int64_t count)

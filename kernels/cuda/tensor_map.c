@@ -20,8 +20,9 @@ status tensor_map_encode(struct cuda_context *c, CUtensorMap *map, const struct 
         step[i] = (cuuint32_t)m->step[i];
     }
     e = encode(map,
-               m->dtype == DT_F32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
-                                  : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+               m->dtype == DT_F32   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+               : m->dtype == DT_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                    : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
                (cuuint32_t)m->rank, (void *)m->data, dim, bytes + 1, box, step,
                CU_TENSOR_MAP_INTERLEAVE_NONE,
                row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B, m->l2,

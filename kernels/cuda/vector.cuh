@@ -1,6 +1,5 @@
-/* vector.cuh - loads and stores of eight consecutive elements, f32 or bf16, in accesses of 16
- * bytes.
- */
+/* vector.cuh - loads of eight consecutive elements, f32 or bf16, and stores of eight, also f16, in
+ * accesses of 16 bytes. */
 #ifndef KERNELS_CUDA_VECTOR_CUH
 #define KERNELS_CUDA_VECTOR_CUH
 
@@ -39,6 +38,15 @@ __device__ inline void store8(const struct tensor &t, int64_t at, const float (&
         }
         *(uint4 *)((__nv_bfloat16 *)t.data + at) =
             make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    } else if (t.dtype == DT_F16) {
+        uint32_t pairs[4];
+
+        for (int i = 0; i < 4; i++) {
+            const __half2 pair = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
+
+            pairs[i] = *(const uint32_t *)&pair;
+        }
+        *(uint4 *)((__half *)t.data + at) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
     } else {
         float4 *f = (float4 *)((float *)t.data + at);
 

@@ -2,6 +2,8 @@
 #include "kernels/ref/ref.h"
 #include "runtime/half.h"
 
+#include <math.h>
+
 static double dot_f32(const double *a, const float *w, int64_t n)
 {
     double sum = 0;
@@ -127,7 +129,7 @@ status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct
         if (residual.data != NULL)
             ref_load(res, residual, ref_row(residual, row), cout);
         for (int64_t j = 0; j < cout; j++) {
-            sums[j] = dot(window, w, j * k, k);
+            sums[j] = ldexp(dot(window, w, j * k, k), -conv.exponent);
             if (bias.data != NULL)
                 sums[j] += ((const float *)bias.data)[j];
             if (residual.data != NULL)

@@ -130,7 +130,7 @@ status ref_norm_rope(struct device *dev, struct tensor out, struct tensor x, str
 }
 
 status ref_channel_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor gamma,
-                        enum act act)
+                        enum act act, int exponent)
 {
     const int64_t c = x.dim[x.ndim - 1];
     const float *mul = gamma.data;
@@ -144,7 +144,8 @@ status ref_channel_norm(struct device *dev, struct tensor out, struct tensor x, 
         for (int64_t i = 0; i < c; i++)
             square += v[i] * v[i];
         for (int64_t i = 0; i < c; i++)
-            v[i] = ref_act(act, v[i] / fmax(sqrt(square), 1e-12) * sqrt((double)c) * mul[i]);
+            v[i] = ldexp(ref_act(act, v[i] / fmax(sqrt(square), 1e-12) * sqrt((double)c) * mul[i]),
+                         exponent);
         ref_store(out, ref_row(out, row), v, c);
     }
     return ST_OK;

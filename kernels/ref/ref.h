@@ -1,4 +1,4 @@
-/* ref.h - the reference ops, and their access to elements of f32 and bf16.
+/* ref.h - the reference ops, and their access to elements of f32, bf16 and f16.
  *
  * Everything is evaluated in double and rounded where ops.h says so. The code is written for
  * clarity; the one concession to speed is that a row is converted to double before the inner loop.

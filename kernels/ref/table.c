@@ -59,6 +59,10 @@ void ref_load(double *dst, struct tensor t, int64_t at, int64_t n)
         const uint16_t *src = (const uint16_t *)t.data + at;
         for (int64_t i = 0; i < n; i++)
             dst[i] = f32_from_bf16(src[i]);
+    } else if (t.dtype == DT_F16) {
+        const uint16_t *src = (const uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = f32_from_f16(src[i]);
     } else {
         const float *src = (const float *)t.data + at;
         assert(t.dtype == DT_F32);
@@ -74,6 +78,10 @@ void ref_store(struct tensor t, int64_t at, const double *src, int64_t n)
         uint16_t *dst = (uint16_t *)t.data + at;
         for (int64_t i = 0; i < n; i++)
             dst[i] = bf16_from_f32((float)src[i]);
+    } else if (t.dtype == DT_F16) {
+        uint16_t *dst = (uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = f16_from_f32((float)src[i]);
     } else {
         float *dst = (float *)t.data + at;
         assert(t.dtype == DT_F32);

@@ -17,8 +17,6 @@
 enum { ON_CUDA, ON_CPU };
 enum { IN_FP32, IN_BF16 };
 
-static const enum dtype vae_dtypes[] = { [IN_FP32] = DT_F32, [IN_BF16] = DT_BF16 };
-
 static const struct part_row {
     const char *name;
     status (*run)(struct bench *b);
@@ -59,7 +57,7 @@ static const struct option rows[] = {
       .help = "the video begins with an image, where the model leaves the choice (5B)" },
     { "precision", OPT_CHOICE, AT(precision), .choices = "fp32|bf16",
       .help = "of the transformer and the VAE (default bf16 on GPUs, else fp32)" },
-    { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = "fp32|bf16",
+    { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = VAE_PRECISIONS,
       .help = "of the VAE (default: --precision on GPUs, else fp32)" },
     { "repeats", OPT_INT, AT(repeats), .value = "N", .least = 1, .most = 1000,
       .help = "timed runs of each test; the median is reported (default 5)" },
@@ -259,7 +257,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,
         .gpu = b->dev.kind == DEVICE_CUDA,
-        .vae_dtype = o->vae_precision >= 0        ? vae_dtypes[o->vae_precision]
+        .vae_dtype = o->vae_precision >= 0        ? vae_precision(o->vae_precision)
                      : b->dev.kind == DEVICE_CUDA ? b->cdt
                                                   : DT_F32,
         .fsdp = o->dit_fsdp != 0,

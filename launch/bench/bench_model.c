@@ -217,7 +217,7 @@ status bench_dit(struct bench *b)
 
 static const char *precision_name(const struct bench *b)
 {
-    return b->plan.vae_dtype == DT_BF16 ? "bf16" : "fp32";
+    return vae_precision_name(b->plan.vae_dtype);
 }
 
 static status take_frames(void *payload, const uint8_t *rgb, int64_t count, int64_t h, int64_t w)

@@ -231,9 +231,10 @@ static status traced_conv3d(struct device *dev, struct tensor out, struct tensor
 }
 
 static status traced_channel_norm(struct device *dev, struct tensor out, struct tensor x,
-                                  struct tensor gamma, enum act act)
+                                  struct tensor gamma, enum act act, int exponent)
 {
-    TRACED("channel norm", channel_norm(dev, out, x, gamma, act), bytes_of(out) + bytes_of(x), );
+    TRACED("channel norm", channel_norm(dev, out, x, gamma, act, exponent),
+           bytes_of(out) + bytes_of(x), );
 }
 
 static status traced_channel_affine(struct device *dev, struct tensor out, struct tensor x,

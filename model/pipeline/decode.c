@@ -103,9 +103,17 @@ static bool frame_by_frame(struct pipeline *p, struct plan_input *in)
     return change;
 }
 
+static bool in_tf32(struct pipeline *p, struct plan_input *in)
+{
+    const bool change = in->gpu && in->vae_dtype == DT_F32;
+
+    in->vae_dtype = change ? DT_F16 : in->vae_dtype;
+    return change;
+}
+
 static bool in_bf16(struct pipeline *p, struct plan_input *in)
 {
-    const bool change = in->vae_dtype == DT_F32;
+    const bool change = in->vae_dtype != DT_BF16;
 
     in->vae_dtype = DT_BF16;
     return change;
@@ -135,6 +143,7 @@ static const struct {
 } ways[] = {
     { free_transformer, true, "the transformer is freed, and loaded again for the next request" },
     { frame_by_frame, true, "the last layers decode frame by frame" },
+    { in_tf32, false, "changes pixels by the rounding that is PyTorch's default on GPUs" },
     { in_bf16, false, "changes pixels slightly" },
     { in_tiles, false, "changes pixels slightly and takes about four times as long" },
     { in_tiles, false, "changes pixels slightly and takes about four times as long" },
@@ -144,16 +153,19 @@ static const struct {
 static void way_text(char *text, size_t size, const struct plan_input *in, size_t way)
 {
     const struct vae_tiling t = in->tiling;
-    char tiles[80] = "";
+    char precision[40] = "", tiles[80] = "";
 
+    if (in->vae_dtype != DT_F32)
+        snprintf(precision, sizeof(precision), " --vae_precision %s",
+                 vae_precision_name(in->vae_dtype));
     if (t.size_h > 0)
         snprintf(tiles, sizeof(tiles), " --tiled --tile_size %d,%d --tile_stride %d,%d",
                  (int)t.size_h, (int)t.size_w, (int)t.stride_h, (int)t.stride_w);
     if (ways[way].exact)
         snprintf(text, size, "%s", ways[way].what);
     else
-        snprintf(text, size, "decoding as with%s%s instead, which %s",
-                 in->vae_dtype == DT_BF16 ? " --vae_precision bf16" : "", tiles, ways[way].what);
+        snprintf(text, size, "decoding as with%s%s instead, which %s", precision, tiles,
+                 ways[way].what);
 }
 
 status pipeline_decode(struct pipeline *p, struct latent_shape shape, const float *latent,

@@ -1,6 +1,7 @@
 #include "model/vae/vae_internal.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 #define WIDTH_MAX 65536 // so that sizes of tensors fit 64 bits
@@ -70,6 +71,46 @@ static status pad_first(struct vae *v, struct arena *a)
     return op_copy(v->dev, tensor_slice(l->w, 4, 0, w.dim[4]), w);
 }
 
+/* *exponent: that of the power of two which scales sqrt(C) * max |gamma| to [2^14, 2^15). `host`
+ * has room for gamma. */
+static status find_exponent(struct vae *v, int *exponent, struct tensor gamma, float *host)
+{
+    const int64_t c = tensor_count(gamma);
+    float most = 0;
+
+    *exponent = 0;
+    if (gamma.data == NULL || v->dev->kind == DEVICE_PLAN)
+        return ST_OK;
+    TRY(device_download(v->dev, host, gamma));
+    TRY(device_wait(v->dev));
+    for (int64_t i = 0; i < c; i++)
+        most = fmaxf(most, fabsf(host[i]));
+    most *= sqrtf((float)c);
+    if (most > 0 && most < INFINITY)
+        *exponent = most < 0x1p-40f ? 54 : 14 - ilogbf(most);
+    return ST_OK;
+}
+
+static status find_exponents(struct vae *v)
+{
+    const int64_t base = v->config.base, decoder = v->config.decoder_base;
+    float *host = calloc((size_t)(4 * (base > decoder ? base : decoder)), sizeof(float));
+    status st = ST_OK;
+
+    if (host == NULL)
+        st = fail(ST_MEMORY, "no host memory for a norm's weights");
+    for (int half = 0; half < 2 && st == ST_OK; half++)
+        for (int i = 0; i < v->nets[half].layers && st == ST_OK; i++) {
+            struct layer *l = &v->nets[half].layer[i];
+
+            st = find_exponent(v, &l->exponent1, l->norm1, host);
+            if (st == ST_OK)
+                st = find_exponent(v, &l->exponent2, l->norm2, host);
+        }
+    free(host);
+    return st;
+}
+
 status vae_open(struct vae *v, const struct vae_config *config, struct group *g, struct device *dev,
                 struct arena *a, enum dtype dtype, bool encoder, bool decoder,
                 struct weight_source source)
@@ -77,13 +118,14 @@ status vae_open(struct vae *v, const struct vae_config *config, struct group *g,
     struct tensor_list list = { 0 };
     status st;
 
-    *v = (struct vae){ .config = *config, .dev = dev, .group = g, .dtype = dtype };
+    *v = (struct vae){ .config = *config, .dev = dev, .group = g, .factors = dtype };
+    v->dtype = dtype == DT_F16 ? DT_F32 : dtype;
     TRY_OUT(check_config(config));
     v->layers = calloc((size_t)vae_layers_max(config), sizeof(v->layers[0]));
     v->nets = calloc(2, sizeof(v->nets[0]));
     if (v->layers == NULL || v->nets == NULL)
         TRY_OUT(fail(ST_MEMORY, "no host memory for the VAE's layers"));
-    vae_build(&list, config, dtype, encoder, decoder, v->layers, v->nets);
+    vae_build(&list, config, v->dtype, encoder, decoder, v->layers, v->nets);
     TRY_OUT(tensors_status(&list));
     v->encoder = encoder ? &v->nets[0] : NULL;
     v->decoder = decoder ? &v->nets[1] : NULL;
@@ -92,6 +134,8 @@ status vae_open(struct vae *v, const struct vae_config *config, struct group *g,
     TRY_OUT(weights_acquire(&v->weights, 0, -1, v->layers));
     if (encoder)
         TRY_OUT(pad_first(v, a));
+    if (v->factors == DT_F16)
+        TRY_OUT(find_exponents(v));
     TRY_OUT(open_scales(v, a));
     TRY_OUT(arena_take(a, &v->mark, DT_F32, 1));
 out:
@@ -107,6 +151,16 @@ void vae_close(struct vae *v)
     free(v->nets);
     free(v->layers);
     *v = (struct vae){ 0 };
+}
+
+enum dtype vae_precision(int choice)
+{
+    return choice == VAE_BF16 ? DT_BF16 : choice == VAE_TF32 ? DT_F16 : DT_F32;
+}
+
+const char *vae_precision_name(enum dtype dtype)
+{
+    return dtype == DT_BF16 ? "bf16" : dtype == DT_F16 ? "tf32" : "fp32";
 }
 
 /* ---- windows ---- */

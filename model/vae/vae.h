@@ -28,6 +28,12 @@ struct vae_config {
 void vae_tensors(struct tensor_list *l, const struct vae_config *config, enum dtype dtype,
                  bool encoder, bool decoder);
 
+/* Choices of --vae_precision, the dtype of vae_open that each stands for, and its name. */
+#define VAE_PRECISIONS "fp32|tf32|bf16"
+enum { VAE_FP32, VAE_TF32, VAE_BF16 };
+enum dtype vae_precision(int choice);
+const char *vae_precision_name(enum dtype dtype);
+
 struct layer;
 struct vae_net;
 
@@ -37,6 +43,8 @@ struct vae {
     struct group *group; // borrowed; rows are split over its ranks
     struct weights weights;
     enum dtype dtype;     // of activations and weight matrices
+    enum dtype factors;   // of normed activations, the factors of most convolutions: dtype, or f16,
+                          // and then the other convolutions may round their factors to TF32
     bool frame_by_frame;  // decodes with less memory: after the last doubling of frames one by one
     struct layer *layers; // owned: of encoder and decoder, with all parameters
     struct vae_net *nets; // owned: the two
@@ -48,7 +56,15 @@ struct vae {
 /* Loads the encoder, the decoder or both. Every rank keeps all parameters, allocated from arena
  * `a`, which keeps the memory after vae_close. Local, not collective: as with weights_open, the
  * caller passes the status to agree(). ST_FORMAT (no Wan VAE has these widths or strides), ST_IO,
- * ST_MEMORY. */
+ * ST_MEMORY.
+ *
+ * dtype, of what convolutions multiply:
+ *   F32   f32: a GPU multiplies pairs of bf16
+ *   F16   activations and weights are f32; those that are multiplied are rounded to 10 bits of
+ *         mantissa, as PyTorch does by default on GPUs (TF32). After a norm they are stored as f16:
+ *         |silu(norm(x))| <= sqrt(C) max |gamma|, which is scaled to [2^14, 2^15) by a power of
+ * two, found when the weights are loaded. Others have no such bound, and are f32 in memory. BF16
+ * bf16, as are all activations and weights */
 status vae_open(struct vae *v, const struct vae_config *config, struct group *g, struct device *dev,
                 struct arena *a, enum dtype dtype, bool encoder, bool decoder,
                 struct weight_source source);

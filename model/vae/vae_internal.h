@@ -35,6 +35,7 @@ struct layer {
     int scale;       // of rows and columns: PATCHES, PIXELS, DOWN, UP, cells
     int slot;        // index of its first cache in vae_pass.slot
     struct tensor norm1, norm2; // gamma [C] f32
+    int exponent1, exponent2;   // their results are stored times 2^exponent; 0 if not in f16
     struct linear conv1, conv2, shortcut, time_conv, qkv, proj;
 };
 

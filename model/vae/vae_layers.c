@@ -38,12 +38,22 @@ static struct tensor flatten(struct tensor x)
     return tensor_reshape(x, tensor_count(x) / x.dim[x.ndim - 1], x.dim[x.ndim - 1]);
 }
 
-/* out = x w^T + bias + residual for each pixel: a 1x1x1 convolution; w: a matrix [out, in]. */
-static status conv1x1(struct vae_pass *p, struct tensor out, struct tensor x, struct tensor w,
-                      struct tensor bias, struct tensor residual)
+/* A convolution of one pixel, or along time. */
+static struct conv conv_of_pixel(const struct vae_pass *p)
 {
+    return (struct conv){ .stride_t = 1, .stride = 1, .tf32 = p->v->factors == DT_F16 };
+}
+
+/* out = x w^T + bias + residual for each pixel: a 1x1x1 convolution; w: a matrix [out, in]. x is
+ * times 2^exponent. */
+static status conv1x1(struct vae_pass *p, struct tensor out, struct tensor x, int exponent,
+                      struct tensor w, struct tensor bias, struct tensor residual)
+{
+    struct conv conv = conv_of_pixel(p);
+
+    conv.exponent = exponent;
     return op_conv3d(p->v->dev, out, x, none, tensor_reshape(w, w.dim[0], 1, 1, 1, w.dim[1]), bias,
-                     residual, (struct conv){ .stride_t = 1, .stride = 1 });
+                     residual, conv);
 }
 
 /* Stores the last frames of (past, x) in a cache slot for the next chunk. past: the slot's tensor,
@@ -89,35 +99,37 @@ static struct conv conv3x3(const struct vae_pass *p)
                           .top = 1 - halo_above(&p->rows),
                           .bottom = 1 - halo_below(&p->rows),
                           .left = 1,
-                          .right = 1 };
+                          .right = 1,
+                          .tf32 = p->v->factors == DT_F16 };
 }
 
 /* ---- causal convolutions 3x3x3 ---- */
 
-/* out = conv(past, x) + residual. */
-static status causal_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
-                          struct linear l, struct tensor residual)
+/* out = conv(past, x) + residual. x and past are times 2^exponent. */
+static status causal_conv(struct vae_pass *p, struct tensor out, struct tensor x, int exponent,
+                          int slot, struct linear l, struct tensor residual)
 {
     const struct tensor past = p->chunk > 0 ? p->slot[slot] : none;
     struct conv conv = conv3x3(p);
 
     conv.front = 2;
+    conv.exponent = exponent;
     TRY(halo_conv(p, out, x, true, past, l, residual, conv));
     return keep_past(p, slot, past, rows_with_halo(&p->rows, x, true));
 }
 
-/* out = conv(silu(norm(x))). out may be x. */
-static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x, int slot,
-                          struct tensor gamma, struct linear l)
+/* out = conv(silu(norm(x))), of a layer's norm1 and conv1. out may be x. */
+static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x,
+                          const struct layer *l)
 {
     const size_t mark = p->a->used;
     struct tensor normed;
     status st;
 
     TRY_OUT(
-        rows_take(&p->rows, p->a, &normed, p->v->dtype, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
-    TRY_OUT(op_channel_norm(p->v->dev, normed, x, gamma, ACT_SILU));
-    TRY_OUT(causal_conv(p, out, normed, slot, l, none));
+        rows_take(&p->rows, p->a, &normed, p->v->factors, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
+    TRY_OUT(op_channel_norm(p->v->dev, normed, x, l->norm1, ACT_SILU, l->exponent1));
+    TRY_OUT(causal_conv(p, out, normed, l->exponent1, l->slot, l->conv1, none));
 out:
     arena_release(p->a, mark);
     return st;
@@ -127,7 +139,7 @@ static status first_conv(struct vae_pass *p, const struct layer *l, struct tenso
 {
     const struct tensor out = spare_buffer(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
 
-    TRY(causal_conv(p, out, *x, l->slot, l->conv1, none));
+    TRY(causal_conv(p, out, *x, 0, l->slot, l->conv1, none));
     p->current = !p->current;
     *x = out;
     return ST_OK;
@@ -144,16 +156,16 @@ static status residual_block(struct vae_pass *p, const struct layer *l, struct t
     struct tensor normed;
     status st;
 
-    TRY_OUT(normed_conv(p, hidden, *x, l->slot, l->norm1, l->conv1));
+    TRY_OUT(normed_conv(p, hidden, *x, l));
     TRY_OUT(
-        rows_take(&p->rows, p->a, &normed, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out));
-    TRY_OUT(op_channel_norm(dev, normed, hidden, l->norm2, ACT_SILU));
+        rows_take(&p->rows, p->a, &normed, p->v->factors, x->dim[0], x->dim[1], x->dim[2], l->out));
+    TRY_OUT(op_channel_norm(dev, normed, hidden, l->norm2, ACT_SILU, l->exponent2));
     if (l->in != l->out) { // hidden is no longer needed: its buffer gets the shortcut
-        TRY_OUT(conv1x1(p, hidden, *x, l->shortcut.w, l->shortcut.b, none));
+        TRY_OUT(conv1x1(p, hidden, *x, 0, l->shortcut.w, l->shortcut.b, none));
         p->current = !p->current;
         *x = hidden;
     }
-    TRY_OUT(causal_conv(p, *x, normed, l->slot + 1, l->conv2, *x));
+    TRY_OUT(causal_conv(p, *x, normed, l->exponent2, l->slot + 1, l->conv2, *x));
 out:
     arena_release(p->a, mark);
     return st;
@@ -164,7 +176,7 @@ static status head(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     const struct tensor out = spare_buffer(p, DT_F32, x->dim[0], x->dim[1], x->dim[2], l->out);
 
-    TRY(normed_conv(p, out, *x, l->slot, l->norm1, l->conv1));
+    TRY(normed_conv(p, out, *x, l));
     p->current = !p->current;
     *x = out;
     return ST_OK;
@@ -178,34 +190,35 @@ static status attention_block(struct vae_pass *p, const struct layer *l, struct 
 {
     struct device *dev = p->v->dev;
     const int64_t h = x->dim[1], cols = x->dim[2], c = l->in, scale = h / p->rows.count;
-    const struct tensor normed = spare_buffer(p, p->v->dtype, 1, h, cols, c);
+    const struct tensor normed = spare_buffer(p, p->v->factors, 1, h, cols, c);
+    const struct tensor mixed = spare_buffer(p, p->v->dtype, 1, h, cols, c); // in the same memory
     const size_t mark = p->a->used;
     struct transfer gather = { 0 };
     struct tensor q, all;
     status st;
 
     assert(x->dim[0] == 1); // at the coarsest scale a chunk is one frame
-    TRY_OUT(op_channel_norm(dev, normed, *x, l->norm1, ACT_NONE));
+    TRY_OUT(op_channel_norm(dev, normed, *x, l->norm1, ACT_NONE, l->exponent1));
     TRY_OUT(arena_take(p->a, &q, p->v->dtype, 1, h, cols, c));
     TRY_OUT(arena_take(p->a, &all, p->v->dtype, 1, p->rows.total * scale, cols, 2 * c));
 
     const struct tensor kv = tensor_slice(all, 1, p->rows.first * scale, h);
 
-    TRY_OUT(conv1x1(p, kv, normed, tensor_slice(l->qkv.w, 0, c, 2 * c),
+    TRY_OUT(conv1x1(p, kv, normed, l->exponent1, tensor_slice(l->qkv.w, 0, c, 2 * c),
                     tensor_slice(l->qkv.b, 0, c, 2 * c), none));
     if (p->rows.ranks > 1)
         TRY_OUT(rows_gather(&p->rows, &gather, all, kv, scale, -1));
-    TRY_OUT(conv1x1(p, q, normed, tensor_slice(l->qkv.w, 0, 0, c), tensor_slice(l->qkv.b, 0, 0, c),
-                    none));
+    TRY_OUT(conv1x1(p, q, normed, l->exponent1, tensor_slice(l->qkv.w, 0, 0, c),
+                    tensor_slice(l->qkv.b, 0, 0, c), none));
     TRY_OUT(transfer_wait(&gather));
 
     const struct tensor heads = tensor_split(flatten(all), 1, c); // [S, 2, C]
     const struct tensor q1 = tensor_split(flatten(q), 1, c);      // [S, 1, C]
-    const struct tensor mixed = tensor_reshape(tensor_at(normed, 0), h * cols, 1, c);
 
-    TRY_OUT(op_attention(dev, mixed, none, q1, tensor_slice(heads, 1, 0, 1),
-                         tensor_slice(heads, 1, 1, 1), (float)(1 / sqrt((double)c))));
-    TRY_OUT(conv1x1(p, *x, normed, l->proj.w, l->proj.b, *x));
+    TRY_OUT(op_attention(dev, tensor_reshape(tensor_at(mixed, 0), h * cols, 1, c), none, q1,
+                         tensor_slice(heads, 1, 0, 1), tensor_slice(heads, 1, 1, 1),
+                         (float)(1 / sqrt((double)c))));
+    TRY_OUT(conv1x1(p, *x, mixed, 0, l->proj.w, l->proj.b, *x));
 out:
     arena_release(p->a, mark);
     return st;
@@ -223,18 +236,20 @@ static status downsample(struct vae_pass *p, const struct layer *l, struct tenso
     const size_t mark = p->a->used;
     struct tensor out = spare_buffer(p, p->v->dtype, time ? t / 2 : t, h / 2, cols / 2, l->out);
     const struct tensor past = time ? p->slot[l->slot] : none;
-    struct conv conv = conv3x3(p);
+    struct conv conv = conv3x3(p), along_time = conv_of_pixel(p);
     struct tensor spatial = out;
     status st;
 
     conv.stride = 2;
     conv.top = conv.left = 0;
+    along_time.stride_t = 2;
+    along_time.front = 1;
     if (time)
         TRY_OUT(arena_take(p->a, &spatial, p->v->dtype, t, h / 2, cols / 2, l->out));
     TRY_OUT(halo_conv(p, spatial, *x, false, none, l->conv1, none, conv));
     if (time)
-        TRY_OUT(op_conv3d(dev, out, spatial, past, l->time_conv.w, l->time_conv.b, none,
-                          (struct conv){ .stride_t = 2, .stride = 1, .front = 1 }));
+        TRY_OUT(
+            op_conv3d(dev, out, spatial, past, l->time_conv.w, l->time_conv.b, none, along_time));
     if (l->time)
         TRY_OUT(keep_past(p, l->slot, past, spatial));
     p->current = !p->current;
@@ -255,11 +270,12 @@ static status double_frames(struct vae_pass *p, const struct layer *l, struct te
         tensor_permute(tensor_split(frames, 0, 2), (const int[]){ 1, 0, 2, 3, 4 });
     const struct tensor past = p->chunk > 1 ? p->slot[l->slot] : none;
     const int64_t c = l->in;
+    struct conv conv = conv_of_pixel(p);
 
+    conv.front = 2;
     for (int i = 0; i < 2; i++)
         TRY(op_conv3d(dev, tensor_at(halves, i), x, past, tensor_slice(l->time_conv.w, 0, i * c, c),
-                      tensor_slice(l->time_conv.b, 0, i * c, c), none,
-                      (struct conv){ .stride_t = 1, .stride = 1, .front = 2 }));
+                      tensor_slice(l->time_conv.b, 0, i * c, c), none, conv));
     return keep_past(p, l->slot, past, x);
 }
 
@@ -372,11 +388,12 @@ static void layer_dims(const struct layer *l, bool first, int64_t *dim)
 }
 
 /* Allocates the cache slot of a causal convolution: two frames with halo rows. */
-static status alloc_slot(struct vae_pass *p, struct tensor *slot, const int64_t *in, int64_t c)
+static status alloc_slot(struct vae_pass *p, struct tensor *slot, enum dtype dt, const int64_t *in,
+                         int64_t c)
 {
     struct tensor rows;
 
-    TRY(rows_take(&p->rows, p->a, &rows, p->v->dtype, 2, in[1], in[2], c));
+    TRY(rows_take(&p->rows, p->a, &rows, dt, 2, in[1], in[2], c));
     *slot = rows_with_halo(&p->rows, rows, true);
     return ST_OK;
 }
@@ -384,13 +401,13 @@ static status alloc_slot(struct vae_pass *p, struct tensor *slot, const int64_t 
 static status alloc_slots(struct vae_pass *p, const struct layer *l, const int64_t *in,
                           const int64_t *out)
 {
-    const enum dtype dt = p->v->dtype;
+    const enum dtype dt = p->v->dtype, factors = p->v->factors;
     struct tensor *slot = &p->slot[l->slot];
 
     if (l->kind == LAYER_CONV || l->kind == LAYER_HEAD || l->kind == LAYER_RESIDUAL)
-        TRY(alloc_slot(p, &slot[0], in, l->in));
+        TRY(alloc_slot(p, &slot[0], l->kind == LAYER_CONV ? dt : factors, in, l->in));
     if (l->kind == LAYER_RESIDUAL)
-        TRY(alloc_slot(p, &slot[1], in, l->out));
+        TRY(alloc_slot(p, &slot[1], factors, in, l->out));
     if (l->kind == LAYER_UP && l->time)
         TRY(arena_take(p->a, &slot[0], dt, 2, in[1], in[2], l->in));
     if (l->kind == LAYER_DOWN && l->time)
