@@ -91,12 +91,14 @@ status world_open(struct world *w, int *argc, char ***argv)
     if (impl == NULL)
         return fail(ST_MEMORY, "no host memory for starting MPI");
 
-    // Without mpirun, Open MPI would start a daemon, which is needed only by MPI_Comm_spawn, and
-    // load what drives networks: two of those libraries measure the clock for 0.1 s each.
+    // Without mpirun, Open MPI would start a daemon, which is needed only by MPI_Comm_spawn; load
+    // what drives networks, with two libraries that measure the clock for 0.1 s each; and make a
+    // folder that all such processes of a user share, and that the first one to end removes.
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     if (!launched()) {
         setenv("OMPI_MCA_pml", "ob1", 0);
         setenv("OMPI_MCA_btl", "self", 0);
+        setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
     }
     if (reading_is_refused())
         setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);

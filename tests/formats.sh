@@ -2,23 +2,10 @@
 # Whole runs from quantized files that the reference packages wrote: the same latent as from a plain file of the values,
 # to the last bit, on one rank and on two that read parts of it; what inspect and plan say; and the flags for files.
 #     formats.sh WANMPI MAKE_CHECKPOINT SAME_LATENTS GOLDEN MPIRUN [its arguments]
-wanmpi=$1
-make=$(realpath "$2")
-same=$(realpath "$3")
-golden=$4/formats.safetensors
-shift 4
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-count=0
-wrong=0
-
-need() {
-    "$@" >log 2>&1 || {
-        cat log
-        exit 1
-    }
-}
+. "$(dirname "$0")/checkpoint_common.sh"
+golden=$1/formats.safetensors
+shift
+mpirun=$*
 
 # check NAME COMMAND...
 check() {
@@ -50,7 +37,6 @@ says() {
     grep -q -e "$pattern" out
 }
 
-mpirun=$*
 need "$wanmpi" synth --preset tiny --parts t5,vae --out others
 for file in dit_mixed.gguf dit_comfy.safetensors dit_lightx2v.safetensors; do
     name=${file%.*}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # memory.sh WANMPI SAME_LATENTS: what each rank takes is never more than the plan says, and at most 5% + 4 MB less:
-# a checkpoint of 1.5 GB on 1, 2 and 4 ranks, sharded, which read their shares of the blocks and agree in the
+# a checkpoint of 0.8 GB on 1, 2 and 4 ranks, sharded, which read their shares of the blocks and agree in the
 # latents; the same in bf16; two experts, however they are kept; the small checkpoint with a video that takes more
 # memory than the model.
 set -u
@@ -13,12 +13,12 @@ fi
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-if [ "$(df --output=avail -m . | tail -1)" -lt 3000 ] ||
-    [ "$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)" -lt 8000 ]; then
-    echo "memory: needs 3 GB of disk and 8 GB of memory"
+if [ "$(df --output=avail -m . | tail -1)" -lt 2000 ] ||
+    [ "$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)" -lt 4000 ]; then
+    echo "memory: needs 2 GB of disk and 4 GB of memory"
     exit 77
 fi
-"$wanmpi" synth --preset tiny --dim 1536 --ffn_dim 8960 --heads 12 --layers 8 --out model \
+"$wanmpi" synth --preset tiny --dim 1536 --ffn_dim 8960 --heads 12 --layers 4 --out model \
     > synth.log 2>&1 || { cat synth.log; exit 1; }
 run() { # run P NAME FLAGS...: its log in NAME.log
     local p=$1 name=$2
@@ -67,7 +67,7 @@ cat 1.log 2.log 4.log | awk '
         two = 2 * (read[1] - read[2]); four = 4 / 3 * (read[1] - read[3])
         printf "blocks by two ranks %.1f MB, by four %.1f MB\n", two, four
         checks++
-        if (two < 1000 || two - four > 2 || four - two > 2) failed++
+        if (two < 500 || two - four > 2 || four - two > 2) failed++
         printf "memory: %d checks, %d failed\n", checks, failed
         exit failed > 0
     }'

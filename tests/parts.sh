@@ -3,22 +3,8 @@
 # anything is loaded, from every command, on one rank and two. And parts in the places where ComfyUI's
 # users have them.
 #     parts.sh WANMPI MAKE_CHECKPOINT SAME_LATENTS MPIRUN [its arguments]
-wanmpi=$1
-make=$(realpath "$2")
-same=$(realpath "$3")
-shift 3
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-count=0
-wrong=0
-
-need() {
-    "$@" >log 2>&1 || {
-        cat log
-        exit 1
-    }
-}
+. "$(dirname "$0")/checkpoint_common.sh"
+mpirun=$*
 
 bad() {
     wrong=$((wrong + 1))
@@ -62,9 +48,9 @@ reports() {
 everywhere() {
     reports "^  parts  *.*$1" "$wanmpi" inspect "$2"
     refused "$1" "$wanmpi" plan --task "${3:-t2v-1.3B}" --ckpt_dir "$2" --size 64*64 --frame_num 5
-    for ranks in 1 2; do
+    for start in '' "$mpirun -n 2"; do
         # shellcheck disable=SC2086
-        refused "$1" $mpirun -n $ranks "$wanmpi" generate --task "${3:-t2v-1.3B}" --ckpt_dir "$2" \
+        refused "$1" $start "$wanmpi" generate --task "${3:-t2v-1.3B}" --ckpt_dir "$2" \
             --size 64*64 --frame_num 5 --sample_steps 1 --save_file a.mp4
     done
     # shellcheck disable=SC2086
@@ -72,7 +58,6 @@ everywhere() {
         --sample_steps 1
 }
 
-mpirun=$*
 echo '{"prompt": "a cat"}' >jobs.jsonl
 small="--dim 128 --ffn_dim 256 --heads 4 --layers 2 --freq_dim 64 --text_dim 64"
 for layout in official diffusers; do
@@ -205,7 +190,7 @@ fits vace-1.3B control vace_patch_embedding.weight 96 132
 need "$make" comfy diffusers comfy
 run="--size 64*64 --frame_num 5 --sample_steps 2 --base_seed 3 --threads 1"
 # shellcheck disable=SC2086
-need $mpirun -n 1 "$wanmpi" generate --ckpt_dir official $run --prompt 'a cat' --save_file a.mp4 --run_file a.h5
+need "$wanmpi" generate --ckpt_dir official $run --prompt 'a cat' --save_file a.mp4 --run_file a.h5
 # shellcheck disable=SC2086
 need $mpirun -n 2 "$wanmpi" generate --ckpt_dir comfy/diffusion_models/wan2.1_t2v_tiny.safetensors $run \
     --prompt 'a cat' --save_file b.mp4 --run_file b.h5

@@ -5,9 +5,6 @@
 wanmpi=$1
 count=0
 wrong=0
-TMPDIR=$(mktemp -d) # Open MPI's folder, which another test's process removes when it ends
-export TMPDIR
-trap 'rm -rf "$TMPDIR"' EXIT
 
 step() { # TASK SIZE GPUS GB FLAGS...
     task=$1 size=$2 gpus=$3 gb=$4

@@ -11,7 +11,8 @@ launch/deps.sh || failed
 [ -f build/build.ninja ] || meson setup build || failed
 ninja -C build || failed
 log=$(mktemp)
-meson test -C build --no-rebuild --print-errorlogs 2>&1 | tee "$log"
+# one more than the cores, as tests often wait: for processes to start, or for a deadline
+meson test -C build --no-rebuild --print-errorlogs --num-processes $(($(nproc) + 1)) 2>&1 | tee "$log"
 # meson's summary, lines like "Ok:   12"
 awk '
     /^(Ok|Expected Fail): / { passed += $NF; seen = 1 }

@@ -40,9 +40,15 @@ common=(--task t2v-1.3B --size 128*96 --frame_num 9 --sample_steps 6 --base_seed
 make() { # make P NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5
     local p=$1 name=$2
     shift 2
-    ranks "$p" generate "${common[@]}" --ckpt_dir model --save_file "$name.mp4" \
+    ranks "$p" generate --ckpt_dir model "${common[@]}" --save_file "$name.mp4" \
         --run_file "$name.h5" "$@"
 }
+small=(--size 64*48 --frame_num 5 --base_seed 7 --prompt "Two cats boxing" --threads 1) # in place of `common`
+synth() { # synth PRESET FOLDER FLAGS...: says what went wrong
+    "$wanmpi" synth --preset "$1" --out "$2" "${@:3}" > synth.log 2>&1 || cat synth.log
+}
+says() { grep -q -e "$@"; } # says PATTERN FILE
+moved() { not "$same" "$1" "$2" 1e-2; } # moved A.h5 B.h5: by over 1 %
 
 is_video() { # is_video FILE WIDTH HEIGHT FRAMES
     [ "$(ffprobe -v error -count_frames -select_streams v -of csv=p=0 \

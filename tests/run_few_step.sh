@@ -3,8 +3,7 @@
 # noise that is added after each step any number of ranks gives the same bits, also after a stop and --resume.
 golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
-small=(--size 64*48 --frame_num 5 --base_seed 7 --prompt "Two cats boxing" --threads 1)
-"$wanmpi" synth --preset tiny-A14B --out pair > synth.log 2>&1 || cat synth.log
+synth tiny-A14B pair
 
 make() { # make P MODEL NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5; its output goes to NAME.log too
     local p=$1 model=$2 name=$3
@@ -13,7 +12,6 @@ make() { # make P MODEL NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5
         tee "$name.log"
     return "${PIPESTATUS[0]}"
 }
-says() { grep -q -e "$@"; }
 ends() { # ends MODEL NAME RECORDED: in the recorded latents
     "$golden" "$recorded" few_step.safetensors "$2.h5" 2e-4 "latents.$1.$3"
 }
@@ -95,7 +93,7 @@ for axes in "2 --ulysses_size 2" "3 --dit_fsdp --experts later" "4 --ulysses_siz
     check "$p ranks, $flags" make "$p" tiny-A14B "ranks$p" --preset turbowan-i2v-4 $flags
     check "$p ranks, $flags: the same bits" "$same" pair.h5 "ranks$p.h5"
 done
-"$wanmpi" synth --preset tiny-5B --out five > synth.log 2>&1 || cat synth.log
+synth tiny-5B five
 begins=(--preset fastwan-3 --size 128*64 --image "$recorded/image_wide.png")
 check "a known frame" make 1 five known "${begins[@]}"
 check "a known frame, 3 ranks" make 3 five known3 "${begins[@]}"

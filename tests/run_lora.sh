@@ -3,32 +3,22 @@
 # experts are kept in memory; it belongs to the identity of the weights.
 make_lora=$(realpath "$3")
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
-common=(--size 64*48 --frame_num 5 --sample_steps 4 --base_seed 7 --prompt "Two cats boxing" --threads 1)
-"$wanmpi" synth --preset tiny --out one > synth.log 2>&1 || cat synth.log
-"$wanmpi" synth --preset tiny-A14B --out pair > synth.log 2>&1 || cat synth.log
+common=("${small[@]}" --sample_steps 4)
+synth tiny-A14B pair
 "$make_lora" tiny 4 1 style.safetensors
 "$make_lora" tiny 8 2 motion.safetensors transformer.
 "$make_lora" tiny 2 3 low.safetensors transformer_2.
 "$make_lora" tiny 3 4 loha.safetensors loha
 
-make() { # make P NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5
-    local p=$1 name=$2
-    shift 2
-    ranks "$p" generate "${common[@]}" --save_file "$name.mp4" --run_file "$name.h5" "$@"
-}
-says() { grep -q "$@"; }
-moved() { # moved A.h5 B.h5: by over 1 %
-    not "$same" "$1" "$2" 1e-2
-}
 refused() { # refused LINE COMMAND...: with one line that has the pattern
     local line=$1
     shift
     not "$@" && [ "$(grep -c '^wanmpi: ' check.log)" = 1 ] && says "^wanmpi: .*$line" check.log
 }
 
-both=(--ckpt_dir one --lora style.safetensors --lora motion.safetensors:0.5 --lora loha.safetensors:-0.3)
-check "base" make 1 base --ckpt_dir one
-check "strength 0" make 1 zero --ckpt_dir one --lora style.safetensors:0
+both=(--ckpt_dir model --lora style.safetensors --lora motion.safetensors:0.5 --lora loha.safetensors:-0.3)
+check "base" make 1 base --ckpt_dir model
+check "strength 0" make 1 zero --ckpt_dir model --lora style.safetensors:0
 check "strength 0, the same bits" "$same" base.h5 zero.h5
 check "three LoRAs" make 1 both "${both[@]}"
 cp check.log both.log
@@ -56,8 +46,8 @@ check "one expert's LoRA" make 1 high --ckpt_dir pair --lora style.safetensors:0
 check "one expert's LoRA, another latent" moved pair.h5 high.h5
 
 # Merged into files: the same values, in any layout.
-"$wanmpi" synth --preset tiny --diffusers --shard_gb 0.001 --out shards > synth.log 2>&1 || cat synth.log
-for source in one shards; do
+synth tiny shards --diffusers --shard_gb 0.001
+for source in model shards; do
     check "convert $source" ranks 1 convert "${both[@]}" --ckpt_dir $source --out $source-merged
     check "convert $source: a complete checkpoint" ranks 1 inspect $source-merged
     check "convert $source: its latent" make 1 $source-merged --ckpt_dir $source-merged
@@ -67,14 +57,14 @@ check "convert: names of the source" cmp <(ls shards/transformer) <(ls shards-me
 check "convert two experts" ranks 2 convert "${pair[@]}" --out pair-merged
 check "convert two experts: its latent" make 1 pair-merged --ckpt_dir pair-merged
 check "convert two experts: the same bits" "$same" pair.h5 pair-merged.h5
-check "convert a file" ranks 1 convert --ckpt_dir one/diffusion_pytorch_model.safetensors --lora style.safetensors \
+check "convert a file" ranks 1 convert --ckpt_dir model/diffusion_pytorch_model.safetensors --lora style.safetensors \
     --dtype bf16 --out style-bf16.safetensors
 check "convert a file: half the size" test "$(stat -c %s style-bf16.safetensors)" -lt \
-    "$(($(stat -Lc %s one/diffusion_pytorch_model.safetensors) * 51 / 100))"
+    "$(($(stat -Lc %s model/diffusion_pytorch_model.safetensors) * 51 / 100))"
 check "convert: a folder that exists" refused 'exists; choose a new folder' ranks 1 convert "${both[@]}" --out pair
-check "convert: nothing to do" refused 'has nothing to do' ranks 1 convert --ckpt_dir one --out none
+check "convert: nothing to do" refused 'has nothing to do' ranks 1 convert --ckpt_dir model --out none
 check "convert: another model's LoRA leaves nothing" refused 'changes nothing of the transformer' \
-    ranks 1 convert --ckpt_dir one --lora low.safetensors --out none
+    ranks 1 convert --ckpt_dir model --lora low.safetensors --out none
 check "convert: nothing is left" test -z "$(ls -d none* ./*.partial-* .wanmpi-* 2> ls.log)"
 
 # The identity of the weights.
@@ -96,13 +86,13 @@ check "a line's own LoRA" refused 'lora must be the same for all lines' \
 
 # Wrong uses.
 check "an expert's LoRA without experts" refused 'has one transformer; remove it' \
-    ranks 1 generate --ckpt_dir one --lora_low low.safetensors --task t2v-1.3B
+    ranks 1 generate --ckpt_dir model --lora_low low.safetensors --task t2v-1.3B
 check "no checkpoint" refused 'lora needs --ckpt_dir' ranks 1 plan --lora style.safetensors
-check "no file" refused 'none.safetensors: No such file' ranks 2 generate --ckpt_dir one --lora none.safetensors
+check "no file" refused 'none.safetensors: No such file' ranks 2 generate --ckpt_dir model --lora none.safetensors
 check "a checkpoint as LoRA" refused 'is no LoRA' \
-    ranks 1 generate --ckpt_dir one --lora one/diffusion_pytorch_model.safetensors
+    ranks 1 generate --ckpt_dir model --lora model/diffusion_pytorch_model.safetensors
 check "a LoRA as checkpoint" refused 'is a LoRA: pass it with --lora' ranks 1 generate --ckpt_dir style.safetensors
 "$make_lora" tiny-i2v-14B 4 1 wide.safetensors
 check "another model's LoRA" refused 'does not fit the tensor\|match no tensor of the transformer' \
-    ranks 2 generate --ckpt_dir one --lora wide.safetensors
+    ranks 2 generate --ckpt_dir model --lora wide.safetensors
 summary

@@ -4,8 +4,8 @@
 # memory stays within --vram_limit, and a limit that is too small names the smallest that works.
 unset MALLOC_PERTURB_ # it writes into memory that the program does not use
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
-common=(--size 64*48 --frame_num 5 --sample_steps 4 --base_seed 7 --prompt "Two cats boxing" --threads 1)
-"$wanmpi" synth --preset tiny-A14B --out pair > synth.log 2>&1 || cat synth.log
+common=("${small[@]}" --sample_steps 4)
+synth tiny-A14B pair
 
 make() { # make P NAME FLAGS...: a video NAME.mp4, its run file NAME.h5, and its log NAME.log
     local p=$1 name=$2
@@ -13,7 +13,6 @@ make() { # make P NAME FLAGS...: a video NAME.mp4, its run file NAME.h5, and its
     ranks "$p" generate "${common[@]}" --save_file "$name.mp4" --run_file "$name.h5" "$@" > "$name.log" 2>&1 ||
         { cat "$name.log"; return 1; }
 }
-says() { grep -q "$@"; }
 as() { # as AGAINST P NAME FLAGS...: ends with the same bits
     local against=$1 name=$3
     shift
@@ -48,7 +47,7 @@ check "two of three, from the file" as one 1 some-disk "${one[@]}" --num_persist
 # The smallest limit, as the refusal names it, and less.
 refused() { ! make 1 "$@" > refused.log 2>&1; }
 big=(--task t2v-1.3B --ckpt_dir big --frame_num 1)
-"$wanmpi" synth --preset tiny --dim 384 --ffn_dim 1536 --heads 3 --layers 6 --out big > synth.log 2>&1 || cat synth.log
+synth tiny big --dim 384 --ffn_dim 1536 --heads 3 --layers 6
 check "a larger model" make 1 big "${big[@]}"
 check "too small a limit" refused small "${big[@]}" --vram_limit 0.001
 check "one line" [ "$(grep -c '^wanmpi: ' refused.log)" = 1 ]
