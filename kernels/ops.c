@@ -141,6 +141,48 @@ status op_gemm_add(struct device *dev, struct tensor sum, struct tensor a, struc
     return dev->table->gemm_add(dev, sum, a, w, bias);
 }
 
+static bool is_fp8_rows(struct fp8_rows t, int64_t rows, int64_t cols)
+{
+    return t.value.dtype == DT_F8_E4M3 && t.value.ndim == 2 && t.value.dim[0] == rows &&
+           t.value.dim[1] == cols && dense_last(t.value) && is_vector(t.scale, DT_F32, rows);
+}
+
+struct fp8_rows fp8_rows_of(struct tensor x, struct tensor scale)
+{
+    struct tensor value = x;
+
+    value.dtype = DT_F8_E4M3;
+    value.stride[0] *= (int64_t)dtype_size(x.dtype);
+    return (struct fp8_rows){ value, scale };
+}
+
+status op_fp8_quantize(struct device *dev, struct fp8_rows out, struct tensor x, enum act act)
+{
+    assert(x.ndim == 2 && is_rows(x, x.dim[0], x.dim[1]) && is_fp8_rows(out, x.dim[0], x.dim[1]));
+    assert(act == ACT_NONE || act == ACT_GELU_TANH);
+    assert(same(out.value, fp8_rows_of(x, out.scale).value) || no_alias(dev, out.value, x));
+    assert(no_alias(dev, out.scale, x) && no_alias(dev, out.scale, out.value));
+    if (tensor_count(x) == 0)
+        return ST_OK;
+    return dev->table->fp8_quantize(dev, out, x, act);
+}
+
+status op_fp8_gemm(struct device *dev, struct tensor out, struct fp8_rows a, struct fp8_rows w,
+                   struct tensor bias)
+{
+    const int64_t m = a.value.dim[0], n = w.value.dim[0], k = w.value.dim[1];
+
+    assert(is_fp8_rows(a, m, k) && is_fp8_rows(w, n, k) && tensor_contiguous(w.value) && k > 0);
+    assert(is_rows(out, m, n));
+    assert(is_none(bias) || (is_float(bias) && is_vector(bias, bias.dtype, n)));
+    assert(no_alias(dev, out, a.value) && no_alias(dev, out, w.value) && no_alias(dev, out, bias) &&
+           no_alias(dev, out, a.scale) && no_alias(dev, out, w.scale));
+    dev->flops += 2.0 * (double)m * (double)n * (double)k;
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->fp8_gemm(dev, out, a, w, bias);
+}
+
 status op_add_product(struct device *dev, struct tensor out, struct tensor x, int64_t first,
                       struct tensor up, struct tensor down)
 {
@@ -227,6 +269,29 @@ status op_add_layer_norm(struct device *dev, struct tensor out, struct tensor su
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->add_layer_norm(dev, out, sum, x, y, gate, w, b, eps);
+}
+
+status op_fp8_norm(struct device *dev, struct fp8_rows out, struct tensor sum, struct tensor x,
+                   struct tensor y, struct tensor gate, struct tensor mul, struct tensor add,
+                   bool modulate, float eps)
+{
+    assert(is_rows(x, x.dim[0], x.dim[1]) && is_fp8_rows(out, x.dim[0], x.dim[1]));
+    assert(is_vector(mul, DT_F32, x.dim[1]) && is_vector(add, DT_F32, x.dim[1]));
+    assert(no_alias(dev, out.value, x) && no_alias(dev, out.scale, x) &&
+           no_alias(dev, out.value, out.scale));
+    if (is_none(y)) {
+        assert(is_none(sum) && is_none(gate));
+    } else {
+        assert(sum.dtype == DT_F32 && is_rows(sum, x.dim[0], x.dim[1]));
+        assert(is_rows(y, x.dim[0], x.dim[1]));
+        assert(is_none(gate) || is_vector(gate, DT_F32, x.dim[1]));
+        assert(same_or_no_alias(dev, sum, x) && no_alias(dev, sum, y) && no_alias(dev, sum, mul) &&
+               no_alias(dev, sum, add) && no_alias(dev, out.value, sum) &&
+               no_alias(dev, out.value, y));
+    }
+    if (tensor_count(x) == 0)
+        return ST_OK;
+    return dev->table->fp8_norm(dev, out, sum, x, y, gate, mul, add, modulate, eps);
 }
 
 status op_rms_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,

@@ -68,6 +68,40 @@ typedef status expand_fn(struct device *dev, struct tensor out, const struct sto
                          const void *stored, int64_t first);
 expand_fn op_expand;
 
+/* ---- products in fp8 (runtime/fp8.h) ---- */
+
+/* A matrix [R, C] of e4m3 with one scale per row: element (r, c) is value * scale[r]. */
+struct fp8_rows {
+    struct tensor value; // e4m3 [R, C], rows may be strided
+    struct tensor scale; // f32 [R], contiguous
+};
+
+/* out = act(x), rounded to x's dtype and then quantized row by row. x [S, C], f32 or bf16, rows may
+ * be strided; act ACT_NONE or ACT_GELU_TANH. out.value may be in x's memory, each row from the
+ * first byte of x's row on: fp8_rows_of. */
+typedef status fp8_quantize_fn(struct device *dev, struct fp8_rows out, struct tensor x,
+                               enum act act);
+fp8_quantize_fn op_fp8_quantize;
+
+/* The view of x's memory for op_fp8_quantize in place. */
+struct fp8_rows fp8_rows_of(struct tensor x, struct tensor scale);
+
+/* out = n(sum), quantized row by row from f32; sum = x + y * gate, as op_add_norm_modulate
+ * (modulate) or op_add_layer_norm, with mul and add for scale and shift, or w and b. y none: sum
+ * and gate are none too, and out = n(x), as op_norm_modulate or op_layer_norm. */
+typedef status fp8_norm_fn(struct device *dev, struct fp8_rows out, struct tensor sum,
+                           struct tensor x, struct tensor y, struct tensor gate, struct tensor mul,
+                           struct tensor add, bool modulate, float eps);
+fp8_norm_fn op_fp8_norm;
+
+/* out[M,N] = rounded(a[M,K] w[N,K]^T + bias[N]), with the scales of a and w. w contiguous; bias
+ * f32 or bf16, or none; out f32 or bf16, rows may be strided. Sums in f32 of exact products;
+ * a tensor core may keep fewer bits of a partial sum. The order in which a row of out is summed
+ * depends on K and N alone, not on M. */
+typedef status fp8_gemm_fn(struct device *dev, struct tensor out, struct fp8_rows a,
+                           struct fp8_rows w, struct tensor bias);
+fp8_gemm_fn op_fp8_gemm;
+
 /* ---- norms: x [S,C], out [S,C], f32 or bf16 each, rows may be strided ---- */
 
 /* out = rounded(LN(x)) * (1 + scale) + shift; LN is the layer norm over C without weights, rounded

@@ -38,6 +38,11 @@ static void note_matrix(struct device *dev, struct tensor w)
     dev->packed = bytes > dev->packed ? bytes : dev->packed;
 }
 
+static double product_rate(const struct rates *r, enum dtype w)
+{
+    return w == DT_F8_E4M3 ? r->gemm_fp8 : w == DT_BF16 ? r->gemm : r->gemm_f32;
+}
+
 static status product(struct device *dev, struct tensor a, struct tensor w, double bytes)
 {
     const double m = (double)a.dim[0], n = (double)w.dim[0], k = (double)w.dim[1];
@@ -47,8 +52,7 @@ static status product(struct device *dev, struct tensor a, struct tensor w, doub
     if (r == NULL)
         return ST_OK;
     return spend(dev,
-                 tiled(r, 2 * m * n * k, w.dtype == DT_BF16 ? r->gemm : r->gemm_f32,
-                       ceil(m / 128) * ceil(n / 256)),
+                 tiled(r, 2 * m * n * k, product_rate(r, w.dtype), ceil(m / 128) * ceil(n / 256)),
                  PRODUCT_BYTES * (bytes_of(a) + bytes_of(w) + bytes));
 }
 
@@ -62,6 +66,25 @@ static status plan_gemm_add(struct device *dev, struct tensor sum, struct tensor
                             struct tensor bias)
 {
     return product(dev, a, w, 2 * bytes_of(sum));
+}
+
+static status plan_fp8_quantize(struct device *dev, struct fp8_rows out, struct tensor x,
+                                enum act act)
+{
+    return spend(dev, 0, bytes_of(out.value) + bytes_of(x));
+}
+
+static status plan_fp8_norm(struct device *dev, struct fp8_rows out, struct tensor sum,
+                            struct tensor x, struct tensor y, struct tensor gate, struct tensor mul,
+                            struct tensor add, bool modulate, float eps)
+{
+    return spend(dev, 0, bytes_of(out.value) + bytes_of(sum) + bytes_of(x) + bytes_of(y));
+}
+
+static status plan_fp8_gemm(struct device *dev, struct tensor out, struct fp8_rows a,
+                            struct fp8_rows w, struct tensor bias)
+{
+    return product(dev, a.value, w.value, bytes_of(out));
 }
 
 static status plan_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
@@ -258,6 +281,9 @@ const struct table table_plan = {
     .name = "plan",
     .gemm = plan_gemm,
     .gemm_add = plan_gemm_add,
+    .fp8_quantize = plan_fp8_quantize,
+    .fp8_norm = plan_fp8_norm,
+    .fp8_gemm = plan_fp8_gemm,
     .norm_modulate = plan_norm_modulate,
     .layer_norm = plan_layer_norm,
     .add_norm_modulate = plan_add_norm_modulate,

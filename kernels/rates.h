@@ -24,8 +24,9 @@ struct rates {
     double op_s, transfer_s;                  // of an op and of a transfer, whatever their size
     int multiprocessors;                      // 0: no tiles
     bool overlaps;                            // transfers run during computation
-    double slowest; // time of several such devices, which wait for the slowest, relative to one
-    double upload;  // bytes per second from pinned host memory
+    double slowest;  // time of several such devices, which wait for the slowest, relative to one
+    double upload;   // bytes per second from pinned host memory
+    double gemm_fp8; // operations per second in e4m3
 };
 
 /* The measured rates of a GPU with this name from the driver; NULL: not measured. */

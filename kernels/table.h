@@ -25,6 +25,9 @@ struct table {
     gemm_add_fn *gemm_add;
     add_product_fn *add_product;
     expand_fn *expand;
+    fp8_quantize_fn *fp8_quantize;
+    fp8_norm_fn *fp8_norm;
+    fp8_gemm_fn *fp8_gemm;
     norm_modulate_fn *norm_modulate;
     layer_norm_fn *layer_norm;
     add_norm_modulate_fn *add_norm_modulate;

@@ -1,23 +1,10 @@
 #include "runtime/convert.h"
 
-#include "runtime/half.h"
+#include "runtime/fp8.h"
 #include "runtime/status.h"
 
 #include <assert.h>
 #include <string.h>
-
-/* OCP 8-bit float of 4 exponent bits, without infinities. */
-static float f32_from_e4m3(uint8_t b)
-{
-    const int exp = (b >> 3) & 15, man = b & 7;
-    float f;
-
-    if (exp == 15 && man == 7)
-        return f32_from_bits((uint32_t)(b & 0x80) << 24 | 0x7fc00000u);
-    f = exp == 0 ? (float)man * 0x1p-9f
-                 : f32_from_bits((uint32_t)(exp + 120) << 23 | (uint32_t)man << 20);
-    return b & 0x80 ? -f : f;
-}
 
 /* OCP 8-bit exponent, 2^(b - 127). */
 static float f32_from_e8m0(uint8_t b)

@@ -10,6 +10,7 @@
 static void run_all(struct check *c)
 {
     check_products(c);
+    check_fp8(c);
     check_arrivals(c);
     check_attentions(c);
     check_norms(c);
@@ -178,6 +179,18 @@ static status silu_refuses(struct device *dev, struct tensor out, struct tensor 
     return fail(ST_DEVICE, "refused");
 }
 
+static status fp8_gemm_scales(struct device *dev, struct tensor out, struct fp8_rows a,
+                              struct fp8_rows w, struct tensor bias)
+{
+    a.scale = tensor_of((float *)w.scale.data, DT_F32, a.scale.dim[0]); // one scale for all rows
+    for (int64_t m = 0; m < out.dim[0]; m++)
+        TRY(table_ref.fp8_gemm(
+            dev, tensor_slice(out, 0, m, 1),
+            (struct fp8_rows){ tensor_slice(a.value, 0, m, 1), tensor_slice(a.scale, 0, 0, 1) }, w,
+            bias));
+    return ST_OK;
+}
+
 /* Every wrong kernel must be found, and the reference compared with itself must pass. */
 static int self_test(uint64_t seed)
 {
@@ -203,6 +216,7 @@ static int self_test(uint64_t seed)
         { "adds the next column", check_elementwise, { .add_product = add_product_from_first } },
         { "expands from the first value on", check_expand, { .expand = expand_from_start } },
         { "truncates instead of rounding", check_elementwise, { .copy = copy_truncates } },
+        { "uses one scale for all rows", check_fp8, { .fp8_gemm = fp8_gemm_scales } },
         { "returns an error", check_elementwise, { .silu = silu_refuses } },
     };
     static const struct table nothing;
@@ -235,6 +249,7 @@ static int self_test(uint64_t seed)
         WRONG(copy)
         WRONG(conv3d)
         WRONG(channel_norm)
+        WRONG(fp8_gemm)
         check_status(&c, device_open_cpu(&c.ref, 1, &table_ref, table_ref.workspace));
         check_status(&c, device_open_cpu(&c.got, 1, &t, t.workspace));
         tests[i].family(&c);

@@ -105,6 +105,7 @@ void check_end_case(struct check *c);
 
 /* The cases, by family. Each tests the entries that differ from the previous level's. */
 void check_products(struct check *c);
+void check_fp8(struct check *c);
 void check_arrivals(struct check *c);
 void check_attentions(struct check *c);
 void check_norms(struct check *c);

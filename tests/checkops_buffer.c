@@ -1,4 +1,4 @@
-#include "runtime/half.h"
+#include "runtime/fp8.h"
 #include "tests/checkops.h"
 
 #include <assert.h>
@@ -105,6 +105,8 @@ static void put(struct tensor t, const int64_t *index, float v)
         ((uint16_t *)t.data)[at] = bf16_from_f32(v);
     else if (t.dtype == DT_F16)
         ((uint16_t *)t.data)[at] = f16_from_f32(v);
+    else if (t.dtype == DT_F8_E4M3)
+        ((uint8_t *)t.data)[at] = e4m3_from_f32(v);
     else
         ((uint8_t *)t.data)[at] = (uint8_t)v;
 }
@@ -119,6 +121,8 @@ float check_get(struct tensor t, const int64_t *index)
         return f32_from_bf16(((uint16_t *)t.data)[at]);
     if (t.dtype == DT_F16)
         return f32_from_f16(((uint16_t *)t.data)[at]);
+    if (t.dtype == DT_F8_E4M3)
+        return f32_from_e4m3(((uint8_t *)t.data)[at]);
     return ((uint8_t *)t.data)[at];
 }
 

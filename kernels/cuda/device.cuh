@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/context.h"
 
+#include "runtime/fp8.h"
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -71,6 +73,30 @@ __device__ inline float activated(enum act act, float v)
     default:
         return v;
     }
+}
+
+/* ACT_GELU_TANH with the hardware's exponential: within 1e-6 of the largest term. */
+__device__ inline float quick_gelu_tanh(float v)
+{
+    const float u = 0.7978845608028654f * (v + 0.044715f * v * v * v);
+
+    return v - v / (1 + __expf(2 * u)); // v (1 + tanh u) / 2
+}
+
+/* Four values as e4m3, the first in the lowest byte. Saturates. */
+__device__ inline uint32_t pack_fp8(float a, float b, float c, float d)
+{
+    uint16_t low, high;
+
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(b), "f"(a));
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(d), "f"(c));
+    return low | (uint32_t)high << 16;
+}
+
+/* The scale of a row whose largest absolute value is `most`. */
+__device__ inline float fp8_scale_of(float most)
+{
+    return __fdiv_rn(fmaxf(most, FP8_LEAST), FP8_MAX);
 }
 
 __device__ inline float warp_sum(float v)

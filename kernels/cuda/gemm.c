@@ -8,7 +8,7 @@
  * it offers for our shapes showed this (bench/LOG.md). So any of them may be used, and the first
  * calls of a large product use several in turn and time them, to find the fastest one for this M
  * on this GPU. In f32 the order differs between kernels, so the kernel is chosen without regard to
- * M. */
+ * M. In fp8 ... */
 #include "kernels/cuda/gemm.h"
 
 #include "kernels/cuda/context.h"
@@ -24,9 +24,11 @@ struct key {
     int64_t a, w, out, bias, act; // dtypes, DT_NONE without bias
     int64_t m, n, k, lda, ldw, ldd;
     int64_t w_by_depth; // w is [K, N] instead of [N, K]
+    int64_t row_scales; // a and w are e4m3 with one scale per row
     int64_t workspace;  // bytes that a kernel may use
 };
 
+#define FP8_FAST_SUMS 0  // tensor cores keep few bits of sums over all of K
 #define TRIALS 6         // kernels that are timed
 #define TRIAL_ROUNDS 5   // times each
 #define TRIAL_FLOPS 2e10 // of the smallest product that is timed: 30 us on an H100
@@ -76,7 +78,7 @@ static void descriptors_done(void *entry)
 
 static cudaDataType_t type_of(int64_t dt)
 {
-    return dt == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return dt == DT_F8_E4M3 ? CUDA_R_8F_E4M3 : dt == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
 static cublasLtEpilogue_t epilogue(const struct key *key)
@@ -96,12 +98,19 @@ static status describe(struct gemm_descriptors *p, const struct key *key)
     const uint64_t cols = (uint64_t)(key->w_by_depth ? key->k : key->n);
     const cublasLtEpilogue_t end = epilogue(key);
     const cudaDataType_t bias = type_of(key->bias);
+    const int32_t per_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    const int8_t fast = FP8_FAST_SUMS;
 
     TRY(lt_status(cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "gemm"));
     TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_TRANSA, transposed));
     TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_EPILOGUE, end));
     if (key->bias != DT_NONE)
         TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
+    if (key->row_scales) {
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, per_row));
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, per_row));
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast));
+    }
     TRY(lt_status(cublasLtMatrixLayoutCreate(&p->w, type_of(key->w), rows, cols, key->ldw),
                   "gemm"));
     TRY(lt_status(cublasLtMatrixLayoutCreate(&p->a, type_of(key->a), (uint64_t)key->k,
@@ -284,10 +293,26 @@ static int64_t row_stride(struct tensor t)
     return t.dim[0] == 1 ? t.dim[1] : t.stride[0];
 }
 
+/* Pointers that a call sets: the bias, and the scales of the rows of w and a; NULL: none. */
+struct vectors {
+    const void *bias, *scale_w, *scale_a;
+};
+
+static status set_vectors(struct gemm_descriptors *p, struct vectors v)
+{
+    if (v.bias != NULL)
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, v.bias));
+    if (v.scale_w != NULL)
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, v.scale_w));
+    if (v.scale_a != NULL)
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, v.scale_a));
+    return ST_OK;
+}
+
 /* Computes the product of `key`, whose strides and options are set. *missing: nothing was done, as
  * the library has no kernel. */
 static status multiply(struct device *dev, struct key key, struct tensor out, struct tensor a,
-                       struct tensor w, struct tensor bias, bool add, bool *missing)
+                       struct tensor w, struct vectors vectors, bool add, bool *missing)
 {
     const float one = 1, keep = add ? 1 : 0;
     struct cuda_context *c;
@@ -306,8 +331,7 @@ static status multiply(struct device *dev, struct key key, struct tensor out, st
     *missing = p->missing;
     if (p->missing)
         return ST_OK;
-    if (bias.data != NULL)
-        TRY_OUT(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data));
+    TRY_OUT(set_vectors(p, vectors));
     TRY_OUT(next_trial(p, &around));
     if (around != NULL)
         TRY_OUT(cuda_status(cudaEventRecord(around[0], cuda_stream(dev)), "gemm"));
@@ -343,7 +367,7 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
     };
     bool missing;
 
-    TRY(multiply(dev, key, out, a, w, bias, add, &missing));
+    TRY(multiply(dev, key, out, a, w, (struct vectors){ .bias = bias.data }, add, &missing));
     if (!missing)
         return ST_OK;
     return add ? plain_gemm_add(dev, out, a, w, bias) : plain_gemm(dev, out, a, w, bias, act);
@@ -352,7 +376,7 @@ static status product(struct device *dev, struct tensor out, struct tensor a, st
 status gemm_strided(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                     bool w_by_depth, bool *missing)
 {
-    const struct tensor none = { 0 };
+    const struct vectors none = { 0 };
     const struct key key = {
         .a = a.dtype,
         .w = w.dtype,
@@ -390,4 +414,31 @@ status gemm_add_cublaslt(struct device *dev, struct tensor sum, struct tensor a,
     if (!is_supported(sum, a, w, bias))
         return plain_gemm_add(dev, sum, a, w, bias);
     return product(dev, sum, a, w, bias, ACT_NONE, true);
+}
+
+status fp8_gemm_cublaslt(struct device *dev, struct tensor out, struct fp8_rows a,
+                         struct fp8_rows w, struct tensor bias)
+{
+    const struct vectors vectors = { bias.data, w.scale.data, a.scale.data };
+    const struct key key = {
+        .a = DT_F8_E4M3,
+        .w = DT_F8_E4M3,
+        .out = out.dtype,
+        .bias = bias.data != NULL ? bias.dtype : DT_NONE,
+        .act = ACT_NONE,
+        .m = a.value.dim[0],
+        .n = w.value.dim[0],
+        .k = w.value.dim[1],
+        .lda = row_stride(a.value),
+        .ldw = w.value.dim[1],
+        .ldd = row_stride(out),
+        .workspace = (int64_t)dev->table->workspace,
+        .row_scales = 1,
+    };
+    bool missing = true;
+
+    if (out.dtype == DT_BF16 && is_supported(out, a.value, w.value, bias) &&
+        (uintptr_t)a.scale.data % ALIGN == 0 && w.value.dim[0] % ALIGN == 0)
+        TRY(multiply(dev, key, out, a.value, w.value, vectors, false, &missing));
+    return missing ? plain_fp8_gemm(dev, out, a, w, bias) : ST_OK;
 }

@@ -10,6 +10,7 @@ extern "C" {
 
 gemm_fn gemm_cublaslt;
 gemm_add_fn gemm_add_cublaslt;
+fp8_gemm_fn fp8_gemm_cublaslt;
 
 /* out = a w^T, or a w if w_by_depth: a [M, K], w [N, K] or [K, N], out [M, N], all rows may be
  * strided by multiples of 16 bytes. Without workspace. *missing: nothing was done, as the library

@@ -30,6 +30,59 @@ __device__ inline float2 row_sums(float2 v, float2 *part)
     return make_float2(warp_sum(v.x), warp_sum(v.y));
 }
 
+__device__ inline float row_max(float v, float *part)
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+    v = warp_max(v);
+    if (lane == 0)
+        part[warp] = v;
+    __syncthreads();
+    return warp_max(lane < (int)blockDim.x / 32 ? part[lane] : 0);
+}
+
+__device__ inline void write_fp8(uint8_t *p, const float (&v)[4])
+{
+    *(uint32_t *)p = pack_fp8(v[0], v[1], v[2], v[3]);
+}
+
+__device__ inline void write_fp8(uint8_t *p, const float (&v)[8])
+{
+    *(uint2 *)p = make_uint2(pack_fp8(v[0], v[1], v[2], v[3]), pack_fp8(v[4], v[5], v[6], v[7]));
+}
+
+/* Row `row` of out and scales = r, quantized. part: shared, [32], used for this only. The block may
+ * have read r from out's memory, as each thread writes after all have read. */
+template <class Row>
+__device__ inline void write_fp8_row(const struct tensor &out, float *scales, int64_t row,
+                                     const Row &r, int c, float *part)
+{
+    float most = 0;
+
+    EACH_PART(j)
+    if (column<Row>(j) < c) {
+        float v[Row::E];
+
+        r.get(j, v);
+        EACH_OF(i, Row::E)
+        most = fmaxf(most, fabsf(v[i])); // leaves out NaN
+    }
+
+    const float scale = fp8_scale_of(row_max(most, part)), factor = __frcp_rn(scale);
+
+    if (threadIdx.x == 0)
+        scales[row] = scale;
+    EACH_PART(j)
+    if (column<Row>(j) < c) {
+        float v[Row::E];
+
+        r.get(j, v);
+        EACH_OF(i, Row::E)
+        v[i] *= factor;
+        write_fp8((uint8_t *)out.data + row * out.stride[0] + column<Row>(j), v);
+    }
+}
+
 /* r = LN(r). The mean is computed in two steps, the second over r minus the first: for a row far
  * from zero, the rounding of one f32 sum would be as large as the differences from the mean. */
 __device__ inline void standardize(struct wide_row &r, int c, float eps, float *first,
@@ -74,13 +127,15 @@ struct affine {
     enum dtype round;
 };
 
-/* With ADD the norm is that of sum = x + y * gate, which is written too. */
-template <bool ADD>
-static __global__ void ROW_BOUNDS layer_norm_kernel(struct tensor out, struct tensor sum,
-                                                    struct tensor x, struct tensor y,
-                                                    const float *gate, struct affine a)
+/* With ADD the norm is that of sum = x + y * gate, which is written too. With FP8 the result is
+ * quantized: out is e4m3, scales [S]. */
+template <bool ADD, bool FP8>
+static __global__ void ROW_BOUNDS layer_norm_kernel(struct tensor out, float *scales,
+                                                    struct tensor sum, struct tensor x,
+                                                    struct tensor y, const float *gate,
+                                                    struct affine a)
 {
-    __shared__ float first[32];
+    __shared__ float first[32], third[32];
     __shared__ float2 second[32];
     const int c = (int)x.dim[1];
     const int64_t row = blockIdx.x;
@@ -112,7 +167,10 @@ static __global__ void ROW_BOUNDS layer_norm_kernel(struct tensor out, struct te
         EACH_OF(i, 4)
         r.v[j][i] = fmaf(rounded(a.round, r.v[j][i]), a.plus + mul[i], add[i]);
     }
-    write_row(out, row * out.stride[0], r, c);
+    if (FP8)
+        write_fp8_row(out, scales, row, r, c, third);
+    else
+        write_row(out, row * out.stride[0], r, c);
 }
 
 /* Whether a block can hold a row of these tensors, of one width, and access it e elements at a
@@ -132,7 +190,8 @@ static status norm_rows(struct device *dev, struct tensor out, struct tensor x, 
     const unsigned rows = (unsigned)x.dim[0], threads = row_threads<wide_row>(x.dim[1]);
     const struct tensor none = { 0 };
 
-    layer_norm_kernel<false><<<rows, threads, 0, cuda_stream(dev)>>>(out, none, x, none, NULL, a);
+    layer_norm_kernel<false, false>
+        <<<rows, threads, 0, cuda_stream(dev)>>>(out, NULL, none, x, none, NULL, a);
     LAUNCHED(op);
 }
 
@@ -163,8 +222,8 @@ static status add_norm_rows(struct device *dev, struct tensor out, struct tensor
 {
     const unsigned rows = (unsigned)x.dim[0], threads = row_threads<wide_row>(x.dim[1]);
 
-    layer_norm_kernel<true>
-        <<<rows, threads, 0, cuda_stream(dev)>>>(out, sum, x, y, (const float *)gate.data, a);
+    layer_norm_kernel<true, false>
+        <<<rows, threads, 0, cuda_stream(dev)>>>(out, NULL, sum, x, y, (const float *)gate.data, a);
     LAUNCHED(op);
 }
 
@@ -189,6 +248,71 @@ status wide_add_layer_norm(struct device *dev, struct tensor out, struct tensor 
     if (!fits(out, sum, x, 4) || !fits(y, gate, w, 4) || !fits(b, y, y, 4))
         return plain_add_layer_norm(dev, out, sum, x, y, gate, w, b, eps);
     return add_norm_rows(dev, out, sum, x, y, gate, a, "add_layer_norm");
+}
+
+status wide_fp8_norm(struct device *dev, struct fp8_rows out, struct tensor sum, struct tensor x,
+                     struct tensor y, struct tensor gate, struct tensor mul, struct tensor add,
+                     bool modulate, float eps)
+{
+    const unsigned rows = (unsigned)x.dim[0], threads = row_threads<wide_row>(x.dim[1]);
+    const bool adds = y.data != NULL;
+    const struct affine a = { (const float *)mul.data, (const float *)add.data,
+                              modulate ? 1.0f : 0.0f, eps, modulate && !adds ? x.dtype : DT_F32 };
+    float *scales = (float *)out.scale.data;
+
+    if (!fits(out.value, sum, x, 4) || !fits(mul, y, gate, 4) || !fits(add, add, add, 4))
+        return plain_fp8_norm(dev, out, sum, x, y, gate, mul, add, modulate, eps);
+    if (adds)
+        layer_norm_kernel<true, true><<<rows, threads, 0, cuda_stream(dev)>>>(
+            out.value, scales, sum, x, y, (const float *)gate.data, a);
+    else
+        layer_norm_kernel<false, true>
+            <<<rows, threads, 0, cuda_stream(dev)>>>(out.value, scales, sum, x, y, NULL, a);
+    LAUNCHED("fp8_norm");
+}
+
+template <class Row, bool GELU>
+static __global__ void ROW_BOUNDS quantize_kernel(struct tensor out, float *scales, struct tensor x)
+{
+    __shared__ float part[32];
+    const int c = (int)x.dim[1];
+    Row r;
+
+    read_row(r, x, blockIdx.x * x.stride[0], c);
+    EACH_PART(j)
+    if (GELU && column<Row>(j) < c) {
+        float v[Row::E];
+
+        r.get(j, v);
+        EACH_OF(i, Row::E)
+        v[i] = quick_gelu_tanh(v[i]);
+        r.put(j, v);
+    }
+    write_fp8_row(out, scales, blockIdx.x, r, c, part);
+}
+
+/* Rows of x that begin at multiples of 8 of its elements. */
+template <class Row>
+static void quantize_rows(struct device *dev, struct fp8_rows out, struct tensor x, enum act act)
+{
+    const unsigned rows = (unsigned)x.dim[0], threads = row_threads<Row>(x.dim[1]);
+    float *scales = (float *)out.scale.data;
+
+    if (act == ACT_GELU_TANH)
+        quantize_kernel<Row, true><<<rows, threads, 0, cuda_stream(dev)>>>(out.value, scales, x);
+    else
+        quantize_kernel<Row, false><<<rows, threads, 0, cuda_stream(dev)>>>(out.value, scales, x);
+}
+
+status wide_fp8_quantize(struct device *dev, struct fp8_rows out, struct tensor x, enum act act)
+{
+    if (x.dtype == DT_BF16 && fits(out.value, x, x, 8))
+        quantize_rows<narrow_row>(dev, out, x, act);
+    else if (fits(out.value, x, x, 4))
+        quantize_rows<wide_row>(dev, out, x, act);
+    else
+        return plain_fp8_quantize(dev, out, x, act);
+    LAUNCHED("fp8_quantize");
 }
 
 /* rsqrt(mean(r^2) + eps) */

@@ -12,6 +12,9 @@ extern "C" {
 
 gemm_fn plain_gemm;
 gemm_add_fn plain_gemm_add;
+fp8_quantize_fn plain_fp8_quantize; // fp8.cu
+fp8_norm_fn plain_fp8_norm;
+fp8_gemm_fn plain_fp8_gemm;
 norm_modulate_fn plain_norm_modulate;
 layer_norm_fn plain_layer_norm;
 add_norm_modulate_fn plain_add_norm_modulate;

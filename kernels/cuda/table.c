@@ -12,6 +12,9 @@ void table_cuda_plain(struct table *t)
         .name = "cuda-plain",
         .gemm = plain_gemm,
         .gemm_add = plain_gemm_add,
+        .fp8_quantize = plain_fp8_quantize,
+        .fp8_norm = plain_fp8_norm,
+        .fp8_gemm = plain_fp8_gemm,
         .norm_modulate = plain_norm_modulate,
         .layer_norm = plain_layer_norm,
         .add_norm_modulate = plain_add_norm_modulate,
@@ -49,6 +52,9 @@ void table_cuda(struct table *t)
     t->workspace = 64 * MB; // for cuBLASLt, attention and hopper_conv3d
     t->gemm = gemm_cublaslt;
     t->gemm_add = gemm_add_cublaslt;
+    t->fp8_quantize = wide_fp8_quantize;
+    t->fp8_norm = wide_fp8_norm;
+    t->fp8_gemm = fp8_gemm_cublaslt;
     t->norm_modulate = wide_norm_modulate;
     t->layer_norm = wide_layer_norm;
     t->add_norm_modulate = wide_add_norm_modulate;

@@ -15,6 +15,8 @@ norm_modulate_fn wide_norm_modulate;
 layer_norm_fn wide_layer_norm;
 add_norm_modulate_fn wide_add_norm_modulate;
 add_layer_norm_fn wide_add_layer_norm;
+fp8_norm_fn wide_fp8_norm;
+fp8_quantize_fn wide_fp8_quantize;
 rms_norm_fn wide_rms_norm;
 norm_rope_fn wide_norm_rope;
 gate_add_fn wide_gate_add;

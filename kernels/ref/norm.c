@@ -28,40 +28,41 @@ static void root_mean_square(double *v, int64_t n, double eps, enum dtype dt)
         v[i] = ref_round(dt, v[i] / sqrt(square / (double)n + eps));
 }
 
+void ref_norm_row(double *v, struct tensor x, int64_t row, struct tensor mul, struct tensor add,
+                  bool modulate, float eps)
+{
+    const int64_t c = x.dim[1];
+    const float *m = mul.data, *b = add.data;
+
+    ref_load(v, x, ref_row(x, row), c);
+    standardize(v, c, eps);
+    for (int64_t i = 0; i < c; i++)
+        v[i] = (modulate ? ref_round(x.dtype, v[i]) * (1 + (double)m[i]) : v[i] * m[i]) + b[i];
+}
+
+static status norm_rows(struct device *dev, struct tensor out, struct tensor x, struct tensor mul,
+                        struct tensor add, bool modulate, float eps)
+{
+    double *v;
+
+    TRY(ref_scratch(dev, &v, x.dim[1]));
+    for (int64_t s = 0; s < x.dim[0]; s++) {
+        ref_norm_row(v, x, s, mul, add, modulate, eps);
+        ref_store(out, ref_row(out, s), v, x.dim[1]);
+    }
+    return ST_OK;
+}
+
 status ref_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                          struct tensor scale, struct tensor shift, float eps)
 {
-    const int64_t c = x.dim[1];
-    const float *mul = scale.data, *add = shift.data;
-    double *v;
-
-    TRY(ref_scratch(dev, &v, c));
-    for (int64_t s = 0; s < x.dim[0]; s++) {
-        ref_load(v, x, ref_row(x, s), c);
-        standardize(v, c, eps);
-        for (int64_t i = 0; i < c; i++)
-            v[i] = ref_round(x.dtype, v[i]) * (1 + (double)mul[i]) + add[i];
-        ref_store(out, ref_row(out, s), v, c);
-    }
-    return ST_OK;
+    return norm_rows(dev, out, x, scale, shift, true, eps);
 }
 
 status ref_layer_norm(struct device *dev, struct tensor out, struct tensor x, struct tensor w,
                       struct tensor b, float eps)
 {
-    const int64_t c = x.dim[1];
-    const float *mul = w.data, *add = b.data;
-    double *v;
-
-    TRY(ref_scratch(dev, &v, c));
-    for (int64_t s = 0; s < x.dim[0]; s++) {
-        ref_load(v, x, ref_row(x, s), c);
-        standardize(v, c, eps);
-        for (int64_t i = 0; i < c; i++)
-            v[i] = v[i] * mul[i] + add[i];
-        ref_store(out, ref_row(out, s), v, c);
-    }
-    return ST_OK;
+    return norm_rows(dev, out, x, w, b, false, eps);
 }
 
 status ref_add_norm_modulate(struct device *dev, struct tensor out, struct tensor sum,

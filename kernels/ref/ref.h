@@ -30,8 +30,15 @@ int64_t ref_bucket(int64_t distance);
 
 double ref_act(enum act act, double v); // act(v)
 
+/* v[C] = row `row` of op_norm_modulate (modulate; mul, add: scale, shift) or op_layer_norm of x. */
+void ref_norm_row(double *v, struct tensor x, int64_t row, struct tensor mul, struct tensor add,
+                  bool modulate, float eps);
+
 gemm_fn ref_gemm;
 gemm_add_fn ref_gemm_add;
+fp8_quantize_fn ref_fp8_quantize;
+fp8_norm_fn ref_fp8_norm;
+fp8_gemm_fn ref_fp8_gemm;
 norm_modulate_fn ref_norm_modulate;
 layer_norm_fn ref_layer_norm;
 add_norm_modulate_fn ref_add_norm_modulate;

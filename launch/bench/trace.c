@@ -100,6 +100,28 @@ static status traced_gemm_add(struct device *dev, struct tensor sum, struct tens
            2 * bytes_of(sum) + bytes_of(a) + bytes_of(w), note_gemm(span, a, w, ACT_NONE));
 }
 
+static status traced_fp8_quantize(struct device *dev, struct fp8_rows out, struct tensor x,
+                                  enum act act)
+{
+    TRACED("quantize", fp8_quantize(dev, out, x, act), bytes_of(out.value) + bytes_of(x), );
+}
+
+static status traced_fp8_norm(struct device *dev, struct fp8_rows out, struct tensor sum,
+                              struct tensor x, struct tensor y, struct tensor gate,
+                              struct tensor mul, struct tensor add, bool modulate, float eps)
+{
+    TRACED("norm, quantize", fp8_norm(dev, out, sum, x, y, gate, mul, add, modulate, eps),
+           bytes_of(out.value) + bytes_of(sum) + bytes_of(x) + bytes_of(y), );
+}
+
+static status traced_fp8_gemm(struct device *dev, struct tensor out, struct fp8_rows a,
+                              struct fp8_rows w, struct tensor bias)
+{
+    TRACED("gemm, fp8", fp8_gemm(dev, out, a, w, bias),
+           bytes_of(out) + bytes_of(a.value) + bytes_of(w.value),
+           note_gemm(span, a.value, w.value, ACT_NONE));
+}
+
 static status traced_norm_modulate(struct device *dev, struct tensor out, struct tensor x,
                                    struct tensor scale, struct tensor shift, float eps)
 {
@@ -283,6 +305,9 @@ static void trace_ops(struct table *t)
     t->gemm = traced_gemm;
     t->gemm_add = traced_gemm_add;
     t->expand = traced_expand;
+    t->fp8_quantize = traced_fp8_quantize;
+    t->fp8_norm = traced_fp8_norm;
+    t->fp8_gemm = traced_fp8_gemm;
     t->norm_modulate = traced_norm_modulate;
     t->layer_norm = traced_layer_norm;
     t->add_norm_modulate = traced_add_norm_modulate;
