@@ -207,7 +207,7 @@ static size_t dit_bytes(const struct bench *b, enum dtype cdt, bool fsdp)
     need(mesh_open(&mesh, &w, &plan, b->mesh.size));
     need(arena_init(&a, &plan, "plan", 0));
     need(dit_open(&m, checkpoint_config(&b->files, &part_dit), &mesh, &plan, &a, cdt,
-                  (struct tensors_place){ .fsdp = fsdp }, none));
+                  (struct dit_matmul){ 0 }, (struct tensors_place){ .fsdp = fsdp }, none));
     bytes = a.peak;
     dit_close(&m);
     arena_done(&a);
@@ -285,7 +285,7 @@ static void bench_dit(struct bench *b, enum dtype cdt, enum loading how)
         world_barrier(&b->world);
         from = clock_seconds();
         need(dit_open(&m, checkpoint_config(&b->files, &part_dit), &b->mesh, &b->dev, &a, cdt,
-                      (struct tensors_place){ .fsdp = fsdp }, source));
+                      (struct dit_matmul){ 0 }, (struct tensors_place){ .fsdp = fsdp }, source));
         if (how == SEQUENTIAL) {
             need(loader_finish(l));
             need(device_wait(&b->dev));

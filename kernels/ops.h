@@ -77,14 +77,10 @@ struct fp8_rows {
 };
 
 /* out = act(x), rounded to x's dtype and then quantized row by row. x [S, C], f32 or bf16, rows may
- * be strided; act ACT_NONE or ACT_GELU_TANH. out.value may be in x's memory, each row from the
- * first byte of x's row on: fp8_rows_of. */
+ * be strided; act ACT_NONE or ACT_GELU_TANH. */
 typedef status fp8_quantize_fn(struct device *dev, struct fp8_rows out, struct tensor x,
                                enum act act);
 fp8_quantize_fn op_fp8_quantize;
-
-/* The view of x's memory for op_fp8_quantize in place. */
-struct fp8_rows fp8_rows_of(struct tensor x, struct tensor scale);
 
 /* out = n(sum), quantized row by row from f32; sum = x + y * gate, as op_add_norm_modulate
  * (modulate) or op_add_layer_norm, with mul and add for scale and shift, or w and b. y none: sum

@@ -242,7 +242,7 @@ static status blocks_of(int *blocks, const struct dit_config *c, enum dtype cdt,
     int64_t rest = params, block = 0, number;
     status st;
 
-    dit_tensors(&list, c, cdt);
+    dit_tensors(&list, c, cdt, (struct dit_matmul){ 0 });
     TRY_OUT(tensors_status(&list));
     for (int i = 0; i < list.stack_count; i++) {
         const struct tensor_stack *s = &list.stacks[i];
@@ -332,6 +332,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
+        .matmul = { r->matmul == MATMUL_FP8, r->matmul_bf16_blocks },
         .vae_dtype = vae_precision(r->vae_precision),
         .fsdp = r->dit_fsdp == 1,
         .as_stored = r->weight_storage == WEIGHTS_AS_STORED,

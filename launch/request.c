@@ -36,6 +36,8 @@ void request_init(struct request *r)
         .cuda_sms = -1,
         .precision = -1,
         .vae_precision = -1,
+        .matmul = -1,
+        .matmul_bf16_blocks = -1,
         .offload_model = -1,
         .timeout_s = -1,
         .dit_fsdp = -1,
@@ -176,6 +178,9 @@ static status fill_defaults(struct request *r)
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, r->device == USE_CUDA ? VAE_TF32 : VAE_FP32);
+    default_int(&r->matmul, MATMUL_EXACT);
+    if (r->matmul == MATMUL_FP8)
+        default_int(&r->matmul_bf16_blocks, 3);
     default_int(&r->timeout_s, (int)WORLD_DEADLINE_S);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
@@ -267,6 +272,8 @@ static status check_needs(const struct request *r)
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)
         return fail(ST_USAGE, "--convert_model_dtype is --precision bf16, and --precision fp32 is "
                               "given too: remove one of them");
+    if (request_given(r, AT(matmul_bf16_blocks)) && r->matmul != MATMUL_FP8)
+        return fail(ST_USAGE, "--matmul_bf16_blocks is for --matmul fp8");
     if (request_given(r, AT(cuda_sms)) && r->rand_device != NOISE_CUDA)
         return fail(ST_USAGE, "--cuda_sms is for --rand_device cuda");
     if ((request_given(r, AT(tile_size)) || request_given(r, AT(tile_stride))) && !r->tiled)

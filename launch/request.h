@@ -24,6 +24,7 @@
 
 enum { CMD_GENERATE = 1, CMD_BATCH = 2, CMD_PLAN = 4 };
 enum { PRECISION_FP32, PRECISION_BF16 };
+enum { MATMUL_EXACT, MATMUL_FP8 };
 enum { OPS_REF, OPS_CPU };
 enum { OFFLOAD_TO_CPU, OFFLOAD_TO_DISK };
 enum { WEIGHTS_AS_COMPUTED, WEIGHTS_AS_STORED };
@@ -73,6 +74,8 @@ struct request {
     int lora_ignore_unknown;
     int precision;     // PRECISION_*
     int vae_precision; // VAE_*
+    int matmul;        // MATMUL_*
+    int matmul_bf16_blocks;
     int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
     int convert_model_dtype; // the official flag for --precision bf16

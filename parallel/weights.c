@@ -172,7 +172,7 @@ status weights_ranges(int ranks, int rank, int units, const struct weight_spec *
             int64_t first, n;
 
             range_between(l, &specs[i], i, l->shard[rank], l->shard[rank + 1], &first, &n);
-            weight_name(name, sizeof(name), specs[i].name, u);
+            weight_name(name, sizeof(name), &specs[i], u);
             if (n > 0)
                 TRY_OUT(
                     each(payload, &specs[i], name, first, n, is_stored(l, i) ? &l->form[i] : NULL));
@@ -184,15 +184,16 @@ out:
     return st;
 }
 
-void weight_name(char *name, size_t size, const char *pattern, int unit)
+void weight_name(char *name, size_t size, const struct weight_spec *spec, int unit)
 {
-    const char *number = strstr(pattern, "%d");
+    const char *pattern = spec->name, *place = strstr(pattern, "%d");
+    const int number = spec->number + unit + (unit >= spec->gap_at ? spec->gap : 0);
     int n;
 
-    if (number == NULL)
+    if (place == NULL)
         n = snprintf(name, size, "%s", pattern);
     else
-        n = snprintf(name, size, "%.*s%d%s", (int)(number - pattern), pattern, unit, number + 2);
+        n = snprintf(name, size, "%.*s%d%s", (int)(place - pattern), pattern, number, place + 2);
     assert(n > 0 && n < (int)size);
     (void)n;
 }
@@ -212,7 +213,7 @@ static status read_bytes(void *payload, int unit, size_t from, size_t to, void *
         range_between(l, spec, i, from, to, &first, &count);
         if (count == 0)
             continue;
-        weight_name(name, sizeof(name), spec->name, unit);
+        weight_name(name, sizeof(name), spec, unit);
         at += l->offset[i] + (size_t)first * size - from;
         if (is_stored(l, i))
             TRY(w->source.read_form(w->source.payload, spec, name, (size_t)first, (size_t)count,
@@ -251,7 +252,7 @@ static status load_unit(struct weights *w, int unit, size_t from, struct tensor 
         after = begin + (size_t)count * size;
         if (is_stored(l, i) || count == 0 || begin % ALIGN != 0 || after % ALIGN != 0)
             continue;
-        weight_name(name, sizeof(name), spec->name, unit);
+        weight_name(name, sizeof(name), spec, unit);
         TRY(w->source.load(w->source.payload, w->loader, w->dev, spec, name, first, count,
                            tensor_of((char *)dst.data + (begin - from), spec->dtype, count),
                            &loads));
@@ -308,7 +309,7 @@ static void prefetch_unit(struct weights *w, int unit)
         const struct weight_spec *spec = &w->specs[i];
         char name[NAME_BYTES];
 
-        weight_name(name, sizeof(name), spec->name, unit);
+        weight_name(name, sizeof(name), spec, unit);
         w->source.prefetch(w->source.payload, name, 0,
                            tensor_count(tensor_dims(NULL, spec->dtype, spec->ndim, spec->dim)));
     }

@@ -51,12 +51,15 @@ struct weight_spec {
     int file_ndim;
     int64_t file_dim[TENSOR_AXES];
     bool channels_last; // the file's [O, I, k...] is stored as [O, k..., I]
+    bool row_scales;    // f32 [O]: the scales of the rows of a matrix in e4m3, "NAME_scale" for its
+                        // NAME, whose file_dim these are
     enum dtype dtype;   // in memory, like ndim and dim
     int ndim;
     int64_t dim[TENSOR_AXES];
     bool joined; // stored directly after the tensor before: [q; k; v] is one matrix of 3C rows
     size_t slot; // offset of a struct tensor in the caller's struct, which weights_acquire fills;
                  // a joined tensor has the slot of the one before, which then holds both
+    int number, gap_at, gap; // unit u has the number number + u; from unit gap_at on, plus gap
 };
 
 /* A matrix in the form of its file, and, of a LoRA, a product that is added to its values in f32 as
@@ -157,8 +160,8 @@ status weights_open_store(struct weights *w, struct arena *a, struct weights_sto
 status weights_all_gather(struct weights *w);
 
 /* Writes the name of a unit's tensor: "blocks.7.norm3.bias" for a spec's "blocks.%d.norm3.bias" and
- * unit 7. Local. */
-void weight_name(char *name, size_t size, const char *pattern, int unit);
+ * the unit with number 7. Local. */
+void weight_name(char *name, size_t size, const struct weight_spec *spec, int unit);
 
 /* Waits for units that are still being gathered or read. The memory stays with the arena. Accepts
  * zeroed weights. */

@@ -50,7 +50,7 @@ static bool form_of(const struct weight_source *source, int unit, const struct w
 {
     char name[WEIGHT_NAME_BYTES + 16];
 
-    weight_name(name, sizeof(name), spec->name, unit);
+    weight_name(name, sizeof(name), spec, unit);
     *form = (struct weight_form){ .rank = 0 };
     return spec->ndim == 2 && !spec->channels_last &&
            (spec->dtype == DT_F32 || spec->dtype == DT_BF16) &&

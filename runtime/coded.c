@@ -70,6 +70,23 @@ out:
     return st;
 }
 
+status coded_row_scales(const struct tensor_source *sources, const struct file_tensor *t,
+                        int64_t first, int64_t count, float *dst, uint64_t *bytes)
+{
+    const struct stored_form *c = &t->coding->form;
+    const int64_t columns = columns_of(t);
+    struct scales s = { .form = c, .columns = columns };
+    status st;
+
+    *bytes = 0;
+    TRY_OUT(read_scales(&s, sources, t, first * columns, count * columns, bytes));
+    for (int64_t i = 0; i < count; i++)
+        dst[i] = s.value[stored_scale_index(c, (first + i) / c->scale.rows, 0) - s.first];
+out:
+    free(s.value);
+    return st;
+}
+
 /* y[i] *= the scale of element at + i */
 static void apply_scales(const struct scales *s, float *y, int64_t at, int64_t count)
 {

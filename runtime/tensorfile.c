@@ -457,6 +457,47 @@ status tensorfile_read_stored(struct tensorfile *f, const struct file_tensor *t,
     return ST_OK;
 }
 
+bool tensorfile_has_fp8(const struct file_tensor *t)
+{
+    const struct stored_form *c = t->coding != NULL ? &t->coding->form : NULL;
+
+    if (t->shape.ndim != 2 || !tensor_contiguous(t->shape))
+        return false;
+    if (c == NULL)
+        return t->shape.dtype == DT_F8_E4M3;
+    return c->block == NULL && c->dtype == DT_F8_E4M3 && t->coding->scale_file >= 0 &&
+           !c->scale.tiled &&
+           c->scale.per_row == 1 && (c->scale.rows == 1 || c->scale.rows == t->shape.dim[0]);
+}
+
+status tensorfile_read_fp8(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                           int64_t count, uint8_t *dst)
+{
+    struct file_tensor stored = *t; // without its scales
+
+    assert(tensorfile_has_fp8(t));
+    stored.coding = NULL;
+    stored.shape.dtype = DT_F8_E4M3;
+    return tensorfile_read(f, &stored, first, count, DT_F8_E4M3, dst);
+}
+
+status tensorfile_read_fp8_scales(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                                  int64_t count, float *dst)
+{
+    uint64_t bytes = 0;
+
+    assert(tensorfile_has_fp8(t) && first >= 0 && count >= 0 && count <= t->shape.dim[0] - first);
+    if (count == 0)
+        return ST_OK;
+    if (t->coding != NULL)
+        TRY(coded_row_scales(f->impl->sources, t, first, count, dst, &bytes));
+    else
+        for (int64_t i = 0; i < count; i++)
+            dst[i] = 1;
+    count_read(f, bytes);
+    return ST_OK;
+}
+
 void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                          int64_t count)
 {

@@ -93,6 +93,15 @@ bool tensorfile_form(const struct file_tensor *t, struct stored_form *form);
 status tensorfile_read_stored(struct tensorfile *f, const struct file_tensor *t, size_t first,
                               size_t count, void *dst);
 
+/* Whether a tensor is a matrix stored in e4m3 with one scale per row, one for all rows, or none:
+ * fp8.h's rows of fp8, as they are. Then reads the bytes of elements [first, first + count); and
+ * the scales of rows, 1 where there are none. Errors as of tensorfile_read. */
+bool tensorfile_has_fp8(const struct file_tensor *t);
+status tensorfile_read_fp8(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                           int64_t count, uint8_t *dst);
+status tensorfile_read_fp8_scales(struct tensorfile *f, const struct file_tensor *t, int64_t first,
+                                  int64_t count, float *dst);
+
 /* Hint that this range will be read soon. */
 void tensorfile_prefetch(struct tensorfile *f, const struct file_tensor *t, int64_t first,
                          int64_t count);

@@ -72,6 +72,10 @@ void coded_form(const struct file_tensor *t, struct stored_form *f);
 status coded_read_stored(const struct tensor_source *sources, const struct file_tensor *t,
                          const struct stored_form *f, size_t first, size_t count, void *dst);
 
+/* coded.c: the scales of rows of a matrix that has one per row, or one; *bytes: read for them. */
+status coded_row_scales(const struct tensor_source *sources, const struct file_tensor *t,
+                        int64_t first, int64_t count, float *dst, uint64_t *bytes);
+
 /* coded.c: where elements [first, first + count) of it are in the file. */
 void coded_range(const struct file_tensor *t, int64_t first, int64_t count, uint64_t *offset,
                  uint64_t *bytes);

@@ -98,7 +98,8 @@ static void fixture_open_known(struct fixture *b, const struct dit_case *c,
     golden_need(arena_init(&b->run, &b->dev, "run", MEMORY));
     golden_need(arena_init(&b->step, &b->dev, "step", MEMORY));
     golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt,
-                         (struct tensors_place){ 0 }, dit_source(&b->config)));
+                         (struct dit_matmul){ 0 }, (struct tensors_place){ 0 },
+                         dit_source(&b->config)));
     golden_need(dit_text(&b->text, c->text_rows, b->config.text_dim));
     if (known > 0)
         golden_need(conditioning_add(&b->text, CONDITION_CLEAN, 4, clean, &values));
@@ -319,14 +320,14 @@ static void check_refusals(const struct table *table)
     struct conditioning text = { 0 };
 
     dit_add_feature(&config, &feature_vace);
-    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, (struct tensors_place){ 0 },
-                   dit_source(&config)) == ST_FORMAT &&
+    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, (struct dit_matmul){ 0 },
+                   (struct tensors_place){ 0 }, dit_source(&config)) == ST_FORMAT &&
               strstr(status_line(), "VACE") != NULL,
           "a VACE model: %s", status_line());
     config = cases[0].config;
     config.heads = 7;
-    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, (struct tensors_place){ 0 },
-                   dit_source(&config)) == ST_FORMAT,
+    CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, (struct dit_matmul){ 0 },
+                   (struct tensors_place){ 0 }, dit_source(&config)) == ST_FORMAT,
           "7 heads of 72 channels");
     fixture_open(&b, &cases[2], table, DT_F32, false, 1, times);
     golden_need(dit_text(&text, 1, b.config.text_dim + 1));

@@ -142,8 +142,8 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     need(arena_init(&weights, dev, "weights", planned->weights));
     need(arena_init(&run, dev, "run", planned->run));
     need(arena_init(&step, dev, "step", planned->step));
-    need(dit_open(&m, &config, &mesh, dev, &weights, cdt, (struct tensors_place){ .fsdp = fsdp },
-                  dit_source(&config)));
+    need(dit_open(&m, &config, &mesh, dev, &weights, cdt, (struct dit_matmul){ 0 },
+                  (struct tensors_place){ .fsdp = fsdp }, dit_source(&config)));
     need(dit_complete(&m));
     mesh.all.sent = mesh.all.messages = 0;
     need(dit_text(&text, 3, config.text_dim));

@@ -153,7 +153,7 @@ static void open_fixture(struct fixture *x, struct world *w, const struct dit_co
     need(arena_init(&x->run, &x->dev, "run", (size_t)4 << 20));
     need(arena_init(&x->step, &x->dev, "step", (size_t)4 << 20));
     need(dit_open(&x->dit[0], &x->config, &x->mesh, &x->dev, &x->weights, DT_F32,
-                  (struct tensors_place){ 0 }, dit_source(&x->config)));
+                  (struct dit_matmul){ 0 }, (struct tensors_place){ 0 }, dit_source(&x->config)));
     need(dit_complete(&x->dit[0]));
     need(dit_text(&x->conditioning, ROWS, config->text_dim));
 }
@@ -372,7 +372,7 @@ static float *generate(struct world *w, int by, float boundary, int known)
 
     open_fixture(&x, w, &base);
     need(dit_open(&x.dit[1], &x.config, &x.mesh, &x.dev, &x.weights, DT_F32,
-                  (struct tensors_place){ 0 },
+                  (struct dit_matmul){ 0 }, (struct tensors_place){ 0 },
                   (struct weight_source){ .read = read_half, .payload = &x.config }));
     need(dit_complete(&x.dit[1]));
     if (known > 0)

@@ -318,7 +318,7 @@ static void test_device(void)
         for (int s = 0; s < list.stack_count; s++)
             open_stack(l, &dev, &list, &list.stacks[s]);
         tensors_done(&list);
-        dit_tensors(&list, checkpoint_config(&c, &part_dit), DT_BF16);
+        dit_tensors(&list, checkpoint_config(&c, &part_dit), DT_BF16, (struct dit_matmul){ 0 });
         for (int s = 0; s < list.stack_count; s++)
             open_stack(l, &dev, &list, &list.stacks[s]);
         CHECK(dev.held_peak >= lora_device_bytes(l), "%zu bytes of %zu", dev.held_peak,

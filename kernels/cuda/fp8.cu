@@ -15,9 +15,8 @@ __device__ inline void store_fp8(const struct tensor &t, int64_t at, float v)
 
 /* ---- rows: each block has one ---- */
 
-/* The quantized row may be in the memory of x's: the threads read the next elements of x before any
- * of them writes values, which never reach beyond what has been read. */
-__global__ void quantize_kernel(struct tensor out, float *scales, struct tensor x, enum act act)
+static __global__ void quantize_kernel(struct tensor out, float *scales, struct tensor x,
+                                       enum act act)
 {
     __shared__ float part[32];
     const int64_t c = x.dim[1], at = blockIdx.x * x.stride[0], to = blockIdx.x * out.stride[0];
@@ -30,15 +29,8 @@ __global__ void quantize_kernel(struct tensor out, float *scales, struct tensor 
 
     if (threadIdx.x == 0)
         scales[blockIdx.x] = scale;
-    for (int64_t first = 0; first < c; first += blockDim.x) {
-        const int64_t i = first + threadIdx.x;
-        const float v = i < c ? rounded(x.dtype, activated(act, load(x, at + i))) : 0;
-
-        __syncthreads();
-        if (i < c)
-            store_fp8(out, to + i, v * factor);
-        __syncthreads();
-    }
+    for (int64_t i = threadIdx.x; i < c; i += blockDim.x)
+        store_fp8(out, to + i, rounded(x.dtype, activated(act, load(x, at + i))) * factor);
 }
 
 status plain_fp8_quantize(struct device *dev, struct fp8_rows out, struct tensor x, enum act act)
@@ -48,8 +40,9 @@ status plain_fp8_quantize(struct device *dev, struct fp8_rows out, struct tensor
     LAUNCHED("fp8_quantize");
 }
 
-__global__ void norm_kernel(struct tensor out, float *scales, struct tensor x, const float *mul,
-                            const float *add, float plus, enum dtype round, float eps)
+static __global__ void norm_kernel(struct tensor out, float *scales, struct tensor x,
+                                   const float *mul, const float *add, float plus, enum dtype round,
+                                   float eps)
 {
     __shared__ float part[32];
     const int64_t c = x.dim[1], at = blockIdx.x * x.stride[0], to = blockIdx.x * out.stride[0];
@@ -117,8 +110,8 @@ __device__ inline float load_fp8(const struct tensor &t, int64_t at)
 }
 
 /* Each thread has one output, each block TILE x TILE; K in tiles through shared memory. */
-__global__ void gemm_kernel(struct tensor out, struct tensor a, const float *scale_a,
-                            struct tensor w, const float *scale_w, struct tensor bias)
+static __global__ void gemm_kernel(struct tensor out, struct tensor a, const float *scale_a,
+                                   struct tensor w, const float *scale_w, struct tensor bias)
 {
     __shared__ float ta[TILE][TILE + 1], tw[TILE][TILE + 1];
     const int x = threadIdx.x % TILE, y = threadIdx.x / TILE;

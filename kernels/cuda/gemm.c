@@ -8,7 +8,9 @@
  * it offers for our shapes showed this (bench/LOG.md). So any of them may be used, and the first
  * calls of a large product use several in turn and time them, to find the fastest one for this M
  * on this GPU. In f32 the order differs between kernels, so the kernel is chosen without regard to
- * M. In fp8 ... */
+ * M.
+ *
+ * In fp8 the library has one kernel for scales per row, in variants that add in the same order. */
 #include "kernels/cuda/gemm.h"
 
 #include "kernels/cuda/context.h"
@@ -28,7 +30,9 @@ struct key {
     int64_t workspace;  // bytes that a kernel may use
 };
 
-#define FP8_FAST_SUMS 0  // tensor cores keep few bits of sums over all of K
+// the tensor cores' sums over all of K have 14 bits: an error of 1.3e-3 (K = 5120) to 2.6e-3
+// (13824), beside 3.7e-2 of quantizing; 1.3 times as fast as with partial sums
+#define FP8_FAST_SUMS 1
 #define TRIALS 6         // kernels that are timed
 #define TRIAL_ROUNDS 5   // times each
 #define TRIAL_FLOPS 2e10 // of the smallest product that is timed: 30 us on an H100

@@ -51,8 +51,7 @@ __device__ inline void write_fp8(uint8_t *p, const float (&v)[8])
     *(uint2 *)p = make_uint2(pack_fp8(v[0], v[1], v[2], v[3]), pack_fp8(v[4], v[5], v[6], v[7]));
 }
 
-/* Row `row` of out and scales = r, quantized. part: shared, [32], used for this only. The block may
- * have read r from out's memory, as each thread writes after all have read. */
+/* Row `row` of out and scales = r, quantized. part: shared, [32], used for this only. */
 template <class Row>
 __device__ inline void write_fp8_row(const struct tensor &out, float *scales, int64_t row,
                                      const Row &r, int c, float *part)
@@ -291,7 +290,6 @@ static __global__ void ROW_BOUNDS quantize_kernel(struct tensor out, float *scal
     write_fp8_row(out, scales, blockIdx.x, r, c, part);
 }
 
-/* Rows of x that begin at multiples of 8 of its elements. */
 template <class Row>
 static void quantize_rows(struct device *dev, struct fp8_rows out, struct tensor x, enum act act)
 {

@@ -59,6 +59,10 @@ static const struct option rows[] = {
       .help = "of the transformer and the VAE (default bf16 on GPUs, else fp32)" },
     { "vae_precision", OPT_CHOICE, AT(vae_precision), .choices = VAE_PRECISIONS,
       .help = "of the VAE (default: --precision on GPUs, else fp32)" },
+    { "matmul", OPT_CHOICE, AT(matmul), .choices = "exact|fp8",
+      .help = "products of the transformer's blocks, as in generate (default exact)" },
+    { "matmul_bf16_blocks", OPT_INT, AT(matmul_bf16_blocks), .value = "N", .least = 0, .most = 1000,
+      .help = "for --matmul fp8, as in generate (default 3)" },
     { "repeats", OPT_INT, AT(repeats), .value = "N", .least = 1, .most = 1000,
       .help = "timed runs of each test; the median is reported (default 5)" },
     { "device", OPT_CHOICE, AT(device), .group = "Device and ranks", .choices = "cuda|cpu",
@@ -173,6 +177,7 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
                                  .device = -1,
                                  .precision = -1,
                                  .vae_precision = -1,
+                                 .matmul_bf16_blocks = 3,
                                  .repeats = 5 };
     TRY(options_parse("bench", 0, &set, 1, argc, argv));
     *parts =
@@ -256,6 +261,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .ranks = b->world->size,
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,
+        .matmul = { o->matmul == 1, o->matmul_bf16_blocks },
         .gpu = b->dev.kind == DEVICE_CUDA,
         .vae_dtype = o->vae_precision >= 0        ? vae_precision(o->vae_precision)
                      : b->dev.kind == DEVICE_CUDA ? b->cdt

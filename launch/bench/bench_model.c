@@ -89,7 +89,8 @@ static status open_weights(void *payload)
     struct bench *b = f->b;
 
     TRY(dit_open(&f->dit, model_dit(&b->plan.model), &b->mesh, &b->dev, &f->weights, b->cdt,
-                 plan_place(&b->plan, model_dit(&b->plan.model), &f->host), bench_source(b)));
+                 b->plan.matmul, plan_place(&b->plan, model_dit(&b->plan.model), &f->host),
+                 bench_source(b)));
     return dit_complete(&f->dit);
 }
 

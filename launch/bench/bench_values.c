@@ -1,5 +1,6 @@
 /* Random numbers for benchmarks: slices of one table, fast enough for 14 billion weights. */
 #include "launch/bench/bench.h"
+#include "model/checkpoint/quantize.h"
 #include "model/synth/synth.h"
 #include "runtime/half.h"
 
@@ -102,12 +103,15 @@ static uint64_t key_of(const char *name)
 static status read_values(void *payload, const struct weight_spec *spec, const char *name,
                           int64_t first, int64_t count, void *dst)
 {
+    const struct weight_source values = { .read = read_values, .payload = payload };
     const enum dtype dt = spec->dtype;
     const struct bench *b = payload;
     const size_t size = dtype_size(dt);
     const uint64_t key = key_of(name);
     int64_t now;
 
+    if (quantize_makes(spec))
+        return quantize_read(&values, spec, name, first, count, dst);
     if (dt != DT_F32 && dt != DT_BF16)
         return fail(ST_USAGE, "%s: no random values of type %s", name, dtype_name(dt));
     for (int64_t i = 0; i < count; i += now) {

@@ -1,6 +1,7 @@
 #include "model/checkpoint/checkpoint.h"
 
 #include "model/checkpoint/checkpoint_internal.h"
+#include "model/checkpoint/quantize.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -444,11 +445,32 @@ static status find_tensor(const struct tensorfile *f, const struct weight_spec *
 }
 
 static status source_read(void *payload, const struct weight_spec *spec, const char *name,
+                          int64_t first, int64_t count, void *dst);
+
+/* A matrix in e4m3, or the scales of one: as they are stored, where the file has them. */
+static status read_fp8(struct tensorfile *f, const struct weight_spec *spec, const char *name,
+                       int64_t first, int64_t count, void *dst)
+{
+    const struct weight_source rows = { .read = source_read, .payload = f };
+    const struct file_tensor *t = NULL;
+    char matrix[WEIGHT_NAME_BYTES];
+
+    quantize_name(matrix, spec, name);
+    TRY(find_tensor(f, spec, matrix, &t));
+    if (!tensorfile_has_fp8(t))
+        return quantize_read(&rows, spec, name, first, count, dst);
+    return spec->row_scales ? tensorfile_read_fp8_scales(f, t, first, count, dst)
+                            : tensorfile_read_fp8(f, t, first, count, dst);
+}
+
+static status source_read(void *payload, const struct weight_spec *spec, const char *name,
                           int64_t first, int64_t count, void *dst)
 {
     struct tensorfile *f = payload;
     const struct file_tensor *t = NULL;
 
+    if (quantize_makes(spec))
+        return read_fp8(f, spec, name, first, count, dst);
     TRY(find_tensor(f, spec, name, &t));
     if (first < 0 || count < 0 || first > tensor_count(t->shape) ||
         count > tensor_count(t->shape) - first)

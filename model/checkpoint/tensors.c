@@ -43,6 +43,18 @@ void tensors_stack(struct tensor_list *l, const char *name, const char *prefix, 
     memcpy(s->prefix, prefix, strlen(prefix) + 1);
 }
 
+void tensors_numbers(struct tensor_list *l, int number, int gap_at, int gap)
+{
+    struct tensor_stack *s = &l->stacks[l->stack_count - 1];
+
+    if (l->st != ST_OK)
+        return;
+    assert(s->count == 0);
+    s->number = number;
+    s->gap_at = gap_at;
+    s->gap = gap;
+}
+
 struct weight_spec *tensors_add(struct tensor_list *l, const char *name, size_t slot,
                                 enum dtype dtype, const int64_t *dims)
 {
@@ -57,7 +69,11 @@ struct weight_spec *tensors_add(struct tensor_list *l, const char *name, size_t 
     stack = &l->stacks[l->stack_count - 1];
     stack->count++;
     t = &l->specs[l->count++];
-    *t = (struct weight_spec){ .dtype = dtype, .slot = slot };
+    *t = (struct weight_spec){ .dtype = dtype,
+                               .slot = slot,
+                               .number = stack->number,
+                               .gap_at = stack->gap_at,
+                               .gap = stack->gap };
     length = snprintf(t->name, sizeof(t->name), "%s%s", stack->prefix, name);
     assert(length > 0 && length < (int)sizeof(t->name));
     while (t->ndim < TENSOR_AXES && dims[t->ndim] != 0) {
@@ -99,6 +115,22 @@ void tensors_linear(struct tensor_list *l, const char *name, size_t slot, int64_
                     enum dtype dtype)
 {
     add_pair(l, name, slot, dtype, TENSOR_DIMS(out, in), dtype);
+}
+
+void tensors_fp8_linear(struct tensor_list *l, const char *name, size_t slot, int64_t out,
+                        int64_t in, enum dtype bias)
+{
+    char full[WEIGHT_NAME_BYTES];
+    struct weight_spec *t;
+
+    snprintf(full, sizeof(full), "%s.weight", name);
+    tensors_add(l, full, slot + offsetof(struct linear, w), DT_F8_E4M3, TENSOR_DIMS(out, in));
+    snprintf(full, sizeof(full), "%s.weight_scale", name);
+    t = tensors_add(l, full, slot + offsetof(struct linear, scale), DT_F32, TENSOR_DIMS(out, in));
+    t->row_scales = true;
+    t->ndim = 1;
+    snprintf(full, sizeof(full), "%s.bias", name);
+    tensors_add(l, full, slot + offsetof(struct linear, b), bias, TENSOR_DIMS(out));
 }
 
 void tensors_norm(struct tensor_list *l, const char *name, size_t slot, int64_t n)
@@ -194,7 +226,7 @@ const struct weight_spec *tensors_nth(const struct tensor_list *l, const struct 
 {
     const struct weight_spec *spec = &tensors_of(l, s)[i % s->count];
 
-    weight_name(name, WEIGHT_NAME_BYTES, spec->name, i / s->count);
+    weight_name(name, WEIGHT_NAME_BYTES, spec, i / s->count);
     return spec;
 }
 

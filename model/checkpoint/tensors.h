@@ -34,6 +34,7 @@ struct tensor_stack {
     int units;
     int first, count; // the tensors of one unit: specs [first, first + count)
     enum tensors_keep keep;
+    int number, gap_at, gap; // of the units: see struct weight_spec
 };
 
 struct tensor_list {
@@ -48,6 +49,10 @@ struct tensor_list {
 void tensors_stack(struct tensor_list *l, const char *name, const char *prefix, int units,
                    enum tensors_keep keep);
 
+/* Of the stack just started: unit u has the number number + u, and from unit gap_at on gap more.
+ * Without this, unit u has the number u. */
+void tensors_numbers(struct tensor_list *l, int number, int gap_at, int gap);
+
 /* Emits one tensor that has the same shape in the file and in memory. `dims` ends with 0. Returns
  * its spec, which the caller may change (joined, another shape in memory) until the next tensor is
  * emitted; after an error it is a dummy. */
@@ -57,12 +62,18 @@ struct weight_spec *tensors_add(struct tensor_list *l, const char *name, size_t 
 
 /* A linear layer y = x w^T + b. */
 struct linear {
-    struct tensor w, b; // [out, in], [out]
+    struct tensor w, b;  // [out, in], [out]
+    struct tensor scale; // f32 [out], of the rows of w, if that is e4m3; else ndim 0
 };
 
 /* Emits "NAME.weight" [out, in] and "NAME.bias" [out], both in `dtype`; slot: a struct linear. */
 void tensors_linear(struct tensor_list *l, const char *name, size_t slot, int64_t out, int64_t in,
                     enum dtype dtype);
+
+/* The same with the weight in e4m3, and its scales as "NAME.weight_scale", which are made when the
+ * weight is read (quantize.h). */
+void tensors_fp8_linear(struct tensor_list *l, const char *name, size_t slot, int64_t out,
+                        int64_t in, enum dtype bias);
 
 /* Emits "NAME.weight" [n] and "NAME.bias" [n], both f32; slot: a struct linear. */
 void tensors_norm(struct tensor_list *l, const char *name, size_t slot, int64_t n);

@@ -17,6 +17,7 @@
 #include "model/lora/lora_internal.h"
 
 #include "kernels/merge.h"
+#include "model/checkpoint/quantize.h"
 #include "runtime/half.h"
 
 #include <assert.h>
@@ -317,13 +318,19 @@ static status need_norms(struct lora *l, struct lora_target *t)
 status lora_read(void *payload, const struct weight_spec *spec, const char *name, int64_t first,
                  int64_t count, void *dst)
 {
+    const struct weight_source merged = { .read = lora_read, .payload = payload };
     struct lora *l = payload;
-    struct lora_target *t = (struct lora_target *)lora_find(l, name);
+    struct lora_target *t;
+    char matrix[WEIGHT_NAME_BYTES];
     float *x = dst;
     status st;
 
+    quantize_name(matrix, spec, name);
+    t = (struct lora_target *)lora_find(l, matrix);
     if (t == NULL || count == 0)
         return l->options.source.read(l->options.source.payload, spec, name, first, count, dst);
+    if (quantize_makes(spec))
+        return quantize_read(&merged, spec, name, first, count, dst);
     TRY(need_norms(l, t));
     assert(spec->dtype == DT_F32 || spec->dtype == DT_BF16);
     if (spec->dtype != DT_F32)

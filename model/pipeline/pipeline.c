@@ -91,7 +91,7 @@ static status open_expert(struct pipeline *p, int expert)
 
     TRY(checkpoint_part(p->checkpoint, part));
     TRY(dit_open(&p->dit[expert], config, &p->mesh, p->dev, &p->dit_weights, p->plan.cdt,
-                 plan_place(&p->plan, config, &p->host),
+                 p->plan.matmul, plan_place(&p->plan, config, &p->host),
                  p->ahead != NULL ? readahead_source(p->ahead)
                                   : checkpoint_source(p->checkpoint, part)));
     p->loaded[expert] = true;
@@ -110,7 +110,7 @@ static status read_ahead(struct pipeline *p, const struct denoise *d)
         p->loaded[1] || d->in.low_from == d->in.schedule.steps)
         return ST_OK;
     TRY_OUT(checkpoint_part(p->checkpoint, part));
-    dit_tensors(&list, model_config(&p->plan.model, part), p->plan.cdt);
+    dit_tensors(&list, model_config(&p->plan.model, part), p->plan.cdt, p->plan.matmul);
     TRY_OUT(readahead_start(&p->ahead, &list, p->world->size, p->world->rank,
                             checkpoint_source(p->checkpoint, part), p->plan.as_stored,
                             threads > 1 ? threads : 1));

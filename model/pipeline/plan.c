@@ -218,7 +218,7 @@ static status plan_expert(struct dit *dit, const struct plan_input *in, int expe
 {
     const struct dit_config *config = model_config(&in->model, expert_parts[expert]);
 
-    TRY(dit_open(dit, config, m, dev, weights, in->cdt, plan_place(in, config, host),
+    TRY(dit_open(dit, config, m, dev, weights, in->cdt, in->matmul, plan_place(in, config, host),
                  forms_of(in, expert)));
     return dit_complete(dit);
 }
@@ -230,7 +230,7 @@ static status plan_ahead(const struct plan_input *in, const struct mesh *m, size
     struct tensor_list list = { 0 };
     status st;
 
-    dit_tensors(&list, model_config(&in->model, expert_parts[1]), in->cdt);
+    dit_tensors(&list, model_config(&in->model, expert_parts[1]), in->cdt, in->matmul);
     st = tensors_status(&list);
     *bytes = readahead_bytes(&list, m->all.size, m->all.rank, in->as_stored ? &forms : NULL);
     tensors_done(&list);

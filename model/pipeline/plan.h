@@ -38,6 +38,7 @@ struct plan_input {
     struct mesh_shape mesh;       // all sizes set
     struct mesh_shape joined;     // of the same ranks in steps with one branch; all 0: none
     enum dtype cdt;               // compute type of the transformer and the text encoder
+    struct dit_matmul matmul;     // of the transformer's blocks
     enum dtype vae_dtype;         // of vae_open
     bool fsdp;                    // shard the transformer's weights
     enum tensors_offload offload; // where its blocks are that do not stay on the device

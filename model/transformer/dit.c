@@ -24,15 +24,15 @@ static status check_config(const struct dit_config *c)
 }
 
 status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mesh,
-                struct device *dev, struct arena *a, enum dtype cdt, struct tensors_place place,
-                struct weight_source source)
+                struct device *dev, struct arena *a, enum dtype cdt, struct dit_matmul matmul,
+                struct tensors_place place, struct weight_source source)
 {
     struct tensor_list list = { 0 };
     status st;
 
-    *m = (struct dit){ .config = *config, .cdt = cdt, .dev = dev, .mesh = mesh };
+    *m = (struct dit){ .config = *config, .cdt = cdt, .matmul = matmul, .dev = dev, .mesh = mesh };
     TRY_OUT(check_config(config));
-    dit_tensors(&list, config, cdt);
+    dit_tensors(&list, config, cdt, matmul);
     TRY_OUT(tensors_status(&list));
     for (int i = 0; i < list.stack_count; i++) {
         struct dit_stack *s = &m->stack[m->stacks];
@@ -423,7 +423,6 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
                    struct tensor x)
 {
     struct dit *m = r->m;
-    struct weights *blocks = dit_weights(m, STACK_BLOCKS);
     const int64_t c = m->config.dim;
     const size_t mark = a->used;
     struct block_ctx ctx = { .r = r, .a = a, .step = step, .branch = branch };
@@ -439,6 +438,8 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     TRY_OUT(arena_take(a, &ctx.x, DT_F32, r->s_loc, c));
     TRY_OUT(arena_take(a, &ctx.h, m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(a, &ctx.y, m->cdt, r->s_loc, c));
+    if (m->matmul.fp8)
+        TRY_OUT(arena_take(a, &ctx.scale, DT_F32, r->s_loc));
     for (int t = 0; t < SEGMENT_TIMES; t++) {
         if (!has_time(&r->segments, (enum segment_time)t))
             continue;
@@ -450,12 +451,17 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     TRY_OUT(embed(&ctx, &root, x));
     TRY_OUT(block_enter(&ctx, ctx.patch));
     for (int l = 0; l < m->config.layers; l++) {
-        struct dit_block b;
+        const int next = next_block(r, step, branch, l);
+        struct dit_block b = { 0 };
+        int unit;
 
-        TRY_OUT(weights_acquire(blocks, l, -1, &b));
+        struct weights *w = dit_block_weights(m, l, &unit);
+        TRY_OUT(weights_acquire(w, unit, -1, &b));
         TRY_OUT(block_self_attention(&ctx, &b, l, l == 0 ? ctx.patch : ctx.x));
-        // not earlier: keys and values use the same links
-        TRY_OUT(weights_start_next(blocks, next_block(r, step, branch, l)));
+        if (next >= 0) { // not earlier: keys and values use the same links
+            w = dit_block_weights(m, next, &unit);
+            TRY_OUT(weights_start_next(w, unit));
+        }
         arena_release(a, before_patches); // the patches have been added into x
         TRY_OUT(block_cross_attention(&ctx, &b, l));
         TRY_OUT(block_feed_forward(&ctx, &b, l));

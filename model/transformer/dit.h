@@ -29,6 +29,16 @@
 #define DIT_MARK_NONE 1e6F // a mark that no block has
 #define DIT_BRANCHES 2     // of classifier-free guidance: cond, uncond
 
+/* How the blocks' products are computed; zeroed: in the compute type. */
+struct dit_matmul {
+    bool fp8; // with weights and activations in e4m3, except in the first and the last blocks, and
+              // the keys and values of cross attention
+    int kept; // number of blocks at each end whose products stay in the compute type
+};
+
+/* Whether the products of block `layer` are in fp8. */
+bool dit_block_in_fp8(const struct dit_config *config, struct dit_matmul matmul, int layer);
+
 /* A stack of tensors (model/checkpoint/tensors.h) with its weights. */
 struct dit_stack {
     const char *name;
@@ -37,7 +47,8 @@ struct dit_stack {
 
 struct dit {
     struct dit_config config;
-    enum dtype cdt;     // compute type of matrices and activations: F32 or BF16
+    enum dtype cdt; // compute type of matrices and activations: F32 or BF16
+    struct dit_matmul matmul;
     struct device *dev; // borrowed
     struct mesh *mesh;  // borrowed
     int stacks;
@@ -45,8 +56,9 @@ struct dit {
 };
 
 /* Emits the list of the model's tensors: first the text-to-video network's, then those of its
- * features. `cdt`: data type of the matrices in memory. */
-void dit_tensors(struct tensor_list *l, const struct dit_config *config, enum dtype cdt);
+ * features. `cdt`: data type of the matrices in memory that are not in fp8. */
+void dit_tensors(struct tensor_list *l, const struct dit_config *config, enum dtype cdt,
+                 struct dit_matmul matmul);
 
 /* Loads the weights into arena `a`, and into host memory as `place` says; the group of the stacks
  * is mesh->all. `mesh` and `dev` are borrowed until dit_close; until dit_complete, and with
@@ -55,8 +67,8 @@ void dit_tensors(struct tensor_list *l, const struct dit_config *config, enum dt
  * only. ST_FORMAT for a feature that this version does not compute, for sizes that do not fit each
  * other, and for damaged files; ST_IO, ST_MEMORY. */
 status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mesh,
-                struct device *dev, struct arena *a, enum dtype cdt, struct tensors_place place,
-                struct weight_source source);
+                struct device *dev, struct arena *a, enum dtype cdt, struct dit_matmul matmul,
+                struct tensors_place place, struct weight_source source);
 void dit_close(struct dit *m); // accepts half-open and zeroed values
 
 /* All-gathers the weights of which each rank reads a slice. Called once, after dit_open and

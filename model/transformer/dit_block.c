@@ -14,6 +14,53 @@ static status linear(struct device *dev, struct tensor out, struct tensor x, str
     return op_gemm(dev, out, x, l.w, l.b, act);
 }
 
+/* ---- products in fp8 ----
+ *
+ * What such a product reads is quantized by the norm that makes it, in h's memory, or afterwards.
+ * The scales of its rows are in ctx->scale until the next one is quantized. */
+
+static bool in_fp8(struct linear l)
+{
+    return l.w.dtype == DT_F8_E4M3;
+}
+
+/* h as a norm quantized it. */
+static struct fp8_rows fp8_h(const struct block_ctx *ctx)
+{
+    return (struct fp8_rows){
+        tensor_of(ctx->h.data, DT_F8_E4M3, ctx->r->s_loc, ctx->r->m->config.dim), ctx->scale
+    };
+}
+
+static status product(struct block_ctx *ctx, struct tensor out, struct fp8_rows x, struct linear l)
+{
+    return op_fp8_gemm(ctx->r->m->dev, out, x, (struct fp8_rows){ l.w, l.scale }, l.b);
+}
+
+/* out = l(h), where h is what a norm made. */
+static status linear_of_h(struct block_ctx *ctx, struct tensor out, struct linear l)
+{
+    return in_fp8(l) ? product(ctx, out, fp8_h(ctx), l)
+                     : linear(ctx->r->m->dev, out, ctx->h, l, ACT_NONE);
+}
+
+/* y = l(h), l in fp8. h is quantized into y's memory and the product is stored in h's; then they
+ * are exchanged. */
+static status quantize_and_multiply(struct block_ctx *ctx, struct linear l)
+{
+    const struct tensor h = ctx->h;
+    const struct fp8_rows in = { tensor_of(ctx->y.data, DT_F8_E4M3, h.dim[0], h.dim[1]),
+                                 ctx->scale };
+
+    TRY(op_fp8_quantize(ctx->r->m->dev, in, h, ACT_NONE));
+    TRY(product(ctx, h, in, l));
+    ctx->h = ctx->y;
+    ctx->y = h;
+    return ST_OK;
+}
+
+/* ---- steps of a block ---- */
+
 /* The rows of a layer's modulation. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FFN, SCALE_FFN, GATE_FFN };
 
@@ -35,17 +82,56 @@ static struct tensor heads(const struct block_ctx *ctx, struct tensor t)
     return tensor_split(t, 1, ctx->r->m->config.dim / ctx->r->m->config.heads);
 }
 
-/* h = norm(from) * (1 + scale) + shift; scale and shift are rows of the layer's modulation. */
+static struct fp8_rows span_fp8(struct fp8_rows t, const struct span *s)
+{
+    return (struct fp8_rows){ span_rows(t.value, s), span_rows(t.scale, s) };
+}
+
+/* h = norm(from) * (1 + scale) + shift; scale and shift are rows of the layer's modulation, whose
+ * products read h. */
 static status modulate(struct block_ctx *ctx, struct tensor from, int layer, int scale, int shift)
 {
     const struct spans *spans = &ctx->r->spans;
+    const struct dit *m = ctx->r->m;
+    const bool fp8 = dit_block_in_fp8(&m->config, m->matmul, layer);
+    const struct tensor none = { 0 };
 
     for (int i = 0; i < spans->count; i++) {
         const struct span *s = &spans->span[i];
+        const struct tensor mul = mod_row(ctx, s, layer, scale);
+        const struct tensor add = mod_row(ctx, s, layer, shift);
 
-        TRY(op_norm_modulate(ctx->r->m->dev, span_rows(ctx->h, s), span_rows(from, s),
-                             mod_row(ctx, s, layer, scale), mod_row(ctx, s, layer, shift),
-                             ctx->r->m->config.eps));
+        if (fp8)
+            TRY(op_fp8_norm(m->dev, span_fp8(fp8_h(ctx), s), none, span_rows(from, s), none, none,
+                            mul, add, true, m->config.eps));
+        else
+            TRY(op_norm_modulate(m->dev, span_rows(ctx->h, s), span_rows(from, s), mul, add,
+                                 m->config.eps));
+    }
+    return ST_OK;
+}
+
+/* x += gate * y, gate a row of the layer's modulation or -1 for 1; then h = modulate of x for layer
+ * `of`. In one pass, bitwise equal to the separate ops. */
+static status add_and_modulate(struct block_ctx *ctx, int layer, int gate, int of, int scale,
+                               int shift)
+{
+    const struct spans *spans = &ctx->r->spans;
+    const struct dit *m = ctx->r->m;
+    const bool fp8 = dit_block_in_fp8(&m->config, m->matmul, of);
+
+    for (int i = 0; i < spans->count; i++) {
+        const struct span *s = &spans->span[i];
+        const struct tensor x = span_rows(ctx->x, s), y = span_rows(ctx->y, s);
+        const struct tensor mul = mod_row(ctx, s, of, scale), add = mod_row(ctx, s, of, shift);
+        const struct tensor g = gate >= 0 ? mod_row(ctx, s, layer, gate) : (struct tensor){ 0 };
+
+        if (fp8)
+            TRY(op_fp8_norm(m->dev, span_fp8(fp8_h(ctx), s), x, x, y, g, mul, add, true,
+                            m->config.eps));
+        else
+            TRY(op_add_norm_modulate(m->dev, span_rows(ctx->h, s), x, x, y, g, mul, add,
+                                     m->config.eps));
     }
     return ST_OK;
 }
@@ -87,25 +173,30 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
                                     r->m->config.heads, c / r->m->config.heads));
     place = parallel_attention_place(&seq, ATTENTION_V, heads(ctx, v));
     v.data = place.data; // v is not stored head by head
-    TRY_OUT(linear(dev, v, ctx->h, b->v, ACT_NONE));
+    TRY_OUT(linear_of_h(ctx, v, b->v));
     TRY_OUT(parallel_attention_send(&seq, ATTENTION_V, place));
     place = parallel_attention_place(&seq, ATTENTION_K, heads(ctx, k));
-    TRY_OUT(linear(dev, k, ctx->h, b->k, ACT_NONE));
+    TRY_OUT(linear_of_h(ctx, k, b->k));
     TRY_OUT(norm_rope(ctx, place, k, b->norm_k));
     TRY_OUT(parallel_attention_send(&seq, ATTENTION_K, place));
     place = parallel_attention_place(&seq, ATTENTION_Q, heads(ctx, q));
-    TRY_OUT(linear(dev, q, ctx->h, b->q, ACT_NONE));
+    TRY_OUT(linear_of_h(ctx, q, b->q));
     TRY_OUT(norm_rope(ctx, place, q, b->norm_q));
     TRY_OUT(parallel_attention_send(&seq, ATTENTION_Q, place));
     TRY_OUT(parallel_attention_run(&seq, heads(ctx, ctx->h)));
-    TRY_OUT(linear(dev, ctx->y, ctx->h, b->o, ACT_NONE));
+    TRY_OUT(in_fp8(b->o) ? quantize_and_multiply(ctx, b->o)
+                         : linear(dev, ctx->y, ctx->h, b->o, ACT_NONE));
     for (int i = 0; i < r->spans.count; i++) {
         const struct span *s = &r->spans.span[i];
+        const struct tensor sum = span_rows(ctx->x, s), y = span_rows(ctx->y, s);
+        const struct tensor gate = mod_row(ctx, s, layer, GATE_ATTENTION);
 
-        TRY_OUT(op_add_layer_norm(dev, span_rows(ctx->h, s), span_rows(ctx->x, s),
-                                  span_rows(from, s), span_rows(ctx->y, s),
-                                  mod_row(ctx, s, layer, GATE_ATTENTION), b->norm3.w, b->norm3.b,
-                                  r->m->config.eps));
+        if (in_fp8(b->text_q))
+            TRY_OUT(op_fp8_norm(dev, span_fp8(fp8_h(ctx), s), sum, span_rows(from, s), y, gate,
+                                b->norm3.w, b->norm3.b, false, r->m->config.eps));
+        else
+            TRY_OUT(op_add_layer_norm(dev, span_rows(ctx->h, s), sum, span_rows(from, s), y, gate,
+                                      b->norm3.w, b->norm3.b, r->m->config.eps));
     }
 out:
     arena_release(ctx->a, mark);
@@ -138,13 +229,17 @@ status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, i
     struct device *dev = r->m->dev;
     const struct feature_use *use = r->m->config.use;
 
-    TRY(linear(dev, ctx->y, ctx->h, b->text_q, ACT_NONE));
+    TRY(linear_of_h(ctx, ctx->y, b->text_q));
     TRY(op_rms_norm(dev, ctx->y, ctx->y, b->text_norm_q, r->m->config.eps));
     TRY(block_attend(ctx, ctx->h, ctx->y, tensor_at(r->text_kv[ctx->branch], layer)));
     for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
         if (use[i].feature->hooks->cross_attention != NULL)
             TRY(use[i].feature->hooks->cross_attention(ctx, r->feature[i], layer, ctx->y));
-    TRY(op_gemm_add(dev, ctx->x, ctx->h, b->text_o.w, b->text_o.b)); // cross attention has no gate
+    if (in_fp8(b->text_o)) { // cross attention has no gate
+        TRY(quantize_and_multiply(ctx, b->text_o));
+        return add_and_modulate(ctx, layer, -1, layer, SCALE_FFN, SHIFT_FFN);
+    }
+    TRY(op_gemm_add(dev, ctx->x, ctx->h, b->text_o.w, b->text_o.b));
     return modulate(ctx, ctx->x, layer, SCALE_FFN, SHIFT_FFN);
 }
 
@@ -178,23 +273,19 @@ static status end_with_features(struct block_ctx *ctx, int layer)
                : modulate(ctx, ctx->x, layer + 1, SCALE_ATTENTION, SHIFT_ATTENTION);
 }
 
-/* The end of a block without: sum and norm in one pass, bitwise equal to the separate ops. */
+/* The end of a block without. */
 static status end_of_block(struct block_ctx *ctx, int layer)
 {
     const struct dit_run *r = ctx->r;
 
+    if (layer + 1 < r->m->config.layers)
+        return add_and_modulate(ctx, layer, GATE_FFN, layer + 1, SCALE_ATTENTION, SHIFT_ATTENTION);
     for (int i = 0; i < r->spans.count; i++) {
         const struct span *s = &r->spans.span[i];
-        const struct tensor sum = span_rows(ctx->x, s), y = span_rows(ctx->y, s);
-        const struct tensor gate = mod_row(ctx, s, layer, GATE_FFN);
+        const struct tensor sum = span_rows(ctx->x, s);
 
-        if (layer + 1 == r->m->config.layers)
-            TRY(op_gate_add(r->m->dev, sum, sum, y, gate));
-        else
-            TRY(op_add_norm_modulate(r->m->dev, span_rows(ctx->h, s), sum, sum, y, gate,
-                                     mod_row(ctx, s, layer + 1, SCALE_ATTENTION),
-                                     mod_row(ctx, s, layer + 1, SHIFT_ATTENTION),
-                                     r->m->config.eps));
+        TRY(op_gate_add(r->m->dev, sum, sum, span_rows(ctx->y, s),
+                        mod_row(ctx, s, layer, GATE_FFN)));
     }
     return ST_OK;
 }
@@ -205,11 +296,19 @@ status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int 
     struct device *dev = r->m->dev;
     const size_t mark = ctx->a->used;
     struct tensor wide = { 0 };
+    struct fp8_rows narrow = { { 0 }, ctx->scale };
     status st;
 
     TRY_OUT(arena_take(ctx->a, &wide, r->m->cdt, r->s_loc, r->m->config.ffn_dim));
-    TRY_OUT(linear(dev, wide, ctx->h, b->up, ACT_GELU_TANH));
-    TRY_OUT(linear(dev, ctx->y, wide, b->down, ACT_NONE));
+    if (in_fp8(b->up)) { // the GELU is computed where its result is quantized
+        TRY_OUT(arena_take(ctx->a, &narrow.value, DT_F8_E4M3, r->s_loc, r->m->config.ffn_dim));
+        TRY_OUT(linear_of_h(ctx, wide, b->up));
+        TRY_OUT(op_fp8_quantize(dev, narrow, wide, ACT_GELU_TANH));
+        TRY_OUT(product(ctx, ctx->y, narrow, b->down));
+    } else {
+        TRY_OUT(linear(dev, wide, ctx->h, b->up, ACT_GELU_TANH));
+        TRY_OUT(linear(dev, ctx->y, wide, b->down, ACT_NONE));
+    }
     TRY_OUT(changed_after_block(r->m) ? end_with_features(ctx, layer) : end_of_block(ctx, layer));
 out:
     arena_release(ctx->a, mark);

@@ -12,6 +12,7 @@
 #define STACK_MODULATION "modulation"
 #define STACK_TEXT "text"
 #define STACK_BLOCKS "blocks"
+#define STACK_KEPT "kept blocks" // those not in fp8, if some blocks are
 
 struct dit_root {
     struct linear patch;                  // [C, 4 in_dim]
@@ -35,7 +36,7 @@ struct dit_text {
 struct dit_block {
     struct linear q, k, v, o;     // self attention: [C, C]
     struct tensor norm_q, norm_k; // [C] f32
-    struct linear text_q, text_o; // cross attention: [C, C]; the bias of text_o is f32
+    struct linear text_q, text_o; // cross attention: [C, C]; the bias of text_o is f32, but for fp8
     struct tensor text_norm_q;    // [C] f32
     struct linear norm3;          // weight, bias [C] f32: before cross attention
     struct linear up, down;       // feed forward: [F, C], [C, F]
@@ -43,12 +44,16 @@ struct dit_block {
 
 /* Names of the three stacks that hold the weights of a sequence of blocks. */
 struct block_stacks {
-    const char *modulation, *text, *blocks;
+    const char *modulation, *text, *blocks, *kept;
 };
 
-/* Emits the three stacks of `units` blocks, with `prefix` in their tensor names, "blocks.%d.". */
+/* Emits the stacks of `units` blocks, with `prefix` in their tensor names, "blocks.%d.". */
 void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
-                       int units, enum dtype cdt, struct block_stacks names);
+                       int units, enum dtype cdt, struct dit_matmul matmul,
+                       struct block_stacks names);
+
+/* The weights of block `layer`: unit *unit of them. */
+struct weights *dit_block_weights(struct dit *m, int layer, int *unit);
 
 /* Emits the tensors of a struct dit_text: "K.weight", "V.weight", their biases, "NORM.weight". */
 void dit_kv_tensors(struct tensor_list *l, const char *k, const char *v, const char *norm,
@@ -68,7 +73,8 @@ struct block_ctx {
     struct tensor patch;              // [s_loc, C] cdt: the patch embedding; until block 0 adds it
     struct tensor x;                  // [s_loc, C] f32: the residual stream
     struct tensor h, y;               // [s_loc, C] cdt: input and output of an attention or feed
-                                      // forward
+                                      // forward; the input of products in fp8 is e4m3 in h's memory
+    struct tensor scale;              // [s_loc] f32: of the rows of that; unset without fp8
     struct tensor mod[SEGMENT_TIMES]; // [L, 6C] f32: shift, scale, gate of self attention, then of
                                       // the feed forward; unset for a time that no segment has
 };

@@ -178,7 +178,7 @@ static status describe(const struct describing *d, void *config)
 
 static void tensors(struct tensor_list *l, const void *config, const struct tensorfile *file)
 {
-    dit_tensors(l, config, DT_F32);
+    dit_tensors(l, config, DT_F32, (struct dit_matmul){ 0 });
 }
 
 static status check(const void *config, const char *file)

@@ -25,10 +25,44 @@ void dit_kv_tensors(struct tensor_list *l, const char *k, const char *v, const c
     tensors_vector(l, name, TEXT(norm_k), dim, DT_F32);
 }
 
-void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
-                       int units, enum dtype cdt, struct block_stacks names)
+bool dit_block_in_fp8(const struct dit_config *config, struct dit_matmul matmul, int layer)
 {
+    return matmul.fp8 && layer >= matmul.kept && layer < config->layers - matmul.kept;
+}
+
+/* The tensors of a block that are stored for every step. */
+static void add_block(struct tensor_list *l, const struct dit_config *c, enum dtype cdt, bool fp8)
+{
+    void (*linear)(struct tensor_list *, const char *, size_t, int64_t, int64_t, enum dtype) =
+        fp8 ? tensors_fp8_linear : tensors_linear;
     const int64_t dim = c->dim, ffn = c->ffn_dim;
+
+    linear(l, "self_attn.q", BLOCK(q), dim, dim, cdt);
+    linear(l, "self_attn.k", BLOCK(k), dim, dim, cdt);
+    linear(l, "self_attn.v", BLOCK(v), dim, dim, cdt);
+    tensors_vector(l, "self_attn.norm_q.weight", BLOCK(norm_q), dim, DT_F32);
+    tensors_vector(l, "self_attn.norm_k.weight", BLOCK(norm_k), dim, DT_F32);
+    linear(l, "self_attn.o", BLOCK(o), dim, dim, cdt);
+    tensors_norm(l, "norm3", BLOCK(norm3), dim);
+    linear(l, "cross_attn.q", BLOCK(text_q), dim, dim, cdt);
+    tensors_vector(l, "cross_attn.norm_q.weight", BLOCK(text_norm_q), dim, DT_F32);
+    if (fp8) {
+        linear(l, "cross_attn.o", BLOCK(text_o), dim, dim, cdt);
+    } else {
+        tensors_add(l, "cross_attn.o.weight", BLOCK(text_o.w), cdt, TENSOR_DIMS(dim, dim));
+        tensors_vector(l, "cross_attn.o.bias", BLOCK(text_o.b), dim, DT_F32); // added in f32
+    }
+    linear(l, "ffn.0", BLOCK(up), ffn, dim, cdt);
+    linear(l, "ffn.2", BLOCK(down), dim, ffn, cdt);
+}
+
+void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
+                       int units, enum dtype cdt, struct dit_matmul matmul,
+                       struct block_stacks names)
+{
+    const int64_t dim = c->dim;
+    const int kept = matmul.kept, between = units - 2 * kept;
+    const bool fp8 = matmul.fp8 && between > 0;
     struct weight_spec *t;
 
     tensors_stack(l, names.modulation, prefix, units, TENSORS_LOCAL);
@@ -40,20 +74,30 @@ void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const 
     tensors_stack(l, names.text, prefix, units, TENSORS_ONCE);
     dit_kv_tensors(l, "cross_attn.k", "cross_attn.v", "cross_attn.norm_k", dim, cdt);
 
-    tensors_stack(l, names.blocks, prefix, units, TENSORS_SHARDED);
-    tensors_linear(l, "self_attn.q", BLOCK(q), dim, dim, cdt);
-    tensors_linear(l, "self_attn.k", BLOCK(k), dim, dim, cdt);
-    tensors_linear(l, "self_attn.v", BLOCK(v), dim, dim, cdt);
-    tensors_vector(l, "self_attn.norm_q.weight", BLOCK(norm_q), dim, DT_F32);
-    tensors_vector(l, "self_attn.norm_k.weight", BLOCK(norm_k), dim, DT_F32);
-    tensors_linear(l, "self_attn.o", BLOCK(o), dim, dim, cdt);
-    tensors_norm(l, "norm3", BLOCK(norm3), dim);
-    tensors_linear(l, "cross_attn.q", BLOCK(text_q), dim, dim, cdt);
-    tensors_vector(l, "cross_attn.norm_q.weight", BLOCK(text_norm_q), dim, DT_F32);
-    tensors_add(l, "cross_attn.o.weight", BLOCK(text_o.w), cdt, TENSOR_DIMS(dim, dim));
-    tensors_vector(l, "cross_attn.o.bias", BLOCK(text_o.b), dim, DT_F32); // added in f32
-    tensors_linear(l, "ffn.0", BLOCK(up), ffn, dim, cdt);
-    tensors_linear(l, "ffn.2", BLOCK(down), dim, ffn, cdt);
+    tensors_stack(l, names.blocks, prefix, fp8 ? between : units, TENSORS_SHARDED);
+    if (fp8)
+        tensors_numbers(l, kept, 0, 0);
+    add_block(l, c, cdt, fp8);
+    if (!fp8 || kept == 0)
+        return;
+    tensors_stack(l, names.kept, prefix, 2 * kept, TENSORS_SHARDED);
+    tensors_numbers(l, 0, kept, between);
+    add_block(l, c, cdt, false);
+}
+
+struct weights *dit_block_weights(struct dit *m, int layer, int *unit)
+{
+    const int kept = m->matmul.kept, between = m->config.layers - 2 * kept;
+
+    *unit = layer;
+    if (!m->matmul.fp8 || between <= 0)
+        return dit_weights(m, STACK_BLOCKS);
+    if (layer >= kept && layer < kept + between) {
+        *unit = layer - kept;
+        return dit_weights(m, STACK_BLOCKS);
+    }
+    *unit = layer < kept ? layer : layer - between;
+    return dit_weights(m, STACK_KEPT);
 }
 
 static void root_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype cdt)
@@ -79,11 +123,13 @@ static void root_tensors(struct tensor_list *l, const struct dit_config *c, enum
     t->dim[1] = c->dim;
 }
 
-void dit_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype cdt)
+void dit_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype cdt,
+                 struct dit_matmul matmul)
 {
     root_tensors(l, c, cdt);
-    dit_block_tensors(l, c, "blocks.%d.", c->layers, cdt,
-                      (struct block_stacks){ STACK_MODULATION, STACK_TEXT, STACK_BLOCKS });
+    dit_block_tensors(
+        l, c, "blocks.%d.", c->layers, cdt, matmul,
+        (struct block_stacks){ STACK_MODULATION, STACK_TEXT, STACK_BLOCKS, STACK_KEPT });
     for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
         if (c->use[i].feature->tensors != NULL)
             c->use[i].feature->tensors(l, c, &c->use[i], cdt);
