@@ -316,6 +316,11 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     const struct dit_config *dit = model_dit(model);
     const struct task_inputs inputs = request_inputs(r);
 
+    if (r->matmul == MATMUL_FP8 && 2 * r->matmul_bf16_blocks >= dit->layers)
+        return fail(ST_USAGE,
+                    "--matmul_bf16_blocks %d leaves none of the %d blocks in fp8: pass a smaller "
+                    "number, or leave out --matmul fp8",
+                    r->matmul_bf16_blocks, dit->layers);
     if (r->video_size[0] % (2 * vae->stride) != 0 || r->video_size[1] % (2 * vae->stride) != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of %lld",
                     r->video_size[0], r->video_size[1], (long long)(2 * vae->stride));

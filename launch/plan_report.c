@@ -149,10 +149,14 @@ void plan_print(const struct plan_report *r)
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
     char experts[160], offload[240], sampling[800], guidance[400], mesh[120];
+    char fp8[40] = "";
 
     request_sampling(sampling, sizeof(sampling), r->request);
-    printf("model     %s: %d layers of %lld, %d heads, %s\n", r->request->task_name, dit->layers,
-           (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32");
+    if (in->matmul.fp8)
+        snprintf(fp8, sizeof(fp8), ", products of %d layers in fp8",
+                 dit->layers - 2 * in->matmul.kept);
+    printf("model     %s: %d layers of %lld, %d heads, %s%s\n", r->request->task_name, dit->layers,
+           (long long)dit->dim, dit->heads, in->cdt == DT_BF16 ? "bf16" : "fp32", fp8);
     printf("video     %d*%d%s, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; %s; %d "
            "forwards\n",
            r->request->video_size[0], r->request->video_size[1],
@@ -278,6 +282,9 @@ status plan_print_json(const struct plan_report *r)
 
     cJSON_AddStringToObject(json, "task", r->request->task_name);
     cJSON_AddStringToObject(json, "precision", in->cdt == DT_BF16 ? "bf16" : "fp32");
+    cJSON_AddStringToObject(json, "matmul", in->matmul.fp8 ? "fp8" : "exact");
+    if (in->matmul.fp8)
+        cJSON_AddNumberToObject(json, "matmul_bf16_blocks", in->matmul.kept);
     cJSON_AddItemToObject(json, "size", cJSON_CreateIntArray(r->request->size, 2));
     cJSON_AddNumberToObject(json, "frames", r->request->frame_num);
     cJSON_AddItemToObject(json, "latent", cJSON_CreateDoubleArray(latent, 4));

@@ -3,6 +3,7 @@
 #ifndef TESTS_DIT_MODEL_H
 #define TESTS_DIT_MODEL_H
 
+#include "model/checkpoint/quantize.h"
 #include "model/transformer/dit.h"
 #include "runtime/half.h"
 
@@ -33,6 +34,7 @@ static inline float dit_value(uint64_t seed, int64_t i)
 static inline status dit_read(void *payload, const struct weight_spec *spec, const char *name,
                               int64_t first, int64_t count, void *dst)
 {
+    const struct weight_source source = { .read = dit_read, .payload = payload };
     const struct dit_config *c = payload;
     const char *end = strrchr(name, '.');
     const bool gain = strstr(name, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0;
@@ -41,6 +43,8 @@ static inline status dit_read(void *payload, const struct weight_spec *spec, con
                                                                                     : 0.125f;
     const uint64_t seed = dit_seed(name);
 
+    if (quantize_makes(spec))
+        return quantize_read(&source, spec, name, first, count, dst);
     for (int64_t k = 0; k < count; k++) {
         const int64_t i = first + k, cell = i / c->in_dim % 4, row = i / c->in_dim / 4;
         const int64_t from = spec->channels_last ? (row * c->in_dim + i % c->in_dim) * 4 + cell : i;

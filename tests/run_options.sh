@@ -17,6 +17,10 @@ done
 check "bf16" make 2 bf16 --precision bf16
 check "bf16 is near fp32" "$same" bf16.h5 cpu.h5 0.1
 check "bf16 is not fp32" not "$same" bf16.h5 cpu.h5 1e-5
+check "fp8" make 2 fp8 --precision bf16 --matmul fp8 --matmul_bf16_blocks 1 --dit_fsdp
+check "fp8 is near bf16" "$same" fp8.h5 bf16.h5 0.2
+check "fp8 is not bf16" not "$same" fp8.h5 bf16.h5 1e-3
+check "a run in fp8 is not resumed without" not ranks 1 generate --resume fp8.h5 --matmul exact
 check "noise and text from a run file" make 2 again --base_seed 8 --noise cpu.h5 --text cpu.h5
 check "noise and text from a run file: same latent" "$same" cpu.h5 again.h5 1e-5
 check "another seed" make 1 seed8 --base_seed 8

@@ -67,6 +67,8 @@ static const struct dit_case {
 
 #define MEMORY ((size_t)16 << 20)
 
+static struct dit_matmul matmul; // of the fixtures
+
 /* One rank with a loaded model and a run of it. */
 struct fixture {
     const struct dit_case *c;
@@ -97,9 +99,8 @@ static void fixture_open_known(struct fixture *b, const struct dit_case *c,
     golden_need(arena_init(&b->weights, &b->dev, "weights", MEMORY));
     golden_need(arena_init(&b->run, &b->dev, "run", MEMORY));
     golden_need(arena_init(&b->step, &b->dev, "step", MEMORY));
-    golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt,
-                         (struct dit_matmul){ 0 }, (struct tensors_place){ 0 },
-                         dit_source(&b->config)));
+    golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt, matmul,
+                         (struct tensors_place){ 0 }, dit_source(&b->config)));
     golden_need(dit_text(&b->text, c->text_rows, b->config.text_dim));
     if (known > 0)
         golden_need(conditioning_add(&b->text, CONDITION_CLEAN, 4, clean, &values));
@@ -182,7 +183,12 @@ static void check_forward(struct golden *g, const struct dit_case *c, const stru
                  c->name, times[i]);
         golden_need(dit_forward(&b.r, &b.step, i, 0, v, x));
         read_latent(&b, latent, v, b.config.out_dim);
-        if (cdt == DT_F32) {
+        if (matmul.fp8) {
+            const double ours = check_distance(latent, full, n);
+
+            CHECK(ours > 1e-3 && ours < 0.1, "%s in fp8: %.3g from fp32", what, ours);
+            printf("%s in fp8, %d blocks kept: %.2g from fp32\n", what, 2 * matmul.kept, ours);
+        } else if (cdt == DT_F32) {
             check_near(what, latent, full, n, levels_tolerance(2e-5));
             printf("%s: %.2g from the official one\n", what, check_distance(latent, full, n));
         } else {
@@ -310,6 +316,19 @@ static void check_plan(const struct table *table, const struct dit_case *c, enum
     fixture_close(&b[1]);
 }
 
+/* All blocks in fp8; those at the ends in the compute type; so many of these that none is left. */
+static void check_fp8(struct golden *g, const struct table *table)
+{
+    for (int kept = 0; kept < 2; kept++) {
+        matmul = (struct dit_matmul){ .fp8 = true, .kept = kept };
+        check_forward(g, &cases[0], table, DT_BF16);
+        check_plan(table, &cases[0], DT_BF16);
+    }
+    matmul = (struct dit_matmul){ .fp8 = true, .kept = 2 };
+    check_plan(table, &cases[0], DT_BF16);
+    matmul = (struct dit_matmul){ 0 };
+}
+
 static void check_refusals(const struct table *table)
 {
     struct fixture b;
@@ -361,6 +380,7 @@ int main(int argc, char **argv)
             check_plan(&tables[t], &cases[i], DT_F32);
             check_plan(&tables[t], &cases[i], DT_BF16);
         }
+        check_fp8(&g, &tables[t]);
         check_times(&wan22, &tables[t]);
         check_generation(&g, &tables[t], SOLVER_UNIPC);
         check_generation(&g, &tables[t], SOLVER_DPMPP);

@@ -11,6 +11,7 @@
 static const struct model {
     struct dit_config config;
     int64_t f, h, w; // tokens
+    struct dit_matmul matmul;
 } models[] = {
     { { .heads = 12,
         .dim = 72,
@@ -24,7 +25,8 @@ static const struct model {
         .eps = 1e-6f },
       3,
       3,
-      5 },
+      5,
+      { 0 } },
     { { .heads = 6,
         .dim = 36,
         .ffn_dim = 50,
@@ -37,7 +39,22 @@ static const struct model {
         .eps = 1e-6f },
       1,
       1,
-      7 },
+      7,
+      { 0 } },
+    { { .heads = 12,
+        .dim = 72,
+        .ffn_dim = 96,
+        .layers = 3,
+        .in_dim = 8,
+        .out_dim = 8,
+        .text_len = 8,
+        .text_dim = 16,
+        .freq_dim = 16,
+        .eps = 1e-6f },
+      3,
+      3,
+      5,
+      { .fp8 = true, .kept = 1 } },
 };
 
 /* Large enough for the fast kernels of a GPU. */
@@ -53,7 +70,10 @@ static const struct model large = { { .heads = 8,
                                       .eps = 1e-6f },
                                     5,
                                     8,
-                                    13 };
+                                    13,
+                                    { 0 } };
+
+static struct model large_fp8; // the same with fp8
 
 static bool on_gpus;
 static const float times[STEPS] = { 937, 208 };
@@ -115,13 +135,19 @@ static void forwards(struct outcome *o, struct dit_run *r, struct arena *run, st
 static double expected_bytes(const struct dit_run *r)
 {
     struct dit *m = r->m;
-    const struct weights *blocks = dit_weights(m, "blocks"), *text = dit_weights(m, "text");
-    const int layers = m->config.layers, times = layers > 2 ? STEPS * r->branches : 1;
+    const struct weights *text = dit_weights(m, "text");
+    size_t bytes = (size_t)text->units * text->kept_bytes;
 
-    if (blocks->mode != WEIGHTS_SHARDED)
+    if (text->mode != WEIGHTS_SHARDED)
         return 0;
-    return (double)((size_t)(m->mesh->all.size - 1) * (size_t)layers *
-                    (text->kept_bytes + (size_t)times * blocks->kept_bytes));
+    for (int i = 0; i < m->stacks; i++) {
+        const struct weights *w = &m->stack[i].weights;
+        const int times = w->units > 2 ? STEPS * r->branches : 1;
+
+        if (strstr(m->stack[i].name, "blocks") != NULL)
+            bytes += (size_t)(times * w->units) * w->kept_bytes;
+    }
+    return (double)((size_t)(m->mesh->all.size - 1) * bytes);
 }
 
 /* With the memory that was planned; dev: the plan device makes the plan itself. */
@@ -142,7 +168,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     need(arena_init(&weights, dev, "weights", planned->weights));
     need(arena_init(&run, dev, "run", planned->run));
     need(arena_init(&step, dev, "step", planned->step));
-    need(dit_open(&m, &config, &mesh, dev, &weights, cdt, (struct dit_matmul){ 0 },
+    need(dit_open(&m, &config, &mesh, dev, &weights, cdt, model->matmul,
                   (struct tensors_place){ .fsdp = fsdp }, dit_source(&config)));
     need(dit_complete(&m));
     mesh.all.sent = mesh.all.messages = 0;
@@ -218,9 +244,10 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     struct outcome got, planned;
     char what[120];
 
-    snprintf(what, sizeof(what), "%d heads, %s, %s, cfg %d, ring %d, ulysses %d%s",
-             model->config.heads, dev->table->name, dtype_name(cdt), shape.cfg, shape.ring,
-             shape.ulysses, fsdp ? ", sharded" : "");
+    snprintf(what, sizeof(what), "%d heads, %s, %s%s, cfg %d, ring %d, ulysses %d%s",
+             model->config.heads, dev->table->name, dtype_name(cdt),
+             model->matmul.fp8 ? " and fp8" : "", shape.cfg, shape.ring, shape.ulysses,
+             fsdp ? ", sharded" : "");
     world_describe(&described, w->rank, w->size, w->size);
     described.direct = on_gpus && !w->nccl;
     planned = run_plan(&described, model, cdt, shape, fsdp);
@@ -228,7 +255,10 @@ static void check_mesh(struct world *w, const struct model *model, const struct 
     // In bf16 the partial results of a ring by messages are rounded before they are merged.
     compare(&got, alone, 4 * model->config.out_dim,
             described.direct || (shape.ring == 1 && (on_gpus || dev->table == &table_ref)),
-            cdt == DT_F32 ? 1e-5 : 1e-2, what);
+            model->matmul.fp8 ? 5e-2
+            : cdt == DT_F32   ? 1e-5
+                              : 1e-2,
+            what);
     CHECK(got.weights == planned.weights && got.run == planned.run && got.step == planned.step,
           "%s: peaks %zu, %zu, %zu; planned %zu, %zu, %zu", what, got.weights, got.run, got.step,
           planned.weights, planned.run, planned.step);
@@ -309,11 +339,14 @@ int main(int argc, char **argv)
     need(ranks_device(&devs[0], &w, on_gpus, on_gpus ? &plain : &table_ref));
     need(ranks_device(&devs[1], &w, on_gpus, &fast));
     for (size_t i = 0; i < COUNT(models); i++)
-        check_model(&w, &models[i], &devs[0], DT_F32);
+        check_model(&w, &models[i], &devs[0], models[i].matmul.fp8 ? DT_BF16 : DT_F32);
     check_model(&w, &models[0], &devs[0], DT_BF16);
     check_model(&w, &models[0], &devs[1], DT_F32);
     if (on_gpus) {
         check_model(&w, &large, &devs[1], DT_BF16);
+        large_fp8 = large;
+        large_fp8.matmul = models[2].matmul;
+        check_model(&w, &large_fp8, &devs[1], DT_BF16);
         check_model(&w, &large, &devs[1], DT_F32);
     }
     device_close(&devs[0]);

@@ -3,6 +3,7 @@
  */
 #include "model/text/spiece.h"
 #include "model/text/tokenizer.h"
+#include "runtime/fp8.h"
 #include "runtime/half.h"
 #include "runtime/tensorfile_internal.h"
 #include "tests/golden.h"
@@ -107,6 +108,33 @@ static void check_tensor(struct tensorfile *f, const struct file_tensor *t, cons
     free(whole);
 }
 
+static int in_fp8; // matrices that are rows of fp8 as they are stored
+
+/* A matrix's bytes times its rows' scales are its values. */
+static void check_fp8(struct tensorfile *f, const struct file_tensor *t)
+{
+    const int64_t rows = t->shape.dim[0], n = tensor_count(t->shape), cols = n / rows;
+    float *values = malloc((size_t)n * sizeof(float)),
+          *scales = malloc((size_t)rows * sizeof(float));
+    uint8_t *bytes = malloc((size_t)n);
+    int wrong = 0;
+
+    CHECK(tensorfile_read(f, t, 0, n, DT_F32, values) == ST_OK &&
+              tensorfile_read_fp8(f, t, 0, 3, bytes) == ST_OK &&
+              tensorfile_read_fp8(f, t, 3, n - 3, bytes + 3) == ST_OK &&
+              tensorfile_read_fp8_scales(f, t, 0, 1, scales) == ST_OK &&
+              tensorfile_read_fp8_scales(f, t, 1, rows - 1, scales + 1) == ST_OK,
+          "%s: %s", t->name, status_line());
+    for (int64_t i = 0; i < n; i++)
+        wrong += f32_from_e4m3(bytes[i]) * scales[i / cols] != values[i];
+    CHECK(wrong == 0, "%s: %d of %lld products with a scale are not its values", t->name, wrong,
+          (long long)n);
+    in_fp8++;
+    free(values);
+    free(scales);
+    free(bytes);
+}
+
 /* Every tensor of the recorded file `name` has the values recorded for it; and no others. */
 static void check_file(const char *name, const char *formats)
 {
@@ -118,6 +146,8 @@ static void check_file(const char *name, const char *formats)
     CHECK(open_bytes(&f, bytes, size) == ST_OK, "%s: %s", name, status_line());
     for (int i = 0; i < f.count; i++) {
         check_tensor(&f, &f.tensors[i], name);
+        if (tensorfile_has_fp8(&f.tensors[i]))
+            check_fp8(&f, &f.tensors[i]);
         CHECK(strstr(formats, f.tensors[i].format) != NULL, "%s: %s has the format %s", name,
               f.tensors[i].name, f.tensors[i].format);
     }
@@ -458,6 +488,7 @@ int main(int argc, char **argv)
     check_file("dit_mixed.gguf", "Q8_0 Q5_0 Q4_1 Q4_0 Q5_1 IQ4_NL Q4_K Q6_K F32 BF16");
     check_file("dit_comfy.safetensors", "F8_E4M3 scaled, F16");
     check_file("dit_lightx2v.safetensors", "F8_E4M3 scaled, I8 scaled, BF16");
+    CHECK(in_fp8 >= 3, "%d matrices in fp8", in_fp8);
     test_tokenizer();
     check_damage("blocks.gguf", 1100);
     check_damage("comfy.safetensors", 2200);

@@ -182,6 +182,8 @@ static void test_refused(void)
     refuse("--prompt|Two|cats", "unexpected argument 'cats'; put quotes around a text of several");
     refuse("-n|4", "flags start with two dashes");
     refuse("--ckpt_dir|X|--convert_model_dtype|--precision|fp32", "is --precision bf16");
+    refuse("--ckpt_dir|X|--matmul|fp4", "--matmul fp4: choose exact or fp8");
+    refuse("--ckpt_dir|X|--matmul_bf16_blocks|2", "--matmul_bf16_blocks is for --matmul fp8");
     refuse("--ckpt_dir|X|--cuda_sms|78", "--cuda_sms is for --rand_device cuda");
     refuse("--ckpt_dir|X|--tile_size|8,8", "need --tiled");
     refuse("--ckpt_dir|X|--tiled|--tile_stride|40,40", "larger than --tile_size");

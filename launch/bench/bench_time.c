@@ -229,6 +229,9 @@ static cJSON *settings_json(const struct bench *b)
     cJSON_AddNumberToObject(root, "frame_num", o->frame_num);
     cJSON_AddStringToObject(root, "device", b->dev.kind == DEVICE_CUDA ? "cuda" : "cpu");
     cJSON_AddStringToObject(root, "precision", b->cdt == DT_BF16 ? "bf16" : "fp32");
+    cJSON_AddStringToObject(root, "matmul", b->plan.matmul.fp8 ? "fp8" : "exact");
+    if (b->plan.matmul.fp8)
+        cJSON_AddNumberToObject(root, "matmul_bf16_blocks", b->plan.matmul.kept);
     cJSON_AddStringToObject(root, "vae_precision", vae_precision_name(b->plan.vae_dtype));
     if (o->with_image)
         cJSON_AddBoolToObject(root, "with_image", true);
