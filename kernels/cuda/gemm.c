@@ -95,7 +95,24 @@ static cublasLtEpilogue_t epilogue(const struct key *key)
 #define SET(handle, kind, name, value)                                                             \
     lt_status(cublasLtMatmul##kind##SetAttribute(handle, name, &(value), sizeof(value)), "gemm")
 
-static status describe(struct gemm_descriptors *p, const struct key *key)
+/* Pointers that a call sets: the bias, and the scales of the rows of w and a; NULL: none. Without
+ * the scales the library proposes no kernel for them. */
+struct vectors {
+    const void *bias, *scale_w, *scale_a;
+};
+
+static status set_vectors(struct gemm_descriptors *p, struct vectors v)
+{
+    if (v.bias != NULL)
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, v.bias));
+    if (v.scale_w != NULL)
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, v.scale_w));
+    if (v.scale_a != NULL)
+        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, v.scale_a));
+    return ST_OK;
+}
+
+static status describe(struct gemm_descriptors *p, const struct key *key, struct vectors vectors)
 {
     const cublasOperation_t transposed = key->w_by_depth ? CUBLAS_OP_N : CUBLAS_OP_T;
     const uint64_t rows = (uint64_t)(key->w_by_depth ? key->n : key->k);
@@ -115,6 +132,7 @@ static status describe(struct gemm_descriptors *p, const struct key *key)
         TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, per_row));
         TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast));
     }
+    TRY(set_vectors(p, vectors));
     TRY(lt_status(cublasLtMatrixLayoutCreate(&p->w, type_of(key->w), rows, cols, key->ldw),
                   "gemm"));
     TRY(lt_status(cublasLtMatrixLayoutCreate(&p->a, type_of(key->a), (uint64_t)key->k,
@@ -174,7 +192,8 @@ static bool is_usable(cublasLtHandle_t lt, const struct gemm_descriptors *p,
 /* Sets p->algo, and p->trials where several kernels are to be timed. f32: the kernel proposed for
  * MANY_ROWS. bf16: the proposals for this M from the family of the kernel proposed for MANY_ROWS,
  * or that kernel itself. */
-static status choose(cublasLtHandle_t lt, struct gemm_descriptors *p, const struct key *key)
+static status choose(cublasLtHandle_t lt, struct gemm_descriptors *p, const struct key *key,
+                     struct vectors vectors)
 {
     const bool is_large = 2 * (double)key->m * (double)key->n * (double)key->k >= TRIAL_FLOPS;
     struct key many = *key;
@@ -185,7 +204,7 @@ static status choose(cublasLtHandle_t lt, struct gemm_descriptors *p, const stru
     status st;
 
     many.m = MANY_ROWS;
-    TRY_OUT(describe(&all, &many));
+    TRY_OUT(describe(&all, &many, vectors));
     TRY_OUT(propose(lt, &all, key->workspace, found, &count));
     p->missing = count == 0;
     if (p->missing)
@@ -297,22 +316,6 @@ static int64_t row_stride(struct tensor t)
     return t.dim[0] == 1 ? t.dim[1] : t.stride[0];
 }
 
-/* Pointers that a call sets: the bias, and the scales of the rows of w and a; NULL: none. */
-struct vectors {
-    const void *bias, *scale_w, *scale_a;
-};
-
-static status set_vectors(struct gemm_descriptors *p, struct vectors v)
-{
-    if (v.bias != NULL)
-        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, v.bias));
-    if (v.scale_w != NULL)
-        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, v.scale_w));
-    if (v.scale_a != NULL)
-        TRY(SET(p->product, Desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, v.scale_a));
-    return ST_OK;
-}
-
 /* Computes the product of `key`, whose strides and options are set. *missing: nothing was done, as
  * the library has no kernel. */
 static status multiply(struct device *dev, struct key key, struct tensor out, struct tensor a,
@@ -329,8 +332,8 @@ static status multiply(struct device *dev, struct key key, struct tensor out, st
     TRY(descriptor_cache_find(&c->gemm_cache, &key, sizeof(key), sizeof(*p), descriptors_done,
                               (void **)&p, &is_new));
     if (is_new) {
-        TRY_OUT(describe(p, &key));
-        TRY_OUT(choose(c->lt, p, &key));
+        TRY_OUT(describe(p, &key, vectors));
+        TRY_OUT(choose(c->lt, p, &key, vectors));
     }
     *missing = p->missing;
     if (p->missing)
