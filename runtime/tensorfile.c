@@ -466,8 +466,8 @@ bool tensorfile_has_fp8(const struct file_tensor *t)
     if (c == NULL)
         return t->shape.dtype == DT_F8_E4M3;
     return c->block == NULL && c->dtype == DT_F8_E4M3 && t->coding->scale_file >= 0 &&
-           !c->scale.tiled &&
-           c->scale.per_row == 1 && (c->scale.rows == 1 || c->scale.rows == t->shape.dim[0]);
+           !c->scale.tiled && c->scale.per_row == 1 &&
+           (c->scale.rows == 1 || c->scale.rows == t->shape.dim[0]);
 }
 
 status tensorfile_read_fp8(struct tensorfile *f, const struct file_tensor *t, int64_t first,
