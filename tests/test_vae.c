@@ -329,12 +329,14 @@ static void check_still(struct fixture *s, const struct golden *g, int64_t t)
     free(want);
 }
 
-/* The same with factors of 16 bits, within what their rounding costs, and as planned. */
+/* The same with factors of 16 bits, within what their rounding costs, as planned, and the same for
+ * any number of ranks. */
 static void check_rounded(struct world *w, struct device *dev, struct tensorfile *file,
-                          const struct golden *g, enum dtype dtype, double tolerance)
+                          const struct golden *g, enum dtype dtype, double tolerance, bool bits)
 {
     struct fixture s = { .world = *w, .dev = dev, .dtype = dtype };
-    struct result r;
+    struct fixture alone = { .dev = dev, .dtype = dtype };
+    struct result r, want;
 
     CHECK(group_open(&s.group, "rounded", w, dev, 0, NULL, 0) == ST_OK, "%s", status_line());
     fixture_open_planned(&s, g);
@@ -343,6 +345,17 @@ static void check_rounded(struct world *w, struct device *dev, struct tensorfile
         check_within(file, g, "decoded", r.decoded, r.decoded_count, tolerance);
     check_within(file, g, "encoded", r.encoded, r.encoded_count, tolerance);
     check_plan(g, dtype, g->t, w->rank, w->size, &r);
+    if (w->size > 1 && w->rank == 0 && bits) {
+        world_describe(&alone.world, 0, 1, 1);
+        CHECK(group_open(&alone.group, "alone", &alone.world, dev, 0, &w->rank, 1) == ST_OK, "%s",
+              status_line());
+        fixture_open_planned(&alone, g);
+        run(&alone, g, g->t, &want);
+        check_same("rounded, decoded", r.decoded, want.decoded, want.decoded_count, true);
+        check_same("rounded, encoded", r.encoded, want.encoded, want.encoded_count, true);
+        result_free(&want);
+        fixture_close(&alone);
+    }
     result_free(&r);
     fixture_close(&s);
 }
@@ -384,8 +397,8 @@ static void check_case(struct world *w, struct device *dev, struct tensorfile *f
     if (compared)
         fixture_close(&alone);
     fixture_close(&all);
-    check_rounded(w, dev, file, g, DT_BF16, BF16_TOLERANCE);
-    check_rounded(w, dev, file, g, DT_F16, F16_TOLERANCE);
+    check_rounded(w, dev, file, g, DT_BF16, BF16_TOLERANCE, bits);
+    check_rounded(w, dev, file, g, DT_F16, F16_TOLERANCE, bits);
 }
 
 int main(int argc, char **argv)

@@ -14,12 +14,30 @@ import numpy as np
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + "/../../tests/golden")
-from make_vae import constants, fill, load, uniform
+import make_vae
+from make_vae import constants, fill, load
 
 wan21, wan22, bench = sys.argv[1:4]
 frames, height, width = [int(x) for x in sys.argv[4:]] + [17, 272, 480][len(sys.argv) - 4:]
 torch.set_grad_enabled(False)
 kinds = dict(dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True])
+
+
+def uniform(name, count):
+    """make_vae.uniform, on the GPU: int64 wraps as uint64 does, but shifts copy its sign."""
+    seed = 14695981039346656037
+    for byte in name.encode():
+        seed = (seed ^ byte) * 1099511628211 % 2**64
+    signed = lambda v: v - 2**64 if v >= 2**63 else v
+    shift = lambda x, n: (x >> n) & (2 ** (64 - n) - 1)
+    x = (torch.arange(1, count + 1, device="cuda") * signed(0x9E3779B97F4A7C15)) + signed(seed)
+    x = (x ^ shift(x, 30)) * signed(0xBF58476D1CE4E5B9)
+    x = (x ^ shift(x, 27)) * signed(0x94D049BB133111EB)
+    x = x ^ shift(x, 31)
+    return (shift(x, 40).float() * 2**-23 - 1).cpu().numpy()
+
+
+make_vae.uniform = uniform
 
 
 def ours(version, half, precision):

@@ -107,29 +107,54 @@ static struct conv conv3x3(const struct vae_pass *p)
 
 /* out = conv(past, x) + residual. x and past are times 2^exponent. */
 static status causal_conv(struct vae_pass *p, struct tensor out, struct tensor x, int exponent,
-                          int slot, struct linear l, struct tensor residual)
+                          struct tensor past, struct linear l, struct tensor residual)
 {
-    const struct tensor past = p->chunk > 0 ? p->slot[slot] : none;
     struct conv conv = conv3x3(p);
 
     conv.front = 2;
     conv.exponent = exponent;
-    TRY(halo_conv(p, out, x, true, past, l, residual, conv));
-    return keep_past(p, slot, past, rows_with_halo(&p->rows, x, true));
+    return halo_conv(p, out, x, true, past, l, residual, conv);
 }
 
-/* out = conv(silu(norm(x))), of a layer's norm1 and conv1. out may be x. */
-static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x,
-                          const struct layer *l)
+/* Some frames of normed_conv, whose norm is stored in `normed`, after the frames `past`. */
+static status some_frames(struct vae_pass *p, struct tensor out, struct tensor normed,
+                          struct tensor past, struct tensor x, const struct layer *l, int conv,
+                          struct tensor from)
 {
+    const int exponent = conv == 0 ? l->exponent1 : l->exponent2;
+
+    TRY(op_channel_norm(p->v->dev, normed, x, conv == 0 ? l->norm1 : l->norm2, ACT_SILU, exponent));
+    if (conv == 0)
+        return causal_conv(p, out, normed, exponent, past, l->conv1, none);
+    if (l->in != l->out)
+        TRY(conv1x1(p, out, from, 0, l->shortcut.w, l->shortcut.b, none));
+    return causal_conv(p, out, normed, exponent, past, l->conv2, out);
+}
+
+/* out = conv(silu(norm(x))) of a layer's first norm and convolution; of its second (conv 1) also
+ * + out, or, if in != out, + shortcut(from); then out may be x.
+ *
+ * The norm of a chunk's last two frames is what the next chunk needs. On one rank, those of a chunk
+ * of four are computed after the others and written to the cache at once, instead of copied. */
+static status normed_conv(struct vae_pass *p, struct tensor out, struct tensor x,
+                          const struct layer *l, int conv, struct tensor from)
+{
+    const struct tensor cache = p->slot[l->slot + conv], past = p->chunk > 0 ? cache : none;
+    const int64_t n = x.dim[0];
+    const bool halves = n == 4 && p->rows.ranks == 1 && p->chunk > 0;
+    const int64_t count = halves ? 2 : n;
     const size_t mark = p->a->used;
     struct tensor normed;
     status st;
 
-    TRY_OUT(
-        rows_take(&p->rows, p->a, &normed, p->v->factors, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
-    TRY_OUT(op_channel_norm(p->v->dev, normed, x, l->norm1, ACT_SILU, l->exponent1));
-    TRY_OUT(causal_conv(p, out, normed, l->exponent1, l->slot, l->conv1, none));
+    TRY_OUT(rows_take(&p->rows, p->a, &normed, p->v->factors, count, x.dim[1], x.dim[2], x.dim[3]));
+    TRY_OUT(some_frames(p, tensor_slice(out, 0, 0, count), normed, past,
+                        tensor_slice(x, 0, 0, count), l, conv, tensor_slice(from, 0, 0, count)));
+    if (halves)
+        TRY_OUT(some_frames(p, tensor_slice(out, 0, 2, 2), cache, normed, tensor_slice(x, 0, 2, 2),
+                            l, conv, tensor_slice(from, 0, 2, 2)));
+    else
+        TRY_OUT(keep_past(p, l->slot + conv, past, rows_with_halo(&p->rows, normed, true)));
 out:
     arena_release(p->a, mark);
     return st;
@@ -139,7 +164,10 @@ static status first_conv(struct vae_pass *p, const struct layer *l, struct tenso
 {
     const struct tensor out = spare_buffer(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
 
-    TRY(causal_conv(p, out, *x, 0, l->slot, l->conv1, none));
+    const struct tensor past = p->chunk > 0 ? p->slot[l->slot] : none;
+
+    TRY(causal_conv(p, out, *x, 0, past, l->conv1, none));
+    TRY(keep_past(p, l->slot, past, rows_with_halo(&p->rows, *x, true)));
     p->current = !p->current;
     *x = out;
     return ST_OK;
@@ -149,26 +177,16 @@ static status first_conv(struct vae_pass *p, const struct layer *l, struct tenso
  * the channel counts differ, else the identity. */
 static status residual_block(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
-    struct device *dev = p->v->dev;
     const struct tensor hidden =
         spare_buffer(p, p->v->dtype, x->dim[0], x->dim[1], x->dim[2], l->out);
-    const size_t mark = p->a->used;
-    struct tensor normed;
-    status st;
 
-    TRY_OUT(normed_conv(p, hidden, *x, l));
-    TRY_OUT(
-        rows_take(&p->rows, p->a, &normed, p->v->factors, x->dim[0], x->dim[1], x->dim[2], l->out));
-    TRY_OUT(op_channel_norm(dev, normed, hidden, l->norm2, ACT_SILU, l->exponent2));
-    if (l->in != l->out) { // hidden is no longer needed: its buffer gets the shortcut
-        TRY_OUT(conv1x1(p, hidden, *x, 0, l->shortcut.w, l->shortcut.b, none));
-        p->current = !p->current;
-        *x = hidden;
-    }
-    TRY_OUT(causal_conv(p, *x, normed, l->exponent2, l->slot + 1, l->conv2, *x));
-out:
-    arena_release(p->a, mark);
-    return st;
+    TRY(normed_conv(p, hidden, *x, l, 0, *x));
+    if (l->in == l->out)
+        return normed_conv(p, *x, hidden, l, 1, *x);
+    TRY(normed_conv(p, hidden, hidden, l, 1, *x)); // each frame's norm is taken before its sum
+    p->current = !p->current;
+    *x = hidden;
+    return ST_OK;
 }
 
 /* x = conv(silu(norm(x))), in f32 for any v->dtype, as it has only a few channels. */
@@ -176,7 +194,7 @@ static status head(struct vae_pass *p, const struct layer *l, struct tensor *x)
 {
     const struct tensor out = spare_buffer(p, DT_F32, x->dim[0], x->dim[1], x->dim[2], l->out);
 
-    TRY(normed_conv(p, out, *x, l));
+    TRY(normed_conv(p, out, *x, l, 0, *x));
     p->current = !p->current;
     *x = out;
     return ST_OK;
