@@ -314,13 +314,16 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
 {
     const struct vae_config *vae = model_vae(model);
     const struct dit_config *dit = model_dit(model);
+    const int kept = r->matmul != MATMUL_FP8      ? 0
+                     : r->matmul_bf16_blocks >= 0 ? r->matmul_bf16_blocks
+                                                  : dit_default_kept(dit);
     const struct task_inputs inputs = request_inputs(r);
 
-    if (r->matmul == MATMUL_FP8 && 2 * r->matmul_bf16_blocks >= dit->layers)
+    if (2 * kept >= dit->layers)
         return fail(ST_USAGE,
                     "--matmul_bf16_blocks %d leaves none of the %d blocks in fp8: pass a smaller "
                     "number, or leave out --matmul fp8",
-                    r->matmul_bf16_blocks, dit->layers);
+                    kept, dit->layers);
     if (r->video_size[0] % (2 * vae->stride) != 0 || r->video_size[1] % (2 * vae->stride) != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of %lld",
                     r->video_size[0], r->video_size[1], (long long)(2 * vae->stride));
@@ -337,7 +340,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,
         .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32,
-        .matmul = { r->matmul == MATMUL_FP8, r->matmul_bf16_blocks },
+        .matmul = { r->matmul == MATMUL_FP8, kept },
         .vae_dtype = vae_precision(r->vae_precision),
         .fsdp = r->dit_fsdp == 1,
         .as_stored = r->weight_storage == WEIGHTS_AS_STORED,

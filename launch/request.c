@@ -179,8 +179,6 @@ static status fill_defaults(struct request *r)
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, r->device == USE_CUDA ? VAE_TF32 : VAE_FP32);
     default_int(&r->matmul, MATMUL_EXACT);
-    if (r->matmul == MATMUL_FP8)
-        default_int(&r->matmul_bf16_blocks, 3);
     default_int(&r->timeout_s, (int)WORLD_DEADLINE_S);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);

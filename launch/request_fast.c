@@ -20,6 +20,7 @@ static const struct {
 } settings[] = {
     { BALANCED | FAST, GUIDED | MANY_STEPS, "cfg_gate", "0.5" },
     { FASTEST, GUIDED | MANY_STEPS, "cfg_gate", "0.3" },
+    { FAST | FASTEST, ON_GPU, "matmul", "fp8" },
 };
 
 const char *const request_fast_names[] = { "balanced", "fast", "fastest" };

@@ -175,7 +175,7 @@ const struct option request_rows[] = {
     { "matmul_bf16_blocks", OPT_INT, AT(matmul_bf16_blocks), .value = "N", .least = 0, .most = 1000,
       .commands = ALL, .marks = NUMBERS | JOB,
       .help = "for --matmul fp8: the first N and the last N blocks stay as --precision says "
-              "(default 3)" },
+              "(default 3, of fewer than 12 blocks a quarter)" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB,
       .help =

@@ -107,6 +107,8 @@ run "checkpoint of random weights" 60 "$wanmpi" synth --preset tiny --out "$mode
 run "generate on the CPU, fp32" 90 generate cpu 1 --device cpu --precision fp32
 run "the same on a GPU" 60 compare fp32 1e-4 cpu 1 --device cuda --precision fp32
 run "in bf16" 60 compare bf16 5e-2 cpu 1 --device cuda --precision bf16
+run "products in fp8" 60 compare fp8 0.3 bf16 1 --device cuda --precision bf16 --matmul fp8
+run "the same on 2 ranks" 60 compare fp8-2 0 fp8 2 --device cuda --precision bf16 --matmul fp8 --ulysses_size 2 --dit_fsdp
 "$wanmpi" synth --preset tiny-A14B --out "$scratch/pair" >"$scratch/synth.log" 2>&1
 pair="--task t2v-A14B --ckpt_dir $scratch/pair --sample_steps 6"
 # shellcheck disable=SC2086 # words of a list

@@ -177,7 +177,7 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
                                  .device = -1,
                                  .precision = -1,
                                  .vae_precision = -1,
-                                 .matmul_bf16_blocks = 3,
+                                 .matmul_bf16_blocks = -1,
                                  .repeats = 5 };
     TRY(options_parse("bench", 0, &set, 1, argc, argv));
     *parts =
@@ -261,7 +261,8 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .ranks = b->world->size,
         .ranks_per_node = b->world->local_size,
         .cdt = b->cdt,
-        .matmul = { o->matmul == 1, o->matmul_bf16_blocks },
+        .matmul = { o->matmul == 1,
+                    o->matmul_bf16_blocks >= 0 ? o->matmul_bf16_blocks : dit_default_kept(dit) },
         .gpu = b->dev.kind == DEVICE_CUDA,
         .vae_dtype = o->vae_precision >= 0        ? vae_precision(o->vae_precision)
                      : b->dev.kind == DEVICE_CUDA ? b->cdt

@@ -36,6 +36,9 @@ struct dit_matmul {
     int kept; // number of blocks at each end whose products stay in the compute type
 };
 
+/* The default of `kept`: 3, for transformers of fewer than 12 blocks a quarter of them. */
+int dit_default_kept(const struct dit_config *config);
+
 /* Whether the products of block `layer` are in fp8. */
 bool dit_block_in_fp8(const struct dit_config *config, struct dit_matmul matmul, int layer);
 

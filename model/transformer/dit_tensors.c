@@ -25,6 +25,11 @@ void dit_kv_tensors(struct tensor_list *l, const char *k, const char *v, const c
     tensors_vector(l, name, TEXT(norm_k), dim, DT_F32);
 }
 
+int dit_default_kept(const struct dit_config *config)
+{
+    return config->layers < 12 ? config->layers / 4 : 3;
+}
+
 bool dit_block_in_fp8(const struct dit_config *config, struct dit_matmul matmul, int layer)
 {
     return matmul.fp8 && layer >= matmul.kept && layer < config->layers - matmul.kept;
