@@ -11,9 +11,9 @@
  * GPUs". Both GPUs are limited by their 700 W, so that they differ in memory only. */
 static const struct rates gpus[] = {
     { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 222e12, 37e12, 222e12, 310e12, 2.8e12, 200e9,
-      3e-6, 10e-6, 132, true, 1.015, 52e9, 1250e12 },
+      3e-6, 10e-6, 132, true, 1.015, 52e9, 1480e12 },
     { "NVIDIA H200", 780e12, 720e12, 620e12, 222e12, 37e12, 222e12, 310e12, 3.55e12, 200e9, 3e-6,
-      10e-6, 132, true, 1.015, 52e9, 1250e12 },
+      10e-6, 132, true, 1.015, 52e9, 1440e12 },
 };
 
 const struct rates *rates_of_gpu(const char *name)
