@@ -3,16 +3,10 @@
 # latents, with the same bits on any ranks, also after a stop and --resume.
 golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
-small=(--size 64*48 --frame_num 5 --sample_steps 6 --base_seed 7 --prompt "Two cats boxing" --threads 1)
-"$wanmpi" synth --preset tiny-A14B --out tiny-A14B > synth.log 2>&1 || cat synth.log
+small+=(--sample_steps 6)
+synth tiny-A14B tiny-A14B
 mv model tiny
 
-ranks() { # without mpirun for one rank, which takes less time
-    local p=$1 run=("${mpirun[@]}" -n "$1")
-    shift
-    [ "$p" = 1 ] && run=()
-    "${run[@]}" "$wanmpi" "$@"
-}
 make() { # make P MODEL NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5; its output goes to NAME.log too
     local p=$1 model=$2 name=$3
     shift 3
@@ -20,7 +14,6 @@ make() { # make P MODEL NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5
         tee "$name.log"
     return "${PIPESTATUS[0]}"
 }
-says() { grep -q -e "$@"; }
 ends() { # ends MODEL CASE FLAGS...: in the recorded latents
     local model=$1 case=$2
     shift 2

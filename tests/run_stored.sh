@@ -4,7 +4,7 @@
 # the file, sharded and read ahead. And a LoRA on a quantized file gives the bits of the LoRA on its values.
 make_lora=$(realpath "$3") make_checkpoint=$(realpath "$4")
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
-common=(--size 64*48 --frame_num 5 --sample_steps 2 --base_seed 7 --prompt "Two cats boxing" --threads 1)
+common=("${small[@]}" --sample_steps 2)
 
 make() { # make P NAME FLAGS...: a video NAME.mp4, its run file NAME.h5, and its log NAME.log
     local p=$1 name=$2
@@ -17,17 +17,15 @@ as() { # as AGAINST P NAME FLAGS...: ends with the same bits
     shift
     make "$@" && "$same" "$against.h5" "$name.h5"
 }
-says() { grep -q "$@"; }
 refused() { # refused LINE COMMAND...: with one line that has the pattern
     local line=$1
     shift
     not "$@" && [ "$(grep -c '^wanmpi: ' check.log)" = 1 ] && says "^wanmpi: .*$line" check.log
 }
-synth() { "$wanmpi" synth "$@" > synth.log 2>&1 || cat synth.log; }
 
-synth --preset tiny --dit_dtype q8_0 --out q8
-synth --preset tiny --dit_dtype fp8 --out fp8
-synth --preset tiny-A14B --dit_dtype fp8 --out pair
+synth tiny q8 --dit_dtype q8_0
+synth tiny fp8 --dit_dtype fp8
+synth tiny-A14B pair --dit_dtype fp8
 mkdir plain
 echo '{"num_heads": 4}' > plain/config.json
 "$make_checkpoint" plain q8/diffusion_pytorch_model.gguf plain/a.safetensors
