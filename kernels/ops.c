@@ -615,3 +615,15 @@ status op_find_nonfinite(struct device *dev, struct tensor mark, struct tensor x
         return ST_OK;
     return dev->table->find_nonfinite(dev, mark, x, value);
 }
+
+status op_row_sums(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
+{
+    const int64_t rows = a.dim[0], cols = a.dim[1];
+
+    assert(a.dtype == DT_F32 && b.dtype == DT_F32 && out.dtype == DT_F32 && a.ndim == 2);
+    assert(tensor_contiguous(a) && tensor_contiguous(b) && is_rows(b, rows, cols));
+    assert(is_rows(out, rows, ROW_SUMS) && no_alias(dev, out, a) && no_alias(dev, out, b));
+    if (rows == 0)
+        return ST_OK;
+    return dev->table->row_sums(dev, out, a, b);
+}

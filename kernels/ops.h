@@ -332,6 +332,13 @@ typedef status find_nonfinite_fn(struct device *dev, struct tensor mark, struct 
                                  float value);
 find_nonfinite_fn op_find_nonfinite;
 
+/* Three sums of each row r: out[r] = (sum of |a - b|, sum of |b|, sum of a^2). a, b f32 [R, C],
+ * contiguous; out f32 [R, 3], rows may be strided. Sums in f32; their order depends on C alone. b
+ * may be a. */
+#define ROW_SUMS 3
+typedef status row_sums_fn(struct device *dev, struct tensor out, struct tensor a, struct tensor b);
+row_sums_fn op_row_sums;
+
 #ifdef __cplusplus
 }
 #endif

@@ -54,6 +54,7 @@ struct table {
     repeat_up_fn *repeat_up;
     to_u8_fn *to_u8;
     find_nonfinite_fn *find_nonfinite;
+    row_sums_fn *row_sums;
 };
 
 /* The attention_parts of a table without a function of its own: `attention`, part by part. */

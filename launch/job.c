@@ -359,6 +359,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
                                             r->tile_stride[1] };
     TRY(find_low_steps(plan, r));
+    TRY(request_cache(r, &plan->cache));
     TRY(find_mesh(plan, r));
     TRY(find_offload(plan, r));
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);

@@ -319,6 +319,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     request_preset(sampling, sizeof(sampling), r);
     if (r->preset != NULL)
         progress_print(p, "preset  %s:%s", r->preset, sampling);
+    request_cache_text(sampling, sizeof(sampling), r);
+    if (sampling[0] != 0)
+        progress_print(p, "cache   %s", sampling);
     progress_print(p, "ranks   %d: %s, %s%d thread%s each; transformer %s, %s", plan->ranks, mesh,
                    j->dev.kind == DEVICE_CUDA ? "a GPU and " : "", j->place.threads,
                    j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",
@@ -332,7 +335,7 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
         progress_print(p, "experts %s", experts);
     job_guidance(guidance, sizeof(guidance), plan);
     if (guidance[0] != 0)
-        progress_print(p, "guided  %s; %d forwards", guidance, plan_forwards(plan));
+        progress_print(p, "guided  %s; %d forwards", guidance, plan_forwards(plan, true));
     job_offload(offload, sizeof(offload), plan, &all);
     if (offload[0] != 0)
         progress_print(p, "weights %s", offload);

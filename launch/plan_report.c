@@ -7,6 +7,7 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define GIB ((double)(1 << 30))
@@ -143,6 +144,50 @@ static bool follows_image(const struct request *r)
     return r->task->required != 0 && r->task->size != size_as_given && !given;
 }
 
+/* Writes "1-10, 13, 16": the steps of which this branch is computed. */
+static void computed_steps(char *text, size_t size, const unsigned char *branches, int steps, int b)
+{
+    size_t used = 0;
+
+    text[0] = 0;
+    for (int s = 0, end; s < steps && used < size; s = end + 1) {
+        end = s;
+        if ((branches[s] >> b & 1) == 0)
+            continue;
+        while (end + 1 < steps && (branches[end + 1] >> b & 1) != 0)
+            end++;
+        used += (size_t)snprintf(text + used, size - used, used > 0 ? ", %d" : "%d", s + 1);
+        if (end > s && used < size)
+            used += (size_t)snprintf(text + used, size - used, "-%d", end + 1);
+    }
+}
+
+/* The forwards that the step cache skips, as far as they are known. */
+static void print_cache(const struct plan_report *r)
+{
+    const struct plan_input *in = r->in;
+    unsigned char *branches = malloc((size_t)in->steps);
+    char text[2][2000];
+
+    request_cache_text(text[0], sizeof(text[0]), r->request);
+    if (text[0][0] != 0)
+        printf("cache     %s\n", text[0]);
+    if (in->cache.kind == CACHE_MAG && branches != NULL) {
+        plan_schedule(in, branches);
+        for (int b = 0; b < 2; b++)
+            computed_steps(text[b], sizeof(text[b]), branches, in->steps, b);
+        printf("          %d of %d forwards computed: steps %s\n", plan_forwards(in, false),
+               plan_forwards(in, true), text[0]);
+        if (in->guided && strcmp(text[0], text[1]) != 0)
+            printf("          of the branch without the prompt: %s\n", text[1]);
+    } else if (in->cache.kind != CACHE_OFF && in->cache.kind != CACHE_CALIBRATE) {
+        printf("          at most %d forwards computed: the run decides %s\n",
+               plan_forwards(in, true),
+               in->cache.kind == CACHE_TEA ? "when the weights are loaded" : "in each step");
+    }
+    free(branches);
+}
+
 void plan_print(const struct plan_report *r)
 {
     const struct plan_input *in = r->in;
@@ -162,13 +207,14 @@ void plan_print(const struct plan_report *r)
            r->request->video_size[0], r->request->video_size[1],
            follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
            r->request->frame_num, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
-           (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, plan_forwards(r->in));
+           (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, plan_forwards(in, true));
     if (r->request->preset != NULL &&
         request_preset(sampling, sizeof(sampling), r->request) == ST_OK)
         printf("preset    %s:%s\n", r->request->preset, sampling);
     request_fast(sampling, sizeof(sampling), r->request);
     if (r->request->fast >= 0)
         printf("fast      %s:%s\n", request_fast_names[r->request->fast], sampling);
+    print_cache(r);
     for (int i = 0; request_note(r->request, i) != NULL; i++)
         printf("note      %s\n", request_note(r->request, i));
     job_experts(experts, sizeof(experts), in, r->ranks[0].ahead);
@@ -289,7 +335,8 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(json, "frames", r->request->frame_num);
     cJSON_AddItemToObject(json, "latent", cJSON_CreateDoubleArray(latent, 4));
     cJSON_AddNumberToObject(json, "steps", in->steps);
-    cJSON_AddNumberToObject(json, "forwards", plan_forwards(r->in));
+    cJSON_AddNumberToObject(json, "forwards", plan_forwards(in, true));
+    cJSON_AddNumberToObject(json, "computed_forwards", plan_forwards(in, false));
     if (r->request->preset != NULL)
         cJSON_AddStringToObject(json, "preset", r->request->preset);
     command_json_mesh(json, "mesh", in->mesh);

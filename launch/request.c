@@ -32,6 +32,12 @@ void request_init(struct request *r)
         .zero_init_steps = -1,
         .boundary = -1,
         .boundary_step_index = -1,
+        .cache = -1,
+        .cache_threshold = -1,
+        .cache_retain = -1,
+        .cache_max_skip = -1,
+        .tea_cache_l1_thresh = -1,
+        .tea_cache_model_id = -1,
         .rand_device = -1,
         .cuda_sms = -1,
         .precision = -1,
@@ -175,6 +181,7 @@ static status fill_defaults(struct request *r)
     if (r->device == USE_AUTO) // rank 0 chooses for all ranks; --ops implies a CPU
         r->device = !request_given(r, AT(ops)) && device_cuda_count() > 0 ? USE_CUDA : USE_CPU;
     TRY(request_fill_fast(r));
+    TRY(request_fill_cache(r));
     default_int(&r->precision,
                 r->device == USE_CUDA || r->convert_model_dtype ? PRECISION_BF16 : PRECISION_FP32);
     default_int(&r->vae_precision, r->device == USE_CUDA ? VAE_TF32 : VAE_FP32);

@@ -18,6 +18,7 @@
 #include "model/sampling/few_step.h"
 #include "model/sampling/guidance.h"
 #include "model/sampling/noise.h"
+#include "model/sampling/step_cache.h"
 #include "parallel/world.h"
 
 #include <time.h>
@@ -64,7 +65,16 @@ struct request {
     int boundary_step_index; // -1: not given
     int rand_device;         // enum noise_device
     int cuda_sms;
-    char *noise_file, *text_file; // run files to read /noise and /text from
+    int cache;                            // enum cache_kind up to CACHE_FIRST_BLOCK
+    double cache_threshold, cache_retain; // not set without a cache, as the next two
+    int cache_max_skip;                   // 0: no limit
+    double tea_cache_l1_thresh;           // also cache_threshold; -1: not given
+    int tea_cache_model_id;               // index of CACHE_POLYNOMIALS; -1: the task's
+    int use_ret_steps;                    // 0, 1
+    char *cache_ratios;                   // the file of a table; its numbers are in cache_table
+    char *cache_table;                    // "1,1.01,...;1,1.02,...": cond, uncond; no flag
+    char *calibrate_cache;                // the file that a table is written to
+    char *noise_file, *text_file;         // run files to read /noise and /text from
 
     char *ckpt_dir;
     char *dit, *t5, *vae, *clip; // files of parts, instead of those of ckpt_dir
@@ -149,6 +159,17 @@ status request_schedule(struct schedule *s, const struct request *r);
 
 /* The first step that the second of two experts computes; the number of steps if there is none. */
 int request_low_from(const struct request *r, const struct schedule *s);
+
+/* What the request says about step caching. ST_USAGE if cache_table is damaged. */
+status request_cache(const struct request *r, struct cache_settings *set);
+
+/* Writes "magcache, threshold 0.12, the first 0.2 of the steps computed, ..."; nothing without a
+ * cache. */
+void request_cache_text(char *text, size_t size, const struct request *r);
+
+/* Writes measured ratios [steps] of cond and uncond to a file that --cache_ratios reads; ratio[0]
+ * is not used. ST_IO, ST_MEMORY. */
+status request_write_ratios(const struct request *r, double *const ratio[CACHE_BRANCHES]);
 
 /* Writes "4 steps of euler, shift 5, guidance 1". */
 void request_sampling(char *text, size_t size, const struct request *r);

@@ -32,7 +32,8 @@ status request_line(struct request *r, const struct request *job, const char *te
         r->base_seed = (struct seed){ 0 };
     request_init(&empty);
     for (int i = 0; i < request_row_count; i++) // may follow from what the line says
-        if (((request_rows[i].marks & SAMPLING) != 0 || request_fast_sets(i)) && !job->given[i])
+        if (((request_rows[i].marks & (SAMPLING | CACHE)) != 0 || request_fast_sets(i)) &&
+            !job->given[i])
             TRY(options_copy(&to, &unset, i));
     memset(r->given, 0, sizeof(r->given));
     TRY(options_from_json(&to, CMD_LINE, text, where));

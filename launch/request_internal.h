@@ -13,11 +13,12 @@ enum {
 
 /* Bits of a row's `marks`; the bits from 8 on are the number of an input. */
 enum {
-    NUMBERS = 1,  // the value changes the resulting latent; --resume keeps the run file's value
-    JOB = 2,      // the value is the same for all requests of a batch
-    VIDEO = 4,    // not used for a single image
-    PIXELS = 8,   // the value changes the resulting file, but not the latent
-    SAMPLING = 16 // if it was not given, request_fill_sampling sets it from such rows that were
+    NUMBERS = 1,   // the value changes the resulting latent; --resume keeps the run file's value
+    JOB = 2,       // the value is the same for all requests of a batch
+    VIDEO = 4,     // not used for a single image
+    PIXELS = 8,    // the value changes the resulting file, but not the latent
+    SAMPLING = 16, // if it was not given, request_fill_sampling sets it from such rows that were
+    CACHE = 32     // the same by request_fill_cache; the rows other than `cache` need it
 };
 
 /* `marks` of an input that only some tasks use has its number (enum task_input) plus 1. */
@@ -44,5 +45,9 @@ status request_fill_fast(struct request *r);
 
 /* Whether --fast sets the row, for each line of a batch anew. */
 bool request_fast_sets(int row);
+
+/* Sets what was not given of step caching, and checks the rest; reads the file of --cache_ratios.
+ * ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
+status request_fill_cache(struct request *r);
 
 #endif

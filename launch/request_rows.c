@@ -126,6 +126,41 @@ const struct option request_rows[] = {
           "read the text embeddings from a run file (/text/cond, /text/uncond); the text encoder "
           "is not loaded" },
 
+    { "cache", OPT_CHOICE, AT(cache), .group = "Step caching (see the README for its price)",
+      .choices = "off|magcache|teacache|easycache|firstblock", .commands = ALL,
+      .marks = NUMBERS | CACHE,
+      .help =
+          "predict the result of the transformer in some steps from an earlier one; of 50 steps "
+          "about half are computed with the defaults of magcache, whose plan lists them "
+          "(default off)" },
+    { "cache_threshold", OPT_DOUBLE, AT(cache_threshold), .alias = "magcache_thresh", .value = "X",
+      .least = 0, .most = 1e6, .commands = ALL, .marks = NUMBERS | CACHE,
+      .help = "estimated error up to which steps are skipped: larger is faster and less exact "
+              "(default: that of the method's authors for the task)" },
+    { "cache_retain", OPT_DOUBLE, AT(cache_retain), .alias = "retention_ratio", .value = "X",
+      .least = 0, .most = 1e6, .commands = ALL, .marks = NUMBERS | CACHE,
+      .help = "the first steps, which are always computed: their number, or below 1 their share of "
+              "the steps (default: as above)" },
+    { "cache_max_skip", OPT_INT, AT(cache_max_skip), .alias = "magcache_K", .value = "N",
+      .least = 0, .most = 1000, .commands = ALL, .marks = NUMBERS | CACHE,
+      .help = "skip at most N steps one after the other; 0: any number (default: as above)" },
+    { "cache_ratios", OPT_STRING, AT(cache_ratios), .value = "FILE.json", .commands = ALL,
+      .marks = NUMBERS | CACHE,
+      .help = "table of magcache that --calibrate_cache has written (default: the authors' for the "
+              "task)" },
+    { "calibrate_cache", OPT_STRING, AT(calibrate_cache), .value = "FILE.json",
+      .commands = CMD_GENERATE | CMD_PLAN,
+      .help = "measure the table of magcache in this run, which computes all steps" },
+    { "tea_cache_l1_thresh", OPT_DOUBLE, AT(tea_cache_l1_thresh), .alias = "teacache_thresh",
+      .value = "X", .least = 0, .most = 1e6, .commands = ALL, .marks = NUMBERS | CACHE,
+      .help = "DiffSynth's flag for --cache teacache --cache_threshold X" },
+    { "tea_cache_model_id", OPT_CHOICE, AT(tea_cache_model_id), .choices = CACHE_POLYNOMIALS,
+      .commands = ALL, .marks = NUMBERS | CACHE,
+      .help = "model whose polynomial teacache uses (default: the task's)" },
+    { "use_ret_steps", OPT_SWITCH, AT(use_ret_steps), .commands = ALL, .marks = NUMBERS | CACHE,
+      .help = "teacache as its official program with this flag: the first five steps are computed, "
+              "and the last one may be skipped (default: the first and the last)" },
+
     { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
       .marks = JOB,
       .help = "checkpoint: an official folder, a -Diffusers folder, a folder of ComfyUI's files, "
@@ -292,6 +327,8 @@ const struct option request_rows[] = {
       .help = "digests of the weights that made a result" },
     { "media", OPT_STRING, AT(media), .commands = CMD_RECORD, .hidden = true, .marks = NUMBERS,
       .help = "sizes and digests of the images that are the request's inputs" },
+    { "cache_table", OPT_STRING, AT(cache_table), .commands = CMD_RECORD, .hidden = true,
+      .marks = NUMBERS, .help = "the ratios of --cache_ratios" },
     { "decoded", OPT_STRING, AT(decoded), .commands = CMD_RECORD, .hidden = true,
       .help = "how a result was decoded, if not as requested" },
     INPUT(prompt_extend_method, "method of --use_prompt_extend"),
@@ -305,4 +342,7 @@ _Static_assert(COUNT(request_rows) <= OPTIONS_MAX, "request.given has an entry f
 _Static_assert((int)SOLVER_UNIPC == 0 && (int)SOLVER_DPMPP == 1 && (int)SOLVER_EULER == 2 &&
                    (int)SOLVER_RENOISE == 3,
                "the order of --sample_solver's choices");
+_Static_assert((int)CACHE_OFF == 0 && (int)CACHE_MAG == 1 && (int)CACHE_TEA == 2 &&
+                   (int)CACHE_EASY == 3 && (int)CACHE_FIRST_BLOCK == 4,
+               "the order of --cache's choices");
 _Static_assert((int)NOISE_CPU == 0 && (int)NOISE_CUDA == 1, "the order of --rand_device's choices");

@@ -52,7 +52,8 @@ static status check_outputs(const struct run *run)
         const char *flag, *path;
     } out[] = { { "save_file", r->save_file },
                 { "contact_sheet", r->contact_sheet },
-                { "run_file", r->run_file } };
+                { "run_file", r->run_file },
+                { "calibrate_cache", r->calibrate_cache } };
     char *target[COUNT(out)] = { NULL };
     status st = ST_OK;
 
@@ -125,6 +126,13 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
         st = allocate_latent(&run->state.latents, count);
     for (int i = 0; i < DENOISE_HISTORY && st == ST_OK; i++)
         st = allocate_latent(&run->state.history[i], count);
+    for (int b = 0; b < CACHE_BRANCHES && st == ST_OK && plan->cache.kind != CACHE_OFF; b++)
+        st = allocate_latent(&run->state.anchor[b], count);
+    for (int b = 0; b < CACHE_BRANCHES && st == ST_OK && r->calibrate_cache != NULL; b++) {
+        run->report.ratio[b] = calloc((size_t)r->sample_steps, sizeof(double));
+        if (run->report.ratio[b] == NULL)
+            st = fail(ST_MEMORY, "cannot allocate host memory for %d ratios", r->sample_steps);
+    }
     if (st == ST_OK && from != NULL && runfile_text(from, "weights") != NULL)
         st = job_same_weights(j, runfile_text(from, "weights"), r->resume);
     if (st == ST_OK && j->world->rank == 0)
@@ -146,6 +154,12 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
         for (int i = 0; i < DENOISE_HISTORY; i++)
             if (run->state.used[i])
                 world_broadcast(j->world, run->state.history[i], bytes, 0);
+        world_broadcast(j->world, run->state.anchored, sizeof(run->state.anchored), 0);
+        world_broadcast(j->world, run->state.anchor_step, sizeof(run->state.anchor_step), 0);
+        world_broadcast(j->world, run->state.cache, sizeof(run->state.cache), 0);
+        for (int b = 0; b < CACHE_BRANCHES; b++)
+            if (run->state.anchored[b])
+                world_broadcast(j->world, run->state.anchor[b], bytes, 0);
         world_broadcast(j->world, &run->state.step, sizeof(run->state.step), 0);
         world_broadcast(j->world, &run->state.order, sizeof(run->state.order), 0);
     }
@@ -164,6 +178,10 @@ void run_close(struct run *run)
     free(run->state.latents);
     for (int i = 0; i < DENOISE_HISTORY; i++)
         free(run->state.history[i]);
+    for (int b = 0; b < CACHE_BRANCHES; b++) {
+        free(run->state.anchor[b]);
+        free(run->report.ratio[b]);
+    }
     *run = (struct run){ 0 };
 }
 
@@ -303,6 +321,7 @@ static void keep_latent(struct run *run)
         return;
     memcpy(run->state.latents, run->latent, latent_bytes(run));
     memset(run->state.used, 0, sizeof(run->state.used));
+    memset(run->state.anchored, 0, sizeof(run->state.anchored));
     run->state.step = run->request->sample_steps;
 }
 
@@ -383,6 +402,21 @@ static status not_decoded(struct run *run, struct job *j)
     return agree(j->world, st);
 }
 
+/* What the step cache did; rank 0 writes what was measured for one. */
+static status report_cache(struct run *run, struct job *j)
+{
+    const struct request *r = run->request;
+
+    if (run->plan.cache.kind == CACHE_OFF)
+        return ST_OK;
+    progress_print(&j->progress, "cache   %d of %d forwards computed%s%s", run->report.computed,
+                   run->report.forwards, r->calibrate_cache != NULL ? "; their ratios are in " : "",
+                   r->calibrate_cache != NULL ? r->calibrate_cache : "");
+    return r->calibrate_cache != NULL && j->world->rank == 0
+               ? request_write_ratios(r, run->report.ratio)
+               : ST_OK;
+}
+
 status run_go(struct run *run, struct job *j, struct pipeline *p)
 {
     const struct request *r = run->request;
@@ -393,7 +427,9 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
                                 .low_from = run->plan.low_from,
                                 .noise = &run->generator,
                                 .check_blocks = r->check_finite == 1,
-                                .conditioning = &run->conditioning };
+                                .conditioning = &run->conditioning,
+                                .cache = run->plan.cache,
+                                .report = &run->report };
     double start_s = clock_seconds();
     status st = ST_OK;
 
@@ -409,6 +445,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
                              run->latent));
         progress_end(&j->progress);
         keep_latent(run);
+        TRY(agree(j->world, report_cache(run, j)));
     }
     TRY(agree(j->world, stop_check()));
     run->denoise_s = clock_seconds() - start_s;

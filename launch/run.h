@@ -23,6 +23,7 @@ struct run {
     struct run_frames *frames; // rank 0, with --keep_frames, while decoding
     status frames_lost;        // rank 0: the error that ended their writing
     const char *again;         // what to do after run_stop; NULL: the line names the command
+    struct cache_report report;
     double text_s, denoise_s, decode_s; // durations; text_s includes loading the transformer
     double switch_s;                    // of denoise_s, for the change of experts
 };

@@ -21,6 +21,31 @@ static struct tensor number(int64_t *value)
     return tensor_dims(value, DT_I64, 0, NULL);
 }
 
+static const char *const anchor_names[CACHE_BRANCHES] = { "/cache/x0", "/cache/x1" };
+
+static struct tensor cache_steps(int64_t *steps)
+{
+    return tensor_of(steps, DT_I64, CACHE_BRANCHES);
+}
+
+static struct tensor cache_numbers(float *numbers)
+{
+    return tensor_of(numbers, DT_F32, CACHE_NUMBERS);
+}
+
+/* What a step cache needs; nothing without one, and before its first forward. */
+static status save_cache(struct runfile *file, struct latent_shape s,
+                         const struct denoise_state *state)
+{
+    for (int b = 0; b < CACHE_BRANCHES; b++)
+        if (state->anchored[b])
+            TRY(runfile_add(file, anchor_names[b], latent(state->anchor[b], s)));
+    if (!state->anchored[0])
+        return ST_OK;
+    TRY(runfile_add(file, "/cache/steps", cache_steps((int64_t *)state->anchor_step)));
+    return runfile_add(file, "/cache/numbers", cache_numbers((float *)state->cache));
+}
+
 status run_state_save(struct runfile *file, struct latent_shape s, const float *noise,
                       const struct denoise_state *state)
 {
@@ -31,6 +56,7 @@ status run_state_save(struct runfile *file, struct latent_shape s, const float *
         if (state->used[i])
             TRY(runfile_add(file, history_names[i], latent(state->history[i], s)));
     }
+    TRY(save_cache(file, s, state));
     return runfile_add(file, "/solver/order", number((int64_t *)&state->order));
 }
 
@@ -111,6 +137,42 @@ static status load_history(struct denoise_state *state, const struct plan_input 
     return ST_OK;
 }
 
+static status load_array(void *data, struct tensor expected, const struct runfile *file,
+                         const char *name, const char *path)
+{
+    const struct tensor got = runfile_find(file, name);
+
+    if (got.data == NULL || got.dtype != expected.dtype || got.ndim != expected.ndim ||
+        got.dim[0] != expected.dim[0])
+        return fail(ST_FORMAT, "%s: has no %s of shape %s", path, name, tensor_text(expected));
+    memcpy(data, got.data, tensor_bytes(got));
+    return ST_OK;
+}
+
+/* The step cache's part, which is needed between the first step and the last. */
+static status load_cache(struct denoise_state *state, const struct plan_input *plan,
+                         const struct runfile *file, const char *path)
+{
+    memset(state->anchored, 0, sizeof(state->anchored));
+    state->anchor_step[0] = state->anchor_step[1] = -1;
+    if (plan->cache.kind == CACHE_OFF || state->step <= plan->guidance.zero_init ||
+        state->step >= plan->steps)
+        return ST_OK;
+    TRY(load_array(state->anchor_step, cache_steps(NULL), file, "/cache/steps", path));
+    TRY(load_array(state->cache, cache_numbers(NULL), file, "/cache/numbers", path));
+    for (int b = 0; b < CACHE_BRANCHES; b++) {
+        if (state->anchor_step[b] < -1 || state->anchor_step[b] >= state->step ||
+            (b == 0 && state->anchor_step[b] < 0))
+            return fail(ST_FORMAT, "%s: /cache/steps has %lld, after step %lld", path,
+                        (long long)state->anchor_step[b], (long long)state->step);
+        state->anchored[b] = state->anchor_step[b] >= 0 &&
+                             (b == 0 || state->anchor_step[b] != state->anchor_step[0]);
+        if (state->anchored[b])
+            TRY(load_latent(state->anchor[b], plan->latent, file, anchor_names[b], path));
+    }
+    return ST_OK;
+}
+
 status run_state_load(struct denoise_state *state, const struct plan_input *plan,
                       const struct schedule *schedule, const struct runfile *file, const char *path)
 {
@@ -119,6 +181,7 @@ status run_state_load(struct denoise_state *state, const struct plan_input *plan
         return fail(ST_FORMAT, "%s: /step is %lld of %d", path, (long long)state->step,
                     schedule->steps);
     TRY(load_latent(state->latents, plan->latent, file, "/latents", path));
+    TRY(load_cache(state, plan, file, path));
     return load_history(state, plan, schedule, file, path);
 }
 

@@ -6,6 +6,8 @@
  *   /step     i64                finished steps
  *   /solver/m0, m1, last         the solver's history, latent shape; /solver/order i64
  *   /guidance/difference         of the CFG branches, if the next step uses it; latent shape
+ *   /cache/x0, x1, steps, numbers   of a step cache (model/pipeline/denoise_cache.h): latents, i64,
+ *                                   f32
  *   /text/cond, /text/uncond, .. the conditioning arrays (model/transformer/conditioning.h)
  *   /frames   [T, H, W, 3] u8    with --keep_frames
  *   texts: request (JSON), folder (of its relative paths), plan, version, timings (JSON)
@@ -28,7 +30,7 @@ status run_state_save_conditioning(struct runfile *file, const struct conditioni
  * lines. ST_USAGE if an array has another data type or shape than the request needs; ST_FORMAT if
  * one is missing or a count is out of range: between the first step and the last the file must have
  * the solver's order and history, else another latent would follow; and in the gate of the guidance
- * the last difference. */
+ * the last difference; and with a step cache what that needs. */
 status run_state_noise(float *noise, struct latent_shape s, const struct runfile *file,
                        const char *path);
 status run_state_load(struct denoise_state *state, const struct plan_input *plan,

@@ -419,6 +419,38 @@ static void check_cells(struct check *c)
     }
 }
 
+/* Rows as of a latent's tokens and of the residual stream. */
+static void check_row_sums(struct check *c)
+{
+    static const struct {
+        int64_t rows, cols, gap;
+        float sigma;
+    } cases[] = {
+        { 1, 1, 0, 1 },     { 3, 31, 2, 1e-3f }, { 257, 64, 0, 1 },
+        { 9, 1536, 6, 30 }, { 70, 5120, 0, 1 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t r = cases[i].rows, n = cases[i].cols;
+        const struct tensor a = check_normal(c, DT_F32, 0, cases[i].sigma, 0, DIMS(r, n));
+        const struct tensor b = check_normal(c, DT_F32, 0, cases[i].sigma, 0, DIMS(r, n));
+
+        if (check_begin(c, row_sums, "%lldx%lld", (long long)r, (long long)n)) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(r, ROW_SUMS));
+            const struct tensor got = check_output(DT_F32, cases[i].gap, DIMS(r, ROW_SUMS));
+            const struct tensor last = check_output(DT_F32, 0, DIMS(1, ROW_SUMS));
+
+            check_status(c, op_row_sums(&c->ref, want, a, b));
+            check_run(c, op_row_sums(&c->got, got, a, b));
+            check_close(c, got, want, (struct tol){ 1e-6, 5e-6, "sums of 5,120 values in f32" });
+            check_run(c, op_row_sums(&c->got, last, tensor_slice(a, 0, r - 1, 1),
+                                     tensor_slice(b, 0, r - 1, 1)));
+            check_same(c, last, tensor_slice(got, 0, r - 1, 1)); // whatever rows are beside it
+        }
+        check_end_case(c);
+    }
+}
+
 void check_elementwise(struct check *c)
 {
     check_row_ops(c);
@@ -430,4 +462,5 @@ void check_elementwise(struct check *c)
     check_copy(c);
     check_frames(c);
     check_cells(c);
+    check_row_sums(c);
 }

@@ -92,6 +92,20 @@ done
 expect 'there are 4 steps' "$wanmpi" plan --sample_steps 4 --zero_init_steps 4
 expect '.-cfg_zero_star needs guidance' "$wanmpi" plan --preset lightx2v-4 --cfg_zero_star
 
+# Step caches.
+expect 'cache_threshold needs --cache magcache, teacache, easycache or firstblock' "$wanmpi" plan --cache_threshold 0.1
+expect 'tea_cache_l1_thresh is for --cache teacache' "$wanmpi" plan --cache easycache --tea_cache_l1_thresh 0.1
+expect 'have no polynomial for task t2v-A14B: choose' "$wanmpi" plan --task t2v-A14B --cache teacache
+expect 'have no table for task flf2v-14B: measure one' "$wanmpi" plan --task flf2v-14B --cache magcache
+expect 'choose off, magcache, teacache, easycache or firstblock' "$wanmpi" plan --cache mag
+expect 'calibrate_cache measures a whole run: remove --run_file' "$@" -n 2 "$wanmpi" generate $ckpt \
+    --calibrate_cache "$dir/out/c.json" --run_file "$dir/out/a.h5"
+expect 'none.json: No such file' "$@" -n 2 "$wanmpi" generate $ckpt --cache magcache --cache_ratios "$dir/none.json"
+for table in '{}' '[1]' '{"cond": [1, 0]}' '{"cond": [1, 1], "uncond": [1]}' 'x'; do
+    echo "$table" >"$dir/ratios.json"
+    expect 'ratios.json: ' "$wanmpi" plan --cache magcache --cache_ratios "$dir/ratios.json"
+done
+
 # Files.
 expect "$dir/none" "$@" -n 3 "$wanmpi" generate --ckpt_dir "$dir/none"
 expect "$dir/empty" "$wanmpi" inspect "$dir/empty"

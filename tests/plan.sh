@@ -143,6 +143,21 @@ whole=$(seconds $small --sample_steps 4 --gpus 1)
 mixed=$(seconds $small --sample_steps 4 --sample_guide_scale 1,4 --boundary_step_index 2 --gpus 1)
 python3 -c "import sys; h, w, m = map(float, sys.argv[1:]); sys.exit(not abs((h + w) / 2 / m - 1) < 0.03)" \
     "$half" "$whole" "$mixed" || bad "$half s without guidance, $whole s with it, $mixed s in half of the steps"
+
+# Step caches: the schedule of magcache is known; that of two experts begins anew.
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 1 --cache magcache
+grep -q '^ *50 of 100 forwards computed: steps 1-10, 13, 16, .*, 47, 49-50$' out || bad "not the steps of magcache"
+# shellcheck disable=SC2086
+part=$(seconds $large --gpus 1 --cache magcache) whole=$(seconds $large --gpus 1)
+python3 -c "import sys; p, w = map(float, sys.argv[1:]); sys.exit(not 0.5 < p / w < 0.53)" "$part" "$whole" ||
+    bad "$part s with magcache, $whole s without"
+# shellcheck disable=SC2086
+plan 0 '' $small --gpus 1 --cache magcache --sample_steps 40
+grep -q '^ *52 of 80 .* steps 1-10, 13, 16, 19, 22, 25, 27-32, 34, 36, 38-40$' out || bad "not the steps of two experts"
+# shellcheck disable=SC2086
+plan 0 '' $small --gpus 1 --cache firstblock
+grep -q '^ *at most 80 forwards computed: the run decides in each step$' out || bad "no limit of firstblock"
 plan 1 '--image: task t2v-14B does not use it' --task t2v-14B --image none.png
 plan 1 '--nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
 echo "plan: $count checks, $wrong failed"

@@ -87,6 +87,7 @@ channel_affine_fn CPU(channel_affine);
 average_down_fn CPU(average_down);
 repeat_up_fn CPU(repeat_up);
 find_nonfinite_fn CPU(find_nonfinite);
+row_sums_fn CPU(row_sums);
 
 void CPU(table)(struct table *t);
 

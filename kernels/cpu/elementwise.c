@@ -311,3 +311,27 @@ status CPU(find_nonfinite)(struct device *dev, struct tensor mark, struct tensor
         *at = value;
     return ST_OK;
 }
+
+status CPU(row_sums)(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
+{
+    const int64_t n = a.dim[1];
+    const int threads = cpu_threads_for(dev, a.dim[0] * n, 0);
+
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < a.dim[0]; row++) {
+        const float *v = (const float *)a.data + row * n, *w = (const float *)b.data + row * n;
+        float *to = (float *)out.data + row * out.stride[0];
+        float changes = 0, sizes = 0, squares = 0;
+
+#pragma omp simd reduction(+ : changes, sizes, squares)
+        for (int64_t i = 0; i < n; i++) {
+            changes += fabsf(v[i] - w[i]);
+            sizes += fabsf(w[i]);
+            squares += v[i] * v[i];
+        }
+        to[0] = changes;
+        to[1] = sizes;
+        to[2] = squares;
+    }
+    return ST_OK;
+}

@@ -28,4 +28,5 @@ void CPU(table)(struct table *t)
     t->average_down = CPU(average_down);
     t->repeat_up = CPU(repeat_up);
     t->find_nonfinite = CPU(find_nonfinite);
+    t->row_sums = CPU(row_sums);
 }

@@ -45,6 +45,7 @@ average_down_fn plain_average_down;
 repeat_up_fn plain_repeat_up;
 to_u8_fn plain_to_u8;
 find_nonfinite_fn plain_find_nonfinite;
+row_sums_fn plain_row_sums;
 
 #ifdef __cplusplus
 }

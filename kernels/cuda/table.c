@@ -42,6 +42,7 @@ void table_cuda_plain(struct table *t)
         .repeat_up = plain_repeat_up,
         .to_u8 = plain_to_u8,
         .find_nonfinite = plain_find_nonfinite,
+        .row_sums = plain_row_sums,
     };
 }
 

@@ -277,3 +277,22 @@ status ref_find_nonfinite(struct device *dev, struct tensor mark, struct tensor 
     }
     return ST_OK;
 }
+
+status ref_row_sums(struct device *dev, struct tensor out, struct tensor a, struct tensor b)
+{
+    for (int64_t row = 0; row < a.dim[0]; row++) {
+        double sum[ROW_SUMS] = { 0 };
+
+        for (int64_t i = 0; i < a.dim[1]; i++) {
+            double v, w;
+
+            ref_load(&v, a, row * a.dim[1] + i, 1);
+            ref_load(&w, b, row * a.dim[1] + i, 1);
+            sum[0] += fabs(v - w);
+            sum[1] += fabs(w);
+            sum[2] += v * v;
+        }
+        ref_store(out, row * out.stride[0], sum, ROW_SUMS);
+    }
+    return ST_OK;
+}

@@ -65,5 +65,6 @@ average_down_fn ref_average_down;
 repeat_up_fn ref_repeat_up;
 to_u8_fn ref_to_u8;
 find_nonfinite_fn ref_find_nonfinite;
+row_sums_fn ref_row_sums;
 
 #endif

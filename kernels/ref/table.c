@@ -40,6 +40,7 @@ const struct table table_ref = {
     .repeat_up = ref_repeat_up,
     .to_u8 = ref_to_u8,
     .find_nonfinite = ref_find_nonfinite,
+    .row_sums = ref_row_sums,
 };
 
 status ref_scratch(struct device *dev, double **p, int64_t count)

@@ -299,6 +299,12 @@ static status traced_expand(struct device *dev, struct tensor out, const struct 
            bytes_of(out) + share * (double)stored_bytes(form), );
 }
 
+static status traced_row_sums(struct device *dev, struct tensor out, struct tensor a,
+                              struct tensor b)
+{
+    TRACED("row sums", row_sums(dev, out, a, b), bytes_of(a) + bytes_of(b), );
+}
+
 /* Ops not listed here are called directly and not recorded. */
 static void trace_ops(struct table *t)
 {
@@ -333,6 +339,7 @@ static void trace_ops(struct table *t)
     t->repeat_up = traced_repeat_up;
     t->to_u8 = traced_to_u8;
     t->find_nonfinite = traced_find_nonfinite;
+    t->row_sums = traced_row_sums;
 }
 
 /* ---- communication ---- */

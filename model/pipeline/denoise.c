@@ -1,5 +1,7 @@
 #include "model/pipeline/denoise.h"
 
+#include "model/pipeline/denoise_internal.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,7 @@ int denoise_expert(const struct denoise *d)
     return expert_at(d, d->solver.step < last ? d->solver.step : last);
 }
 
-static enum guide guide_at(const struct denoise *d, int step)
+enum guide denoise_guide(const struct denoise *d, int step)
 {
     return guidance_at(&d->in.guidance, d->experts == 2 ? d->in.low_from : d->in.schedule.steps,
                        step);
@@ -28,7 +30,8 @@ static enum guide guide_at(const struct denoise *d, int step)
 static bool needs(const struct denoise *d, int expert, int branches)
 {
     for (int i = 0; i < d->in.schedule.steps; i++)
-        if ((expert < 0 || expert_at(d, i) == expert) && guide_forwards(guide_at(d, i)) == branches)
+        if ((expert < 0 || expert_at(d, i) == expert) &&
+            guide_forwards(denoise_guide(d, i)) == branches)
             return true;
     return false;
 }
@@ -38,7 +41,7 @@ static int last_step(const struct denoise *d, int expert)
 {
     int step = d->in.schedule.steps - 1;
 
-    while (step >= 0 && (expert_at(d, step) != expert || guide_at(d, step) == GUIDE_ZERO))
+    while (step >= 0 && (expert_at(d, step) != expert || denoise_guide(d, step) == GUIDE_ZERO))
         step--;
     return step;
 }
@@ -80,7 +83,7 @@ static struct dit_input input_of(const struct denoise *d, int expert, bool joine
     const struct denoise_input *in = &d->in;
     const bool split = d->mesh->size.cfg == 2;
     const int last = last_step(d, expert);
-    const bool ends = last >= 0 && guide_at(d, last) == GUIDE_BOTH;
+    const bool ends = last >= 0 && denoise_guide(d, last) == GUIDE_BOTH;
 
     return (struct dit_input){ .mesh = joined ? d->mesh->joined : d->mesh,
                                .f = in->shape.t,
@@ -106,7 +109,7 @@ static status begin_expert(struct denoise *d, int expert, struct dit *dit)
         TRY(dit_begin(&d->joined[expert], dit, d->a, d->scratch, &joined));
     if (d->in.check_blocks)
         d->run[expert].mark = d->joined[expert].mark = d->mark;
-    return ST_OK;
+    return cache_begin_expert(d, expert);
 }
 
 status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
@@ -145,6 +148,7 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
             return fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
                         (long long)latent_count(in->shape));
     }
+    TRY(cache_begin(d, any->config.dim));
     d->begun = a->used;
     for (int i = 0; i < experts; i++)
         if (dit[i] != NULL)
@@ -163,11 +167,11 @@ status denoise_switch(struct denoise *d, int expert, struct dit *dit)
 void denoise_end(struct denoise *d)
 {
     free(d->drawn);
+    cache_end(d);
     *d = (struct denoise){ 0 };
 }
 
-/* Uploads this rank's tokens of a whole latent in host memory; latent NULL (a plan): nothing. */
-static status scatter(struct denoise *d, struct tensor dst, const float *latent)
+status denoise_scatter(struct denoise *d, struct tensor dst, const float *latent)
 {
     const struct latent_shape s = d->in.shape;
     const int64_t row = 4 * s.c;
@@ -187,15 +191,15 @@ out:
     return st;
 }
 
-static int64_t count_tokens(struct latent_shape s)
+int64_t denoise_tokens(const struct denoise *d)
 {
+    const struct latent_shape s = d->in.shape;
+
     return s.t * (s.h / 2) * (s.w / 2);
 }
 
-/* All-gathers a row for each token of the latent: whole [tokens, n] from src [rows, n] of the
- * ranks, as they are distributed over `mesh`. */
-static status gather_rows(struct denoise *d, const struct mesh *mesh, struct tensor whole,
-                          struct tensor src)
+status denoise_gather_rows(struct denoise *d, const struct mesh *mesh, struct tensor whole,
+                           struct tensor src)
 {
     const int64_t tokens = whole.dim[0];
     const int ranks = d->mesh->all.size, seq = mesh_seq_size(mesh);
@@ -220,19 +224,17 @@ out:
     return st;
 }
 
-/* All-gathers the tokens of src from all ranks, and copies the whole latent to host memory on every
- * rank where `latent` is not NULL. */
-static status gather(struct denoise *d, float *latent, struct tensor src)
+status denoise_gather(struct denoise *d, float *latent, struct tensor src)
 {
     const struct latent_shape s = d->in.shape;
-    const int64_t tokens = count_tokens(s);
+    const int64_t tokens = denoise_tokens(d);
     const size_t mark = d->scratch->used;
     struct tensor whole;
     float *all = NULL;
     status st;
 
     TRY_OUT(arena_take(d->scratch, &whole, DT_F32, tokens, 4 * s.c));
-    TRY_OUT(gather_rows(d, d->mesh, whole, src));
+    TRY_OUT(denoise_gather_rows(d, d->mesh, whole, src));
     if (latent == NULL)
         goto out;
     all = malloc(tensor_bytes(whole));
@@ -283,14 +285,14 @@ static void draw_noise(struct denoise *d)
 status denoise_feed(struct denoise *d)
 {
     draw_noise(d);
-    return d->drawn_for == d->solver.step ? scatter(d, d->solver.noise, d->drawn) : ST_OK;
+    return d->drawn_for == d->solver.step ? denoise_scatter(d, d->solver.noise, d->drawn) : ST_OK;
 }
 
 status denoise_start(struct denoise *d, const float *noise)
 {
     d->solver.step = 0;
     start_noise(d, 0);
-    TRY(scatter(d, d->x, noise));
+    TRY(denoise_scatter(d, d->x, noise));
     return restore_clean(d);
 }
 
@@ -304,7 +306,8 @@ static struct tensor history(const struct denoise *d, int i)
 static bool uses_history(const struct denoise *d, int i)
 {
     if (i == SOLVER_STATE)
-        return d->solver.step < d->in.schedule.steps && guide_at(d, d->solver.step) == GUIDE_GATE;
+        return d->solver.step < d->in.schedule.steps &&
+               denoise_guide(d, d->solver.step) == GUIDE_GATE;
     return history(d, i).data != NULL;
 }
 
@@ -315,27 +318,28 @@ status denoise_restore(struct denoise *d, const struct denoise_state *state)
     start_noise(d, d->solver.step);
     for (int i = 0; i < DENOISE_HISTORY; i++)
         if (state->used[i] && history(d, i).data != NULL)
-            TRY(scatter(d, history(d, i), state->history[i]));
-    return scatter(d, d->x, state->latents);
+            TRY(denoise_scatter(d, history(d, i), state->history[i]));
+    TRY(cache_restore(d, state));
+    return denoise_scatter(d, d->x, state->latents);
 }
 
-/* Computes the only branch of a step on all ranks, which share the sequence: the tokens of x and v
- * move between both meshes. */
-static status joined_branch(struct denoise *d)
+/* The only branch of a step on all ranks, which share the sequence: the tokens of x and v move
+ * between both meshes. */
+static status joined_branch(struct denoise *d, int step, struct tensor x)
 {
-    struct dit_run *run = &d->joined[expert_at(d, d->solver.step)];
+    struct dit_run *run = &d->joined[expert_at(d, step)];
     const struct spans *spans = &run->spans;
     const size_t mark = d->scratch->used;
     struct tensor whole = { 0 }, v = { 0 };
     status st;
 
     assert(run->m != NULL);
-    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, count_tokens(d->in.shape), d->x.dim[1]));
-    TRY_OUT(arena_take(d->scratch, &v, DT_F32, spans->latent_rows, d->x.dim[1]));
-    TRY_OUT(gather_rows(d, d->mesh, whole, d->x));
-    TRY_OUT(dit_forward(run, d->scratch, d->solver.step, 0, v,
-                        tensor_slice(whole, 0, spans->latent_first, spans->latent_rows)));
-    TRY_OUT(gather_rows(d, run->mesh, whole, v));
+    TRY_OUT(arena_take(d->scratch, &whole, DT_F32, denoise_tokens(d), x.dim[1]));
+    TRY_OUT(arena_take(d->scratch, &v, DT_F32, spans->latent_rows, x.dim[1]));
+    TRY_OUT(denoise_gather_rows(d, d->mesh, whole, x));
+    TRY_OUT(cache_forward(d, run, step, 0, v,
+                          tensor_slice(whole, 0, spans->latent_first, spans->latent_rows)));
+    TRY_OUT(denoise_gather_rows(d, run->mesh, whole, v));
     TRY_OUT(op_copy(d->dev, tensor_at(d->v, 0),
                     tensor_slice(whole, 0, d->spans.latent_first, d->spans.latent_rows)));
 out:
@@ -343,28 +347,44 @@ out:
     return st;
 }
 
-/* Computes the branches that the step needs, into d->v. */
-static status branches(struct denoise *d, enum guide guide)
+struct dit_run *denoise_run(struct denoise *d, int step)
 {
-    const int step = d->solver.step;
-    struct dit_run *run = &d->run[expert_at(d, step)];
-    struct mesh *mesh = d->mesh;
+    const bool joins = d->mesh->joined != NULL && guide_forwards(denoise_guide(d, step)) == 1;
 
-    if (mesh->joined != NULL && guide_forwards(guide) == 1)
-        return joined_branch(d);
+    return &(joins ? d->joined : d->run)[expert_at(d, step)];
+}
+
+status denoise_branches(struct denoise *d, const int *step, const struct tensor *x)
+{
+    const size_t bytes = tensor_bytes(d->x), offset[3] = { 0, bytes, 2 * bytes };
+    const int forwards = guide_forwards(denoise_guide(d, step[0])), cfg = d->mesh->cfg;
+    struct dit_run *run = denoise_run(d, step[0]);
+    struct transfer t = { 0 };
+
+    if (run->mesh != d->mesh)
+        return joined_branch(d, step[0], x[0]);
     assert(run->m != NULL);
-    if (mesh->size.cfg == 2) { // computes this rank's branch, then all-gathers both
-        const size_t bytes = tensor_bytes(d->x), offset[3] = { 0, bytes, 2 * bytes };
-        struct tensor local = tensor_at(d->v, mesh->cfg);
-        struct transfer t = { 0 };
-
-        TRY(dit_forward(run, d->scratch, step, 0, local, d->x));
-        TRY(group_all_gather(&mesh->cfg_group, &t, d->v.data, offset, local.data));
+    if (d->mesh->size.cfg == 2) { // computes this rank's branch, then all-gathers both
+        TRY(cache_forward(d, run, step[cfg], 0, tensor_at(d->v, cfg), x[cfg]));
+        TRY(group_all_gather(&d->mesh->cfg_group, &t, d->v.data, offset,
+                             tensor_at(d->v, cfg).data));
         return transfer_wait(&t);
     }
-    for (int branch = 0; branch < guide_forwards(guide); branch++)
-        TRY(dit_forward(run, d->scratch, step, branch, tensor_at(d->v, branch), d->x));
+    for (int i = 0; i < forwards; i++)
+        TRY(cache_forward(d, run, step[i], i, tensor_at(d->v, i), x[i]));
     return ST_OK;
+}
+
+/* The velocities of the branches that the step needs, in d->v. */
+static status branches(struct denoise *d)
+{
+    const int step[CACHE_BRANCHES] = { d->solver.step, d->solver.step };
+    const struct tensor x[CACHE_BRANCHES] = { d->x, d->x };
+
+    TRY(cache_start_step(d, step[0]));
+    if (!d->cache.predicted)
+        TRY(denoise_branches(d, step, x));
+    return cache_end_velocity(d, step[0]);
 }
 
 /* difference = c - s u, with s of the whole latent: each rank sums the dots of all tokens. */
@@ -375,9 +395,9 @@ static status subtract_projection(struct denoise *d, struct tensor c, struct ten
     status st;
 
     TRY_OUT(arena_take(d->scratch, &rows, DT_F32, c.dim[0], 2));
-    TRY_OUT(arena_take(d->scratch, &all, DT_F32, count_tokens(d->in.shape), 2));
+    TRY_OUT(arena_take(d->scratch, &all, DT_F32, denoise_tokens(d), 2));
     TRY_OUT(op_row_dots(d->dev, rows, c, u));
-    TRY_OUT(gather_rows(d, d->mesh, all, rows));
+    TRY_OUT(denoise_gather_rows(d, d->mesh, all, rows));
     TRY_OUT(op_subtract_projection(d->dev, d->difference, c, u, all));
 out:
     arena_release(d->scratch, mark);
@@ -407,15 +427,16 @@ static status guide_velocity(struct denoise *d, enum guide guide, float scale, s
 status denoise_step(struct denoise *d)
 {
     const int step = d->solver.step;
-    const enum guide guide = guide_at(d, step);
+    const enum guide guide = denoise_guide(d, step);
     const float scale = d->in.guidance.scale[expert_at(d, step)];
     struct tensor u;
 
     if (guide != GUIDE_ZERO)
-        TRY(branches(d, guide));
+        TRY(branches(d));
     TRY(guide_velocity(d, guide, scale, &u));
     TRY(solver_step(&d->solver, d->dev, d->x, tensor_at(d->v, 0), u, scale));
     TRY(restore_clean(d));
+    TRY(cache_end_step(d));
     TRY(op_find_nonfinite(d->dev, d->mark, d->x, DIT_MARK_NONE));
     draw_noise(d); // of the step after this one, while a GPU computes
     return ST_OK;
@@ -427,7 +448,9 @@ status denoise_finite(struct denoise *d, bool *finite)
     float mark = 0;
 
     TRY(device_download(d->dev, &mark, d->mark));
+    TRY(cache_read(d));
     TRY(device_wait(d->dev));
+    TRY(cache_decide(d));
     *finite = mark == 0;
     if (mark != 0 && mark != DIT_MARK_NONE)
         snprintf(block, sizeof(block), "first after block %d", (int)mark - 1);
@@ -441,7 +464,7 @@ status denoise_finite(struct denoise *d, bool *finite)
 
 status denoise_latent(struct denoise *d, float *latent)
 {
-    return gather(d, latent, d->x);
+    return denoise_gather(d, latent, d->x);
 }
 
 status denoise_save(struct denoise *d, struct denoise_state *state)
@@ -451,7 +474,8 @@ status denoise_save(struct denoise *d, struct denoise_state *state)
     for (int i = 0; i < DENOISE_HISTORY; i++) {
         state->used[i] = uses_history(d, i);
         if (state->used[i])
-            TRY(gather(d, state->history[i], history(d, i)));
+            TRY(denoise_gather(d, state->history[i], history(d, i)));
     }
-    return gather(d, state->latents, d->x);
+    TRY(cache_save(d, state));
+    return denoise_gather(d, state->latents, d->x);
 }

@@ -5,6 +5,7 @@
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
+#include "model/pipeline/denoise_cache.h"
 #include "model/sampling/guidance.h"
 #include "model/sampling/noise.h"
 #include "model/sampling/schedule.h"
@@ -29,6 +30,8 @@ struct denoise_input {
                                // before that was drawn; borrowed. NULL: a plan
     bool check_blocks;         // name the first block whose output has values that are not finite
     const struct conditioning *conditioning; // borrowed
+    struct cache_settings cache;
+    struct cache_report *report; // counts from zero on; borrowed; NULL: none
 };
 
 struct denoise {
@@ -48,8 +51,9 @@ struct denoise {
     struct tensor difference; // [n, 4C] f32: between both, for the gate; ndim 0: no step needs it
     struct tensor clean;      // [m, 4C] f32: the known values of the first m of them; ndim 0: none
     struct noise noise;       // of the solver that adds noise, the same on every rank
-    float *drawn;       // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
-    int drawn_for;      // the step that adds it
+    float *drawn;  // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
+    int drawn_for; // the step that adds it
+    struct denoise_cache cache;
     struct tensor mark; // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
 };
 
@@ -61,9 +65,13 @@ struct denoise {
  * allocated by the caller; NULL on a plan device. */
 struct denoise_state {
     float *latents, *history[DENOISE_HISTORY];
-    bool used[DENOISE_HISTORY]; // whether the next step uses history[i]
-    int64_t step;               // number of finished steps
-    int64_t order;              // the solver's current order
+    bool used[DENOISE_HISTORY];    // whether the next step uses history[i]
+    int64_t step;                  // number of finished steps
+    int64_t order;                 // the solver's current order
+    float *anchor[CACHE_BRANCHES]; // with a step cache: see denoise_cache.h
+    bool anchored[CACHE_BRANCHES]; // whether anchor[i] is used; if not, that of cond is the same
+    int64_t anchor_step[CACHE_BRANCHES];
+    float cache[CACHE_NUMBERS];
 };
 
 /* Prepares a run: data that is kept is allocated from `a`, scratch from `scratch`, both borrowed

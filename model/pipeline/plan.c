@@ -111,9 +111,15 @@ int plan_experts(const struct plan_input *in)
     return model_config(&in->model, expert_parts[1]) != NULL ? 2 : 1;
 }
 
+/* The first step of the second expert; `steps` if there is none. */
+static int first_low(const struct plan_input *in)
+{
+    return plan_experts(in) == 2 ? in->low_from : in->steps;
+}
+
 int plan_expert_steps(const struct plan_input *in, int expert)
 {
-    const int from = in->first_step, low_from = plan_experts(in) == 2 ? in->low_from : in->steps;
+    const int from = in->first_step, low_from = first_low(in);
 
     if (expert == 0)
         return from < low_from ? low_from - from : 0;
@@ -122,15 +128,44 @@ int plan_expert_steps(const struct plan_input *in, int expert)
 
 enum guide plan_guide(const struct plan_input *in, int step)
 {
-    return guidance_at(&in->guidance, plan_experts(in) == 2 ? in->low_from : in->steps, step);
+    return guidance_at(&in->guidance, first_low(in), step);
 }
 
-int plan_forwards(const struct plan_input *in)
+/* The branches that a step computes, bits 1 << branch. *m: the state of magcache before it. */
+static unsigned computed_branches(const struct plan_input *in, struct mag_state *m, int step)
 {
+    const int forwards = guide_forwards(plan_guide(in, step));
+    const unsigned all = (1u << forwards) - 1;
+
+    if (in->cache.kind != CACHE_MAG)
+        return all;
+    return all & ~mag_step(&in->cache, m, in->steps, first_low(in), step, forwards);
+}
+
+void plan_schedule(const struct plan_input *in, unsigned char *branches)
+{
+    struct mag_state m = { 0 };
+
+    for (int s = 0; s < in->steps; s++)
+        branches[s] = (unsigned char)computed_branches(in, &m, s);
+}
+
+static int count_branches(unsigned branches)
+{
+    return (int)(branches & 1) + (int)(branches >> 1 & 1);
+}
+
+int plan_forwards(const struct plan_input *in, bool all)
+{
+    struct mag_state m = { 0 };
     int count = 0;
 
-    for (int i = in->first_step; i < in->steps; i++)
-        count += guide_forwards(plan_guide(in, i));
+    for (int s = 0; s < in->steps; s++) {
+        const int computed = count_branches(computed_branches(in, &m, s));
+
+        if (s >= in->first_step)
+            count += all ? guide_forwards(plan_guide(in, s)) : computed;
+    }
     return count;
 }
 
@@ -152,14 +187,18 @@ void plan_join(struct plan_input *in)
 double plan_whole_steps(const struct plan_input *in)
 {
     const bool alike = in->mesh.cfg == 2 && in->joined.cfg == 0; // one forward of each rank
+    struct mag_state m = { 0 };
     double steps = 0;
     int most = 1;
 
-    for (int i = in->first_step; i < in->steps; i++) {
-        const int forwards = guide_forwards(plan_guide(in, i));
+    for (int s = 0; s < in->steps; s++) {
+        const int forwards = guide_forwards(plan_guide(in, s));
+        const int computed = count_branches(computed_branches(in, &m, s));
 
+        if (s < in->first_step)
+            continue;
         most = forwards > most ? forwards : most;
-        steps += alike ? forwards > 0 : forwards;
+        steps += alike ? computed > 0 : computed;
     }
     return alike ? steps : steps / most;
 }
@@ -305,7 +344,8 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     struct denoise_input input = { .shape = in->latent,
                                    .guidance = in->guidance,
                                    .low_from = in->low_from,
-                                   .conditioning = &in->conditioning };
+                                   .conditioning = &in->conditioning,
+                                   .cache = in->cache };
     const int experts = plan_experts(in);
     status st;
 
@@ -435,7 +475,7 @@ const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
 
 static size_t encoder_bytes(int64_t w, int64_t h, int64_t frames)
 {
-    return (size_t)((w + 64) * (h + 64)) * (20 + 5 * (size_t)(frames < 64 ? frames : 64));
+    return (size_t)((w + 64) * (h + 64)) * (20 + 4 * (size_t)(frames < 64 ? frames : 64));
 }
 
 /* GPU memory in which LoRAs are merged while weights are loaded. */
@@ -461,6 +501,14 @@ static size_t merge_host_bytes(const struct plan_input *in)
     return bytes;
 }
 
+/* Host memory for what a step cache measures. */
+static size_t plan_cache_bytes(const struct plan_input *in)
+{
+    const struct latent_shape s = in->latent;
+
+    return cache_host_bytes(&in->cache, s.t * (s.h / 2) * (s.w / 2));
+}
+
 /* Host memory that a run allocates outside arenas, in pipeline.c, denoise.c and for the video: in
  * all stages, and in addition in some. */
 static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank *out)
@@ -471,12 +519,14 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
     size_t texts = 0;
     size_t bytes = HOST_FIXED + 7 * latent; // noise, latent, its tokens, and the state to be saved
     const int difference = guidance_keeps(&in->guidance);
+    const int anchors = in->cache.kind != CACHE_OFF ? CACHE_BRANCHES : 0;
 
     bytes += (size_t)difference * latent;
     for (int i = 0; i < in->conditioning.count; i++)
         texts += tensor_bytes(in->conditioning.array[i].value);
     if (in->solver == SOLVER_RENOISE)
         bytes += latent;
+    bytes += (size_t)anchors * latent + plan_cache_bytes(in);
     bytes += texts + (size_t)in->prompts * (size_t)in->text_rows *
                          (size_t)model_dit(&in->model)->text_dim * sizeof(float);
     bytes += in->gpu ? loader_bytes(in->threads) + DEVICE_CUDA_HOST : 0;
@@ -489,7 +539,7 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
         if (strcmp(s->name, STAGE_DECODE) == 0)
             s->host = encoder_bytes(in->latent.w * vae->stride, in->latent.h * vae->stride, frames);
         else if (strcmp(s->name, STAGE_STEP) == 0 && in->saves) // the run file, made in memory
-            s->host += (size_t)(5 + difference) * latent + texts;
+            s->host += (size_t)(5 + difference + anchors) * latent + texts;
     }
     return bytes;
 }

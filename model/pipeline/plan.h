@@ -33,6 +33,7 @@ struct plan_input {
     bool cond_only;           // no text of the uncond branch is needed: no step is guided
     bool guided;              // both CFG branches are computed, in some steps at least
     struct guidance guidance; // of the steps
+    struct cache_settings cache;
     enum solver_kind solver;
     int ranks, ranks_per_node;
     struct mesh_shape mesh;       // all sizes set
@@ -103,9 +104,16 @@ int plan_experts(const struct plan_input *in); // number of transformers of the 
 /* The number of steps that an expert computes; 0: its weights are not needed. */
 int plan_expert_steps(const struct plan_input *in, int expert);
 
-/* What a step does, and the number of forwards of the steps that are left. */
+/* What a step does, without its step cache. */
 enum guide plan_guide(const struct plan_input *in, int step);
-int plan_forwards(const struct plan_input *in);
+
+/* The number of forwards of the steps that are left: of those that are computed, or of `all` with
+ * those that a step cache skips. Those that it skips by what it measures in the run count as
+ * computed. */
+int plan_forwards(const struct plan_input *in, bool all);
+
+/* For each of in->steps steps, the branches that are computed: bits 1 << branch. */
+void plan_schedule(const struct plan_input *in, unsigned char *branches);
 
 /* Whether some step has one branch, which needs no ranks for the other. */
 bool plan_has_single(const struct plan_input *in);
@@ -114,7 +122,8 @@ bool plan_has_single(const struct plan_input *in);
 void plan_join(struct plan_input *in);
 
 /* The number of steps, as multiples of the longest: a step with one branch takes half of the time
- * of one with both, unless half of the ranks compute nothing of use in it. */
+ * of one with both, unless half of the ranks compute nothing of use in it; a forward that
+ * a step cache skips takes none. */
 double plan_whole_steps(const struct plan_input *in);
 
 /* Whether the run uses two experts, so that `experts` matters. */

@@ -72,7 +72,7 @@ struct weights *dit_weights(struct dit *m, const char *stack)
     return NULL;
 }
 
-static status acquire_root(struct dit *m, struct dit_root *root)
+status dit_acquire_root(struct dit *m, struct dit_root *root)
 {
     return weights_acquire(dit_weights(m, STACK_ROOT), 0, -1, root);
 }
@@ -324,7 +324,7 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     TRY(dit_spans(m, in, &r->segments, &r->spans));
     r->tokens = segments_tokens(&r->segments);
     r->s_loc = split_count(r->tokens, mesh_seq_size(r->mesh), mesh_seq_rank(r->mesh));
-    TRY(acquire_root(m, &root));
+    TRY(dit_acquire_root(m, &root));
     TRY(make_rope(r, a));
     TRY(make_time(r, a, step, &root, in->timestep));
     TRY(make_block_mod(r, a));
@@ -373,9 +373,19 @@ static int next_block(const struct dit_run *r, int step, int branch, int layer)
     return layers == 1 || (step == r->last_step && branch == r->last_branch) ? -1 : 0;
 }
 
-/* patch = W [x; channels] + b. A token's values are one row, ordered as (pixel of the 2x2 cell,
- * channel). */
-static status embed(struct block_ctx *ctx, const struct dit_root *root, struct tensor x)
+status dit_start_next(const struct dit_run *r, int step, int branch, int layer)
+{
+    const int next = next_block(r, step, branch, layer);
+    struct weights *w;
+    int unit;
+
+    if (next < 0)
+        return ST_OK;
+    w = dit_block_weights(r->m, next, &unit);
+    return weights_start_next(w, unit);
+}
+
+status dit_embed(struct block_ctx *ctx, const struct dit_root *root, struct tensor x)
 {
     const struct dit_run *r = ctx->r;
     const struct dit *m = r->m;
@@ -396,8 +406,7 @@ static status embed(struct block_ctx *ctx, const struct dit_root *root, struct t
     return ST_OK;
 }
 
-/* v = W (norm(x) * (1 + scale) + shift) + b for the rows of the latent, in f32. Overwrites x. */
-static status head(struct block_ctx *ctx, const struct dit_root *root, struct tensor v)
+status dit_head(struct block_ctx *ctx, const struct dit_root *root, struct tensor v)
 {
     const struct dit_run *r = ctx->r;
     const struct dit *m = r->m;
@@ -419,6 +428,17 @@ static status head(struct block_ctx *ctx, const struct dit_root *root, struct te
                    root->head.w, root->head.b, ACT_NONE);
 }
 
+/* After the first block: asks whether its change is small enough to reuse the residual of the
+ * others. `before`: x before the block. */
+static status decide(struct block_ctx *ctx, struct tensor before, bool *reuse)
+{
+    const struct dit_run *r = ctx->r;
+
+    TRY(dit_add(r, before, ctx->x, -1, before));
+    TRY(r->after_first.call(r->after_first.payload, ctx->step, ctx->branch, before, reuse));
+    return *reuse ? ST_OK : op_copy(r->m->dev, r->residual[ctx->branch], ctx->x);
+}
+
 status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, struct tensor v,
                    struct tensor x)
 {
@@ -427,14 +447,16 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     const size_t mark = a->used;
     struct block_ctx ctx = { .r = r, .a = a, .step = step, .branch = branch };
     struct dit_root root;
+    struct tensor before = { 0 }; // the first block, f32
     size_t before_patches = 0;
+    bool reuse = false;
     status st;
 
     assert(step < r->steps && branch < r->branches && x.dim[0] == r->spans.latent_rows);
     assert(x.dim[1] + (r->channels.ndim != 0 ? 4 * r->channels.dim[2] : 0) == 4 * m->config.in_dim);
     if (!r->prepared)
         TRY_OUT(prepare(r));
-    TRY_OUT(acquire_root(m, &root));
+    TRY_OUT(dit_acquire_root(m, &root));
     TRY_OUT(arena_take(a, &ctx.x, DT_F32, r->s_loc, c));
     TRY_OUT(arena_take(a, &ctx.h, m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(a, &ctx.y, m->cdt, r->s_loc, c));
@@ -447,60 +469,38 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
         TRY_OUT(op_add_rows(m->dev, ctx.mod[t], r->block_mod,
                             tensor_at(r->time_mod, dit_time_row(r, step, (enum segment_time)t))));
     }
+    if (r->after_first.call != NULL)
+        TRY_OUT(arena_take(a, &before, DT_F32, r->s_loc, c));
     before_patches = a->used;
-    TRY_OUT(embed(&ctx, &root, x));
+    TRY_OUT(dit_embed(&ctx, &root, x));
+    if (r->after_first.call != NULL)
+        TRY_OUT(op_copy(m->dev, before, ctx.patch));
+    else if (dit_keeps(r))
+        TRY_OUT(op_copy(m->dev, r->residual[branch], ctx.patch));
     TRY_OUT(block_enter(&ctx, ctx.patch));
-    for (int l = 0; l < m->config.layers; l++) {
-        const int next = next_block(r, step, branch, l);
+    for (int l = 0; l < m->config.layers && !reuse; l++) {
         struct dit_block b = { 0 };
         int unit;
 
         struct weights *w = dit_block_weights(m, l, &unit);
         TRY_OUT(weights_acquire(w, unit, -1, &b));
         TRY_OUT(block_self_attention(&ctx, &b, l, l == 0 ? ctx.patch : ctx.x));
-        if (next >= 0) { // not earlier: keys and values use the same links
-            w = dit_block_weights(m, next, &unit);
-            TRY_OUT(weights_start_next(w, unit));
-        }
-        arena_release(a, before_patches); // the patches have been added into x
+        TRY_OUT(
+            dit_start_next(r, step, branch, l)); // not earlier: keys and values use the same links
+        arena_release(a, before_patches);        // the patches have been added into x
         TRY_OUT(block_cross_attention(&ctx, &b, l));
         TRY_OUT(block_feed_forward(&ctx, &b, l));
         if (r->mark.ndim != 0)
             TRY_OUT(op_find_nonfinite(m->dev, r->mark, ctx.x, (float)(l + 1)));
+        if (l == 0 && r->after_first.call != NULL)
+            TRY_OUT(decide(&ctx, before, &reuse));
     }
-    TRY_OUT(head(&ctx, &root, v));
+    if (reuse)
+        TRY_OUT(dit_add(r, ctx.x, ctx.x, 1, r->residual[branch]));
+    else if (dit_keeps(r))
+        TRY_OUT(dit_add(r, r->residual[branch], ctx.x, -1, r->residual[branch]));
+    TRY_OUT(dit_head(&ctx, &root, v));
 out:
     arena_release(a, mark);
     return st;
-}
-
-/* ---- latents and tokens ---- */
-
-/* Offset in tokens [T * H/2 * W/2, 4C] of the value at (c, t, y, x). */
-static int64_t token_offset(int64_t c, int64_t h, int64_t w, int64_t ch, int64_t t, int64_t y,
-                            int64_t x)
-{
-    const int64_t token = (t * (h / 2) + y / 2) * (w / 2) + x / 2;
-
-    return (token * 4 + y % 2 * 2 + x % 2) * c + ch;
-}
-
-void tokens_from_latent(float *tokens, const float *latent, int64_t c, int64_t t, int64_t h,
-                        int64_t w)
-{
-    for (int64_t ch = 0; ch < c; ch++)
-        for (int64_t i = 0; i < t; i++)
-            for (int64_t y = 0; y < h; y++)
-                for (int64_t x = 0; x < w; x++)
-                    tokens[token_offset(c, h, w, ch, i, y, x)] = *latent++;
-}
-
-void latent_from_tokens(float *latent, const float *tokens, int64_t c, int64_t t, int64_t h,
-                        int64_t w)
-{
-    for (int64_t ch = 0; ch < c; ch++)
-        for (int64_t i = 0; i < t; i++)
-            for (int64_t y = 0; y < h; y++)
-                for (int64_t x = 0; x < w; x++)
-                    *latent++ = tokens[token_offset(c, h, w, ch, i, y, x)];
 }

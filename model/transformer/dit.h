@@ -7,6 +7,8 @@
  * and [C, T, H, W], outside the loop over steps.
  *
  *   dit.c         open, begin, one forward
+ *   dit_residual.c  what the blocks add, kept for step caching
+ *   tokens.c      latents as tokens
  *   dit_block.c   a block: self attention, cross attention, feed forward
  *   dit_tensors.c the list of tensors
  *   dit_names.c   diffusers' names of the tensors
@@ -99,6 +101,15 @@ struct dit_input {
 status dit_spans(const struct dit *m, const struct dit_input *in, struct segments *segments,
                  struct spans *spans);
 
+/* Called in a forward after the first block, if it is set, with the block's residual `change`
+ * [s_loc, C] f32: x after it minus the patch embedding. *reuse: the other blocks are not computed;
+ * what they added in the last forward of the branch that was computed is added again. Collective as
+ * dit_forward; it may wait for the device. */
+struct dit_decision {
+    status (*call)(void *payload, int step, int branch, struct tensor change, bool *reuse);
+    void *payload;
+};
+
 /* The data of one generation that does not change from step to step. */
 struct dit_run {
     struct dit *m;
@@ -117,7 +128,11 @@ struct dit_run {
     struct tensor text_kv[DIT_BRANCHES]; // [L, text_len, 2C] cdt: k after its norm, then v
     struct tensor mark; // [1] f32, borrowed: gets the number of the first block after which x has
                         // values that are not finite, plus 1; ndim 0: no check
-    bool prepared;      // text_kv and the features' `prepare` are done, in the first forward
+    struct tensor residual[DIT_BRANCHES]; // [s_loc, C] f32: what the blocks added to x in the last
+                                          // forward that was computed; borrowed; ndim
+                                          // 0: not kept
+    struct dit_decision after_first;      // then `residual` is without the first block
+    bool prepared; // text_kv and the features' `prepare` are done, in the first forward
     struct tensor feature[DIT_FEATURES_MAX][FEATURE_TENSORS]; // belong to the features
 };
 
@@ -137,6 +152,15 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
  * the device's stream. */
 status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, struct tensor v,
                    struct tensor x);
+
+/* The same as dit_forward with the kept residual of the branch in place of the blocks; not with
+ * after_first. Local. */
+status dit_reuse(struct dit_run *r, struct arena *a, int step, int branch, struct tensor v,
+                 struct tensor x);
+
+/* Takes part in what the ranks of another branch do for sharded weights in a dit_forward of the
+ * first branch, while this rank computes no block. Collective over mesh->all. */
+status dit_follow(struct dit_run *r, int step);
 
 /* Convert between a latent [C, T, H, W] and all its tokens [T * H/2 * W/2, 4C], both f32 in host
  * memory; h and w are even. Local. */

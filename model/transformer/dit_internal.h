@@ -82,6 +82,29 @@ struct block_ctx {
 /* The row of r->time and r->time_mod for a segment's time. */
 int dit_time_row(const struct dit_run *r, int step, enum segment_time time);
 
+/* ---- dit.c, of dit_forward ---- */
+
+status dit_acquire_root(struct dit *m, struct dit_root *root);
+
+/* Starts to fetch the weights that are used after those of block `layer`, of this or the next
+ * forward; none after the last of the run. */
+status dit_start_next(const struct dit_run *r, int step, int branch, int layer);
+
+/* patch = W [x; channels] + b. A token's values are one row, ordered as (pixel of the 2x2 cell,
+ * channel). */
+status dit_embed(struct block_ctx *ctx, const struct dit_root *root, struct tensor x);
+
+/* v = W (norm(x) * (1 + scale) + shift) + b for the rows of the latent, in f32. Overwrites x. */
+status dit_head(struct block_ctx *ctx, const struct dit_root *root, struct tensor v);
+
+/* ---- dit_residual.c ---- */
+
+bool dit_keeps(const struct dit_run *r); // residuals
+
+/* out = a + coef * b, [s_loc, C] f32; out may be a or b. */
+status dit_add(const struct dit_run *r, struct tensor out, struct tensor a, float coef,
+               struct tensor b);
+
 /* ---- dit_block.c: x, h, y are those of block_ctx; collective as dit_forward ---- */
 
 /* Input of the first block's self attention: h = norm(from) * (1 + scale) + shift. */
