@@ -36,6 +36,11 @@ static const struct cache_ratios *ratios_of(const struct request *r)
     return cache_find_ratios(r->task->name, pixels(r), r->input[INPUT_image] != NULL);
 }
 
+bool request_has_ratios(const struct request *r)
+{
+    return r->cache_ratios != NULL || ratios_of(r) != NULL;
+}
+
 static const struct cache_polynomial *polynomial_of(const struct request *r)
 {
     return r->tea_cache_model_id >= 0 ? cache_polynomial_at(r->tea_cache_model_id)

@@ -7,19 +7,36 @@
 #include <string.h>
 
 /* When a setting is of use. */
-enum { GUIDED = 1, MANY_STEPS = 2, ON_GPU = 4 };
+enum {
+    GUIDED = 1,
+    MANY_STEPS = 2,
+    ON_GPU = 4,
+    RATIOS = 8,
+    NO_RATIOS = 16,
+    MAGCACHE = 32,
+    ONE = 64,
+    TWO = 128
+};
 
-#define FEW_STEPS 12 // distilled models have at most so many, of which none can be left out
+#define FEW_STEPS 12 // distilled models have at most so many, none of which can be left out
 
-enum { BALANCED = 1, FAST = 2, FASTEST = 4 };
+enum { BALANCED = 1, FAST = 2, FASTEST = 4, ALL = BALANCED | FAST | FASTEST };
 
+/* In this order, as some depend on those before. Of magcache's settings `balanced` has its authors'
+ * for the task, the others those that they give for more speed on Wan2.1; with two experts, where
+ * they skip less, half of the threshold. */
 static const struct {
-    unsigned of; // the presets that have it, bits 1 << index
-    unsigned when;
+    unsigned of;   // the presets that have it, bits 1 << index
+    unsigned when; // all of these
     const char *flag, *value;
 } settings[] = {
-    { BALANCED | FAST, GUIDED | MANY_STEPS, "cfg_gate", "0.5" },
-    { FASTEST, GUIDED | MANY_STEPS, "cfg_gate", "0.3" },
+    { ALL, GUIDED, "cfg_gate", "0.5" },
+    { ALL, MANY_STEPS | RATIOS, "cache", "magcache" },
+    { ALL, MANY_STEPS | NO_RATIOS, "cache", "easycache" },
+    { FAST, MANY_STEPS | MAGCACHE, "cache_max_skip", "4" },
+    { FASTEST, MANY_STEPS | MAGCACHE, "cache_max_skip", "6" },
+    { FASTEST, MANY_STEPS | MAGCACHE | ONE, "cache_threshold", "0.24" },
+    { FASTEST, MANY_STEPS | MAGCACHE | TWO, "cache_threshold", "0.12" },
     { FAST | FASTEST, ON_GPU, "matmul", "fp8" },
 };
 
@@ -27,12 +44,14 @@ const char *const request_fast_names[] = { "balanced", "fast", "fastest" };
 
 static bool applies(const struct request *r, int i)
 {
-    const unsigned when = settings[i].when;
+    const bool ratios = request_has_ratios(r), two = r->task->boundary > 0;
+    const unsigned is =
+        (request_guided(r) ? GUIDED : 0) |
+        (r->sample_steps > FEW_STEPS && r->calibrate_cache == NULL ? MANY_STEPS : 0) |
+        (r->device == USE_CUDA ? ON_GPU : 0) | (ratios ? RATIOS : NO_RATIOS) |
+        (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE);
 
-    return r->fast >= 0 && (settings[i].of >> r->fast & 1) != 0 &&
-           ((when & GUIDED) == 0 || request_guided(r)) &&
-           ((when & MANY_STEPS) == 0 || r->sample_steps > FEW_STEPS) &&
-           ((when & ON_GPU) == 0 || r->device == USE_CUDA);
+    return r->fast >= 0 && (settings[i].of >> r->fast & 1) != 0 && (settings[i].when & ~is) == 0;
 }
 
 static int row_of(int setting)
@@ -77,20 +96,40 @@ void request_fast(char *text, size_t size, const struct request *r)
             used += (size_t)snprintf(text + used, size - used, " --%s %s", settings[i].flag,
                                      settings[i].value);
     if (used == 0)
-        snprintf(text, size, " nothing that this request does not say");
+        snprintf(text, size, " nothing that is of use here and not given");
 }
 
 void help_fast(FILE *out)
 {
+    static const struct {
+        unsigned when;
+        const char *text;
+    } conditions[] = { { GUIDED, "guided" },
+                       { MANY_STEPS, "more than 12 steps" },
+                       { ON_GPU, "on GPUs" },
+                       { MAGCACHE, "magcache" },
+                       { RATIOS, "tasks with a table" },
+                       { NO_RATIOS, "tasks without a table" },
+                       { ONE, "one transformer" },
+                       { TWO, "two experts" } };
+
     fprintf(out,
-            "\nWhat --fast sets, as far as it is of use: the gate for guided runs of more than "
-            "%d steps\n",
-            FEW_STEPS);
-    for (int k = 0; k < (int)COUNT(request_fast_names); k++) {
-        fprintf(out, "  %-9s", request_fast_names[k]);
-        for (int i = 0; i < (int)COUNT(settings); i++)
+            "\nWhat --fast sets, for requests to which the condition applies\n  %-26s %-24s %s\n",
+            "setting", "in", "if");
+    for (int i = 0; i < (int)COUNT(settings); i++) {
+        char setting[40], in[40] = "", condition[120] = "";
+        size_t used = 0;
+
+        snprintf(setting, sizeof(setting), "--%s %s", settings[i].flag, settings[i].value);
+        for (size_t k = 0; k < COUNT(request_fast_names); k++)
             if ((settings[i].of >> k & 1) != 0)
-                fprintf(out, " --%s %s", settings[i].flag, settings[i].value);
-        fputc('\n', out);
+                used += (size_t)snprintf(in + used, sizeof(in) - used, "%s%s", used > 0 ? ", " : "",
+                                         request_fast_names[k]);
+        used = 0;
+        for (size_t k = 0; k < COUNT(conditions); k++)
+            if ((settings[i].when & conditions[k].when) != 0)
+                used += (size_t)snprintf(condition + used, sizeof(condition) - used, "%s%s",
+                                         used > 0 ? ", " : "", conditions[k].text);
+        fprintf(out, "  %-26s %-24s %s\n", setting, in, condition);
     }
 }

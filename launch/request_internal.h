@@ -50,4 +50,7 @@ bool request_fast_sets(int row);
  * ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
 status request_fill_cache(struct request *r);
 
+/* Whether there is a table of magcache for the request. */
+bool request_has_ratios(const struct request *r);
+
 #endif

@@ -28,7 +28,7 @@ expect '^  --sample_steps N ' 1 "$@" -n 2 "$wanmpi" generate --prompt x --help
 expect '^  --offload_model True|False' 1 "$wanmpi" generate -h
 expect '^  t2v-1.3B .* 832\*480 .* 81 .* 50 .* 5 .* 5 ' 1 "$wanmpi" generate --help
 expect '^  lightx2v-4  *euler  *5  *4  ' 1 "$wanmpi" plan --help
-expect '^  balanced  *--cfg_gate 0.5' 1 "$wanmpi" generate --help
+expect '^  --cfg_gate 0.5  *balanced, fast, fastest  *guided' 1 "$wanmpi" generate --help
 expect '^  FILE.jsonl ' 1 "$wanmpi" batch --help
 expect '^  --save_file' 0 "$wanmpi" batch --help
 expect '^  --preset NAME' 1 "$wanmpi" synth --help

@@ -539,12 +539,14 @@ static void test_fast(void)
     char text[200];
 
     CHECK(complete(&r, "--ckpt_dir|X|--fast|balanced") == ST_OK, "%s", status_line());
-    CHECK(r.cfg_gate[0] == 0.5 && request_guidance(&r).gate[0] == 25, "balanced");
+    CHECK(r.cfg_gate[0] == 0.5 && request_guidance(&r).gate[0] == 25 && r.cache == CACHE_MAG &&
+              r.cache_max_skip == 2 && r.matmul == MATMUL_EXACT,
+          "balanced");
     request_fast(text, sizeof(text), &r);
     CHECK(strstr(text, " --cfg_gate 0.5") != NULL, "%s", text);
     CHECK(request_line(&line, &r, "{\"preset\": \"lightx2v-4\"}", "a:1") == ST_OK, "%s",
           status_line());
-    CHECK(line.cfg_gate[0] < 0, "a line without guidance");
+    CHECK(line.cfg_gate[0] < 0 && line.cache == CACHE_OFF, "a line without guidance");
     request_done(&line);
     CHECK(request_line(&line, &r, "{\"sample_steps\": 20}", "a:1") == ST_OK &&
               request_guidance(&line).gate[0] == 10,
@@ -556,9 +558,17 @@ static void test_fast(void)
     CHECK(complete(&r, "--ckpt_dir|X|--fast|fast|--cfg_gate|0.7") == ST_OK && r.cfg_gate[1] == 0.7,
           "a given gate");
     request_done(&r);
-    CHECK(complete(&r, "--ckpt_dir|X|--fast|fastest|--sample_steps|8") == ST_OK &&
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fastest") == ST_OK && r.cache_max_skip == 6 &&
+              r.cache_threshold == 0.24,
+          "fastest");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fastest|--cache|easycache") == ST_OK &&
+              r.cache_threshold == 0.05,
+          "a given cache");
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fastest|--preset|lightx2v-4") == ST_OK &&
               r.cfg_gate[0] < 0,
-          "few steps");
+          "without guidance");
     request_done(&r);
 }
 
