@@ -57,6 +57,8 @@ generate sharded --dit dit_mixed/dit_mixed.gguf --t5 others/models_t5_umt5-xxl-e
     --vae others/Wan2.1_VAE.pth --dit_fsdp
 check "two ranks" "$same" dit_mixed-plain.h5 sharded.h5
 check "inspect, GGUF" says '^  dtypes .*Q4_K in 1.*Q8_0 in 4' "$wanmpi" inspect dit_mixed/dit_mixed.gguf
+check "inspect, memory" says '^  memory  *--weights stored keeps matrices of 0.00 GB' "$wanmpi" inspect \
+    dit_mixed/dit_mixed.gguf
 check "inspect, fp8" says '^  dtypes .*F8_E4M3 scaled in 16' "$wanmpi" inspect dit_comfy/dit_comfy.safetensors
 check "inspect, a VAE" says '^  config  *16 latent channels' "$wanmpi" inspect others/Wan2.1_VAE.pth
 check "plan" says '^model  *t2v-1.3B: 2 layers of 32, 2 heads' "$wanmpi" plan --task t2v-1.3B --dit dit_mixed/dit_mixed.gguf \

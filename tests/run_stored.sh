@@ -65,5 +65,7 @@ check "a batch" ranks 1 batch jobs.jsonl --ckpt_dir q8 "${lora[@]}" "${stored[@]
 check "a batch, the same bits" "$same" values.h5 line.h5
 check "goes on with expanded weights" ranks 1 generate --resume q8-stored.h5 --save_file on.mp4
 check "no file" refused 'weights stored needs --ckpt_dir' plan "${stored[@]}"
+check "synth: one file" refused 'writes one GGUF file: remove --diffusers' "$wanmpi" synth --preset tiny --dit_dtype q8_0 \
+    --diffusers --out none
 check "a wrong value" refused 'bf16 or stored' plan --ckpt_dir q8 --weights fp8
 summary

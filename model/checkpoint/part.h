@@ -53,6 +53,7 @@ struct part {
     const char *name; // "transformer", in messages
     bool optional;    // some models do not have it
     bool single_file; // a checkpoint that is one file is this part
+    bool may_stay;    // with --weights stored, matrices stay in memory as they are in the file
     size_t config_bytes;
     const struct variant *variants;
 

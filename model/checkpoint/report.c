@@ -102,6 +102,47 @@ static void print_formats(FILE *m, cJSON *json, const struct tensorfile *f)
     fputc('\n', m);
 }
 
+/* Bytes of the matrices that may stay as they are in the file: so, and as bf16. */
+struct staying {
+    double stored, bf16;
+};
+
+static status add_staying(void *payload, const struct weight_spec *spec, const char *name,
+                          int64_t first, int64_t count, const struct weight_form *form)
+{
+    struct staying *s = payload;
+
+    if (form != NULL) {
+        s->stored += (double)count;
+        s->bf16 += 2 * (double)form->stored.count;
+    }
+    return ST_OK;
+}
+
+/* What --weights stored would keep, if anything. */
+static status print_staying(FILE *m, cJSON *json, struct checkpoint_part *p)
+{
+    const struct weight_source source = part_source(p);
+    struct staying s = { 0, 0 };
+    struct tensor_list list = { 0 };
+    status st;
+
+    p->row->tensors(&list, p->config, &p->file);
+    for (int i = 0; i < list.count; i++)
+        if (list.specs[i].ndim == 2)
+            list.specs[i].dtype = DT_BF16;
+    st = tensors_ranges(&list, 1, 0, &source, add_staying, &s);
+    tensors_done(&list);
+    if (st == ST_OK && s.stored > 0) {
+        fprintf(m,
+                "  %-12s--weights stored keeps matrices of %.2f GB as they are; as bf16 they "
+                "have %.2f GB\n",
+                "memory", s.stored * 1e-9, s.bf16 * 1e-9);
+        cJSON_AddNumberToObject(json, "stored_bytes", s.stored);
+    }
+    return st;
+}
+
 void checkpoint_report_problem(struct checkpoint_report *r, status st)
 {
     cJSON_AddItemToArray(cJSON_GetObjectItem(r->json, "problems"),
@@ -205,6 +246,8 @@ static status print_part(struct checkpoint_report *r, FILE *m, struct checkpoint
     cJSON_AddNumberToObject(json, "parameters", (double)inventory_parameters(&opened));
     cJSON_AddNumberToObject(json, "bytes", (double)f->total_bytes);
     print_formats(m, json, f);
+    if (p->row->may_stay)
+        TRY_OUT(print_staying(m, json, p));
     if (p->naming.prefix[0] != '\0')
         fprintf(m, "  %-12s%s\n", "prefix", p->naming.prefix);
     cJSON_AddStringToObject(json, "prefix", p->naming.prefix);

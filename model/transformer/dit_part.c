@@ -298,10 +298,10 @@ static const struct full_shape shapes[] = {
 
 #define ROW                                                                                        \
     .config_bytes = sizeof(struct dit_config), .variants = variants, .official_config = true,      \
-    .folders = folders, .detected_by = detected_by, .ignored = ignored, .rename = dit_rename,      \
-    .shapes = shapes, .describe = describe, .tensors = tensors, .check = check, .print = print,    \
-    .library = "diffusers", .class_name = "WanTransformer3DModel", .config_json = config_json,     \
-    .dtype = DT_F32
+    .may_stay = true, .folders = folders, .detected_by = detected_by, .ignored = ignored,          \
+    .rename = dit_rename, .shapes = shapes, .describe = describe, .tensors = tensors,              \
+    .check = check, .print = print, .library = "diffusers", .class_name = "WanTransformer3DModel", \
+    .config_json = config_json, .dtype = DT_F32
 
 const struct part part_dit = { .key = "dit",
                                .name = "transformer",
