@@ -1,6 +1,7 @@
 /* bench_attention - the GPU's attention at the sizes of Wan's transformers: TFLOP/s of each kernel
  * over a second or more, its error, and whether a subset of the queries gives the same bits as all
- * of them.
+ * of them. 8-bit attention is timed with its quantization. Then the errors for inputs with
+ * outliers, as bench/peers/attention8.py prints them for FlashAttention 3.
  *
  *     bench_attention [SECONDS per measurement] */
 #include "bench/attention_cudnn.h"
@@ -13,11 +14,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static struct tensor scratch8; // of attention_8bit
+
+static status attention_8bit(struct device *dev, struct tensor out, struct tensor lse,
+                             struct tensor q, struct tensor k, struct tensor v, float scale)
+{
+    const struct attention_part all = { .count = q.dim[0], .out = out };
+
+    return op_attention8(dev, &all, 1, lse, q, k, v, scale, scratch8);
+}
+
 static const struct {
     const char *name;
     enum dtype dt;
     attention_fn *attention;
 } kernels[] = {
+    { "8bit", DT_BF16, attention_8bit },
     { "sm90", DT_BF16, attention_sm90 },
     { "cudnn", DT_BF16, attention_cudnn },
     { "f32", DT_F32, attention_f32 },
@@ -183,6 +195,98 @@ out:
     return st;
 }
 
+/* ---- errors with outliers ---- */
+
+enum { Q, K, V, INPUTS };
+
+static const struct {
+    const char *name;
+    float scale[INPUTS]; // of channels 3, 40, 77 and 101
+    float k_bias;        // added to these channels of k
+    float q_scale;       // of all of q
+    float v_token;       // of every 501st token of v
+    float tail;          // of one number in 1000
+} kinds[] = {
+    { "normal", { 1, 1, 1 }, 0, 1, 1, 1 },
+    { "q twice as large", { 1, 1, 1 }, 0, 2, 1, 1 },
+    { "4 channels of k x 10", { 1, 10, 1 }, 0, 1, 1, 1 },
+    { "4 channels of q, k x 4", { 4, 4, 1 }, 0, 1, 1, 1 },
+    { "4 channels k + 20, v x 10", { 1, 1, 10 }, 20, 1, 1, 1 },
+    { "tokens of v x 30", { 1, 1, 1 }, 0, 1, 30, 1 },
+    { "1 of 1000 x 10", { 1, 1, 1 }, 0, 1, 1, 10 },
+};
+
+#define OUTLIER_ROWS 515
+#define OUTLIER_KEYS 8190
+#define OUTLIER_HEADS 3
+
+static status fill_outliers(struct device *dev, struct tensor t, int input, size_t kind,
+                            const struct noise *noise)
+{
+    const int64_t count = tensor_count(t), c = OUTLIER_HEADS * 128;
+    uint16_t *host = malloc((size_t)count * 2);
+    status st;
+
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t at = (i + 7919 * input) % NOISE, channel = i % 128;
+        const bool outlier = channel == 3 || channel == 40 || channel == 77 || channel == 101;
+        float x = noise->wide[at];
+        uint32_t bits;
+
+        if (outlier)
+            x = x * kinds[kind].scale[input] + (input == K ? kinds[kind].k_bias : 0);
+        if (input == Q)
+            x *= kinds[kind].q_scale;
+        if (input == V && i / c % 501 == 0)
+            x *= kinds[kind].v_token;
+        if ((uint32_t)at * 2654435761u < 4294967u)
+            x *= kinds[kind].tail;
+        memcpy(&bits, &x, sizeof(bits));
+        host[i] = (uint16_t)((bits + 0x8000) >> 16);
+    }
+    st = device_upload(dev, tensor_of(t.data, DT_BF16, count), host);
+    if (st == ST_OK)
+        st = device_wait(dev);
+    free(host);
+    return st;
+}
+
+static status measure_outliers(struct device *dev, const struct noise *noise)
+{
+    const int64_t rows[] = { OUTLIER_ROWS, OUTLIER_KEYS, OUTLIER_KEYS, OUTLIER_ROWS };
+    const int64_t count = OUTLIER_ROWS * OUTLIER_HEADS * 128;
+    const struct tensor none = { 0 };
+    struct tensor t[INPUTS + 1];
+    void *data[INPUTS + 1] = { NULL };
+    char *host = malloc(2 * (size_t)count * 2);
+    status st = ST_OK;
+
+    for (int i = 0; i <= INPUTS; i++) {
+        TRY_OUT(device_alloc(dev, &data[i], (size_t)(rows[i] * OUTLIER_HEADS * 128) * 2));
+        t[i] = tensor_of(data[i], DT_BF16, rows[i], (int64_t)OUTLIER_HEADS, (int64_t)128);
+    }
+    for (size_t kind = 0; kind < COUNT(kinds); kind++) {
+        for (int i = 0; i < INPUTS; i++)
+            TRY_OUT(fill_outliers(dev, t[i], i, kind, noise));
+        TRY_OUT(plain_attention(dev, t[INPUTS], none, t[Q], t[K], t[V], 0.088388348F));
+        TRY_OUT(device_download(dev, host, t[INPUTS]));
+        printf("%-26s", kinds[kind].name);
+        for (int i = 0; i < 2; i++) {
+            TRY_OUT(kernels[i].attention(dev, t[INPUTS], none, t[Q], t[K], t[V], 0.088388348F));
+            TRY_OUT(device_download(dev, host + 2 * count, t[INPUTS]));
+            TRY_OUT(device_wait(dev));
+            printf("  %s error %.2e", kernels[i].name,
+                   distance(DT_BF16, host + 2 * count, host, count));
+        }
+        printf("\n");
+    }
+out:
+    for (int i = 0; i <= INPUTS; i++)
+        device_free(dev, data[i], (size_t)(rows[i] * OUTLIER_HEADS * 128) * 2);
+    free(host);
+    return st;
+}
+
 int main(int argc, char **argv)
 {
     static const struct sizes sizes[] = {
@@ -195,6 +299,8 @@ int main(int argc, char **argv)
     struct noise *noise = malloc(sizeof(*noise));
     struct device dev = { 0 };
     struct table table;
+    const size_t scratch_bytes = attention8_scratch(75600, 75600, 40, 128);
+    void *scratch = NULL;
     status st = ST_OK;
 
     if (noise == NULL)
@@ -206,16 +312,21 @@ int main(int argc, char **argv)
     draw(noise);
     table_cuda(&table);
     TRY_OUT(device_open_cuda(&dev, 0, &table, table.workspace));
+    TRY_OUT(device_alloc(&dev, &scratch, scratch_bytes));
+    scratch8 = tensor_of(scratch, DT_U8, (int64_t)scratch_bytes);
+    TRY_OUT(measure_outliers(&dev, noise));
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (size_t which = 0; which < COUNT(kernels); which++)
-            if (kernels[which].dt == DT_F32
-                    ? sizes[i].heads <= 12
-                    : kernels[which].attention != attention_cudnn || sizes[i].d <= 256)
+            if (kernels[which].dt == DT_F32 ? sizes[i].heads <= 12
+                : kernels[which].attention == attention_cudnn
+                    ? sizes[i].d <= 256
+                    : kernels[which].attention != attention_8bit || sizes[i].d == 128)
                 TRY_OUT(measure(&dev, which, sizes[i], noise, seconds));
 out:
     if (st != ST_OK)
         printf("bench_attention: %s\n", status_line());
     attention_cudnn_close();
+    device_free(&dev, scratch, scratch_bytes);
     device_close(&dev);
     free(noise);
     return st != ST_OK;

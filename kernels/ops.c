@@ -2,6 +2,7 @@
 #include "kernels/table.h"
 
 #include <assert.h>
+#include <math.h>
 
 /* FLOPs are counted for matrix products, convolutions and attention: a multiply and an add are two.
  * The other ops are limited by memory bandwidth and count nothing. */
@@ -376,6 +377,51 @@ status attention_each_part(struct device *dev, const struct attention_part *part
                                       tensor_slice(q, 0, part[i].first, part[i].count), k, v,
                                       scale));
     return ST_OK;
+}
+
+#define ATTENTION8_SCRATCH 800e6 // more is used only where one head needs it
+
+/* As quantized in kernels/cuda/attention8.h, which has the least that is needed. */
+static double attention8_head_bytes(double sq, double sk, double depth)
+{
+    const double keys = sk + ATTENTION8_KEYS;
+
+    return sq * (depth + 8) + keys * (2 * depth + 1) + (keys / 512 + 3) * 16 * depth;
+}
+
+size_t attention8_scratch(int64_t sq, int64_t sk, int64_t heads, int64_t depth)
+{
+    const double one = attention8_head_bytes((double)sq, (double)sk, (double)depth);
+    const double times = ceil(one * (double)heads / ATTENTION8_SCRATCH);
+    const double at_once = ceil((double)heads / fmax(times, 1));
+
+    return (size_t)(at_once * one) + 4096;
+}
+
+status op_attention8(struct device *dev, const struct attention_part *part, int parts,
+                     struct tensor lse, struct tensor q, struct tensor k, struct tensor v,
+                     float scale, struct tensor scratch)
+{
+    int64_t rows = 0;
+
+    assert(parts >= 1 && parts <= ATTENTION_PARTS && q.ndim == 3 && k.ndim == 3 && k.dim[0] >= 1);
+    assert(is_heads(q, q.dim[0], q.dim[1], q.dim[2]) && k.dtype == q.dtype && v.dtype == q.dtype);
+    assert(is_heads(k, k.dim[0], q.dim[1], q.dim[2]) && is_heads(v, k.dim[0], q.dim[1], q.dim[2]));
+    for (int i = 0; i < parts; i++) {
+        assert(part[i].first == rows && part[i].out.dtype == q.dtype);
+        assert(is_heads(part[i].out, part[i].count, q.dim[1], q.dim[2]));
+        assert(part[i].arrival.flag == NULL);
+        rows += part[i].count;
+    }
+    assert(rows == q.dim[0]);
+    assert(is_none(lse) || (lse.dtype == DT_F32 && lse.ndim == 2 && lse.dim[0] == q.dim[0] &&
+                            lse.dim[1] == q.dim[1] && tensor_contiguous(lse)));
+    dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
+    if (tensor_count(q) == 0)
+        return ST_OK;
+    assert(tensor_contiguous(scratch) &&
+           tensor_bytes(scratch) >= attention8_scratch(q.dim[0], k.dim[0], 1, q.dim[2]));
+    return dev->table->attention8(dev, part, parts, lse, q, k, v, scale, scratch);
 }
 
 status op_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,

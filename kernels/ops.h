@@ -184,6 +184,33 @@ attention_parts_fn op_attention_parts;
 /* Whether op_attention_parts can wait for arrivals, for q of this dtype and D = `depth`. */
 bool attention_waits(const struct device *dev, enum dtype dt, int64_t depth);
 
+/* Attention in 8-bit integers: lossy. out, in parts, and lse as in op_attention and
+ * op_attention_parts, without arrivals; out may be q. For each head:
+ *
+ *     q8 = round(127 q / a), a = max |q| of the row
+ *     k8 = round(127 (k - mean) / a), a = the maximum over 32 keys: of each 128 keys those whose
+ *          index modulo 8 is 2t or 2t + 1, for t = 0 to 3
+ *     v8 = round(127 x / a), x = (v - mean) / c, c = max |v - mean| of the channel, a = max |x| of
+ * a tile of ATTENTION8_KEYS keys p8 = round(255 * 2^(s - m)), s = the logits of q8 and k8 in powers
+ * of two, m = their maximum in the tile, but not less than that of all tiles so far minus 30 out =
+ * sum(p8 v8) / sum(p8), over the keys, with all scales, + mean of v
+ *
+ * Means are over the keys, of each channel, and rounded to bf16; that of k changes no weight. Sums
+ * within a tile are exact, those of tiles are in f32. So a row depends, to the bit, only on its q,
+ * and on all k and v of its head; in a ring of messages, where each chunk of keys is quantized for
+ * itself, also on the chunks.
+ *   scratch  bytes in device memory, for at least one head: as attention8_scratch says, or any part
+ *            of that for fewer heads at a time
+ * On GPUs bf16 and D = 128 only: ST_USAGE. */
+#define ATTENTION8_KEYS 256
+typedef status attention8_fn(struct device *dev, const struct attention_part *part, int parts,
+                             struct tensor lse, struct tensor q, struct tensor k, struct tensor v,
+                             float scale, struct tensor scratch);
+attention8_fn op_attention8;
+
+/* Bytes of scratch for op_attention8: for all heads, or for a fraction of them if that is large. */
+size_t attention8_scratch(int64_t sq, int64_t sk, int64_t heads, int64_t depth);
+
 /* Merges attention over two sets of keys: (acc, lse) over one, (part, part_lse) over the other.
  *   acc   [S, N, D] f32 and lse [S, N] f32, contiguous, in place
  *   part  [S, N, D] f32 or bf16, rows may be strided; part_lse [S, N] f32, contiguous

@@ -154,6 +154,21 @@ static status plan_attention_parts(struct device *dev, const struct attention_pa
     return attend(dev, q, k);
 }
 
+/* The first pass reads k and v, the second all three, and writes half of that. */
+static status plan_attention8(struct device *dev, const struct attention_part *part, int parts,
+                              struct tensor lse, struct tensor q, struct tensor k, struct tensor v,
+                              float scale, struct tensor scratch)
+{
+    const double heads = (double)q.dim[1], flops = 4 * (double)tensor_count(q) * (double)k.dim[0];
+    const struct rates *r = dev->rates;
+
+    dev->head = q.dim[2] > dev->head ? q.dim[2] : dev->head;
+    if (r == NULL)
+        return ST_OK;
+    return spend(dev, tiled(r, flops, r->attention8, ceil((double)q.dim[0] / 128) * heads),
+                 2.5 * bytes_of(q) + 5 * bytes_of(k));
+}
+
 static status plan_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
                                    struct tensor part, struct tensor part_lse)
 {
@@ -297,6 +312,7 @@ const struct table table_plan = {
     .norm_rope = plan_norm_rope,
     .attention = plan_attention,
     .attention_parts = plan_attention_parts,
+    .attention8 = plan_attention8,
     .attention_waits = 128, // as table_cuda
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,

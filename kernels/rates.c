@@ -10,10 +10,10 @@
  * "attention" and "f32 convolutions", products like these; the link from "communication between two
  * GPUs". Both GPUs are limited by their 700 W, so that they differ in memory only. */
 static const struct rates gpus[] = {
-    { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 222e12, 37e12, 222e12, 310e12, 2.8e12, 200e9,
-      3e-6, 10e-6, 132, true, 1.015, 52e9, 1480e12 },
-    { "NVIDIA H200", 780e12, 720e12, 620e12, 222e12, 37e12, 222e12, 310e12, 3.55e12, 200e9, 3e-6,
-      10e-6, 132, true, 1.015, 52e9, 1440e12 },
+    { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 1050e12, 222e12, 37e12, 222e12, 310e12,
+      2.8e12, 200e9, 3e-6, 10e-6, 132, true, 1.015, 52e9, 1480e12 },
+    { "NVIDIA H200", 780e12, 720e12, 620e12, 1050e12, 222e12, 37e12, 222e12, 310e12, 3.55e12, 200e9,
+      3e-6, 10e-6, 132, true, 1.015, 52e9, 1440e12 },
 };
 
 const struct rates *rates_of_gpu(const char *name)
@@ -34,6 +34,7 @@ struct rates rates_scaled(bool gpu, double gemm)
                                .gemm = gemm,
                                .attention = gemm,
                                .conv = gemm,
+                               .attention8 = gemm,
                                .gemm_f32 = gemm,
                                .attention_f32 = gemm,
                                .conv_f32 = gemm,
@@ -47,6 +48,7 @@ struct rates rates_scaled(bool gpu, double gemm)
     r.gemm *= scale;
     r.attention *= scale;
     r.conv *= scale;
+    r.attention8 *= scale;
     r.gemm_f32 *= scale;
     r.attention_f32 *= scale;
     r.conv_f32 *= scale;

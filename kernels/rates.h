@@ -17,6 +17,7 @@ extern "C" {
 struct rates {
     const char *name;                         // of the device, as in messages
     double gemm, attention, conv;             // operations per second in bf16
+    double attention8;                        // of 8-bit attention
     double gemm_f32, attention_f32, conv_f32; // in f32
     double conv_tf32;                         // of factors with 10 bits of mantissa
     double memory;                            // bytes per second

@@ -37,6 +37,7 @@ struct table {
     attention_fn *attention;
     attention_parts_fn *attention_parts;
     int64_t attention_waits; // D for which attention_parts waits for arrivals, in bf16; 0: none
+    attention8_fn *attention8;
     attention_merge_fn *attention_merge;
     relative_attention_fn *relative_attention;
     gate_add_fn *gate_add;

@@ -298,6 +298,38 @@ static status find_mesh(struct plan_input *plan, const struct request *r)
                        plan->gpu);
 }
 
+/* [first, end) without `exact` of each end, of `count` steps or blocks. */
+static status inner_range(int *first, int *end, const int *exact, int by_default, int count,
+                          const char *what)
+{
+    *first = exact[0] >= 0 ? exact[0] : by_default;
+    *end = count - (exact[1] >= 0 ? exact[1] : by_default);
+    if (*first < *end)
+        return ST_OK;
+    return fail(ST_USAGE,
+                "--attention 8bit: of %d %s the first %d and the last %d stay exact, which leaves "
+                "none: pass a smaller --attention_exact_%s FIRST,LAST",
+                count, what, *first, count - *end, what);
+}
+
+/* Which steps and blocks compute attention in 8-bit integers. */
+static status find_attention8(struct plan_input *plan, const struct request *r)
+{
+    const struct dit_config *dit = model_dit(&plan->model);
+    struct attention8_range *a = &plan->attention8;
+
+    if (r->attention != ATTENTION_8BIT)
+        return ST_OK;
+    if (plan->gpu && dit->dim / dit->heads != 128)
+        return fail(ST_USAGE,
+                    "--attention 8bit on GPUs is for heads of 128; this model's have %lld",
+                    (long long)(dit->dim / dit->heads));
+    TRY(inner_range(&a->first_step, &a->end_step, r->attention_exact_steps, (plan->steps + 9) / 10,
+                    plan->steps, "steps"));
+    return inner_range(&a->first_block, &a->end_block, r->attention_exact_blocks, 2, dit->layers,
+                       "blocks");
+}
+
 /* The first step of the second expert. */
 static status find_low_steps(struct plan_input *plan, const struct request *r)
 {
@@ -362,6 +394,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     TRY(request_cache(r, &plan->cache));
     TRY(find_mesh(plan, r));
     TRY(find_offload(plan, r));
+    TRY(find_attention8(plan, r));
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }
 

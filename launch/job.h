@@ -116,6 +116,9 @@ void job_offload(char *text, size_t size, const struct plan_input *plan,
 void job_storage(char *text, size_t size, const struct plan_input *plan,
                  const struct plan_rank *sizes);
 
+/* Writes which self attention is in 8 bits; empty: none. */
+void job_attention(char *text, size_t size, const struct plan_input *plan);
+
 /* Writes which steps the experts compute and where their weights are; `ahead`: bytes of host memory
  * of a rank, as planned. Empty for a model of one transformer. */
 void job_experts(char *text, size_t size, const struct plan_input *plan, size_t ahead);

@@ -186,6 +186,17 @@ void job_experts(char *text, size_t size, const struct plan_input *plan, size_t 
                  low);
 }
 
+void job_attention(char *text, size_t size, const struct plan_input *plan)
+{
+    const struct attention8_range *a = &plan->attention8;
+
+    snprintf(text, size, "%s", "");
+    if (a->end_step > 0)
+        snprintf(text, size, "8-bit in steps %d to %d of %d, in blocks %d to %d of %d",
+                 a->first_step + 1, a->end_step, plan->steps, a->first_block + 1, a->end_block,
+                 model_dit(&plan->model)->layers);
+}
+
 /* Prints a line for each LoRA of each transformer. */
 static void announce_loras(struct job *j)
 {
@@ -283,7 +294,8 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     const struct latent_shape s = plan->latent;
     struct progress *p = &j->progress;
     struct plan_rank all = { 0 }, one;
-    char noise[300], sampling[800], experts[160], offload[240], guidance[400], mesh[120], fast[300];
+    char noise[300], sampling[800], attention[160], experts[160], offload[240], guidance[400],
+        mesh[120], fast[300];
 
     if (j->all->rank != 0)
         return;
@@ -336,6 +348,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     job_guidance(guidance, sizeof(guidance), plan);
     if (guidance[0] != 0)
         progress_print(p, "guided  %s; %d forwards", guidance, plan_forwards(plan, true));
+    job_attention(attention, sizeof(attention), plan);
+    if (attention[0] != 0)
+        progress_print(p, "attn    %s", attention);
     job_offload(offload, sizeof(offload), plan, &all);
     if (offload[0] != 0)
         progress_print(p, "weights %s", offload);

@@ -207,13 +207,15 @@ static status set_pair(const struct option *row, const char *what, int *pair, co
     const char joints[] = { row->joint, row->wide_joint ? 'x' : row->joint, 0 };
     const size_t n = strcspn(word, joints);
     char first[16] = "";
+    const double least = row->most > 0 ? row->least : 1;
+    const double most = row->most > 0 ? row->most : INT32_MAX;
     long long a = 0, b = 0;
 
     if (word[n] == 0 || n >= sizeof(first))
         return fail(ST_USAGE, "%s %s: write %s", what, word, row->value);
     memcpy(first, word, n);
-    if (!whole_number(first, &a) || !whole_number(word + n + 1, &b) || a < 1 || b < 1 ||
-        a > INT32_MAX || b > INT32_MAX)
+    if (!whole_number(first, &a) || !whole_number(word + n + 1, &b) || (double)a < least ||
+        (double)b < least || (double)a > most || (double)b > most)
         return fail(ST_USAGE, "%s %s: write %s, two whole numbers", what, word, row->value);
     pair[0] = (int)a;
     pair[1] = (int)b;

@@ -32,7 +32,7 @@ enum option_type {
     OPT_LIST,   // char *: strings, one per use of the flag, with '\n' between them
     OPT_TEXT,   // char *: a string; as a flag, @FILE stands for the contents of the file
     OPT_CHOICE, // int: index of one of `choices`
-    OPT_PAIR,   // int[2]: two numbers separated by `joint`
+    OPT_PAIR,   // int[2]: two numbers separated by `joint`, of at least 1 if no range is given
     OPT_SCALES, // double[2]: one number for both, or two separated by `joint`
     OPT_NUMBERS // struct number_list: numbers separated by `joint`; in JSON an array
 };

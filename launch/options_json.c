@@ -33,7 +33,7 @@ static bool is_set(const struct option_set *set, const struct option *row)
     case OPT_TEXT:
         return *(char *const *)from != NULL;
     case OPT_PAIR:
-        return *(const int *)from > 0;
+        return *(const int *)from >= (row->most > 0 ? row->least : 1);
     case OPT_NUMBERS:
         return ((const struct number_list *)from)->count > 0;
     }

@@ -193,7 +193,7 @@ void plan_print(const struct plan_report *r)
     const struct plan_input *in = r->in;
     const struct dit_config *dit = model_dit(&in->model);
     const struct latent_shape s = in->latent;
-    char experts[160], offload[240], sampling[800], guidance[400], mesh[120];
+    char attention[160], experts[160], offload[240], sampling[800], guidance[400], mesh[120];
     char fp8[40] = "";
 
     request_sampling(sampling, sizeof(sampling), r->request);
@@ -231,6 +231,9 @@ void plan_print(const struct plan_report *r)
         printf("note      " JOB_IDLES "\n", model_dit(&in->model)->heads);
     if (r->groups > 1)
         printf("groups    %d such groups of ranks; below is one of them\n", r->groups);
+    job_attention(attention, sizeof(attention), in);
+    if (attention[0] != 0)
+        printf("attention %s\n", attention);
     job_offload(offload, sizeof(offload), in, &r->ranks[0]);
     if (offload[0] != 0)
         printf("weights   %s\n", offload);
@@ -262,6 +265,19 @@ static void add_experts(cJSON *json, const struct plan_report *r)
     cJSON_AddItemToObject(experts, "steps", cJSON_CreateIntArray(steps, 2));
     cJSON_AddStringToObject(experts, "memory", memory[r->in->experts]);
     cJSON_AddNumberToObject(experts, "ahead_bytes", (double)r->ranks[0].ahead);
+}
+
+static void add_attention(cJSON *json, const struct plan_input *in)
+{
+    const int steps[] = { in->attention8.first_step, in->attention8.end_step };
+    const int blocks[] = { in->attention8.first_block, in->attention8.end_block };
+    cJSON *attention;
+
+    if (steps[1] == 0)
+        return;
+    attention = cJSON_AddObjectToObject(json, "attention_8bit"); // [from, to), from 0
+    cJSON_AddItemToObject(attention, "steps", cJSON_CreateIntArray(steps, 2));
+    cJSON_AddItemToObject(attention, "blocks", cJSON_CreateIntArray(blocks, 2));
 }
 
 static cJSON *stage_json(const struct plan_stage *s)
@@ -337,6 +353,7 @@ status plan_print_json(const struct plan_report *r)
     cJSON_AddNumberToObject(json, "steps", in->steps);
     cJSON_AddNumberToObject(json, "forwards", plan_forwards(in, true));
     cJSON_AddNumberToObject(json, "computed_forwards", plan_forwards(in, false));
+    add_attention(json, in);
     if (r->request->preset != NULL)
         cJSON_AddStringToObject(json, "preset", r->request->preset);
     command_json_mesh(json, "mesh", in->mesh);

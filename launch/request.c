@@ -44,6 +44,9 @@ void request_init(struct request *r)
         .vae_precision = -1,
         .matmul = -1,
         .matmul_bf16_blocks = -1,
+        .attention = -1,
+        .attention_exact_steps = { -1, -1 },
+        .attention_exact_blocks = { -1, -1 },
         .offload_model = -1,
         .timeout_s = -1,
         .dit_fsdp = -1,
@@ -187,6 +190,7 @@ static status fill_defaults(struct request *r)
     default_int(&r->vae_precision, r->device == USE_CUDA ? VAE_TF32 : VAE_FP32);
     default_int(&r->matmul, MATMUL_EXACT);
     default_int(&r->timeout_s, (int)WORLD_DEADLINE_S);
+    default_int(&r->attention, ATTENTION_EXACT);
     default_int(&r->ops, OPS_CPU);
     default_int(&r->tile_size[0], 30);
     default_int(&r->tile_size[1], 52);
@@ -272,6 +276,12 @@ static status check_needs(const struct request *r)
         return fail(ST_USAGE,
                     "--weights stored needs --ckpt_dir or --dit: the forms of its weights "
                     "are those of the file");
+    if (r->attention != ATTENTION_8BIT &&
+        (r->attention_exact_steps[0] >= 0 || r->attention_exact_blocks[0] >= 0))
+        return fail(ST_USAGE, "--attention_exact_steps and --attention_exact_blocks are for "
+                              "--attention 8bit");
+    if (r->attention == ATTENTION_8BIT && r->device == USE_CUDA && r->precision == PRECISION_FP32)
+        return fail(ST_USAGE, "--attention 8bit on GPUs is for --precision bf16");
     if (request_given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)

@@ -26,6 +26,7 @@
 enum { CMD_GENERATE = 1, CMD_BATCH = 2, CMD_PLAN = 4 };
 enum { PRECISION_FP32, PRECISION_BF16 };
 enum { MATMUL_EXACT, MATMUL_FP8 };
+enum { ATTENTION_EXACT, ATTENTION_8BIT };
 enum { OPS_REF, OPS_CPU };
 enum { OFFLOAD_TO_CPU, OFFLOAD_TO_DISK };
 enum { WEIGHTS_AS_COMPUTED, WEIGHTS_AS_STORED };
@@ -34,7 +35,7 @@ enum { USE_AUTO, USE_CPU, USE_CUDA };
 /* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
  * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
  * sizes 0, threads 0, dit_fsdp -1, experts -1, offload_model -1, offload_device -1 and
- * num_persistent_param_in_dit -1 mean that the program chooses,
+ * num_persistent_param_in_dit -1 mean that the program chooses, attention_exact_* -1 the defaults,
  * files that were not given are NULL, and what a file replaces is not set: the prompts with
  * text_file, the seed with noise_file where the solver adds no noise. Strings belong to the
  * request. */
@@ -86,6 +87,8 @@ struct request {
     int vae_precision; // VAE_*
     int matmul;        // MATMUL_*
     int matmul_bf16_blocks;
+    int attention;                                           // ATTENTION_*
+    int attention_exact_steps[2], attention_exact_blocks[2]; // first, last; -1: as --help says
     int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
     int convert_model_dtype; // the official flag for --precision bf16

@@ -40,13 +40,27 @@ struct merged {
     bool any;                     // false before the first chunk
 };
 
+/* Attention over one set of keys, exact or in 8-bit integers. */
+static status attend_to(const struct parallel_attention *pa, struct tensor out, struct tensor lse,
+                        struct tensor q, struct kv p, float scale)
+{
+    const struct attention_part all = { .count = q.dim[0], .out = out };
+    struct device *dev = pa->layout.dev;
+
+    if (pa->scratch8.ndim != 0)
+        return op_attention8(dev, &all, 1, lse, q, p.k, p.v, scale, pa->scratch8);
+    return op_attention(dev, out, lse, q, p.k, p.v, scale);
+}
+
 /* Computes attention of q over one chunk and merges it. */
-static status merge_chunk(const struct seq_layout *s, struct merged *j, struct tensor q,
+static status merge_chunk(const struct parallel_attention *pa, struct merged *j, struct tensor q,
                           struct kv p, float scale)
 {
+    const struct seq_layout *s = &pa->layout;
+
     if (p.k.dim[0] == 0)
         return ST_OK;
-    TRY(op_attention(s->dev, j->part, j->any ? j->part_lse : j->lse, q, p.k, p.v, scale));
+    TRY(attend_to(pa, j->part, j->any ? j->part_lse : j->lse, q, p, scale));
     if (j->any)
         return op_attention_merge(s->dev, j->acc, j->lse, j->part, j->part_lse);
     j->any = true;
@@ -91,17 +105,19 @@ static status start_ring_step(const struct seq_layout *s, struct transfer *t, st
 
 /* out = attention of q over all chunks, in the order of ranks ring, ring - 1, ... This rank's chunk
  * is in buffer[0], and start_ring_step(0) was called. */
-static status ring_attention(const struct seq_layout *s, struct arena *step, struct tensor out,
-                             struct tensor q, struct tensor *buffer, struct transfer *ring_transfer,
-                             float scale)
+static status ring_attention(struct parallel_attention *pa, struct tensor out, struct tensor q,
+                             struct transfer *ring_transfer, float scale)
 {
+    const struct seq_layout *s = &pa->layout;
+    struct arena *step = pa->step;
+    struct tensor *buffer = pa->buffer;
     const size_t mark = step->used;
     struct merged j;
     status st;
 
     TRY_OUT(alloc_merged(s, step, &j, q.dtype));
     for (int i = 0; i < s->m->size.ring; i++) {
-        TRY_OUT(merge_chunk(s, &j, q, kv_at_step(s, buffer, i), scale));
+        TRY_OUT(merge_chunk(pa, &j, q, kv_at_step(s, buffer, i), scale));
         TRY_OUT(transfer_wait(ring_transfer));
         TRY_OUT(start_ring_step(s, ring_transfer, buffer, i + 1));
     }
@@ -144,9 +160,21 @@ static status open_messages(struct parallel_attention *pa, enum dtype dt, int64_
     return ST_OK;
 }
 
+/* Scratch of op_attention8 for this rank's queries and the most keys of one call. */
+static status alloc_scratch8(struct parallel_attention *pa)
+{
+    const struct seq_layout *s = &pa->layout;
+    int64_t keys = s->m->direct != NULL ? s->tokens : 0;
+
+    for (int r = 0; r < s->m->size.ring; r++)
+        keys = seq_layout_ring_tokens(s, r) > keys ? seq_layout_ring_tokens(s, r) : keys;
+    return arena_take(pa->step, &pa->scratch8, DT_U8,
+                      (int64_t)attention8_scratch(s->s_ring, keys, s->n_loc, s->depth));
+}
+
 status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, struct device *dev,
-                               struct arena *step, enum dtype dt, int64_t tokens, int64_t heads,
-                               int64_t depth)
+                               struct arena *step, enum dtype dt, bool eight, int64_t tokens,
+                               int64_t heads, int64_t depth)
 {
     status st;
 
@@ -157,6 +185,8 @@ status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, st
     };
     st = m->direct != NULL ? exchange_open(&pa->x, &pa->layout, step, dt)
                            : open_messages(pa, dt, depth);
+    if (st == ST_OK && eight)
+        st = alloc_scratch8(pa);
     if (st != ST_OK)
         arena_release(step, pa->mark);
     return st;
@@ -208,11 +238,11 @@ static status attend(struct parallel_attention *pa, struct tensor out, struct te
     const struct seq_layout *s = &pa->layout;
 
     if (uses_ring(pa))
-        return ring_attention(s, pa->step, out, q, pa->buffer, ring_transfer, scale);
+        return ring_attention(pa, out, q, ring_transfer, scale);
     if (s->s_ring == 0 || s->n_loc == 0)
         return ST_OK;
-    return op_attention(s->dev, out, (struct tensor){ 0 }, q, pa->input[ATTENTION_K],
-                        pa->input[ATTENTION_V], scale);
+    return attend_to(pa, out, (struct tensor){ 0 }, q,
+                     (struct kv){ pa->input[ATTENTION_K], pa->input[ATTENTION_V] }, scale);
 }
 
 /* The first ring step starts before q has arrived. */
@@ -240,8 +270,9 @@ status parallel_attention_run(struct parallel_attention *pa, struct tensor out)
     status st;
 
     assert(out.ndim == 3 && out.dim[0] == s->s_loc && tensor_contiguous(out));
-    st = s->m->direct != NULL ? exchange_run(&pa->x, s, out, pa->input[ATTENTION_Q], scale)
-                              : run_messages(pa, out, scale);
+    st = s->m->direct != NULL
+             ? exchange_run(&pa->x, s, out, pa->input[ATTENTION_Q], scale, pa->scratch8)
+             : run_messages(pa, out, scale);
     arena_release(pa->step, pa->mark);
     return st;
 }

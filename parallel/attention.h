@@ -9,6 +9,9 @@
  * the ring: each computes attention of its queries over each chunk, and merges the results by their
  * log-sum-exp (op_attention_merge).
  *
+ * In 8-bit integers (op_attention8) a rank quantizes all keys of its heads after they have arrived,
+ * so the bits are those of one rank; with messages around a ring each chunk for itself.
+ *
  * Source: Jacobs et al. 2023, DeepSpeed Ulysses; Liu et al. 2023, Ring Attention. */
 #ifndef PARALLEL_ATTENTION_H
 #define PARALLEL_ATTENTION_H
@@ -24,16 +27,17 @@ struct parallel_attention {
     struct exchange x;                      // with mesh.direct; else the rest
     struct tensor input[ATTENTION_INPUTS];  // of the attention: by heads with Ulysses
     struct tensor buffer[2];                // k and v of a ring chunk: used alternately in the ring
+    struct tensor scratch8;                 // of op_attention8; ndim 0: exact attention
     struct tensor packed[ATTENTION_INPUTS]; // all-to-all buffers; that of k also receives outputs
     struct transfer transfer[ATTENTION_INPUTS]; // all-to-alls
 };
 
 /* Prepares attention over all S = `tokens` tokens of the mesh's sequence, N = `heads` heads of size
- * D = `depth`, in `dt`, f32 or bf16. Allocates scratch from `step`; parallel_attention_run releases
- * it, or this call if it fails. Local. ST_MEMORY. */
+ * D = `depth`, in `dt`, f32 or bf16; eight: in 8-bit integers. Allocates scratch from `step`;
+ * parallel_attention_run releases it, or this call if it fails. Local. ST_MEMORY. */
 status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, struct device *dev,
-                               struct arena *step, enum dtype dt, int64_t tokens, int64_t heads,
-                               int64_t depth);
+                               struct arena *step, enum dtype dt, bool eight, int64_t tokens,
+                               int64_t heads, int64_t depth);
 
 /* Where an input is best stored for parallel_attention_send: [S/P, N, D], strided; or `mine`, the
  * caller's own memory of that shape. v's rows are contiguous there. */

@@ -203,21 +203,42 @@ static status prepare(struct exchange *x, const struct seq_layout *s, struct att
     return transfer_wait(&x->q_transfer);
 }
 
+/* Attention in 8-bit integers needs all of k and q before it begins. */
+static status attend8(struct exchange *x, const struct seq_layout *s, struct attention_part *part,
+                      struct tensor q, float scale, struct tensor scratch)
+{
+    TRY(transfer_wait(&x->k_transfer));
+    TRY(transfer_wait(&x->q_transfer));
+    if (s->n_loc == 0)
+        return ST_OK;
+    return op_attention8(s->dev, part, s->m->size.ulysses, (struct tensor){ 0 }, q, by_tokens(x->k),
+                         x->v, scale, scratch);
+}
+
+static status attend(struct exchange *x, const struct seq_layout *s, struct attention_part *part,
+                     struct tensor q, float scale)
+{
+    struct waits w;
+
+    TRY(prepare(x, s, part, &w));
+    if (s->n_loc == 0)
+        return ST_OK;
+    return op_attention_parts(s->dev, part, s->m->size.ulysses, w.key, w.keys, q, by_tokens(x->k),
+                              x->v, scale);
+}
+
 status exchange_run(struct exchange *x, const struct seq_layout *s, struct tensor out,
-                    struct tensor q, float scale)
+                    struct tensor q, float scale, struct tensor scratch8)
 {
     struct attention_part part[ATTENTION_PARTS] = { { .count = s->s_loc, .out = out } };
-    struct waits w;
 
     TRY(transfer_wait(&x->v_transfer));
     if (uses_ulysses(s)) {
         TRY(put_parts(x, s, out, part));
         q = by_tokens(x->q);
     }
-    TRY(prepare(x, s, part, &w));
-    if (s->n_loc > 0)
-        TRY(op_attention_parts(s->dev, part, s->m->size.ulysses, w.key, w.keys, q, by_tokens(x->k),
-                               x->v, scale));
+    TRY(scratch8.ndim != 0 ? attend8(x, s, part, q, scale, scratch8)
+                           : attend(x, s, part, q, scale));
     if (uses_ulysses(s))
         TRY(put_complete(&x->put));
     TRY(transfer_wait(&x->k_transfer));

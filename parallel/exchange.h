@@ -42,8 +42,9 @@ status exchange_k(struct exchange *x, const struct seq_layout *s);
 status exchange_v(struct exchange *x, const struct seq_layout *s, struct tensor v);
 status exchange_q(struct exchange *x, const struct seq_layout *s);
 
-/* out [s_loc, N, D] = attention. q: this rank's q without Ulysses, else unused. Collective. */
+/* out [s_loc, N, D] = attention. q: this rank's q without Ulysses, else unused. scratch8: of
+ * op_attention8; ndim 0: exact attention. Collective. */
 status exchange_run(struct exchange *x, const struct seq_layout *s, struct tensor out,
-                    struct tensor q, float scale);
+                    struct tensor q, float scale, struct tensor scratch8);
 
 #endif

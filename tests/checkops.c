@@ -97,6 +97,21 @@ static status attention_last_key(struct device *dev, struct tensor out, struct t
                                tensor_slice(v, 0, 0, keys), scale);
 }
 
+static status attention8_first_rows(struct device *dev, const struct attention_part *part,
+                                    int parts, struct tensor lse, struct tensor q, struct tensor k,
+                                    struct tensor v, float scale, struct tensor scratch)
+{
+    struct attention_part all[ATTENTION_PARTS]; // as if each part began with q's first row
+
+    for (int i = 0; i < parts; i++) {
+        all[i] = part[i];
+        all[i].first = 0;
+        TRY(table_ref.attention8(dev, &all[i], 1, i == 0 ? lse : (struct tensor){ 0 },
+                                 tensor_slice(q, 0, 0, part[i].count), k, v, scale, scratch));
+    }
+    return ST_OK;
+}
+
 static status norm_rope_first(struct device *dev, struct tensor out, struct tensor x,
                               struct tensor w, float eps, struct tensor table,
                               struct token_grid grid)
@@ -207,6 +222,9 @@ static int self_test(uint64_t seed)
         { "gets one element wrong", check_norms, { .norm_modulate = norm_modulate_one_off } },
         { "lets a sum overflow", check_attentions, { .attention = attention_no_maximum } },
         { "leaves out the last key", check_attentions, { .attention = attention_last_key } },
+        { "computes the first rows for each part",
+          check_attentions,
+          { .attention8 = attention8_first_rows } },
         { "ignores the first token", check_norms, { .norm_rope = norm_rope_first } },
         { "swaps left and right padding", check_products, { .conv3d = conv3d_padding } },
         { "swaps top and bottom padding", check_products, { .conv3d = conv3d_rows } },
@@ -242,6 +260,7 @@ static int self_test(uint64_t seed)
         WRONG(rms_norm)
         WRONG(norm_rope)
         WRONG(attention)
+        WRONG(attention8)
         WRONG(silu)
         WRONG(lincomb)
         WRONG(add_product)

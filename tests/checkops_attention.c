@@ -121,6 +121,97 @@ static void check_attention(struct check *c)
     }
 }
 
+static void check_attention8(struct check *c)
+{
+    static const struct {
+        int64_t sq, sk, n, gap;
+        float k_mean, sigma, v_mean;
+        double exact; // error allowed against exact attention
+    } cases[] = {
+        { 1, 1, 1, 0, 0, 1, 0, 1e-2 },
+        { 0, 5, 2, 0, 0, 1, 0, 0 },
+        { 25, 150, 2, 0, 0, 1, 0, 2.5e-2 },
+        { 37, 300, 2, 8, 5, 1, 3, 5e-3 },
+        { 30, 257, 1, 0, 0, 3, 0, 5e-2 }, // logits up to 100: one key has nearly all weight
+        // the following are for a GPU only
+        { 300, 129, 3, 8, 0, 1, 0, 2.5e-2 },
+        { 130, 512, 2, 0, 0, 1, 0, 2.5e-2 },
+        { 70, 1025, 3, 256, 2, 1, 1, 1.2e-2 },
+        { 129, 4099, 5, 0, 0, 1, 0, 2.5e-2 },
+        { 65, 700, 1, 0, 0, 1e-6f, 0, 2.5e-2 },
+    };
+    const size_t small = COUNT(cases) - 5;
+
+    for (size_t i = 0; i < (c->got.kind == DEVICE_CUDA ? COUNT(cases) : small); i++) {
+        const int64_t sq = cases[i].sq, sk = cases[i].sk, n = cases[i].n, gap = cases[i].gap;
+        const int64_t d = 128;
+        const float scale = 1 / sqrtf((float)d), sigma = cases[i].sigma;
+        // scratch for one head at a time in one call, for all of them in the other
+        const int64_t one = (int64_t)attention8_scratch(sq, sk, 1, d);
+        const int64_t all = (int64_t)attention8_scratch(sq, sk, n, d);
+
+        if (!check_begin(c, attention8, "%lld of %lld, %lld heads, keys around %g, sigma %g",
+                         (long long)sq, (long long)sk, (long long)n, (double)cases[i].k_mean,
+                         (double)sigma))
+            continue;
+
+        const struct tensor q = check_normal(c, DT_BF16, 0, sigma, gap, DIMS(sq, n, d));
+        const struct tensor k =
+            check_normal(c, DT_BF16, cases[i].k_mean, sigma, gap, DIMS(sk, n, d));
+        const struct tensor v = check_normal(c, DT_BF16, cases[i].v_mean, 1, gap, DIMS(sk, n, d));
+        const struct tensor exact = check_output(DT_BF16, 0, DIMS(sq, n, d));
+        const struct tensor exact_lse = check_output(DT_F32, 0, DIMS(sq, n));
+        const struct tensor want = check_output(DT_BF16, 0, DIMS(sq, n, d));
+        const struct tensor want_lse = check_output(DT_F32, 0, DIMS(sq, n));
+        const struct tensor got = check_output(DT_BF16, gap, DIMS(sq, n, d));
+        const struct tensor lse = check_output(DT_F32, 0, DIMS(sq, n));
+        const struct tensor first = check_output(DT_U8, 0, DIMS(all));
+        const struct tensor small_scratch = check_output(DT_U8, 0, DIMS(one));
+        const struct tensor both = check_clone(q, DT_BF16);
+        const struct attention_part to_want = { 0, sq, want, { 0 } };
+        const struct attention_part to_got = { 0, sq, got, { 0 } };
+        const struct attention_part in_place = { 0, sq, both, { 0 } };
+        const double size = sigma < 1 ? 1 : (double)sigma;
+
+        check_status(c, op_attention(&c->ref, exact, exact_lse, q, k, v, scale));
+        check_status(c, op_attention8(&c->ref, &to_want, 1, want_lse, q, k, v, scale, first));
+        check_run(c, op_attention8(&c->got, &to_got, 1, lse, q, k, v, scale, first));
+        check_close(c, got, want,
+                    (struct tol){ 4e-3, 6e-2,
+                                  "rounding to bf16; p near the middle of two integers "
+                                  "may round to either" });
+        check_close(c, lse, want_lse, (struct tol){ 2e-3, 1e-2, "the same" });
+        check_close(c, got, exact,
+                    (struct tol){ cases[i].exact, 40 * cases[i].exact, "8 bits, normal numbers" });
+        check_close(c, lse, exact_lse, (struct tol){ 5e-3 * size, 5e-2 * size, "8 bits" });
+        check_status(c,
+                     op_attention8(&c->got, &in_place, 1, none, both, k, v, scale, small_scratch));
+        check_same(c, both, got);
+        if (sq > 20) {
+            const struct tensor upper = check_output(DT_BF16, 0, DIMS((int64_t)19, n, d));
+            const struct tensor lower = check_output(DT_BF16, gap, DIMS(sq - 19, n, d));
+            const struct attention_part parts[] = {
+                { .first = 0, .count = 19, .out = upper },
+                { .first = 19, .count = 0, .out = tensor_slice(upper, 0, 0, 0) },
+                { .first = 19, .count = sq - 19, .out = lower },
+            };
+            const struct tensor head = check_output(DT_BF16, 0, DIMS((int64_t)15, (int64_t)1, d));
+            const struct attention_part one_head = { 0, 15, head, { 0 } };
+
+            check_status(c,
+                         op_attention8(&c->got, parts, COUNT(parts), none, q, k, v, scale, first));
+            check_same(c, upper, tensor_slice(got, 0, 0, 19));
+            check_same(c, lower, tensor_slice(got, 0, 19, sq - 19));
+            check_status(c, op_attention8(&c->got, &one_head, 1, none,
+                                          tensor_slice(tensor_slice(q, 1, n - 1, 1), 0, 4, 15),
+                                          tensor_slice(k, 1, n - 1, 1),
+                                          tensor_slice(v, 1, n - 1, 1), scale, first));
+            check_same(c, head, tensor_slice(tensor_slice(got, 1, n - 1, 1), 0, 4, 15));
+        }
+        check_end_case(c);
+    }
+}
+
 static void check_attention_merge(struct check *c)
 {
     static const struct {
@@ -205,6 +296,7 @@ static void check_relative_attention(struct check *c)
 void check_attentions(struct check *c)
 {
     check_attention(c);
+    check_attention8(c);
     check_attention_merge(c);
     check_relative_attention(c);
 }

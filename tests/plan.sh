@@ -85,6 +85,23 @@ plan 4 'does not fit: --vram_limit leaves 3.00 GB, but a rank needs [0-9.]* GB, 
     --task t2v-1.3B --size 832*480 --gpus 1 --vram_limit 3
 plan 1 '--vram_buffer 5 leaves nothing of --vram_limit 4' --vram_limit 4 --vram_buffer 5
 plan 1 '--offload_device disk is for weights that are not sharded' --offload_device disk --dit_fsdp
+# 8-bit attention: which steps and blocks, and less time
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 1 --json && cp out exact
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 1 --attention 8bit --json
+python3 - <<'END' || bad "--attention 8bit: not in 40 steps and 36 blocks, or not faster"
+import json
+r, exact = json.load(open("out")), json.load(open("exact"))
+assert r["attention_8bit"] == {"steps": [5, 45], "blocks": [2, 38]} and "attention_8bit" not in exact
+assert 0.75 * exact["seconds"] < r["seconds"] < 0.95 * exact["seconds"]
+END
+# shellcheck disable=SC2086
+plan 0 '' $large --gpus 1 --attention 8bit --sample_steps 4 --attention_exact_blocks 0,0
+grep -q '^attention  *8-bit in steps 2 to 3 of 4, in blocks 1 to 40 of 40$' out || bad "not the steps and blocks"
+plan 1 '--attention 8bit on GPUs is for --precision bf16' --attention 8bit --precision fp32 --gpus 1
+plan 1 '--attention 8bit: of 2 steps the first 1 and the last 1 stay exact, which leaves none' --attention 8bit \
+    --sample_steps 2
 for task in i2v-14B flf2v-14B i2v-A14B inp-1.3B; do # without the images that they need
     plan 0 '' --task $task --size 832*480 --gpus 8
     case $task in

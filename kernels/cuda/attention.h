@@ -25,6 +25,9 @@ attention_fn attention_sm90;
  * to the GPU that they belong to. Otherwise calls attention_each_part. */
 attention_parts_fn attention_parts_sm90;
 
+/* bf16 with head size 128, on Hopper; otherwise ST_USAGE. */
+attention8_fn attention8_sm90;
+
 #ifdef __cplusplus
 }
 #endif

@@ -28,13 +28,11 @@
  * Source of the pipeline: Shah et al. 2024, FlashAttention-3. */
 #include "kernels/cuda/attention.h"
 
-#include "kernels/cuda/context.h"
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/attention_parts.cuh"
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/tensor_map.h"
 
 #include <assert.h>
-#include <cuda_bf16.h>
 
 #define ROWS 128           // queries of a block
 #define COLUMNS 128        // of v and out
@@ -61,21 +59,6 @@ struct sizes {
     uint2 *flags;
 };
 
-/* The rows of q and out of one rank. */
-struct part {
-    int first, end;
-    uint32_t value; // of *flag, when head 0 of q has arrived
-    const volatile uint32_t *flag;
-    __nv_bfloat16 *out;
-    int64_t token, head; // strides of out
-};
-
-struct parts {
-    struct part part[ATTENTION_PARTS];
-    struct arrival keys[ATTENTION_PARTS];
-    int count, messages; // of part, of keys
-};
-
 /* Waits until k of a head has arrived, and its q for the tile that starts at `row`. */
 __device__ inline void wait_for_head(const struct parts &all, int row, int head)
 {
@@ -88,52 +71,6 @@ __device__ inline void wait_for_head(const struct parts &all, int row, int head)
             wait_for_flag(p.flag, p.value + head);
     }
     async_proxy_fence_global();
-}
-
-/* Stores a warp's 16 rows of COLUMNS columns from shared memory, where they are in halves with the
- * swizzle of 128 bytes. */
-__device__ inline void store_rows(const struct parts &all, uint32_t from, int first, int rows,
-                                  int head)
-{
-    const int lane = threadIdx.x % 32;
-
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const int row = 2 * i + lane / 16, chunk = lane % 16;
-        const uint32_t at = from + chunk / 8 * HALF(ROWS) + row * 128 + (chunk ^ row) % 8 * 16;
-        uint4 v;
-        int p = 0;
-
-        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                     : "r"(at)
-                     : "memory");
-        if (first + row >= rows)
-            continue;
-        while (first + row >= all.part[p].end)
-            p++;
-
-        const struct part &to = all.part[p];
-
-        *(uint4 *)(to.out + (first + row - to.first) * to.token + head * to.head + chunk * 8) = v;
-    }
-    __syncwarp();
-}
-
-__device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high)
-{
-    uint32_t y;
-
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-    return y;
 }
 
 /* ---- softmax over a warpgroup's logits: element 4i + 2h + e is in row lane / 4 + 8h of the warp's
@@ -444,7 +381,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             async_proxy_fence();
             __syncwarp();
             if (outs.count > 1) {
-                store_rows(outs, to, first, z.sq, head);
+                store_rows(outs, to, HALF(ROWS), first, z.sq, head);
             } else if (lane == 0) {
                 tma_store(&out_map, to, 0, first, 2 * slice, head);
                 tma_store(&out_map, to + HALF(ROWS), 0, first, 2 * slice + 1, head);
@@ -503,29 +440,6 @@ static status describe(struct cuda_context *c, CUtensorMap *map, struct tensor t
     }
     m.l2 = CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
     return tensor_map_encode(c, map, &m, "attention");
-}
-
-/* Empty parts are left out. Returns the output of the last one that is not. */
-static struct tensor list_parts(struct parts *all, const struct attention_part *part, int count)
-{
-    struct tensor last = {};
-
-    all->count = 0;
-    for (int i = 0; i < count; i++) {
-        if (part[i].count == 0)
-            continue;
-        last = part[i].out;
-        all->part[all->count++] = (struct part){
-            .first = (int)part[i].first,
-            .end = (int)(part[i].first + part[i].count),
-            .value = part[i].arrival.value,
-            .flag = part[i].arrival.flag,
-            .out = (__nv_bfloat16 *)last.data,
-            .token = last.stride[0],
-            .head = last.stride[1],
-        };
-    }
-    return last;
 }
 
 template <int K, int N>

@@ -174,6 +174,12 @@ __device__ inline void named_barrier(int index, int threads)
     asm volatile("bar.sync %0, %1;" ::"r"(index), "r"(threads) : "memory");
 }
 
+/* Arrives at a named barrier without waiting. */
+__device__ inline void named_barrier_arrive(int index, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(index), "r"(threads) : "memory");
+}
+
 /* Changes the number of registers of each thread of a warpgroup. */
 template <int N> __device__ inline void registers_increase(void)
 {

@@ -23,6 +23,7 @@ void table_cuda_plain(struct table *t)
         .norm_rope = plain_norm_rope,
         .attention = plain_attention,
         .attention_parts = attention_each_part,
+        .attention8 = attention8_sm90,
         .attention_merge = plain_attention_merge,
         .relative_attention = plain_relative_attention,
         .gate_add = plain_gate_add,

@@ -21,6 +21,7 @@ status tensor_map_encode(struct cuda_context *c, CUtensorMap *map, const struct 
     }
     e = encode(map,
                m->dtype == DT_F32   ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+               : m->dtype == DT_I8  ? CU_TENSOR_MAP_DATA_TYPE_UINT8
                : m->dtype == DT_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                     : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
                (cuuint32_t)m->rank, (void *)m->data, dim, bytes + 1, box, step,

@@ -13,7 +13,7 @@ extern "C" {
 
 /* Axes from the innermost. data and all strides but the first are multiples of 16 bytes. */
 struct tensor_map {
-    enum dtype dtype; // f32, bf16 or f16
+    enum dtype dtype; // f32, bf16, f16 or i8
     const void *data;
     int rank;
     int64_t dim[4], stride[4]; // in elements; stride[0] is 1

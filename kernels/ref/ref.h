@@ -46,6 +46,7 @@ add_layer_norm_fn ref_add_layer_norm;
 rms_norm_fn ref_rms_norm;
 norm_rope_fn ref_norm_rope;
 attention_fn ref_attention;
+attention8_fn ref_attention8;
 attention_merge_fn ref_attention_merge;
 relative_attention_fn ref_relative_attention;
 gate_add_fn ref_gate_add;

@@ -23,6 +23,7 @@ const struct table table_ref = {
     .norm_rope = ref_norm_rope,
     .attention = ref_attention,
     .attention_parts = attention_each_part,
+    .attention8 = ref_attention8,
     .attention_merge = ref_attention_merge,
     .relative_attention = ref_relative_attention,
     .gate_add = ref_gate_add,

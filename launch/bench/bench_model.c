@@ -114,7 +114,9 @@ status forward_open(struct forward *f, struct bench *b)
 {
     const struct plan_stage *sizes = plan_stage(&b->sizes, STAGE_STEP);
     const int64_t latent = latent_count(b->plan.latent);
-    struct denoise_input in = { .shape = b->plan.latent, .guidance = b->plan.guidance };
+    struct denoise_input in = { .shape = b->plan.latent,
+                                .guidance = b->plan.guidance,
+                                .attention8 = b->plan.attention8 };
     struct dit *dit = &f->dit;
 
     *f = (struct forward){ .b = b };

@@ -181,6 +181,14 @@ static status traced_attention_parts(struct device *dev, const struct attention_
            2 * bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
 }
 
+static status traced_attention8(struct device *dev, const struct attention_part *part, int parts,
+                                struct tensor lse, struct tensor q, struct tensor k,
+                                struct tensor v, float scale, struct tensor scratch)
+{
+    TRACED("self attention, 8-bit", attention8(dev, part, parts, lse, q, k, v, scale, scratch),
+           2 * bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
+}
+
 static status traced_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
                                      struct tensor part, struct tensor part_lse)
 {
@@ -322,6 +330,7 @@ static void trace_ops(struct table *t)
     t->norm_rope = traced_norm_rope;
     t->attention = traced_attention;
     t->attention_parts = traced_attention_parts;
+    t->attention8 = traced_attention8;
     t->attention_merge = traced_attention_merge;
     t->relative_attention = traced_relative_attention;
     t->gate_add = traced_gate_add;

@@ -208,29 +208,50 @@ bool plan_has_two(const struct plan_input *in)
     return plan_expert_steps(in, 0) > 0 && plan_expert_steps(in, 1) > 0;
 }
 
+static bool is_eight(const struct plan_input *in, int step)
+{
+    return step >= in->attention8.first_step && step < in->attention8.end_step;
+}
+
 /* Of the `steps` steps of an expert from `first` on, one of each kind, after one of the kind with
- * the most forwards, which also computes the text's keys and values. */
+ * the most forwards, which also computes the text's keys and values. A kind's seconds are the mean
+ * of its steps with 8-bit attention and those without. */
 static status plan_steps(struct denoise *d, struct plan_stage *out, const struct plan_input *in,
                          int first, int steps, struct device *dev, struct mesh *m)
 {
     bool prepared = false;
 
     for (int kind = GUIDE_BOTH; kind >= GUIDE_ZERO; kind--) {
-        struct plan_stage one = { .name = out->name };
-        int step = first;
+        struct plan_stage all = { .name = out->name };
+        double seconds = 0;
+        int count = 0;
 
-        while (step < first + steps && plan_guide(in, step) != (enum guide)kind)
-            step++;
-        if (step == first + steps)
-            continue;
-        for (int i = prepared || steps == 1; i < 2; i++) {
-            d->solver.step = step;
-            start_stage(&one, dev, m);
-            TRY(denoise_step(d));
+        for (int eight = 0; eight < 2; eight++) {
+            struct plan_stage one = { .name = out->name };
+            int step = 0, of_these = 0;
+
+            for (int i = first + steps - 1; i >= first; i--)
+                if (plan_guide(in, i) == (enum guide)kind && is_eight(in, i) == (eight == 1)) {
+                    step = i;
+                    of_these++;
+                }
+            if (of_these == 0)
+                continue;
+            for (int i = prepared || steps == 1; i < 2; i++) {
+                d->solver.step = step;
+                start_stage(&one, dev, m);
+                TRY(denoise_step(d));
+            }
+            end_stage(&one, dev, m);
+            cover_stage(&all, &one);
+            seconds += one.seconds * of_these;
+            count += of_these;
+            prepared = true;
         }
-        end_stage(&one, dev, m);
-        cover_stage(out, &one);
-        prepared = true;
+        if (count == 0)
+            continue;
+        all.seconds = seconds / count;
+        cover_stage(out, &all);
     }
     return ST_OK;
 }
@@ -344,6 +365,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     struct denoise_input input = { .shape = in->latent,
                                    .guidance = in->guidance,
                                    .low_from = in->low_from,
+                                   .attention8 = in->attention8,
                                    .conditioning = &in->conditioning,
                                    .cache = in->cache };
     const int experts = plan_experts(in);

@@ -83,6 +83,12 @@ status dit_complete(struct dit *m);
 /* The weights of the stack of this name, which must exist. */
 struct weights *dit_weights(struct dit *m, const char *stack);
 
+/* The blocks and steps whose self attention is in 8-bit integers: all zero: none. */
+struct attention8_range {
+    int first_step, end_step;   // steps [first_step, end_step)
+    int first_block, end_block; // blocks [first_block, end_block) of each
+};
+
 /* Input of one generation. */
 struct dit_input {
     int64_t f, h, w; // token grid of the latent: f frames of 2h x 2w
@@ -93,6 +99,7 @@ struct dit_input {
     struct mesh *mesh; // whose ranks share the sequence; borrowed. NULL: that of the transformer
     int branches;      // number of CFG branches that this rank computes: 1 or 2
     int first_branch;  // the first of them: 0 cond, 1 uncond
+    struct attention8_range attention8;
     const struct conditioning *conditioning; // borrowed during dit_begin
 };
 
@@ -118,6 +125,7 @@ struct dit_run {
     struct spans spans;       // the rows of this rank
     int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank
     int steps, last_step, last_branch, branches;
+    struct attention8_range attention8;
     struct tensor rope;      // [G, D/2, 2] f32: (cos, sin) at G positions
     struct tensor time;      // [times, C] f32: e, for the head; one row per step, then time 0 if
                              // a segment has it

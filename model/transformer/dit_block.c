@@ -155,6 +155,14 @@ status block_enter(struct block_ctx *ctx, struct tensor from)
     return modulate(ctx, from, 0, SCALE_ATTENTION, SHIFT_ATTENTION);
 }
 
+static bool uses_attention8(const struct block_ctx *ctx, int layer)
+{
+    const struct attention8_range *a = &ctx->r->attention8;
+
+    return ctx->step >= a->first_step && ctx->step < a->end_step && layer >= a->first_block &&
+           layer < a->end_block;
+}
+
 status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, int layer,
                             struct tensor from)
 {
@@ -169,8 +177,9 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     TRY_OUT(arena_take(ctx->a, &q, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &k, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &v, r->m->cdt, r->s_loc, c));
-    TRY_OUT(parallel_attention_open(&seq, r->mesh, dev, ctx->a, r->m->cdt, r->tokens,
-                                    r->m->config.heads, c / r->m->config.heads));
+    TRY_OUT(parallel_attention_open(&seq, r->mesh, dev, ctx->a, r->m->cdt,
+                                    uses_attention8(ctx, layer), r->tokens, r->m->config.heads,
+                                    c / r->m->config.heads));
     place = parallel_attention_place(&seq, ATTENTION_V, heads(ctx, v));
     v.data = place.data; // v is not stored head by head
     TRY_OUT(linear_of_h(ctx, v, b->v));
