@@ -75,12 +75,13 @@ mv check.log lora.log
 check "a LoRA's name is noted" says "'lightx2v' is in the name of wan_light.*; if so: --preset lightx2v-4" lora.log
 
 # One branch: its text alone is encoded, and ranks for two branches share the sequence.
-has_no() { ! h5ls -r "$1" | grep -q "$2"; }
-check "without guidance no uncond text" has_no fastwan-3.h5 /text/uncond
+has() { grep -qa "$2" "$1"; } # a run file and the name of a data set
+check "without guidance no uncond text" not has fastwan-3.h5 uncond
 check "ranks for a second branch" make 2 model cfg2 --preset fastwan-3 --cfg_size 2
 check "ranks for a second branch share the sequence" says '; in steps with one branch ring 1 x ulysses 2,' cfg2.log
 check "ranks for a second branch: the same bits" "$same" fastwan-3.h5 cfg2.h5
 check "guidance in one expert" make 2 tiny-A14B mixed --sample_steps 4 --sample_guide_scale 1,4
+check "with guidance an uncond text" has mixed.h5 uncond
 check "guidance in one expert: ranks for the branch" says '^ranks   2: cfg 2 ' mixed.log
 check "guidance in one expert, cfg 1" make 2 tiny-A14B mixed2 --sample_steps 4 --sample_guide_scale 1,4 --cfg_size 1
 check "guidance in one expert: the same bits" "$same" mixed.h5 mixed2.h5
