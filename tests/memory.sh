@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# memory.sh WANMPI SAME_LATENTS: what each rank takes is never more than the plan says, and at most 5% + 6 MB less:
+# memory.sh WANMPI SAME_LATENTS: what each rank takes is never more than the plan says, and at most 5% + 8 MB less:
 # a checkpoint of 0.8 GB on 1, 2 and 4 ranks, sharded, which read their shares of the blocks and agree in the
 # latents; the same in bf16; two experts, however they are kept; the small checkpoint with a video that takes more
 # memory than the model.
@@ -51,7 +51,7 @@ run 2 small --ckpt_dir "$demo" --size 128*128 --frame_num 17
 cat ./*.log | awk '
     /^memory  rank/ {
         checks++
-        if ($5 > $8 || $8 > $5 * 1.05 + 6) { failed++; print "not as planned: " $0 }
+        if ($5 > $8 || $8 > $5 * 1.05 + 8) { failed++; print "not as planned: " $0 }
     }
     END {
         printf "%d ranks, %d not as planned\n", checks, failed

@@ -491,13 +491,14 @@ const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
 }
 
 /* Host memory of the video while it is decoded: code of FFmpeg's libraries (which is loaded before,
- * too), and for each pixel, with borders of 32, the queue and the frames that x264 keeps. Measured
- * with FFmpeg 5.1, of 128*128 to 1280*720 pixels and 5 to 81 frames: 0.8 to 1.2 of it. */
-#define FFMPEG_BYTES ((size_t)8 << 20)
+ * too) and x264's 16 threads, and for each pixel, with borders of 32, the queue and the frames that
+ * x264 keeps. Measured with FFmpeg 5.1, of 64*64 to 1280*720 pixels and 5 to 81 frames: 0.8 to 1.2
+ * of it. */
+#define FFMPEG_BYTES ((size_t)11 << 20)
 
 static size_t encoder_bytes(int64_t w, int64_t h, int64_t frames)
 {
-    return (size_t)((w + 64) * (h + 64)) * (20 + 4 * (size_t)(frames < 64 ? frames : 64));
+    return (size_t)((w + 64) * (h + 64)) * (20 + 5 * (size_t)(frames < 64 ? frames : 64));
 }
 
 /* GPU memory in which LoRAs are merged while weights are loaded. */
