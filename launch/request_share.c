@@ -3,9 +3,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is not in the JSON. */
+struct beside {
+    bool given[OPTIONS_MAX];
+    int video_size[2];
+    bool drawn_seed, default_negative;
+    unsigned turned;
+};
+
+static struct beside beside_of(const struct request *r)
+{
+    struct beside b = { .video_size = { r->video_size[0], r->video_size[1] },
+                        .drawn_seed = r->drawn_seed,
+                        .default_negative = r->default_negative,
+                        .turned = r->turned };
+
+    memcpy(b.given, r->given, sizeof(b.given));
+    return b;
+}
+
+static void set_beside(struct request *r, const struct beside *b)
+{
+    memcpy(r->given, b->given, sizeof(r->given));
+    memcpy(r->video_size, b->video_size, sizeof(r->video_size));
+    r->drawn_seed = b->drawn_seed;
+    r->default_negative = b->default_negative;
+    r->turned = b->turned;
+}
+
 /* Sends the request as JSON. Fields that are not set keep the values of request_init. */
 status request_share(struct world *w, status st, struct request *r)
 {
+    struct beside beside = { 0 };
     char *text = NULL;
     size_t bytes = 0;
 
@@ -23,24 +52,17 @@ status request_share(struct world *w, status st, struct request *r)
     if (st != ST_OK)
         goto out;
     world_broadcast(w, text, bytes, 0);
-    world_broadcast(w, r->given, sizeof(r->given), 0);
-    world_broadcast(w, r->video_size, sizeof(r->video_size), 0);
+    if (w->rank == 0)
+        beside = beside_of(r);
+    world_broadcast(w, &beside, sizeof(beside), 0); // before any rank can fail
     if (w->rank != 0) {
-        const int size[] = { r->video_size[0], r->video_size[1] };
-        bool given[OPTIONS_MAX];
-
-        memcpy(given, r->given, sizeof(given));
         request_done(r);
         request_init(r);
         TRY_OUT(request_from_json(r, text, "request"));
         TRY_OUT(task_find(&r->task, r->task_name));
         request_image_sizes(r);
-        memcpy(r->given, given, sizeof(given));
-        memcpy(r->video_size, size, sizeof(size));
+        set_beside(r, &beside);
     }
-    world_broadcast(w, &r->drawn_seed, sizeof(r->drawn_seed), 0);
-    world_broadcast(w, &r->turned, sizeof(r->turned), 0);
-    world_broadcast(w, &r->default_negative, sizeof(r->default_negative), 0);
 out:
     free(text);
     return agree(w, st);
