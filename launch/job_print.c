@@ -262,16 +262,24 @@ void job_storage(char *text, size_t size, const struct plan_input *plan,
     const struct plan_stage *step = plan_stage(sizes, STAGE_STEP);
     struct plan_input computed = *plan;
     struct plan_rank other;
+    size_t expanded;
 
     text[0] = 0;
     computed.as_stored = false;
     if (!plan->as_stored || step->weights == 0 || plan_rank(&computed, 0, &other) != ST_OK)
         return;
+    expanded = plan_stage(&other, STAGE_STEP)->weights;
+    if (step->weights == expanded) {
+        snprintf(text, size,
+                 "the file's matrices of blocks are not quantized: --weights stored "
+                 "changes nothing");
+        return;
+    }
     snprintf(text, size,
              "matrices of blocks stay as they are in the file, and are expanded when they are "
              "needed: %.2f GB on the device, as %s %.2f GB",
              (double)step->weights / GB, plan->cdt == DT_BF16 ? "bf16" : "fp32",
-             (double)plan_stage(&other, STAGE_STEP)->weights / GB);
+             (double)expanded / GB);
 }
 
 void job_mesh(char *text, size_t size, const struct plan_input *plan)

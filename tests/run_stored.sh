@@ -64,6 +64,9 @@ check "a batch" ranks 1 batch jobs.jsonl --ckpt_dir q8 "${lora[@]}" "${stored[@]
     --base_seed 7 --threads 1
 check "a batch, the same bits" "$same" values.h5 line.h5
 check "goes on with expanded weights" ranks 1 generate --resume q8-stored.h5 --save_file on.mp4
+check "a file without quantized matrices" ranks 1 plan --ckpt_dir q8 --dit plain/a.safetensors "${stored[@]}"
+mv check.log plain.log
+check "a file without quantized matrices: it says so" says 'are not quantized: --weights stored changes nothing' plain.log
 check "no file" refused 'weights stored needs --ckpt_dir' plan "${stored[@]}"
 check "synth: one file" refused 'writes one GGUF file: remove --diffusers' "$wanmpi" synth --preset tiny --dit_dtype q8_0 \
     --diffusers --out none
