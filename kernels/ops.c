@@ -314,23 +314,46 @@ status op_norm_rope(struct device *dev, struct tensor out, struct tensor x, stru
     return dev->table->norm_rope(dev, out, x, w, eps, table, grid);
 }
 
-status op_attention(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
-                    struct tensor k, struct tensor v, float scale)
+static void check_attention(struct device *dev, struct tensor out, struct tensor q, struct tensor k,
+                            struct tensor v)
 {
     assert(q.ndim == 3 && k.ndim == 3 && k.dim[0] >= 1);
     assert(is_heads(q, q.dim[0], q.dim[1], q.dim[2]) &&
            is_heads(out, q.dim[0], q.dim[1], q.dim[2]));
     assert(is_heads(k, k.dim[0], q.dim[1], q.dim[2]) && is_heads(v, k.dim[0], q.dim[1], q.dim[2]));
     assert(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype);
+    assert(same_or_no_alias(dev, out, q) && no_alias(dev, out, k) && no_alias(dev, out, v));
+}
+
+status op_attention(struct device *dev, struct tensor out, struct tensor lse, struct tensor q,
+                    struct tensor k, struct tensor v, float scale)
+{
+    check_attention(dev, out, q, k, v);
     assert(is_none(lse) || (lse.dtype == DT_F32 && lse.ndim == 2 && lse.dim[0] == q.dim[0] &&
                             lse.dim[1] == q.dim[1] && tensor_contiguous(lse)));
-    assert(same_or_no_alias(dev, out, q) && no_alias(dev, out, k) && no_alias(dev, out, v));
     assert(no_alias(dev, lse, q) && no_alias(dev, lse, k) && no_alias(dev, lse, v) &&
            no_alias(dev, lse, out));
     dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
     if (tensor_count(out) == 0)
         return ST_OK;
     return dev->table->attention(dev, out, lse, q, k, v, scale);
+}
+
+status op_attention_repeated(struct device *dev, struct tensor out, struct tensor q,
+                             struct tensor k, struct tensor v, float scale, int64_t equal)
+{
+    check_attention(dev, out, q, k, v);
+    assert(equal >= 1 && equal <= k.dim[0]);
+    dev->flops += 4.0 * (double)tensor_count(q) * (double)k.dim[0];
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->attention_repeated(dev, out, q, k, v, scale, equal);
+}
+
+status attention_all_keys(struct device *dev, struct tensor out, struct tensor q, struct tensor k,
+                          struct tensor v, float scale, int64_t equal)
+{
+    return dev->table->attention(dev, out, (struct tensor){ 0 }, q, k, v, scale);
 }
 
 bool attention_waits(const struct device *dev, enum dtype dt, int64_t depth)

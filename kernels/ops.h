@@ -158,6 +158,12 @@ typedef status attention_fn(struct device *dev, struct tensor out, struct tensor
                             struct tensor q, struct tensor k, struct tensor v, float scale);
 attention_fn op_attention;
 
+/* The same, without lse, if the last `equal` keys are equal, and their values: a GPU computes them
+ * as one key with log(equal) added to its logit. 1 <= equal <= Sk. */
+typedef status attention_repeated_fn(struct device *dev, struct tensor out, struct tensor q,
+                                     struct tensor k, struct tensor v, float scale, int64_t equal);
+attention_repeated_fn op_attention_repeated;
+
 /* A message that another GPU writes into this one's memory, as a kernel can wait for it. */
 struct arrival {
     const volatile uint32_t *flag; // device memory; NULL: it is there already

@@ -311,6 +311,7 @@ const struct table table_plan = {
     .rms_norm = plan_rms_norm,
     .norm_rope = plan_norm_rope,
     .attention = plan_attention,
+    .attention_repeated = attention_all_keys,
     .attention_parts = plan_attention_parts,
     .attention8 = plan_attention8,
     .attention_waits = 128, // as table_cuda

@@ -35,6 +35,7 @@ struct table {
     rms_norm_fn *rms_norm;
     norm_rope_fn *norm_rope;
     attention_fn *attention;
+    attention_repeated_fn *attention_repeated;
     attention_parts_fn *attention_parts;
     int64_t attention_waits; // D for which attention_parts waits for arrivals, in bf16; 0: none
     attention8_fn *attention8;
@@ -58,8 +59,10 @@ struct table {
     row_sums_fn *row_sums;
 };
 
-/* The attention_parts of a table without a function of its own: `attention`, part by part. */
+/* The attention_parts of a table without a function of its own: `attention`, part by part. Likewise
+ * `attention` of all keys. */
 attention_parts_fn attention_each_part;
+attention_repeated_fn attention_all_keys;
 
 extern const struct table table_ref;
 extern const struct table table_plan;

@@ -212,6 +212,62 @@ static void check_attention8(struct check *c)
     }
 }
 
+/* The last keys are equal, and their values. */
+static void check_attention_repeated(struct check *c)
+{
+    static const struct {
+        int64_t sq, sk, equal, n, d;
+        enum dtype dt;
+        float sigma;
+    } cases[] = {
+        { 7, 12, 5, 2, 16, DT_F32, 1 },        { 33, 20, 20, 1, 40, DT_BF16, 1 },
+        { 70, 512, 400, 3, 128, DT_BF16, 1 },  { 130, 512, 385, 2, 128, DT_BF16, 3 },
+        { 130, 512, 384, 2, 128, DT_BF16, 1 }, { 5, 512, 512, 2, 128, DT_BF16, 2 },
+        { 70, 300, 1, 2, 128, DT_BF16, 1 },    { 40, 128, 1, 2, 128, DT_BF16, 1 },
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const int64_t sq = cases[i].sq, sk = cases[i].sk, n = cases[i].n, d = cases[i].d;
+        const int64_t equal = cases[i].equal, row = n * d;
+        const enum dtype dt = cases[i].dt;
+        const float scale = 1 / sqrtf((float)d);
+
+        if (!check_begin(c, attention_repeated, "%lld of %lld, %lld equal, %lldx%lld %c sigma %g",
+                         (long long)sq, (long long)sk, (long long)equal, (long long)n, (long long)d,
+                         dtype_letter[dt], (double)cases[i].sigma))
+            continue;
+
+        const struct tensor q = check_normal(c, dt, 0, cases[i].sigma, 0, DIMS(sq, n, d));
+        const struct tensor k = check_normal(c, dt, 0, cases[i].sigma, 0, DIMS(sk, n, d));
+        const struct tensor v = check_normal(c, dt, 0, 1, 0, DIMS(sk, n, d));
+        const struct tensor want = check_output(DT_F32, 0, DIMS(sq, n, d));
+        const struct tensor got = check_output(dt, 0, DIMS(sq, n, d));
+        const size_t bytes = (size_t)row * dtype_size(dt);
+
+        for (int64_t j = sk - equal + 1; j < sk; j++) {
+            memcpy((char *)k.data + (size_t)j * bytes, tensor_slice(k, 0, j - 1, 1).data, bytes);
+            memcpy((char *)v.data + (size_t)j * bytes, tensor_slice(v, 0, j - 1, 1).data, bytes);
+        }
+        const struct tensor wide[] = { check_clone(q, DT_F32), check_clone(k, DT_F32),
+                                       check_clone(v, DT_F32) };
+
+        check_status(c,
+                     op_attention_repeated(&c->ref, want, wide[0], wide[1], wide[2], scale, equal));
+        check_run(c, op_attention_repeated(&c->got, got, q, k, v, scale, equal));
+        check_close(c, got, want,
+                    dt == DT_F32 ? (struct tol){ 3e-6, 3e-5, "f32 logits and sums" }
+                                 : (struct tol){ 4e-3, 1e-2, "probabilities and result in bf16" });
+        if (sq > 20) {
+            const struct tensor part = check_output(dt, 0, DIMS((int64_t)15, n, d));
+
+            check_status(c, op_attention_repeated(&c->got, part, tensor_slice(q, 0, 4, 15), k, v,
+                                                  scale, equal));
+            check_same(c, part, tensor_slice(got, 0, 4, 15));
+        }
+        check_end_case(c);
+    }
+}
+
 static void check_attention_merge(struct check *c)
 {
     static const struct {
@@ -297,6 +353,7 @@ void check_attentions(struct check *c)
 {
     check_attention(c);
     check_attention8(c);
+    check_attention_repeated(c);
     check_attention_merge(c);
     check_relative_attention(c);
 }

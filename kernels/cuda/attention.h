@@ -21,6 +21,9 @@ attention_fn attention_products;
  * head sizes over 256, else attention_f32. */
 attention_fn attention_sm90;
 
+/* The same; equal keys are computed as one if the head size is 128. */
+attention_repeated_fn attention_repeated_sm90;
+
 /* The same in parts, head size 128: waits for arrivals in the kernel, and writes each part's rows
  * to the GPU that they belong to. Otherwise calls attention_each_part. */
 attention_parts_fn attention_parts_sm90;

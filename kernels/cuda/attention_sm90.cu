@@ -53,6 +53,7 @@ struct sizes {
     int heads, slices; // slices: of COLUMNS columns each, of a head
     int q_tiles;       // of one head
     float scale;       // * log2(e)
+    float last;        // added to the logits of the last key
     float *lse;
     // rows that overflowed: for each warp a bit for each lane, x for row lane / 4, y for the one 8
     // below
@@ -90,14 +91,18 @@ template <int R> __device__ __forceinline__ float row_max(const float (&s)[R], i
     return fmaxf(a, __shfl_xor_sync(~0u, a, 2));
 }
 
-/* Sets the logits of keys from `keys` on to -inf; the tile s starts at key `first`. */
-template <int R> __device__ __forceinline__ void mask(float (&s)[R], int first, int keys)
+/* Sets the logits of keys from `keys` on to -inf, and adds `last` to those of the key before; the
+ * tile s starts at key `first`. */
+template <int R>
+__device__ __forceinline__ void mask(float (&s)[R], int first, int keys, float last)
 {
     first += threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < R; i++)
-        if (first + (i / 4) * 8 + (i & 1) >= keys)
-            s[i] = -INFINITY;
+    for (int i = 0; i < R; i++) {
+        const int key = first + (i / 4) * 8 + (i & 1);
+
+        s[i] = key >= keys ? -INFINITY : key == keys - 1 ? s[i] + last : s[i];
+    }
 }
 
 /* s = 2^(s * scale - base), added to l */
@@ -285,8 +290,8 @@ __global__ void __launch_bounds__(THREADS, 1)
             release_q();
         wgmma_wait<0>();
         end_logits();
-        if (z.sk < N)
-            mask(s, 0, z.sk);
+        if (z.sk < N || (z.sk == N && z.last != 0))
+            mask(s, 0, z.sk, z.last);
         base[0] = fmaf(row_max(s, 0), z.scale, AGAIN ? 0 : MARGIN);
         base[1] = fmaf(row_max(s, 1), z.scale, AGAIN ? 0 : MARGIN);
         exponentials(s, z.scale, base, l);
@@ -307,8 +312,8 @@ __global__ void __launch_bounds__(THREADS, 1)
             begin_values(j > 1);
             wgmma_wait<1>();
             end_logits();
-            if (j == k_tiles - 1 && z.sk % N != 0)
-                mask(s, j * N, z.sk);
+            if (j == k_tiles - 1 && (z.sk % N != 0 || z.last != 0))
+                mask(s, j * N, z.sk, z.last);
             if (AGAIN)
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
@@ -445,7 +450,7 @@ static status describe(struct cuda_context *c, CUtensorMap *map, struct tensor t
 template <int K, int N>
 static status launch(struct device *dev, const struct attention_part *part, int parts,
                      const struct arrival *keys, int messages, struct tensor lse, struct tensor q,
-                     struct tensor k, struct tensor v, float scale)
+                     struct tensor k, struct tensor v, float scale, int64_t equal = 1)
 {
     const int bytes = layout<K, N>::bytes;
     struct cuda_context *c;
@@ -455,11 +460,12 @@ static status launch(struct device *dev, const struct attention_part *part, int 
 
     TRY(cuda_context(dev, &c));
     z.sq = (int)q.dim[0];
-    z.sk = (int)k.dim[0];
+    z.sk = (int)(k.dim[0] - equal + 1);
     z.heads = (int)q.dim[1];
     z.slices = K / COLUMNS;
     z.q_tiles = (z.sq + ROWS - 1) / ROWS;
     z.scale = scale * 1.4426950408889634f;
+    z.last = logf((float)equal) / scale;
     z.lse = (float *)lse.data;
     z.flags = (uint2 *)dev->workspace;
     TRY(describe(c, &q_map, q, ROWS, 2));
@@ -538,4 +544,15 @@ status attention_sm90(struct device *dev, struct tensor out, struct tensor lse, 
     }
     return q.dim[2] > 256 ? attention_products(dev, out, lse, q, k, v, scale)
                           : attention_f32(dev, out, lse, q, k, v, scale);
+}
+
+status attention_repeated_sm90(struct device *dev, struct tensor out, struct tensor q,
+                               struct tensor k, struct tensor v, float scale, int64_t equal)
+{
+    const struct tensor none = {};
+    struct attention_part all = { 0, q.dim[0], out };
+
+    if (q.dim[2] == 128 && scale != 0 && inputs_fit(dev, q, k, v) && is_aligned(out))
+        return launch<128, 128>(dev, &all, 1, NULL, 0, none, q, k, v, scale, equal);
+    return attention_sm90(dev, out, none, q, k, v, scale);
 }

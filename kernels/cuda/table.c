@@ -22,6 +22,7 @@ void table_cuda_plain(struct table *t)
         .rms_norm = plain_rms_norm,
         .norm_rope = plain_norm_rope,
         .attention = plain_attention,
+        .attention_repeated = attention_all_keys,
         .attention_parts = attention_each_part,
         .attention8 = attention8_sm90,
         .attention_merge = plain_attention_merge,
@@ -64,6 +65,7 @@ void table_cuda(struct table *t)
     t->rms_norm = wide_rms_norm;
     t->norm_rope = wide_norm_rope;
     t->attention = attention_sm90;
+    t->attention_repeated = attention_repeated_sm90;
     t->attention_parts = attention_parts_sm90;
     t->attention_waits = 128;
     t->attention_merge = wide_attention_merge;

@@ -22,6 +22,7 @@ const struct table table_ref = {
     .rms_norm = ref_rms_norm,
     .norm_rope = ref_norm_rope,
     .attention = ref_attention,
+    .attention_repeated = attention_all_keys,
     .attention_parts = attention_each_part,
     .attention8 = ref_attention8,
     .attention_merge = ref_attention_merge,

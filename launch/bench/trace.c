@@ -173,6 +173,14 @@ static status traced_attention(struct device *dev, struct tensor out, struct ten
            bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
 }
 
+static status traced_attention_repeated(struct device *dev, struct tensor out, struct tensor q,
+                                        struct tensor k, struct tensor v, float scale,
+                                        int64_t equal)
+{
+    TRACED("cross attention", attention_repeated(dev, out, q, k, v, scale, equal),
+           bytes_of(out) + bytes_of(q) + bytes_of(k) + bytes_of(v), note_attention(span, q, k));
+}
+
 static status traced_attention_parts(struct device *dev, const struct attention_part *part,
                                      int parts, const struct arrival *keys, int messages,
                                      struct tensor q, struct tensor k, struct tensor v, float scale)
@@ -329,6 +337,7 @@ static void trace_ops(struct table *t)
     t->rms_norm = traced_rms_norm;
     t->norm_rope = traced_norm_rope;
     t->attention = traced_attention;
+    t->attention_repeated = traced_attention_repeated;
     t->attention_parts = traced_attention_parts;
     t->attention8 = traced_attention8;
     t->attention_merge = traced_attention_merge;

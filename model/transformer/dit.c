@@ -227,6 +227,7 @@ static status make_context(struct dit_run *r, struct arena *a, struct arena *ste
     TRY_OUT(arena_take(step, &rows, DT_F32, c->text_len, c->text_dim));
     TRY_OUT(arena_take(step, &in, cdt, c->text_len, c->text_dim));
     TRY_OUT(arena_take(step, &mid, cdt, c->text_len, c->dim));
+    r->padding[branch] = c->text_len - text.dim[0];
     TRY_OUT(device_zero(dev, rows));
     TRY_OUT(device_upload(dev, tensor_slice(rows, 0, 0, text.dim[0]), text.data));
     TRY_OUT(op_copy(dev, in, rows));

@@ -134,6 +134,7 @@ struct dit_run {
     struct tensor channels;  // [latent_rows, 4, c] f32: concatenated to the latent's; ndim 0: none
     struct tensor context[DIT_BRANCHES]; // [text_len, C] cdt: the embedded text
     struct tensor text_kv[DIT_BRANCHES]; // [L, text_len, 2C] cdt: k after its norm, then v
+    int64_t padding[DIT_BRANCHES];       // rows after the text, which are all equal
     struct tensor mark; // [1] f32, borrowed: gets the number of the first block after which x has
                         // values that are not finite, plus 1; ndim 0: no check
     struct tensor residual[DIT_BRANCHES]; // [s_loc, C] f32: what the blocks added to x in the last

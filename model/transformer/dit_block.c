@@ -222,14 +222,14 @@ status block_kv(struct dit_run *r, const struct dit_text *t, struct tensor kv,
 }
 
 status block_attend(const struct block_ctx *ctx, struct tensor out, struct tensor q,
-                    struct tensor kv)
+                    struct tensor kv, int64_t equal)
 {
     const int64_t c = ctx->r->m->config.dim;
 
-    return op_attention(ctx->r->m->dev, heads(ctx, out), (struct tensor){ 0 }, heads(ctx, q),
-                        heads(ctx, tensor_slice(kv, 1, 0, c)),
-                        heads(ctx, tensor_slice(kv, 1, c, c)),
-                        1 / sqrtf((float)(c / ctx->r->m->config.heads)));
+    return op_attention_repeated(ctx->r->m->dev, heads(ctx, out), heads(ctx, q),
+                                 heads(ctx, tensor_slice(kv, 1, 0, c)),
+                                 heads(ctx, tensor_slice(kv, 1, c, c)),
+                                 1 / sqrtf((float)(c / ctx->r->m->config.heads)), equal);
 }
 
 status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, int layer)
@@ -237,10 +237,12 @@ status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, i
     const struct dit_run *r = ctx->r;
     struct device *dev = r->m->dev;
     const struct feature_use *use = r->m->config.use;
+    const int64_t padding = r->padding[ctx->branch];
 
     TRY(linear_of_h(ctx, ctx->y, b->text_q));
     TRY(op_rms_norm(dev, ctx->y, ctx->y, b->text_norm_q, r->m->config.eps));
-    TRY(block_attend(ctx, ctx->h, ctx->y, tensor_at(r->text_kv[ctx->branch], layer)));
+    TRY(block_attend(ctx, ctx->h, ctx->y, tensor_at(r->text_kv[ctx->branch], layer),
+                     padding > 0 ? padding : 1));
     for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
         if (use[i].feature->hooks->cross_attention != NULL)
             TRY(use[i].feature->hooks->cross_attention(ctx, r->feature[i], layer, ctx->y));

@@ -130,6 +130,6 @@ status block_kv(struct dit_run *r, const struct dit_text *t, struct tensor kv,
 
 /* out [s_loc, C] cdt: attention of q [s_loc, C] to such keys and values. out may be q. */
 status block_attend(const struct block_ctx *ctx, struct tensor out, struct tensor q,
-                    struct tensor kv);
+                    struct tensor kv, int64_t equal);
 
 #endif

@@ -137,7 +137,7 @@ static status image_attention(struct block_ctx *ctx, const struct tensor *data, 
     status st;
 
     TRY_OUT(arena_take(ctx->a, &image, q.dtype, q.dim[0], q.dim[1]));
-    TRY_OUT(block_attend(ctx, image, q, tensor_at(data[KV], layer)));
+    TRY_OUT(block_attend(ctx, image, q, tensor_at(data[KV], layer), 1));
     TRY_OUT(op_gate_add(ctx->r->m->dev, ctx->h, ctx->h, image, (struct tensor){ 0 }));
 out:
     arena_release(ctx->a, mark);
