@@ -5,6 +5,7 @@
 #include "kernels/cuda/plain.h"
 
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #define EACH 8
 #define THREADS 256
@@ -346,6 +347,36 @@ static __device__ float scale_of(const struct scales &s, int64_t at)
     return s.factor != 1 ? __fmul_rn(s.factor, scale) : scale;
 }
 
+/* Numbers of 8 bits, eight of which are read at once and have one scale. */
+template <enum dtype Type>
+static __global__ void __launch_bounds__(THREADS)
+    bytes_kernel(struct tensor out, const uint8_t *numbers, struct scales s, int64_t first,
+                 int64_t n)
+{
+    const int64_t at = (blockIdx.x * (int64_t)THREADS + threadIdx.x) * EACH;
+    const float scale = s.dtype != DT_NONE && at < n ? scale_of(s, first + at) : 1;
+    union {
+        uint2 all;
+        uint8_t byte[EACH];
+    } u;
+    float y[EACH];
+
+    if (at >= n)
+        return;
+    u.all = *(const uint2 *)(numbers + first + at);
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (Type == DT_I8)
+            y[i] = (float)(int8_t)u.byte[i];
+        else
+            y[i] = __half2float(__nv_cvt_fp8_to_halfraw(
+                u.byte[i], Type == DT_F8_E4M3 ? __NV_E4M3 : __NV_E5M2)); // exact
+        if (s.dtype != DT_NONE)
+            y[i] = __fmul_rn(y[i], scale);
+    }
+    put(out, at, y, n - at);
+}
+
 /* together: eight values from a multiple of eight on have one scale. */
 static __global__ void __launch_bounds__(THREADS)
     numbers_kernel(struct tensor out, enum dtype dt, const void *numbers, struct scales s,
@@ -391,6 +422,23 @@ status plain_expand(struct device *dev, struct tensor out, const struct stored_f
     const bool together = form->row % EACH == 0 ? form->scale.columns % EACH == 0
                                                 : whole && form->scale.columns == form->row;
 
+    if (form->block == NULL && n % EACH == 0 && (together || s.dtype == DT_NONE)) {
+        const struct {
+            enum dtype type;
+            void (*kernel)(struct tensor out, const uint8_t *numbers, struct scales s,
+                           int64_t first, int64_t n);
+        } bytes[] = { { DT_F8_E4M3, bytes_kernel<DT_F8_E4M3> },
+                      { DT_F8_E5M2, bytes_kernel<DT_F8_E5M2> },
+                      { DT_I8, bytes_kernel<DT_I8> } };
+
+        for (size_t i = 0; i < COUNT(bytes); i++) {
+            if (bytes[i].type != form->dtype)
+                continue;
+            bytes[i].kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(out, (const uint8_t *)stored, s,
+                                                                    first, n);
+            return cuda_status(cudaGetLastError(), "expand");
+        }
+    }
     if (form->block == NULL) {
         numbers_kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(out, form->dtype, stored, s,
                                                                together, first, n);
