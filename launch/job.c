@@ -312,22 +312,20 @@ static status inner_range(int *first, int *end, const int *exact, int by_default
                 count, what, *first, count - *end, what);
 }
 
-/* Which steps and blocks compute attention in 8-bit integers. */
-static status find_attention8(struct plan_input *plan, const struct request *r)
+status job_attention8(struct plan_input *plan, const int exact_steps[2], const int exact_blocks[2])
 {
     const struct dit_config *dit = model_dit(&plan->model);
     struct attention8_range *a = &plan->attention8;
 
-    if (r->attention != ATTENTION_8BIT)
-        return ST_OK;
+    if (plan->gpu && plan->cdt != DT_BF16)
+        return fail(ST_USAGE, "--attention 8bit on GPUs is for --precision bf16");
     if (plan->gpu && dit->dim / dit->heads != 128)
         return fail(ST_USAGE,
                     "--attention 8bit on GPUs is for heads of 128; this model's have %lld",
                     (long long)(dit->dim / dit->heads));
-    TRY(inner_range(&a->first_step, &a->end_step, r->attention_exact_steps, (plan->steps + 9) / 10,
-                    plan->steps, "steps"));
-    return inner_range(&a->first_block, &a->end_block, r->attention_exact_blocks, 2, dit->layers,
-                       "blocks");
+    TRY(inner_range(&a->first_step, &a->end_step, exact_steps, (plan->steps + 9) / 10, plan->steps,
+                    "steps"));
+    return inner_range(&a->first_block, &a->end_block, exact_blocks, 2, dit->layers, "blocks");
 }
 
 /* The first step of the second expert. */
@@ -394,7 +392,8 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     TRY(request_cache(r, &plan->cache));
     TRY(find_mesh(plan, r));
     TRY(find_offload(plan, r));
-    TRY(find_attention8(plan, r));
+    if (r->attention == ATTENTION_8BIT)
+        TRY(job_attention8(plan, r->attention_exact_steps, r->attention_exact_blocks));
     return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
 }
 

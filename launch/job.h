@@ -70,7 +70,12 @@ void job_table(struct table *t, const struct request *r);
 status job_plan_input(struct plan_input *plan, const struct request *r, const struct model *model,
                       const struct table *table, int ranks, int ranks_per_node, int prompts);
 
-/* The same for the checkpoint, the ranks and the device of this job. Local; agree() afterwards. */
+/* Sets the steps and blocks whose attention is in 8-bit integers: all but the first and the last of
+ * those numbers, -1 for the defaults. Local. ST_USAGE. */
+status job_attention8(struct plan_input *plan, const int exact_steps[2], const int exact_blocks[2]);
+
+/* The same as job_plan_input for the checkpoint, the ranks and the device of this job. Local;
+ * agree() afterwards. */
 status job_plan(struct job *j, const struct request *r, int prompts, struct plan_input *plan);
 
 /* Settings that need less memory and do not change the result, the cheapest first: decoding frame

@@ -280,8 +280,6 @@ static status check_needs(const struct request *r)
         (r->attention_exact_steps[0] >= 0 || r->attention_exact_blocks[0] >= 0))
         return fail(ST_USAGE, "--attention_exact_steps and --attention_exact_blocks are for "
                               "--attention 8bit");
-    if (r->attention == ATTENTION_8BIT && r->device == USE_CUDA && r->precision == PRECISION_FP32)
-        return fail(ST_USAGE, "--attention 8bit on GPUs is for --precision bf16");
     if (request_given(r, AT(ops)) && r->device == USE_CUDA)
         return fail(ST_USAGE, "--ops is for --device cpu");
     if (r->convert_model_dtype && r->precision == PRECISION_FP32)

@@ -138,6 +138,7 @@ struct request {
     char looks_by[160];                // "'lightx2v' is in the name of FILE"; rank 0
     unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
+    int64_t head_size;     // of the checkpoint's transformer, for --fast; 0: without one; rank 0
 };
 
 /* The option set of *r, for options_help and for commands that parse it together with other sets.

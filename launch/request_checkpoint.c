@@ -42,6 +42,7 @@ static status find_ckpt_dir(struct request *r)
 
 status request_choose_task(struct request *r)
 {
+    const struct dit_config *dit;
     const struct task *task = NULL;
     struct checkpoint c = { 0 };
     status st;
@@ -53,6 +54,8 @@ status request_choose_task(struct request *r)
         return ST_OK;
     TRY_OUT(request_checkpoint(r, &c));
     TRY_OUT(checkpoint_part(&c, &part_dit));
+    dit = checkpoint_config(&c, &part_dit);
+    r->head_size = dit->dim / dit->heads;
     if (task != NULL) {
         TRY_OUT(task_check(task, &c));
     } else {

@@ -27,7 +27,8 @@ status request_line(struct request *r, const struct request *job, const char *te
 
     request_init(r);
     TRY(options_copy_all(&to, &from));
-    r->groups = 0;       // it does not belong to the result
+    r->groups = 0; // it does not belong to the result
+    r->head_size = job->head_size;
     if (job->drawn_seed) // each line draws its own
         r->base_seed = (struct seed){ 0 };
     request_init(&empty);

@@ -15,10 +15,14 @@ enum {
     NO_RATIOS = 16,
     MAGCACHE = 32,
     ONE = 64,
-    TWO = 128
+    TWO = 128,
+    HEADS_128 = 256,
+    BF16 = 512,
+    STEPS = 1024
 };
 
-#define FEW_STEPS 12 // distilled models have at most so many, none of which can be left out
+#define FEW_STEPS 12  // distilled models have at most so many, none of which can be left out
+#define EXACT_STEPS 2 // that --attention 8bit leaves exact at least
 
 enum { BALANCED = 1, FAST = 2, FASTEST = 4, ALL = BALANCED | FAST | FASTEST };
 
@@ -38,6 +42,7 @@ static const struct {
     { FASTEST, MANY_STEPS | MAGCACHE | ONE, "cache_threshold", "0.24" },
     { FASTEST, MANY_STEPS | MAGCACHE | TWO, "cache_threshold", "0.12" },
     { FAST | FASTEST, ON_GPU, "matmul", "fp8" },
+    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | STEPS, "attention", "8bit" },
 };
 
 const char *const request_fast_names[] = { "balanced", "fast", "fastest" };
@@ -49,7 +54,9 @@ static bool applies(const struct request *r, int i)
         (request_guided(r) ? GUIDED : 0) |
         (r->sample_steps > FEW_STEPS && r->calibrate_cache == NULL ? MANY_STEPS : 0) |
         (r->device == USE_CUDA ? ON_GPU : 0) | (ratios ? RATIOS : NO_RATIOS) |
-        (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE);
+        (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE) |
+        (r->head_size == 0 || r->head_size == 128 ? HEADS_128 : 0) | // as all released models
+        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->sample_steps > EXACT_STEPS ? STEPS : 0);
 
     return r->fast >= 0 && (settings[i].of >> r->fast & 1) != 0 && (settings[i].when & ~is) == 0;
 }
@@ -111,7 +118,10 @@ void help_fast(FILE *out)
                        { RATIOS, "tasks with a table" },
                        { NO_RATIOS, "tasks without a table" },
                        { ONE, "one transformer" },
-                       { TWO, "two experts" } };
+                       { TWO, "two experts" },
+                       { BF16, "bf16" },
+                       { HEADS_128, "heads of 128" },
+                       { STEPS, "more than 2 steps" } };
 
     fprintf(out,
             "\nWhat --fast sets, for requests to which the condition applies\n  %-26s %-24s %s\n",

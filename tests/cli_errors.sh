@@ -78,6 +78,9 @@ done
 expect 'more than 64 numbers' "$wanmpi" plan --denoising_steps "$(seq -s , 1000 -1 900)"
 expect 'no such preset' "$wanmpi" bench whole --preset none
 expect 'cfg_size 2 needs guidance, which --preset fastwan-3 turns off' "$wanmpi" bench --preset fastwan-3 --cfg_size 2
+expect 'attention_exact_blocks is for --attention 8bit' "$wanmpi" bench --attention_exact_blocks 1,1
+expect 'of 30 blocks the first 15 and the last 15 stay exact' "$wanmpi" bench dit --device cpu --attention 8bit \
+    --attention_exact_blocks 15,15
 expect 'did you mean lightx2v-4?' "$wanmpi" plan --preset lightx2v-5
 expect 'jobs.jsonl:1: denoising_steps: expected an array of numbers' sh -c "echo '{\"denoising_steps\": [1, \"x\"]}' \
     >$dir/jobs.jsonl; exec $wanmpi batch $dir/jobs.jsonl --ckpt_dir $dir/tiny"

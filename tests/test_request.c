@@ -570,6 +570,22 @@ static void test_fast(void)
               r.cfg_gate[0] < 0,
           "without guidance");
     request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fast|--device|cuda") == ST_OK &&
+              r.matmul == MATMUL_FP8 && r.attention == ATTENTION_8BIT,
+          "on a GPU");
+    CHECK(request_line(&line, &r, "{\"sample_steps\": 2}", "a:1") == ST_OK &&
+              line.attention == ATTENTION_EXACT,
+          "a line with 2 steps");
+    request_done(&line);
+    r.head_size = 64;
+    CHECK(request_line(&line, &r, "{}", "a:1") == ST_OK && line.attention == ATTENTION_EXACT,
+          "heads of 64");
+    request_done(&line);
+    request_done(&r);
+    CHECK(complete(&r, "--ckpt_dir|X|--fast|fast|--device|cuda|--precision|fp32") == ST_OK &&
+              r.attention == ATTENTION_EXACT,
+          "in fp32");
+    request_done(&r);
 }
 
 int main(void)

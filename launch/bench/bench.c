@@ -63,6 +63,11 @@ static const struct option rows[] = {
       .help = "products of the transformer's blocks, as in generate (default exact)" },
     { "matmul_bf16_blocks", OPT_INT, AT(matmul_bf16_blocks), .value = "N", .least = 0, .most = 1000,
       .help = "for --matmul fp8, as in generate (default 3)" },
+    { "attention", OPT_CHOICE, AT(attention), .choices = "exact|8bit",
+      .help = "self attention, as in generate, of all steps (default exact)" },
+    { "attention_exact_blocks", OPT_PAIR, AT(attention_exact_blocks), .value = "FIRST,LAST",
+      .joint = ',', .least = 0, .most = 1000,
+      .help = "for --attention 8bit, as in generate (default 2,2)" },
     { "repeats", OPT_INT, AT(repeats), .value = "N", .least = 1, .most = 1000,
       .help = "timed runs of each test; the median is reported (default 5)" },
     { "device", OPT_CHOICE, AT(device), .group = "Device and ranks", .choices = "cuda|cpu",
@@ -178,6 +183,7 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
                                  .precision = -1,
                                  .vae_precision = -1,
                                  .matmul_bf16_blocks = -1,
+                                 .attention_exact_blocks = { -1, -1 },
                                  .repeats = 5 };
     TRY(options_parse("bench", 0, &set, 1, argc, argv));
     *parts =
@@ -196,6 +202,8 @@ static status parse(struct bench_options *o, int argc, char **argv, unsigned *pa
     if (o->size[0] % 16 != 0 || o->size[1] % 16 != 0)
         return fail(ST_USAGE, "--size %d*%d: width and height must be multiples of 16", o->size[0],
                     o->size[1]);
+    if (o->attention == ATTENTION_EXACT && o->attention_exact_blocks[0] >= 0)
+        return fail(ST_USAGE, "--attention_exact_blocks is for --attention 8bit");
     return check_image(o, task_for_preset(*preset));
 }
 
@@ -283,6 +291,8 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         b->plan.model.source[model_index(expert_parts[i])] = bench_source(b);
     TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided, b->plan.gpu));
     b->plan.mesh = shape;
+    if (o->attention == ATTENTION_8BIT)
+        TRY(job_attention8(&b->plan, (int[]){ 0, 0 }, o->attention_exact_blocks));
     TRY(plan_condition(b, clip));
     return plan_rank(&b->plan, b->world->rank, &b->sizes);
 }
@@ -370,7 +380,7 @@ static void print_setup(const struct bench *b, const struct preset *preset)
 {
     const struct mesh_shape m = b->plan.mesh;
     const struct latent_shape s = b->plan.latent;
-    char offload[240];
+    char text[240];
 
     if (b->world->rank != 0)
         return;
@@ -383,12 +393,15 @@ static void print_setup(const struct bench *b, const struct preset *preset)
            "rank\n",
            b->world->size, m.cfg, m.ring, m.ulysses, b->plan.fsdp ? "sharded" : "replicated",
            (double)plan_stage(&b->sizes, STAGE_STEP)->weights / 1e9);
-    job_offload(offload, sizeof(offload), &b->plan, &b->sizes);
-    if (offload[0] != 0)
-        printf("weights %s\n", offload);
-    job_storage(offload, sizeof(offload), &b->plan, &b->sizes);
-    if (offload[0] != 0)
-        printf("weights %s\n", offload);
+    job_offload(text, sizeof(text), &b->plan, &b->sizes);
+    if (text[0] != 0)
+        printf("weights %s\n", text);
+    job_storage(text, sizeof(text), &b->plan, &b->sizes);
+    if (text[0] != 0)
+        printf("weights %s\n", text);
+    job_attention(text, sizeof(text), &b->plan);
+    if (text[0] != 0)
+        printf("attention %s\n", text);
     fflush(stdout);
 }
 

@@ -62,7 +62,7 @@ struct bench_options {
     char *parts, *model, *preset, *json, *hdf5, *trace;
     int size[2];
     int frame_num, with_image, device, precision, vae_precision, repeats, threads;
-    int matmul, matmul_bf16_blocks;
+    int matmul, matmul_bf16_blocks, attention, attention_exact_blocks[2];
     int cfg_size, ring_size, ulysses_size, dit_fsdp;
     int weights;                // WEIGHTS_*: the form in which they are kept, of SYNTH_QUANTIZED
     double vram_limit;          // GB; 0: none

@@ -219,6 +219,8 @@ static cJSON *json_row(const struct bench_row *r)
 static cJSON *settings_json(const struct bench *b)
 {
     const struct bench_options *o = b->options;
+    const struct attention8_range *a = &b->plan.attention8;
+    const int exact[] = { a->first_block, model_dit(&b->plan.model)->layers - a->end_block };
     cJSON *root = cJSON_CreateObject();
     char size[32];
 
@@ -232,6 +234,9 @@ static cJSON *settings_json(const struct bench *b)
     cJSON_AddStringToObject(root, "matmul", b->plan.matmul.fp8 ? "fp8" : "exact");
     if (b->plan.matmul.fp8)
         cJSON_AddNumberToObject(root, "matmul_bf16_blocks", b->plan.matmul.kept);
+    cJSON_AddStringToObject(root, "attention", a->end_step > 0 ? "8bit" : "exact");
+    if (a->end_step > 0)
+        cJSON_AddItemToObject(root, "attention_exact_blocks", cJSON_CreateIntArray(exact, 2));
     cJSON_AddStringToObject(root, "vae_precision", vae_precision_name(b->plan.vae_dtype));
     if (o->with_image)
         cJSON_AddBoolToObject(root, "with_image", true);
