@@ -175,24 +175,6 @@ status op_fp8_gemm(struct device *dev, struct tensor out, struct fp8_rows a, str
     return dev->table->fp8_gemm(dev, out, a, w, bias);
 }
 
-status op_add_product(struct device *dev, struct tensor out, struct tensor x, int64_t first,
-                      struct tensor up, struct tensor down)
-{
-    const int64_t n = tensor_count(out);
-
-    assert(is_float(out) && is_vector(x, x.dtype, n) && is_float(x) &&
-           is_vector(out, out.dtype, n));
-    assert(up.dtype == DT_F32 && up.ndim == 2 && tensor_contiguous(up));
-    assert(down.dtype == DT_F32 && down.ndim == 2 && tensor_contiguous(down));
-    assert(up.dim[1] == down.dim[0] && first >= 0 && first < down.dim[1] &&
-           first + n <= up.dim[0] * down.dim[1]);
-    assert(same_or_no_alias(dev, out, x) && no_alias(dev, out, up) && no_alias(dev, out, down));
-    dev->flops += 2.0 * (double)n * (double)up.dim[1];
-    if (n == 0)
-        return ST_OK;
-    return dev->table->add_product(dev, out, x, first, up, down);
-}
-
 status op_expand(struct device *dev, struct tensor out, const struct stored_form *form,
                  const void *stored, int64_t first)
 {

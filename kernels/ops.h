@@ -21,6 +21,7 @@
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
 
+#include "kernels/merge.h"
 #include "runtime/device.h"
 #include "runtime/stored.h"
 
@@ -59,6 +60,21 @@ gemm_add_fn op_gemm_add;
 typedef status add_product_fn(struct device *dev, struct tensor out, struct tensor x, int64_t first,
                               struct tensor up, struct tensor down);
 add_product_fn op_add_product;
+
+/* out = x + strength * C, for elements from `first` on of a matrix of `cols` columns, whose change
+ * is described by struct weight_change (kernels/merge.h), with factors in the device's memory;
+ * 0 <= first < cols. out, x [n], f32 or bf16 each, contiguous; out may be x. Rounded once, to out's
+ * dtype: all backends give the same bits. */
+typedef status add_change_fn(struct device *dev, struct tensor out, struct tensor x, int64_t first,
+                             int64_t cols, const struct weight_change *change);
+add_change_fn op_add_change;
+
+/* sums = the sums of squares of x's rows, or per_column of its columns; with `add`, of the columns
+ * of rows before x too. x [R, C], f32 or bf16, contiguous; sums f64 [R] or [C]. In the order of
+ * merge_squares: all backends give the same bits. */
+typedef status add_squares_fn(struct device *dev, struct tensor sums, struct tensor x,
+                              bool per_column, bool add);
+add_squares_fn op_add_squares;
 
 /* out = values [first, first + n) of a quantized weight that is in the device's memory as in its
  * file: `stored` has the bytes of `form` (runtime/stored.h), aligned to 256. out [n], f32 or bf16,

@@ -212,6 +212,18 @@ static status plan_add_product(struct device *dev, struct tensor out, struct ten
     return spend(dev, 0, bytes_of(out) + bytes_of(x) + bytes_of(up) + bytes_of(down));
 }
 
+static status plan_add_change(struct device *dev, struct tensor out, struct tensor x, int64_t first,
+                              int64_t cols, const struct weight_change *change)
+{
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
+}
+
+static status plan_add_squares(struct device *dev, struct tensor sums, struct tensor x,
+                               bool per_column, bool add)
+{
+    return spend(dev, 0, bytes_of(x) + bytes_of(sums));
+}
+
 static status plan_expand(struct device *dev, struct tensor out, const struct stored_form *form,
                           const void *stored, int64_t first)
 {
@@ -325,6 +337,8 @@ const struct table table_plan = {
     .row_dots = plan_row_dots,
     .subtract_projection = plan_subtract_projection,
     .add_product = plan_add_product,
+    .add_change = plan_add_change,
+    .add_squares = plan_add_squares,
     .expand = plan_expand,
     .copy = plan_copy,
     .conv3d = plan_conv3d,

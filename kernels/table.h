@@ -24,6 +24,8 @@ struct table {
     gemm_fn *gemm;
     gemm_add_fn *gemm_add;
     add_product_fn *add_product;
+    add_change_fn *add_change;
+    add_squares_fn *add_squares;
     expand_fn *expand;
     fp8_quantize_fn *fp8_quantize;
     fp8_norm_fn *fp8_norm;

@@ -15,6 +15,7 @@ static void run_all(struct check *c)
     check_attentions(c);
     check_norms(c);
     check_elementwise(c);
+    check_merges(c);
     check_expand(c);
 }
 
@@ -174,6 +175,32 @@ static status add_product_from_first(struct device *dev, struct tensor out, stru
     return table_ref.add_product(dev, out, x, first > 0 ? first - 1 : 0, up, down);
 }
 
+static status add_change_whole(struct device *dev, struct tensor out, struct tensor x,
+                               int64_t first, int64_t cols, const struct weight_change *change)
+{
+    struct weight_change w = *change;
+
+    w.strength = 1;
+    return table_ref.add_change(dev, out, x, first, cols, &w);
+}
+
+static status add_squares_in_order(struct device *dev, struct tensor sums, struct tensor x,
+                                   bool per_column, bool add)
+{
+    TRY(table_ref.add_squares(dev, sums, x, per_column, add));
+    for (int64_t r = 0; r < x.dim[0] && !per_column && x.dtype == DT_F32; r++) {
+        double *sum = (double *)sums.data + r;
+
+        *sum = 0;
+        for (int64_t c = 0; c < x.dim[1]; c++) {
+            const float v = ((const float *)x.data)[r * x.dim[1] + c];
+
+            *sum += (double)v * (double)v;
+        }
+    }
+    return ST_OK;
+}
+
 static status expand_from_start(struct device *dev, struct tensor out,
                                 const struct stored_form *form, const void *stored, int64_t first)
 {
@@ -231,7 +258,9 @@ static int self_test(uint64_t seed)
         { "ignores past frames", check_products, { .conv3d = conv3d_no_past } },
         { "divides by zero", check_norms, { .channel_norm = channel_norm_no_floor } },
         { "reads a term with coefficient 0", check_elementwise, { .lincomb = lincomb_reads_all } },
-        { "adds the next column", check_elementwise, { .add_product = add_product_from_first } },
+        { "adds the next column", check_merges, { .add_product = add_product_from_first } },
+        { "ignores the strength", check_merges, { .add_change = add_change_whole } },
+        { "sums another order", check_merges, { .add_squares = add_squares_in_order } },
         { "expands from the first value on", check_expand, { .expand = expand_from_start } },
         { "truncates instead of rounding", check_elementwise, { .copy = copy_truncates } },
         { "uses one scale for all rows", check_fp8, { .fp8_gemm = fp8_gemm_scales } },
@@ -264,6 +293,8 @@ static int self_test(uint64_t seed)
         WRONG(silu)
         WRONG(lincomb)
         WRONG(add_product)
+        WRONG(add_change)
+        WRONG(add_squares)
         WRONG(expand)
         WRONG(copy)
         WRONG(conv3d)

@@ -110,6 +110,7 @@ void check_arrivals(struct check *c);
 void check_attentions(struct check *c);
 void check_norms(struct check *c);
 void check_elementwise(struct check *c);
+void check_merges(struct check *c);
 void check_expand(struct check *c);
 
 #endif

@@ -101,6 +101,8 @@ static void put(struct tensor t, const int64_t *index, float v)
 
     if (t.dtype == DT_F32)
         ((float *)t.data)[at] = v;
+    else if (t.dtype == DT_F64)
+        ((double *)t.data)[at] = v;
     else if (t.dtype == DT_BF16)
         ((uint16_t *)t.data)[at] = bf16_from_f32(v);
     else if (t.dtype == DT_F16)
@@ -117,6 +119,8 @@ float check_get(struct tensor t, const int64_t *index)
 
     if (t.dtype == DT_F32)
         return ((float *)t.data)[at];
+    if (t.dtype == DT_F64)
+        return (float)((double *)t.data)[at];
     if (t.dtype == DT_BF16)
         return f32_from_bf16(((uint16_t *)t.data)[at]);
     if (t.dtype == DT_F16)

@@ -226,48 +226,6 @@ static void check_projection(struct check *c)
     }
 }
 
-static void check_add_product(struct check *c)
-{
-    static const struct {
-        int64_t first, count, rows, rank, cols;
-        enum dtype x, out;
-    } cases[] = {
-        { 0, 1, 1, 1, 1, DT_F32, DT_F32 },
-        { 0, 130 * 200, 130, 4, 200, DT_BF16, DT_BF16 },
-        { 77, 129 * 200, 131, 17, 200, DT_BF16, DT_BF16 }, // from within a row to within another
-        { 63, 100, 3, 64, 129, DT_F32, DT_BF16 },
-        { 5, 20, 1, 33, 64, DT_F32, DT_F32 },
-        { 1000, 300 * 1024 - 1500, 300, 128, 1024, DT_F32, DT_BF16 },
-    };
-
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        const int64_t n = cases[i].count;
-
-        if (!check_begin(c, add_product, "%lld of %lld x %lld, rank %lld", (long long)n,
-                         (long long)cases[i].rows, (long long)cases[i].cols,
-                         (long long)cases[i].rank))
-            continue;
-        const struct tensor x = check_normal(c, cases[i].x, 0, 1, 0, DIMS(n));
-        const struct tensor up =
-            check_normal(c, DT_F32, 0, 0.3f, 0, DIMS(cases[i].rows, cases[i].rank));
-        const struct tensor down =
-            check_normal(c, DT_F32, 0, 0.3f, 0, DIMS(cases[i].rank, cases[i].cols));
-        const struct tensor want = check_output(cases[i].out, 0, DIMS(n));
-        const struct tensor got = check_output(cases[i].out, 0, DIMS(n));
-
-        check_status(c, op_add_product(&c->ref, want, x, cases[i].first, up, down));
-        check_run(c, op_add_product(&c->got, got, x, cases[i].first, up, down));
-        check_same(c, got, want);
-        if (cases[i].x == cases[i].out) {
-            const struct tensor both = check_clone(x, x.dtype);
-
-            check_status(c, op_add_product(&c->got, both, both, cases[i].first, up, down));
-            check_same(c, both, got);
-        }
-        check_end_case(c);
-    }
-}
-
 /* Packing, unpacking, permutation and conversion. */
 static void check_copy(struct check *c)
 {
@@ -458,7 +416,6 @@ void check_elementwise(struct check *c)
     check_flat_ops(c);
     check_lincomb(c);
     check_projection(c);
-    check_add_product(c);
     check_copy(c);
     check_frames(c);
     check_cells(c);

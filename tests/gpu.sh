@@ -147,6 +147,10 @@ run "two experts in host memory" 60 compare host-pair 0 both 1 --device cuda --p
 if [ -x "$build/tests/make_lora" ]; then # merged on the GPU, then moved to host memory
     "$build/tests/make_lora" tiny 4 1 "$scratch/style.safetensors"
     lora="--lora $scratch/style.safetensors"
+    for kind in loha lokr dora; do
+        "$build/tests/make_lora" tiny 3 4 "$scratch/$kind.safetensors" $kind
+        lora="$lora --lora $scratch/$kind.safetensors:0.3"
+    done
     # shellcheck disable=SC2086
     run "a LoRA" 60 generate styled 1 --device cuda --precision bf16 $lora
     # shellcheck disable=SC2086

@@ -3,8 +3,8 @@
  *     make_lora PRESET RANK SEED OUT.safetensors [PREFIX]
  *
  * In LightX2V's dialect: factors and an alpha for each matrix, full differences of the other
- * tensors. PREFIX is that of its keys (default "diffusion_model."); with "loha" in its place the
- * factors are LoHa's. */
+ * tensors. PREFIX is that of its keys (default "diffusion_model."); with "loha", "lokr" or "dora"
+ * in its place all matrices are changed so, and nothing else. */
 #include "model/pipeline/model.h"
 #include "runtime/tensorwriter.h"
 
@@ -56,8 +56,25 @@ static status fill(void *payload, int index, int64_t first, int64_t count, void 
     return ST_OK;
 }
 
+enum kind { LORA, LOHA, LOKR, DORA, KINDS };
+
+static const char *const kinds[KINDS] = { "", "loha", "lokr", "dora" };
+
+/* The Kronecker factors: w1 [n, n], w2 of rank `rank`. */
+static void add_lokr(const char *module, int64_t rows, int64_t cols, int64_t rank)
+{
+    int64_t n = 16;
+
+    while (rows % n != 0 || cols % n != 0)
+        n /= 2;
+    add("", module, ".lokr_w1", 1, 2, (int64_t[]){ n, n });
+    add("", module, ".lokr_w2_a", 1, 2, (int64_t[]){ rows / n, rank });
+    add("", module, ".lokr_w2_b", 1 / sqrtf((float)cols), 2, (int64_t[]){ rank, cols / n });
+    add("", module, ".alpha", (float)rank / 2, 0, NULL);
+}
+
 static void add_matrix(const char *prefix, const char *module, const struct inventory_entry *e,
-                       int64_t rank, bool loha)
+                       int64_t rank, enum kind kind)
 {
     int64_t up[TENSOR_AXES] = { e->dim[0], rank, 1, 1, 1 }, down[TENSOR_AXES] = { rank };
     int64_t cols = 1;
@@ -68,23 +85,33 @@ static void add_matrix(const char *prefix, const char *module, const struct inve
     }
     const float scale = 1 / sqrtf((float)cols);
 
-    if (loha) {
+    if (kind == LOKR) {
+        add_lokr(module, e->dim[0], cols, rank);
+        return;
+    }
+    if (kind == LOHA) {
         down[1] = cols;
         add("", module, ".hada_w1_a", 1, 2, up);
         add("", module, ".hada_w1_b", scale, 2, down);
         add("", module, ".hada_w2_a", 1, 2, up);
         add("", module, ".hada_w2_b", 1, 2, down);
-    } else {
-        add(prefix, module, ".lora_up.weight", 1, e->ndim, up);
-        add(prefix, module, ".lora_down.weight", scale, e->ndim, down);
-        add(prefix, module, ".alpha", (float)rank / 2, 0, NULL);
+        return;
+    }
+    add(prefix, module, ".lora_up.weight", 1, e->ndim, up);
+    add(prefix, module, ".lora_down.weight", scale, e->ndim, down);
+    add(prefix, module, ".alpha", (float)rank / 2, 0, NULL);
+    if (kind == DORA) { // with norms of rows, of columns, and PEFT's
+        const bool columns = e->ndim == 2 && w.count % 3 == 0, peft = w.count % 3 == 1;
+
+        add(prefix, module, peft ? ".lora_magnitude_vector.weight" : ".dora_scale", 1, peft ? 1 : 2,
+            columns ? (int64_t[]){ 1, cols } : (int64_t[]){ e->dim[0], 1 });
     }
 }
 
 int main(int argc, char **argv)
 {
-    const bool loha = argc > 5 && strcmp(argv[5], "loha") == 0;
     const char *prefix = argc > 5 ? argv[5] : "diffusion_model.";
+    enum kind kind = KINDS - 1;
     const struct preset *preset = argc > 4 ? preset_find(argv[1]) : NULL;
     struct tensor_list list = { 0 };
     struct inventory v;
@@ -92,6 +119,9 @@ int main(int argc, char **argv)
 
     if (preset == NULL)
         return 1;
+    while (kind > LORA && strcmp(prefix, kinds[kind]) != 0)
+        kind--;
+    prefix = kind == LORA ? prefix : "";
     m = preset_model(preset);
     part_dit.tensors(&list, model_dit(&m), NULL);
     if (inventory_expand(&v, &list) != ST_OK)
@@ -106,8 +136,8 @@ int main(int argc, char **argv)
             continue;
         *dot = '\0';
         if (e->ndim > 1 && strcmp(dot + 1, "weight") == 0)
-            add_matrix(prefix, module, e, strtoll(argv[2], NULL, 10), loha);
-        else if (!loha)
+            add_matrix(prefix, module, e, strtoll(argv[2], NULL, 10), kind);
+        else if (kind == LORA)
             add(prefix, module,
                 strcmp(dot + 1, "weight") == 0       ? ".diff"
                 : strcmp(dot + 1, "modulation") == 0 ? ".diff_m"

@@ -8,7 +8,9 @@ synth tiny-A14B pair
 "$make_lora" tiny 4 1 style.safetensors
 "$make_lora" tiny 8 2 motion.safetensors transformer.
 "$make_lora" tiny 2 3 low.safetensors transformer_2.
-"$make_lora" tiny 3 4 loha.safetensors loha
+for kind in loha lokr dora; do
+    "$make_lora" tiny 3 4 $kind.safetensors $kind
+done
 
 refused() { # refused LINE COMMAND...: with one line that has the pattern
     local line=$1
@@ -16,14 +18,15 @@ refused() { # refused LINE COMMAND...: with one line that has the pattern
     not "$@" && [ "$(grep -c '^wanmpi: ' check.log)" = 1 ] && says "^wanmpi: .*$line" check.log
 }
 
-both=(--ckpt_dir model --lora style.safetensors --lora motion.safetensors:0.5 --lora loha.safetensors:-0.3)
+both=(--ckpt_dir model --lora style.safetensors --lora motion.safetensors:0.5 --lora loha.safetensors:-0.3
+    --lora lokr.safetensors:0.7 --lora dora.safetensors:0.2)
 check "base" make 1 base --ckpt_dir model
 check "strength 0" make 1 zero --ckpt_dir model --lora style.safetensors:0
 check "strength 0, the same bits" "$same" base.h5 zero.h5
-check "three LoRAs" make 1 both "${both[@]}"
+check "five adapters" make 1 both "${both[@]}"
 cp check.log both.log
-check "three LoRAs: named" says '^lora .*motion.safetensors: strength 0.5, PEFT/diffusers, rank 8, [0-9]* tensors' both.log
-check "three LoRAs, another latent" moved base.h5 both.h5
+check "five adapters: named" says '^lora .*motion.safetensors: strength 0.5, PEFT/diffusers, rank 8, [0-9]* tensors' both.log
+check "five adapters, another latent" moved base.h5 both.h5
 check "on two ranks, sharded" make 2 sharded "${both[@]}" --dit_fsdp --cfg_size 1
 check "on two ranks, sharded, the same bits" "$same" both.h5 sharded.h5
 check "on two ranks, blocks in host memory" make 2 host "${both[@]}" --num_persistent_param_in_dit 0 --cfg_size 1

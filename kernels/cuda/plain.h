@@ -36,7 +36,9 @@ lincomb_fn plain_lincomb;
 row_dots_fn plain_row_dots;                       // guidance.cu
 subtract_projection_fn plain_subtract_projection; // guidance.cu
 add_product_fn plain_add_product;                 // merge.cu
-expand_fn plain_expand;                           // expand.cu
+add_change_fn plain_add_change;
+add_squares_fn plain_add_squares;
+expand_fn plain_expand; // expand.cu
 copy_fn plain_copy;
 conv3d_fn plain_conv3d;
 channel_norm_fn plain_channel_norm;

@@ -35,6 +35,8 @@ void table_cuda_plain(struct table *t)
         .row_dots = plain_row_dots,
         .subtract_projection = plain_subtract_projection,
         .add_product = plain_add_product,
+        .add_change = plain_add_change,
+        .add_squares = plain_add_squares,
         .expand = plain_expand,
         .copy = plain_copy,
         .conv3d = plain_conv3d,
@@ -70,6 +72,7 @@ void table_cuda(struct table *t)
     t->attention_waits = 128;
     t->attention_merge = wide_attention_merge;
     t->add_product = tiled_add_product;
+    t->add_change = tiled_add_change;
     t->gate_add = wide_gate_add;
     t->copy = wide_copy;
     t->conv3d = hopper_conv3d;

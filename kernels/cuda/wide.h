@@ -21,6 +21,7 @@ rms_norm_fn wide_rms_norm;
 norm_rope_fn wide_norm_rope;
 gate_add_fn wide_gate_add;
 add_product_fn tiled_add_product; // merge.cu
+add_change_fn tiled_add_change;
 attention_merge_fn wide_attention_merge;
 copy_fn wide_copy;
 channel_norm_fn wide_channel_norm;

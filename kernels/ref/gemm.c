@@ -139,32 +139,3 @@ status ref_conv3d(struct device *dev, struct tensor out, struct tensor x, struct
     }
     return ST_OK;
 }
-
-status ref_add_product(struct device *dev, struct tensor out, struct tensor x, int64_t first,
-                       struct tensor up, struct tensor down)
-{
-    const int64_t rank = up.dim[1], cols = down.dim[1], count = tensor_count(out);
-
-    for (int64_t at = 0; at < count;) { // the part of one row at a time
-        const int64_t row = (first + at) / cols, left = (row + 1) * cols - first - at;
-        const int64_t n = left < count - at ? left : count - at;
-        double wide[256];
-        float values[256];
-
-        for (int64_t done = 0; done < n;) {
-            const int64_t take = n - done < 256 ? n - done : 256;
-
-            ref_load(wide, x, at + done, take);
-            for (int64_t i = 0; i < take; i++)
-                values[i] = (float)wide[i];
-            merge_product(values, (first + at + done) % cols, take, cols,
-                          (const float *)up.data + row * rank, down.data, rank);
-            for (int64_t i = 0; i < take; i++)
-                wide[i] = values[i];
-            ref_store(out, at + done, wide, take);
-            done += take;
-        }
-        at += n;
-    }
-    return ST_OK;
-}

@@ -56,7 +56,9 @@ gated_gelu_fn ref_gated_gelu;
 lincomb_fn ref_lincomb;
 row_dots_fn ref_row_dots;
 subtract_projection_fn ref_subtract_projection;
-add_product_fn ref_add_product;
+add_product_fn ref_add_product; // merge.c
+add_change_fn ref_add_change;
+add_squares_fn ref_add_squares;
 expand_fn ref_expand;
 copy_fn ref_copy;
 conv3d_fn ref_conv3d;

@@ -79,20 +79,22 @@ static void drop_unchanged(struct lora *l)
     l->count = n;
 }
 
-/* Targets that one product changes, as most are. */
+/* Targets that one product changes, as most are, and those that changes of other kinds do. */
 static void sum_ranks(struct lora *l)
 {
     for (int i = 0; i < l->count; i++) {
         struct lora_target *t = &l->targets[i];
-        bool products = true;
+        bool products = true, changes = true;
         int64_t rank = 0;
 
         for (int k = 0; k < t->count; k++) {
             products =
                 products && t->terms[k].kind == LORA_PRODUCT && t->terms[k].magnitude.rows == 0;
+            changes = changes && t->terms[k].kind <= LORA_KRONECKER;
             rank += t->terms[k].a.cols;
         }
         t->rank = products ? rank : 0;
+        t->changes = changes;
     }
 }
 
@@ -209,7 +211,7 @@ static size_t kept_bytes(const struct lora *l)
                 bytes += all[m]->values != NULL
                              ? (size_t)(all[m]->rows * all[m]->cols) * sizeof(float)
                              : 0;
-            bytes += (size_t)(t->magnitude.rows * t->magnitude.cols) * sizeof(float); // norms
+            bytes += (size_t)(t->magnitude.rows * t->magnitude.cols) * sizeof(double); // squares
         }
     }
     return bytes;
@@ -226,7 +228,7 @@ size_t lora_host_bytes(const struct lora *l, int threads, size_t range)
         size_t one = 0;
 
         for (int k = 0; k < t->count; k++)
-            one += (size_t)(t->terms[k].b.rows * t->cols) * sizeof(float);
+            one += (size_t)lora_change_floats(t, &t->terms[k], 1) * sizeof(float);
         factors = one > factors ? one : factors;
     }
     // the base and a change, each as f32 where the range may be bf16

@@ -2,6 +2,7 @@
 #ifndef MODEL_LORA_LORA_INTERNAL_H
 #define MODEL_LORA_LORA_INTERNAL_H
 
+#include "kernels/merge.h"
 #include "model/lora/lora.h"
 #include "parallel/loader.h"
 
@@ -81,7 +82,13 @@ struct lora_matrix {
     int64_t rows, cols;
 };
 
-enum lora_kind { LORA_PRODUCT, LORA_HADAMARD, LORA_KRONECKER, LORA_DIFF, LORA_SET };
+enum lora_kind { // the first three are changes of kernels/merge.h
+    LORA_PRODUCT,
+    LORA_HADAMARD,
+    LORA_KRONECKER,
+    LORA_DIFF,
+    LORA_SET
+};
 
 struct lora_term {
     enum lora_kind kind;
@@ -93,7 +100,7 @@ struct lora_term {
     struct lora_matrix magnitude; // of DoRA: one value per row or per column; rows 0: none
     bool per_column;              // the magnitude's axis
     bool merged_norm; // it is divided by the norm of the changed weight, not of the base
-    float *norms;     // of DoRA, made when they are needed first
+    double *squares;  // of DoRA: sums for the norms, made when they are needed first
 };
 
 /* A tensor that is changed. */
@@ -106,22 +113,28 @@ struct lora_target {
     struct lora_term *terms; // in the order in which they are added
     int count;
     int64_t rank; // sum of the ranks, if all terms are products without DoRA; else 0
+    bool changes; // all terms are changes of kernels/merge.h, so that a GPU can make them
 };
 
 /* Scratch memory on a GPU, for a part of a tensor that is being loaded (lora_device.c). */
 struct lora_slot {
     char *memory;
-    bool busy; // the product is still to be added
+    bool busy; // the base is still to be changed
     struct lora *lora;
     struct loader *loader;
     int64_t ranges; // of the loader, after which the base is there
     const struct lora_target *target;
-    struct weight_spec spec; // of the base that is read
-    int64_t first;           // element of the tensor
-    struct tensor dst, base, up, down;
+    struct weight_spec spec;       // of the base that is read
+    int64_t first;                 // element of the tensor
+    int norms;                     // the term whose norms are made of the base; LORA_MERGE: none
+    bool more;                     // norms: rows before these are in their sums already
+    struct tensor dst, base;       // dst none: only norms are made
+    struct tensor up, down;        // of a product; or
+    struct weight_change *changes; // of each term
 };
 
 #define LORA_SLOTS 3
+#define LORA_MERGE (-1)
 #define LORA_CHUNK ((int64_t)16 << 20)
 
 struct lora {
@@ -137,6 +150,9 @@ struct lora {
     char *scratch;        // its memory for the slots, or NULL
     size_t scratch_bytes;
     struct lora_slot slots[LORA_SLOTS];
+    struct weight_change *changes; // of all slots
+    struct tensor wide;            // f32 on the GPU: a change of which norms are made
+    char *squares;                 // for norms, of one target at a time
     int next_slot;
     int64_t chunk; // elements that a slot holds as f32
 };
@@ -170,6 +186,21 @@ status lora_rows(struct tensorfile *file, const struct lora_matrix *m, int64_t f
  * for rows [row, row + rows), times strength and scale, and down [rank, cols]. Either may be NULL.
  */
 status lora_factors(const struct lora_target *t, int64_t row, int64_t rows, float *up, float *down);
+
+/* Whether DoRA's norms are of the weight with the term's change, not of that before it. */
+static inline bool lora_norm_of_changed(const struct lora_term *term)
+{
+    return term->per_column || term->merged_norm;
+}
+
+/* The change of a term for rows [row, row + rows) of a target that `changes`. Its factors are
+ * written to `values`, lora_change_floats of them, each from a multiple of FACTOR_FLOATS on, and
+ * the tensors of *w are over the same places in `memory`, which may be a device's. *w has no
+ * squares. */
+#define FACTOR_FLOATS 64
+int64_t lora_change_floats(const struct lora_target *t, const struct lora_term *term, int64_t rows);
+status lora_change(const struct lora_target *t, const struct lora_term *term, int64_t row,
+                   int64_t rows, float *values, float *memory, struct weight_change *w);
 
 /* `read` of lora_source; payload: the struct lora. */
 status lora_read(void *payload, const struct weight_spec *spec, const char *name, int64_t first,

@@ -138,7 +138,7 @@ static void term_done(struct lora_term *t)
     matrix_done(&t->c);
     matrix_done(&t->d);
     matrix_done(&t->magnitude);
-    free(t->norms);
+    free(t->squares);
     *t = (struct lora_term){ 0 };
 }
 
@@ -373,10 +373,14 @@ static status hadamard_term(struct lora_file *f, const struct lora_module *m,
         if (!has)
             return fail(ST_FORMAT, "%s: %s has no %s: the file is incomplete", f->path, m->name,
                         i == 0 ? "hada_w1_a" : "hada_w2_a");
-        TRY(take_values(f, m->part[a[i]], m->part[core[i]] != NULL, first[i]));
-        TRY(take_values(f, m->part[b[i]], false, second[i]));
-        if (m->part[core[i]] != NULL)
+        if (m->part[core[i]] != NULL) {
+            TRY(take_values(f, m->part[a[i]], true, first[i]));
+            TRY(take_values(f, m->part[b[i]], false, second[i]));
             TRY(tucker(f, m->part[core[i]], t->cols, second[i]));
+        } else {
+            TRY(take(f, m->part[a[i]], first[i]));
+            TRY(take(f, m->part[b[i]], second[i]));
+        }
         if (first[i]->rows != t->rows || first[i]->cols != second[i]->rows)
             return does_not_fit(f, t, m->part[a[i]]);
         if (second[i]->cols != t->cols)
@@ -421,6 +425,37 @@ out:
     return st;
 }
 
+/* The whole product in place of the factors, w1 = 1, with columns in the order of the memory. */
+static status in_order_of_memory(const struct lora_file *f, const struct lora_target *t,
+                                 struct lora_term *term)
+{
+    const struct lora_matrix a = term->a, b = term->b;
+    const int64_t channels = t->cols / t->kernel;
+    struct lora_matrix one = { .values = calloc(1, sizeof(float)), .rows = 1, .cols = 1 };
+    struct lora_matrix all = { .values = calloc((size_t)(t->rows * t->cols), sizeof(float)),
+                               .rows = t->rows,
+                               .cols = t->cols };
+
+    if (one.values == NULL || all.values == NULL) {
+        matrix_done(&one);
+        matrix_done(&all);
+        return fail(ST_MEMORY, "%s: cannot allocate host memory for a Kronecker product", f->path);
+    }
+    one.values[0] = 1;
+    for (int64_t r = 0; r < t->rows; r++)
+        for (int64_t i = 0; i < t->cols; i++) {
+            const int64_t c = i % channels * t->kernel + i / channels;
+
+            all.values[r * t->cols + i] = a.values[r / b.rows * a.cols + c / b.cols] *
+                                          b.values[r % b.rows * b.cols + c % b.cols];
+        }
+    matrix_done(&term->a);
+    matrix_done(&term->b);
+    term->a = one;
+    term->b = all;
+    return ST_OK;
+}
+
 static status kronecker_term(struct lora_file *f, const struct lora_module *m,
                              const struct lora_target *t, struct lora_term *term)
 {
@@ -438,6 +473,8 @@ static status kronecker_term(struct lora_file *f, const struct lora_module *m,
                     f->path, m->name, (long long)term->a.rows, (long long)term->a.cols,
                     (long long)term->b.rows, (long long)term->b.cols, t->name, (long long)t->rows,
                     (long long)t->cols);
+    if (t->kernel != 1)
+        TRY(in_order_of_memory(f, t, term));
     return rank > 0 ? lora_scale(f, m, rank, &term->scale, &alpha) : ST_OK;
 }
 

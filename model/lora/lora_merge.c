@@ -16,16 +16,13 @@
  * Source: ComfyUI comfy/weight_adapter; PEFT tuners/lora/dora.py; LyCORIS lycoris/functional. */
 #include "model/lora/lora_internal.h"
 
-#include "kernels/merge.h"
 #include "model/checkpoint/quantize.h"
 #include "runtime/half.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NORM_EPS 1.1920929e-7F           // of f32, as torch.finfo
 #define NORM_ELEMENTS ((int64_t)4 << 20) // that are read at a time for norms
 
 status lora_rows(struct tensorfile *file, const struct lora_matrix *m, int64_t first, int64_t n,
@@ -76,25 +73,105 @@ static status no_memory(const struct lora_target *t)
     return fail(ST_MEMORY, "cannot allocate host memory to merge a LoRA into %s", t->name);
 }
 
-/* x += scale * a b, for the elements of the range. */
-static status add_product(const struct lora_target *t, struct tensorfile *file,
-                          const struct lora_matrix *a, const struct lora_matrix *b, float scale,
-                          struct range r, float *x)
-{
-    float *up = malloc((size_t)(r.rows * a->cols) * sizeof(float));
-    float *down = malloc((size_t)(b->rows * t->cols) * sizeof(float));
-    status st = up != NULL && down != NULL ? ST_OK : no_memory(t);
+/* ---- changes ---- */
 
+/* A factor of a change. */
+struct factor {
+    struct lora_matrix matrix;
+    bool rows; // it has the target's rows, of which a part is used; else all
+    bool wide; // it has the target's columns
+    struct tensor *to;
+};
+
+#define FACTORS 5 // at most
+
+static int factors_of(const struct lora_term *term, struct weight_change *w, struct factor *f)
+{
+    const bool whole = term->kind == LORA_KRONECKER;
+    const struct lora_matrix *m = &term->magnitude;
+    int n = 0;
+
+    f[n++] = (struct factor){ term->a, !whole, false, &w->a };
+    f[n++] = (struct factor){ term->b, false, !whole, &w->b };
+    if (term->kind == LORA_HADAMARD) {
+        f[n++] = (struct factor){ term->c, true, false, &w->c };
+        f[n++] = (struct factor){ term->d, false, true, &w->d };
+    }
+    if (m->rows > 0)
+        f[n++] = (struct factor){ { .values = m->values, .rows = m->rows * m->cols, .cols = 1 },
+                                  !term->per_column,
+                                  false,
+                                  &w->magnitude };
+    return n;
+}
+
+static int64_t floats_of(const struct factor *f, int64_t rows)
+{
+    const int64_t count = (f->rows ? rows : f->matrix.rows) * f->matrix.cols;
+
+    return (count + FACTOR_FLOATS - 1) / FACTOR_FLOATS * FACTOR_FLOATS;
+}
+
+int64_t lora_change_floats(const struct lora_target *t, const struct lora_term *term, int64_t rows)
+{
+    struct weight_change w;
+    struct factor f[FACTORS];
+    const int n = term->kind <= LORA_KRONECKER ? factors_of(term, &w, f) : 0;
+    int64_t floats = 0;
+
+    for (int i = 0; i < n; i++)
+        floats += floats_of(&f[i], rows);
+    return floats;
+}
+
+status lora_change(const struct lora_target *t, const struct lora_term *term, int64_t row,
+                   int64_t rows, float *values, float *memory, struct weight_change *w)
+{
+    static const enum change_kind kinds[] = { [LORA_PRODUCT] = CHANGE_PRODUCT,
+                                              [LORA_HADAMARD] = CHANGE_HADAMARD,
+                                              [LORA_KRONECKER] = CHANGE_KRONECKER };
+    struct factor f[FACTORS];
+    int64_t at = 0;
+
+    *w = (struct weight_change){ .kind = kinds[term->kind],
+                                 .row = row,
+                                 .scale = term->scale,
+                                 .strength = term->strength,
+                                 .per_column = term->per_column };
+    for (int i = 0, n = factors_of(term, w, f); i < n; i++) {
+        const struct lora_matrix *m = &f[i].matrix;
+        const int64_t first = f[i].rows ? row : 0, count = f[i].rows ? rows : m->rows;
+
+        TRY(f[i].wide ? wide_rows(t, term->file, m, first, count, values + at)
+                      : lora_rows(term->file, m, first, count, values + at));
+        *f[i].to = m->cols == 1 && f[i].to == &w->magnitude
+                       ? tensor_of(memory + at, DT_F32, count)
+                       : tensor_of(memory + at, DT_F32, count, m->cols);
+        at += floats_of(&f[i], rows);
+    }
+    return ST_OK;
+}
+
+/* x = W with the change of a term, for the elements of the range; x is W before. to_norm: without
+ * strength and DoRA. */
+static status add_change(const struct lora_target *t, const struct lora_term *term, struct range r,
+                         bool to_norm, float *x)
+{
+    const int64_t norms = term->per_column ? t->cols : r.rows;
+    float *values = malloc((size_t)lora_change_floats(t, term, r.rows) * sizeof(float));
+    struct weight_change w;
+    status st =
+        values != NULL ? lora_change(t, term, r.row, r.rows, values, values, &w) : no_memory(t);
+
+    if (st == ST_OK && to_norm) {
+        w.magnitude = (struct tensor){ 0 };
+        w.strength = 1;
+    } else if (st == ST_OK && term->squares != NULL) {
+        w.squares = tensor_of(term->squares + (term->per_column ? 0 : r.row), DT_F64, norms);
+    }
     if (st == ST_OK)
-        st = lora_rows(file, a, r.row, r.rows, up);
-    if (st == ST_OK)
-        st = wide_rows(t, file, b, 0, b->rows, down);
-    for (int64_t i = 0; st == ST_OK && i < r.rows * a->cols; i++)
-        up[i] *= scale;
-    if (st == ST_OK)
-        merge_product(x, r.first - r.row * t->cols, r.count, t->cols, up, down, a->cols);
-    free(up);
-    free(down);
+        merge_change(x, r.first - r.row * t->cols, r.count, t->cols, &w);
+    free(values);
     return st;
 }
 
@@ -141,38 +218,6 @@ static status add_products(const struct lora_target *t, struct range r, float *x
     return st;
 }
 
-/* change += the elements of the range of the Hadamard product. */
-static status add_hadamard(const struct lora_target *t, const struct lora_term *term,
-                           struct range r, float *change)
-{
-    float *second = calloc((size_t)r.count, sizeof(float));
-    status st = second != NULL ? ST_OK : no_memory(t);
-
-    if (st == ST_OK)
-        st = add_product(t, term->file, &term->a, &term->b, 1, r, change);
-    if (st == ST_OK)
-        st = add_product(t, term->file, &term->c, &term->d, 1, r, second);
-    for (int64_t i = 0; st == ST_OK && i < r.count; i++)
-        change[i] *= term->scale * second[i];
-    free(second);
-    return st;
-}
-
-static void add_kronecker(const struct lora_target *t, const struct lora_term *term, struct range r,
-                          float *change)
-{
-    const struct lora_matrix *w1 = &term->a, *w2 = &term->b;
-    const int64_t channels = t->cols / t->kernel;
-
-    for (int64_t i = 0; i < r.count; i++) {
-        const int64_t row = (r.first + i) / t->cols, at = (r.first + i) % t->cols;
-        const int64_t col = t->kernel == 1 ? at : at % channels * t->kernel + at / channels;
-
-        change[i] += term->scale * w1->values[row / w2->rows * w1->cols + col / w2->cols] *
-                     w2->values[row % w2->rows * w2->cols + col % w2->cols];
-    }
-}
-
 /* Reads the values of a difference. */
 static status read_difference(const struct lora_target *t, const struct lora_term *term,
                               struct range r, float *out)
@@ -190,59 +235,31 @@ static status read_difference(const struct lora_target *t, const struct lora_ter
     return st;
 }
 
-/* Writes the change of W without strength, and without DoRA. */
-static status change_of(const struct lora_target *t, const struct lora_term *term, struct range r,
-                        float *change)
+/* x = W with a difference, or W's new values. */
+static status add_difference(const struct lora_target *t, const struct lora_term *term,
+                             struct range r, float *x)
 {
-    memset(change, 0, (size_t)r.count * sizeof(float));
-    switch (term->kind) {
-    case LORA_PRODUCT:
-        return add_product(t, term->file, &term->a, &term->b, term->scale, r, change);
-    case LORA_HADAMARD:
-        return add_hadamard(t, term, r, change);
-    case LORA_KRONECKER:
-        add_kronecker(t, term, r, change);
-        return ST_OK;
-    case LORA_DIFF:
-    case LORA_SET:
-        return read_difference(t, term, r, change);
-    }
-    return ST_OK;
+    float *values = malloc((size_t)r.count * sizeof(float));
+    status st = values != NULL ? read_difference(t, term, r, values) : no_memory(t);
+
+    for (int64_t k = 0; st == ST_OK && k < r.count; k++)
+        x[k] = term->kind == LORA_SET ? values[k] : x[k] + term->strength * term->scale * values[k];
+    free(values);
+    return st;
 }
 
 /* x = W with the first `terms` terms, for the elements of the range; x is W before. */
 static status apply(const struct lora_target *t, int terms, struct range r, float *x)
 {
-    float *change;
-    status st = ST_OK;
-
     if (t->rank > 0 && terms == t->count)
         return add_products(t, r, x);
-    change = malloc((size_t)r.count * sizeof(float));
-    if (change == NULL)
-        return no_memory(t);
-    for (int i = 0; i < terms && st == ST_OK; i++) {
+    for (int i = 0; i < terms; i++) {
         const struct lora_term *term = &t->terms[i];
 
-        st = change_of(t, term, r, change);
-        for (int64_t k = 0; st == ST_OK && k < r.count; k++) {
-            if (term->norms != NULL) {
-                const int64_t at =
-                    term->per_column ? (r.first + k) % t->cols : (r.first + k) / t->cols;
-
-                change[k] =
-                    (x[k] + change[k]) * (term->magnitude.values[at] / term->norms[at]) - x[k];
-            }
-            if (term->kind == LORA_SET)
-                x[k] = change[k];
-            else if (term->kind == LORA_DIFF)
-                x[k] += term->strength * term->scale * change[k];
-            else
-                x[k] += term->strength * change[k];
-        }
+        TRY(term->kind <= LORA_KRONECKER ? add_change(t, term, r, false, x)
+                                         : add_difference(t, term, r, x));
     }
-    free(change);
-    return st;
+    return ST_OK;
 }
 
 /* ---- the norms of DoRA ---- */
@@ -260,14 +277,10 @@ static status read_base(const struct lora *l, const struct lora_target *t, int64
 static status make_norms(const struct lora *l, struct lora_target *t, int index)
 {
     struct lora_term *term = &t->terms[index];
-    const int64_t count = term->per_column ? t->cols : t->rows;
-    const bool changed = term->per_column || term->merged_norm;
-    double *sums = calloc((size_t)count, sizeof(*sums));
-    float *norms = calloc((size_t)count, sizeof(*norms));
+    double *sums = calloc((size_t)(term->per_column ? t->cols : t->rows), sizeof(*sums));
     const int64_t block = t->cols < NORM_ELEMENTS ? NORM_ELEMENTS / t->cols : 1; // rows at a time
     float *x = malloc((size_t)(block * t->cols) * sizeof(float));
-    float *c = malloc((size_t)(block * t->cols) * sizeof(float));
-    status st = sums != NULL && norms != NULL && x != NULL && c != NULL ? ST_OK : no_memory(t);
+    status st = sums != NULL && x != NULL ? ST_OK : no_memory(t);
 
     for (int64_t row = 0; row < t->rows && st == ST_OK; row += block) {
         const int64_t rows = t->rows - row < block ? t->rows - row : block;
@@ -276,23 +289,17 @@ static status make_norms(const struct lora *l, struct lora_target *t, int index)
         st = read_base(l, t, r.first, r.count, x);
         if (st == ST_OK)
             st = apply(t, index, r, x);
-        if (st == ST_OK && changed)
-            st = change_of(t, term, r, c);
-        for (int64_t i = 0; i < r.count && st == ST_OK; i++) {
-            const double v = (double)x[i] + (changed ? (double)c[i] : 0);
-
-            sums[term->per_column ? i % t->cols : row + i / t->cols] += v * v;
-        }
+        if (st == ST_OK && lora_norm_of_changed(term))
+            st = add_change(t, term, r, true, x);
+        if (st == ST_OK)
+            merge_squares(sums + (term->per_column ? 0 : row), x, rows, t->cols, term->per_column,
+                          row > 0);
     }
-    for (int64_t i = 0; i < count && st == ST_OK; i++)
-        norms[i] = (float)sqrt(sums[i]) + NORM_EPS;
-    free(sums);
     free(x);
-    free(c);
     if (st == ST_OK)
-        term->norms = norms;
+        term->squares = sums;
     else
-        free(norms);
+        free(sums);
     return st;
 }
 
@@ -305,7 +312,7 @@ static status need_norms(struct lora *l, struct lora_target *t)
         if (t->terms[i].magnitude.rows == 0)
             continue;
         pthread_mutex_lock(&l->lock);
-        if (t->terms[i].norms == NULL)
+        if (t->terms[i].squares == NULL)
             st = make_norms(l, t, i);
         pthread_mutex_unlock(&l->lock);
         TRY(st);
