@@ -1,11 +1,13 @@
 /* Writes a random LoRA for a transformer of synth.
  *
- *     make_lora PRESET RANK SEED OUT.safetensors [PREFIX]
+ *     make_lora PRESET RANK SEED OUT.safetensors [PREFIX [LAYERS]]
  *
  * In LightX2V's dialect: factors and an alpha for each matrix, full differences of the other
  * tensors. PREFIX is that of its keys (default "diffusion_model."); with "loha", "lokr" or "dora"
- * in its place all matrices are changed so, and nothing else. */
+ * in its place all matrices are changed so, and nothing else. LAYERS: of the model, in place of the
+ * preset's. */
 #include "model/pipeline/model.h"
+#include "model/transformer/dit.h"
 #include "runtime/tensorwriter.h"
 
 #include <math.h>
@@ -115,6 +117,7 @@ int main(int argc, char **argv)
     const struct preset *preset = argc > 4 ? preset_find(argv[1]) : NULL;
     struct tensor_list list = { 0 };
     struct inventory v;
+    struct dit_config config;
     struct model m;
 
     if (preset == NULL)
@@ -123,7 +126,10 @@ int main(int argc, char **argv)
         kind--;
     prefix = kind == LORA ? prefix : "";
     m = preset_model(preset);
-    part_dit.tensors(&list, model_dit(&m), NULL);
+    config = *model_dit(&m);
+    if (argc > 6)
+        config.layers = atoi(argv[6]);
+    part_dit.tensors(&list, &config, NULL);
     if (inventory_expand(&v, &list) != ST_OK)
         return 1;
     w.seed = strtoull(argv[3], NULL, 10);
