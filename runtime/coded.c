@@ -63,7 +63,7 @@ static status read_scales(struct scales *s, const struct tensor_source *sources,
                          t->coding->scale_offset + (uint64_t)s->first * size));
     convert_values(s->value, DT_F32, stored, c->scale.dtype, (size_t)n);
     for (int64_t i = 0; c->scale.factor != 1 && i < n; i++)
-        s->value[i] = c->scale.factor * s->value[i];
+        s->value[i] = stored_scale(c, s->value[i]);
     *bytes += (uint64_t)n * size;
 out:
     free(stored);
@@ -133,8 +133,9 @@ status coded_read_stored(const struct tensor_source *sources, const struct file_
                         t->coding->scale_offset + (from - scales));
 }
 
-status coded_read(const struct tensor_source *sources, const struct file_tensor *t, int64_t first,
-                  int64_t count, enum dtype dt, void *dst, uint64_t *bytes)
+/* As coded_read, without rotation. */
+static status read_values(const struct tensor_source *sources, const struct file_tensor *t,
+                          int64_t first, int64_t count, enum dtype dt, void *dst, uint64_t *bytes)
 {
     const struct stored_form *c = &t->coding->form;
     const bool scaled = t->coding->scale_file >= 0;
@@ -175,4 +176,61 @@ status coded_read(const struct tensor_source *sources, const struct file_tensor 
 out:
     free(s.value);
     return st;
+}
+
+/* ---- rotation ---- */
+
+/* x = x H, for n values, a power of four. H is the n-th power of H4 = [1 1 1 -1; 1 1 -1 1;
+ * 1 -1 1 1; -1 1 1 1] as a Kronecker product, divided by sqrt(n), so that H H = 1. Sums in f64, as
+ * their order is not that of the reference's product; rounded once.
+ * Source: comfy-kitchen tensor/int8_utils.py (ConvRot). */
+static void rotate(float *x, int n)
+{
+    double y[ROTATION_MAX];
+
+    for (int i = 0; i < n; i++)
+        y[i] = (double)x[i];
+    for (int step = 1; step < n; step *= 4)
+        for (int i = 0; i < n; i++) {
+            double *p = y + i;
+
+            if (i / step % 4 != 0)
+                continue;
+            const double a = p[0], b = p[step], c = p[2 * step], d = p[3 * step];
+
+            p[0] = (a + b + c - d) / 2;
+            p[step] = (a + b - c + d) / 2;
+            p[2 * step] = (a - b + c + d) / 2;
+            p[3 * step] = (b + c + d - a) / 2;
+        }
+    for (int i = 0; i < n; i++)
+        x[i] = (float)y[i];
+}
+
+status coded_read(const struct tensor_source *sources, const struct file_tensor *t, int64_t first,
+                  int64_t count, enum dtype dt, void *dst, uint64_t *bytes)
+{
+    const int n = t->coding->form.rotation;
+    const int64_t end = first + count;
+    float values[STORED_PASS] __attribute__((aligned(64)));
+    char *to = dst;
+
+    if (n == 0)
+        return read_values(sources, t, first, count, dt, dst, bytes);
+    *bytes = 0;
+    for (int64_t at = first; at < end;) {
+        const int64_t begin = at / n * n, whole = (end + n - 1) / n * n - begin;
+        const int64_t take = whole < STORED_PASS ? whole : STORED_PASS / n * n;
+        const int64_t kept = (begin + take < end ? begin + take : end) - at;
+        uint64_t more = 0;
+
+        TRY(read_values(sources, t, begin, take, DT_F32, values, &more));
+        *bytes += more;
+        for (int64_t i = 0; i < take; i += n)
+            rotate(values + i, n);
+        convert_values(to, dt, values + (at - begin), DT_F32, (size_t)kept);
+        to += (size_t)kept * dtype_size(dt);
+        at += kept;
+    }
+    return ST_OK;
 }

@@ -2,7 +2,6 @@
  * depend on. A layer X has X.weight (also X.int8_weight, X.weight._data) and its scales; ComfyUI
  * adds a note for the layer, X.comfy_quant, or notes for all layers in the file's header, and
  * markers for the whole file. */
-#include "runtime/json.h"
 #include "runtime/tensorfile_internal.h"
 
 #include <cjson/cJSON.h>
@@ -11,7 +10,6 @@
 #include <string.h>
 
 #define LAYER_BYTES 1100
-#define NOTE_BYTES_MAX 4096 // of a layer: 40 to 100
 
 /* ---- formats that are known by name ---- */
 
@@ -29,7 +27,6 @@ static const struct {
     { ".weight._shift", "in 4 or 2 bits of quanto" },
     { ".qweight", "quantized (SVDQuant, AWQ or GPTQ)" },
     { ".wscales", "quantized by SVDQuant" },
-    { ".weight_global_scale", "in nvfp4 of LightX2V" },
     { ".pre_quant_scale", "in nvfp4 with scales for its input" },
 };
 
@@ -48,7 +45,10 @@ static status refuse_formats(const struct tensor_list *list, const struct tensor
 
 enum role {
     ROLE_SCALE,
-    ROLE_FACTOR, // of all scales
+    ROLE_FACTOR,  // of all scales
+    ROLE_DIVISOR, // of all scales
+    ROLE_INPUT,   // factor of the input in nvfp4 of LightX2V
+    ROLE_ALPHA,   // there: 1 / (factor of the input * divisor)
     ROLE_NOTE,
     ROLE_UNUSED, // of the layer's input and output, for products in 8 bits
     ROLE_COUNT
@@ -66,6 +66,10 @@ static const struct {
     { ".weight._scale", ROLE_SCALE, ".weight._data" },
     { ".scale", ROLE_SCALE, ".int8_weight" },
     { ".weight_scale_2", ROLE_FACTOR, NULL },
+    { ".weight_global_scale", ROLE_DIVISOR, NULL },
+    { ".input_global_scale", ROLE_INPUT, NULL },
+    { ".alpha", ROLE_ALPHA, NULL },
+    { ".input_absmax", ROLE_UNUSED, NULL },
     { ".comfy_quant", ROLE_NOTE, NULL },
     { ".scale_input", ROLE_UNUSED, NULL },
     { ".input_scale", ROLE_UNUSED, NULL },
@@ -142,6 +146,13 @@ static bool is_narrow(enum dtype dt)
     return dt == DT_F8_E4M3 || dt == DT_F8_E5M2 || dt == DT_I8 || dt == DT_U8;
 }
 
+static status depends(const struct layer *l, const char *name)
+{
+    return fail(
+        ST_FORMAT, "%s: tensor %.80s is %s, and this version does not know how it depends on %.80s",
+        l->sources[l->weight->file].path, l->weight->name, tensor_text(l->weight->shape), name);
+}
+
 /* Names in sorted order: those of the layer follow each other, but not its weight. */
 static status check_neighbours(const struct layer *l, const struct tensor_list *list)
 {
@@ -152,67 +163,8 @@ static status check_neighbours(const struct layer *l, const struct tensor_list *
 
         for (; t >= list->tensors && t < end && strncmp(t->name, l->name, length) == 0; t += step) {
             if (t->name[length] == '.' && !is_known(l, t->name))
-                return fail(ST_FORMAT,
-                            "%s: tensor %.80s is %s, and this version does not know how it depends "
-                            "on %.80s",
-                            l->sources[l->weight->file].path, l->weight->name,
-                            tensor_text(l->weight->shape), t->name);
+                return depends(l, t->name);
         }
-    }
-    return ST_OK;
-}
-
-/* ---- notes ---- */
-
-/* `note`: {"format": F, ...}, or F. */
-static status check_note(const struct layer *l, const cJSON *note)
-{
-    static const char *const known[] = { "float8_e4m3fn", "float8_e5m2", "int8_tensorwise", "mxfp8",
-                                         "nvfp4" };
-    const cJSON *format =
-        cJSON_IsString(note) ? note : cJSON_GetObjectItemCaseSensitive(note, "format");
-    const bool rotated = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(note, "convrot"));
-
-    for (size_t i = 0; cJSON_IsString(format) && !rotated && i < COUNT(known); i++)
-        if (strcmp(format->valuestring, known[i]) == 0)
-            return ST_OK;
-    return fail(ST_FORMAT,
-                "%s: tensor %.80s is in ComfyUI's format %.40s%s, which this version "
-                "does not read",
-                l->sources[l->weight->file].path, l->weight->name,
-                cJSON_IsString(format) ? format->valuestring : "without a name",
-                rotated ? " with convrot" : "");
-}
-
-static status read_note(const struct layer *l)
-{
-    const struct file_tensor *t = l->beside[ROLE_NOTE];
-    const struct tensor_source *src = &l->sources[t->file];
-    char text[NOTE_BYTES_MAX + 1];
-    cJSON *json = NULL;
-    status st;
-
-    if (t->shape.dtype != DT_U8 || t->shape.ndim != 1 || t->shape.dim[0] > NOTE_BYTES_MAX)
-        return fail(ST_FORMAT, "%s: tensor %.80s is %s; expected a text of at most %d bytes",
-                    src->path, t->name, tensor_text(t->shape), NOTE_BYTES_MAX);
-    TRY(read_exactly(src, text, (size_t)t->shape.dim[0], t->offset));
-    text[t->shape.dim[0]] = '\0';
-    TRY(json_parse(&json, text, (size_t)t->shape.dim[0], NULL, src->path));
-    st = check_note(l, json);
-    cJSON_Delete(json);
-    return st;
-}
-
-/* The layer's note in the header; its names may lack prefixes that the tensors have. */
-static status check_header_note(const struct layer *l, const cJSON *layers)
-{
-    for (const char *name = l->name; name != NULL; name = strchr(name, '.')) {
-        const cJSON *note;
-
-        name += *name == '.';
-        note = cJSON_GetObjectItemCaseSensitive(layers, name);
-        if (note != NULL)
-            return check_note(l, note);
     }
     return ST_OK;
 }
@@ -241,7 +193,7 @@ static status set_grid(const struct layer *l, struct stored_form *c, int64_t row
 
     if (c->scale.tiled) { // the stored scales are those of whole tiles
         c->scale.rows = 1;
-        c->scale.columns = c->dtype == DT_U8 ? 16 : 32;
+        c->scale.columns = c->scale.dtype == DT_F8_E8M0 ? 32 : 16;
         c->scale.per_row = columns / c->scale.columns;
         return columns % c->scale.columns == 0 && n == up(rows, 128) * up(c->scale.per_row, 4)
                    ? ST_OK
@@ -269,25 +221,89 @@ static status set_grid(const struct layer *l, struct stored_form *c, int64_t row
     return ST_OK;
 }
 
-static status read_factor(const struct layer *l, float *factor)
+/* Reads the one F32 of a tensor beside the weight. */
+static status read_number(const struct layer *l, enum role role, float *number)
 {
-    const struct file_tensor *t = l->beside[ROLE_FACTOR];
+    const struct file_tensor *t = l->beside[role];
 
-    if (t == NULL || t->shape.dtype != DT_F32 || tensor_count(t->shape) != 1)
+    if (t->shape.dtype != DT_F32 || tensor_count(t->shape) != 1)
+        return fail(ST_FORMAT, "%s: tensor %.80s is %s, not one F32", l->sources[t->file].path,
+                    t->name, tensor_text(t->shape));
+    return read_exactly(&l->sources[t->file], number, sizeof(*number), t->offset);
+}
+
+/* The factor of all scales of nvfp4. LightX2V has a divisor, or that times the factor of the input,
+ * and puts the low one of two numbers first. */
+static status set_factor(const struct layer *l, struct stored_form *f)
+{
+    float alpha = 0;
+
+    f->nibbles = l->beside[ROLE_FACTOR] != NULL ? NIBBLES_E2M1_HIGH : NIBBLES_E2M1;
+    if (l->beside[ROLE_FACTOR] != NULL)
+        return read_number(l, ROLE_FACTOR, &f->scale.factor);
+    f->scale.divides = l->beside[ROLE_DIVISOR] != NULL;
+    if (f->scale.divides)
+        return read_number(l, ROLE_DIVISOR, &f->scale.factor);
+    if (l->beside[ROLE_ALPHA] == NULL || l->beside[ROLE_INPUT] == NULL)
         return fail(ST_FORMAT,
-                    "%s: tensor %.80s is %s without %.80s.weight_scale_2, which nvfp4 "
-                    "needs",
+                    "%s: tensor %.80s is %s without %.80s.weight_scale_2 or .weight_global_scale, "
+                    "which nvfp4 needs",
                     l->sources[l->weight->file].path, l->weight->name,
                     tensor_text(l->weight->shape), l->name);
-    return read_exactly(&l->sources[t->file], factor, sizeof(*factor), t->offset);
+    TRY(read_number(l, ROLE_ALPHA, &alpha));
+    TRY(read_number(l, ROLE_INPUT, &f->scale.factor));
+    f->scale.factor *= alpha;
+    return ST_OK;
+}
+
+/* Whether a weight of U8 with powers of two as scales has `columns` values in a row. */
+static bool fits_powers(const struct layer *l, int64_t columns)
+{
+    return columns % 32 == 0 && tensor_count(l->beside[ROLE_SCALE]->shape) ==
+                                    up(l->weight->shape.dim[0], 128) * up(columns / 32, 4);
+}
+
+/* The type of the numbers of a weight of U8. LightX2V's mxfp4, mxfp6 and mxfp8 differ in nothing
+ * but the number of scales. */
+static status set_numbers(const struct layer *l, struct stored_form *f, bool powers)
+{
+    const struct file_tensor *w = l->weight;
+    const int64_t bytes = w->shape.dim[1];
+    const bool four = fits_powers(l, 2 * bytes), eight = fits_powers(l, bytes);
+    const bool six = bytes % 3 == 0 && fits_powers(l, bytes / 3 * 4);
+
+    if (!powers)
+        return set_factor(l, f);
+    if (four + six + eight > 1)
+        return fail(
+            ST_FORMAT,
+            "%s: tensor %.80s is %s, in mxfp4, mxfp6 or mxfp8, which its scales do not tell",
+            l->sources[w->file].path, w->name, tensor_text(w->shape));
+    if (six)
+        return fail(ST_FORMAT,
+                    "%s: is in mxfp6 of LightX2V, which this version does not read (tensor %.80s)",
+                    l->sources[w->file].path, w->name);
+    f->nibbles = NIBBLES_E2M1;
+    if (eight)
+        f->dtype = DT_F8_E4M3;
+    return four || eight ? ST_OK : bad_scale(l);
+}
+
+/* What only nvfp4 has beside a weight; NULL: nothing. */
+static const struct file_tensor *has_factor(const struct layer *l)
+{
+    for (int i = ROLE_FACTOR; i <= ROLE_ALPHA; i++)
+        if (l->beside[i] != NULL)
+            return l->beside[i];
+    return NULL;
 }
 
 /* The coding of a weight with scales. */
-static status set_coding(struct layer *l)
+static status set_coding(struct layer *l, const struct layer_note *note)
 {
     struct file_tensor *w = l->weight, *s = l->beside[ROLE_SCALE];
     const enum dtype dt = w->shape.dtype;
-    const bool nibbles = dt == DT_U8;
+    const bool bytes = dt == DT_U8;
     const bool powers = s->shape.dtype == DT_F8_E8M0 || s->shape.dtype == DT_U8;
     struct tensor_coding *c = calloc(1, sizeof(*c));
     struct stored_form *f;
@@ -299,32 +315,47 @@ static status set_coding(struct layer *l)
     if (w->shape.ndim < 1 || tensor_count(w->shape) == 0 || tensor_count(s->shape) == 0 ||
         !tensor_contiguous(w->shape) || !tensor_contiguous(s->shape) ||
         (!powers && !dtype_is_float(s->shape.dtype)) ||
-        (powers && dt != DT_F8_E4M3 && dt != DT_F8_E5M2) ||
-        (!dtype_is_float(dt) && dt != DT_I8 && !nibbles) ||
-        (nibbles && (w->shape.ndim != 2 || s->shape.dtype != DT_F8_E4M3)) ||
-        (!nibbles && l->beside[ROLE_FACTOR] != NULL))
+        (powers && dt != DT_F8_E4M3 && dt != DT_F8_E5M2 && !bytes) ||
+        (!dtype_is_float(dt) && dt != DT_I8 && !bytes) ||
+        (bytes && (w->shape.ndim != 2 || (!powers && s->shape.dtype != DT_F8_E4M3))) ||
+        ((!bytes || powers) && has_factor(l) != NULL) ||
+        ((note->int4 || note->rotation > 0) && (dt != DT_I8 || w->shape.ndim != 2 || powers)))
         return bad_scale(l);
     w->bytes += s->bytes;
-    if (nibbles)
-        w->shape = tensor_of(NULL, DT_U8, w->shape.dim[0], 2 * w->shape.dim[1]);
-    w->shape.dtype = DT_F32;
-    rows = w->shape.dim[0];
-    columns = tensor_count(w->shape) / rows;
     c->scale_file = s->file;
     c->scale_offset = s->offset;
     f = &c->form;
     f->dtype = dt;
+    f->rotation = note->rotation;
     f->scale.dtype = powers ? DT_F8_E8M0 : s->shape.dtype;
     f->scale.count = tensor_count(s->shape);
-    f->scale.tiled = powers || nibbles;
+    f->scale.tiled = powers || bytes;
     f->scale.factor = 1;
-    if (nibbles)
-        TRY(read_factor(l, &f->scale.factor));
+    if (bytes)
+        TRY(set_numbers(l, f, powers));
+    if (note->int4) {
+        f->dtype = DT_U8;
+        f->nibbles = NIBBLES_INT4;
+    }
+    if (f->dtype == DT_U8)
+        w->shape = tensor_of(NULL, DT_U8, w->shape.dim[0], 2 * w->shape.dim[1]);
+    w->shape.dtype = DT_F32;
+    rows = w->shape.dim[0];
+    columns = tensor_count(w->shape) / rows;
     TRY(set_grid(l, f, rows, columns));
-    if (nibbles || powers)
-        snprintf(c->format, sizeof(c->format), "%s", nibbles ? "nvfp4" : "mxfp8");
+    if (f->rotation > 0 && columns % f->rotation != 0)
+        return fail(ST_FORMAT,
+                    "%s: tensor %.80s has rows of %lld values, no multiple of the %d "
+                    "that are rotated together",
+                    l->sources[w->file].path, w->name, (long long)columns, f->rotation);
+    if (f->scale.tiled)
+        snprintf(c->format, sizeof(c->format), "%s",
+                 !powers             ? "nvfp4"
+                 : f->dtype == DT_U8 ? "mxfp4"
+                                     : "mxfp8");
     else
-        snprintf(c->format, sizeof(c->format), "%s scaled", dtype_name(dt));
+        snprintf(c->format, sizeof(c->format), "%s %s", note->int4 ? "int4" : dtype_name(dt),
+                 f->rotation > 0 ? "rotated" : "scaled");
     w->format = c->format;
     return ST_OK;
 }
@@ -333,6 +364,7 @@ static status set_coding(struct layer *l)
 static status attach(struct layer *l, const struct tensor_list *list, cJSON *const *notes)
 {
     struct file_tensor *w = l->weight;
+    struct layer_note note = { 0 };
     const bool narrow = is_narrow(w->shape.dtype);
 
     if (l->beside[ROLE_SCALE] == NULL && !narrow && l->beside[ROLE_NOTE] == NULL)
@@ -340,11 +372,13 @@ static status attach(struct layer *l, const struct tensor_list *list, cJSON *con
     if (narrow)
         TRY(check_neighbours(l, list));
     if (l->beside[ROLE_NOTE] != NULL)
-        TRY(read_note(l));
+        TRY(note_read(&note, l->sources, w, l->beside[ROLE_NOTE]));
     else if (notes[w->file] != NULL)
-        TRY(check_header_note(l, notes[w->file]));
+        TRY(note_in_header(&note, l->sources, w, l->name, notes[w->file]));
     if (l->beside[ROLE_SCALE] != NULL)
-        TRY(set_coding(l));
+        TRY(set_coding(l, &note));
+    else if (narrow && has_factor(l) != NULL)
+        return depends(l, has_factor(l)->name);
     else if (w->shape.dtype == DT_I8 || (w->shape.dtype == DT_U8 && w->shape.ndim > 1))
         return fail(ST_FORMAT, "%s: tensor %.80s is %s without scales (%.80s.weight_scale)",
                     l->sources[w->file].path, w->name, tensor_text(w->shape), l->name);
@@ -392,23 +426,6 @@ bool tensorfile_is_companion(const char *name)
     return is_marker(&t);
 }
 
-/* The notes of each file's header; NULL where it has none. */
-static status parse_notes(const struct tensor_source *sources, int files, cJSON **notes)
-{
-    for (int i = 0; i < files; i++) {
-        cJSON *json = NULL, *layers;
-
-        if (sources[i].layer_formats == NULL)
-            continue;
-        TRY(json_parse(&json, sources[i].layer_formats, strlen(sources[i].layer_formats), NULL,
-                       sources[i].path));
-        layers = cJSON_DetachItemFromObjectCaseSensitive(json, "layers");
-        cJSON_Delete(json);
-        notes[i] = layers;
-    }
-    return ST_OK;
-}
-
 status companions_attach(struct tensor_list *list, const struct tensor_source *sources)
 {
     int files = 0, kept = 0;
@@ -422,7 +439,7 @@ status companions_attach(struct tensor_list *list, const struct tensor_source *s
     notes = calloc((size_t)files + 1, sizeof(cJSON *));
     if (notes == NULL)
         TRY_OUT(fail(ST_MEMORY, "no memory for the formats of %d files", files));
-    TRY_OUT(parse_notes(sources, files, notes));
+    TRY_OUT(notes_parse(notes, sources, files));
     for (int i = 0; i < list->count; i++)
         if (list->tensors[i].file >= 0 && list->tensors[i].coding == NULL &&
             find_layer(&l, list, &list->tensors[i]))

@@ -48,15 +48,18 @@ CONVERT_WIDE static void decode_i8(float *y, const int8_t *b, size_t n)
         y[i] = (float)b[i];
 }
 
-/* Pairs of floats of a sign, two exponent bits and one more, the high one first. */
-static void decode_e2m1(float *y, const uint8_t *b, size_t n)
+/* Pairs of integers, or of floats of a sign, two exponent bits and one more. */
+static void decode_nibbles(float *y, const uint8_t *b, size_t n, enum stored_nibbles nibbles)
 {
-    static const float value[16] = { 0,    0.5f,  1,  1.5f,  2,  3,  4,  6,
-                                     -0.f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
+    static const float floats[16] = { 0,    0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                      -0.f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
+    static const float ints[16] = { 0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1 };
+    const float *value = nibbles == NIBBLES_INT4 ? ints : floats;
+    const int high = nibbles == NIBBLES_E2M1_HIGH ? 0 : 1; // its index in a pair
 
     for (size_t i = 0; i < n / 2; i++) {
-        y[2 * i] = value[b[i] >> 4];
-        y[2 * i + 1] = value[b[i] & 15];
+        y[2 * i + (size_t)high] = value[b[i] >> 4];
+        y[2 * i + 1 - (size_t)high] = value[b[i] & 15];
     }
 }
 
@@ -67,7 +70,7 @@ void stored_decode(const struct stored_form *f, float *y, const void *numbers, s
     else if (f->dtype == DT_I8)
         decode_i8(y, numbers, n);
     else if (f->dtype == DT_U8)
-        decode_e2m1(y, numbers, n);
+        decode_nibbles(y, numbers, n, f->nibbles);
     else
         convert_values(y, DT_F32, numbers, f->dtype, n);
 }
@@ -90,8 +93,7 @@ static void apply_scales(const struct stored_form *f, const char *scales, float 
 
         convert_values(&scale, DT_F32, scales + (size_t)index * dtype_size(f->scale.dtype),
                        f->scale.dtype, 1);
-        if (f->scale.factor != 1)
-            scale = f->scale.factor * scale;
+        scale = stored_scale(f, scale);
         run = (run < f->row ? run : f->row) - column;
         if (run > count)
             run = count;

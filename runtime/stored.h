@@ -3,7 +3,8 @@
  *
  *     value (r, c) of a matrix = number (r, c) * factor * scale (r / rows, c / columns)
  *
- * in f32, each product rounded once, as PyTorch's q.float() * scale is. */
+ * in f32, each product rounded once, as PyTorch's q.float() * scale is. Rotated ones are then
+ * multiplied by a Hadamard matrix (runtime/coded.c); they are not kept in this form in memory. */
 #ifndef RUNTIME_STORED_H
 #define RUNTIME_STORED_H
 
@@ -14,10 +15,19 @@
 extern "C" {
 #endif
 
+/* Two numbers of 4 bits in a byte. */
+enum stored_nibbles {
+    NIBBLES_E2M1_HIGH, // floats, the high four bits are the first one
+    NIBBLES_E2M1,      // the low four bits are
+    NIBBLES_INT4,      // integers, the low four bits are the first one
+};
+
 struct stored_form {
     const struct ggml_type *block; // of GGUF, which have their scales in them; else NULL
-    enum dtype dtype;              // of the numbers; U8: two of 4 bits (e2m1), high one first
-    int64_t count, row;            // values: of the tensor, and of one of its rows
+    enum dtype dtype;              // of the numbers; U8: `nibbles`
+    enum stored_nibbles nibbles;
+    int rotation;       // values of a row that are rotated together; 0: none
+    int64_t count, row; // values: of the tensor, and of one of its rows
     struct {
         enum dtype dtype; // DT_NONE: there are none
         int64_t count;
@@ -25,8 +35,17 @@ struct stored_form {
         int64_t per_row;       // scales of `rows` rows
         bool tiled;            // stored in tiles of 128 x 4, as tensor cores read them
         float factor;
+        bool divides; // each scale is divided by `factor`
     } scale;
 };
+
+/* A scale with the factor. */
+static inline float stored_scale(const struct stored_form *f, float scale)
+{
+    return f->scale.factor == 1 ? scale
+           : f->scale.divides   ? scale / f->scale.factor
+                                : f->scale.factor * scale;
+}
 
 #define STORED_ALIGN ((size_t)256) // of the scales; more than any block has bytes
 

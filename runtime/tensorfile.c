@@ -439,7 +439,8 @@ status tensorfile_read(struct tensorfile *f, const struct file_tensor *t, int64_
 
 bool tensorfile_form(const struct file_tensor *t, struct stored_form *form)
 {
-    if (!tensor_contiguous(t->shape) || !convert_possible(DT_F32, t->shape.dtype))
+    if (!tensor_contiguous(t->shape) || !convert_possible(DT_F32, t->shape.dtype) ||
+        (t->coding != NULL && t->coding->form.rotation > 0))
         return false;
     coded_form(t, form);
     return true;

@@ -62,6 +62,27 @@ status gguf_value(const struct tensor_source *src, const char *key, struct file_
  * read, by name; a weight of 8 bits with a tensor beside it that is not known. */
 status companions_attach(struct tensor_list *list, const struct tensor_source *sources);
 
+/* notes.c: what ComfyUI's note says of a layer; without a note, nothing. */
+struct layer_note {
+    int rotation; // values of a row that are rotated together; 0: none
+    bool int4;    // in I8, two in a byte
+};
+
+#define ROTATION_MAX 1024
+
+struct cJSON;
+
+/* Reads the note of `weight` that is in tensor t, or that of `layer` in the header's notes, whose
+ * names may lack prefixes that the tensors have. ST_FORMAT: a format that is not read, by name. */
+status note_read(struct layer_note *out, const struct tensor_source *sources,
+                 const struct file_tensor *weight, const struct file_tensor *t);
+status note_in_header(struct layer_note *out, const struct tensor_source *sources,
+                      const struct file_tensor *weight, const char *layer,
+                      const struct cJSON *layers);
+
+/* The notes of each file's header, for the caller to delete; NULL where it has none. */
+status notes_parse(struct cJSON **notes, const struct tensor_source *sources, int files);
+
 /* coded.c: the values of a tensor with a coding, as tensorfile_read; *bytes: read for them. */
 status coded_read(const struct tensor_source *sources, const struct file_tensor *t, int64_t first,
                   int64_t count, enum dtype dt, void *dst, uint64_t *bytes);

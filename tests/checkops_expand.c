@@ -33,7 +33,7 @@ static struct tensor form_bytes(struct check *c, const struct stored_form *f)
 }
 
 #define SCALED(dt, of, n, r, cols, per, tile, by)                                                  \
-    .dtype = dt, .scale = { of, n, r, cols, per, tile, by }
+    .dtype = dt, .scale = { of, n, r, cols, per, tile, by, false }
 
 void check_expand(struct check *c)
 {
@@ -66,6 +66,17 @@ void check_expand(struct check *c)
           { .count = 130 * 96,
             .row = 96,
             SCALED(DT_U8, DT_F8_E4M3, 2048, 1, 16, 6, true, 0.037f) } },
+        { "nvfp4, divided",
+          { .count = 130 * 96,
+            .row = 96,
+            .nibbles = NIBBLES_E2M1,
+            .dtype = DT_U8,
+            .scale = { DT_F8_E4M3, 2048, 1, 16, 6, true, 37.3f, true } } },
+        { "mxfp4",
+          { .count = 130 * 96,
+            .row = 96,
+            .nibbles = NIBBLES_E2M1,
+            SCALED(DT_U8, DT_F8_E8M0, 1024, 1, 32, 3, true, 1) } },
     };
 
     for (size_t i = 0; i < COUNT(blocks) + COUNT(others); i++) {

@@ -38,7 +38,7 @@ says() {
 }
 
 need "$wanmpi" synth --preset tiny --parts t5,vae --out others
-for file in dit_mixed.gguf dit_comfy.safetensors dit_lightx2v.safetensors; do
+for file in dit_mixed.gguf dit_comfy.safetensors dit_lightx2v.safetensors dit_bits.safetensors; do
     name=${file%.*}
     mkdir -p "$name/plain"
     echo '{"num_heads": 2}' | tee "$name/plain/config.json" >"$name/config.json"
@@ -48,7 +48,7 @@ for file in dit_mixed.gguf dit_comfy.safetensors dit_lightx2v.safetensors; do
     generate "$name-one" --ckpt_dir others --dit "$name/$file"
     check "$name, one rank" "$same" "$name-plain.h5" "$name-one.h5"
 done
-for name in dit_mixed dit_comfy dit_lightx2v; do # their matrices stay as in the file
+for name in dit_mixed dit_comfy dit_lightx2v dit_bits; do # their matrices stay as in the file
     generate "$name-stored" --ckpt_dir others --dit "$(ls $name/$name.*)" --weights stored
     check "$name, stored" "$same" "$name-plain.h5" "$name-stored.h5"
 done

@@ -444,9 +444,9 @@ static void test_companions(void)
           NULL, 1 },
         { "a.weight I8 2,4; a.comfy_quant U8 26", "{\"format\": \"awq_w4a16\"}   ",
           "ComfyUI's format awq_w4a16, which", 0 },
-        { "a.weight I8 2,4; a.comfy_quant U8 45",
-          "{\"format\":\"int8_tensorwise\",\"convrot\":true}  ", "int8_tensorwise with convrot",
-          0 },
+        { "a.weight I8 2,4; a.weight_scale F32; a.comfy_quant U8 45",
+          "{\"format\":\"int8_tensorwise\",\"convrot\":true}  ",
+          "rows of 4 values, no multiple of the 256", 0 },
         { "a.weight I8 2,4; a.comfy_quant U8 2", "{}", "without a name", 0 },
         { "a.weight I8 2,4; a.comfy_quant U8 2", "[{", "without a name", 0 },
         { "a.weight I8 2,4; a.comfy_quant F32 2", NULL, "expected a text", 0 },
@@ -459,7 +459,31 @@ static void test_companions(void)
         { "a.qweight I32 2,2", NULL, "SVDQuant, AWQ or GPTQ", 0 },
         { "a.weight_quantizer.amax F32 1", NULL, "ModelOpt", 0 },
         { "a.weight U32 2,2", NULL, "U32\", as MLX writes", 0 },
-        { "a.weight U8 2,2; a.weight_global_scale F32 1", NULL, "nvfp4 of LightX2V", 0 },
+        { "a.weight U8 2,2; a.weight_global_scale F32 1", NULL,
+          "does not know how it depends on a.weight_global_scale", 0 },
+        { "a.weight F8_E4M3 2,2; a.alpha F32 1", NULL, "does not know how it depends on a.alpha",
+          0 },
+        { "a.weight U8 2,16; a.weight_scale F8_E4M3 128,4; a.weight_global_scale F32 2", NULL,
+          "a.weight_global_scale is F32 [2], not one F32", 0 },
+        { "a.weight U8 2,16; a.weight_scale F8_E4M3 128,4; a.weight_global_scale F32", NULL, NULL,
+          1 },
+        { "a.weight U8 2,16; a.weight_scale F8_E4M3 128,4; a.alpha F32", NULL,
+          "without a.weight_scale_2 or .weight_global_scale", 0 },
+        { "a.weight U8 2,32; a.weight_scale F8_E8M0 128,4", NULL, "in mxfp4, mxfp6 or mxfp8", 0 },
+        { "a.weight U8 2,192; a.weight_scale F8_E8M0 128,8", NULL, "mxfp6 or mxfp8, which its", 0 },
+        { "a.weight U8 2,384; a.weight_scale F8_E8M0 128,16", NULL, "in mxfp6 of LightX2V", 0 },
+        { "a.weight U8 2,16; a.weight_scale F8_E8M0 128,8", NULL, "no scale of a.weight", 0 },
+        { "a.weight U8 2,16; a.weight_scale F8_E8M0 128,4", NULL, NULL, 1 },
+        { "a.weight I8 2,32; a.weight_scale F32 2; a.comfy_quant U8 57",
+          "{\"format\":\"convrot_w4a4\",\"convrot_groupsize\":64}    ", NULL, 1 },
+        { "a.weight I8 2,24; a.weight_scale F32 2; a.comfy_quant U8 57",
+          "{\"format\":\"convrot_w4a4\",\"convrot_groupsize\":64}    ",
+          "rows of 48 values, no multiple of the 64", 0 },
+        { "a.weight I8 2,24; a.weight_scale F32 2; a.comfy_quant U8 57",
+          "{\"format\":\"convrot_w4a4\",\"convrot_groupsize\":48}    ",
+          "rotated in groups of 48 values; expected a power of four", 0 },
+        { "a.weight F8_E4M3 2,24; a.weight_scale F32; a.comfy_quant U8 50",
+          "{\"format\":\"float8_e4m3fn\",\"convrot\":true}    ", "float8_e4m3fn with convrot", 0 },
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -484,10 +508,13 @@ int main(int argc, char **argv)
     check_file("scaled.safetensors",
                "F8_E4M3 scaled, F8_E5M2 scaled, I8 scaled, BF16 scaled, F8_E4M3, F8_E5M2, F16");
     check_file("comfy.safetensors", "F8_E4M3 scaled, I8 scaled, mxfp8, nvfp4");
+    check_file("lightx2v.safetensors", "nvfp4, mxfp4, mxfp8");
+    check_file("convrot.safetensors", "I8 rotated, int4 rotated");
     check_file("nested.pth", "F8_E4M3 scaled, I8 scaled, F8_E5M2");
     check_file("dit_mixed.gguf", "Q8_0 Q5_0 Q4_1 Q4_0 Q5_1 IQ4_NL Q4_K Q6_K F32 BF16");
     check_file("dit_comfy.safetensors", "F8_E4M3 scaled, F16");
     check_file("dit_lightx2v.safetensors", "F8_E4M3 scaled, I8 scaled, BF16");
+    check_file("dit_bits.safetensors", "nvfp4, I8 rotated, mxfp4, mxfp8, BF16");
     CHECK(in_fp8 >= 3, "%d matrices in fp8", in_fp8);
     test_tokenizer();
     check_damage("blocks.gguf", 1100);

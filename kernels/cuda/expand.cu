@@ -279,8 +279,9 @@ static __device__ float from_e2m1(int four)
     return four & 8 ? -f : f;
 }
 
-/* Number i of a type. */
-static __device__ __forceinline__ float number_at(enum dtype dt, const void *p, int64_t i)
+/* Number i of a type; high_first: of two of 4 bits. */
+static __device__ __forceinline__ float number_at(enum dtype dt, const void *p, int64_t i,
+                                                  bool high_first)
 {
     const uint8_t byte = dt == DT_F64 || dt == DT_F32 || dt == DT_BF16 || dt == DT_F16
                              ? 0
@@ -298,7 +299,7 @@ static __device__ __forceinline__ float number_at(enum dtype dt, const void *p, 
     case DT_I8:
         return (float)(int8_t)byte;
     case DT_U8:
-        return from_e2m1(i % 2 == 0 ? byte >> 4 : byte & 15);
+        return from_e2m1((i % 2 == 0) == high_first ? byte >> 4 : byte & 15);
     case DT_F8_E4M3:
         return from_e4m3(byte);
     case DT_F8_E5M2:
@@ -318,6 +319,7 @@ struct scales {
     int64_t row, rows, columns, per_row;
     bool tiled;
     float factor;
+    bool divides;
 };
 
 /* The quotient, and the remainder in *rest: 64 bits take many times as long as 32. */
@@ -342,9 +344,11 @@ static __device__ float scale_of(const struct scales &s, int64_t at)
     const int64_t index = s.tiled ? (row / 128 * ((s.per_row + 3) / 4) + group / 4) * 512 +
                                         row % 32 * 16 + row % 128 / 32 * 4 + group % 4
                                   : row * s.per_row + group;
-    const float scale = number_at(s.dtype, s.data, index);
+    const float scale = number_at(s.dtype, s.data, index, false);
 
-    return s.factor != 1 ? __fmul_rn(s.factor, scale) : scale;
+    return s.factor == 1 ? scale
+           : s.divides   ? __fdiv_rn(scale, s.factor)
+                         : __fmul_rn(s.factor, scale);
 }
 
 /* Numbers of 8 bits, eight of which are read at once and have one scale. */
@@ -379,8 +383,8 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* together: eight values from a multiple of eight on have one scale. */
 static __global__ void __launch_bounds__(THREADS)
-    numbers_kernel(struct tensor out, enum dtype dt, const void *numbers, struct scales s,
-                   bool together, int64_t first, int64_t n)
+    numbers_kernel(struct tensor out, enum dtype dt, bool high_first, const void *numbers,
+                   struct scales s, bool together, int64_t first, int64_t n)
 {
     const int64_t at = (blockIdx.x * (int64_t)THREADS + threadIdx.x) * EACH;
     float y[EACH], scale = 1;
@@ -390,7 +394,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (s.dtype != DT_NONE && together)
         scale = scale_of(s, first + at);
     for (int i = 0; i < EACH && i < n - at; i++) {
-        y[i] = number_at(dt, numbers, first + at + i);
+        y[i] = number_at(dt, numbers, first + at + i, high_first);
         if (s.dtype != DT_NONE)
             y[i] = __fmul_rn(y[i], together ? scale : scale_of(s, first + at + i));
     }
@@ -417,6 +421,7 @@ status plain_expand(struct device *dev, struct tensor out, const struct stored_f
         form->row,           form->scale.rows,
         form->scale.columns, form->scale.per_row,
         form->scale.tiled,   form->scale.factor,
+        form->scale.divides,
     };
     const bool whole = form->scale.rows * form->row >= form->count; // one scale for all rows
     const bool together = form->row % EACH == 0 ? form->scale.columns % EACH == 0
@@ -440,8 +445,8 @@ status plain_expand(struct device *dev, struct tensor out, const struct stored_f
         }
     }
     if (form->block == NULL) {
-        numbers_kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(out, form->dtype, stored, s,
-                                                               together, first, n);
+        numbers_kernel<<<grid, THREADS, 0, cuda_stream(dev)>>>(
+            out, form->dtype, form->nibbles == NIBBLES_E2M1_HIGH, stored, s, together, first, n);
         return cuda_status(cudaGetLastError(), "expand");
     }
     for (size_t i = 0; i < COUNT(blocks); i++) {

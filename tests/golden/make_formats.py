@@ -156,6 +156,102 @@ def comfy():
     add("comfy.safetensors", save({k: v.clone() for k, v in t.items()}, {"_quantization_metadata": metadata}), want)
 
 
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def from_e2m1(packed):
+    """Two numbers in a byte, the low half first, as LightX2V."""
+    pair = torch.stack([packed & 15, packed >> 4], -1).reshape(packed.shape[0], -1).long()
+    return torch.where(pair & 8 == 0, E2M1[pair & 7], -E2M1[pair & 7])
+
+
+def tiled_scales(rows, groups, bits, dtype):
+    """Random scales in tiles of 128 x 4, and those of the rows and groups."""
+    wide = -(-groups // 4) * 4
+    stored = torch.randint(bits[0], bits[1], (-(-rows // 128) * 128, wide), dtype=torch.uint8).view(dtype)
+    tiles = stored.float().reshape(-1, wide // 4, 32, 4, 4).permute(0, 3, 2, 1, 4)
+    return stored, tiles.reshape(-1, wide)[:rows, :groups]
+
+
+def grouped(q, scales):
+    return (q.reshape(*scales.shape, -1) * scales.unsqueeze(-1)).reshape(q.shape)
+
+
+def lightx2v_layer(kind, name, rows, columns, e8m0=(100, 140), whole=2688 / 0.37):
+    """Random numbers in nvfp4, mxfp4 or mxfp8 of LightX2V, and the values, as lightx2v_kernel/test/nvfp4_nvfp4/
+    test_bench1.py has them. "alpha": without the factor of the weight's scales."""
+    packed = torch.randint(0, 0x7f if kind == "mxfp8" else 0x100, (rows, columns // (1 if kind == "mxfp8" else 2)),
+                           dtype=torch.uint8)
+    numbers = packed.view(torch.float8_e4m3fn).float() if kind == "mxfp8" else from_e2m1(packed)
+    if kind.startswith("mx"):
+        stored, scales = tiled_scales(rows, columns // 32, e8m0, torch.float8_e8m0fnu)
+        return {f"{name}.weight": packed, f"{name}.weight_scale": stored}, grouped(numbers, scales)
+    stored, scales = tiled_scales(rows, columns // 16, (1, 0x7f), torch.float8_e4m3fn)
+    t, whole = {f"{name}.weight": packed, f"{name}.weight_scale": stored}, torch.tensor(whole)
+    if kind == "alpha":
+        t[name + ".input_global_scale"] = torch.tensor(2688 / 5.1)
+        t[name + ".alpha"] = 1 / (t[name + ".input_global_scale"] * whole)
+        return t, grouped(numbers, scales * (t[name + ".input_global_scale"] * t[name + ".alpha"]))
+    t |= {f"{name}.weight_global_scale": whole, f"{name}.input_absmax": torch.tensor(5.1)}
+    return t, grouped(numbers, scales / whole)
+
+
+def lightx2v():
+    t, want = {}, {}
+    for kind, name, rows, columns in [("nvfp4", "nv", 130, 48), ("nvfp4", "nv_wide", 3, 224), ("alpha", "nv_alpha", 3, 32),
+                                      ("mxfp4", "mx4", 129, 160), ("mxfp8", "mx8", 3, 160)]:
+        tensors, want[name + ".weight"] = lightx2v_layer(kind, name, rows, columns)
+        t |= tensors
+    add("lightx2v.safetensors", save({k: v.clone() for k, v in t.items()}), want)
+
+
+def convrot_layer(format, name, w, size):
+    """A rotated layer of Comfy, quantized by comfy-kitchen. Its product with the Hadamard matrix is in f32, in an order that
+    depends on the machine; here it is in f64, and must be as near as the order of f32 allows."""
+    from comfy_kitchen.backends.eager import convrot_w4a4, quantization as ck
+
+    if format == "convrot_w4a4":
+        q, scale = convrot_w4a4.quantize_convrot_w4a4_weight(w, size)
+        reference = convrot_w4a4.dequantize_convrot_w4a4_weight(q, scale, size)
+        flat = convrot_w4a4._unpack_int4_row_major(q).float() * scale.reshape(-1, 1)
+    else:
+        q, scale = ck.quantize_int8_convrot_weight(w, size)
+        reference = ck.dequantize_int8_convrot_weight(q, scale, size)
+        flat = ck.dequantize_int8_simple(q, scale)
+    note = {"format": format, "convrot": True} | ({} if size == 256 else {"convrot_groupsize": size})
+    exact = ck._rotate_weight(flat.double(), ck._build_hadamard(size, dtype=torch.float64), size)
+    assert (reference - exact).abs().max() <= 2e-6 * exact.abs().max(), name
+    return {f"{name}.weight": q, f"{name}.weight_scale": scale, f"{name}.comfy_quant":
+            torch.frombuffer(bytearray(json.dumps(note).encode()), dtype=torch.uint8).clone()}, exact.float()
+
+
+def convrot():
+    t, want = {}, {}
+    for name, format, shape, size in [("int8", "int8_tensorwise", (5, 512), 256), ("small", "int8_tensorwise", (3, 48), 16),
+                                      ("int4", "convrot_w4a4", (3, 512), 256), ("int4_64", "convrot_w4a4", (5, 128), 64)]:
+        tensors, want[name + ".weight"] = convrot_layer(format, name, torch.randn(shape), size)
+        t |= tensors
+    add("convrot.safetensors", save({k: v.clone() for k, v in t.items()}), want)
+
+
+def dit_bits():
+    """A transformer whose matrices are in these formats."""
+    t, f, want = dit_values(dit_shapes(32, 128, 1)), {}, {}
+    for name, value in t.items():
+        layer = name.removesuffix(".weight")
+        if not name.startswith("blocks") or len(value.shape) != 2:
+            want[name] = f[name] = value.bfloat16()
+            continue
+        if ".cross_attn." in name:
+            tensors, want[name] = convrot_layer("int8_tensorwise", layer, value, 16)
+        else:
+            kind = "nvfp4" if ".self_attn." in name else "mxfp4" if ".ffn.0" in name else "mxfp8"
+            exponents = (115, 124) if kind == "mxfp4" else (110, 117)
+            tensors, want[name] = lightx2v_layer(kind, layer, *value.shape, exponents, 1e4)
+        f |= tensors
+    add("dit_bits.safetensors", save({k: v.clone() for k, v in f.items()}), want)
+
+
 def pickles():
     w = torch.randn(4, 6)
     q, s = fp8(w, torch.float8_e4m3fn, 1)
@@ -297,4 +393,7 @@ if __name__ == "__main__":
     pickles()
     dits()
     tokenizer()
+    lightx2v()
+    convrot()
+    dit_bits()
     save_file(out, os.path.join(here, "formats.safetensors"))
