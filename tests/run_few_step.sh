@@ -4,6 +4,7 @@
 golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
 synth tiny-A14B pair
+synth tiny-meanflow tiny-meanflow
 
 make() { # make P MODEL NAME FLAGS...: a video NAME.mp4 and its run file NAME.h5; its output goes to NAME.log too
     local p=$1 model=$2 name=$3
@@ -35,6 +36,7 @@ by_flags model dmd fastwan-3 --denoising_steps 1000,757,522 --warp_denoising_ste
 by_flags model warped renoise-4 --denoising_steps 1000,750,500,250 "${renoise[@]}"
 by_flags model rcm turbowan-4 --sigma_max 80 --sample_guide_scale 1
 by_flags model ode turbowan-ode --preset turbowan-4 --sample_solver euler
+by_flags tiny-meanflow meanflow meanflow-2 --preset meanflow-2
 mv pair tiny-A14B
 by_flags tiny-A14B pair-lightx2v lightx2v-4 --preset lightx2v-4
 by_flags tiny-A14B pair-index lightx2v-4 --sample_steps 4 --sample_shift 5 "${euler[@]}" --boundary_step_index 2

@@ -24,6 +24,8 @@ static const struct recorded {
     { "lightx2v-4", SOLVER_EULER, 4, { 0 }, false, 5, 0 }, // the same, without a list
     { "lightx2v-8", SOLVER_EULER, 8, { 1000, 875, 750, 625, 500, 375, 250, 125 }, true, 5, 0 },
     { "lightx2v-8", SOLVER_EULER, 8, { 0 }, false, 5, 0 },
+    { "meanflow-2", SOLVER_EULER, 2, { 1000, 500 }, true, 5, 0 },
+    { "meanflow-2", SOLVER_EULER, 2, { 0 }, false, 5, 0 },
     { "renoise-4", SOLVER_RENOISE, 4, { 1000, 750, 500, 250 }, true, 5, 0 },
     { "renoise-8", SOLVER_RENOISE, 8, { 1000, 850, 700, 550, 350, 275, 200, 125 }, true, 12, 0 },
     { "fastwan-3", SOLVER_RENOISE, 3, { 1000, 757, 522 }, false, 8, 0 },
@@ -212,6 +214,7 @@ static void check_presets(void)
         { "Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank32", 1, "lightx2v-4" },
         { "wan2.2_i2v_A14b_high_noise_lightx2v_4step_1030", 2, "lightx2v-4" },
         { "Wan2.2-Lightning_T2V-A14B-4steps-lora_HIGH_fp16", 2, "lightning-4" },
+        { "Wan2.1-T2V-14B/distill_models/distill_model_meanflow.safetensors", 1, "meanflow-2" },
         { "FastWan2.2-TI2V-5B-FullAttn-Diffusers", 1, "fastwan-3" },
         { "\"_class_name\": \"WanDMDPipeline\"", 1, "fastwan-3" },
         { "Wan21_CausVid_14B_T2V_lora_rank32_v2", 1, "causvid-9" },

@@ -2,6 +2,7 @@
 
 #include "model/pipeline/condition.h"
 #include "model/pipeline/prompts.h"
+#include "model/transformer/features.h"
 #include "runtime/nearest.h"
 
 #include <stdio.h>
@@ -201,6 +202,19 @@ static bool uses_input(const struct task *task, const void *payload)
     return (task->allowed >> *(const int *)payload & 1) != 0;
 }
 
+/* The next feature at *i or after it on which the task depends, and where to go on; NULL after the
+ * last. */
+static const struct feature *next_feature(const struct dit_config *c, int *i)
+{
+    while (*i < DIT_FEATURES_MAX && c->use[*i].feature != NULL) {
+        const struct feature *f = c->use[(*i)++].feature;
+
+        if (!f->any_task)
+            return f;
+    }
+    return NULL;
+}
+
 /* Whether the model's transformers have the number and features of the task's released models,
  * and as many channels that are concatenated to the latent's. */
 static bool matches_transformer(const struct task *task, const struct recognized *is)
@@ -213,10 +227,14 @@ static bool matches_transformer(const struct task *task, const struct recognized
         released->in_dim - released->out_dim != c->in_dim - c->out_dim ||
         (released->out_dim == TI2V_CHANNELS) != (c->out_dim == TI2V_CHANNELS))
         return false;
-    for (int i = 0; i < DIT_FEATURES_MAX; i++)
-        if (released->use[i].feature != c->use[i].feature)
+    for (int i = 0, k = 0;;) {
+        const struct feature *f = next_feature(c, &i);
+
+        if (f != next_feature(released, &k))
             return false;
-    return true;
+        if (f == NULL)
+            return true;
+    }
 }
 
 status task_find(const struct task **task, const char *name)

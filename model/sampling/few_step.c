@@ -12,6 +12,13 @@
 #define RCM_4 .solver = SOLVER_RENOISE, .steps = RCM_STEPS_MAX, .guidance = 1
 
 static const struct few_step presets[] = {
+    // LightX2V configs/meanflow: denoising_step_list 1000, 500
+    { .name = "meanflow-2",
+      .what = "LightX2V's MeanFlow distillation of Wan2.1",
+      .words = "meanflow mean_flow",
+      .experts = 1,
+      .steps = 2,
+      EULER_5 },
     // LightX2V configs/distill: denoising_step_list, boundary_step_index 2
     { .name = "lightx2v-4",
       .what = "LightX2V's 4-step distillations of Wan2.1 and Wan2.2, weights or LoRA",

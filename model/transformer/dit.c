@@ -130,9 +130,7 @@ out:
     return st;
 }
 
-/* Sinusoids of the times, computed in f64 and rounded to f32: a row has all cosines, then all
- * sines. Rows [steps, ...) have time 0. */
-static status make_sinusoid(struct device *dev, struct tensor out, const float *timestep, int steps)
+status dit_make_sinusoid(struct device *dev, struct tensor out, const float *timestep, int steps)
 {
     const int64_t rows = out.dim[0], half = out.dim[1] / 2;
     float *host = malloc(tensor_bytes(out));
@@ -183,7 +181,7 @@ static status make_time(struct dit_run *r, struct arena *a, struct arena *step,
     TRY_OUT(arena_take(a, &r->time_mod, DT_F32, rows, 6 * c->dim));
     TRY_OUT(arena_take(step, &sinusoid, DT_F32, rows, c->freq_dim));
     TRY_OUT(arena_take(step, &mid, DT_F32, rows, c->dim));
-    TRY_OUT(make_sinusoid(dev, sinusoid, timestep, r->steps));
+    TRY_OUT(dit_make_sinusoid(dev, sinusoid, timestep, r->steps));
     TRY_OUT(op_gemm(dev, mid, sinusoid, root->time0.w, root->time0.b, ACT_SILU));
     TRY_OUT(op_gemm(dev, r->time, mid, root->time2.w, root->time2.b, ACT_NONE));
     TRY_OUT(op_silu(dev, mid, r->time));

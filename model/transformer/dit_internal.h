@@ -82,6 +82,12 @@ struct block_ctx {
 /* The row of r->time and r->time_mod for a segment's time. */
 int dit_time_row(const struct dit_run *r, int step, enum segment_time time);
 
+/* ---- dit.c, of dit_begin ---- */
+
+/* Sinusoids of times [rows, freq_dim], computed in f64 and rounded to f32: a row has all cosines,
+ * then all sines. Rows [steps, ...) have time 0. */
+status dit_make_sinusoid(struct device *dev, struct tensor out, const float *timestep, int steps);
+
 /* ---- dit.c, of dit_forward ---- */
 
 status dit_acquire_root(struct dit *m, struct dit_root *root);

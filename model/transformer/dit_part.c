@@ -44,6 +44,8 @@ static const struct variant variants[] = {
       CONFIG(.in_dim = 36, SIZE_14B, .image_dim = 1280,
              USES({ &feature_image_context }, { &feature_animate, 8, { ANIMATE } })) },
     { "tiny", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY) },
+    { "tiny-meanflow",
+      CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_mean_flow })) },
     { "tiny-i2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY) },
     { "tiny-i2v-clip", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGE(160)) },
     { "tiny-flf2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGES(160, 2 * 17)) },

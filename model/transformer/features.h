@@ -22,6 +22,7 @@
     X(vace)                                                                                        \
     X(audio)                                                                                       \
     X(animate)                                                                                     \
+    X(mean_flow)                                                                                   \
     X(reference)                                                                                   \
     X(camera)                                                                                      \
     X(vsa_gate)                                                                                    \
@@ -88,6 +89,7 @@ struct feature {
                    bool diffusers);
 
     const struct feature_hooks *hooks; // NULL: this version does not compute it
+    bool any_task;                     // models with and without it are for the same tasks
 };
 
 #define DECLARE_FEATURE(name) extern const struct feature feature_##name;

@@ -94,6 +94,7 @@ class Rcm:
 SCHEDULES = {
     "lightx2v-4": StepDistill([1000, 750, 500, 250], 5),
     "lightx2v-8": StepDistill([1000, 875, 750, 625, 500, 375, 250, 125], 5),
+    "meanflow-2": StepDistill([1000, 500], 5),
     "renoise-4": SelfForcing([1000, 750, 500, 250], 5),
     "renoise-8": SelfForcing([1000, 850, 700, 550, 350, 275, 200, 125], 12),
     "fastwan-3": Dmd([1000, 757, 522]),
@@ -115,13 +116,38 @@ def files(preset):
         return folder, torch.from_numpy(run["text/cond"][()])
 
 
-def dit(module, folder):
+def dit(module, folder, without=None):
     with open(os.path.join(folder, "config.json")) as f:
         config = {k: v for k, v in json.load(f).items() if not k.startswith("_")}
     state = load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors"))
+    state = {k: v for k, v in state.items() if without is None or not k.startswith(without)}
     model = module.WanModel(**{**config, "text_dim": state["text_embedding.0.weight"].shape[1]})
     model.load_state_dict(state)
     return model.eval().requires_grad_(False).float()
+
+
+class MeanFlow:
+    """LightX2V models/networks/wan/infer/pre_infer.py and Wan21MeanFlowStepDistillScheduler: silu of the embedding of the
+    next step's time, 0 after the last, is added before the projection for the blocks."""
+
+    def __init__(self, module, folder, times):
+        state = load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors"))
+        part = lambda i: torch.nn.Linear(*reversed(state[f"time_embedding_r.{i}.weight"].shape))
+        self.embedding = torch.nn.Sequential(part(0), torch.nn.SiLU(), part(2)).requires_grad_(False)
+        self.embedding.load_state_dict({k[17:]: v for k, v in state.items() if k.startswith("time_embedding_r.")})
+        self.model, self.times, self.module, self.at = dit(module, folder, "time_embedding_r."), times, module, None
+        self.project = self.model.time_projection[1]
+        self.model.time_projection = torch.nn.Module()
+        self.model.time_projection.forward = self.time_projection
+
+    def time_projection(self, e):
+        r = self.times[self.at + 1 :][:1] if self.at + 1 < len(self.times) else torch.zeros(1)
+        next = self.embedding(self.module.sinusoidal_embedding_1d(self.model.freq_dim, r).float())
+        return self.project(torch.nn.functional.silu(e) + torch.nn.functional.silu(next))
+
+    def __call__(self, i, t):
+        self.at = i
+        return self.model
 
 
 def sample(s, expert, text, shape):
@@ -157,6 +183,10 @@ folder, text = files("tiny")
 model = dit(module, folder)
 for name in ("lightx2v-4", "lightx2v-8", "renoise-4", "fastwan-3", "causvid-9", "turbowan-4", "turbowan-ode"):
     out["latents.tiny." + name] = sample(SCHEDULES[name], lambda i, t: model, text, (16, 2, 6, 8))
+
+folder, text = files("tiny-meanflow")
+s = SCHEDULES["meanflow-2"]
+out["latents.tiny-meanflow.meanflow-2"] = sample(s, MeanFlow(module, folder, s.t), text, (16, 2, 6, 8))
 
 (module,) = official.modules(wan22, "wan.modules.model")
 folder, text = files("tiny-A14B")
