@@ -206,7 +206,8 @@ const struct option request_rows[] = {
       .help =
           "products of the transformer's blocks: exact as --precision says; fp8 with weights and "
           "activations of 8 bits (e4m3), one scale per row of each: half the memory of the "
-          "weights, faster on H100 and H200, and another video (default exact)" },
+          "weights, 1.2 times as fast a forward on an H100, and another video: a forward is ten "
+          "times as far from fp32 as in bf16, 4 % instead of 0.4 % (default exact)" },
     { "matmul_bf16_blocks", OPT_INT, AT(matmul_bf16_blocks), .value = "N", .least = 0, .most = 1000,
       .commands = ALL, .marks = NUMBERS | JOB,
       .help = "for --matmul fp8: the first N and the last N blocks stay as --precision says "
