@@ -233,6 +233,44 @@ attention8_fn op_attention8;
 /* Bytes of scratch for op_attention8: for all heads, or for a fraction of them if that is large. */
 size_t attention8_scratch(int64_t sq, int64_t sk, int64_t heads, int64_t depth);
 
+/* ---- sparse attention: each tile of queries attends to the tiles of keys in its list ---- */
+
+/* A tile is a range of adjacent rows, at least one; tiles cover all rows in order. The tensors are
+ * i32, contiguous, in the device's memory. */
+struct tile_lists {
+    struct tensor q_first; // [Tq + 1]: tile i of queries is rows [q_first[i], q_first[i + 1]) of q
+    struct tensor k_first; // [Tk + 1]: the same of k and v
+    struct tensor count;   // [N, Tq]: tiles of keys in the list, 1 to M
+    struct tensor index;   // [N, Tq, M]: the list, in increasing order; the rest is not read
+    int q_rows, k_rows;    // most rows of a tile: 64 or 128 each
+    double keys;           // of a query, on average: for the FLOPs and plan's time
+};
+
+/* out = softmax(scale * q k^T) v for each head, over the keys in the list of the query's tile. q,
+ * k, v, out and lse as for op_attention; out may be q. Softmax in f32. A row of out depends, to the
+ * bit, only on its own q, on k and v of its list in their order, and on the list of the tile beside
+ * its own (2i and 2i + 1 are neighbours). */
+typedef status sparse_attention_fn(struct device *dev, struct tensor out, struct tensor lse,
+                                   struct tensor q, struct tensor k, struct tensor v, float scale,
+                                   const struct tile_lists *lists);
+sparse_attention_fn op_sparse_attention;
+
+/* out[t] = the mean of rows [first[t], first[t + 1]) of x, of each head and channel, summed in f32.
+ *   x      [S, N, D], f32 or bf16, the outer two axes may be strided
+ *   out    [T, N, D], f32 or bf16, contiguous
+ *   first  i32 [T + 1], contiguous */
+typedef status tile_means_fn(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor first);
+tile_means_fn op_tile_means;
+
+/* Lists the M tiles of keys of the largest q k^T, in increasing order of their index; of equal ones
+ * the first. Products are summed in f32.
+ *   count  i32 [N, Tq], set to M, and index, i32 [N, Tq, M], as in struct tile_lists
+ *   q      [Tq, N, D], k [Tk, N, D], one dtype, contiguous: means of tiles; 1 <= M <= Tk */
+typedef status tile_lists_fn(struct device *dev, struct tensor count, struct tensor index,
+                             struct tensor q, struct tensor k);
+tile_lists_fn op_tile_lists;
+
 /* Merges attention over two sets of keys: (acc, lse) over one, (part, part_lse) over the other.
  *   acc   [S, N, D] f32 and lse [S, N] f32, contiguous, in place
  *   part  [S, N, D] f32 or bf16, rows may be strided; part_lse [S, N] f32, contiguous

@@ -169,6 +169,36 @@ static status plan_attention8(struct device *dev, const struct attention_part *p
                  2.5 * bytes_of(q) + 5 * bytes_of(k));
 }
 
+static status plan_sparse_attention(struct device *dev, struct tensor out, struct tensor lse,
+                                    struct tensor q, struct tensor k, struct tensor v, float scale,
+                                    const struct tile_lists *lists)
+{
+    const double tiles = (double)tensor_count(lists->count) * lists->q_rows / 128;
+    const double flops = 4 * (double)tensor_count(q) * lists->keys;
+    const struct rates *r = dev->rates;
+
+    dev->head = q.dim[2] > dev->head ? q.dim[2] : dev->head;
+    if (r == NULL)
+        return ST_OK;
+    return spend(dev,
+                 tiled(r, flops, q.dtype == DT_BF16 ? r->attention : r->attention_f32, ceil(tiles)),
+                 2 * bytes_of(q) + 2 * bytes_of(k));
+}
+
+static status plan_tile_means(struct device *dev, struct tensor out, struct tensor x,
+                              struct tensor first)
+{
+    return spend(dev, 0, bytes_of(x) + bytes_of(out));
+}
+
+static status plan_tile_lists(struct device *dev, struct tensor count, struct tensor index,
+                              struct tensor q, struct tensor k)
+{
+    const double scores = (double)tensor_count(count) * (double)k.dim[0];
+
+    return spend(dev, 0, 12 * scores + bytes_of(index));
+}
+
 static status plan_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
                                    struct tensor part, struct tensor part_lse)
 {
@@ -327,6 +357,9 @@ const struct table table_plan = {
     .attention_parts = plan_attention_parts,
     .attention8 = plan_attention8,
     .attention_waits = 128, // as table_cuda
+    .sparse_attention = plan_sparse_attention,
+    .tile_means = plan_tile_means,
+    .tile_lists = plan_tile_lists,
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,
     .gate_add = plan_gate_add,

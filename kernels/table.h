@@ -41,6 +41,9 @@ struct table {
     attention_parts_fn *attention_parts;
     int64_t attention_waits; // D for which attention_parts waits for arrivals, in bf16; 0: none
     attention8_fn *attention8;
+    sparse_attention_fn *sparse_attention;
+    tile_means_fn *tile_means;
+    tile_lists_fn *tile_lists;
     attention_merge_fn *attention_merge;
     relative_attention_fn *relative_attention;
     gate_add_fn *gate_add;

@@ -13,6 +13,7 @@ static void run_all(struct check *c)
     check_fp8(c);
     check_arrivals(c);
     check_attentions(c);
+    check_sparse(c);
     check_norms(c);
     check_elementwise(c);
     check_merges(c);
@@ -110,6 +111,31 @@ static status attention8_first_rows(struct device *dev, const struct attention_p
         TRY(table_ref.attention8(dev, &all[i], 1, i == 0 ? lse : (struct tensor){ 0 },
                                  tensor_slice(q, 0, 0, part[i].count), k, v, scale, scratch));
     }
+    return ST_OK;
+}
+
+static status sparse_attention_last_tile(struct device *dev, struct tensor out, struct tensor lse,
+                                         struct tensor q, struct tensor k, struct tensor v,
+                                         float scale, const struct tile_lists *lists)
+{
+    int32_t *const count = lists->count.data;
+    const int leave_out = count[0] > 1;
+    status st;
+
+    count[0] -= leave_out; // of the first list
+    st = table_ref.sparse_attention(dev, out, lse, q, k, v, scale, lists);
+    count[0] += leave_out;
+    return st;
+}
+
+static status tile_lists_next(struct device *dev, struct tensor count, struct tensor index,
+                              struct tensor q, struct tensor k)
+{
+    int32_t *const first = index.data;
+
+    TRY(table_ref.tile_lists(dev, count, index, q, k));
+    if (k.dim[0] > index.dim[2] && (index.dim[2] == 1 || first[1] > first[0] + 1))
+        first[0] = first[0] + 1 < k.dim[0] ? first[0] + 1 : 0;
     return ST_OK;
 }
 
@@ -252,6 +278,8 @@ static int self_test(uint64_t seed)
         { "computes the first rows for each part",
           check_attentions,
           { .attention8 = attention8_first_rows } },
+        { "leaves out a tile", check_sparse, { .sparse_attention = sparse_attention_last_tile } },
+        { "lists the next tile", check_sparse, { .tile_lists = tile_lists_next } },
         { "ignores the first token", check_norms, { .norm_rope = norm_rope_first } },
         { "swaps left and right padding", check_products, { .conv3d = conv3d_padding } },
         { "swaps top and bottom padding", check_products, { .conv3d = conv3d_rows } },
@@ -290,6 +318,8 @@ static int self_test(uint64_t seed)
         WRONG(norm_rope)
         WRONG(attention)
         WRONG(attention8)
+        WRONG(sparse_attention)
+        WRONG(tile_lists)
         WRONG(silu)
         WRONG(lincomb)
         WRONG(add_product)

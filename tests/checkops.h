@@ -67,6 +67,9 @@ struct tensor check_output(enum dtype dt, int64_t gap, int ndim, const int64_t *
  * it is not rounded, else x's dtype. */
 struct tensor check_clone(struct tensor x, enum dtype dt);
 
+/* A number in [0, below), which differs from call to call. */
+int64_t check_random(struct check *c, int64_t below);
+
 float check_get(struct tensor t, const int64_t *index); // one element
 
 /* Runs one call on c->got and waits for it; with --bench prints the best time of five more. */
@@ -108,6 +111,7 @@ void check_products(struct check *c);
 void check_fp8(struct check *c);
 void check_arrivals(struct check *c);
 void check_attentions(struct check *c);
+void check_sparse(struct check *c);
 void check_norms(struct check *c);
 void check_elementwise(struct check *c);
 void check_merges(struct check *c);

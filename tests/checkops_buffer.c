@@ -109,6 +109,8 @@ static void put(struct tensor t, const int64_t *index, float v)
         ((uint16_t *)t.data)[at] = f16_from_f32(v);
     else if (t.dtype == DT_F8_E4M3)
         ((uint8_t *)t.data)[at] = e4m3_from_f32(v);
+    else if (t.dtype == DT_I32)
+        ((int32_t *)t.data)[at] = isnan(v) ? -1 : (int32_t)v;
     else
         ((uint8_t *)t.data)[at] = (uint8_t)v;
 }
@@ -127,6 +129,8 @@ float check_get(struct tensor t, const int64_t *index)
         return f32_from_f16(((uint16_t *)t.data)[at]);
     if (t.dtype == DT_F8_E4M3)
         return f32_from_e4m3(((uint8_t *)t.data)[at]);
+    if (t.dtype == DT_I32)
+        return (float)((int32_t *)t.data)[at];
     return ((uint8_t *)t.data)[at];
 }
 
@@ -156,18 +160,30 @@ static bool empty(struct tensor t)
     return tensor_count(t) == 0;
 }
 
-/* splitmix64, then the Box-Muller transform. */
+/* splitmix64: a number in [0, 1). */
+static double uniform(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+}
+
+int64_t check_random(struct check *c, int64_t below)
+{
+    uint64_t state = c->seed++ * 0x2545f4914f6cdd1du;
+
+    return (int64_t)(uniform(&state) * (double)below);
+}
+
+/* The Box-Muller transform. */
 static float normal(uint64_t *state)
 {
     double u[2];
 
-    for (int i = 0; i < 2; i++) {
-        uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-        u[i] = (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-    }
+    for (int i = 0; i < 2; i++)
+        u[i] = uniform(state);
     return (float)(sqrt(-2 * log(1 - u[0])) * cos(2 * M_PI * u[1]));
 }
 

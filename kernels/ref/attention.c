@@ -2,8 +2,7 @@
 
 #include <math.h>
 
-/* p = e^(p - *max), with *max the maximum of p. Returns the sum. */
-static double exponentials(double *p, int64_t n, double *max)
+double ref_exponentials(double *p, int64_t n, double *max)
 {
     double sum = 0;
 
@@ -15,7 +14,7 @@ static double exponentials(double *p, int64_t n, double *max)
     return sum;
 }
 
-static double dot(const double *a, const double *b, int64_t n)
+double ref_dot(const double *a, const double *b, int64_t n)
 {
     double sum = 0;
 
@@ -54,10 +53,10 @@ status ref_attention(struct device *dev, struct tensor out, struct tensor lse, s
             ref_load(query, q, s * q.stride[0] + n * q.stride[1], d);
             for (int64_t j = 0; j < keys; j++) {
                 ref_load(row, k, j * k.stride[0] + n * k.stride[1], d);
-                logits[j] = scale * dot(query, row, d);
+                logits[j] = scale * ref_dot(query, row, d);
             }
 
-            const double sum = exponentials(logits, keys, &max);
+            const double sum = ref_exponentials(logits, keys, &max);
 
             weighted_sum(o, logits, v, n, row);
             for (int64_t i = 0; i < d; i++)
@@ -127,10 +126,10 @@ status ref_relative_attention(struct device *dev, struct tensor out, struct tens
                 double bias;
                 ref_load(row, k, j * k.stride[0] + n * k.stride[1], d);
                 ref_load(&bias, table, ref_bucket(j - s) * heads + n, 1);
-                p[j] = ref_round(dt, ref_round(dt, dot(query, row, d)) + bias);
+                p[j] = ref_round(dt, ref_round(dt, ref_dot(query, row, d)) + bias);
             }
 
-            const double sum = exponentials(p, keys, &max);
+            const double sum = ref_exponentials(p, keys, &max);
 
             for (int64_t j = 0; j < keys; j++)
                 p[j] = ref_round(dt, p[j] / sum);

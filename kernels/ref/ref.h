@@ -25,6 +25,11 @@ void ref_store(struct tensor t, int64_t at, const double *src, int64_t n);
 int64_t ref_rows(struct tensor t);
 int64_t ref_row(struct tensor t, int64_t row);
 
+/* p = e^(p - *max), with *max the maximum of p. Returns the sum. */
+double ref_exponentials(double *p, int64_t n, double *max);
+
+double ref_dot(const double *a, const double *b, int64_t n);
+
 /* The bucket, 0 to 31, of umT5's relative position bias for distance = key - query. */
 int64_t ref_bucket(int64_t distance);
 
@@ -47,6 +52,9 @@ rms_norm_fn ref_rms_norm;
 norm_rope_fn ref_norm_rope;
 attention_fn ref_attention;
 attention8_fn ref_attention8;
+sparse_attention_fn ref_sparse_attention;
+tile_means_fn ref_tile_means;
+tile_lists_fn ref_tile_lists;
 attention_merge_fn ref_attention_merge;
 relative_attention_fn ref_relative_attention;
 gate_add_fn ref_gate_add;
