@@ -3,6 +3,7 @@
  *
  *     adapter file -> modules: a name, and the factors of its change     lora_keys.c
  *     modules x the part's list of tensors -> targets and their terms    lora_match.c
+ *     terms -> their factors, for some rows of a target                  lora_factors.c
  *     targets + a source of base weights -> a source of merged weights   lora_merge.c; on GPUs
  *                                                                        lora_device.c
  *

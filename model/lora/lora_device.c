@@ -34,18 +34,6 @@ static bool is_exact(const struct lora *l, const struct lora_target *t, enum dty
     return dt == DT_F32 || (f != NULL && f->shape.dtype == dt && f->coding == NULL);
 }
 
-/* Floats of the factors of a target for `rows` rows. */
-static int64_t factor_floats(const struct lora_target *t, int64_t rows)
-{
-    int64_t floats = 0;
-
-    if (t->rank > 0)
-        return (int64_t)((aligned(rows * t->rank) + aligned(t->rank * t->cols)) / sizeof(float));
-    for (int i = 0; i < t->count; i++)
-        floats += lora_change_floats(t, &t->terms[i], rows);
-    return floats;
-}
-
 /* Values whose squares are summed for the norms of a term. */
 static int64_t norm_count(const struct lora_target *t, const struct lora_term *term)
 {
@@ -94,7 +82,7 @@ static struct needs needs_of(const struct lora *l)
             changed = changed || (count > 0 && lora_norm_of_changed(&t->terms[k]));
             sums += count;
         }
-        slot = (size_t)factor_floats(t, t->rows) * sizeof(float);
+        slot = (size_t)lora_floats(t, t->rows) * sizeof(float);
         if (norms || !is_direct(l, t, DT_BF16)) // norms may need more than is loaded
             slot += aligned(held_at_once(l, t));
         n.slot = slot > n.slot ? slot : n.slot;
@@ -230,31 +218,32 @@ static status finish_slot(struct lora_slot *s)
     return apply(s, t->count, s->dst);
 }
 
-/* Reads the factors for the slot's rows, and copies them to the device. */
-static status load_factors(struct lora_slot *s, struct device *dev, int64_t row, int64_t rows)
+/* Callback of the loader: the factors for the slot's rows. */
+static status fill_factors(void *payload, int unit, size_t from, size_t to, void *dst)
+{
+    const struct lora_slot *s = payload;
+
+    return lora_read_floats(s->target, s->first / s->target->cols, s->rows,
+                            (int64_t)(from / sizeof(float)), (int64_t)((to - from) / sizeof(float)),
+                            dst);
+}
+
+/* Begins to load the factors for the slot's rows. */
+static status load_factors(struct lora_slot *s)
 {
     const struct lora_target *t = s->target;
-    const int64_t floats = factor_floats(t, rows);
-    float *values = calloc((size_t)floats, sizeof(float)), *memory = (float *)s->memory;
+    const int64_t row = s->first / t->cols;
+    float *memory = (float *)s->memory;
     int64_t at = 0;
-    status st;
 
-    if (values == NULL)
-        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for the factors of %s", t->name));
-    if (t->rank > 0) {
-        at = (int64_t)(aligned(rows * t->rank) / sizeof(float));
-        s->up = tensor_of(memory, DT_F32, rows, t->rank);
-        s->down = tensor_of(memory + at, DT_F32, t->rank, t->cols);
-        TRY_OUT(lora_factors(t, row, rows, values, values + at));
-    }
+    s->up = tensor_of(memory, DT_F32, s->rows, t->rank);
+    s->down = tensor_of(memory + lora_down_at(t, s->rows), DT_F32, t->rank, t->cols);
     for (int i = 0; i < t->count && t->rank == 0; i++) {
-        TRY_OUT(lora_change(t, &t->terms[i], row, rows, values + at, memory + at, &s->changes[i]));
-        at += lora_change_floats(t, &t->terms[i], rows);
+        TRY(lora_change(t, &t->terms[i], row, s->rows, NULL, memory + at, &s->changes[i]));
+        at += lora_change_floats(t, &t->terms[i], s->rows);
     }
-    TRY_OUT(device_upload(dev, tensor_of(memory, DT_F32, floats), values));
-out:
-    free(values);
-    return st;
+    return loader_add(s->loader, fill_factors, s, 0, 0,
+                      tensor_of(memory, DT_U8, lora_floats(t, s->rows) * (int64_t)sizeof(float)));
 }
 
 /* What a part of a tensor is loaded for. */
@@ -272,7 +261,6 @@ static status load_part(struct lora *l, struct loader *loader, const struct lora
                         const struct load *p, bool direct)
 {
     struct lora_slot *s = &l->slots[l->next_slot];
-    const int64_t row = first / t->cols, rows = (first + count - 1) / t->cols + 1 - row;
     struct tensor bytes;
 
     TRY(finish_slot(s));
@@ -283,17 +271,19 @@ static status load_part(struct lora *l, struct loader *loader, const struct lora
     s->spec = *spec;
     s->spec.dtype = p->base;
     s->first = first;
+    s->rows = (first + count - 1) / t->cols + 1 - first / t->cols;
     s->norms = p->norms;
     s->more = p->more;
     s->dst = p->dst;
     s->base = direct ? p->dst
-                     : tensor_of(s->memory + (size_t)factor_floats(t, rows) * sizeof(float),
+                     : tensor_of(s->memory + (size_t)lora_floats(t, s->rows) * sizeof(float),
                                  p->base, count);
     bytes = tensor_of(s->base.data, DT_U8, (int64_t)tensor_bytes(s->base));
-    TRY(loader_add(loader, fill_base, s, 0, 0, bytes)); // its threads read during the next line
+    TRY(load_factors(s));
+    TRY(loader_add(loader, fill_base, s, 0, 0, bytes));
     s->ranges = loader_added(loader);
     s->busy = true;
-    return load_factors(s, l->dev, row, rows);
+    return ST_OK;
 }
 
 /* Allocates the slots, which the next lora_flush frees. */

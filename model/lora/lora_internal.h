@@ -124,12 +124,12 @@ struct lora_slot {
     struct loader *loader;
     int64_t ranges; // of the loader, after which the base is there
     const struct lora_target *target;
-    struct weight_spec spec;       // of the base that is read
-    int64_t first;                 // element of the tensor
-    int norms;                     // the term whose norms are made of the base; LORA_MERGE: none
-    bool more;                     // norms: rows before these are in their sums already
-    struct tensor dst, base;       // dst none: only norms are made
-    struct tensor up, down;        // of a product; or
+    struct weight_spec spec; // of the base that is read
+    int64_t first, rows;     // element of the tensor; number of rows in which the elements are
+    int norms;               // the term whose norms are made of the base; LORA_MERGE: none
+    bool more;               // norms: rows before these are in their sums already
+    struct tensor dst, base; // dst none: only norms are made
+    struct tensor up, down;  // of a product; or
     struct weight_change *changes; // of each term
 };
 
@@ -176,11 +176,15 @@ status lora_match(struct lora *l, struct lora_file *f, const struct tensor_list 
 void lora_targets_done(struct lora *l);
 const struct lora_target *lora_find(const struct lora *l, const char *name);
 
-/* ---- lora_merge.c ---- */
+/* ---- lora_factors.c ---- */
 
 /* Reads rows [first, first + n) of a matrix as f32. */
 status lora_rows(struct tensorfile *file, const struct lora_matrix *m, int64_t first, int64_t n,
                  float *dst);
+
+/* Reads rows that have the columns of the target, and puts these into the order of the memory. */
+status lora_wide_rows(const struct lora_target *t, struct tensorfile *file,
+                      const struct lora_matrix *m, int64_t first, int64_t n, float *dst);
 
 /* The factors of a target whose terms are all products, as those of one product: up [rows, rank]
  * for rows [row, row + rows), times strength and scale, and down [rank, cols]. Either may be NULL.
@@ -194,13 +198,24 @@ static inline bool lora_norm_of_changed(const struct lora_term *term)
 }
 
 /* The change of a term for rows [row, row + rows) of a target that `changes`. Its factors are
- * written to `values`, lora_change_floats of them, each from a multiple of FACTOR_FLOATS on, and
- * the tensors of *w are over the same places in `memory`, which may be a device's. *w has no
- * squares. */
+ * written to `values`, lora_change_floats of them, each from a multiple of FACTOR_FLOATS on, unless
+ * that is NULL; the tensors of *w are over the same places in `memory`, which may be a device's. *w
+ * has no squares. */
 #define FACTOR_FLOATS 64
 int64_t lora_change_floats(const struct lora_target *t, const struct lora_term *term, int64_t rows);
 status lora_change(const struct lora_target *t, const struct lora_term *term, int64_t row,
                    int64_t rows, float *values, float *memory, struct weight_change *w);
+
+/* The factors of all terms for rows [row, row + rows), as a GPU has them: those of lora_factors,
+ * "down" from float lora_down_at on; or those of lora_change, term after term. lora_floats: how
+ * many they are; lora_read_floats: [first, first + n) of them, without those between two factors.
+ */
+int64_t lora_down_at(const struct lora_target *t, int64_t rows);
+int64_t lora_floats(const struct lora_target *t, int64_t rows);
+status lora_read_floats(const struct lora_target *t, int64_t row, int64_t rows, int64_t first,
+                        int64_t n, float *out);
+
+/* ---- lora_merge.c ---- */
 
 /* `read` of lora_source; payload: the struct lora. */
 status lora_read(void *payload, const struct weight_spec *spec, const char *name, int64_t first,

@@ -25,37 +25,6 @@
 
 #define NORM_ELEMENTS ((int64_t)4 << 20) // that are read at a time for norms
 
-status lora_rows(struct tensorfile *file, const struct lora_matrix *m, int64_t first, int64_t n,
-                 float *dst)
-{
-    if (m->tensor != NULL)
-        return tensorfile_read(file, m->tensor, first * m->cols, n * m->cols, DT_F32, dst);
-    memcpy(dst, m->values + first * m->cols, (size_t)(n * m->cols) * sizeof(float));
-    return ST_OK;
-}
-
-/* Reads rows that have the columns of the target, and puts these into the order of the memory. */
-static status wide_rows(const struct lora_target *t, struct tensorfile *file,
-                        const struct lora_matrix *m, int64_t first, int64_t n, float *dst)
-{
-    const int64_t channels = t->cols / t->kernel;
-    float *row;
-
-    TRY(lora_rows(file, m, first, n, dst));
-    if (t->kernel == 1)
-        return ST_OK;
-    row = malloc((size_t)t->cols * sizeof(float));
-    if (row == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for a row of %s", t->name);
-    for (int64_t r = 0; r < n; r++) {
-        memcpy(row, dst + r * t->cols, (size_t)t->cols * sizeof(float));
-        for (int64_t c = 0; c < t->cols; c++)
-            dst[r * t->cols + c] = row[c % channels * t->kernel + c / channels];
-    }
-    free(row);
-    return ST_OK;
-}
-
 /* Elements of a target that are changed: they are in `rows` rows, from row `row` on. */
 struct range {
     int64_t first, count, row, rows;
@@ -71,85 +40,6 @@ static struct range range_of(const struct lora_target *t, int64_t first, int64_t
 static status no_memory(const struct lora_target *t)
 {
     return fail(ST_MEMORY, "cannot allocate host memory to merge a LoRA into %s", t->name);
-}
-
-/* ---- changes ---- */
-
-/* A factor of a change. */
-struct factor {
-    struct lora_matrix matrix;
-    bool rows; // it has the target's rows, of which a part is used; else all
-    bool wide; // it has the target's columns
-    struct tensor *to;
-};
-
-#define FACTORS 5 // at most
-
-static int factors_of(const struct lora_term *term, struct weight_change *w, struct factor *f)
-{
-    const bool whole = term->kind == LORA_KRONECKER;
-    const struct lora_matrix *m = &term->magnitude;
-    int n = 0;
-
-    f[n++] = (struct factor){ term->a, !whole, false, &w->a };
-    f[n++] = (struct factor){ term->b, false, !whole, &w->b };
-    if (term->kind == LORA_HADAMARD) {
-        f[n++] = (struct factor){ term->c, true, false, &w->c };
-        f[n++] = (struct factor){ term->d, false, true, &w->d };
-    }
-    if (m->rows > 0)
-        f[n++] = (struct factor){ { .values = m->values, .rows = m->rows * m->cols, .cols = 1 },
-                                  !term->per_column,
-                                  false,
-                                  &w->magnitude };
-    return n;
-}
-
-static int64_t floats_of(const struct factor *f, int64_t rows)
-{
-    const int64_t count = (f->rows ? rows : f->matrix.rows) * f->matrix.cols;
-
-    return (count + FACTOR_FLOATS - 1) / FACTOR_FLOATS * FACTOR_FLOATS;
-}
-
-int64_t lora_change_floats(const struct lora_target *t, const struct lora_term *term, int64_t rows)
-{
-    struct weight_change w;
-    struct factor f[FACTORS];
-    const int n = term->kind <= LORA_KRONECKER ? factors_of(term, &w, f) : 0;
-    int64_t floats = 0;
-
-    for (int i = 0; i < n; i++)
-        floats += floats_of(&f[i], rows);
-    return floats;
-}
-
-status lora_change(const struct lora_target *t, const struct lora_term *term, int64_t row,
-                   int64_t rows, float *values, float *memory, struct weight_change *w)
-{
-    static const enum change_kind kinds[] = { [LORA_PRODUCT] = CHANGE_PRODUCT,
-                                              [LORA_HADAMARD] = CHANGE_HADAMARD,
-                                              [LORA_KRONECKER] = CHANGE_KRONECKER };
-    struct factor f[FACTORS];
-    int64_t at = 0;
-
-    *w = (struct weight_change){ .kind = kinds[term->kind],
-                                 .row = row,
-                                 .scale = term->scale,
-                                 .strength = term->strength,
-                                 .per_column = term->per_column };
-    for (int i = 0, n = factors_of(term, w, f); i < n; i++) {
-        const struct lora_matrix *m = &f[i].matrix;
-        const int64_t first = f[i].rows ? row : 0, count = f[i].rows ? rows : m->rows;
-
-        TRY(f[i].wide ? wide_rows(t, term->file, m, first, count, values + at)
-                      : lora_rows(term->file, m, first, count, values + at));
-        *f[i].to = m->cols == 1 && f[i].to == &w->magnitude
-                       ? tensor_of(memory + at, DT_F32, count)
-                       : tensor_of(memory + at, DT_F32, count, m->cols);
-        at += floats_of(&f[i], rows);
-    }
-    return ST_OK;
 }
 
 /* x = W with the change of a term, for the elements of the range; x is W before. to_norm: without
@@ -173,33 +63,6 @@ static status add_change(const struct lora_target *t, const struct lora_term *te
         merge_change(x, r.first - r.row * t->cols, r.count, t->cols, &w);
     free(values);
     return st;
-}
-
-status lora_factors(const struct lora_target *t, int64_t row, int64_t rows, float *up, float *down)
-{
-    int64_t at = 0;
-
-    for (int i = 0; i < t->count; i++) {
-        const struct lora_term *term = &t->terms[i];
-        const float scale = term->strength * term->scale;
-        const int64_t rank = term->a.cols;
-        float *part = NULL;
-        status st;
-
-        if (down != NULL)
-            TRY(wide_rows(t, term->file, &term->b, 0, rank, down + at * t->cols));
-        if (up != NULL) {
-            part = malloc((size_t)(rows * rank) * sizeof(float));
-            st = part != NULL ? lora_rows(term->file, &term->a, row, rows, part) : no_memory(t);
-            for (int64_t r = 0; st == ST_OK && r < rows; r++)
-                for (int64_t k = 0; k < rank; k++)
-                    up[r * t->rank + at + k] = scale * part[r * rank + k];
-            free(part);
-            TRY(st);
-        }
-        at += rank;
-    }
-    return ST_OK;
 }
 
 /* All terms are products: one product with all their ranks, as on a GPU (lora_device.c). */
@@ -228,7 +91,7 @@ static status read_difference(const struct lora_target *t, const struct lora_ter
     if (t->kernel == 1)
         return tensorfile_read(term->file, term->a.tensor, r.first, r.count, DT_F32, out);
     rows = malloc((size_t)(r.rows * t->cols) * sizeof(float));
-    st = rows != NULL ? wide_rows(t, term->file, &term->a, r.row, r.rows, rows) : no_memory(t);
+    st = rows != NULL ? lora_wide_rows(t, term->file, &term->a, r.row, r.rows, rows) : no_memory(t);
     if (st == ST_OK)
         memcpy(out, rows + (r.first - r.row * t->cols), (size_t)r.count * sizeof(float));
     free(rows);
