@@ -519,6 +519,8 @@ int main(int argc, char **argv)
     test_tokenizer();
     check_damage("blocks.gguf", 1100);
     check_damage("comfy.safetensors", 2200);
+    check_damage("lightx2v.safetensors", 1400);
+    check_damage("convrot.safetensors", 1300);
     test_hostile_gguf();
     test_original_shape();
     test_companions();

@@ -572,8 +572,8 @@ static void test_report(void)
         { "aitoolkit", "ai-toolkit" },
         { "peft", "PEFT" },
         { "diffusers", "2 to 4" },
-        { "loha", "LoHa" },
-        { "lokr", "LoKr" },
+        { "loha", "dialect     LyCORIS LoHa" },
+        { "lokr", "dialect     LyCORIS LoKr" },
         { "dora_rows", "1 with DoRA" },
         { "peft_bias", "2 differences" },
     };

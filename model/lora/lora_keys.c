@@ -114,6 +114,16 @@ static const char *dialect_of(const char *key)
     return dialects[i].name;
 }
 
+/* Of the dialects of two keys of a module, the one whose row is first: an alpha tells less. */
+static const char *earlier_dialect(const char *a, const char *b)
+{
+    size_t i = 0;
+
+    while (dialects[i].name != a && dialects[i].name != b)
+        i++;
+    return dialects[i].name;
+}
+
 /* The length of `key` without this ending; 0 if it does not end so. */
 static size_t without(const char *key, const char *ending)
 {
@@ -193,6 +203,7 @@ static status join_modules(struct lora_file *f)
             f->modules[n++] = *from;
             continue;
         }
+        to->dialect = earlier_dialect(to->dialect, from->dialect);
         for (int r = 0; r < LORA_ROLES; r++) {
             if (from->part[r] != NULL && to->part[r] != NULL)
                 return fail(ST_FORMAT, "%s: %.80s and %.80s are the same factor of one module",
