@@ -2,6 +2,7 @@
  * that a warp writes 512 bytes of bf16 in one piece. What is read is a fraction of that. Products
  * and sums are rounded one by one, as on the host (runtime/blocks.c, runtime/stored.c). */
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/divide.cuh"
 #include "kernels/cuda/plain.h"
 
 #include <cuda_fp16.h>
@@ -321,19 +322,6 @@ struct scales {
     float factor;
     bool divides;
 };
-
-/* The quotient, and the remainder in *rest: 64 bits take many times as long as 32. */
-static __device__ __forceinline__ int64_t divide(int64_t a, int64_t b, int64_t *rest)
-{
-    int64_t q;
-
-    if (((a | b) >> 32) == 0)
-        q = (uint32_t)a / (uint32_t)b;
-    else
-        q = a / b;
-    *rest = a - q * b;
-    return q;
-}
 
 /* The scale of value `at` of the tensor: stored_scale_index. */
 static __device__ float scale_of(const struct scales &s, int64_t at)

@@ -1,5 +1,6 @@
 /* Weights into which a LoRA or a relative of it is merged: products of two narrow matrices in f32,
  * with the roundings of merge_product and merge_change. */
+#include "kernels/cuda/divide.cuh"
 #include "kernels/cuda/plain.h"
 #include "kernels/cuda/wide.cuh"
 #include "kernels/cuda/wide.h"
@@ -64,15 +65,6 @@ static __device__ float product_at(const struct tensor &a, const struct tensor &
     for (int64_t k = 0; k < a.dim[1]; k++)
         sum = fmaf(up[k], down[k * b.dim[1]], sum);
     return sum;
-}
-
-/* a / b, with the remainder in *rest: 64 bits take many times as long as 32. */
-static __device__ int64_t divide(int64_t a, int64_t b, int64_t *rest)
-{
-    const int64_t q = ((a | b) >> 32) == 0 ? (uint32_t)a / (uint32_t)b : a / b;
-
-    *rest = a - q * b;
-    return q;
 }
 
 /* One element per thread. */
