@@ -498,7 +498,7 @@ const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
 
 static size_t encoder_bytes(int64_t w, int64_t h, int64_t frames)
 {
-    return (size_t)((w + 64) * (h + 64)) * (20 + 5 * (size_t)(frames < 64 ? frames : 64));
+    return (size_t)((w + 64) * (h + 64)) * (20 + 5 * (size_t)(frames < 44 ? frames : 44));
 }
 
 /* GPU memory in which LoRAs are merged while weights are loaded. */

@@ -21,7 +21,7 @@ line() {
         words=(generate --ckpt_dir pair --dit_fsdp --t5_fsdp --experts later --tiled --tile_size 2,2 --tile_stride 1,1
             --check_finite "${demo[@]:4}" --sample_steps 4 --timeout $deadline "${files[@]}")
         ;;
-    resume) words=(generate --resume out/a.h5 --timeout $deadline) && cp begun.h5 out/a.h5 ;;
+    resume) words=(generate --resume out/a.h5 --threads 1 --timeout $deadline) && cp begun.h5 out/a.h5 ;;
     batch) words=(batch lines.jsonl "${demo[@]:0:10}" "${demo[@]:12:2}" --precision fp32 --timeout $deadline)
         results="a.mp4 b.mp4" ;;
     bench) words=(bench dit,comm,vae --model tiny --size 32*32 --frame_num 5 --repeats 1 --json out/a.json
