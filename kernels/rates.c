@@ -8,12 +8,13 @@
 
 /* Fitted to the forwards and decodes of bench/LOG.md, "Time by plan"; the f32 rates from
  * "attention" and "f32 convolutions", products like these; the link from "communication between two
- * GPUs". Both GPUs are limited by their 700 W, so that they differ in memory only. */
+ * GPUs". Not measured is the network: an adapter of 400 Gb/s for each GPU, of which NCCL uses 80 %.
+ * Both GPUs are limited by their 700 W, so that they differ in memory only. */
 static const struct rates gpus[] = {
     { "NVIDIA H100 80GB HBM3", 800e12, 720e12, 620e12, 1050e12, 222e12, 37e12, 222e12, 310e12,
-      2.8e12, 200e9, 3e-6, 10e-6, 132, true, 1.015, 52e9, 1480e12 },
+      2.8e12, 200e9, 3e-6, 10e-6, 132, true, 1.015, 52e9, 1480e12, 40e9 },
     { "NVIDIA H200", 780e12, 720e12, 620e12, 1050e12, 222e12, 37e12, 222e12, 310e12, 3.55e12, 200e9,
-      3e-6, 10e-6, 132, true, 1.015, 52e9, 1440e12 },
+      3e-6, 10e-6, 132, true, 1.015, 52e9, 1440e12, 40e9 },
 };
 
 const struct rates *rates_of_gpu(const char *name)
@@ -43,7 +44,8 @@ struct rates rates_scaled(bool gpu, double gemm)
                                .link = 2e9,
                                .slowest = 1,
                                .upload = INFINITY,
-                               .gemm_fp8 = gemm };
+                               .gemm_fp8 = gemm,
+                               .network = 1e9 };
     r.name = "a GPU";
     r.gemm *= scale;
     r.attention *= scale;

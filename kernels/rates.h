@@ -21,13 +21,14 @@ struct rates {
     double gemm_f32, attention_f32, conv_f32; // in f32
     double conv_tf32;                         // of factors with 10 bits of mantissa
     double memory;                            // bytes per second
-    double link;                              // bytes per second that a rank sends to others
+    double link;                              // bytes per second that a rank sends on its node
     double op_s, transfer_s;                  // of an op and of a transfer, whatever their size
     int multiprocessors;                      // 0: no tiles
     bool overlaps;                            // transfers run during computation
     double slowest;  // time of several such devices, which wait for the slowest, relative to one
     double upload;   // bytes per second from pinned host memory
     double gemm_fp8; // operations per second in e4m3
+    double network;  // bytes per second that a rank sends to other nodes
 };
 
 /* The measured rates of a GPU with this name from the driver; NULL: not measured. */

@@ -291,6 +291,7 @@ static cJSON *stage_json(const struct plan_stage *s)
     cJSON_AddNumberToObject(json, "flops", s->flops);
     cJSON_AddNumberToObject(json, "streamed_bytes", s->streamed);
     cJSON_AddNumberToObject(json, "sent_bytes", s->sent);
+    cJSON_AddNumberToObject(json, "sent_across_bytes", s->sent_across);
     cJSON_AddNumberToObject(json, "messages", s->messages);
     cJSON_AddNumberToObject(json, "seconds", s->seconds);
     return json;

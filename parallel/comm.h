@@ -25,15 +25,15 @@ struct comm_op {
     enum comm_op_kind kind;
     const struct message *send, *recv; // to and from other ranks; valid during start
     int sends, recvs;
-    double bytes;                        // sent to other ranks
+    double bytes, across;                // sent to other ranks; of them, to other nodes
     struct message local_src, local_dst; // copy within this rank; 0 bytes: none
     bool by_row;                         // each row arrives by itself
 };
 
 struct comm_table {
     const char *name;
-    /* Collective over the world. Sets g->rank and g->size, except on a described world, where
-     * group_open has set them. */
+    /* Collective over the world. Sets g->rank and g->size, and allocates and sets g->on_node,
+     * except on a described world, where group_open has set them. */
     status (*open)(struct group *g, struct world *w, int color);
     void (*close)(struct group *g);
     status (*start)(struct group *g, int slot, const struct comm_op *op);

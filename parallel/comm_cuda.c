@@ -113,16 +113,13 @@ static status open_local(struct cuda_comm *c, struct group *g)
     return ST_OK;
 }
 
-/* Whether all ranks of the group are on one node. Collective. */
-static bool one_node(const struct cuda_comm *c)
+/* Whether all ranks of the group are on one node. */
+static bool one_node(const struct group *g)
 {
-    MPI_Comm node;
-    int size;
-
-    MPI_Comm_split_type(c->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-    MPI_Comm_size(node, &size);
-    MPI_Comm_free(&node);
-    return comm_agree(c->comm, size == c->g->size ? ST_OK : ST_PEER) == ST_OK;
+    for (int i = 0; i < g->size; i++)
+        if (!g->on_node[i])
+            return false;
+    return true;
 }
 
 static status open_transport(struct cuda_comm *c, const struct transport *transport)
@@ -154,16 +151,19 @@ static status cuda_open(struct group *g, struct world *w, int color)
     if (g->size == 0)
         return ST_OK;
     g->impl = c = calloc(1, sizeof(*c));
-    st = c == NULL ? fail(ST_MEMORY, "no host memory for group %s", g->name) : ST_OK;
+    if (comm != MPI_COMM_NULL)
+        g->on_node = world_on_node(w, comm);
+    st = c == NULL || g->on_node == NULL ? fail(ST_MEMORY, "no host memory for group %s", g->name)
+                                         : ST_OK;
     if (c != NULL) {
         c->g = g;
         c->comm = comm;
-        st = open_local(c, g);
+        st = st == ST_OK ? open_local(c, g) : st;
     }
     TRY(comm_agree(comm, st)); // without c the communicator is not freed, but then the job ends
     if (g->size == 1)
         return ST_OK;
-    if (!one_node(c) || w->nccl) {
+    if (!one_node(g) || w->nccl) {
         TRY(open_transport(c, &transport_nccl));
     } else if (open_transport(c, &transport_peer) != ST_OK) {
         g->fallback = true;

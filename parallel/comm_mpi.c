@@ -55,8 +55,10 @@ static status mpi_open(struct group *g, struct world *w, int color)
         return ST_OK;
 
     g->impl = c = calloc(1, sizeof(*c));
-    allocated = c != NULL;
-    if (allocated)
+    if (comm != MPI_COMM_NULL)
+        g->on_node = world_on_node(w, comm);
+    allocated = c != NULL && g->on_node != NULL;
+    if (c != NULL)
         c->comm = comm;
     for (int i = 0; allocated && i < GROUP_IN_FLIGHT; i++) {
         c->slot[i].request = calloc(4 * (size_t)g->size, sizeof(*c->slot[i].request));

@@ -15,7 +15,7 @@ static status nccl_st(ncclComm_t comm, ncclResult_t e, const char *what)
                 ncclGetErrorString(e), ncclGetLastError(comm));
 }
 
-/* A rank's GPU, by host name and PCI address. */
+/* A rank's GPU, by host name, or the name that the user gave to NCCL, and PCI address. */
 struct gpu_location {
     char host[64], bus[32];
 };
@@ -24,10 +24,14 @@ struct gpu_location {
 static status check_one_rank_per_gpu(struct cuda_comm *c)
 {
     const struct group *g = c->g;
+    const char *host = getenv("NCCL_HOSTID");
     struct gpu_location mine = { .host = "" }, *all = calloc((size_t)g->size, sizeof(*all));
     status st = device_cuda_bus(g->dev->index, mine.bus, sizeof(mine.bus));
 
-    gethostname(mine.host, sizeof(mine.host) - 1);
+    if (host != NULL)
+        snprintf(mine.host, sizeof(mine.host), "%s", host);
+    else
+        gethostname(mine.host, sizeof(mine.host) - 1);
     if (all == NULL)
         st = fail(ST_MEMORY, "no host memory for %d ranks", g->size);
     TRY_OUT(comm_agree(c->comm, st));

@@ -2,6 +2,7 @@
 #include "parallel/comm.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 /* When transfers are done, on the device's clock. Each group sends at the full rate. */
@@ -24,6 +25,23 @@ static void plan_close(struct group *g)
     g->impl = NULL;
 }
 
+static status plan_wait(struct group *g, int slot)
+{
+    const struct plan_comm *c = g->impl;
+
+    if (c->slot[slot] > g->dev->seconds) {
+        g->dev->waited += c->slot[slot] - g->dev->seconds;
+        g->dev->seconds = c->slot[slot];
+    }
+    return ST_OK;
+}
+
+/* Both links are used at the same time. */
+static double seconds_of(const struct rates *r, const struct comm_op *op)
+{
+    return r->transfer_s + fmax((op->bytes - op->across) / r->link, op->across / r->network);
+}
+
 static status plan_start(struct group *g, int slot, const struct comm_op *op)
 {
     const struct rates *r = g->dev->rates;
@@ -34,20 +52,9 @@ static status plan_start(struct group *g, int slot, const struct comm_op *op)
     if (c->last < g->dev->seconds)
         c->last = g->dev->seconds;
     if (op->sends + op->recvs > 0)
-        c->last += r->transfer_s + op->bytes / r->link;
+        c->last += seconds_of(r, op);
     c->slot[slot] = c->last;
-    if (!r->overlaps)
-        g->dev->seconds = c->last;
-    return ST_OK;
-}
-
-static status plan_wait(struct group *g, int slot)
-{
-    const struct plan_comm *c = g->impl;
-
-    if (c->slot[slot] > g->dev->seconds)
-        g->dev->seconds = c->slot[slot];
-    return ST_OK;
+    return r->overlaps ? ST_OK : plan_wait(g, slot);
 }
 
 /* The first head arrives soon, and the kernel that waits for the others does not stop. */

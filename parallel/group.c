@@ -11,6 +11,8 @@ const char *const comm_op_name[COMM_OP_KINDS] = { "all-gather", "all-to-all", "s
 /* Opens the backend, which may set rank and size, and allocates offsets and the message list. */
 static status open_backend(struct group *g, struct world *w, int color)
 {
+    if (w->described && g->on_node == NULL && g->size > 0)
+        return fail(ST_MEMORY, "no host memory for group %s of %d ranks", g->name, g->size);
     TRY(g->comm->open(g, w, color));
     g->send_offset = calloc((size_t)g->size + 1, sizeof(*g->send_offset));
     g->recv_offset = calloc((size_t)g->size + 1, sizeof(*g->recv_offset));
@@ -47,6 +49,9 @@ status group_open(struct group *g, const char *name, struct world *w, struct dev
         while (g->rank < count && members[g->rank] != w->rank)
             g->rank++;
         assert(g->rank < count); // this rank must be in `members`
+        g->on_node = calloc((size_t)count, sizeof(*g->on_node));
+        for (int i = 0; i < count && g->on_node != NULL; i++)
+            g->on_node[i] = on_this_node(w, members[i]);
         g->direct = w->direct && count > 1 && on_this_node(w, members[0]) &&
                     on_this_node(w, members[count - 1]);
     }
@@ -58,6 +63,7 @@ void group_close(struct group *g)
     assert(g->in_flight == 0 || g->dev->abandoned);
     if (g->comm != NULL)
         g->comm->close(g);
+    free(g->on_node);
     free(g->send_offset);
     free(g->recv_offset);
     free(g->list);
@@ -93,8 +99,12 @@ static void add(const struct group *g, struct message *list, int *count, struct 
 
 static void add_send(struct group *g, struct comm_op *op, struct message m)
 {
-    if (m.peer != g->rank && m.peer >= 0)
-        op->bytes += (double)m.bytes * (double)m.count;
+    if (m.peer != g->rank && m.peer >= 0) {
+        const double bytes = (double)m.bytes * (double)m.count;
+
+        op->bytes += bytes;
+        op->across += g->on_node[m.peer] ? 0 : bytes;
+    }
     add(g, g->list, &op->sends, &op->local_src, m);
 }
 
@@ -128,6 +138,7 @@ static int take_slot(struct group *g, struct transfer *t)
 static void started(struct group *g, struct transfer *t, int slot, const struct comm_op *op)
 {
     g->sent += op->bytes;
+    g->sent_across += op->across;
     g->messages += op->sends;
     g->in_flight |= 1u << slot;
     *t = (struct transfer){ .group = g, .slot = slot };

@@ -30,7 +30,9 @@ struct group {
     size_t *send_offset, *recv_offset; // [size + 1] each: memory for a caller's offsets
     struct message *scratch;           // [2 * size]: memory for a caller's messages
     struct message *list;              // [4 * size] messages of the collective being started
+    bool *on_node;                     // [size] whether each rank is on this rank's node
     double sent, messages;             // to other ranks so far: bytes, and number of messages
+    double sent_across;                // of `sent`, bytes to other nodes
     const struct comm_table *comm;
     void *impl;
     unsigned in_flight; // bit i: slot i is in use

@@ -9,6 +9,7 @@
 
 struct world_impl {
     MPI_Comm comm;
+    MPI_Group node; // its ranks on this rank's node
 };
 
 /* The communicator of a world opened by world_open; not for a described world. */
@@ -16,6 +17,10 @@ static inline MPI_Comm world_comm(const struct world *w)
 {
     return ((const struct world_impl *)w->impl)->comm;
 }
+
+/* For each rank of a communicator of this world, whether it is on this rank's node, to be freed by
+ * the caller; NULL: no memory. Local. */
+bool *world_on_node(const struct world *w, MPI_Comm comm);
 
 /* Waits until all `count` requests are complete. ST_PEER from watch_wait, with the reason `what`;
  * then some stay active. */

@@ -69,9 +69,10 @@ static bool reading_is_refused(void)
     return n != 1;
 }
 
-/* Sets ranks and sizes from the communicator. */
+/* Sets ranks, sizes and the node from the communicator. */
 static void set_ranks(struct world *w)
 {
+    struct world_impl *impl = w->impl;
     MPI_Comm node;
 
     MPI_Comm_rank(world_comm(w), &w->rank);
@@ -79,7 +80,28 @@ static void set_ranks(struct world *w)
     MPI_Comm_split_type(world_comm(w), MPI_COMM_TYPE_SHARED, w->rank, MPI_INFO_NULL, &node);
     MPI_Comm_rank(node, &w->local_rank);
     MPI_Comm_size(node, &w->local_size);
+    MPI_Comm_group(node, &impl->node);
     MPI_Comm_free(&node);
+}
+
+bool *world_on_node(const struct world *w, MPI_Comm comm)
+{
+    const struct world_impl *impl = w->impl;
+    MPI_Group group;
+    bool *on_node;
+    int size;
+
+    MPI_Comm_group(comm, &group);
+    MPI_Group_size(group, &size);
+    on_node = calloc((size_t)size, sizeof(*on_node));
+    for (int rank = 0; on_node != NULL && rank < size; rank++) {
+        int local;
+
+        MPI_Group_translate_ranks(group, 1, &rank, impl->node, &local);
+        on_node[rank] = local != MPI_UNDEFINED;
+    }
+    MPI_Group_free(&group);
+    return on_node;
 }
 
 status world_open(struct world *w, int *argc, char ***argv)
@@ -137,6 +159,7 @@ void world_close(struct world *w)
         struct world_impl *impl = w->impl;
         world_barrier(w); // it sleeps while it waits; MPI_Finalize would keep a core busy
         watch_close();
+        MPI_Group_free(&impl->node);
         MPI_Comm_free(&impl->comm);
         MPI_Finalize();
         watch_end();
@@ -177,8 +200,10 @@ void world_join(struct world *part)
 {
     struct world_impl *impl = part->impl;
 
-    if (impl != NULL && impl->comm != MPI_COMM_NULL)
+    if (impl != NULL && impl->comm != MPI_COMM_NULL) {
+        MPI_Group_free(&impl->node);
         MPI_Comm_free(&impl->comm);
+    }
     free(impl);
     *part = (struct world){ 0 };
 }

@@ -82,6 +82,7 @@ struct device {
     const struct rates
         *rates;     // plan device: borrowed (kernels/rates.h); NULL: no time is estimated
     double seconds; // plan device: estimated time of the work so far
+    double waited;  // of it, spent waiting for other ranks' messages
     size_t packed;  // plan device: bytes of the largest matrix of a product so far, as f32
     int64_t head;   // plan device: size of the largest head of an attention so far
 };

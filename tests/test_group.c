@@ -1,5 +1,6 @@
 /* World and groups: agreement on errors, every collective with even, uneven and empty blocks, and
  * the plan's message counts against the real ones. */
+#include "kernels/rates.h"
 #include "parallel/group.h"
 #include "parallel/queue.h"
 #include "parallel/split.h"
@@ -507,6 +508,34 @@ static void check_described(void)
     world_close(&w);
 }
 
+/* Bytes and time of messages within a node and to the other, which are sent at the same time. */
+static void check_links(void)
+{
+    const struct rates rates = { .link = 100, .network = 10, .transfer_s = 0.5, .overlaps = true };
+    const size_t offset[] = { 0, 10, 20, 30, 40 };
+    const int members[] = { 0, 1, 2, 3 };
+    struct transfer t = { 0 };
+    struct world w;
+    struct device plan;
+    struct group g;
+    char data[40];
+
+    world_describe(&w, 2, 4, 2);
+    CHECK(device_open_plan(&plan, &table_plan, 0) == ST_OK, "%s", status_line());
+    plan.rates = &rates;
+    CHECK(group_open(&g, "all", &w, &plan, 0, members, 4) == ST_OK, "%s", status_line());
+    CHECK(!g.on_node[0] && !g.on_node[1] && g.on_node[2] && g.on_node[3], "ranks of the node");
+    CHECK(group_all_gather(&g, &t, data, offset, data) == ST_OK && plan.seconds == 0, "a start");
+    plan.seconds = 1; // what is computed meanwhile
+    CHECK(transfer_wait(&t) == ST_OK, "%s", status_line());
+    CHECK(g.sent == 30 && g.sent_across == 20, "%g bytes, %g to the other node", g.sent,
+          g.sent_across);
+    CHECK(plan.seconds == 2.5 && plan.waited == 1.5, "%g s, %g of them waiting", plan.seconds,
+          plan.waited);
+    group_close(&g);
+    device_close(&plan);
+}
+
 int main(int argc, char **argv)
 {
     struct world w;
@@ -515,6 +544,7 @@ int main(int argc, char **argv)
     if (argc == 1) // before MPI is initialized
         check_alone(false);
     check_described();
+    check_links();
     if (world_open(&w, &argc, &argv) != ST_OK)
         return 1;
     gpu = ranks_on_gpus(&w, &argc, argv);

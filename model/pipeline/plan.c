@@ -24,13 +24,16 @@ static void end_stage(struct plan_stage *s, const struct device *dev, const stru
 
     s->flops = dev->flops - s->flops;
     s->seconds = dev->seconds - s->seconds;
+    s->waited = dev->waited - s->waited;
     s->streamed = dev->streamed - s->streamed;
-    double sent = 0, messages = 0;
+    double sent = 0, across = 0, messages = 0;
     for (int i = 0; i < count; i++) {
         sent += groups[i]->sent;
+        across += groups[i]->sent_across;
         messages += groups[i]->messages;
     }
     s->sent = sent - s->sent;
+    s->sent_across = across - s->sent_across;
     s->messages = messages - s->messages;
 }
 
@@ -78,7 +81,9 @@ static void cover_stage(struct plan_stage *all, const struct plan_stage *one)
     all->flops = one->flops > all->flops ? one->flops : all->flops;
     all->streamed = one->streamed > all->streamed ? one->streamed : all->streamed;
     all->seconds = one->seconds > all->seconds ? one->seconds : all->seconds;
+    all->waited = one->waited > all->waited ? one->waited : all->waited;
     all->sent = one->sent > all->sent ? one->sent : all->sent;
+    all->sent_across = one->sent_across > all->sent_across ? one->sent_across : all->sent_across;
     all->messages = one->messages > all->messages ? one->messages : all->messages;
 }
 

@@ -82,8 +82,10 @@ struct plan_stage {
     size_t host;                  // bytes of host memory in this stage only
     double flops;                 // of the whole stage; a multiply-add is two
     double sent, messages;        // bytes and messages that this rank sends
+    double sent_across;           // of them, bytes to other nodes
     double streamed;              // bytes of weights copied to the device, not to stay there
     double seconds;               // estimated; of copies from host memory, only those of a step
+    double waited;                // of them, estimated, for messages
 };
 
 struct plan_rank {
