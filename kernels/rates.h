@@ -28,15 +28,16 @@ struct rates {
     double slowest;  // time of several such devices, which wait for the slowest, relative to one
     double upload;   // bytes per second from pinned host memory
     double gemm_fp8; // operations per second in e4m3
-    double network;  // bytes per second that a rank sends to other nodes
+    double network;  // bytes per second that a rank sends to other nodes; assumed
+    bool measured;   // false: assumed, in proportion to the peaks of a GPU that was measured
 };
 
-/* The measured rates of a GPU with this name from the driver; NULL: not measured. */
+/* The rates of a GPU with this name from the driver; NULL: not known. */
 const struct rates *rates_of_gpu(const char *name);
 
-/* A GPU like the measured ones, or the CPU cores of a rank, whose products run at `gemm` operations
- * per second. */
-struct rates rates_scaled(bool gpu, double gemm);
+/* A GPU like `like`, or if that is NULL like an H100, or the CPU cores of a rank, whose products
+ * run at `gemm` operations per second. */
+struct rates rates_scaled(bool gpu, const struct rates *like, double gemm);
 
 #ifdef __cplusplus
 }

@@ -9,20 +9,27 @@
 #define RANKS_MOST 64   // advice does not name more, unless the job has more already
 #define ADVICE_BYTES 96 // of the flags
 
+struct fit_rank fit_of(const struct plan_input *plan, int rank, const struct plan_rank *p)
+{
+    struct fit_rank needs = { .node = rank / plan->ranks_per_node };
+
+    if (plan->gpu || plan->limited)
+        needs.device = (double)(p->device + p->cuda);
+    needs.host = (double)(p->host + (plan->gpu ? 0 : p->device));
+    if (rank % plan->ranks_per_node == 0)
+        needs.host += (double)p->shared;
+    return needs;
+}
+
 status fit_needs(const struct plan_input *plans, int count, int rank, struct fit_rank *out)
 {
     struct plan_rank all = { 0 }, one;
 
-    *out = (struct fit_rank){ .node = rank / plans[0].ranks_per_node };
     for (int i = 0; i < count; i++) {
         TRY(plan_rank(&plans[i], rank, &one));
         plan_cover(&all, &one);
     }
-    if (plans[0].gpu || plans[0].limited)
-        out->device = (double)(all.device + all.cuda);
-    out->host = (double)(all.host + (plans[0].gpu ? 0 : all.device));
-    if (rank % plans[0].ranks_per_node == 0)
-        out->host += (double)all.shared;
+    *out = fit_of(&plans[0], rank, &all);
     return ST_OK;
 }
 

@@ -15,6 +15,9 @@ struct fit_rank {
     int node;            // the same for the ranks of one node
 };
 
+/* What a rank with this plan needs. */
+struct fit_rank fit_of(const struct plan_input *plan, int rank, const struct plan_rank *p);
+
 /* Computes what `rank` needs to run the requests one after the other, which differ in sizes and
  * steps only. Local. Errors as plan_rank. */
 status fit_needs(const struct plan_input *plans, int count, int rank, struct fit_rank *out);

@@ -7,57 +7,26 @@
 #include "launch/fit.h"
 #include "launch/job.h"
 #include "launch/plan_report.h"
-#include "runtime/clock.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-/* Another machine, described by flags; all 0: this machine. And how to print. */
-struct machine {
-    int nodes, gpus, ranks, json;
-    double memory_gb, tflops, link_gbs;
-};
-
-static const struct option machine_rows[] = {
-    { "ranks", OPT_INT, offsetof(struct machine, ranks), .value = "N",
-      .group = "Machine (default: this one)", .least = 1, .most = 65536,
-      .help = "number of ranks on this machine (default: as many as mpirun started)" },
-    { "nodes", OPT_INT, offsetof(struct machine, nodes), .value = "N", .least = 1, .most = 65536,
-      .help = "plan for another machine: number of its nodes (default 1)" },
-    { "gpus", OPT_INT, offsetof(struct machine, gpus), .value = "N", .least = 1, .most = 1024,
-      .help = "plan for another machine: GPUs per node, one rank each (default 8)" },
-    { "gpu_memory", OPT_DOUBLE, offsetof(struct machine, memory_gb), .value = "GB", .least = 1,
-      .most = 100000, .help = "memory of one of its GPUs in GB, 10^9 bytes (default 80)" },
-    { "tflops", OPT_DOUBLE, offsetof(struct machine, tflops), .value = "X", .least = 0.001,
-      .most = 100000,
-      .help = "TFLOP/s of a rank's matrix products to assume; other work in proportion (default: "
-              "as measured on an H100 or H200, or here)" },
-    { "link", OPT_DOUBLE, offsetof(struct machine, link_gbs), .value = "GB/S", .least = 0.001,
-      .most = 100000, .help = "GB/s that a rank sends to assume (default: 200 for GPUs, else 2)" },
-    { "json", OPT_SWITCH, offsetof(struct machine, json), .group = "Result",
-      .help = "print JSON instead of text" },
-};
-
-static struct option_set machine_set(struct machine *m)
-{
-    return (struct option_set){ machine_rows, COUNT(machine_rows), m, NULL };
-}
-
 void help_plan(FILE *out)
 {
-    struct machine m = { 0 };
+    struct machine m;
     struct request r;
     struct option_set sets[2];
 
+    machine_init(&m);
     request_init(&r);
     sets[0] = request_options(&r);
-    sets[1] = machine_set(&m);
+    sets[1] = machine_options(&m);
     fputs("wanmpi plan: prints how a request would be split over ranks, and its memory, FLOPs,\n"
           "messages and estimated time, without running it. Takes the flags of generate. Needs no\n"
           "weights and no image; with --ckpt_dir it uses the sizes of that checkpoint. The exit "
           "status is 4 if\n"
           "the memory is not enough; the last line then says what would fit.\n\n"
-          "    wanmpi plan --task t2v-14B --size 1280*720 --nodes 2 --gpus 8 --gpu_memory 141\n"
+          "    wanmpi plan --task t2v-14B --size 1280*720 --machine h200 --nodes 2 --meshes\n"
           "    wanmpi plan --task t2v-1.3B --size 832*480 --ranks 4\n"
           "    wanmpi plan jobs.jsonl --task t2v-1.3B --gpus 8    for batch: the best --groups\n",
           out);
@@ -66,82 +35,6 @@ void help_plan(FILE *out)
     help_presets(out);
     help_fast(out);
     request_done(&r);
-}
-
-/* Fills t with pseudo-random numbers in [-1, 1). Zeros would give wrong timings: a GPU multiplies
- * them faster. f32: scratch on the device, of at least t's elements. */
-static status fill_random(struct device *dev, struct tensor t, struct tensor f32)
-{
-    uint32_t state = 1;
-    float *host = malloc(tensor_bytes(f32));
-    status st;
-
-    if (host == NULL)
-        return fail(ST_MEMORY, "cannot allocate host memory for a timing");
-    for (int64_t i = 0; i < tensor_count(f32); i++) {
-        state = state * 1664525 + 1013904223;
-        host[i] = (float)(int32_t)state / 2147483648.0f;
-    }
-    TRY_OUT(device_upload(dev, f32, host));
-    TRY_OUT(op_copy(dev, t, tensor_reshape(f32, t.dim[0], t.dim[1])));
-    TRY_OUT(device_wait(dev));
-out:
-    free(host);
-    return st;
-}
-
-/* Measures the TFLOP/s of a matrix product on this rank's device, for about 0.25 s. */
-static status measure(struct device *dev, enum dtype dt, double *tflops)
-{
-    const bool gpu = dev->kind == DEVICE_CUDA;
-    const int64_t m = gpu ? 8192 : 512, n = gpu ? 8192 : 1536, k = gpu ? 4096 : 1536;
-    struct arena a = { 0 };
-    struct tensor out, x, w, f32, none = { 0 };
-    double start_s, s = 0;
-    int times = 0;
-    status st;
-
-    TRY(arena_init(&a, dev, "measure", (size_t)(m * n + m * k + 2 * n * k) * 4 + 4096));
-    TRY_OUT(arena_take(&a, &out, dt, m, n));
-    TRY_OUT(arena_take(&a, &x, dt, m, k));
-    TRY_OUT(arena_take(&a, &w, dt, n, k));
-    TRY_OUT(arena_take(&a, &f32, DT_F32, n * k));
-    TRY_OUT(fill_random(dev, w, f32));
-    TRY_OUT(fill_random(dev, x, tensor_slice(f32, 0, 0, m * k)));
-    TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
-    TRY_OUT(device_wait(dev));
-    start_s = clock_seconds();
-    for (; s < 0.25; times++) {
-        TRY_OUT(op_gemm(dev, out, x, w, none, ACT_NONE));
-        TRY_OUT(device_wait(dev));
-        s = clock_seconds() - start_s;
-    }
-    *tflops = 2.0 * (double)(m * n * k) * times / s / 1e12;
-out:
-    arena_done(&a);
-    return st;
-}
-
-/* A described GPU is an H100, or with more than 100 GB an H200. */
-static status choose_rates(struct rates *out, bool gpu, const struct machine *m, struct device *dev,
-                           enum dtype cdt)
-{
-    char name[256] = "NVIDIA H100 80GB HBM3";
-    const struct rates *known = NULL;
-    double tflops = m->tflops;
-
-    if (m->memory_gb > 100)
-        snprintf(name, sizeof(name), "NVIDIA H200");
-    if (dev->kind == DEVICE_CUDA)
-        TRY(device_cuda_name(dev->index, name, sizeof(name)));
-    if (gpu)
-        known = rates_of_gpu(name);
-    if (tflops == 0 && known == NULL)
-        TRY(measure(dev, gpu ? DT_BF16 : cdt, &tflops));
-    *out = tflops > 0 ? rates_scaled(gpu, tflops * 1e12) : *known;
-    if (m->link_gbs > 0)
-        out->link = m->link_gbs * 1e9;
-    return ST_OK;
 }
 
 static status gpu_memory(const struct device *dev, double *bytes)
@@ -220,7 +113,7 @@ static status find_memory(struct fit_machine *out, const struct machine *m, bool
     if (in->gpu)
         out->gpus = described ? ranks_per_node : device_cuda_count();
     if (described && in->gpu)
-        out->device = (m->memory_gb > 0 ? m->memory_gb : 80) * 1e9;
+        out->device = m->memory_gb * 1e9;
     else if (in->gpu)
         TRY(gpu_memory(dev, &out->device));
     if (vram > 0)
@@ -250,29 +143,27 @@ static status does_not_fit(const struct plan_report *report)
 
 /* The number of ranks, and of those on a node. */
 static status count_ranks(int *ranks, int *per_node, const struct request *r,
-                          const struct machine *m, int world_size)
+                          const struct machine *m, const struct world *w)
 {
-    const bool described = m->nodes > 0 || m->gpus > 0;
+    const bool described = machine_described(m);
 
-    *per_node = m->gpus > 0 ? m->gpus : 8;
-    *ranks = described ? (m->nodes > 0 ? m->nodes : 1) * *per_node
-                       : (m->ranks > 0 ? m->ranks : world_size);
-    if (!described)
-        *per_node = *ranks;
+    *ranks = described ? m->nodes * m->gpus : m->ranks > 0 ? m->ranks : w->size;
+    *per_node = described ? m->gpus : m->ranks > 0 ? m->ranks : w->local_size;
     if (described && m->ranks > 0)
-        return fail(ST_USAGE, "--ranks is for this machine; a machine that --nodes and --gpus "
-                              "describe has nodes * gpus ranks: remove --ranks");
+        return fail(ST_USAGE, "--ranks is for this machine; a machine that --machine, --nodes and "
+                              "--gpus describe has nodes * gpus ranks: remove --ranks");
     if (described && r->device == USE_CPU)
-        return fail(ST_USAGE, "--nodes and --gpus describe a machine with GPUs: remove --device "
-                              "cpu, or plan for --ranks of this machine");
+        return fail(ST_USAGE,
+                    "--machine, --nodes and --gpus describe a machine with GPUs: remove --device "
+                    "cpu, or plan for --ranks of this machine");
     return r->groups > 0 ? job_check_groups(r->groups, *ranks) : ST_OK;
 }
 
 /* The plan of a request: of one group, and with --groups of all numbers of groups. */
 static status plan(const struct request *r, const struct machine *m, const struct model *model,
-                   struct device *dev, int world_size)
+                   struct device *dev, const struct world *w)
 {
-    const bool described = m->nodes > 0 || m->gpus > 0;
+    const bool described = machine_described(m);
     const int groups = r->groups > 0 ? r->groups : 1;
     struct plan_input in;
     struct rates rates;
@@ -282,7 +173,7 @@ static status plan(const struct request *r, const struct machine *m, const struc
     int ranks;
     status st = ST_OK;
 
-    TRY(count_ranks(&every.ranks, &every.ranks_per_node, r, m, world_size));
+    TRY(count_ranks(&every.ranks, &every.ranks_per_node, r, m, w));
     ranks = every.ranks / groups;
     report.ranks_per_node = every.ranks_per_node;
     TRY(job_plan_input(&in, r, model, dev->table, ranks,
@@ -291,13 +182,16 @@ static status plan(const struct request *r, const struct machine *m, const struc
     TRY(find_memory(&report.machine, m, described, every.ranks_per_node, &in, dev,
                     request_vram(r)));
     TRY(choose_fit(&report, &in));
-    TRY(choose_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));
+    TRY(machine_rates(&rates, r->device == USE_CUDA, m, dev, in.cdt));
     in.rates = &rates;
+    report.described = described ? m : NULL;
     report.ranks = all = calloc((size_t)ranks, sizeof(*all));
     if (all == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for the plans of %d ranks", ranks);
     for (int i = 0; i < ranks; i++)
         TRY_OUT(plan_rank(&in, i, &all[i]));
+    if (m->meshes)
+        TRY_OUT(meshes_plan(&report.meshes, &report.meshes_count, &in, &report.machine));
     if (r->groups > 0) {
         every.prompts = in.prompts;
         every.table = dev->table;
@@ -314,6 +208,7 @@ static status plan(const struct request *r, const struct machine *m, const struc
         st = does_not_fit(&report);
 out:
     free(report.groupings);
+    free(report.meshes);
     free(all);
     return st;
 }
@@ -338,7 +233,7 @@ static status check_batch(const struct request *r, const struct grouping *list, 
 
 /* Plans all requests of a batch file, for all numbers of groups. */
 static status plan_batch(const struct request *r, const struct machine *m,
-                         const struct model *model, struct device *dev, int world_size)
+                         const struct model *model, struct device *dev, const struct world *w)
 {
     struct world here;
     struct batch b = { 0 };
@@ -351,7 +246,10 @@ static status plan_batch(const struct request *r, const struct machine *m,
     status st;
 
     world_describe(&here, 0, 1, 1);
-    TRY_OUT(count_ranks(&in.ranks, &in.ranks_per_node, r, m, world_size));
+    if (m->meshes)
+        TRY_OUT(fail(ST_USAGE, "--meshes is for the plan of one request: plan one line of %s",
+                     r->batch_file));
+    TRY_OUT(count_ranks(&in.ranks, &in.ranks_per_node, r, m, w));
     TRY_OUT(batch_read(&b, &here, r));
     TRY_OUT(batch_prepare(&b));
     requests = calloc((size_t)b.count, sizeof(*requests));
@@ -364,15 +262,17 @@ static status plan_batch(const struct request *r, const struct machine *m,
     in.prompts = b.prompt_count;
     first = (struct plan_input){ .gpu = r->device == USE_CUDA,
                                  .cdt = r->precision == PRECISION_BF16 ? DT_BF16 : DT_F32 };
-    TRY_OUT(find_memory(&in.machine, m, m->nodes > 0 || m->gpus > 0, in.ranks_per_node, &first, dev,
+    TRY_OUT(find_memory(&in.machine, m, machine_described(m), in.ranks_per_node, &first, dev,
                         request_vram(r)));
-    TRY_OUT(choose_rates(&rates, first.gpu, m, dev, first.cdt));
+    TRY_OUT(machine_rates(&rates, first.gpu, m, dev, first.cdt));
     TRY_OUT(groups_plan(&list, &count, &best, &in));
     if (m->json) {
         TRY_OUT(groups_print_json(list, count, best, &in));
     } else {
         printf("batch     %s: %d request%s, %d texts, on %d ranks\n", r->batch_file, b.count,
                b.count > 1 ? "s" : "", b.prompt_count, in.ranks);
+        if (machine_described(m))
+            machine_print(m, &rates);
         groups_print(list, count, best, &in);
     }
     TRY_OUT(check_batch(r, list, count, best));
@@ -383,7 +283,7 @@ out:
     return st;
 }
 
-static status run_plan(struct request *r, struct machine *m, int world_size)
+static status run_plan(struct request *r, struct machine *m, const struct world *w)
 {
     struct model model = preset_model(preset_find(r->task->presets[0]));
     struct checkpoint c = { 0 };
@@ -394,7 +294,7 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
     status st;
 
     job_table(&table, r);
-    if (m->nodes > 0 || m->gpus > 0)
+    if (machine_described(m))
         TRY_OUT(device_open_plan(&dev, &table, 0));
     else if (r->device == USE_CUDA)
         TRY_OUT(device_open_cuda(&dev, 0, &table, table.workspace));
@@ -409,7 +309,7 @@ static status run_plan(struct request *r, struct machine *m, int world_size)
         TRY_OUT(pipeline_tokenizer(&tokenizer, &c));
         TRY_OUT(job_loras(r, &c, &model, false, lora));
     }
-    TRY_OUT((r->batch_file != NULL ? plan_batch : plan)(r, m, &model, &dev, world_size));
+    TRY_OUT((r->batch_file != NULL ? plan_batch : plan)(r, m, &model, &dev, w));
 out:
     tokenizer_close(tokenizer);
     checkpoint_close(&c);
@@ -422,18 +322,20 @@ out:
 status cmd_plan(struct world *w, int argc, char **argv)
 {
     struct request r;
-    struct machine m = { 0 };
-    struct option_set set = machine_set(&m);
+    struct machine m;
+    struct option_set set = machine_options(&m);
     status st = ST_OK;
 
+    machine_init(&m);
     request_init(&r);
     if (w->rank == 0) {
         TRY_OUT(request_parse(&r, CMD_PLAN, &set, 1, argc, argv));
-        if (r.device < 0 && (m.nodes > 0 || m.gpus > 0))
+        machine_complete(&m);
+        if (r.device < 0 && machine_described(&m))
             r.device = USE_CUDA;
         TRY_OUT(request_choose_task(&r));
         TRY_OUT(request_complete(&r, CMD_PLAN));
-        TRY_OUT(run_plan(&r, &m, w->size));
+        TRY_OUT(run_plan(&r, &m, w));
     }
 out:
     request_done(&r);

@@ -23,6 +23,12 @@ static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
     return true;
 }
 
+/* Whether ranks of the request are on several nodes. */
+static bool has_network(const struct plan_report *r)
+{
+    return r->in->ranks > r->in->ranks_per_node;
+}
+
 /* The last of the consecutive ranks, from `first` on, that have the same numbers. */
 static int last_same(const struct plan_report *r, int first)
 {
@@ -47,45 +53,72 @@ static double available_bytes(const struct plan_report *r)
 /* Seconds of the slowest rank in each stage, and in all stages with all steps. */
 static double total_seconds(const struct plan_report *r, struct plan_rank *most)
 {
-    double total = 0;
-
     *most = (struct plan_rank){ 0 };
     for (int i = 0; i < r->in->ranks; i++)
         plan_cover(most, &r->ranks[i]);
-    for (int i = 0; i < most->count; i++)
-        total += most->stage[i].seconds *
-                 (strcmp(most->stage[i].name, STAGE_STEP) == 0 ? plan_whole_steps(r->in) : 1);
-    return total;
+    return plan_seconds(r->in, most);
 }
 
 /* ---- text ---- */
 
-static void print_stages(const struct plan_rank *p)
+static void print_stages(const struct plan_rank *p, bool network)
 {
     for (int i = 0; i < p->count; i++) {
         const struct plan_stage *s = &p->stage[i];
 
-        printf("  %-8s %10.1f %10.1f %10.1f %11.3f %10.1f %9.0f\n", s->name,
-               (double)s->weights / 1e6, (double)s->run / 1e6, (double)s->scratch / 1e6,
-               s->flops / 1e12, s->sent / 1e6, s->messages);
+        printf("  %-8s %10.1f %10.1f %10.1f %11.3f %10.1f %9.0f", s->name, (double)s->weights / 1e6,
+               (double)s->run / 1e6, (double)s->scratch / 1e6, s->flops / 1e12, s->sent / 1e6,
+               s->messages);
+        if (network)
+            printf(" %9.1f", s->sent_across / 1e6);
+        printf("\n");
     }
 }
 
-/* Prints the stages of each rank. Consecutive ranks with the same numbers are printed once. */
+/* The first rank with the same numbers as rank i. */
+static int first_same(const struct plan_report *r, int i)
+{
+    int first = 0;
+
+    while (!same_rank(&r->ranks[first], &r->ranks[i]))
+        first++;
+    return first;
+}
+
+/* "rank 0", "ranks 1-3, 5": rank `first`, and all with the same numbers. */
+static void print_alike(const struct plan_report *r, int first)
+{
+    const char *before = "";
+    int count = 0;
+
+    for (int i = first; i < r->in->ranks; i++)
+        count += first_same(r, i) == first;
+    printf("rank%s ", count > 1 ? "s" : "");
+    for (int i = first, last; i < r->in->ranks; i = last + 1) {
+        last = last_same(r, i);
+        if (first_same(r, i) != first)
+            continue;
+        printf("%s%d", before, i);
+        if (last > i)
+            printf("-%d", last);
+        before = ", ";
+    }
+}
+
+/* Prints the stages of each rank, of ranks with the same numbers once. */
 static void print_ranks(const struct plan_report *r)
 {
-    printf("stages     weights MB     run MB scratch MB       TFLOP    sent MB  messages\n");
-    for (int i = 0, last; i < r->in->ranks; i = last + 1) {
+    printf("stages     weights MB     run MB scratch MB       TFLOP    sent MB  messages%s\n",
+           has_network(r) ? " across MB" : "");
+    for (int i = 0; i < r->in->ranks; i++) {
         const struct plan_rank *p = &r->ranks[i];
 
-        last = last_same(r, i);
-        if (last > i)
-            printf("ranks %d-%d", i, last);
-        else
-            printf("rank %d", i);
+        if (first_same(r, i) < i)
+            continue;
+        print_alike(r, i);
         printf(": at most %.1f MB on the device, %.1f MB of the host\n", (double)p->device / 1e6,
                (double)p->host / 1e6);
-        print_stages(p);
+        print_stages(p, has_network(r));
     }
 }
 
@@ -119,6 +152,36 @@ static void print_time(const struct plan_report *r)
     printf(": %s in all, at the rates of %s: products at %.3g TFLOP/s, %.3g GB/s from a rank\n",
            progress_time(buffer, total), r->rates->name, r->rates->gemm * 1e-12,
            r->rates->link * 1e-9);
+}
+
+/* What a rank sends on each link in the stages in which ranks do send, and the time that takes: of
+ * the ranks with the most. */
+static void print_links(const struct plan_report *r)
+{
+    const char *title = "links";
+    struct plan_rank most;
+
+    total_seconds(r, &most);
+    for (int i = 0; i < most.count; i++) {
+        const struct plan_stage *s = &most.stage[i];
+        double node = 0;
+
+        for (int rank = 0; rank < r->in->ranks; rank++) {
+            const struct plan_stage *one = plan_stage(&r->ranks[rank], s->name);
+
+            node = fmax(node, one->sent - one->sent_across);
+        }
+        if (s->sent == 0)
+            continue;
+        printf("%-9s %s: ", title, s->name);
+        if (node > 0)
+            printf("%.4g GB from a rank to its node, %.3g s; ", node / 1e9, node / r->rates->link);
+        if (s->sent_across > 0)
+            printf("%.4g GB to other nodes, %.3g s; ", s->sent_across / 1e9,
+                   s->sent_across / r->rates->network);
+        printf("%.3g s of waiting\n", s->waited);
+        title = "";
+    }
 }
 
 /* Whether the copies of weights take longer than the computation that hides them. */
@@ -223,6 +286,8 @@ void plan_print(const struct plan_report *r)
     job_guidance(guidance, sizeof(guidance), in);
     if (guidance[0] != 0)
         printf("guided    %s\n", guidance);
+    if (r->described != NULL)
+        machine_print(r->described, r->rates);
     job_mesh(mesh, sizeof(mesh), in);
     printf("ranks     %d: %s; transformer %s%s\n", in->ranks, mesh,
            in->fsdp ? "sharded" : "replicated",
@@ -246,7 +311,10 @@ void plan_print(const struct plan_report *r)
         printf("decode    the last layers frame by frame (whole chunks do not fit)\n");
     print_ranks(r);
     print_fit(r);
+    print_links(r);
     print_time(r);
+    if (r->meshes != NULL)
+        meshes_print(r->meshes, r->meshes_count);
     if (r->groups_input != NULL)
         groups_print(r->groupings, r->groupings_count, r->groupings_best, r->groups_input);
 }
@@ -294,6 +362,7 @@ static cJSON *stage_json(const struct plan_stage *s)
     cJSON_AddNumberToObject(json, "sent_across_bytes", s->sent_across);
     cJSON_AddNumberToObject(json, "messages", s->messages);
     cJSON_AddNumberToObject(json, "seconds", s->seconds);
+    cJSON_AddNumberToObject(json, "waited_seconds", s->waited);
     return json;
 }
 
@@ -374,6 +443,10 @@ status plan_print_json(const struct plan_report *r)
     add_fit(json, r);
     cJSON_AddNumberToObject(json, "seconds", total_seconds(r, &most));
     cJSON_AddStringToObject(json, "rates", r->rates->name);
+    if (r->described != NULL)
+        machine_json(json, r->described, r->rates);
+    if (r->meshes != NULL)
+        meshes_json(json, r->meshes, r->meshes_count);
     if (r->groups_input != NULL)
         groups_json(json, r->groupings, r->groupings_count, r->groupings_best);
     st = command_print_json(json);

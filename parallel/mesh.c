@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define RING_MOST 4 // ranks of a node that form a ring rather than ulysses; measured up to 4
+
 /* Whether every group of `size` consecutive ranks is on one node. */
 static bool fits_node(int size, int ranks, int ranks_per_node)
 {
@@ -34,7 +36,7 @@ static bool complete(struct mesh_shape *s, int ranks, int ranks_per_node, int he
 
     const int rest = ranks / s->cfg;
     if (s->ring == 0 && s->ulysses == 0)
-        s->ulysses = direct && fits_node(rest, ranks, ranks_per_node)
+        s->ulysses = direct && rest <= RING_MOST && fits_node(rest, ranks, ranks_per_node)
                          ? 1
                          : choose_ulysses(rest, ranks, ranks_per_node, heads);
     if (s->ulysses == 0)

@@ -38,8 +38,9 @@ struct mesh {
  *   heads   N
  *   direct  whether GPUs of one node write into each other's memory
  * Prefers cfg 2 (if guided and the ranks divide by 2), then a ring if `direct` and the remaining
- * ranks fit in a node: there it exchanges the least and waits the least. Else the largest ulysses
- * size that divides the remaining ranks and `heads` and fits in a node, then ring for the rest. If
+ * ranks are at most 4 of a node: there it waits the least. (What a rank sends in a ring does not
+ * become less with more ranks.) Else the largest ulysses size that divides the remaining ranks and
+ * `heads` and fits in a node, then ring for the rest. If
  * no ulysses size above 1 divides: ulysses with uneven heads if heads >= remaining ranks and they
  * fit in a node, else ring. ST_USAGE, with sizes that fit, when the product of the given sizes
  * cannot be `ranks` or cfg is not 1 or 2. */

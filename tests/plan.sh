@@ -179,6 +179,50 @@ grep -q '^ *52 of 80 .* steps 1-10, 13, 16, 19, 22, 25, 27-32, 34, 36, 38-40$' o
 plan 0 '' $small --gpus 1 --cache firstblock
 grep -q '^ *at most 80 forwards computed: the run decides in each step$' out || bad "no limit of firstblock"
 plan 1 '--image: task t2v-14B does not use it' --task t2v-14B --image none.png
-plan 1 '--nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
+plan 1 '--machine, --nodes and --gpus describe a machine with GPUs' --gpus 2 --device cpu
+
+# Several nodes: what is sent on each link, what is assumed, the mesh that is chosen, and all others.
+# shellcheck disable=SC2086
+plan 0 '' $large --machine h200 --nodes 2
+grep -q '^machine  *2 nodes of 8 GPUs with 141 GB, each as an NVIDIA H200$' out &&
+    grep -q '^ *200 GB/s from a rank to its node: NVLink (measured)$' out &&
+    grep -q '^ *40 GB/s from a rank to other nodes: InfiniBand .* (assumed)$' out || bad "not what is assumed"
+grep -q '^ranks  *16: cfg 2 x ring 1 x ulysses 8' out || bad "not the CFG branches on two nodes"
+grep -q '^links  *step: 13.55 GB from a rank to its node, 0.0677 s; 0.002419 GB to other nodes, ' out || bad "not the links"
+# shellcheck disable=SC2086
+plan 0 '' $large --machine h200 --nodes 2 --sample_guide_scale 1 --meshes --json
+python3 - <<'END' || bad "--meshes --json: not a ring across nodes, or not all meshes"
+import json
+r = json.load(open("out"))
+assert r["mesh"] == {"cfg": 1, "ring": 2, "ulysses": 8} and r["machine"]["network_is"] == "assumed"
+step = [s for s in r["ranks"][0]["stages"] if s["stage"] == "step"][0]
+assert step["sent_across_bytes"] == 40 * 2 * (75600 // 2) * (40 // 8) * 128 * 2 # k and v of a chunk, some heads, bf16
+rows = r["meshes"]
+assert [m["seconds"] for m in rows] == sorted(m["seconds"] for m in rows)
+assert sorted(m["mesh"]["ulysses"] for m in rows) == [1, 2, 4, 8, 16]
+chosen = [m for m in rows if m["chosen"]]
+assert [m["mesh"] for m in chosen] == [r["mesh"]] and chosen[0]["seconds"] < 1.02 * rows[0]["seconds"]
+assert abs(chosen[0]["seconds"] - r["seconds"]) < 1e-9 and chosen[0]["rank_bytes"] == r["memory"]["needed_bytes"]
+END
+# shellcheck disable=SC2086
+plan 0 '' $large --machine h200 --nodes 2 --dit_fsdp --network 5 --json
+python3 - <<'END' || bad "sharded over two nodes: not 8 of 15 messages, or no waiting for a slow network"
+import json
+r = json.load(open("out"))
+step = [s for s in r["ranks"][0]["stages"] if s["stage"] == "step"][0]
+assert 11.9e9 < step["sent_across_bytes"] < 12e9 and step["waited_seconds"] > 1 and r["machine"]["network_is"] == "given"
+END
+# shellcheck disable=SC2086
+plan 0 '' $large --machine nvl72 --json
+python3 - <<'END' || bad "nvl72: not its 72 GPUs"
+import json
+r = json.load(open("out"))
+m = r["machine"]
+assert r["mesh"] == {"cfg": 2, "ring": 9, "ulysses": 4} and m["nodes"] * m["gpus"] == 72 and m["flops_are"] == "assumed"
+assert m["node_bytes_per_second"] == m["network_bytes_per_second"] and r["ranks"][-1]["last"] == 71
+END
+plan 1 '--machine dgx: choose h100, h200 or nvl72' --machine dgx
+plan 1 '--meshes is for the plan of one request' jobs.jsonl --gpus 4 --meshes
+plan 1 '--ranks is for this machine; a machine that --machine' --machine h100 --ranks 4
 echo "plan: $count checks, $wrong failed"
 [ $wrong = 0 ]

@@ -334,7 +334,7 @@ static status choose_rates(const struct bench *b, struct rates *r)
     if (gpu)
         TRY(device_cuda_name(b->dev.index, name, sizeof(name)));
     *r = rates_of_gpu(name) != NULL ? *rates_of_gpu(name)
-                                    : rates_scaled(gpu, b->ceilings[CEILING_GEMM]);
+                                    : rates_scaled(gpu, NULL, b->ceilings[CEILING_GEMM]);
     return ST_OK;
 }
 

@@ -208,6 +208,16 @@ double plan_whole_steps(const struct plan_input *in)
     return alike ? steps : steps / most;
 }
 
+double plan_seconds(const struct plan_input *in, const struct plan_rank *most)
+{
+    double total = 0;
+
+    for (int i = 0; i < most->count; i++)
+        total += most->stage[i].seconds *
+                 (strcmp(most->stage[i].name, STAGE_STEP) == 0 ? plan_whole_steps(in) : 1);
+    return total;
+}
+
 bool plan_has_two(const struct plan_input *in)
 {
     return plan_expert_steps(in, 0) > 0 && plan_expert_steps(in, 1) > 0;

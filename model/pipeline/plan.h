@@ -129,6 +129,9 @@ void plan_join(struct plan_input *in);
  * a step cache skips takes none. */
 double plan_whole_steps(const struct plan_input *in);
 
+/* Estimated seconds of all stages and steps, of the ranks that `most` covers (plan_cover). */
+double plan_seconds(const struct plan_input *in, const struct plan_rank *most);
+
 /* Whether the run uses two experts, so that `experts` matters. */
 bool plan_has_two(const struct plan_input *in);
 
