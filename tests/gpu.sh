@@ -3,16 +3,18 @@
 #     tests/gpu.sh [BUILD]
 # Says of each test how long it took and what it counted, what was left out and why; the last line is
 # "N passed, M failed". No other program may use the GPUs, as memory in use is compared with the plan. Where
-# there are more ranks than GPUs they share them: then it is not compared. NCCL needs a GPU per rank. MPIRUN
-# and its arguments can be set. SKIP: a pattern of egrep; tests with such names are left out, as
-# "ranks|checkops".
+# there are more ranks than GPUs they share them: then it is not compared. With several GPUs, tests of one rank
+# run beside each other on a GPU each, and so do tests that share all GPUs. MPIRUN and its arguments can be
+# set. SKIP: a pattern of egrep; tests with such names are left out, as "ranks|checkops".
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${1:-$here/../build}" && pwd) || exit 1
 golden=$here/golden
 mpirun=${MPIRUN:-mpirun -q --bind-to none}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 parts=0
+pass=all # which tests of a part run: those of `one` rank, of `several`, or `all`
+log=$scratch/log
 ring_tolerance=0 # of a run's latent with a ring, against one rank, as on all other meshes
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
 
@@ -24,48 +26,93 @@ if [ "$gpus" = 0 ]; then
     exit 77
 fi
 
+nth_gpu() { # N: from 0, as CUDA_VISIBLE_DEVICES names it
+    if [ -n "$CUDA_VISIBLE_DEVICES" ]; then
+        echo "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | sed -n "$(($1 % gpus + 1))p"
+    else
+        echo $(($1 % gpus))
+    fi
+}
+
+part() { # GPU PASS FUNCTION: the function's tests, beside other parts
+    parts=$((parts + 1))
+    (
+        passed=0 failed=0 skipped=0 log=$scratch/log.$parts pass=$2
+        if [ -n "$1" ]; then
+            CUDA_VISIBLE_DEVICES=$(nth_gpu "$1")
+            export CUDA_VISIBLE_DEVICES
+            gpus=1
+        fi
+        "$3"
+        echo "$passed $failed $skipped" >"$scratch/count.$parts"
+    ) &
+    [ "$gpus" -gt 1 ] || wait
+}
+
+finish() { # waits for the parts and adds their counts
+    wait
+    while [ "$parts" -gt 0 ]; do
+        read -r p f s <"$scratch/count.$parts" || f=1 # a part that did not end
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)) parts=$((parts - 1))
+    done
+}
+
 skip() { # NAME WHY
     skipped=$((skipped + 1))
     printf '%-40s skipped: %s\n' "$1" "$2"
 }
 
+ranks_of() { # COMMAND...
+    case $1 in
+    generate) echo "$3" ;;
+    compare) echo "$5" ;;
+    groups) echo "$2" ;;
+    *) echo 1 ;;
+    esac
+}
+
 run() { # NAME SECONDS COMMAND...
     title=$1 limit=$2
     shift 2
+    case $pass:$(ranks_of "$@") in
+    all:* | one:1) ;;
+    one:* | several:1) return ;;
+    esac
     if [ -n "${SKIP:-}" ] && echo "$title" | grep -qE "$SKIP"; then
         skip "$title" "SKIP is $SKIP"
         return
     fi
     began=$(date +%s)
     case $1 in
-    generate | compare | scale | groups | limited) "$@" ;; # which keep to the limit themselves
+    generate | compare | nodes | scale | groups | limited) "$@" ;; # which keep to the limit themselves
     *) timeout -k 5 "$limit" "$@" ;;
-    esac >"$scratch/log" 2>&1
+    esac >"$log" 2>&1
     rc=$?
     took=$(($(date +%s) - began))
     case $rc in
     0)
         passed=$((passed + 1))
-        printf '%-40s ok     %3d s  %s\n' "$title" "$took" "$(tail -1 "$scratch/log")"
+        printf '%-40s ok     %3d s  %s\n' "$title" "$took" "$(tail -1 "$log")"
         ;;
-    77) skip "$title" "$(tail -1 "$scratch/log")" ;;
+    77) skip "$title" "$(tail -1 "$log")" ;;
     *)
         failed=$((failed + 1))
-        printf '%-40s FAILED %3d s  exit %d\n' "$title" "$took" "$rc"
-        tail -25 "$scratch/log" | sed 's/^/    /'
+        printf '%-40s FAILED %3d s  exit %d\n%s\n' "$title" "$took" "$rc" "$(tail -25 "$log" | sed 's/^/    /')"
         ;;
     esac
 }
 
 # ---- ops, and the models against the recorded ones: fp32 within 1e-4, bf16 nearer to PyTorch's bf16
 # than that is to fp32
-run checkops 240 "$build/tests/checkops" --cuda
-run ops 60 "$build/tests/test_ops" "$golden" cuda
-run dit 60 "$build/tests/test_dit" "$golden" cuda
-run umt5 60 "$build/tests/test_umt5" "$golden" cuda
-run clip 60 "$build/tests/test_clip" "$golden" cuda
-run vae 90 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
-[ ! -x "$build/tests/test_noise" ] || run noise 30 "$build/tests/test_noise" "$golden"
+ops_and_models() {
+    run checkops 240 "$build/tests/checkops" --cuda
+    run ops 60 "$build/tests/test_ops" "$golden" cuda
+    run dit 60 "$build/tests/test_dit" "$golden" cuda
+    run umt5 60 "$build/tests/test_umt5" "$golden" cuda
+    run clip 60 "$build/tests/test_clip" "$golden" cuda
+    run vae 90 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+    [ ! -x "$build/tests/test_noise" ] || run noise 30 "$build/tests/test_noise" "$golden"
+}
 
 # ---- whole runs of a small model: GPU against CPU, two GPUs against one, memory against the plan
 wanmpi=$build/wanmpi
@@ -106,60 +153,6 @@ compare() { # NAME TOLERANCE AGAINST RANKS FLAGS...: a run that ends as another 
     "$build/tests/same_latents" "$scratch/$name.h5" "$scratch/$against.h5" "$tolerance" && return $planned
 }
 
-run "checkpoint of random weights" 60 "$wanmpi" synth --preset tiny --out "$model"
-run "generate on the CPU, fp32" 90 generate cpu 1 --device cpu --precision fp32
-run "the same on a GPU" 60 compare fp32 1e-4 cpu 1 --device cuda --precision fp32
-run "in bf16" 60 compare bf16 5e-2 cpu 1 --device cuda --precision bf16
-run "products in fp8" 60 compare fp8 0.3 bf16 1 --device cuda --precision bf16 --matmul fp8
-run "the same on 2 ranks" 60 compare fp8-2 0 fp8 2 --device cuda --precision bf16 --matmul fp8 --ulysses_size 2 --dit_fsdp
-"$wanmpi" synth --preset tiny-A14B --out "$scratch/pair" >"$scratch/synth.log" 2>&1
-pair="--task t2v-A14B --ckpt_dir $scratch/pair --sample_steps 6"
-# shellcheck disable=SC2086 # words of a list
-run "two experts" 60 generate both 1 --device cuda --precision bf16 $pair
-for way in ahead later; do
-    # shellcheck disable=SC2086
-    run "two experts, one $way" 60 compare "$way" 0 both 1 --device cuda --precision bf16 $pair --experts $way
-    # shellcheck disable=SC2086
-    run "two experts, one $way, 2 ranks sharded" 60 compare "$way-2" 0 both 2 --device cuda --precision bf16 \
-        $pair --experts $way --dit_fsdp --cfg_size 1 --ulysses_size 2
-done
-
-run "steps that add noise, on the CPU" 60 generate noisy 1 --device cpu --precision fp32 --preset turbowan-4
-run "the same on a GPU" 60 compare noisy-fp32 1e-4 noisy 1 --device cuda --precision fp32 --preset turbowan-4
-run "the same in bf16" 60 compare noisy-bf16 5e-2 noisy 1 --device cuda --precision bf16 --preset turbowan-4
-run "the same on 2 ranks" 60 compare noisy-2 0 noisy-bf16 2 --device cuda --precision bf16 --preset turbowan-4 --ulysses_size 2
-
-# ---- blocks in host memory or in the file: the same bits, and no more memory than the limit
-none="--num_persistent_param_in_dit 0"
-# shellcheck disable=SC2086
-run "blocks in host memory" 60 compare host 0 bf16 1 --device cuda --precision bf16 $none
-# shellcheck disable=SC2086
-run "blocks in the file" 60 compare disk 0 bf16 1 --device cuda --precision bf16 $none --offload_device disk
-# shellcheck disable=SC2086
-run "blocks in host memory, 2 ranks share" 60 compare host-2 0 bf16 2 --device cuda --precision bf16 $none \
-    --dit_fsdp=False --cfg_size 1 --ulysses_size 2
-# shellcheck disable=SC2086
-run "blocks in host memory, 2 ranks sharded" 60 compare host-fsdp 0 bf16 2 --device cuda --precision bf16 $none \
-    --dit_fsdp --cfg_size 1 --ulysses_size 2
-# shellcheck disable=SC2086
-run "two experts in host memory" 60 compare host-pair 0 both 1 --device cuda --precision bf16 $pair $none
-
-if [ -x "$build/tests/make_lora" ]; then # merged on the GPU, then moved to host memory
-    "$build/tests/make_lora" tiny 4 1 "$scratch/style.safetensors"
-    lora="--lora $scratch/style.safetensors"
-    for kind in loha lokr dora; do
-        "$build/tests/make_lora" tiny 3 4 "$scratch/$kind.safetensors" $kind
-        lora="$lora --lora $scratch/$kind.safetensors:0.3"
-    done
-    # shellcheck disable=SC2086
-    run "a LoRA" 60 generate styled 1 --device cuda --precision bf16 $lora
-    # shellcheck disable=SC2086
-    run "a LoRA, blocks in host memory" 60 compare styled-host 0 styled 1 --device cuda --precision bf16 $lora $none
-    # shellcheck disable=SC2086
-    run "a LoRA, blocks in host memory, 2 ranks" 60 compare styled-host-2 0 styled 2 --device cuda --precision bf16 $lora \
-        $none --dit_fsdp=False --cfg_size 1 --ulysses_size 2
-fi
-
 limited() { # a model of 0.9 GB in bf16, with and without a limit
     large=$scratch/large
     "$wanmpi" synth --preset tiny --dim 1536 --ffn_dim 8960 --heads 12 --layers 10 --dit_dtype bf16 --out "$large" \
@@ -170,9 +163,7 @@ limited() { # a model of 0.9 GB in bf16, with and without a limit
     awk '/^memory  rank 0: GPU peak/ { peak = $6 } END { print "peak " peak " MB of 1200"; exit !(peak > 0 && peak <= 1200) }' \
         "$scratch/large-limited.log"
 }
-run "within --vram_limit" 120 limited
 
-# ---- tasks with images, on one rank and on two with sharded weights
 conditioned() { # TASK PRESET FLAGS...
     title=$1 folder=$scratch/$2
     shift 2
@@ -181,44 +172,7 @@ conditioned() { # TASK PRESET FLAGS...
     run "$title" 60 generate "$title" 1 "$@"
     run "$title, 2 ranks sharded" 60 compare "$title-2" 0 "$title" 2 "$@" --dit_fsdp --cfg_size 1 --ulysses_size 2
 }
-conditioned i2v-14B tiny-i2v-14B --image "$golden/image_wide.png"
-conditioned flf2v-14B tiny-flf2v-14B --first_frame "$golden/image_wide.png" --last_frame "$golden/image_tall.png"
-conditioned inp-1.3B tiny-i2v-14B --image "$golden/image_tall.png" --end_image "$golden/image_wide.png"
-conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
-conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
 
-run "a second time: the same bits" 60 compare again 0 bf16 1 --device cuda --precision bf16
-
-# ---- several ranks: 2 and 4, which share GPUs if there are fewer, and 8
-ranks() { # PRECISION "AXIS N..." FLAGS...: as one rank
-    precision=$1 axes=$2 number=1 tolerance=0 sizes="--cfg_size 1"
-    shift 2
-    # shellcheck disable=SC2086 # words of a list
-    set -- $axes -- "$@"
-    while [ "$1" != -- ]; do
-        number=$((number * $2))
-        sizes="$sizes --$1_size $2"
-        [ "$1" != ring ] || tolerance=$ring_tolerance
-        shift 2
-    done
-    shift
-    # shellcheck disable=SC2086
-    run "$number ranks, $axes, $precision${*:+ sharded}" 60 compare \
-        "$(echo "$number $axes $precision $*" | tr -c "a-z0-9\n" _)" "$tolerance" "$precision" \
-        "$number" --device cuda --precision "$precision" $sizes "$@"
-}
-
-for axes in "cfg 2" "ulysses 2" "ring 2" "ulysses 4" "ring 4" "ring 2 ulysses 2" "cfg 2 ulysses 2" \
-    "cfg 2 ring 2" "cfg 2 ring 2 ulysses 2"; do
-    ranks bf16 "$axes"
-done
-ranks bf16 "ulysses 4" --dit_fsdp
-ranks bf16 "cfg 2 ring 2" --dit_fsdp
-ranks fp32 "ulysses 4"
-# ---- a batch on groups of ranks, which share GPUs if there are fewer: the files of one rank
-for i in 1 2 3 4; do
-    printf '{"prompt": "A cat surfs", "base_seed": %d, "save_file": "%d.mp4"}\n' $i $i
-done >"$scratch/jobs.jsonl"
 groups() { # RANKS GROUPS AGAINST FLAGS...: AGAINST is RANKS-GROUPS
     folder=$scratch/batch-$1-$2 ranks=$1 number=$2 against=$scratch/batch-$3
     shift 3
@@ -238,23 +192,210 @@ groups() { # RANKS GROUPS AGAINST FLAGS...: AGAINST is RANKS-GROUPS
     }
     cmp "$folder/all" "$against/all" && grep '^done' "$folder/log"
 }
-run "batch on one rank" 60 groups 1 1 1-1
-run "batch, 2 groups of 1" 60 groups 2 2 1-1
-run "batch, 2 groups of 2" 60 groups 4 2 1-1
-sharded="--dit_fsdp --cfg_size 1 --ulysses_size 2 --t5_fsdp" # which the videos record
-# shellcheck disable=SC2086
-run "batch on 2 ranks, sharded" 60 groups 2 1 2-1 $sharded
-# shellcheck disable=SC2086
-run "batch, 2 groups of 2, sharded" 60 groups 4 2 2-1 $sharded
 
-for test in group attention halo weights dit_ranks; do
+whole_runs() {
+    run "checkpoint of random weights" 60 "$wanmpi" synth --preset tiny --out "$model"
+    run "generate on the CPU, fp32" 90 generate cpu 1 --device cpu --precision fp32
+    run "the same on a GPU" 60 compare fp32 1e-4 cpu 1 --device cuda --precision fp32
+    run "in bf16" 60 compare bf16 5e-2 cpu 1 --device cuda --precision bf16
+    run "products in fp8" 60 compare fp8 0.3 bf16 1 --device cuda --precision bf16 --matmul fp8
+    run "the same on 2 ranks" 60 compare fp8-2 0 fp8 2 --device cuda --precision bf16 --matmul fp8 --ulysses_size 2 --dit_fsdp
+    [ -d "$scratch/pair" ] || "$wanmpi" synth --preset tiny-A14B --out "$scratch/pair" >"$scratch/synth.log" 2>&1
+    pair="--task t2v-A14B --ckpt_dir $scratch/pair --sample_steps 6"
+    # shellcheck disable=SC2086 # words of a list
+    run "two experts" 60 generate both 1 --device cuda --precision bf16 $pair
+    for way in ahead later; do
+        # shellcheck disable=SC2086
+        run "two experts, one $way" 60 compare "$way" 0 both 1 --device cuda --precision bf16 $pair --experts $way
+        # shellcheck disable=SC2086
+        run "two experts, one $way, 2 ranks sharded" 60 compare "$way-2" 0 both 2 --device cuda --precision bf16 \
+            $pair --experts $way --dit_fsdp --cfg_size 1 --ulysses_size 2
+    done
+
+    run "steps that add noise, on the CPU" 60 generate noisy 1 --device cpu --precision fp32 --preset turbowan-4
+    run "the same on a GPU" 60 compare noisy-fp32 1e-4 noisy 1 --device cuda --precision fp32 --preset turbowan-4
+    run "the same in bf16" 60 compare noisy-bf16 5e-2 noisy 1 --device cuda --precision bf16 --preset turbowan-4
+    run "the same on 2 ranks" 60 compare noisy-2 0 noisy-bf16 2 --device cuda --precision bf16 --preset turbowan-4 --ulysses_size 2
+
+    # ---- blocks in host memory or in the file: the same bits, and no more memory than the limit
+    none="--num_persistent_param_in_dit 0"
     # shellcheck disable=SC2086
-    run "$test, 4 ranks" 90 $mpirun -n 4 "$build/tests/test_$test" cuda
-done
-# shellcheck disable=SC2086
-run "dit_ranks, 8 ranks" 90 $mpirun -n 8 "$build/tests/test_dit_ranks" cuda
-# shellcheck disable=SC2086
-run "vae, 4 ranks" 90 $mpirun -n 4 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+    run "blocks in host memory" 60 compare host 0 bf16 1 --device cuda --precision bf16 $none
+    # shellcheck disable=SC2086
+    run "blocks in the file" 60 compare disk 0 bf16 1 --device cuda --precision bf16 $none --offload_device disk
+    # shellcheck disable=SC2086
+    run "blocks in host memory, 2 ranks share" 60 compare host-2 0 bf16 2 --device cuda --precision bf16 $none \
+        --dit_fsdp=False --cfg_size 1 --ulysses_size 2
+    # shellcheck disable=SC2086
+    run "blocks in host memory, 2 ranks sharded" 60 compare host-fsdp 0 bf16 2 --device cuda --precision bf16 $none \
+        --dit_fsdp --cfg_size 1 --ulysses_size 2
+    # shellcheck disable=SC2086
+    run "two experts in host memory" 60 compare host-pair 0 both 1 --device cuda --precision bf16 $pair $none
+
+    if [ -x "$build/tests/make_lora" ]; then # merged on the GPU, then moved to host memory
+        "$build/tests/make_lora" tiny 4 1 "$scratch/style.safetensors"
+        lora="--lora $scratch/style.safetensors"
+        for kind in loha lokr dora; do
+            "$build/tests/make_lora" tiny 3 4 "$scratch/$kind.safetensors" $kind
+            lora="$lora --lora $scratch/$kind.safetensors:0.3"
+        done
+        # shellcheck disable=SC2086
+        run "a LoRA" 60 generate styled 1 --device cuda --precision bf16 $lora
+        # shellcheck disable=SC2086
+        run "a LoRA, blocks in host memory" 60 compare styled-host 0 styled 1 --device cuda --precision bf16 $lora $none
+        # shellcheck disable=SC2086
+        run "a LoRA, blocks in host memory, 2 ranks" 60 compare styled-host-2 0 styled 2 --device cuda --precision bf16 $lora \
+            $none --dit_fsdp=False --cfg_size 1 --ulysses_size 2
+    fi
+
+    run "within --vram_limit" 120 limited
+
+    # ---- tasks with images, on one rank and on two with sharded weights
+    conditioned i2v-14B tiny-i2v-14B --image "$golden/image_wide.png"
+    conditioned flf2v-14B tiny-flf2v-14B --first_frame "$golden/image_wide.png" --last_frame "$golden/image_tall.png"
+    conditioned inp-1.3B tiny-i2v-14B --image "$golden/image_tall.png" --end_image "$golden/image_wide.png"
+    conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
+    conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
+
+    run "a second time: the same bits" 60 compare again 0 bf16 1 --device cuda --precision bf16
+
+    # ---- a batch on groups of ranks, which share GPUs if there are fewer: the files of one rank
+    for i in 1 2 3 4; do
+        printf '{"prompt": "A cat surfs", "base_seed": %d, "save_file": "%d.mp4"}\n' $i $i
+    done >"$scratch/jobs.jsonl"
+    run "batch on one rank" 60 groups 1 1 1-1
+    run "batch, 2 groups of 1" 60 groups 2 2 1-1
+    run "batch, 2 groups of 2" 60 groups 4 2 1-1
+    sharded="--dit_fsdp --cfg_size 1 --ulysses_size 2 --t5_fsdp" # which the videos record
+    # shellcheck disable=SC2086
+    run "batch on 2 ranks, sharded" 60 groups 2 1 2-1 $sharded
+    # shellcheck disable=SC2086
+    run "batch, 2 groups of 2, sharded" 60 groups 4 2 2-1 $sharded
+
+    # for `meshes`
+    [ -d "$scratch/12-heads" ] || "$wanmpi" synth --preset tiny --dim 1536 --ffn_dim 1024 --heads 12 --layers 2 \
+        --out "$scratch/12-heads" >"$scratch/synth.log" 2>&1
+    run "12 heads" 60 generate 12-heads 1 --device cuda --precision bf16 --ckpt_dir "$scratch/12-heads"
+}
+
+# ---- several ranks: 2, 4, 5 and 8, which share GPUs if there are fewer
+shared=no # the meshes that run: those with a GPU for each rank, or the others
+ranks() { # PRECISION "AXIS N..." FLAGS...: as one rank, which is `reference` or that of the precision
+    precision=$1 axes=$2 number=1 tolerance=0 sizes="--cfg_size 1"
+    shift 2
+    # shellcheck disable=SC2086 # words of a list
+    set -- $axes -- "$@"
+    while [ "$1" != -- ]; do
+        number=$((number * $2))
+        sizes="$sizes --$1_size $2"
+        [ "$1" != ring ] || tolerance=$ring_tolerance
+        shift 2
+    done
+    shift
+    [ $shared = "$([ "$number" -gt "$gpus" ] && echo yes || echo no)" ] || return
+    how="$precision${reference:+ $reference}"
+    case $* in *--dit_fsdp*) how="$how sharded" ;; esac
+    # shellcheck disable=SC2086
+    run "$number ranks, $axes, $how" 60 compare "$(echo "$number $axes $how" | tr -c "a-z0-9\n" _)" "$tolerance" \
+        "${reference:-$precision}" "$number" --device cuda --precision "$precision" $sizes "$@"
+}
+
+meshes() {
+    for axes in "cfg 2" "ulysses 2" "ring 2" "ulysses 4" "ring 4" "ring 2 ulysses 2" "cfg 2 ulysses 2" \
+        "cfg 2 ring 2" "cfg 2 ring 2 ulysses 2"; do
+        ranks bf16 "$axes"
+    done
+    ranks bf16 "ulysses 4" --dit_fsdp
+    ranks bf16 "cfg 2 ring 2" --dit_fsdp
+    ranks fp32 "ulysses 4"
+    reference=12-heads # uneven heads of 8 and 5 ranks
+    ranks bf16 "ulysses 8" --ckpt_dir "$scratch/12-heads"
+    ranks bf16 "cfg 2 ulysses 4" --ckpt_dir "$scratch/12-heads" --dit_fsdp
+    ranks bf16 "ulysses 5" --ckpt_dir "$scratch/12-heads"
+    reference=
+}
+shared_meshes() {
+    shared=yes
+    meshes
+}
+
+of_several_ranks() {
+    for test in group attention halo weights dit_ranks; do
+        # shellcheck disable=SC2086
+        run "$test, 4 ranks" 150 $mpirun -n 4 "$build/tests/test_$test" cuda
+    done
+    # shellcheck disable=SC2086
+    run "dit_ranks, 8 ranks" 150 $mpirun -n 8 "$build/tests/test_dit_ranks" cuda
+    # shellcheck disable=SC2086
+    run "vae, 4 ranks" 150 $mpirun -n 4 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
+}
+
+# ---- two pretended nodes, which NCCL connects by sockets (faults/nodes.c): each has half of the ranks, and half of
+# the GPUs, which its ranks share if they are fewer
+per_node=$((gpus / 2))
+list() { # FIRST COUNT: GPUs
+    for i in $(seq "$1" $(($1 + $2 - 1))); do nth_gpu "$i"; done | paste -sd,
+}
+
+across() { # NAME RANKS FLAGS...: on two nodes; NAME.sent has what each rank has sent to the other node
+    (
+        count=$((per_node > 0 ? per_node : 1))
+        [ "$count" -le $(($2 / 2)) ] || count=$(($2 / 2))
+        mpirun="$mpirun -x LD_PRELOAD=$build/tests/nodes.so -x NODES_RANKS=$(($2 / 2))"
+        mpirun="$mpirun -x NODES_GPUS=$(list 0 $count);$(list $per_node $count)"
+        mpirun="$mpirun -x NODES_LOG=$scratch/$1.sent"
+        generate "$@"
+    )
+}
+
+nodes() { # NAME TOLERANCE RANKS FLAGS...: as one rank; in each step the ranks send the bytes of the plan across
+    name=$1 tolerance=$2 ranks=$3
+    shift 3
+    set -- --device cuda --precision bf16 "$@"
+    across "$name" "$ranks" "$@" && across "$name-3" "$ranks" "$@" --sample_steps 3 || return 1
+    "$build/tests/same_latents" "$scratch/$name.h5" "$scratch/bf16.h5" "$tolerance" || return 1
+    "$wanmpi" plan --task t2v-1.3B --ckpt_dir "$model" --size 128*96 --frame_num 9 --sample_steps 4 --nodes 2 \
+        --gpus $((ranks / 2)) --json "$@" >"$scratch/$name.json" || return 1
+    awk -F'[:,]' '/"first"/ { first = $2 } /"last"/ { last = $2 } /"stage"/ { step = /"step"/ }
+        step && /"sent_across_bytes"/ { for (r = first; r <= last; r++) printf "%d %.0f\n", r, $2 }' \
+        "$scratch/$name.json" >"$scratch/$name.planned"
+    awk 'FILENAME ~ /planned$/ { want[$1] = $2 } FILENAME ~ /-3.sent$/ { got[$1] -= $2 } FILENAME ~ /[^3].sent$/ { got[$1] += $2 }
+    END {
+        for (r in want) {
+            ranks++
+            wrong += got[r] != want[r]
+            line = line sprintf(" %d of %d", got[r], want[r])
+        }
+        print "bytes to the other node in a step, of those planned:" line
+        exit wrong > 0 || ranks == 0
+    }' "$scratch/$name.planned" "$scratch/$name-3.sent" "$scratch/$name.sent"
+}
+
+two_nodes() {
+    run "2 nodes, cfg across, sharded" 60 nodes n-cfg 0 2 --cfg_size 2 --dit_fsdp
+    run "2 nodes, ring across" 60 nodes n-ring 5e-2 2 --cfg_size 1 --ring_size 2
+    run "2 nodes of 2, cfg across, sharded" 60 nodes n-cfg-2 0 4 --cfg_size 2 --ulysses_size 2 --dit_fsdp
+    run "2 nodes of 2, ring across" 60 nodes n-ring-2 5e-2 4 --cfg_size 1 --ring_size 2 --ulysses_size 2
+    run "2 nodes of 2, host memory of each" 60 nodes n-host 0 4 --cfg_size 2 --ulysses_size 2 --dit_fsdp=False \
+        --num_persistent_param_in_dit 0
+    # shellcheck disable=SC2086
+    [ "$gpus" -lt 2 ] || run "attention, a ring of 2 nodes" 90 $mpirun -n 2 -x LD_PRELOAD="$build/tests/nodes.so" \
+        -x NODES_RANKS=1 -x NODES_GPUS="$(nth_gpu 0);$(nth_gpu 1)" "$build/tests/test_attention" cuda
+}
+
+# ---- what runs when
+part 0 all ops_and_models
+part 1 one whole_runs
+finish
+pass=several
+whole_runs
+pass=all
+meshes
+part "" all shared_meshes
+part "" all of_several_ranks
+finish
+two_nodes
+
 if [ "$gpus" -lt 2 ]; then
     skip "through NCCL" "needs 2 GPUs, here is one"
 else
