@@ -25,7 +25,7 @@ struct rates {
     double op_s, transfer_s;                  // of an op and of a transfer, whatever their size
     int multiprocessors;                      // 0: no tiles
     bool overlaps;                            // transfers run during computation
-    double slowest;  // time of several such devices, which wait for the slowest, relative to one
+    double slowest;  // time of two such devices, which wait for the slower, relative to one
     double upload;   // bytes per second from pinned host memory
     double gemm_fp8; // operations per second in e4m3
     double network;  // bytes per second that a rank sends to other nodes; assumed

@@ -39,7 +39,13 @@ check 2.506 t2v-14B $small 2 80 --cfg_size 1 --ring_size 2
 check 1.273 t2v-14B $small 4 80 --cfg_size 2 --ulysses_size 2
 check 1.252 t2v-14B $small 4 80 --cfg_size 2 --ring_size 2
 check 1.267 t2v-14B $small 4 80 --cfg_size 2 --ring_size 2 --dit_fsdp
-check 1.336 t2v-14B $small 4 80 --cfg_size 1 --ring_size 4
+check 1.324 t2v-14B $small 4 80 --cfg_size 1 --ring_size 4
+check 1.334 t2v-14B $small 4 80 --cfg_size 1 --ring_size 4 --dit_fsdp
+check 1.322 t2v-14B $small 4 80 --cfg_size 1 --ulysses_size 4
+check 4.876 t2v-14B $large 4 80 --cfg_size 1 --ulysses_size 4
+check 4.817 t2v-14B $large 4 80 --cfg_size 2 --ulysses_size 2
+check 0.235 t2v-1.3B $small 4 80 --cfg_size 1 --ulysses_size 4
+check 0.222 t2v-1.3B $small 4 80 --cfg_size 2 --ring_size 2
 
 shorter() { # FLAG MORE LESS
     more=$(step t2v-14B $small 4 80 --cfg_size 1 "$1" "$2")
