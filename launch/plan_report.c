@@ -154,6 +154,16 @@ static void print_time(const struct plan_report *r)
            r->rates->link * 1e-9);
 }
 
+/* "13.55 GB from a rank to its node in 67.7 ms"; nothing if it sends nothing. */
+static void print_sent(const char *before, double bytes, const char *where, double rate)
+{
+    const bool large = bytes >= 1e9;
+
+    if (bytes > 0)
+        printf("%s%.4g %s %s in %.3g ms", before, bytes / (large ? 1e9 : 1e6), large ? "GB" : "MB",
+               where, 1e3 * bytes / rate);
+}
+
 /* What a rank sends on each link in the stages in which ranks do send, and the time that takes: of
  * the ranks with the most. */
 static void print_links(const struct plan_report *r)
@@ -174,12 +184,9 @@ static void print_links(const struct plan_report *r)
         if (s->sent == 0)
             continue;
         printf("%-9s %s: ", title, s->name);
-        if (node > 0)
-            printf("%.4g GB from a rank to its node, %.3g s; ", node / 1e9, node / r->rates->link);
-        if (s->sent_across > 0)
-            printf("%.4g GB to other nodes, %.3g s; ", s->sent_across / 1e9,
-                   s->sent_across / r->rates->network);
-        printf("%.3g s of waiting\n", s->waited);
+        print_sent("", node, "from a rank to its node", r->rates->link);
+        print_sent(node > 0 ? "; " : "", s->sent_across, "to other nodes", r->rates->network);
+        printf("; %.3g ms of waiting\n", 1e3 * s->waited);
         title = "";
     }
 }

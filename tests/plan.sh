@@ -188,7 +188,7 @@ grep -q '^machine  *2 nodes of 8 GPUs with 141 GB, each as an NVIDIA H200$' out 
     grep -q '^ *200 GB/s from a rank to its node: NVLink (measured)$' out &&
     grep -q '^ *40 GB/s from a rank to other nodes: InfiniBand .* (assumed)$' out || bad "not what is assumed"
 grep -q '^ranks  *16: cfg 2 x ring 1 x ulysses 8' out || bad "not the CFG branches on two nodes"
-grep -q '^links  *step: 13.55 GB from a rank to its node, 0.0677 s; 0.002419 GB to other nodes, ' out || bad "not the links"
+grep -q '^links  *step: 13.55 GB from a rank to its node in 67.7 ms; 2.419 MB to other nodes in ' out || bad "not the links"
 # shellcheck disable=SC2086
 plan 0 '' $large --machine h200 --nodes 2 --sample_guide_scale 1 --meshes --json
 python3 - <<'END' || bad "--meshes --json: not a ring across nodes, or not all meshes"
