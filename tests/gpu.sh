@@ -52,7 +52,9 @@ part() { # GPU PASS FUNCTION: the function's tests, beside other parts
 finish() { # waits for the parts and adds their counts
     wait
     while [ "$parts" -gt 0 ]; do
-        read -r p f s <"$scratch/count.$parts" || f=1 # a part that did not end
+        p=0 f=1 s=0 # of a part that did not end
+        [ ! -f "$scratch/count.$parts" ] || read -r p f s <"$scratch/count.$parts"
+        rm -f "$scratch/count.$parts"
         passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)) parts=$((parts - 1))
     done
 }
