@@ -82,3 +82,8 @@ struct rates rates_scaled(bool gpu, const struct rates *like, double gemm)
     r.gemm_fp8 *= scale;
     return r;
 }
+
+double rates_slowest(const struct rates *r, int ranks)
+{
+    return 1 + (r->slowest - 1) * pow(log2(ranks), 0.8);
+}

@@ -39,6 +39,11 @@ const struct rates *rates_of_gpu(const char *name);
  * run at `gemm` operations per second. */
 struct rates rates_scaled(bool gpu, const struct rates *like, double gemm);
 
+/* The time of `ranks` such devices, which wait for the slowest, relative to one. If their times
+ * have a normal distribution, the mean of the longest is 0.56, 1.03 and 1.42 deviations above
+ * theirs for 2, 4 and 8, and 2.4 for 72, which this follows. */
+double rates_slowest(const struct rates *r, int ranks);
+
 #ifdef __cplusplus
 }
 #endif

@@ -629,14 +629,6 @@ static size_t nccl_bytes(const struct mesh *m)
     return bytes;
 }
 
-/* The time of `ranks` devices, which wait for the slowest, relative to one. If their times have a
- * normal distribution, the mean of the longest is 0.56, 1.03 and 1.42 deviations above theirs for
- * 2, 4 and 8, and 2.4 for 72, which this follows. */
-static double slowest(const struct rates *r, int ranks)
-{
-    return 1 + (r->slowest - 1) * pow(log2(ranks), 0.8);
-}
-
 status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
 {
     struct device dev = { 0 };
@@ -663,7 +655,7 @@ status plan_rank(const struct plan_input *in, int rank, struct plan_rank *out)
         if (stages[i].applies(in, rank))
             TRY_OUT(stages[i].run(in, &dev, &mesh, out));
     for (int i = 0; i < out->count && in->rates != NULL; i++)
-        out->stage[i].seconds *= slowest(in->rates, in->ranks);
+        out->stage[i].seconds *= rates_slowest(in->rates, in->ranks);
     for (int i = 0; i < out->count && in->rates != NULL && in->offload == OFFLOAD_HOST; i++)
         if (strcmp(out->stage[i].name, STAGE_STEP) == 0)
             out->stage[i].seconds =
