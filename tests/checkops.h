@@ -52,6 +52,10 @@ struct tensor check_make(enum dtype dt, int64_t gap, int ndim, const int64_t *di
         __VA_ARGS__                                                                                \
     }
 
+/* Whether the kernel under test is the GPU's plain one of this op, whose code has one path: cases
+ * for the tiles of others are left out. */
+#define check_is_plain(c, op) ((c)->got.kind == DEVICE_CUDA && (c)->previous->op == NULL)
+
 /* From now on allocates buffers in host memory that `dev` can access; with NULL by malloc. */
 void check_memory(struct device *dev);
 

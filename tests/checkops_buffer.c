@@ -326,12 +326,19 @@ void check_close(struct check *c, struct tensor got, struct tensor want, struct 
             diff, tol.total, worst, tol.element, tol.reason);
 }
 
+/* Whether both are contiguous and have the same bytes. */
+static bool same_bytes(struct tensor a, struct tensor b)
+{
+    return a.dtype == b.dtype && tensor_contiguous(a) && tensor_contiguous(b) &&
+           memcmp(a.data, b.data, tensor_bytes(b)) == 0;
+}
+
 void check_same(struct check *c, struct tensor got, struct tensor want)
 {
     int64_t index[TENSOR_AXES] = { 0 };
 
     check_guards(c);
-    if (empty(want))
+    if (empty(want) || same_bytes(got, want))
         return;
     do {
         const float g = check_get(got, index), w = check_get(want, index);

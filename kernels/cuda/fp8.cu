@@ -1,6 +1,7 @@
 /* The ops in fp8 as the simplest correct kernels. The faster ones are in norm.cu and gemm.c. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plain.h"
+#include "kernels/cuda/plain_product.cuh"
 
 #include <cuda_fp16.h>
 
@@ -97,9 +98,6 @@ status plain_fp8_norm(struct device *dev, struct fp8_rows out, struct tensor sum
 
 /* ---- products ---- */
 
-#define TILE 16
-#define SUM_TERMS 128 // in a partial sum
-
 __device__ inline float load_fp8(const struct tensor &t, int64_t at)
 {
     const uint32_t b = ((const uint8_t *)t.data)[at];
@@ -109,51 +107,31 @@ __device__ inline float load_fp8(const struct tensor &t, int64_t at)
     return __half2float(__ushort_as_half((uint16_t)halves));
 }
 
-/* Each thread has one output, each block TILE x TILE; K in tiles through shared memory. */
 static __global__ void gemm_kernel(struct tensor out, struct tensor a, const float *scale_a,
                                    struct tensor w, const float *scale_w, struct tensor bias)
 {
-    __shared__ float ta[TILE][TILE + 1], tw[TILE][TILE + 1];
-    const int x = threadIdx.x % TILE, y = threadIdx.x / TILE;
-    const int64_t m = blockIdx.y * (int64_t)TILE + y, n = blockIdx.x * (int64_t)TILE + x;
-    const int64_t wn = blockIdx.x * (int64_t)TILE + y, k_dim = w.dim[1];
-    float sum = 0, part = 0;
+    const int64_t depth = w.dim[1];
+    int64_t m, n;
+    const float values = product_sum(
+        &m, &n, a.dim[0], w.dim[0], depth,
+        [&](int64_t row, int64_t k) { return load_fp8(a, row * a.stride[0] + k); },
+        [&](int64_t row, int64_t k) { return load_fp8(w, row * depth + k); });
 
-    for (int64_t k = 0; k < k_dim; k += TILE) {
-        const bool inside = k + x < k_dim;
-
-        ta[y][x] = inside && m < a.dim[0] ? load_fp8(a, m * a.stride[0] + k + x) : 0;
-        tw[y][x] = inside && wn < w.dim[0] ? load_fp8(w, wn * k_dim + k + x) : 0;
-        __syncthreads();
-        for (int i = 0; i < TILE; i++)
-            part = fmaf(ta[y][i], tw[x][i], part);
-        __syncthreads();
-        if ((k + TILE) % SUM_TERMS == 0) {
-            sum += part;
-            part = 0;
-        }
-    }
     if (m >= out.dim[0] || n >= out.dim[1])
         return;
-    sum = (sum + part) * scale_a[m] * scale_w[n];
-    if (bias.data != NULL)
-        sum += load(bias, n);
-    store(out, m * out.stride[0] + n, sum);
+
+    const float sum = values * scale_a[m] * scale_w[n];
+
+    store(out, m * out.stride[0] + n, bias.data != NULL ? sum + load(bias, n) : sum);
 }
 
 status plain_fp8_gemm(struct device *dev, struct tensor out, struct fp8_rows a, struct fp8_rows w,
                       struct tensor bias)
 {
-    const int64_t rows = (int64_t)TILE * 65535; // that one grid can have
-
-    for (int64_t m = 0; m < a.value.dim[0]; m += rows) {
-        const int64_t left = a.value.dim[0] - m, count = left < rows ? left : rows;
-        const dim3 grid((unsigned)((w.value.dim[0] + TILE - 1) / TILE),
-                        (unsigned)((count + TILE - 1) / TILE));
-
-        gemm_kernel<<<grid, TILE * TILE, 0, cuda_stream(dev)>>>(
+    product_grids(a.value.dim[0], w.value.dim[0], [&](dim3 grid, int64_t m, int64_t count) {
+        gemm_kernel<<<grid, PRODUCT_THREADS, 0, cuda_stream(dev)>>>(
             tensor_slice(out, 0, m, count), tensor_slice(a.value, 0, m, count),
             (const float *)a.scale.data + m, w.value, (const float *)w.scale.data, bias);
-    }
+    });
     LAUNCHED("fp8_gemm");
 }

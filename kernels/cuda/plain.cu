@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/plain_product.cuh"
 
 #include <math.h>
 
@@ -24,36 +25,18 @@ static unsigned blocks_for(int64_t n)
 
 /* ---- products ---- */
 
-#define TILE 16
-#define SUM_TERMS 128 // in a partial sum; partial sums keep the rounding error of long sums small
-
-/* Each thread has one output, each block TILE x TILE; K in tiles through shared memory. */
 __global__ void gemm_kernel(struct tensor out, struct tensor a, struct tensor w, struct tensor bias,
                             enum act act, bool add)
 {
-    __shared__ float ta[TILE][TILE + 1], tw[TILE][TILE + 1];
-    const int x = threadIdx.x % TILE, y = threadIdx.x / TILE;
-    const int64_t m = blockIdx.y * (int64_t)TILE + y, n = blockIdx.x * (int64_t)TILE + x;
-    const int64_t wn = blockIdx.x * (int64_t)TILE + y, k_dim = w.dim[1];
-    float sum = 0, part = 0;
+    const int64_t depth = w.dim[1];
+    int64_t m, n;
+    float sum = product_sum(
+        &m, &n, a.dim[0], w.dim[0], depth,
+        [&](int64_t row, int64_t k) { return load(a, row * a.stride[0] + k); },
+        [&](int64_t row, int64_t k) { return load(w, row * depth + k); });
 
-    for (int64_t k = 0; k < k_dim; k += TILE) {
-        const bool inside = k + x < k_dim;
-
-        ta[y][x] = inside && m < a.dim[0] ? load(a, m * a.stride[0] + k + x) : 0;
-        tw[y][x] = inside && wn < w.dim[0] ? load(w, wn * k_dim + k + x) : 0;
-        __syncthreads();
-        for (int i = 0; i < TILE; i++)
-            part = fmaf(ta[y][i], tw[x][i], part);
-        __syncthreads();
-        if ((k + TILE) % SUM_TERMS == 0) {
-            sum += part;
-            part = 0;
-        }
-    }
     if (m >= out.dim[0] || n >= out.dim[1])
         return;
-    sum += part;
     if (bias.data != NULL)
         sum += load(bias, n);
     if (add)
@@ -64,16 +47,10 @@ __global__ void gemm_kernel(struct tensor out, struct tensor a, struct tensor w,
 static status product(struct device *dev, struct tensor out, struct tensor a, struct tensor w,
                       struct tensor bias, enum act act, bool add)
 {
-    const int64_t rows = (int64_t)TILE * 65535; // that one grid can have
-
-    for (int64_t m = 0; m < a.dim[0]; m += rows) {
-        const int64_t count = a.dim[0] - m < rows ? a.dim[0] - m : rows;
-        const dim3 grid((unsigned)((w.dim[0] + TILE - 1) / TILE),
-                        (unsigned)((count + TILE - 1) / TILE));
-
-        gemm_kernel<<<grid, TILE * TILE, 0, cuda_stream(dev)>>>(
+    product_grids(a.dim[0], w.dim[0], [&](dim3 grid, int64_t m, int64_t count) {
+        gemm_kernel<<<grid, PRODUCT_THREADS, 0, cuda_stream(dev)>>>(
             tensor_slice(out, 0, m, count), tensor_slice(a, 0, m, count), w, bias, act, add);
-    }
+    });
     LAUNCHED("gemm");
 }
 
