@@ -112,8 +112,11 @@ static void check_sparse_attention(struct check *c)
         const struct tensor lse = check_output(DT_F32, 0, DIMS(sq, n));
         const struct tensor both = check_clone(q, dt);
         const double f32 = 2e-6 + 2e-6 * (double)scale * (double)d * (double)(sigma * sigma);
-        const struct tol tol = { dt == DT_BF16 ? 3e-3 : f32, dt == DT_BF16 ? 8e-3 : 10 * f32,
-                                 dt == DT_BF16 ? "both round to bf16" : "f32 logits and sums" };
+        // p is rounded to bf16: of 64 queries and 18 random lists of up to 5 tiles, that alone
+        // costs up to 2.2e-3, and 1.1e-2 of one element in a row with few keys
+        const struct tol tol = { dt == DT_BF16 ? 3e-3 : f32, dt == DT_BF16 ? 1.6e-2 : 10 * f32,
+                                 dt == DT_BF16 ? "p and out round to bf16"
+                                               : "f32 logits and sums" };
 
         check_status(c, op_sparse_attention(&c->ref, want, want_lse, q, k, v, scale, &lists));
         check_run(c, op_sparse_attention(&c->got, got, lse, q, k, v, scale, &lists));

@@ -28,6 +28,9 @@ attention_repeated_fn attention_repeated_sm90;
  * to the GPU that they belong to. Otherwise calls attention_each_part. */
 attention_parts_fn attention_parts_sm90;
 
+/* bf16 on the tensor cores of Hopper, head size 128. Otherwise calls plain_sparse_attention. */
+sparse_attention_fn sparse_attention_sm90;
+
 /* bf16 with head size 128, on Hopper; otherwise ST_USAGE. */
 attention8_fn attention8_sm90;
 

@@ -15,6 +15,19 @@ __device__ inline uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+__device__ inline void store_shared(uint32_t at, uint32_t v)
+{
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
+
+__device__ inline uint32_t load_shared(uint32_t at)
+{
+    uint32_t v;
+
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+    return v;
+}
+
 /* ---- mbarriers: 8 bytes of shared memory each ---- */
 
 /* A phase of the barrier is complete after `arrivals` arrivals and all bytes expected in it. */

@@ -73,6 +73,7 @@ void table_cuda(struct table *t)
     t->attention_repeated = attention_repeated_sm90;
     t->attention_parts = attention_parts_sm90;
     t->attention_waits = 128;
+    t->sparse_attention = sparse_attention_sm90;
     t->attention_merge = wide_attention_merge;
     t->add_product = tiled_add_product;
     t->add_change = tiled_add_change;
