@@ -271,6 +271,33 @@ typedef status tile_lists_fn(struct device *dev, struct tensor count, struct ten
                              struct tensor q, struct tensor k);
 tile_lists_fn op_tile_lists;
 
+/* sum += w o + b of each row and head, o = phi(q) kv / (LINEAR_ATTENTION_EPS + phi(q) total), where
+ * phi is the softmax over the channels of a head, kv the sum of phi(k) v^T over the keys, and total
+ * that of phi(k). A GPU rounds phi, and kv times w^T, to bf16 in bf16.
+ *   sum, q   [Sq, N, D], k, v [Sk, N, D]: one dtype; the outer two axes may be strided
+ *   w, b     f32 [D, D], [D], contiguous
+ *   scratch  bytes in device memory, at least linear_attention_scratch
+ * A row depends, to the bit, only on its own q and sum and on k and v in their order. */
+#define LINEAR_ATTENTION_EPS 1e-5f
+#define LINEAR_ATTENTION_CHUNK 2048 // keys that a GPU sums at a time
+typedef status linear_attention_fn(struct device *dev, struct tensor sum, struct tensor q,
+                                   struct tensor k, struct tensor v, struct tensor w,
+                                   struct tensor b, struct tensor scratch);
+linear_attention_fn op_linear_attention;
+size_t linear_attention_scratch(int64_t keys, int64_t heads, int64_t depth);
+
+/* out[r] = x[index[r]]. x [R', N, D] and out [R, N, D] of one dtype, the outer two axes may be
+ * strided; index i32 [R], contiguous. */
+typedef status take_rows_fn(struct device *dev, struct tensor out, struct tensor x,
+                            struct tensor index);
+take_rows_fn op_take_rows;
+
+/* sum[r] += rows[index[r]] * gate[r]. sum, gate [R, C], rows [R', C], f32 or bf16 each, rows may be
+ * strided; index i32 [R], contiguous. */
+typedef status add_gated_rows_fn(struct device *dev, struct tensor sum, struct tensor rows,
+                                 struct tensor index, struct tensor gate);
+add_gated_rows_fn op_add_gated_rows;
+
 /* Merges attention over two sets of keys: (acc, lse) over one, (part, part_lse) over the other.
  *   acc   [S, N, D] f32 and lse [S, N] f32, contiguous, in place
  *   part  [S, N, D] f32 or bf16, rows may be strided; part_lse [S, N] f32, contiguous

@@ -64,3 +64,52 @@ status op_tile_lists(struct device *dev, struct tensor count, struct tensor inde
         return ST_OK;
     return dev->table->tile_lists(dev, count, index, q, k);
 }
+
+size_t linear_attention_scratch(int64_t keys, int64_t heads, int64_t depth)
+{
+    const int64_t chunks = (keys + LINEAR_ATTENTION_CHUNK - 1) / LINEAR_ATTENTION_CHUNK;
+
+    return (size_t)((1 + chunks) * heads * (depth * depth + depth)) * sizeof(float);
+}
+
+status op_linear_attention(struct device *dev, struct tensor sum, struct tensor q, struct tensor k,
+                           struct tensor v, struct tensor w, struct tensor b, struct tensor scratch)
+{
+    assert(q.ndim == 3 && k.ndim == 3 && k.dim[0] >= 1);
+    assert(is_heads(q, q.dim[0], q.dim[1], q.dim[2]) &&
+           is_heads(sum, q.dim[0], q.dim[1], q.dim[2]));
+    assert(is_heads(k, k.dim[0], q.dim[1], q.dim[2]) && is_heads(v, k.dim[0], q.dim[1], q.dim[2]));
+    assert(k.dtype == q.dtype && v.dtype == q.dtype && sum.dtype == q.dtype);
+    assert(w.dtype == DT_F32 && is_rows(w, q.dim[2], q.dim[2]) && tensor_contiguous(w));
+    assert(is_vector(b, DT_F32, q.dim[2]));
+    assert(no_alias(dev, sum, q) && no_alias(dev, sum, k) && no_alias(dev, sum, v));
+    assert(tensor_contiguous(scratch) &&
+           tensor_bytes(scratch) >= linear_attention_scratch(k.dim[0], q.dim[1], q.dim[2]));
+    dev->flops += 2.0 * (double)(tensor_count(q) + tensor_count(k)) * (double)q.dim[2];
+    if (tensor_count(sum) == 0)
+        return ST_OK;
+    return dev->table->linear_attention(dev, sum, q, k, v, w, b, scratch);
+}
+
+status op_take_rows(struct device *dev, struct tensor out, struct tensor x, struct tensor index)
+{
+    assert(x.ndim == 3 && out.ndim == 3 && out.dtype == x.dtype);
+    assert(is_heads(x, x.dim[0], x.dim[1], x.dim[2]));
+    assert(is_heads(out, out.dim[0], x.dim[1], x.dim[2]) && no_alias(dev, out, x));
+    assert(is_i32(index, 1) && index.dim[0] == out.dim[0]);
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->take_rows(dev, out, x, index);
+}
+
+status op_add_gated_rows(struct device *dev, struct tensor sum, struct tensor rows,
+                         struct tensor index, struct tensor gate)
+{
+    assert(sum.ndim == 2 && is_rows(sum, sum.dim[0], sum.dim[1]));
+    assert(is_rows(gate, sum.dim[0], sum.dim[1]) && is_rows(rows, rows.dim[0], sum.dim[1]));
+    assert(is_i32(index, 1) && index.dim[0] == sum.dim[0]);
+    assert(no_alias(dev, sum, rows) && no_alias(dev, sum, gate));
+    if (tensor_count(sum) == 0)
+        return ST_OK;
+    return dev->table->add_gated_rows(dev, sum, rows, index, gate);
+}

@@ -199,6 +199,32 @@ static status plan_tile_lists(struct device *dev, struct tensor count, struct te
     return spend(dev, 0, 12 * scores + bytes_of(index));
 }
 
+/* The products of both passes, and what these read and write. */
+static status plan_linear_attention(struct device *dev, struct tensor sum, struct tensor q,
+                                    struct tensor k, struct tensor v, struct tensor w,
+                                    struct tensor b, struct tensor scratch)
+{
+    const double flops = 2 * (double)(tensor_count(q) + tensor_count(k)) * (double)q.dim[2];
+    const struct rates *r = dev->rates;
+
+    if (r == NULL)
+        return ST_OK;
+    return spend(dev, flops / (q.dtype == DT_BF16 ? r->attention : r->attention_f32),
+                 2 * bytes_of(sum) + bytes_of(q) + bytes_of(k) + bytes_of(v));
+}
+
+static status plan_take_rows(struct device *dev, struct tensor out, struct tensor x,
+                             struct tensor index)
+{
+    return spend(dev, 0, 2 * bytes_of(out));
+}
+
+static status plan_add_gated_rows(struct device *dev, struct tensor sum, struct tensor rows,
+                                  struct tensor index, struct tensor gate)
+{
+    return spend(dev, 0, 2 * bytes_of(sum) + bytes_of(gate));
+}
+
 static status plan_attention_merge(struct device *dev, struct tensor acc, struct tensor lse,
                                    struct tensor part, struct tensor part_lse)
 {
@@ -360,6 +386,9 @@ const struct table table_plan = {
     .sparse_attention = plan_sparse_attention,
     .tile_means = plan_tile_means,
     .tile_lists = plan_tile_lists,
+    .linear_attention = plan_linear_attention,
+    .take_rows = plan_take_rows,
+    .add_gated_rows = plan_add_gated_rows,
     .attention_merge = plan_attention_merge,
     .relative_attention = plan_relative_attention,
     .gate_add = plan_gate_add,

@@ -44,6 +44,9 @@ struct table {
     sparse_attention_fn *sparse_attention;
     tile_means_fn *tile_means;
     tile_lists_fn *tile_lists;
+    linear_attention_fn *linear_attention;
+    take_rows_fn *take_rows;
+    add_gated_rows_fn *add_gated_rows;
     attention_merge_fn *attention_merge;
     relative_attention_fn *relative_attention;
     gate_add_fn *gate_add;

@@ -14,6 +14,7 @@ static void run_all(struct check *c)
     check_arrivals(c);
     check_attentions(c);
     check_sparse(c);
+    check_rows(c);
     check_norms(c);
     check_elementwise(c);
     check_merges(c);

@@ -116,6 +116,7 @@ void check_fp8(struct check *c);
 void check_arrivals(struct check *c);
 void check_attentions(struct check *c);
 void check_sparse(struct check *c);
+void check_rows(struct check *c);
 void check_norms(struct check *c);
 void check_elementwise(struct check *c);
 void check_merges(struct check *c);

@@ -38,6 +38,9 @@ gated_gelu_fn plain_gated_gelu;
 lincomb_fn plain_lincomb;
 row_dots_fn plain_row_dots;                       // guidance.cu
 subtract_projection_fn plain_subtract_projection; // guidance.cu
+linear_attention_fn plain_linear_attention;       // linear_attention.cu
+take_rows_fn plain_take_rows;                     // rows.cu
+add_gated_rows_fn plain_add_gated_rows;           // rows.cu
 add_product_fn plain_add_product;                 // merge.cu
 add_change_fn plain_add_change;
 add_squares_fn plain_add_squares;
