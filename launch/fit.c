@@ -247,11 +247,9 @@ static bool spread(struct plan_input *plans, int count, int ranks, int gpus)
         p->ranks = ranks;
         if (gpus > 0)
             p->ranks_per_node = ranks < gpus ? ranks : gpus;
-        p->mesh = (struct mesh_shape){ 0 };
-        if (mesh_choose(&p->mesh, ranks, p->ranks_per_node, model_dit(&p->model)->heads, p->guided,
-                        p->gpu) != ST_OK)
+        if (plan_choose_mesh(p, (struct mesh_shape){ 0 }, p->guided) != ST_OK)
             return false;
-        plan_join(p);
+        plan_join_mesh(p);
     }
     return true;
 }

@@ -2,6 +2,7 @@
 
 #include "launch/cgroup.h"
 #include "model/transformer/dit.h"
+#include "model/transformer/features.h"
 #include "parallel/watch.h"
 #include "runtime/alive.h"
 
@@ -280,22 +281,17 @@ static status find_offload(struct plan_input *plan, const struct request *r)
  * can share the sequence in the steps that have one branch. */
 static status find_mesh(struct plan_input *plan, const struct request *r)
 {
-    const struct mesh_shape given = { r->cfg_size, r->ring_size, r->ulysses_size };
-    const int heads = model_dit(&plan->model)->heads;
+    struct mesh_shape given = { r->cfg_size, r->ring_size, r->ulysses_size };
 
-    plan->mesh = given;
     if (plan_has_single(plan) && (plan->guided || given.cfg == 2) &&
-        mesh_choose(&plan->mesh, plan->ranks, plan->ranks_per_node, heads, true, plan->gpu) ==
-            ST_OK) {
-        plan_join(plan);
+        plan_choose_mesh(plan, given, true) == ST_OK) {
+        plan_join_mesh(plan);
         if (plan->joined.cfg != 0)
             return ST_OK;
     }
-    plan->mesh = given;
     if (given.cfg == 0 && plan_has_single(plan))
-        plan->mesh.cfg = 1;
-    return mesh_choose(&plan->mesh, plan->ranks, plan->ranks_per_node, heads, plan->guided,
-                       plan->gpu);
+        given.cfg = 1;
+    return plan_choose_mesh(plan, given, plan->guided);
 }
 
 /* [first, end) without `exact` of each end, of `count` steps or blocks. */
@@ -312,11 +308,57 @@ static status inner_range(int *first, int *end, const int *exact, int by_default
                 count, what, *first, count - *end, what);
 }
 
+/* The options of sparse self attention: which weights have it, and the fields that are set. */
+static const struct {
+    const char *flag, *weights;
+    size_t given, value; // of struct request, of struct dit_sparsity
+} sparse_options[] = {
+    { "vsa_sparsity", "FastWan's weights with VSA (to_gate_compress)",
+      offsetof(struct request, vsa_sparsity), offsetof(struct dit_sparsity, vsa) },
+    { "sla_topk", "TurboWan's weights with SLA (proj_l)", offsetof(struct request, sla_topk),
+      offsetof(struct dit_sparsity, sla_topk) },
+};
+
+bool job_wants_sparse(const struct request *r, const struct sparse_kind *kind)
+{
+    for (size_t i = 0; i < COUNT(sparse_options); i++)
+        if (strcmp(kind->flag, sparse_options[i].flag) == 0)
+            return *(const double *)((const char *)r + sparse_options[i].given) >= 0;
+    return false;
+}
+
+/* How much of sparse self attention is computed. */
+static status find_sparsity(struct plan_input *plan, const struct request *r)
+{
+    const struct dit_config *dit = model_dit(&plan->model);
+    const struct sparse_kind *kind = dit_sparse_kind(dit);
+
+    plan->attention8.sparsity = dit_default_sparsity(dit);
+    for (size_t i = 0; i < COUNT(sparse_options); i++) {
+        const double given = *(const double *)((const char *)r + sparse_options[i].given);
+
+        if (given < 0)
+            continue;
+        if (kind == NULL || strcmp(kind->flag, sparse_options[i].flag) != 0)
+            return fail(ST_USAGE,
+                        "--%s is for %s, and this transformer has no such tensors: remove it",
+                        sparse_options[i].flag, sparse_options[i].weights);
+        *(double *)((char *)&plan->attention8.sparsity + sparse_options[i].value) = given;
+    }
+    return ST_OK;
+}
+
 status job_attention8(struct plan_input *plan, const int exact_steps[2], const int exact_blocks[2])
 {
     const struct dit_config *dit = model_dit(&plan->model);
+    const struct sparse_kind *kind = dit_sparse_kind(dit);
     struct attention8_range *a = &plan->attention8;
 
+    if (kind != NULL)
+        return fail(ST_USAGE,
+                    "--attention 8bit is for attention to all tokens, and this transformer's is "
+                    "sparse (%s): remove it",
+                    kind->name);
     if (plan->gpu && plan->cdt != DT_BF16)
         return fail(ST_USAGE, "--attention 8bit on GPUs is for --precision bf16");
     if (plan->gpu && dit->dim / dit->heads != 128)
@@ -390,6 +432,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
                                             r->tile_stride[1] };
     TRY(find_low_steps(plan, r));
     TRY(request_cache(r, &plan->cache));
+    TRY(find_sparsity(plan, r));
     TRY(find_mesh(plan, r));
     TRY(find_offload(plan, r));
     if (r->attention == ATTENTION_8BIT)

@@ -9,6 +9,7 @@
 #include "launch/request.h"
 #include "model/lora/lora.h"
 #include "model/pipeline/pipeline.h"
+#include "model/transformer/sparse.h"
 #include "runtime/alive.h"
 
 #define JOB_WEIGHTS_BYTES 256
@@ -121,7 +122,10 @@ void job_offload(char *text, size_t size, const struct plan_input *plan,
 void job_storage(char *text, size_t size, const struct plan_input *plan,
                  const struct plan_rank *sizes);
 
-/* Writes which self attention is in 8 bits; empty: none. */
+/* Whether the option of this kind of sparse self attention was given. */
+bool job_wants_sparse(const struct request *r, const struct sparse_kind *kind);
+
+/* Writes which self attention is in 8 bits, or how sparse it is; empty: none is. */
 void job_attention(char *text, size_t size, const struct plan_input *plan);
 
 /* Writes which steps the experts compute and where their weights are; `ahead`: bytes of host memory

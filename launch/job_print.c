@@ -1,6 +1,8 @@
 /* What rank 0 prints about a job: its devices, ranks and memory, and the progress of loading. */
 #include "launch/job.h"
 
+#include "model/transformer/features.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -189,8 +191,15 @@ void job_experts(char *text, size_t size, const struct plan_input *plan, size_t 
 void job_attention(char *text, size_t size, const struct plan_input *plan)
 {
     const struct attention8_range *a = &plan->attention8;
+    const struct sparse_kind *kind = dit_sparse_kind(model_dit(&plan->model));
+    const struct sparse_tiles n = plan_tiles(plan);
 
     snprintf(text, size, "%s", "");
+    if (kind != NULL)
+        snprintf(text, size,
+                 "%s (%s): each tile of %d tokens to %lld of %lld tiles of %d, %.1f %% of all",
+                 kind->title, kind->name, n.q_rows, (long long)n.kept, (long long)n.k, n.k_rows,
+                 100 * (double)n.kept / (double)n.k);
     if (a->end_step > 0)
         snprintf(text, size, "8-bit in steps %d to %d of %d, in blocks %d to %d of %d",
                  a->first_step + 1, a->end_step, plan->steps, a->first_block + 1, a->end_block,
@@ -294,7 +303,9 @@ void job_mesh(char *text, size_t size, const struct plan_input *plan)
 
 bool job_idles(const struct plan_input *plan)
 {
-    return plan->mesh.cfg == 2 && plan->joined.cfg == 0 && plan_has_single(plan);
+    const bool has_ring = plan_tiles(plan).kept == 0; // to advise
+
+    return plan->mesh.cfg == 2 && plan->joined.cfg == 0 && plan_has_single(plan) && has_ring;
 }
 
 void job_announce(struct job *j, const struct request *r, const struct plan_input *plan)

@@ -7,6 +7,7 @@
 #include "launch/fit.h"
 #include "launch/job.h"
 #include "launch/plan_report.h"
+#include "model/transformer/features.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -283,9 +284,23 @@ out:
     return st;
 }
 
+/* Without a checkpoint, the task's model; with an option of sparse attention that for which it is.
+ */
+static struct model model_without_files(const struct request *r)
+{
+    for (int i = 0; i < TASK_PRESETS_MAX && r->task->presets[i] != NULL; i++) {
+        const struct model m = preset_model(preset_find(r->task->presets[i]));
+        const struct sparse_kind *kind = dit_sparse_kind(model_dit(&m));
+
+        if (kind != NULL && job_wants_sparse(r, kind))
+            return m;
+    }
+    return preset_model(preset_find(r->task->presets[0]));
+}
+
 static status run_plan(struct request *r, struct machine *m, const struct world *w)
 {
-    struct model model = preset_model(preset_find(r->task->presets[0]));
+    struct model model = model_without_files(r);
     struct checkpoint c = { 0 };
     struct lora *lora[EXPERTS_MAX] = { NULL };
     struct tokenizer *tokenizer = NULL;

@@ -4,6 +4,7 @@
 #include "launch/job.h"
 #include "launch/progress.h"
 #include "model/pipeline/condition.h"
+#include "model/transformer/features.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -346,8 +347,16 @@ static void add_attention(cJSON *json, const struct plan_input *in)
 {
     const int steps[] = { in->attention8.first_step, in->attention8.end_step };
     const int blocks[] = { in->attention8.first_block, in->attention8.end_block };
+    const struct sparse_kind *kind = dit_sparse_kind(model_dit(&in->model));
+    const struct sparse_tiles tiles = plan_tiles(in);
     cJSON *attention;
 
+    if (kind != NULL) {
+        attention = cJSON_AddObjectToObject(json, "attention_sparse");
+        cJSON_AddStringToObject(attention, "kind", kind->name);
+        cJSON_AddNumberToObject(attention, "tiles", (double)tiles.k);
+        cJSON_AddNumberToObject(attention, "kept", (double)tiles.kept);
+    }
     if (steps[1] == 0)
         return;
     attention = cJSON_AddObjectToObject(json, "attention_8bit"); // [from, to), from 0

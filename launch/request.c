@@ -47,6 +47,8 @@ void request_init(struct request *r)
         .attention = -1,
         .attention_exact_steps = { -1, -1 },
         .attention_exact_blocks = { -1, -1 },
+        .vsa_sparsity = -1,
+        .sla_topk = -1,
         .offload_model = -1,
         .timeout_s = -1,
         .dit_fsdp = -1,

@@ -35,10 +35,10 @@ enum { USE_AUTO, USE_CPU, USE_CUDA };
 /* Before request_complete, -1 means "not given"; for strings NULL, for mesh sizes and threads 0,
  * and for switches 0 except dit_fsdp. Afterwards all fields are set, with these exceptions: mesh
  * sizes 0, threads 0, dit_fsdp -1, experts -1, offload_model -1, offload_device -1 and
- * num_persistent_param_in_dit -1 mean that the program chooses, attention_exact_* -1 the defaults,
- * files that were not given are NULL, and what a file replaces is not set: the prompts with
- * text_file, the seed with noise_file where the solver adds no noise. Strings belong to the
- * request. */
+ * num_persistent_param_in_dit -1 mean that the program chooses, attention_exact_*, vsa_sparsity,
+ * sla_topk -1 the defaults, files that were not given are NULL, what a file replaces is not set:
+ * the prompts with text_file, the seed with noise_file where the solver adds no noise. Strings
+ * belong to the request. */
 struct request {
     char *task_name;
     const struct task *task; // set by request_complete
@@ -89,6 +89,7 @@ struct request {
     int matmul_bf16_blocks;
     int attention;                                           // ATTENTION_*
     int attention_exact_steps[2], attention_exact_blocks[2]; // first, last; -1: as --help says
+    double vsa_sparsity, sla_topk;                           // -1: as dit_default_sparsity
     int offload_model; // 0, 1; -1: not given, as 1 for `generate` and 0 for `batch`
     int t5_cpu;
     int convert_model_dtype; // the official flag for --precision bf16
@@ -138,6 +139,7 @@ struct request {
     char looks_by[160];                // "'lightx2v' is in the name of FILE"; rank 0
     unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
+    bool sparse;           // whether the checkpoint's transformer attends to a part of the tokens
     int64_t head_size;     // of the checkpoint's transformer, for --fast; 0: without one; rank 0
 };
 

@@ -3,6 +3,7 @@
 #include "launch/request_internal.h"
 #include "model/pipeline/model.h"
 #include "model/pipeline/task.h"
+#include "model/transformer/features.h"
 
 #include <string.h>
 
@@ -56,6 +57,7 @@ status request_choose_task(struct request *r)
     TRY_OUT(checkpoint_part(&c, &part_dit));
     dit = checkpoint_config(&c, &part_dit);
     r->head_size = dit->dim / dit->heads;
+    r->sparse = dit_sparse_kind(dit) != NULL;
     if (task != NULL) {
         TRY_OUT(task_check(task, &c));
     } else {

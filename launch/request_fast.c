@@ -18,7 +18,8 @@ enum {
     TWO = 128,
     HEADS_128 = 256,
     BF16 = 512,
-    STEPS = 1024
+    STEPS = 1024,
+    DENSE = 2048
 };
 
 #define FEW_STEPS 12  // distilled models have at most so many, none of which can be left out
@@ -42,7 +43,7 @@ static const struct {
     { FASTEST, MANY_STEPS | MAGCACHE | ONE, "cache_threshold", "0.24" },
     { FASTEST, MANY_STEPS | MAGCACHE | TWO, "cache_threshold", "0.12" },
     { FAST | FASTEST, ON_GPU, "matmul", "fp8" },
-    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | STEPS, "attention", "8bit" },
+    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | STEPS | DENSE, "attention", "8bit" },
 };
 
 const char *const request_fast_names[] = { "balanced", "fast", "fastest" };
@@ -56,7 +57,8 @@ static bool applies(const struct request *r, int i)
         (r->device == USE_CUDA ? ON_GPU : 0) | (ratios ? RATIOS : NO_RATIOS) |
         (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE) |
         (r->head_size == 0 || r->head_size == 128 ? HEADS_128 : 0) | // as all released models
-        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->sample_steps > EXACT_STEPS ? STEPS : 0);
+        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->sample_steps > EXACT_STEPS ? STEPS : 0) |
+        (r->sparse || r->vsa_sparsity >= 0 || r->sla_topk >= 0 ? 0 : DENSE);
 
     return r->fast >= 0 && (settings[i].of >> r->fast & 1) != 0 && (settings[i].when & ~is) == 0;
 }
@@ -121,7 +123,8 @@ void help_fast(FILE *out)
                        { TWO, "two experts" },
                        { BF16, "bf16" },
                        { HEADS_128, "heads of 128" },
-                       { STEPS, "more than 2 steps" } };
+                       { STEPS, "more than 2 steps" },
+                       { DENSE, "attention to all tokens" } };
 
     fprintf(out,
             "\nWhat --fast sets, for requests to which the condition applies\n  %-26s %-24s %s\n",

@@ -224,6 +224,17 @@ const struct option request_rows[] = {
       .joint = ',', .commands = ALL, .least = 0, .most = 1000, .marks = NUMBERS,
       .help = "with --attention 8bit: numbers of the transformer's first and last blocks in which "
               "it stays exact (default 2,2)" },
+    { "vsa_sparsity", OPT_DOUBLE, AT(vsa_sparsity), .value = "X", .least = 0, .most = 1,
+      .commands = ALL, .marks = NUMBERS,
+      .help =
+          "for FastWan's weights with video sparse attention: the share of the tiles of 4 x 4 x "
+          "4 tokens that a tile does not attend to (default as trained: 0.9 with 40 blocks, "
+          "else 0.8). plan without --ckpt_dir plans for such weights" },
+    { "sla_topk", OPT_DOUBLE, AT(sla_topk), .value = "X", .least = 0, .most = 1, .commands = ALL,
+      .marks = NUMBERS,
+      .help = "for TurboWan's weights with sparse-linear attention: the share of the blocks of 128 "
+              "keys that a block of 64 queries attends to (default 0.1; its authors recommend 0.15 "
+              "for quality). plan without --ckpt_dir plans for such weights" },
     { "offload_model", OPT_BOOL, AT(offload_model), .value = "True|False", .commands = ALL,
       .marks = JOB,
       .help =

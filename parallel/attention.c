@@ -172,9 +172,20 @@ static status alloc_scratch8(struct parallel_attention *pa)
                       (int64_t)attention8_scratch(s->s_ring, keys, s->n_loc, s->depth));
 }
 
+static bool uses_tiles(const struct parallel_attention *pa)
+{
+    return pa->tiles.tiles != NULL;
+}
+
+/* GPUs write into each other's memory head by head; the tiles of a head need all its tokens. */
+static bool is_direct(const struct parallel_attention *pa)
+{
+    return pa->layout.m->direct != NULL && !uses_tiles(pa);
+}
+
 status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, struct device *dev,
-                               struct arena *step, enum dtype dt, bool eight, int64_t tokens,
-                               int64_t heads, int64_t depth)
+                               struct arena *step, enum dtype dt, struct attention_method method,
+                               int64_t tokens, int64_t heads, int64_t depth)
 {
     status st;
 
@@ -182,11 +193,19 @@ status parallel_attention_open(struct parallel_attention *pa, struct mesh *m, st
         .layout = seq_layout_of(m, dev, tokens, heads, depth),
         .step = step,
         .mark = step->used,
+        .tiles.tiles = method.tiles,
     };
-    st = m->direct != NULL ? exchange_open(&pa->x, &pa->layout, step, dt)
-                           : open_messages(pa, dt, depth);
-    if (st == ST_OK && eight)
+    st =
+        is_direct(pa) ? exchange_open(&pa->x, &pa->layout, step, dt) : open_messages(pa, dt, depth);
+    if (st == ST_OK && method.eight)
         st = alloc_scratch8(pa);
+    if (st == ST_OK && uses_tiles(pa))
+        st = tiles_open(&pa->tiles,
+                        &(struct tiles_run){ .tiles = method.tiles,
+                                             .linear_w = method.linear_w,
+                                             .linear_b = method.linear_b,
+                                             .coarse = method.coarse },
+                        &pa->layout, step, dt);
     if (st != ST_OK)
         arena_release(step, pa->mark);
     return st;
@@ -197,7 +216,7 @@ struct tensor parallel_attention_place(const struct parallel_attention *pa, int 
 {
     const struct seq_layout *s = &pa->layout;
 
-    if (s->m->direct == NULL)
+    if (!is_direct(pa))
         return mine;
     return input == ATTENTION_K   ? exchange_k_place(&pa->x, s)
            : input == ATTENTION_V ? exchange_v_place(&pa->x, s, mine)
@@ -221,7 +240,7 @@ status parallel_attention_send(struct parallel_attention *pa, int input, struct 
     const struct seq_layout *s = &pa->layout;
 
     assert(x.ndim == 3 && x.dim[0] == s->s_loc);
-    if (s->m->direct != NULL)
+    if (is_direct(pa))
         return send_direct(pa, input, x);
     if (uses_ulysses(pa))
         return ulysses_to_heads(s, &pa->transfer[input], pa->input[input], pa->packed[input], x);
@@ -257,6 +276,14 @@ static status run_messages(struct parallel_attention *pa, struct tensor out, flo
     if (uses_ring(pa))
         TRY(start_ring_step(s, &ring_transfer, pa->buffer, 0));
     TRY(transfer_wait(&pa->transfer[ATTENTION_Q]));
+    if (uses_tiles(pa)) {
+        struct tensor result;
+
+        TRY(tiles_attention(&pa->tiles, s, &result, out, q, pa->input[ATTENTION_K],
+                            pa->input[ATTENTION_V], scale));
+        return uses_ulysses(pa) ? ulysses_to_tokens(s, pa->packed[ATTENTION_K], out, result)
+                                : ST_OK;
+    }
     if (!uses_ulysses(pa))
         return attend(pa, out, q, &ring_transfer, scale);
     TRY(attend(pa, q, q, &ring_transfer, scale));
@@ -270,9 +297,8 @@ status parallel_attention_run(struct parallel_attention *pa, struct tensor out)
     status st;
 
     assert(out.ndim == 3 && out.dim[0] == s->s_loc && tensor_contiguous(out));
-    st = s->m->direct != NULL
-             ? exchange_run(&pa->x, s, out, pa->input[ATTENTION_Q], scale, pa->scratch8)
-             : run_messages(pa, out, scale);
+    st = is_direct(pa) ? exchange_run(&pa->x, s, out, pa->input[ATTENTION_Q], scale, pa->scratch8)
+                       : run_messages(pa, out, scale);
     arena_release(pa->step, pa->mark);
     return st;
 }

@@ -110,6 +110,7 @@ ops_and_models() {
     run checkops 240 "$build/tests/checkops" --cuda
     run ops 60 "$build/tests/test_ops" "$golden" cuda
     run dit 60 "$build/tests/test_dit" "$golden" cuda
+    run "sparse attention" 60 "$build/tests/test_sparse" "$golden" cuda
     run umt5 60 "$build/tests/test_umt5" "$golden" cuda
     run clip 60 "$build/tests/test_clip" "$golden" cuda
     run vae 90 "$build/tests/test_vae" "$golden/vae.safetensors" cuda
@@ -258,6 +259,15 @@ whole_runs() {
     conditioned inp-1.3B tiny-i2v-14B --image "$golden/image_tall.png" --end_image "$golden/image_wide.png"
     conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
     conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
+
+    for preset in tiny-vsa tiny-sla; do
+        "$wanmpi" synth --preset $preset --out "$scratch/$preset" >"$scratch/synth.log" 2>&1
+        sparse="--device cuda --precision bf16 --ckpt_dir $scratch/$preset"
+        # shellcheck disable=SC2086 # words of a list
+        run "$preset" 60 generate $preset 1 $sparse
+        # shellcheck disable=SC2086
+        run "$preset, 2 ranks sharded" 60 compare $preset-2 0 $preset 2 $sparse --dit_fsdp --cfg_size 1
+    done
 
     run "a second time: the same bits" 60 compare again 0 bf16 1 --device cuda --precision bf16
 

@@ -147,8 +147,7 @@ reports '^  parts .*not compared: the transformer cannot be read' "$wanmpi" insp
 
 # ---- features that are known by their tensors' names alone, and a tensor of no known feature
 for feature in "ref_conv.weight reference image tokens (Fun Control)" \
-    "control_adapter.conv.weight camera adapter (Fun Camera)" \
-    "blocks.0.to_gate_compress.weight gate of video sparse attention (FastWan)"; do
+    "control_adapter.conv.weight camera adapter (Fun Camera)"; do
     rm -rf feature
     cp -r official feature
     need "$make" extra official/diffusion_pytorch_model.safetensors \

@@ -75,7 +75,8 @@ static status run_parallel(struct mesh *m, struct device *dev, struct arena *a, 
     if (dev->kind != DEVICE_PLAN)
         fill_rows(dev, x, first);
     const size_t mark = a->used;
-    TRY(parallel_attention_open(&seq, m, dev, a, dt, eight, tokens, heads, depth));
+    TRY(parallel_attention_open(&seq, m, dev, a, dt, (struct attention_method){ .eight = eight },
+                                tokens, heads, depth));
     TRY(parallel_attention_send(&seq, ATTENTION_V, third(x, 2, heads, depth)));
     TRY(parallel_attention_send(&seq, ATTENTION_K, third(x, 1, heads, depth)));
     TRY(parallel_attention_send(&seq, ATTENTION_Q, third(x, 0, heads, depth)));

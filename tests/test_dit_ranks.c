@@ -2,6 +2,7 @@
  * and with sharded weights: bitwise equal with the reference table and without ring attention, else
  * within 1e-5 (bf16: 1e-2). Includes heads and tokens that do not divide by the ranks, and fewer
  * tokens than ranks. Also the plan device's counts for each rank against those of the run. */
+#include "model/transformer/features.h"
 #include "parallel/split.h"
 #include "tests/dit_model.h"
 #include "tests/ranks_device.h"
@@ -12,6 +13,7 @@ static const struct model {
     struct dit_config config;
     int64_t f, h, w; // tokens
     struct dit_matmul matmul;
+    const struct feature *sparse; // makes attention sparse: without a ring only; or NULL
 } models[] = {
     { { .heads = 12,
         .dim = 72,
@@ -26,7 +28,8 @@ static const struct model {
       3,
       3,
       5,
-      { 0 } },
+      { 0 },
+      NULL },
     { { .heads = 6,
         .dim = 36,
         .ffn_dim = 50,
@@ -40,7 +43,8 @@ static const struct model {
       1,
       1,
       7,
-      { 0 } },
+      { 0 },
+      NULL },
     { { .heads = 12,
         .dim = 72,
         .ffn_dim = 96,
@@ -54,7 +58,38 @@ static const struct model {
       3,
       3,
       5,
-      { .fp8 = true, .kept = 1 } },
+      { .fp8 = true, .kept = 1 },
+      NULL },
+    { { .heads = 6,
+        .dim = 48,
+        .ffn_dim = 50,
+        .layers = 3,
+        .in_dim = 4,
+        .out_dim = 4,
+        .text_len = 5,
+        .text_dim = 12,
+        .freq_dim = 16,
+        .eps = 1e-6f },
+      2,
+      5,
+      9,
+      { 0 },
+      &feature_vsa_gate },
+    { { .heads = 3,
+        .dim = 48,
+        .ffn_dim = 50,
+        .layers = 3,
+        .in_dim = 4,
+        .out_dim = 4,
+        .text_len = 5,
+        .text_dim = 12,
+        .freq_dim = 16,
+        .eps = 1e-6f },
+      2,
+      9,
+      9,
+      { 0 },
+      &feature_sla },
 };
 
 /* Large enough for the fast kernels of a GPU. */
@@ -71,7 +106,8 @@ static const struct model large = { { .heads = 8,
                                     5,
                                     8,
                                     13,
-                                    { 0 } };
+                                    { 0 },
+                                    NULL };
 
 static struct model large_fp8; // the same with fp8
 
@@ -163,6 +199,8 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
     struct dit_run r;
     struct conditioning text = { 0 };
 
+    if (model->sparse != NULL)
+        dit_add_feature(&config, model->sparse);
     dev->flops = 0;
     need(mesh_open(&mesh, w, dev, shape));
     need(arena_init(&weights, dev, "weights", planned->weights));
@@ -183,6 +221,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
                                         .last_branch = 2 - shape.cfg,
                                         .branches = 3 - shape.cfg,
                                         .first_branch = mesh.cfg,
+                                        .attention8.sparsity = { .vsa = 0.6, .sla_topk = 0.5 },
                                         .conditioning = &text }));
     forwards(&o, &r, &run, &step, mesh.cfg);
     o.weights = weights.peak;
@@ -313,7 +352,7 @@ static void check_model(struct world *w, const struct model *model, struct devic
         for (int ring = 1; rest * cfg == w->size && ring <= rest; ring++) {
             const struct mesh_shape shape = { cfg, ring, rest / ring };
 
-            if (shape.ring * shape.ulysses != rest)
+            if (shape.ring * shape.ulysses != rest || (ring > 1 && model->sparse != NULL))
                 continue;
             check_mesh(w, model, &alone, dev, cdt, shape, false);
             check_mesh(w, model, &alone, dev, cdt, shape, true);

@@ -98,7 +98,8 @@ __global__ void linear_total_kernel(float *sums, float *partial, int64_t chunks,
     }
 }
 
-/* A block has one query of one head. Dynamic shared memory: p [D]. */
+/* A block has one query of one head. Dynamic shared memory: p [D], and four floats that unrolled
+ * loops may read ahead. */
 __global__ void linear_apply_kernel(struct tensor sum, struct tensor q, const float *sums,
                                     const float *b)
 {
@@ -333,8 +334,8 @@ status plain_linear_attention(struct device *dev, struct tensor sum, struct tens
                                                                   (const float *)b.data);
     } else {
         linear_apply_kernel<<<dim3((unsigned)q.dim[0], (unsigned)heads), THREADS,
-                              (size_t)d * sizeof(float), stream>>>(sum, q, sums,
-                                                                   (const float *)b.data);
+                              (size_t)(d + 4) * sizeof(float), stream>>>(sum, q, sums,
+                                                                         (const float *)b.data);
     }
     return cuda_status(cudaGetLastError(), "%s", "linear_attention");
 }

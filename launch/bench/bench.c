@@ -6,6 +6,7 @@
 #include "launch/job.h"
 #include "launch/options_internal.h"
 #include "model/synth/synth.h"
+#include "model/transformer/features.h"
 #include "parallel/split.h"
 #include "runtime/newfile.h"
 
@@ -271,6 +272,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .cdt = b->cdt,
         .matmul = { o->matmul == 1,
                     o->matmul_bf16_blocks >= 0 ? o->matmul_bf16_blocks : dit_default_kept(dit) },
+        .attention8.sparsity = dit_default_sparsity(dit),
         .gpu = b->dev.kind == DEVICE_CUDA,
         .vae_dtype = o->vae_precision >= 0        ? vae_precision(o->vae_precision)
                      : b->dev.kind == DEVICE_CUDA ? b->cdt
@@ -289,8 +291,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
     }
     for (int i = 0; i < EXPERTS_MAX; i++)
         b->plan.model.source[model_index(expert_parts[i])] = bench_source(b);
-    TRY(mesh_choose(&shape, b->world->size, b->world->local_size, dit->heads, guided, b->plan.gpu));
-    b->plan.mesh = shape;
+    TRY(plan_choose_mesh(&b->plan, shape, guided));
     if (o->attention == ATTENTION_8BIT)
         TRY(job_attention8(&b->plan, (int[]){ 0, 0 }, o->attention_exact_blocks));
     TRY(plan_condition(b, clip));

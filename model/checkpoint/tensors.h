@@ -70,6 +70,10 @@ struct linear {
 void tensors_linear(struct tensor_list *l, const char *name, size_t slot, int64_t out, int64_t in,
                     enum dtype dtype);
 
+/* tensors_linear, or tensors_fp8_linear. */
+typedef void emit_linear(struct tensor_list *l, const char *name, size_t slot, int64_t out,
+                         int64_t in, enum dtype dtype);
+
 /* The same with the weight in e4m3, and its scales as "NAME.weight_scale", which are made when the
  * weight is read (quantize.h). */
 void tensors_fp8_linear(struct tensor_list *l, const char *name, size_t slot, int64_t out,

@@ -1,6 +1,7 @@
 #include "model/pipeline/model.h"
 
 #include "model/transformer/dit_part.h"
+#include "model/transformer/features.h"
 
 #include <assert.h>
 #include <string.h>
@@ -75,6 +76,12 @@ status model_check(const struct model *m, const char *path)
                     "%s: the two transformers differ in channels, text width or text length; use "
                     "those of one model",
                     path);
+    if (dit != NULL && low != NULL && dit_sparse_kind(dit) != dit_sparse_kind(low))
+        return fail(
+            ST_FORMAT,
+            "%s: the self attention of one transformer is sparse, and that of the other not "
+            "or in another way; use those of one model",
+            path);
     return ST_OK;
 }
 
@@ -122,12 +129,24 @@ static const struct preset presets[] = {
     { "ti2v-5B", 1, WAN22("ti2v-5B") },
     { "s2v-14B", 1, WAN21("s2v-14B") },
     { "animate-14B", 1, WAN21_IMAGE("animate-14B") },
+    { "fastwan-1.3B", 1, WAN21("fastwan-1.3B") },
+    { "fastwan-14B", 1, WAN21("fastwan-14B") },
+    { "fastwan-5B", 1, WAN22("fastwan-5B") },
+    { "turbowan-1.3B", 1, WAN21("turbowan-1.3B") },
+    { "turbowan-14B", 1, WAN21("turbowan-14B") },
+    { "turbowan-i2v-A14B", 2, WAN22_TWO("turbowan-i2v-A14B") },
     { "tiny",
       0,
       { { &part_dit, "tiny" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
     { "tiny-meanflow",
       0,
       { { &part_dit, "tiny-meanflow" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
+    { "tiny-vsa",
+      0,
+      { { &part_dit, "tiny-vsa" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
+    { "tiny-sla",
+      0,
+      { { &part_dit, "tiny-sla" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
     { "tiny-5B",
       0,
       { { &part_dit, "tiny-5B" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.2-tiny" } } },

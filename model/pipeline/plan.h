@@ -121,8 +121,14 @@ void plan_schedule(const struct plan_input *in, unsigned char *branches);
 /* Whether some step has one branch, which needs no ranks for the other. */
 bool plan_has_single(const struct plan_input *in);
 
-/* Sets in->joined, from in->mesh and what the steps do. */
+/* Sets in->mesh to the sizes that are given, and those that are 0 as mesh_choose; without a ring if
+ * self attention is sparse. guided: whether both CFG branches count. Errors as mesh_choose. */
+status plan_choose_mesh(struct plan_input *in, struct mesh_shape given, bool guided);
+
+/* Sets in->joined, from in->mesh and what the steps do; plan_join_mesh without a ring if self
+ * attention is sparse. */
 void plan_join(struct plan_input *in);
+void plan_join_mesh(struct plan_input *in);
 
 /* The number of steps, as multiples of the longest: a step with one branch takes half of the time
  * of one with both, unless half of the ranks compute nothing of use in it; a forward that
@@ -131,6 +137,9 @@ double plan_whole_steps(const struct plan_input *in);
 
 /* Estimated seconds of all stages and steps, of the ranks that `most` covers (plan_cover). */
 double plan_seconds(const struct plan_input *in, const struct plan_rank *most);
+
+/* The tiles of sparse self attention; all 0 if it is over all tokens. */
+struct sparse_tiles plan_tiles(const struct plan_input *in);
 
 /* Whether the run uses two experts, so that `experts` matters. */
 bool plan_has_two(const struct plan_input *in);

@@ -18,6 +18,12 @@ struct feature_use {
     int64_t width[FEATURE_WIDTHS]; // in the order of feature->widths
 };
 
+/* How much of sparse self attention is computed, of transformers that have it. */
+struct dit_sparsity {
+    double vsa;      // share of the tiles of keys that a tile of queries does not attend to
+    double sla_topk; // share of the blocks of keys that a block of queries attends to
+};
+
 struct dit_config {
     int64_t in_dim, out_dim; // input channels of the patch embedding, output channels of the head
     int64_t dim, ffn_dim;    // C, and the width inside the feed forward

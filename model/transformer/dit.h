@@ -13,6 +13,7 @@
  *   dit_tensors.c the list of tensors
  *   dit_names.c   diffusers' names of the tensors
  *   dit_part.c    the transformer as rows of the table of parts
+ *   sparse.h      self attention to a part of the tokens
  *   segments.c    which rows of a rank belong to which grid and time
  *   features.h    additions to the text-to-video network: image context, VACE, ...
  *
@@ -26,6 +27,7 @@
 #include "model/transformer/config.h"
 #include "model/transformer/segments.h"
 #include "parallel/mesh.h"
+#include "parallel/tiles.h"
 
 #define DIT_STACKS_MAX 24  // enough for a model with all features
 #define DIT_MARK_NONE 1e6F // a mark that no block has
@@ -83,10 +85,12 @@ status dit_complete(struct dit *m);
 /* The weights of the stack of this name, which must exist. */
 struct weights *dit_weights(struct dit *m, const char *stack);
 
-/* The blocks and steps whose self attention is in 8-bit integers: all zero: none. */
+/* The blocks and steps whose self attention is in 8-bit integers: all zero: none. And how much of
+ * it is computed where it is sparse. */
 struct attention8_range {
     int first_step, end_step;   // steps [first_step, end_step)
     int first_block, end_block; // blocks [first_block, end_block) of each
+    struct dit_sparsity sparsity;
 };
 
 /* Input of one generation. */
@@ -126,7 +130,8 @@ struct dit_run {
     int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank
     int steps, last_step, last_branch, branches;
     struct attention8_range attention8;
-    struct tensor rope;      // [G, D/2, 2] f32: (cos, sin) at G positions
+    struct attention_tiles tiles; // of self attention; kept 0: over all tokens
+    struct tensor rope;           // [G, D/2, 2] f32: (cos, sin) at G positions
     struct tensor time;      // [times, C] f32: e, for the head; one row per step, then time 0 if
                              // a segment has it
     struct tensor time_mod;  // [times, 6C] f32: e0, for the blocks

@@ -5,6 +5,7 @@
 #include "model/transformer/dit_internal.h"
 
 #include "parallel/attention.h"
+#include "parallel/split.h"
 
 #include <math.h>
 
@@ -163,6 +164,23 @@ static bool uses_attention8(const struct block_ctx *ctx, int layer)
            layer < a->end_block;
 }
 
+/* y += the coarse attention [Tq, C] of each token's tile, times the gate of h. Then y is exchanged
+ * with h, as the input of W_o. gate: scratch [s_loc, C]. */
+static status add_coarse(struct block_ctx *ctx, struct linear l, struct tensor coarse,
+                         struct tensor gate)
+{
+    const struct dit_run *r = ctx->r;
+    const struct tensor h = ctx->h;
+    const int64_t first = split_at(r->tokens, mesh_seq_size(r->mesh), mesh_seq_rank(r->mesh));
+
+    TRY(linear_of_h(ctx, gate, l));
+    TRY(op_add_gated_rows(r->m->dev, ctx->y, coarse,
+                          tensor_slice(r->tiles.tile, 0, first, r->s_loc), gate));
+    ctx->h = ctx->y;
+    ctx->y = h;
+    return ST_OK;
+}
+
 status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, int layer,
                             struct tensor from)
 {
@@ -170,16 +188,24 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     struct device *dev = r->m->dev;
     const int64_t c = r->m->config.dim;
     const size_t mark = ctx->a->used;
+    const bool sparse = r->tiles.kept > 0;
     struct parallel_attention seq;
-    struct tensor q = { 0 }, k = { 0 }, v = { 0 }, place;
+    struct tensor q = { 0 }, k = { 0 }, v = { 0 }, coarse = { 0 }, place;
+    struct attention_method method = { .eight = uses_attention8(ctx, layer),
+                                       .tiles = sparse ? &r->tiles : NULL,
+                                       .linear_w = b->linear.w,
+                                       .linear_b = b->linear.b };
     status st;
 
     TRY_OUT(arena_take(ctx->a, &q, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &k, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &v, r->m->cdt, r->s_loc, c));
-    TRY_OUT(parallel_attention_open(&seq, r->mesh, dev, ctx->a, r->m->cdt,
-                                    uses_attention8(ctx, layer), r->tokens, r->m->config.heads,
-                                    c / r->m->config.heads));
+    if (r->tiles.coarse) {
+        TRY_OUT(arena_take(ctx->a, &coarse, r->m->cdt, r->tiles.q_first.dim[0] - 1, c));
+        method.coarse = heads(ctx, coarse);
+    }
+    TRY_OUT(parallel_attention_open(&seq, r->mesh, dev, ctx->a, r->m->cdt, method, r->tokens,
+                                    r->m->config.heads, c / r->m->config.heads));
     place = parallel_attention_place(&seq, ATTENTION_V, heads(ctx, v));
     v.data = place.data; // v is not stored head by head
     TRY_OUT(linear_of_h(ctx, v, b->v));
@@ -192,7 +218,9 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     TRY_OUT(linear_of_h(ctx, q, b->q));
     TRY_OUT(norm_rope(ctx, place, q, b->norm_q));
     TRY_OUT(parallel_attention_send(&seq, ATTENTION_Q, place));
-    TRY_OUT(parallel_attention_run(&seq, heads(ctx, ctx->h)));
+    TRY_OUT(parallel_attention_run(&seq, heads(ctx, r->tiles.coarse ? ctx->y : ctx->h)));
+    if (r->tiles.coarse)
+        TRY_OUT(add_coarse(ctx, b->gate, coarse, q));
     TRY_OUT(in_fp8(b->o) ? quantize_and_multiply(ctx, b->o)
                          : linear(dev, ctx->y, ctx->h, b->o, ACT_NONE));
     for (int i = 0; i < r->spans.count; i++) {

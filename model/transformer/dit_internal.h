@@ -40,11 +40,14 @@ struct dit_block {
     struct tensor text_norm_q;    // [C] f32
     struct linear norm3;          // weight, bias [C] f32: before cross attention
     struct linear up, down;       // feed forward: [F, C], [C, F]
+    struct linear linear;         // with SLA, of the linear attention: [D, D] f32; else unset
+    struct linear gate;           // with VSA, of the coarse attention: [C, C]; else unset
 };
 
-/* Names of the three stacks that hold the weights of a sequence of blocks. */
+/* Names of the stacks that hold the weights of a sequence of blocks. */
 struct block_stacks {
     const char *modulation, *text, *blocks, *kept;
+    bool features; // the blocks are those that features add tensors to
 };
 
 /* Emits the stacks of `units` blocks, with `prefix` in their tensor names, "blocks.%d.". */

@@ -41,6 +41,9 @@ static const struct name_pair block_pairs[] = {
     { "cross_attn.k_img.", "attn2.add_k_proj." },
     { "cross_attn.v_img.", "attn2.add_v_proj." },
     { "cross_attn.norm_k_img.", "attn2.norm_added_k." },
+    { "to_gate_compress.", "to_gate_compress." },                                   // FastVideo's
+    { "self_attn.attn_op.local_attn.proj_l.", "attn1.attn_op.local_attn.proj_l." }, // SGLang's
+    { "self_attn.attn_op.local_attn.proj_l.", "attn1.attn_impl.proj_l." },          // FastVideo's
     { "norm3.", "norm2." },
     { "ffn.0.", "ffn.net.0.proj." },
     { "ffn.2.", "ffn.net.2." },

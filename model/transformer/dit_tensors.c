@@ -35,11 +35,11 @@ bool dit_block_in_fp8(const struct dit_config *config, struct dit_matmul matmul,
     return matmul.fp8 && layer >= matmul.kept && layer < config->layers - matmul.kept;
 }
 
-/* The tensors of a block that are stored for every step. */
-static void add_block(struct tensor_list *l, const struct dit_config *c, enum dtype cdt, bool fp8)
+/* The tensors of a block that are stored for every step. features: those of the features, too. */
+static void add_block(struct tensor_list *l, const struct dit_config *c, enum dtype cdt, bool fp8,
+                      bool features)
 {
-    void (*linear)(struct tensor_list *, const char *, size_t, int64_t, int64_t, enum dtype) =
-        fp8 ? tensors_fp8_linear : tensors_linear;
+    emit_linear *linear = fp8 ? tensors_fp8_linear : tensors_linear;
     const int64_t dim = c->dim, ffn = c->ffn_dim;
 
     linear(l, "self_attn.q", BLOCK(q), dim, dim, cdt);
@@ -59,6 +59,9 @@ static void add_block(struct tensor_list *l, const struct dit_config *c, enum dt
     }
     linear(l, "ffn.0", BLOCK(up), ffn, dim, cdt);
     linear(l, "ffn.2", BLOCK(down), dim, ffn, cdt);
+    for (int i = 0; features && i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
+        if (c->use[i].feature->block_tensors != NULL)
+            c->use[i].feature->block_tensors(l, c, linear, cdt);
 }
 
 void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const char *prefix,
@@ -82,12 +85,12 @@ void dit_block_tensors(struct tensor_list *l, const struct dit_config *c, const 
     tensors_stack(l, names.blocks, prefix, fp8 ? between : units, TENSORS_SHARDED);
     if (fp8)
         tensors_numbers(l, kept, 0, 0);
-    add_block(l, c, cdt, fp8);
+    add_block(l, c, cdt, fp8, names.features);
     if (!fp8 || kept == 0)
         return;
     tensors_stack(l, names.kept, prefix, 2 * kept, TENSORS_SHARDED);
     tensors_numbers(l, 0, kept, between);
-    add_block(l, c, cdt, false);
+    add_block(l, c, cdt, false, names.features);
 }
 
 struct weights *dit_block_weights(struct dit *m, int layer, int *unit)
@@ -134,7 +137,7 @@ void dit_tensors(struct tensor_list *l, const struct dit_config *c, enum dtype c
     root_tensors(l, c, cdt);
     dit_block_tensors(
         l, c, "blocks.%d.", c->layers, cdt, matmul,
-        (struct block_stacks){ STACK_MODULATION, STACK_TEXT, STACK_BLOCKS, STACK_KEPT });
+        (struct block_stacks){ STACK_MODULATION, STACK_TEXT, STACK_BLOCKS, STACK_KEPT, true });
     for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
         if (c->use[i].feature->tensors != NULL)
             c->use[i].feature->tensors(l, c, &c->use[i], cdt);

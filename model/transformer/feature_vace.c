@@ -18,7 +18,9 @@ static void vace_tensors(struct tensor_list *l, const struct dit_config *c,
     tensors_stack(l, "VACE first block", "vace_blocks.0.", 1, TENSORS_RESIDENT);
     tensors_linear(l, "before_proj", TENSORS_NO_SLOT, c->dim, c->dim, cdt);
     dit_block_tensors(l, c, "vace_blocks.%d.", use->units, cdt, (struct dit_matmul){ 0 },
-                      (struct block_stacks){ "VACE modulation", "VACE text", "VACE blocks", NULL });
+                      (struct block_stacks){ .modulation = "VACE modulation",
+                                             .text = "VACE text",
+                                             .blocks = "VACE blocks" });
     tensors_stack(l, "VACE hints", "vace_blocks.%d.", use->units, TENSORS_SHARDED);
     tensors_linear(l, "after_proj", TENSORS_NO_SLOT, c->dim, c->dim, cdt);
 }

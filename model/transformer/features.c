@@ -10,10 +10,19 @@ const struct feature feature_reference = { .name = "reference image tokens (Fun 
                                            .detected_by = "ref_conv." };
 const struct feature feature_camera = { .name = "camera adapter (Fun Camera)",
                                         .detected_by = "control_adapter." };
-const struct feature feature_vsa_gate = { .name = "gate of video sparse attention (FastWan)",
-                                          .detected_by = "blocks.0.to_gate_compress." };
-const struct feature feature_sla = { .name = "projection of sparse-linear attention (TurboWan)",
-                                     .detected_by = "blocks.0.self_attn.attn_op.local_attn." };
+
+const struct sparse_kind *dit_sparse_kind(const struct dit_config *c)
+{
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
+        if (c->use[i].feature->sparse != NULL)
+            return c->use[i].feature->sparse;
+    return NULL;
+}
+
+struct dit_sparsity dit_default_sparsity(const struct dit_config *c)
+{
+    return (struct dit_sparsity){ .vsa = c->layers >= 40 ? 0.9 : 0.8, .sla_topk = 0.1 };
+}
 
 struct feature_use *dit_add_feature(struct dit_config *c, const struct feature *feature)
 {

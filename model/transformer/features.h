@@ -7,13 +7,15 @@
  *
  * To compute a feature whose tensors are listed: give them slots in a struct instead of
  * TENSORS_NO_SLOT, so that they are loaded, add that struct to struct dit (dit_internal.h, dit.c),
- * and define its hooks. The names of its tensors in diffusers files are in dit_names.c.
+ * and define its hooks. The names of its tensors in diffusers files are in dit_names.c. Tensors
+ * that its hooks need in each block of the transformer belong to struct dit_block (block_tensors).
  * tests/test_features.c has a feature that uses every hook. */
 #ifndef MODEL_TRANSFORMER_FEATURES_H
 #define MODEL_TRANSFORMER_FEATURES_H
 
 #include "model/checkpoint/tensors.h"
 #include "model/transformer/config.h"
+#include "model/transformer/sparse.h"
 
 /* All features. A model's features are listed, and their hooks called, in this order. */
 #define DIT_FEATURES(X)                                                                            \
@@ -83,6 +85,13 @@ struct feature {
     void (*tensors)(struct tensor_list *l, const struct dit_config *c,
                     const struct feature_use *use, enum dtype cdt);
 
+    /* Emits the tensors that it adds to each block, in the stack of the block; or NULL. `linear`
+     * emits a layer whose product is computed like those of the block. */
+    void (*block_tensors)(struct tensor_list *l, const struct dit_config *c, emit_linear *linear,
+                          enum dtype cdt);
+
+    const struct sparse_kind *sparse; // makes self attention sparse; or NULL
+
     /* For synth: changes the class or type of config.json, and adds keys other than those of its
      * widths; or NULL. */
     void (*config)(struct cJSON *json, const struct dit_config *c, const struct feature_use *use,
@@ -97,6 +106,14 @@ DIT_FEATURES(DECLARE_FEATURE)
 #undef DECLARE_FEATURE
 
 extern const struct feature *const dit_features[]; // all, up to NULL
+
+/* The kind of the model's sparse self attention; NULL: it attends to all tokens. */
+const struct sparse_kind *dit_sparse_kind(const struct dit_config *c);
+
+/* The default: of VSA that for which the released weights of this size were trained, of SLA that of
+ * TurboDiffusion's programs. Source: FastVideo scripts/inference and the model cards;
+ * TurboDiffusion turbodiffusion/inference. */
+struct dit_sparsity dit_default_sparsity(const struct dit_config *c);
 
 /* Adds a feature to the config. The caller sets its units and widths in what is returned. */
 struct feature_use *dit_add_feature(struct dit_config *c, const struct feature *feature);
