@@ -2,6 +2,7 @@
 
 #include "launch/commands.h"
 #include "launch/progress.h"
+#include "model/transformer/sparse.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -24,7 +25,7 @@ static status plan_mesh(struct mesh_plan *p, const struct plan_input *in, struct
     double node = 0;
 
     other.mesh = mesh;
-    plan_join(&other);
+    plan_join_mesh(&other);
     *p = (struct mesh_plan){ .mesh = mesh, .chosen = same_mesh(mesh, in->mesh), .fits = true };
     for (int i = 0; i < in->ranks; i++) {
         struct fit_rank needs;
@@ -58,6 +59,7 @@ status meshes_plan(struct mesh_plan **list, int *count, const struct plan_input 
                    const struct fit_machine *machine)
 {
     const int heads = model_dit(&in->model)->heads, most_cfg = in->guided ? 2 : 1;
+    const bool sparse = plan_tiles(in).kept > 0; // attention that does not run on a ring
 
     *count = 0;
     *list = calloc(2 * (size_t)in->ranks, sizeof(**list));
@@ -67,7 +69,7 @@ status meshes_plan(struct mesh_plan **list, int *count, const struct plan_input 
         for (int u = 1; u <= heads && u <= in->ranks; u++) {
             const struct mesh_shape mesh = { cfg, in->ranks / (cfg * u), u };
 
-            if (cfg * mesh.ring * u == in->ranks)
+            if (cfg * mesh.ring * u == in->ranks && (mesh.ring == 1 || !sparse))
                 TRY(plan_mesh(&(*list)[(*count)++], in, mesh, machine));
         }
     qsort(*list, (size_t)*count, sizeof(**list), compare);

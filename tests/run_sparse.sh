@@ -38,7 +38,7 @@ check "resumed as another" refused '--vsa_sparsity differs from the run in vsa.h
 check "a ring" refused "--ring_size 2: this transformer's self attention is sparse (VSA)" --ckpt_dir vsa --ring_size 2
 check "8 bits" refused '--attention 8bit is for attention to all tokens' --ckpt_dir vsa --attention 8bit
 plan() { "$wanmpi" plan --gpus 8 "$@" > plan.log 2>&1; }
-check "plan" plan --task t2v-14B --vsa_sparsity 0.9
+check "plan" plan --task t2v-14B --vsa_sparsity 0.9 --meshes
 check "plan: tiles" says '^attention video sparse attention (VSA): each tile of 64 tokens to 144 of 1440 tiles of 64, 10.0 %' plan.log
 check "plan: no ring" says '^ranks     8: cfg 2 x ring 1 x ulysses 4;' plan.log
 check "plan of SLA" plan --task i2v-A14B --sla_topk 0.15
