@@ -383,9 +383,9 @@ static void measure(struct device *dev, const struct source *s)
     for (int exact = 0; exact <= 2; exact += 2) {
         char what[64];
 
-        m.r.attention8 = (struct attention8_range){ .end_step = STEPS,
-                                                    .first_block = exact,
-                                                    .end_block = layers - exact };
+        m.r.self_attention = (struct self_attention){ .end_step = STEPS,
+                                                      .first_block = exact,
+                                                      .end_block = layers - exact };
         got = forwards(&m);
         snprintf(what, sizeof(what), "--attention 8bit, %d + %d exact", exact, exact);
         compare(what, got, want, m.n, unit);

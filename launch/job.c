@@ -333,7 +333,7 @@ static status find_sparsity(struct plan_input *plan, const struct request *r)
     const struct dit_config *dit = model_dit(&plan->model);
     const struct sparse_kind *kind = dit_sparse_kind(dit);
 
-    plan->attention8.sparsity = dit_default_sparsity(dit);
+    plan->self_attention.sparsity = dit_default_sparsity(dit);
     for (size_t i = 0; i < COUNT(sparse_options); i++) {
         const double given = *(const double *)((const char *)r + sparse_options[i].given);
 
@@ -343,7 +343,7 @@ static status find_sparsity(struct plan_input *plan, const struct request *r)
             return fail(ST_USAGE,
                         "--%s is for %s, and this transformer has no such tensors: remove it",
                         sparse_options[i].flag, sparse_options[i].weights);
-        *(double *)((char *)&plan->attention8.sparsity + sparse_options[i].value) = given;
+        *(double *)((char *)&plan->self_attention.sparsity + sparse_options[i].value) = given;
     }
     return ST_OK;
 }
@@ -352,7 +352,7 @@ status job_attention8(struct plan_input *plan, const int exact_steps[2], const i
 {
     const struct dit_config *dit = model_dit(&plan->model);
     const struct sparse_kind *kind = dit_sparse_kind(dit);
-    struct attention8_range *a = &plan->attention8;
+    struct self_attention *a = &plan->self_attention;
 
     if (kind != NULL)
         return fail(ST_USAGE,

@@ -190,7 +190,7 @@ void job_experts(char *text, size_t size, const struct plan_input *plan, size_t 
 
 void job_attention(char *text, size_t size, const struct plan_input *plan)
 {
-    const struct attention8_range *a = &plan->attention8;
+    const struct self_attention *a = &plan->self_attention;
     const struct sparse_kind *kind = dit_sparse_kind(model_dit(&plan->model));
     const struct sparse_tiles n = plan_tiles(plan);
 

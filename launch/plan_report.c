@@ -345,8 +345,8 @@ static void add_experts(cJSON *json, const struct plan_report *r)
 
 static void add_attention(cJSON *json, const struct plan_input *in)
 {
-    const int steps[] = { in->attention8.first_step, in->attention8.end_step };
-    const int blocks[] = { in->attention8.first_block, in->attention8.end_block };
+    const int steps[] = { in->self_attention.first_step, in->self_attention.end_step };
+    const int blocks[] = { in->self_attention.first_block, in->self_attention.end_block };
     const struct sparse_kind *kind = dit_sparse_kind(model_dit(&in->model));
     const struct sparse_tiles tiles = plan_tiles(in);
     cJSON *attention;

@@ -221,7 +221,7 @@ static struct outcome run_rank(struct world *w, const struct model *model, struc
                                         .last_branch = 2 - shape.cfg,
                                         .branches = 3 - shape.cfg,
                                         .first_branch = mesh.cfg,
-                                        .attention8.sparsity = { .vsa = 0.6, .sla_topk = 0.5 },
+                                        .self_attention.sparsity = { .vsa = 0.6, .sla_topk = 0.5 },
                                         .conditioning = &text }));
     forwards(&o, &r, &run, &step, mesh.cfg);
     o.weights = weights.peak;

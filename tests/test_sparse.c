@@ -72,7 +72,7 @@ static void fixture_open(struct fixture *x, const struct sparse_case *c, const s
                                                .timestep = times,
                                                .last_step = COUNT(times) - 1,
                                                .branches = 1,
-                                               .attention8.sparsity = c->sparsity,
+                                               .self_attention.sparsity = c->sparsity,
                                                .conditioning = &x->text }));
 }
 

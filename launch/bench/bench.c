@@ -272,7 +272,7 @@ static status make_plan(struct bench *b, const struct preset *preset, unsigned p
         .cdt = b->cdt,
         .matmul = { o->matmul == 1,
                     o->matmul_bf16_blocks >= 0 ? o->matmul_bf16_blocks : dit_default_kept(dit) },
-        .attention8.sparsity = dit_default_sparsity(dit),
+        .self_attention.sparsity = dit_default_sparsity(dit),
         .gpu = b->dev.kind == DEVICE_CUDA,
         .vae_dtype = o->vae_precision >= 0        ? vae_precision(o->vae_precision)
                      : b->dev.kind == DEVICE_CUDA ? b->cdt

@@ -116,7 +116,7 @@ status forward_open(struct forward *f, struct bench *b)
     const int64_t latent = latent_count(b->plan.latent);
     struct denoise_input in = { .shape = b->plan.latent,
                                 .guidance = b->plan.guidance,
-                                .attention8 = b->plan.attention8 };
+                                .self_attention = b->plan.self_attention };
     struct dit *dit = &f->dit;
 
     *f = (struct forward){ .b = b };

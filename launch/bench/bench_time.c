@@ -219,7 +219,7 @@ static cJSON *json_row(const struct bench_row *r)
 static cJSON *settings_json(const struct bench *b)
 {
     const struct bench_options *o = b->options;
-    const struct attention8_range *a = &b->plan.attention8;
+    const struct self_attention *a = &b->plan.self_attention;
     const int exact[] = { a->first_block, model_dit(&b->plan.model)->layers - a->end_block };
     cJSON *root = cJSON_CreateObject();
     char size[32];

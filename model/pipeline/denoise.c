@@ -95,7 +95,7 @@ static struct dit_input input_of(const struct denoise *d, int expert, bool joine
                                .last_branch = !split && ends ? 1 : 0,
                                .branches = !split && needs(d, expert, 2) ? 2 : 1,
                                .first_branch = split && !joined ? d->mesh->cfg : 0,
-                               .attention8 = in->attention8,
+                               .self_attention = in->self_attention,
                                .conditioning = in->conditioning };
 }
 

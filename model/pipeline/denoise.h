@@ -28,7 +28,7 @@ struct denoise_input {
     int low_from;              // with two experts, the first step that expert 1 computes
     const struct noise *noise; // for a solver that adds noise: the generator of the first noise,
                                // before that was drawn; borrowed. NULL: a plan
-    struct attention8_range attention8;
+    struct self_attention self_attention;
     bool check_blocks; // name the first block whose output has values that are not finite
     const struct conditioning *conditioning; // borrowed
     struct cache_settings cache;

@@ -225,7 +225,7 @@ bool plan_has_two(const struct plan_input *in)
 
 static bool is_eight(const struct plan_input *in, int step)
 {
-    return step >= in->attention8.first_step && step < in->attention8.end_step;
+    return step >= in->self_attention.first_step && step < in->self_attention.end_step;
 }
 
 /* Of the `steps` steps of an expert from `first` on, one of each kind, after one of the kind with
@@ -380,7 +380,7 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
     struct denoise_input input = { .shape = in->latent,
                                    .guidance = in->guidance,
                                    .low_from = in->low_from,
-                                   .attention8 = in->attention8,
+                                   .self_attention = in->self_attention,
                                    .conditioning = &in->conditioning,
                                    .cache = in->cache };
     const int experts = plan_experts(in);

@@ -35,7 +35,7 @@ struct plan_input {
     struct guidance guidance; // of the steps
     struct cache_settings cache;
     enum solver_kind solver;
-    struct attention8_range attention8;
+    struct self_attention self_attention;
     int ranks, ranks_per_node;
     struct mesh_shape mesh;       // all sizes set
     struct mesh_shape joined;     // of the same ranks in steps with one branch; all 0: none

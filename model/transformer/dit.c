@@ -319,7 +319,7 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
         .last_step = in->last_step,
         .last_branch = in->last_branch,
         .branches = in->branches,
-        .attention8 = in->attention8,
+        .self_attention = in->self_attention,
     };
     TRY(dit_spans(m, in, &r->segments, &r->spans));
     r->tokens = segments_tokens(&r->segments);

@@ -85,9 +85,9 @@ status dit_complete(struct dit *m);
 /* The weights of the stack of this name, which must exist. */
 struct weights *dit_weights(struct dit *m, const char *stack);
 
-/* The blocks and steps whose self attention is in 8-bit integers: all zero: none. And how much of
- * it is computed where it is sparse. */
-struct attention8_range {
+/* How self attention is computed: the blocks and steps in 8-bit integers (all zero: none), and how
+ * much of it where it is sparse. */
+struct self_attention {
     int first_step, end_step;   // steps [first_step, end_step)
     int first_block, end_block; // blocks [first_block, end_block) of each
     struct dit_sparsity sparsity;
@@ -103,7 +103,7 @@ struct dit_input {
     struct mesh *mesh; // whose ranks share the sequence; borrowed. NULL: that of the transformer
     int branches;      // number of CFG branches that this rank computes: 1 or 2
     int first_branch;  // the first of them: 0 cond, 1 uncond
-    struct attention8_range attention8;
+    struct self_attention self_attention;
     const struct conditioning *conditioning; // borrowed during dit_begin
 };
 
@@ -129,7 +129,7 @@ struct dit_run {
     struct spans spans;       // the rows of this rank
     int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank
     int steps, last_step, last_branch, branches;
-    struct attention8_range attention8;
+    struct self_attention self_attention;
     struct attention_tiles tiles; // of self attention; kept 0: over all tokens
     struct tensor rope;           // [G, D/2, 2] f32: (cos, sin) at G positions
     struct tensor time;      // [times, C] f32: e, for the head; one row per step, then time 0 if

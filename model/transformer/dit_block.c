@@ -158,7 +158,7 @@ status block_enter(struct block_ctx *ctx, struct tensor from)
 
 static bool uses_attention8(const struct block_ctx *ctx, int layer)
 {
-    const struct attention8_range *a = &ctx->r->attention8;
+    const struct self_attention *a = &ctx->r->self_attention;
 
     return ctx->step >= a->first_step && ctx->step < a->end_step && layer >= a->first_block &&
            layer < a->end_block;

@@ -54,7 +54,7 @@ out:
 static status sla_begin(struct dit_run *r, struct tensor *data, const struct dit_input *in,
                         struct arena *a, struct arena *step)
 {
-    const struct sparse_tiles n = count_tiles(in->attention8.sparsity, 1, 1, r->tokens);
+    const struct sparse_tiles n = count_tiles(in->self_attention.sparsity, 1, 1, r->tokens);
     struct attention_tiles *t = &r->tiles;
 
     *t = (struct attention_tiles){ .q_rows = n.q_rows, .k_rows = n.k_rows, .kept = n.kept };

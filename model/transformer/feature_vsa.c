@@ -64,7 +64,7 @@ static void fill(struct host_tiles t, int64_t f, int64_t h, int64_t w)
 static status vsa_begin(struct dit_run *r, struct tensor *data, const struct dit_input *in,
                         struct arena *a, struct arena *step)
 {
-    const struct sparse_tiles n = count_tiles(in->attention8.sparsity, in->f, in->h, in->w);
+    const struct sparse_tiles n = count_tiles(in->self_attention.sparsity, in->f, in->h, in->w);
     const int64_t tokens = in->f * in->h * in->w;
     struct attention_tiles *t = &r->tiles;
     struct host_tiles host = { NULL };
