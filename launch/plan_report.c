@@ -19,7 +19,9 @@ static bool same_rank(const struct plan_rank *a, const struct plan_rank *b)
     if (a->device != b->device || a->host != b->host || a->count != b->count)
         return false;
     for (int i = 0; i < a->count; i++)
-        if (a->stage[i].flops != b->stage[i].flops || a->stage[i].sent != b->stage[i].sent)
+        if (a->stage[i].flops != b->stage[i].flops || a->stage[i].sent != b->stage[i].sent ||
+            a->stage[i].messages != b->stage[i].messages ||
+            a->stage[i].sent_across != b->stage[i].sent_across)
             return false;
     return true;
 }

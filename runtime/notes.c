@@ -51,12 +51,12 @@ static status take_note(struct layer_note *out, const char *path, const struct f
             continue;
         rotated = rotated || known[i].int4;
         out->int4 = known[i].int4;
-        out->rotation = !rotated ? 0 : cJSON_IsNumber(size) ? (int)size->valuedouble : ROTATION;
         if (rotated && cJSON_IsNumber(size) && !is_rotation(size->valuedouble))
             return fail(ST_FORMAT,
                         "%s: tensor %.80s is rotated in groups of %g values; expected a power of "
                         "four of at most %d",
                         path, weight->name, size->valuedouble, ROTATION_MAX);
+        out->rotation = !rotated ? 0 : cJSON_IsNumber(size) ? (int)size->valuedouble : ROTATION;
         return ST_OK;
     }
     return fail(ST_FORMAT,

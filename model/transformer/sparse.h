@@ -6,8 +6,6 @@
 
 #include "model/transformer/config.h"
 
-struct dit_run;
-
 struct sparse_tiles {
     int64_t q, k, kept; // number of tiles of queries and of keys; keys' tiles that are chosen
     int q_rows, k_rows; // most tokens of a tile: of queries, of keys
