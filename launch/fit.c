@@ -249,7 +249,7 @@ static bool spread(struct plan_input *plans, int count, int ranks, int gpus)
             p->ranks_per_node = ranks < gpus ? ranks : gpus;
         if (plan_choose_mesh(p, (struct mesh_shape){ 0 }, p->guided) != ST_OK)
             return false;
-        plan_join_mesh(p);
+        plan_join(p);
     }
     return true;
 }

@@ -285,7 +285,7 @@ static status find_mesh(struct plan_input *plan, const struct request *r)
 
     if (plan_has_single(plan) && (plan->guided || given.cfg == 2) &&
         plan_choose_mesh(plan, given, true) == ST_OK) {
-        plan_join_mesh(plan);
+        plan_join(plan);
         if (plan->joined.cfg != 0)
             return ST_OK;
     }

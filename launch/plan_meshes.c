@@ -25,7 +25,7 @@ static status plan_mesh(struct mesh_plan *p, const struct plan_input *in, struct
     double node = 0;
 
     other.mesh = mesh;
-    plan_join_mesh(&other);
+    plan_join(&other);
     *p = (struct mesh_plan){ .mesh = mesh, .chosen = same_mesh(mesh, in->mesh), .fits = true };
     for (int i = 0; i < in->ranks; i++) {
         struct fit_rank needs;

@@ -8,6 +8,11 @@
 #include "tests/ranks_device.h"
 
 #define STEPS 2
+#define TWELVE_HEADS                                                                               \
+    {                                                                                              \
+        .heads = 12, .dim = 72, .ffn_dim = 96, .layers = 3, .in_dim = 8, .out_dim = 8,             \
+        .text_len = 8, .text_dim = 16, .freq_dim = 16, .eps = 1e-6f                                \
+    }
 
 static const struct model {
     struct dit_config config;
@@ -15,21 +20,7 @@ static const struct model {
     struct dit_matmul matmul;
     const struct feature *sparse; // makes attention sparse: without a ring only; or NULL
 } models[] = {
-    { { .heads = 12,
-        .dim = 72,
-        .ffn_dim = 96,
-        .layers = 3,
-        .in_dim = 8,
-        .out_dim = 8,
-        .text_len = 8,
-        .text_dim = 16,
-        .freq_dim = 16,
-        .eps = 1e-6f },
-      3,
-      3,
-      5,
-      { 0 },
-      NULL },
+    { TWELVE_HEADS, 3, 3, 5, { 0 }, NULL },
     { { .heads = 6,
         .dim = 36,
         .ffn_dim = 50,
@@ -45,21 +36,7 @@ static const struct model {
       7,
       { 0 },
       NULL },
-    { { .heads = 12,
-        .dim = 72,
-        .ffn_dim = 96,
-        .layers = 3,
-        .in_dim = 8,
-        .out_dim = 8,
-        .text_len = 8,
-        .text_dim = 16,
-        .freq_dim = 16,
-        .eps = 1e-6f },
-      3,
-      3,
-      5,
-      { .fp8 = true, .kept = 1 },
-      NULL },
+    { TWELVE_HEADS, 3, 3, 5, { .fp8 = true, .kept = 1 }, NULL },
     { { .heads = 6,
         .dim = 48,
         .ffn_dim = 50,

@@ -7,6 +7,8 @@
 #ifndef KERNELS_CUDA_ATTENTION_LISTS_CUH
 #define KERNELS_CUDA_ATTENTION_LISTS_CUH
 
+#include "kernels/ops.h"
+
 #include <stdint.h>
 
 /* struct tile_lists. */
@@ -15,6 +17,20 @@ struct list_view {
     int lists, most; // lists of a head, tiles in a list at most
     bool pairs;      // a block has two lists
 };
+
+static inline struct list_view view_of(const struct tile_lists *lists)
+{
+    struct list_view view = {};
+
+    view.q_first = (const int *)lists->q_first.data;
+    view.k_first = (const int *)lists->k_first.data;
+    view.count = (const int *)lists->count.data;
+    view.index = (const int *)lists->index.data;
+    view.lists = (int)lists->count.dim[1];
+    view.most = (int)lists->index.dim[2];
+    view.pairs = lists->q_rows == 64;
+    return view;
+}
 
 struct piece {
     int first, rows;

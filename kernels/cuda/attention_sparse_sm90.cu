@@ -5,20 +5,6 @@
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/plain.h"
 
-static struct list_view view_of(const struct tile_lists *lists)
-{
-    struct list_view view = {};
-
-    view.q_first = (const int *)lists->q_first.data;
-    view.k_first = (const int *)lists->k_first.data;
-    view.count = (const int *)lists->count.data;
-    view.index = (const int *)lists->index.data;
-    view.lists = (int)lists->count.dim[1];
-    view.most = (int)lists->index.dim[2];
-    view.pairs = lists->q_rows == 64;
-    return view;
-}
-
 status sparse_attention_sm90(struct device *dev, struct tensor out, struct tensor lse,
                              struct tensor q, struct tensor k, struct tensor v, float scale,
                              const struct tile_lists *lists)

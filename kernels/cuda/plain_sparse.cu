@@ -1,4 +1,5 @@
 /* Attention over lists of tiles of keys, the simplest kernel, and the making of lists. */
+#include "kernels/cuda/attention_lists.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plain.h"
 
@@ -7,24 +8,6 @@
 /* ---- attention: each block has one query of one head ---- */
 
 #define TILE 128 // keys of a tile at most, and threads of a block
-
-struct list_view {
-    const int *q_first, *k_first, *count, *index;
-    int q_tiles, most;
-};
-
-static struct list_view view_of(const struct tile_lists *lists)
-{
-    struct list_view view = {};
-
-    view.q_first = (const int *)lists->q_first.data;
-    view.k_first = (const int *)lists->k_first.data;
-    view.count = (const int *)lists->count.data;
-    view.index = (const int *)lists->index.data;
-    view.q_tiles = (int)lists->count.dim[1];
-    view.most = (int)lists->index.dim[2];
-    return view;
-}
 
 /* The tile that has the row. */
 __device__ int tile_of(const int *first, int tiles, int row)
@@ -50,8 +33,7 @@ __global__ void sparse_attention_kernel(struct tensor out, struct tensor lse, st
     extern __shared__ float shared[];
     __shared__ float p[TILE], part[32];
     const int64_t s = blockIdx.x, head = blockIdx.y, d = q.dim[2];
-    const int64_t list =
-        head * lists.q_tiles + tile_of(lists.q_first, lists.q_tiles, (int)blockIdx.x);
+    const int64_t list = head * lists.lists + tile_of(lists.q_first, lists.lists, (int)blockIdx.x);
     const int *const index = lists.index + list * lists.most;
     float *query = shared, *o = shared + d, max = -INFINITY, sum = 0;
 

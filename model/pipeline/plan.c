@@ -182,13 +182,6 @@ bool plan_has_single(const struct plan_input *in)
     return false;
 }
 
-void plan_join(struct plan_input *in)
-{
-    in->joined = plan_has_single(in) ? mesh_joined(in->mesh, in->ranks_per_node,
-                                                   model_dit(&in->model)->heads, in->gpu)
-                                     : (struct mesh_shape){ 0 };
-}
-
 double plan_whole_steps(const struct plan_input *in)
 {
     const bool alike = in->mesh.cfg == 2 && in->joined.cfg == 0; // one forward of each rank

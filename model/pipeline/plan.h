@@ -125,10 +125,9 @@ bool plan_has_single(const struct plan_input *in);
  * self attention is sparse. guided: whether both CFG branches count. Errors as mesh_choose. */
 status plan_choose_mesh(struct plan_input *in, struct mesh_shape given, bool guided);
 
-/* Sets in->joined, from in->mesh and what the steps do; plan_join_mesh without a ring if self
- * attention is sparse. */
+/* Sets in->joined, from in->mesh and what the steps do; without a ring if self attention is sparse.
+ */
 void plan_join(struct plan_input *in);
-void plan_join_mesh(struct plan_input *in);
 
 /* The number of steps, as multiples of the longest: a step with one branch takes half of the time
  * of one with both, unless half of the ranks compute nothing of use in it; a forward that

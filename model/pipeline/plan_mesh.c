@@ -33,13 +33,13 @@ status plan_choose_mesh(struct plan_input *in, struct mesh_shape given, bool gui
                        guided, in->gpu && kind == NULL);
 }
 
-void plan_join_mesh(struct plan_input *in)
+void plan_join(struct plan_input *in)
 {
-    struct plan_input alike = *in; // without the reason for which GPUs prefer a ring
+    const bool sparse = sparse_kind(in) != NULL; // without the reason for which GPUs prefer a ring
 
-    alike.gpu = in->gpu && sparse_kind(in) == NULL;
-    plan_join(&alike);
-    in->joined = alike.joined;
-    if (sparse_kind(in) != NULL && in->joined.ring > 1)
+    in->joined = plan_has_single(in) ? mesh_joined(in->mesh, in->ranks_per_node,
+                                                   model_dit(&in->model)->heads, in->gpu && !sparse)
+                                     : (struct mesh_shape){ 0 };
+    if (sparse && in->joined.ring > 1)
         in->joined = (struct mesh_shape){ 0 };
 }

@@ -137,7 +137,8 @@ status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int 
 status block_kv(struct dit_run *r, const struct dit_text *t, struct tensor kv,
                 struct tensor context);
 
-/* out [s_loc, C] cdt: attention of q [s_loc, C] to such keys and values. out may be q. */
+/* out [s_loc, C] cdt: attention of q [s_loc, C] to such keys and values, of which the last `equal`
+ * are all equal (op_attention_repeated; 1: none). out may be q. */
 status block_attend(const struct block_ctx *ctx, struct tensor out, struct tensor q,
                     struct tensor kv, int64_t equal);
 

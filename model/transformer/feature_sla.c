@@ -22,13 +22,10 @@ static void sla_tensors(struct tensor_list *l, const struct dit_config *c, emit_
 static struct sparse_tiles count_tiles(struct dit_sparsity s, int64_t f, int64_t h, int64_t w)
 {
     const int64_t tokens = f * h * w, count = (tokens + KEYS - 1) / KEYS;
-    const int64_t kept = (int64_t)(s.sla_topk * (double)count);
 
     return (struct sparse_tiles){ .q = (tokens + QUERIES - 1) / QUERIES,
                                   .k = count,
-                                  .kept = kept < 1       ? 1
-                                          : kept < count ? kept
-                                                         : count,
+                                  .kept = sparse_kept((int64_t)(s.sla_topk * (double)count), count),
                                   .q_rows = QUERIES,
                                   .k_rows = KEYS };
 }

@@ -23,13 +23,11 @@ static int64_t cubes(int64_t n)
 static struct sparse_tiles count_tiles(struct dit_sparsity s, int64_t f, int64_t h, int64_t w)
 {
     const int64_t count = cubes(f) * cubes(h) * cubes(w);
-    const int64_t kept = (int64_t)ceil((1 - s.vsa) * (double)count);
 
     return (struct sparse_tiles){ .q = count,
                                   .k = count,
-                                  .kept = kept < 1       ? 1
-                                          : kept < count ? kept
-                                                         : count,
+                                  .kept = sparse_kept((int64_t)ceil((1 - s.vsa) * (double)count),
+                                                      count),
                                   .q_rows = EDGE * EDGE * EDGE,
                                   .k_rows = EDGE * EDGE * EDGE };
 }

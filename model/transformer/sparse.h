@@ -11,6 +11,12 @@ struct sparse_tiles {
     int q_rows, k_rows; // most tokens of a tile: of queries, of keys
 };
 
+/* At least one of `count` tiles, and at most all. */
+static inline int64_t sparse_kept(int64_t wanted, int64_t count)
+{
+    return wanted < 1 ? 1 : wanted < count ? wanted : count;
+}
+
 /* A way of sparse attention. */
 struct sparse_kind {
     const char *name;  // "VSA"
