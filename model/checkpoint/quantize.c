@@ -8,8 +8,6 @@
 
 #define BLOCK_BYTES ((size_t)256 << 10) // of rows that are read at a time: they stay in the cache
 
-static const char suffix[] = "_scale";
-
 bool quantize_makes(const struct weight_spec *spec)
 {
     return spec->row_scales || spec->dtype == DT_F8_E4M3;
@@ -17,7 +15,7 @@ bool quantize_makes(const struct weight_spec *spec)
 
 void quantize_name(char matrix[WEIGHT_NAME_BYTES], const struct weight_spec *spec, const char *name)
 {
-    const size_t n = strlen(name) - (spec->row_scales ? sizeof(suffix) - 1 : 0);
+    const size_t n = strlen(name) - (spec->row_scales ? strlen("_scale") : 0);
 
     assert(n < WEIGHT_NAME_BYTES);
     memcpy(matrix, name, n);
