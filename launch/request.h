@@ -140,7 +140,8 @@ struct request {
     unsigned turned;       // inputs (bits 1 << INPUT_*) that were turned as their EXIF data say
     bool default_negative; // an empty --negative_prompt became the task's
     bool sparse;           // whether the checkpoint's transformer attends to a part of the tokens
-    int64_t head_size;     // of the checkpoint's transformer, for --fast; 0: without one; rank 0
+    int64_t head_size,
+        layers; // of the checkpoint's transformer, for --fast; 0: without one; rank 0
 };
 
 /* The option set of *r, for options_help and for commands that parse it together with other sets.

@@ -57,6 +57,7 @@ status request_choose_task(struct request *r)
     TRY_OUT(checkpoint_part(&c, &part_dit));
     dit = checkpoint_config(&c, &part_dit);
     r->head_size = dit->dim / dit->heads;
+    r->layers = dit->layers;
     r->sparse = dit_sparse_kind(dit) != NULL;
     if (task != NULL) {
         TRY_OUT(task_check(task, &c));

@@ -29,6 +29,7 @@ status request_line(struct request *r, const struct request *job, const char *te
     TRY(options_copy_all(&to, &from));
     r->groups = 0; // it does not belong to the result
     r->head_size = job->head_size;
+    r->layers = job->layers;
     r->sparse = job->sparse;
     if (job->drawn_seed) // each line draws its own
         r->base_seed = (struct seed){ 0 };

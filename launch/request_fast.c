@@ -19,11 +19,13 @@ enum {
     HEADS_128 = 256,
     BF16 = 512,
     STEPS = 1024,
-    DENSE = 2048
+    DENSE = 2048,
+    BLOCKS = 4096
 };
 
-#define FEW_STEPS 12  // distilled models have at most so many, none of which can be left out
-#define EXACT_STEPS 2 // that --attention 8bit leaves exact at least
+#define FEW_STEPS 12   // distilled models have at most so many, none of which can be left out
+#define EXACT_STEPS 2  // that --attention 8bit leaves exact at least
+#define EXACT_BLOCKS 4 // that it leaves exact by default
 
 enum { BALANCED = 1, FAST = 2, FASTEST = 4, ALL = BALANCED | FAST | FASTEST };
 
@@ -43,7 +45,7 @@ static const struct {
     { FASTEST, MANY_STEPS | MAGCACHE | ONE, "cache_threshold", "0.24" },
     { FASTEST, MANY_STEPS | MAGCACHE | TWO, "cache_threshold", "0.12" },
     { FAST | FASTEST, ON_GPU, "matmul", "fp8" },
-    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | STEPS | DENSE, "attention", "8bit" },
+    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | BLOCKS | STEPS | DENSE, "attention", "8bit" },
 };
 
 const char *const request_fast_names[] = { "balanced", "fast", "fastest" };
@@ -57,6 +59,7 @@ static bool applies(const struct request *r, int i)
         (r->device == USE_CUDA ? ON_GPU : 0) | (ratios ? RATIOS : NO_RATIOS) |
         (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE) |
         (r->head_size == 0 || r->head_size == 128 ? HEADS_128 : 0) | // as all released models
+        (r->layers == 0 || r->layers > EXACT_BLOCKS ? BLOCKS : 0) |
         (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->sample_steps > EXACT_STEPS ? STEPS : 0) |
         (r->sparse || r->vsa_sparsity >= 0 || r->sla_topk >= 0 ? 0 : DENSE);
 
@@ -123,6 +126,7 @@ void help_fast(FILE *out)
                        { TWO, "two experts" },
                        { BF16, "bf16" },
                        { HEADS_128, "heads of 128" },
+                       { BLOCKS, "more than 4 blocks" },
                        { STEPS, "more than 2 steps" },
                        { DENSE, "attention to all tokens" } };
 

@@ -573,6 +573,11 @@ static void test_fast(void)
     CHECK(complete(&r, "--ckpt_dir|X|--fast|fast|--device|cuda") == ST_OK &&
               r.matmul == MATMUL_FP8 && r.attention == ATTENTION_8BIT,
           "on a GPU");
+    r.layers = 4;
+    CHECK(request_line(&line, &r, "{\"prompt\": \"A cat\"}", "a:1") == ST_OK &&
+              line.matmul == MATMUL_FP8 && line.attention == ATTENTION_EXACT,
+          "a transformer of 4 blocks");
+    request_done(&line);
     CHECK(request_line(&line, &r, "{\"sample_steps\": 2}", "a:1") == ST_OK &&
               line.attention == ATTENTION_EXACT,
           "a line with 2 steps");
