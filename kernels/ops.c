@@ -391,6 +391,15 @@ status op_silu(struct device *dev, struct tensor out, struct tensor x)
     return dev->table->silu(dev, out, x);
 }
 
+status op_gelu(struct device *dev, struct tensor out, struct tensor x)
+{
+    assert(is_float(x) && is_float(out) && same_dims(out, x));
+    assert(tensor_contiguous(x) && tensor_contiguous(out) && same_or_no_alias(dev, out, x));
+    if (tensor_count(out) == 0)
+        return ST_OK;
+    return dev->table->gelu(dev, out, x);
+}
+
 status op_gated_gelu(struct device *dev, struct tensor out, struct tensor gate, struct tensor up)
 {
     assert(is_float(out) && gate.dtype == out.dtype && up.dtype == out.dtype);

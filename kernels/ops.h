@@ -333,6 +333,10 @@ add_rows_fn op_add_rows;
 typedef status silu_fn(struct device *dev, struct tensor out, struct tensor x);
 silu_fn op_silu;
 
+/* out = x Phi(x), with erf. x, out as of op_silu. */
+typedef status gelu_fn(struct device *dev, struct tensor out, struct tensor x);
+gelu_fn op_gelu;
+
 /* umT5's gated activation: out = up * g(gate), where g is the tanh GELU of x in steps that are each
  * rounded to the dtype: s = x x, p = s x, a = 0.044715 p, b = x + a, c = sqrt(2/pi) b, d = tanh c,
  * e = 1 + d, f = 0.5 x, g = f e. One dtype, one shape, contiguous. out may be gate or up. */

@@ -256,6 +256,11 @@ static status plan_silu(struct device *dev, struct tensor out, struct tensor x)
     return spend(dev, 0, bytes_of(out) + bytes_of(x));
 }
 
+static status plan_gelu(struct device *dev, struct tensor out, struct tensor x)
+{
+    return spend(dev, 0, bytes_of(out) + bytes_of(x));
+}
+
 static status plan_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
                               struct tensor up)
 {
@@ -394,6 +399,7 @@ const struct table table_plan = {
     .gate_add = plan_gate_add,
     .add_rows = plan_add_rows,
     .silu = plan_silu,
+    .gelu = plan_gelu,
     .gated_gelu = plan_gated_gelu,
     .lincomb = plan_lincomb,
     .row_dots = plan_row_dots,

@@ -52,6 +52,7 @@ struct table {
     gate_add_fn *gate_add;
     add_rows_fn *add_rows;
     silu_fn *silu;
+    gelu_fn *gelu;
     gated_gelu_fn *gated_gelu;
     lincomb_fn *lincomb;
     row_dots_fn *row_dots;

@@ -78,10 +78,10 @@ struct request {
     char *noise_file, *text_file;         // run files to read /noise and /text from
 
     char *ckpt_dir;
-    char *dit, *t5, *vae, *clip; // files of parts, instead of those of ckpt_dir
-    char *dit_high, *dit_low;    // files of the experts
-    char *lora;                  // LoRAs, "FILE" or "FILE:STRENGTH", with '\n' between them
-    char *lora_high, *lora_low;  // of one expert
+    char *dit, *t5, *vae, *clip, *wav2vec2; // files of parts, instead of those of ckpt_dir
+    char *dit_high, *dit_low;               // files of the experts
+    char *lora;                 // LoRAs, "FILE" or "FILE:STRENGTH", with '\n' between them
+    char *lora_high, *lora_low; // of one expert
     int lora_ignore_unknown;
     int precision;     // PRECISION_*
     int vae_precision; // VAE_*

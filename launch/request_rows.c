@@ -176,6 +176,8 @@ const struct option request_rows[] = {
       .help = "the VAE" },
     { "clip", OPT_STRING, AT(clip), .value = "FILE", .commands = ALL, .marks = JOB,
       .help = "the image encoder" },
+    { "wav2vec2", OPT_STRING, AT(wav2vec2), .value = "FILE", .commands = ALL, .marks = JOB,
+      .help = "the audio encoder" },
     { "dit_high", OPT_STRING, AT(dit_high), .value = "FILE", .commands = ALL, .marks = JOB,
       .help = "the expert for high noise; the same as --dit" },
     { "dit_low", OPT_STRING, AT(dit_low), .value = "FILE", .commands = ALL, .marks = JOB,

@@ -134,6 +134,15 @@ static void check_flat_ops(struct check *c)
             check_run(c, op_silu(&c->got, got, x));
             check_close(c, got, want, rounding(cases[i].out));
         }
+        if (check_begin(c, gelu, "%lld %c%c sigma %g", (long long)n, dtype_letter[cases[i].x],
+                        dtype_letter[cases[i].out], (double)cases[i].sigma)) {
+            const struct tensor want = check_output(DT_F32, 0, DIMS(n));
+            const struct tensor got = check_output(cases[i].out, 0, DIMS(n));
+
+            check_status(c, op_gelu(&c->ref, want, x));
+            check_run(c, op_gelu(&c->got, got, x));
+            check_close(c, got, want, rounding(cases[i].out));
+        }
         if (cases[i].x == cases[i].out &&
             check_begin(c, gated_gelu, "%lld %c sigma %g", (long long)n, dtype_letter[cases[i].x],
                         (double)cases[i].sigma)) {

@@ -26,6 +26,7 @@ static const struct {
     { &part_dit, "animate-14B", "31fa352acb8a1b1d33cd8764273d80a2", 1441, 17274817108 },
     { &part_vae, "wan2.1", "ccc42284ea13e1ad04693284c7a09be6", 194, 126892531 },
     { &part_vae, "wan2.2", "e1de6c02cdac79f8b739f4d3698cd216", 196, 704688668 },
+    { &part_wav2vec2, "wav2vec2-large", "06be60f3a4526586d8431cd038a71486", 424, 315472545 },
     { &part_t5, "umt5-xxl", "9c8818c2cbea55eca56c7b447df170da", 242, 5680910336 },
 };
 

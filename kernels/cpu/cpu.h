@@ -78,6 +78,7 @@ relative_attention_fn CPU(relative_attention);
 gate_add_fn CPU(gate_add);
 add_rows_fn CPU(add_rows);
 silu_fn CPU(silu);
+gelu_fn CPU(gelu);
 gated_gelu_fn CPU(gated_gelu);
 lincomb_fn CPU(lincomb);
 copy_fn CPU(copy);

@@ -42,7 +42,7 @@ status CPU(add_rows)(struct device *dev, struct tensor out, struct tensor a, str
     return ST_OK;
 }
 
-status CPU(silu)(struct device *dev, struct tensor out, struct tensor x)
+static status activate(struct device *dev, struct tensor out, struct tensor x, enum act act)
 {
     const int64_t count = tensor_count(x);
     const int threads = cpu_threads_for(dev, count, 0);
@@ -53,10 +53,20 @@ status CPU(silu)(struct device *dev, struct tensor out, struct tensor x)
         float v[CHUNK];
 
         load_row(v, x, i, n);
-        act_row(v, ACT_SILU, n);
+        act_row(v, act, n);
         store_row(out, i, v, n);
     }
     return ST_OK;
+}
+
+status CPU(silu)(struct device *dev, struct tensor out, struct tensor x)
+{
+    return activate(dev, out, x, ACT_SILU);
+}
+
+status CPU(gelu)(struct device *dev, struct tensor out, struct tensor x)
+{
+    return activate(dev, out, x, ACT_GELU);
 }
 
 status CPU(gated_gelu)(struct device *dev, struct tensor out, struct tensor gate, struct tensor up)

@@ -19,6 +19,7 @@ void CPU(table)(struct table *t)
     t->gate_add = CPU(gate_add);
     t->add_rows = CPU(add_rows);
     t->silu = CPU(silu);
+    t->gelu = CPU(gelu);
     t->gated_gelu = CPU(gated_gelu);
     t->lincomb = CPU(lincomb);
     t->copy = CPU(copy);

@@ -511,6 +511,14 @@ status plain_silu(struct device *dev, struct tensor out, struct tensor x)
     LAUNCHED("silu");
 }
 
+status plain_gelu(struct device *dev, struct tensor out, struct tensor x)
+{
+    const int64_t count = tensor_count(out);
+
+    activate_kernel<<<blocks_for(count), 256, 0, cuda_stream(dev)>>>(out, x, ACT_GELU, count);
+    LAUNCHED("gelu");
+}
+
 status plain_activate(struct device *dev, struct tensor out, enum act act)
 {
     const int64_t count = tensor_count(out);

@@ -30,6 +30,7 @@ relative_attention_fn plain_relative_attention;
 gate_add_fn plain_gate_add;
 add_rows_fn plain_add_rows;
 silu_fn plain_silu;
+gelu_fn plain_gelu;
 
 /* out = act(out), contiguous. */
 status plain_activate(struct device *dev, struct tensor out, enum act act);

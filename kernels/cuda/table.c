@@ -36,6 +36,7 @@ void table_cuda_plain(struct table *t)
         .gate_add = plain_gate_add,
         .add_rows = plain_add_rows,
         .silu = plain_silu,
+        .gelu = plain_gelu,
         .gated_gelu = plain_gated_gelu,
         .lincomb = plain_lincomb,
         .row_dots = plain_row_dots,

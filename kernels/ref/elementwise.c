@@ -37,15 +37,26 @@ status ref_add_rows(struct device *dev, struct tensor out, struct tensor a, stru
     return ST_OK;
 }
 
-status ref_silu(struct device *dev, struct tensor out, struct tensor x)
+static void activate(struct tensor out, struct tensor x, enum act act)
 {
     for (int64_t i = 0; i < tensor_count(x); i++) {
         double v;
 
         ref_load(&v, x, i, 1);
-        v = ref_act(ACT_SILU, v);
+        v = ref_act(act, v);
         ref_store(out, i, &v, 1);
     }
+}
+
+status ref_silu(struct device *dev, struct tensor out, struct tensor x)
+{
+    activate(out, x, ACT_SILU);
+    return ST_OK;
+}
+
+status ref_gelu(struct device *dev, struct tensor out, struct tensor x)
+{
+    activate(out, x, ACT_GELU);
     return ST_OK;
 }
 

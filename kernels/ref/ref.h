@@ -63,6 +63,7 @@ relative_attention_fn ref_relative_attention;
 gate_add_fn ref_gate_add;
 add_rows_fn ref_add_rows;
 silu_fn ref_silu;
+gelu_fn ref_gelu;
 gated_gelu_fn ref_gated_gelu;
 lincomb_fn ref_lincomb;
 row_dots_fn ref_row_dots;

@@ -38,6 +38,7 @@ const struct table table_ref = {
     .gate_add = ref_gate_add,
     .add_rows = ref_add_rows,
     .silu = ref_silu,
+    .gelu = ref_gelu,
     .gated_gelu = ref_gated_gelu,
     .lincomb = ref_lincomb,
     .row_dots = ref_row_dots,

@@ -239,6 +239,11 @@ static status traced_silu(struct device *dev, struct tensor out, struct tensor x
     TRACED("silu", silu(dev, out, x), bytes_of(out) + bytes_of(x), );
 }
 
+static status traced_gelu(struct device *dev, struct tensor out, struct tensor x)
+{
+    TRACED("gelu", gelu(dev, out, x), bytes_of(out) + bytes_of(x), );
+}
+
 static status traced_gated_gelu(struct device *dev, struct tensor out, struct tensor gate,
                                 struct tensor up)
 {
@@ -361,6 +366,7 @@ void trace_ops(struct table *t)
     t->gate_add = traced_gate_add;
     t->add_rows = traced_add_rows;
     t->silu = traced_silu;
+    t->gelu = traced_gelu;
     t->gated_gelu = traced_gated_gelu;
     t->lincomb = traced_lincomb;
     t->row_dots = traced_row_dots;

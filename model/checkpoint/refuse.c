@@ -61,6 +61,11 @@ status refuse_kind(const struct tensorfile *f)
     return check_architecture(f);
 }
 
+static const char *article(const char *name)
+{
+    return strchr("aeiou", name[0]) != NULL ? "an" : "a";
+}
+
 /* Names the part that a file has, if it is not `part`. */
 status refuse_part(const struct checkpoint *c, const struct checkpoint_part *p)
 {
@@ -70,8 +75,9 @@ status refuse_part(const struct checkpoint *c, const struct checkpoint_part *p)
         return ST_OK;
     for (int i = 0; i < c->count; i++)
         if (names_detect(&naming, &p->file, c->parts[i].row))
-            return fail(ST_FORMAT, "%s: has a %s, not a %s", tensorfile_path(&p->file, 0),
-                        c->parts[i].row->name, p->row->name);
+            return fail(ST_FORMAT, "%s: has %s %s, not %s %s", tensorfile_path(&p->file, 0),
+                        article(c->parts[i].row->name), c->parts[i].row->name,
+                        article(p->row->name), p->row->name);
     for (int i = 0; i < p->file.count; i++)
         if (strstr(p->file.tensors[i].name, "vace_blocks.0.") != NULL)
             return fail(ST_FORMAT,

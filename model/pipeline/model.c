@@ -101,6 +101,13 @@ status model_check(const struct model *m, const char *path)
             &part_clip, "vit-h-14"                                                                 \
         }                                                                                          \
     }
+#define WAN22_AUDIO(dit)                                                                           \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_t5, "umt5-xxl" }, { &part_vae, "wan2.1" },                     \
+        {                                                                                          \
+            &part_wav2vec2, "wav2vec2-large"                                                       \
+        }                                                                                          \
+    }
 #define WAN22_TWO(dit)                                                                             \
     {                                                                                              \
         { &part_dit, dit }, { &part_dit_low, dit }, { &part_t5, "umt5-xxl" },                      \
@@ -127,7 +134,7 @@ static const struct preset presets[] = {
     { "t2v-A14B", 2, WAN22_TWO("t2v-A14B") },
     { "i2v-A14B", 2, WAN22_TWO("i2v-A14B") },
     { "ti2v-5B", 1, WAN22("ti2v-5B") },
-    { "s2v-14B", 1, WAN21("s2v-14B") },
+    { "s2v-14B", 1, WAN22_AUDIO("s2v-14B") },
     { "animate-14B", 1, WAN21_IMAGE("animate-14B") },
     { "fastwan-1.3B", 1, WAN21("fastwan-1.3B") },
     { "fastwan-14B", 1, WAN21("fastwan-14B") },

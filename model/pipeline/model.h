@@ -3,6 +3,7 @@
 #ifndef MODEL_PIPELINE_MODEL_H
 #define MODEL_PIPELINE_MODEL_H
 
+#include "model/audio/wav2vec2.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/lora/lora.h"
 #include "model/text/umt5.h"
@@ -16,7 +17,8 @@
     X(dit_low)                                                                                     \
     X(t5)                                                                                          \
     X(vae)                                                                                         \
-    X(clip)
+    X(clip)                                                                                        \
+    X(wav2vec2)
 
 #define DECLARE_PART(name) extern const struct part part_##name;
 MODEL_PARTS(DECLARE_PART)
@@ -60,6 +62,11 @@ static inline const struct vae_config *model_vae(const struct model *m)
 static inline const struct clip_config *model_clip(const struct model *m)
 {
     return model_config(m, &part_clip);
+}
+
+static inline const struct wav2vec2_config *model_wav2vec2(const struct model *m)
+{
+    return model_config(m, &part_wav2vec2);
 }
 
 /* ST_FORMAT if parts do not fit each other (text width, latent channels, image tokens); the line
