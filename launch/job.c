@@ -1,6 +1,7 @@
 #include "launch/job.h"
 
 #include "launch/cgroup.h"
+#include "model/pipeline/condition.h"
 #include "model/transformer/dit.h"
 #include "model/transformer/features.h"
 #include "parallel/watch.h"
@@ -402,8 +403,8 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     *plan = (struct plan_input){
         .model = *model,
         .latent = latent_of_video(vae, r->video_size[0], r->video_size[1], r->frame_num),
-        .steps = r->sample_steps,
-        .low_from = r->sample_steps,
+        .steps = r->steps,
+        .low_from = r->steps,
         .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,
         .guided = request_guided(r),
         .cond_only = !request_guided(r),
@@ -437,7 +438,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     TRY(find_offload(plan, r));
     if (r->attention == ATTENTION_8BIT)
         TRY(job_attention8(plan, r->attention_exact_steps, r->attention_exact_blocks));
-    return r->task->condition(NULL, plan, &inputs, &plan->conditioning);
+    return condition_task(r->task, NULL, plan, &inputs, &plan->conditioning);
 }
 
 /* Data type of umT5's matrices in memory: bf16 if their file has bf16, else the compute type. */

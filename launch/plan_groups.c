@@ -42,7 +42,7 @@ static bool is_same(const struct plan_input *a, const struct plan_input *b)
     return memcmp(&a->latent, &b->latent, sizeof(a->latent)) == 0 && a->steps == b->steps &&
            a->low_from == b->low_from && a->guided == b->guided && a->solver == b->solver &&
            memcmp(&a->guidance, &b->guidance, sizeof(a->guidance)) == 0 && a->images == b->images &&
-           a->encode_frames == b->encode_frames && a->saves == b->saves &&
+           a->clips == b->clips && a->encode_frames == b->encode_frames && a->saves == b->saves &&
            a->conditioning.count == b->conditioning.count &&
            memcmp(&a->tiling, &b->tiling, sizeof(a->tiling)) == 0;
 }

@@ -30,6 +30,7 @@ void request_init(struct request *r)
         .cfg_gate = { -1, -1 },
         .cfg_interval = { -1, -1 },
         .zero_init_steps = -1,
+        .denoising_strength = -1,
         .boundary = -1,
         .boundary_step_index = -1,
         .cache = -1,
@@ -215,6 +216,7 @@ struct task_inputs request_inputs(const struct request *r)
 
     memcpy(in.input, r->input, sizeof(in.input));
     memcpy(in.image, r->image, sizeof(in.image));
+    memcpy(in.clip, r->clips, sizeof(in.clip));
     return in;
 }
 
@@ -338,6 +340,7 @@ status request_complete(struct request *r, unsigned command)
     TRY(request_read_images(r));
     TRY(check_shape(r));
     TRY(check_needs(r));
+    TRY(request_check_video(r, command == CMD_GENERATE));
     TRY(request_check_sampling(r));
     return check_files(r, command);
 }

@@ -51,6 +51,8 @@ struct request {
     int fast;     // index of --fast's choice; -1: none
     char *preset; // the name of a struct few_step
     int sample_steps;
+    int steps; // that are computed: sample_steps, but for those of a list that have more noise than
+               // denoising_strength gives; set by request_complete
     struct number_list denoising_steps; // count 0: none
     int warp_denoising_step;            // 0, 1; -1: not given, as 1
     double sigma_max;                   // -1: no rCM
@@ -66,6 +68,7 @@ struct request {
     int boundary_step_index; // -1: not given
     int rand_device;         // enum noise_device
     int cuda_sms;
+    double denoising_strength;            // -1 without input_video
     int cache;                            // enum cache_kind up to CACHE_FIRST_BLOCK
     double cache_threshold, cache_retain; // not set without a cache, as the next two
     int cache_max_skip;                   // 0: no limit
@@ -119,10 +122,11 @@ struct request {
     char *resume;
     int keep_frames;
 
-    char *input[INPUT_COUNT];        // inputs of the task other than prompts; see task.h
-    int use_prompt_extend;           // the only input without a value
-    struct image image[INPUT_COUNT]; // of TASK_IMAGES; see request_images
-    char *media;                     // what these are: "image=640x480:DIGEST ..."; no flag
+    char *input[INPUT_COUNT];             // inputs of the task other than prompts; see task.h
+    int use_prompt_extend;                // the only input without a value
+    struct image image[INPUT_COUNT];      // of TASK_IMAGES; see request_images
+    struct clip_input clips[INPUT_COUNT]; // of TASK_CLIPS
+    char *media;                          // what these are: "image=640x480:DIGEST ..."; no flag
 
     char *batch_file; // the file of `batch`
     int overwrite;    // of `batch`
@@ -196,7 +200,8 @@ void request_scales(char *text, size_t size, const double scales[2]);
 struct task_inputs request_inputs(const struct request *r);
 
 /* The images of the inputs are read twice, as a batch has many: when the request is completed, for
- * their sizes and digests, and before they are used, with their pixels.
+ * their sizes and digests, and before they are used, with their pixels. So are clips, frame by
+ * frame.
  *
  * request_read_images, on rank 0 only, reads them, sets w and h of r->image, and adds to r->media
  * what is not there. If that has another image, that of a run that goes on, the request is refused.

@@ -163,10 +163,10 @@ status request_write_ratios(const struct request *r, double *const ratio[CACHE_B
     status st;
 
     cJSON_AddStringToObject(json, "task", r->task->name);
-    cJSON_AddNumberToObject(json, "steps", r->sample_steps);
-    add_ratios(json, "cond", ratio[0], r->sample_steps);
+    cJSON_AddNumberToObject(json, "steps", r->steps);
+    add_ratios(json, "cond", ratio[0], r->steps);
     if (request_guided(r))
-        add_ratios(json, "uncond", ratio[1], r->sample_steps);
+        add_ratios(json, "uncond", ratio[1], r->steps);
     text = json_text(json, false);
     if (text == NULL)
         TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for a table"));
@@ -213,7 +213,7 @@ static status check_cache(const struct request *r)
         return fail(ST_USAGE,
                     "--calibrate_cache measures both CFG branches in all steps: remove "
                     "--cfg_gate, --cfg_interval and --zero_init_steps, and a guidance of 1");
-    if (r->sample_steps < 2 || r->sample_steps > CACHE_RATIOS_MAX)
+    if (r->steps < 2 || r->steps > CACHE_RATIOS_MAX)
         return fail(ST_USAGE, "--calibrate_cache needs 2 to %d steps", CACHE_RATIOS_MAX);
     return ST_OK;
 }
@@ -282,7 +282,8 @@ status request_cache(const struct request *r, struct cache_settings *set)
                                                                        : (enum cache_kind)r->cache,
                                     .threshold = r->cache_threshold,
                                     .retain = r->cache_retain,
-                                    .max_skip = r->cache_max_skip };
+                                    .max_skip = r->cache_max_skip,
+                                    .start = request_start(r) };
     set->last = set->kind == CACHE_EASY || (set->kind == CACHE_TEA && !r->use_ret_steps);
     if (set->kind == CACHE_TEA)
         cache_use_polynomial(set, polynomial_of(r));

@@ -184,17 +184,17 @@ status request_set_weights(struct request *r, const char *weights)
     return ST_OK;
 }
 
-/* Whether the row is an image, whose pixels the row "media" compares. */
-static bool is_image(const struct option *row)
+/* Whether the row is an image or a clip, whose pixels the row "media" compares. */
+static bool is_media(const struct option *row)
 {
     for (int i = 0; i < INPUT_COUNT; i++)
         if (row->offset == AT(input[i]))
-            return (TASK_IMAGES >> i & 1) != 0;
+            return ((TASK_IMAGES | TASK_CLIPS) >> i & 1) != 0;
     return false;
 }
 
 /* Whether the row's values differ, for request_difference: a seed only if it was given, weights
- * part by part where both have them, images by their pixels. */
+ * part by part where both have them, images and clips by their pixels. */
 static bool row_differs(const struct request *a, const struct request *b, int index)
 {
     const struct option_set x = { request_rows, request_row_count, (void *)a, NULL };
@@ -204,7 +204,7 @@ static bool row_differs(const struct request *a, const struct request *b, int in
 
     if (at == AT(base_seed) && (a->drawn_seed || !a->base_seed.given))
         return false;
-    if (is_image(&request_rows[index]) && a->media != NULL && b->media != NULL)
+    if (is_media(&request_rows[index]) && a->media != NULL && b->media != NULL)
         return false;
     if (at == AT(weights))
         return a->weights != NULL && b->weights != NULL &&
@@ -236,7 +236,7 @@ status request_difference(const char **differs, const struct request *r, const c
         if (row->offset == AT(weights))
             snprintf(line, sizeof(line), "it was made with other weights");
         else if (row->offset == AT(media))
-            snprintf(line, sizeof(line), "it was made from another image");
+            snprintf(line, sizeof(line), "it was made from another image or clip");
         else if (row->type == OPT_TEXT)
             snprintf(line, sizeof(line), "the %s is another", row->name);
         else

@@ -55,12 +55,12 @@ static bool applies(const struct request *r, int i)
     const bool ratios = request_has_ratios(r), two = r->task->boundary > 0;
     const unsigned is =
         (request_guided(r) ? GUIDED : 0) |
-        (r->sample_steps > FEW_STEPS && r->calibrate_cache == NULL ? MANY_STEPS : 0) |
+        (r->steps > FEW_STEPS && r->calibrate_cache == NULL ? MANY_STEPS : 0) |
         (r->device == USE_CUDA ? ON_GPU : 0) | (ratios ? RATIOS : NO_RATIOS) |
         (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE) |
         (r->head_size == 0 || r->head_size == 128 ? HEADS_128 : 0) | // as all released models
         (r->layers == 0 || r->layers > EXACT_BLOCKS ? BLOCKS : 0) |
-        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->sample_steps > EXACT_STEPS ? STEPS : 0) |
+        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->steps > EXACT_STEPS ? STEPS : 0) |
         (r->sparse || r->vsa_sparsity >= 0 || r->sla_topk >= 0 ? 0 : DENSE);
 
     return r->fast >= 0 && (settings[i].of >> r->fast & 1) != 0 && (settings[i].when & ~is) == 0;

@@ -22,7 +22,7 @@ bool request_always_guided(const struct request *r)
 /* The step that a value of --cfg_gate or --cfg_interval means. */
 static int step_of(const struct request *r, double value)
 {
-    return (int)(value <= 1 ? value * r->sample_steps : value);
+    return (int)(value <= 1 ? value * r->steps : value);
 }
 
 struct guidance request_guidance(const struct request *r)
@@ -33,7 +33,7 @@ struct guidance request_guidance(const struct request *r)
         const int gate = step_of(r, r->cfg_gate[1 - i]);
 
         g.scale[i] = (float)r->sample_guide_scale[1 - i];
-        if (r->cfg_gate[1 - i] >= 0 && gate < r->sample_steps)
+        if (r->cfg_gate[1 - i] >= 0 && gate < r->steps)
             g.gate[i] = gate > 0 ? gate : 1; // 0 is no gate; the first step is guided anyway
     }
     if (r->cfg_interval[0] >= 0) {
@@ -51,8 +51,8 @@ static status check_step(const struct request *r, const char *flag, double value
                     "--%s %g: up to 1 it is a fraction of the steps, above 1 a whole "
                     "number of steps",
                     flag, value);
-    if (value > 1 && value > r->sample_steps)
-        return fail(ST_USAGE, "--%s %g: there are %d steps", flag, value, r->sample_steps);
+    if (value > 1 && value > r->steps)
+        return fail(ST_USAGE, "--%s %g: there are %d steps", flag, value, r->steps);
     return ST_OK;
 }
 
@@ -68,8 +68,7 @@ static status check_interval(const struct request *r)
                     "fractions or both numbers of steps",
                     from, to);
     if (step_of(r, from) == step_of(r, to))
-        return fail(ST_USAGE, "--cfg_interval %g,%g: has none of the %d steps", from, to,
-                    r->sample_steps);
+        return fail(ST_USAGE, "--cfg_interval %g,%g: has none of the %d steps", from, to, r->steps);
     return ST_OK;
 }
 
@@ -96,8 +95,7 @@ status request_check_guidance(const struct request *r)
             TRY(check_step(r, "cfg_gate", r->cfg_gate[i]));
     if (r->cfg_interval[0] >= 0)
         TRY(check_interval(r));
-    if (zero_init(r) >= r->sample_steps)
-        return fail(ST_USAGE, "--zero_init_steps %d: there are %d steps", zero_init(r),
-                    r->sample_steps);
+    if (zero_init(r) >= r->steps)
+        return fail(ST_USAGE, "--zero_init_steps %d: there are %d steps", zero_init(r), r->steps);
     return ST_OK;
 }

@@ -1,6 +1,6 @@
 /* The images of a request: read and identified on rank 0, sent to all ranks before they are used.
- */
-#include "launch/request.h"
+ * Its clips: request_clips.c. */
+#include "launch/request_internal.h"
 #include "launch/video/media.h"
 
 #include <stdio.h>
@@ -14,8 +14,7 @@ static bool is_given(const struct request *r, int input)
     return (TASK_IMAGES >> input & 1) != 0 && r->input[input] != NULL;
 }
 
-/* The value of an input in r->media, "640x480:DIGEST", and its length; NULL if it has none. */
-static const char *find_media(const struct request *r, int input, size_t *length)
+const char *request_find_media(const struct request *r, int input, size_t *length)
 {
     const size_t key = strlen(task_input_names[input]);
     const char *at = r->media;
@@ -31,7 +30,7 @@ static const char *find_media(const struct request *r, int input, size_t *length
     return NULL;
 }
 
-static status add_media(struct request *r, int input, const char *value)
+status request_add_media(struct request *r, int input, const char *value)
 {
     char *text = NULL;
 
@@ -47,14 +46,15 @@ void request_image_sizes(struct request *r)
 {
     for (int i = 0; i < INPUT_COUNT; i++) {
         size_t length;
-        const char *value = find_media(r, i, &length);
+        const char *value = request_find_media(r, i, &length);
         int w = 0, h = 0;
 
-        if (value == NULL || sscanf(value, "%dx%d:", &w, &h) != 2)
+        if ((TASK_IMAGES >> i & 1) == 0 || value == NULL || sscanf(value, "%dx%d:", &w, &h) != 2)
             w = h = 0;
         r->image[i].w = w;
         r->image[i].h = h;
     }
+    request_clip_sizes(r);
 }
 
 /* Reads the image of an input, which must be the one of r->media if that has one. */
@@ -74,9 +74,9 @@ static status read_image(struct request *r, int input)
     r->turned = (r->turned & ~(1u << input)) | (unsigned)turned << input;
     image_digest(&image, digest);
     snprintf(value, sizeof(value), "%dx%d:%s", image.w, image.h, digest);
-    known = find_media(r, input, &length);
+    known = request_find_media(r, input, &length);
     if (known == NULL)
-        TRY_OUT(add_media(r, input, value));
+        TRY_OUT(request_add_media(r, input, value));
     else if (length != strlen(value) || strncmp(known, value, length) != 0)
         TRY_OUT(fail(ST_USAGE,
                      "--%s %s: the image is not the one of this run any more; restore it, or start "
@@ -98,10 +98,11 @@ status request_read_images(struct request *r)
         if (!is_given(r, i))
             continue;
         st = read_image(r, i);
-        if (st == ST_IO && find_media(r, i, &length) != NULL)
+        if (st == ST_IO && request_find_media(r, i, &length) != NULL)
             st = ST_OK; // of a run that goes on: its run file has what was made of the image
         TRY(st);
     }
+    TRY(request_read_clips(r));
     request_drop_images(r);
     request_image_sizes(r);
     return ST_OK;
@@ -126,6 +127,8 @@ status request_share_images(struct world *w, struct request *r)
     for (int i = 0; i < INPUT_COUNT && st == ST_OK && w->rank == 0; i++)
         if (is_given(r, i))
             st = read_image(r, i);
+    if (st == ST_OK && w->rank == 0)
+        st = request_open_clips(r);
     TRY(agree(w, st));
     for (int i = 0; i < INPUT_COUNT; i++)
         if (is_given(r, i))
@@ -139,4 +142,5 @@ void request_drop_images(struct request *r)
         free(r->image[i].rgb);
         r->image[i].rgb = NULL;
     }
+    request_close_clips(r);
 }

@@ -40,6 +40,16 @@ status request_fill_sampling(struct request *r, double shift);
 status request_check_sampling(const struct request *r);
 status request_check_guidance(const struct request *r); // part of it
 
+/* Checks --input_video and --denoising_strength; `whole`: an input that is not given is missing.
+ * ST_USAGE. */
+status request_check_video(const struct request *r, bool whole);
+
+/* The share of the whole schedule that lies before the first step. */
+double request_start(const struct request *r);
+
+/* ST_USAGE if a clip has fewer frames than the video. */
+status request_check_length(const struct request *r, int input);
+
 /* Sets what --fast sets and was not given; sampling and device are known. ST_MEMORY. */
 status request_fill_fast(struct request *r);
 
@@ -49,6 +59,19 @@ bool request_fast_sets(int row);
 /* Sets what was not given of step caching, and checks the rest; reads the file of --cache_ratios.
  * ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
 status request_fill_cache(struct request *r);
+
+/* The value of an input in r->media, "640x480:DIGEST" of an image, "640x480x81@16:DIGEST" of a
+ * clip, and its length; NULL if it has none. */
+const char *request_find_media(const struct request *r, int input, size_t *length);
+status request_add_media(struct request *r, int input, const char *value); // ST_MEMORY
+
+/* The clips, as request_read_images, request_image_sizes, request_share_images (on rank 0) and
+ * request_drop_images do with the images, and called by these. All frames that are used are decoded
+ * by the first, so that nothing of a clip fails late. */
+status request_read_clips(struct request *r);
+void request_clip_sizes(struct request *r);
+status request_open_clips(struct request *r);
+void request_close_clips(struct request *r);
 
 /* Whether there is a table of magcache for the request. */
 bool request_has_ratios(const struct request *r);

@@ -18,6 +18,13 @@
         .alias = other, .commands = ONE, .marks = INPUT_MARK(flag), .help = what                   \
     }
 
+/* A clip. */
+#define CLIP(flag, what)                                                                           \
+    {                                                                                              \
+        .name = #flag, .type = OPT_STRING, .offset = AT(input[INPUT_##flag]), .value = "FILE",     \
+        .commands = ONE, .marks = INPUT_MARK(flag), .help = what                                   \
+    }
+
 /* `plan` takes the flags of `generate`, so that one word turns a command line into its plan. */
 const struct option request_rows[] = {
     { "batch_file", OPT_STRING, AT(batch_file), .group = "Request", .value = "FILE.jsonl",
@@ -339,6 +346,13 @@ const struct option request_rows[] = {
     IMAGE(image, "input_image", "the image to start from, or a clip, for its first frame"),
     IMAGE(first_frame, NULL, "the same for FLF2V, under its official name"),
     IMAGE(last_frame, "end_image", "the image of the last frame, or a clip, for its first frame"),
+
+    CLIP(input_video, "video to video, with any task: the clip to start from; its first frames, "
+                      "cut to the aspect of --size"),
+    { "denoising_strength", OPT_DOUBLE, AT(denoising_strength), .value = "X", .least = 0, .most = 1,
+      .commands = ALL, .marks = NUMBERS,
+      .help = "of --input_video: how much noise it gets, from 0 (the clip as it is) to 1 (only "
+              "noise), as in DiffSynth; all steps are then computed from there (default 1)" },
 
     // inputs that no task of this version uses: hidden
     INPUT(src_video, "the video to edit, or that controls the result"),

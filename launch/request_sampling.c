@@ -59,7 +59,7 @@ static status fill_preset(struct request *r)
     default_double(&r->sample_guide_scale[0], f->guidance);
     default_double(&r->sample_guide_scale[1], f->guidance);
     if (experts_of(r->task) == 2 && r->boundary < 0 && r->boundary_step_index < 0) {
-        if (f->boundary_step > 0 && r->sample_steps == f->steps)
+        if (f->boundary_step > 0 && r->sample_steps == f->steps && !(r->denoising_strength >= 0))
             r->boundary_step_index = f->boundary_step;
         else if (f->boundary > 0)
             r->boundary = f->boundary;
@@ -187,6 +187,30 @@ void request_recognize(struct request *r, struct checkpoint *c)
 
 /* ---- what is not given ---- */
 
+static double strength_of(const struct request *r)
+{
+    return r->denoising_strength > 0 ? r->denoising_strength : 1;
+}
+
+/* Sets r->steps. */
+static status count_steps(struct request *r)
+{
+    struct schedule s = { 0 };
+    char line[200];
+    status st;
+
+    r->steps = r->sample_steps;
+    if (strength_of(r) == 1 || (r->denoising_steps.count == 0 && r->sigma_max < 0))
+        return ST_OK;
+    st = request_schedule(&s, r);
+    r->steps = s.steps;
+    schedule_done(&s);
+    if (st != ST_USAGE)
+        return st;
+    snprintf(line, sizeof(line), "%s", status_line());
+    return fail(st, "--denoising_strength %g: %s", r->denoising_strength, line);
+}
+
 status request_fill_sampling(struct request *r, double shift)
 {
     const struct task *task = r->task;
@@ -205,7 +229,39 @@ status request_fill_sampling(struct request *r, double shift)
     default_double(&r->sample_shift, shift);
     default_double(&r->sample_guide_scale[0], task->guidance[0]);
     default_double(&r->sample_guide_scale[1], task->guidance[1]);
-    return ST_OK;
+    if (r->input[INPUT_input_video] != NULL)
+        default_double(&r->denoising_strength, 1);
+    return count_steps(r);
+}
+
+status request_check_video(const struct request *r, bool whole)
+{
+    const struct clip_input *clip = &r->clips[INPUT_input_video];
+
+    if (r->denoising_strength == 0)
+        return fail(ST_USAGE, "--denoising_strength 0 gives the clip no noise to remove: pass a "
+                              "number above 0, up to 1");
+    if (r->denoising_strength >= 0 && r->input[INPUT_input_video] == NULL && whole)
+        return fail(ST_USAGE, "--denoising_strength needs --input_video FILE");
+    if (r->denoising_strength >= 0 && r->denoising_strength < 1 && r->calibrate_cache != NULL)
+        return fail(ST_USAGE, "--calibrate_cache measures a whole schedule: remove "
+                              "--denoising_strength");
+    return clip->w > 0 ? request_check_length(r, INPUT_input_video) : ST_OK;
+}
+
+status request_check_length(const struct request *r, int input)
+{
+    const int64_t has = r->clips[input].frames;
+    char shorter[40] = "";
+
+    if (has >= r->frame_num)
+        return ST_OK;
+    if (has > 0)
+        snprintf(shorter, sizeof(shorter), ", or --frame_num %d", (int)(has - 1) / 4 * 4 + 1);
+    return fail(ST_USAGE,
+                "--%s %s: it has %lld frames, and --frame_num %d needs as many: pass a "
+                "longer clip%s",
+                task_input_names[input], r->input[input], (long long)has, r->frame_num, shorter);
 }
 
 status request_check_sampling(const struct request *r)
@@ -242,21 +298,39 @@ status request_schedule(struct schedule *s, const struct request *r)
 {
     const enum solver_kind solver = (enum solver_kind)r->sample_solver;
     const struct number_list *list = &r->denoising_steps;
+    const double strength = strength_of(r), shift = r->sigma_max >= 0 ? 1 : r->sample_shift;
+    status st;
 
+    if (list->count == 0 && r->sigma_max < 0)
+        return schedule_init_partial(s, solver, r->sample_steps, shift, strength);
     if (list->count > 0)
-        return schedule_init_list(s, solver, list->value, list->count, r->sample_shift,
-                                  r->warp_denoising_step != 0);
-    if (r->sigma_max >= 0)
-        return schedule_init_rcm(s, solver, r->sample_steps, r->sigma_max);
-    return schedule_init(s, solver, r->sample_steps, r->sample_shift);
+        TRY(schedule_init_list(s, solver, list->value, list->count, shift,
+                               r->warp_denoising_step != 0));
+    else
+        TRY(schedule_init_rcm(s, solver, r->sample_steps, r->sigma_max));
+    st = strength < 1 ? schedule_start_below(s, shift * strength / (1 + (shift - 1) * strength))
+                      : ST_OK;
+    if (st != ST_OK)
+        schedule_done(s);
+    return st;
+}
+
+double request_start(const struct request *r)
+{
+    const int removed = r->sample_steps - r->steps;
+
+    return removed > 0 ? (double)removed / r->sample_steps : 1 - strength_of(r);
 }
 
 int request_low_from(const struct request *r, const struct schedule *s)
 {
     if (r->task->boundary == 0)
         return s->steps;
-    if (r->boundary_step_index >= 0)
-        return r->boundary_step_index;
+    if (r->boundary_step_index >= 0) { // among all steps of a list
+        const int removed = r->sample_steps - s->steps;
+
+        return r->boundary_step_index > removed ? r->boundary_step_index - removed : 0;
+    }
     return schedule_below(s, r->boundary >= 0 ? r->boundary * 1000 : r->task->boundary);
 }
 
@@ -284,10 +358,10 @@ void request_sampling(char *text, size_t size, const struct request *r)
 {
     const struct number_list *list = &r->denoising_steps;
     char guidance[24];
-    size_t used = (size_t)snprintf(text, size, "%d steps", r->sample_steps);
+    size_t used = (size_t)snprintf(text, size, "%d steps", r->steps);
 
-    for (int i = 0; i < list->count; i++)
-        add(text, size, &used, i == 0 ? " %g" : ",%g", list->value[i]);
+    for (int i = 0; i < r->steps && list->count > 0; i++)
+        add(text, size, &used, i == 0 ? " %g" : ",%g", list->value[list->count - r->steps + i]);
     if (r->sample_solver != SOLVER_UNIPC && used < size)
         used += (size_t)snprintf(text + used, size - used, " of %s",
                                  solver_name((enum solver_kind)r->sample_solver));
@@ -298,6 +372,8 @@ void request_sampling(char *text, size_t size, const struct request *r)
     if (list->count > 0 && r->sample_shift != 1 && used < size)
         used += (size_t)snprintf(text + used, size - used, " (%s in the list)",
                                  r->warp_denoising_step == 0 ? "already" : "not yet");
+    if (r->denoising_strength >= 0)
+        add(text, size, &used, ", strength %g", r->denoising_strength);
     request_scales(guidance, sizeof(guidance), r->sample_guide_scale);
     if (used < size)
         used += (size_t)snprintf(text + used, size - used, ", guidance %s", guidance);

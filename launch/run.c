@@ -129,9 +129,9 @@ status run_open(struct run *run, struct job *j, struct request *r, const struct 
     for (int b = 0; b < CACHE_BRANCHES && st == ST_OK && plan->cache.kind != CACHE_OFF; b++)
         st = allocate_latent(&run->state.anchor[b], count);
     for (int b = 0; b < CACHE_BRANCHES && st == ST_OK && r->calibrate_cache != NULL; b++) {
-        run->report.ratio[b] = calloc((size_t)r->sample_steps, sizeof(double));
+        run->report.ratio[b] = calloc((size_t)r->steps, sizeof(double));
         if (run->report.ratio[b] == NULL)
-            st = fail(ST_MEMORY, "cannot allocate host memory for %d ratios", r->sample_steps);
+            st = fail(ST_MEMORY, "cannot allocate host memory for %d ratios", r->steps);
     }
     if (st == ST_OK && from != NULL && runfile_text(from, "weights") != NULL)
         st = job_same_weights(j, runfile_text(from, "weights"), r->resume);
@@ -205,7 +205,8 @@ static status make_condition(struct run *run, struct job *j, struct pipeline *p)
 
     TRY_OUT(request_share_images(j->world, r));
     in = request_inputs(r);
-    TRY_OUT(r->task->condition(p, &run->plan, &in, &run->conditioning));
+    TRY_OUT(condition_task(r->task, p, &run->plan, &in, &run->conditioning));
+    start_from_video(run->state.latents, run->noise, &run->conditioning, run->schedule.sigma[0]);
 out:
     request_drop_images(r);
     return st;
@@ -311,7 +312,7 @@ static size_t latent_bytes(const struct run *run)
 
 bool run_is_sampled(const struct run *run)
 {
-    return run->state.step == run->request->sample_steps;
+    return run->state.step == run->request->steps;
 }
 
 /* Without --run_file the state was not copied from the device. */
@@ -322,7 +323,7 @@ static void keep_latent(struct run *run)
     memcpy(run->state.latents, run->latent, latent_bytes(run));
     memset(run->state.used, 0, sizeof(run->state.used));
     memset(run->state.anchored, 0, sizeof(run->state.anchored));
-    run->state.step = run->request->sample_steps;
+    run->state.step = run->request->steps;
 }
 
 /* A run without --run_file gets the first of cat.mp4.h5, cat.mp4.2.h5, ... that does not exist. */
@@ -440,7 +441,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     if (run_is_sampled(run)) {
         memcpy(run->latent, run->state.latents, latent_bytes(run));
     } else {
-        progress_stage(&j->progress, "sampling", run->state.step, r->sample_steps, "step");
+        progress_stage(&j->progress, "sampling", run->state.step, r->steps, "step");
         TRY(pipeline_denoise(p, &in, run->state.latents, run->resumed ? &run->state : NULL,
                              (struct step_callback){ after_step, after_switch, &ctx },
                              run->latent));
@@ -498,7 +499,7 @@ static status save_stopped(struct run *run, struct job *j)
         snprintf(where, sizeof(where), "while decoding");
     else
         snprintf(where, sizeof(where), "after step %lld of %d", (long long)step,
-                 run->request->sample_steps);
+                 run->request->steps);
     if (run->again != NULL)
         return fail(ST_PREEMPTED, "%s %s; %s", why, where, run->again);
     return fail(ST_PREEMPTED, "%s %s; to go on: wanmpi generate --resume %s", why, where, file);

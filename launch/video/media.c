@@ -119,18 +119,19 @@ static bool is_heic(const struct media_file *f)
     return false;
 }
 
-/* Keeps the frame that a clip begins with. */
-static status keep(void *payload, const struct image *frame)
-{
-    return image_crop(payload, frame, 0, 0, frame->w, frame->h);
-}
-
 static status first_frame(struct image *image, const struct media_file *f)
 {
-    int64_t count = 0;
+    struct media_clip *c = NULL;
+    bool more = false;
+    status st;
 
-    TRY(media_clip(f, 0, 1, (struct media_sink){ keep, image }, &count));
-    return count == 1 ? ST_OK : media_damaged(f, "it has no frames");
+    TRY_OUT(media_clip_open(&c, f));
+    TRY_OUT(media_clip_next(c, image, &more));
+    if (!more)
+        st = media_damaged(f, "it has no frames");
+out:
+    media_clip_close(c);
+    return st;
 }
 
 status media_image(struct image *image, bool *turned, const char *path, int64_t pixels_max)
@@ -168,11 +169,80 @@ status media_frames(const char *path, int64_t first, int64_t count, int64_t pixe
                     struct media_sink sink, int64_t *read)
 {
     struct media_file f;
+    struct media_clip *c = NULL;
+    struct image image = { 0 };
+    bool more = true;
     status st;
 
+    *read = 0;
     TRY_OUT(open_file(&f, path, pixels_max));
-    TRY_OUT(media_clip(&f, first, count, sink, read));
+    TRY_OUT(media_clip_open(&c, &f));
+    for (int64_t i = 0; i < first + count; i++) {
+        TRY_OUT(media_clip_next(c, i < first ? NULL : &image, &more));
+        if (!more)
+            break;
+        if (i < first)
+            continue;
+        TRY_OUT(sink.put(sink.payload, &image));
+        image_done(&image);
+        ++*read;
+    }
 out:
+    image_done(&image);
+    media_clip_close(c);
     close_file(&f);
     return st;
+}
+
+/* ---- frame by frame ---- */
+
+struct media_reader {
+    struct media_file file;
+    struct media_clip *clip; // NULL: an image
+    struct image still;      // until it is read
+};
+
+status media_reader_open(struct media_reader **out, const char *path, int64_t pixels_max)
+{
+    struct media_reader *r = calloc(1, sizeof(*r));
+    status st;
+
+    *out = NULL;
+    if (r == NULL)
+        return fail(ST_MEMORY, "%s: cannot allocate memory to read it", path);
+    TRY_OUT(open_file(&r->file, path, pixels_max));
+    if (starts_with(&r->file, "\xff\xd8\xff", 3) || is_still(&r->file) || is_heic(&r->file))
+        TRY_OUT(media_image(&r->still, NULL, path, pixels_max));
+    else
+        TRY_OUT(media_clip_open(&r->clip, &r->file));
+    *out = r;
+out:
+    if (st != ST_OK)
+        media_reader_close(r);
+    return st;
+}
+
+void media_reader_close(struct media_reader *r)
+{
+    if (r == NULL)
+        return;
+    media_clip_close(r->clip);
+    image_done(&r->still);
+    close_file(&r->file);
+    free(r);
+}
+
+status media_reader_next(struct media_reader *r, struct image *frame, bool *more)
+{
+    if (r->clip != NULL)
+        return media_clip_next(r->clip, frame, more);
+    *more = r->still.rgb != NULL;
+    *frame = r->still;
+    r->still = (struct image){ 0 };
+    return ST_OK;
+}
+
+double media_reader_fps(const struct media_reader *r)
+{
+    return r->clip != NULL ? media_clip_fps(r->clip) : 0;
 }

@@ -48,4 +48,18 @@ struct media_sink {
 status media_frames(const char *path, int64_t first, int64_t count, int64_t pixels_max,
                     struct media_sink sink, int64_t *read);
 
+/* A clip, or an image, which is a clip of one frame, that is read frame by frame. */
+struct media_reader;
+
+/* media_reader_close follows, which accepts NULL; no other file is opened by this header's
+ * functions before it. ST_IO, ST_FORMAT, ST_MEMORY. */
+status media_reader_open(struct media_reader **r, const char *path, int64_t pixels_max);
+void media_reader_close(struct media_reader *r);
+
+/* Reads the next frame; the caller frees it. *more: whether there was one. */
+status media_reader_next(struct media_reader *r, struct image *frame, bool *more);
+
+/* The mean number of frames per second; 0: not known. */
+double media_reader_fps(const struct media_reader *r);
+
 #endif

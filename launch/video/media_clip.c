@@ -14,7 +14,7 @@
 static const char formats[] = "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,flv,asf,ogg,ivf,"
                               "yuv4mpegpipe";
 
-struct clip {
+struct media_clip {
     const struct media_file *file;
     int64_t at; // position in the file
     AVIOContext *io;
@@ -23,11 +23,12 @@ struct clip {
     AVPacket *packet;
     AVFrame *frame;
     int stream;
+    bool flushed; // the decoder has got all packets
 };
 
 static int read_bytes(void *opaque, uint8_t *to, int size)
 {
-    struct clip *c = opaque;
+    struct media_clip *c = opaque;
     const ssize_t n = pread(c->file->fd, to, (size_t)size, c->at);
 
     if (n <= 0)
@@ -38,7 +39,7 @@ static int read_bytes(void *opaque, uint8_t *to, int size)
 
 static int64_t seek(void *opaque, int64_t offset, int whence)
 {
-    struct clip *c = opaque;
+    struct media_clip *c = opaque;
 
     whence &= ~AVSEEK_FORCE;
     if (whence == AVSEEK_SIZE)
@@ -60,7 +61,7 @@ static status no_memory(const struct media_file *f)
     return fail(ST_MEMORY, "%s: cannot allocate memory to read it", f->path);
 }
 
-static status open_input(struct clip *c)
+static status open_input(struct media_clip *c)
 {
     uint8_t *buffer = av_malloc(BUFFER_BYTES);
     AVDictionary *options = NULL;
@@ -87,7 +88,7 @@ static status open_input(struct clip *c)
 }
 
 /* Reads the headers, with a limit on the pixels that decoders may allocate. */
-static status find_streams(struct clip *c)
+static status find_streams(struct media_clip *c)
 {
     const unsigned count = c->in->nb_streams;
     AVDictionary **options = calloc(count + 1, sizeof(AVDictionary *));
@@ -113,7 +114,7 @@ static status find_streams(struct clip *c)
     return code < 0 ? media_damaged(c->file, "its headers are damaged") : ST_OK;
 }
 
-static status open_decoder(struct clip *c)
+static status open_decoder(struct media_clip *c)
 {
     const AVCodec *decoder = NULL;
 
@@ -152,74 +153,83 @@ static int orientation(const AVFrame *frame)
     return m[1] >= 0 ? (m[3] >= 0 ? 5 : 6) : (m[3] >= 0 ? 8 : 7);
 }
 
-static status put_frame(struct clip *c, struct media_sink sink)
+/* Sends the decoder the next packet of the video, or the end. */
+static status feed(struct media_clip *c)
 {
-    struct image image = { 0 };
-    status st;
+    int code;
 
-    TRY_OUT(media_frame(&image, c->frame, false, c->file));
-    TRY_OUT(media_turn(&image, orientation(c->frame)));
-    TRY_OUT(sink.put(sink.payload, &image));
-out:
-    image_done(&image);
-    return st;
-}
-
-/* Decodes up to frame `end`, exclusively. */
-static status decode(struct clip *c, int64_t first, int64_t end, struct media_sink sink,
-                     int64_t *read)
-{
-    int64_t index = 0;
-    bool more = true, flushed = false;
-
-    while (index < end && !flushed) {
-        int code = more ? av_read_frame(c->in, c->packet) : AVERROR_EOF;
-
-        more = code >= 0;
-        flushed = !more;
-        if (more && c->packet->stream_index != c->stream) {
-            av_packet_unref(c->packet);
-            continue;
-        }
-        code = avcodec_send_packet(c->codec, more ? c->packet : NULL);
+    do {
         av_packet_unref(c->packet);
-        if (code < 0 && code != AVERROR_EOF)
-            return media_damaged(c->file, "its video is damaged");
-        while (index < end && (code = avcodec_receive_frame(c->codec, c->frame)) >= 0) {
-            if (index >= first) {
-                TRY(put_frame(c, sink));
-                ++*read;
-            }
-            index++;
-            av_frame_unref(c->frame);
-        }
-        if (code < 0 && code != AVERROR(EAGAIN) && code != AVERROR_EOF)
-            return media_damaged(c->file, "its video is damaged");
-    }
-    return ST_OK;
+        code = av_read_frame(c->in, c->packet);
+    } while (code >= 0 && c->packet->stream_index != c->stream);
+    c->flushed = code < 0;
+    code = avcodec_send_packet(c->codec, c->flushed ? NULL : c->packet);
+    av_packet_unref(c->packet);
+    return code < 0 && code != AVERROR_EOF ? media_damaged(c->file, "its video is damaged") : ST_OK;
 }
 
-status media_clip(const struct media_file *f, int64_t first, int64_t count, struct media_sink sink,
-                  int64_t *read)
+status media_clip_next(struct media_clip *c, struct image *image, bool *more)
 {
-    struct clip c = { .file = f };
+    struct image got = { 0 };
+    status st = ST_OK;
+    int code;
+
+    while ((code = avcodec_receive_frame(c->codec, c->frame)) == AVERROR(EAGAIN) && !c->flushed)
+        TRY(feed(c));
+    *more = code >= 0;
+    if (code < 0 && code != AVERROR(EAGAIN) && code != AVERROR_EOF)
+        return media_damaged(c->file, "its video is damaged");
+    if (!*more || image == NULL)
+        goto out;
+    TRY_OUT(media_frame(&got, c->frame, false, c->file));
+    TRY_OUT(media_turn(&got, orientation(c->frame)));
+    *image = got;
+out:
+    av_frame_unref(c->frame);
+    if (st != ST_OK)
+        image_done(&got);
+    return st;
+}
+
+double media_clip_fps(const struct media_clip *c)
+{
+    const AVRational rate = c->in->streams[c->stream]->avg_frame_rate;
+
+    return rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0;
+}
+
+status media_clip_open(struct media_clip **out, const struct media_file *f)
+{
+    struct media_clip *c = calloc(1, sizeof(*c));
     status st;
 
-    *read = 0;
-    TRY_OUT(open_input(&c));
+    *out = NULL;
+    if (c == NULL)
+        return no_memory(f);
+    c->file = f;
+    TRY_OUT(open_input(c));
 #if LIBAVFORMAT_VERSION_INT < AV_VERSION_INT(60, 15, 100) // later ones do this by themselves
-    av_format_inject_global_side_data(c.in);
+    av_format_inject_global_side_data(c->in);
 #endif
-    TRY_OUT(find_streams(&c));
-    TRY_OUT(open_decoder(&c));
-    TRY_OUT(decode(&c, first, first + count, sink, read));
+    TRY_OUT(find_streams(c));
+    TRY_OUT(open_decoder(c));
+    *out = c;
 out:
-    av_frame_free(&c.frame);
-    av_packet_free(&c.packet);
-    avcodec_free_context(&c.codec);
-    avformat_close_input(&c.in);
-    if (c.io != NULL)
-        av_freep(&c.io->buffer);
-    avio_context_free(&c.io);
+    if (st != ST_OK)
+        media_clip_close(c);
     return st;
+}
+
+void media_clip_close(struct media_clip *c)
+{
+    if (c == NULL)
+        return;
+    av_frame_free(&c->frame);
+    av_packet_free(&c->packet);
+    avcodec_free_context(&c->codec);
+    avformat_close_input(&c->in);
+    if (c->io != NULL)
+        av_freep(&c->io->buffer);
+    avio_context_free(&c->io);
+    free(c);
 }

@@ -31,9 +31,15 @@ status media_check_size(const struct media_file *f, int64_t w, int64_t h);
 status media_jpeg(struct image *image, int *turn, const struct media_file *f);
 status media_still(struct image *image, int *turn, const struct media_file *f);
 
-/* Frames of a file with a container; see media_frames. */
-status media_clip(const struct media_file *f, int64_t first, int64_t count, struct media_sink sink,
-                  int64_t *read);
+/* A file with a container. `f` is borrowed until media_clip_close, which accepts NULL. */
+struct media_clip;
+status media_clip_open(struct media_clip **c, const struct media_file *f);
+void media_clip_close(struct media_clip *c);
+
+/* The next frame; *more: whether there was one. image NULL: it is skipped. */
+status media_clip_next(struct media_clip *c, struct image *image, bool *more);
+
+double media_clip_fps(const struct media_clip *c); // 0: not known
 
 /* The 16-bit value of a tag in the first directory of a TIFF file, or `missing`. */
 int tiff_tag(const uint8_t *bytes, size_t size, int tag, int missing);

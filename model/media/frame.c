@@ -117,3 +117,23 @@ out:
     image_done(&resized);
     return st;
 }
+
+status frame_cover(struct window *window, int w, int h, const struct image *image)
+{
+    const int iw = image->w, ih = image->h;
+
+    *window = (struct window){ 0, 0, iw, ih };
+    if (iw == w && ih == h)
+        return ST_OK;
+    if ((double)ih / iw < (double)h / w) {
+        window->w = (int)((double)ih / h * w);
+        window->x = (iw - window->w) / 2;
+    } else {
+        window->h = (int)((double)iw / w * h);
+        window->y = (ih - window->h) / 2;
+    }
+    return window->w > 0 && window->h > 0
+               ? ST_OK
+               : fail(ST_USAGE, "a frame of %d x %d has no part with the aspect of %d x %d", iw, ih,
+                      w, h);
+}

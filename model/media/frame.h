@@ -6,6 +6,7 @@
  *     Wan2.1 FLF2V                 frame_size_area    the same; frame_last_window of the last image
  *     Wan2.2 TI2V-5B               frame_size_grid    frame_fill
  *     DiffSynth (Fun-InP, ...)     as given           frame_stretch
+ *     DiffSynth, frames of clips   as given           frame_cover, then frame_stretch
  *
  * Sizes are width, height in pixels. Arithmetic is that of Python: doubles, and round() to even. */
 #ifndef MODEL_MEDIA_FRAME_H
@@ -41,5 +42,9 @@ status frame_last_window(struct window *window, const struct image *first,
  * DiffSynth does in bf16. ST_MEMORY. Source: DiffSynth-Studio diffsynth/diffusion/base_pipeline.py
  * preprocess_image, diffsynth/pipelines/wan_video.py. */
 status frame_stretch(float *out, int w, int h, const struct image *image, bool bf16);
+
+/* The part of an image at the centre that has the aspect of w x h; all of it if it has that size.
+ * ST_USAGE if it would be empty. Source: DiffSynth-Studio diffsynth/utils/data crop_and_resize. */
+status frame_cover(struct window *window, int w, int h, const struct image *image);
 
 #endif

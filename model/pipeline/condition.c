@@ -179,10 +179,11 @@ static status add_channels(struct pipeline *p, struct plan_input *plan, struct c
     const struct latent_shape s = plan->latent;
     const int64_t frame = s.h * s.w, channel = s.t * frame, last = MASK_CHANNELS * s.t - 1;
     const int64_t dims[] = { MASK_CHANNELS + s.c, s.t, s.h, s.w };
+    const int64_t frames = 1 + (s.t - 1) * model_vae(&plan->model)->stride_t;
     float *data;
 
-    plan->encode_frames = 1 + (s.t - 1) * model_vae(&plan->model)->stride_t;
     if (p == NULL) {
+        plan_add_clip(plan, frames);
         conditioning_add_shape(c, CONDITION_CHANNELS, 4, dims);
         return ST_OK;
     }
@@ -192,7 +193,7 @@ static status add_channels(struct pipeline *p, struct plan_input *plan, struct c
 
         data[i] = t == 0 || (known->count == 2 && MASK_CHANNELS * t + of == last);
     }
-    return encode_ends(p, plan, data + MASK_CHANNELS * channel, plan->encode_frames, known);
+    return encode_ends(p, plan, data + MASK_CHANNELS * channel, frames, known);
 }
 
 /* Adds the image encoder's tokens of the pictures. */
@@ -277,14 +278,122 @@ status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct 
     const struct known known = { 1, { whole(&in->image[INPUT_image]) }, fit_fill };
     float *data;
 
-    plan->encode_frames = in->image[INPUT_image].w > 0;
-    if (plan->encode_frames > 0 && p == NULL)
+    if (in->image[INPUT_image].w > 0 && p == NULL) {
+        plan_add_clip(plan, 1);
         conditioning_add_shape(c, CONDITION_CLEAN, 4, dims);
-    if (plan->encode_frames > 0 && p != NULL) {
+    }
+    if (in->image[INPUT_image].w > 0 && p != NULL) {
         TRY(agree(p->world, conditioning_add(c, CONDITION_CLEAN, 4, dims, &data)));
         TRY(encode_ends(p, plan, data, 1, &known));
     }
     return condition_text(p, plan, in, c);
+}
+
+/* ---- clips ---- */
+
+/* Frames of a clip for the encoder, which all ranks get from rank 0. */
+struct clip_frames {
+    struct world *world;
+    const struct clip_input *clip;
+    fit_frame_fn *fit;
+    float *pixels; // of one frame
+    int w, h;
+    bool bf16;
+};
+
+static status fit_clip_frame(struct clip_frames *f, int64_t index)
+{
+    struct image image = { 0 };
+    status st;
+
+    TRY(f->clip->read(f->clip->payload, index, &image));
+    st = f->fit(f->pixels, f->w, f->h, &image, f->bf16);
+    image_done(&image);
+    return st;
+}
+
+static status next_clip_frame(void *payload, int64_t index, const float **pixels)
+{
+    struct clip_frames *f = payload;
+
+    TRY(agree(f->world, f->world->rank == 0 ? fit_clip_frame(f, index) : ST_OK));
+    world_broadcast(f->world, f->pixels, (size_t)f->w * (size_t)f->h * 3 * sizeof(float), 0);
+    *pixels = f->pixels;
+    return ST_OK;
+}
+
+status encode_clip(struct pipeline *p, const struct plan_input *plan, float *latent, int64_t frames,
+                   const struct clip_input *clip, fit_frame_fn *fit)
+{
+    const int64_t stride = model_vae(&plan->model)->stride;
+    struct clip_frames f = { .world = p->world,
+                             .clip = clip,
+                             .fit = fit,
+                             .w = (int)(plan->latent.w * stride),
+                             .h = (int)(plan->latent.h * stride),
+                             .bf16 = plan->vae_dtype == DT_BF16 };
+    const struct frame_source source = {
+        .get = next_clip_frame, .payload = &f, .frames = frames, .h = f.h, .w = f.w
+    };
+    status st = ST_OK;
+
+    f.pixels = malloc((size_t)f.w * (size_t)f.h * 3 * sizeof(float));
+    if (f.pixels == NULL)
+        st = fail(ST_MEMORY, "cannot allocate host memory for a frame of %d x %d", f.w, f.h);
+    TRY_OUT(agree(p->world, st));
+    TRY_OUT(pipeline_encode(p, source, latent));
+out:
+    free(f.pixels);
+    return st;
+}
+
+/* A frame as DiffSynth's VideoData gives it to the pipeline. */
+static status fit_cover(float *out, int w, int h, const struct image *image, bool bf16)
+{
+    struct window part;
+    struct image cut = { 0 };
+    status st;
+
+    TRY_OUT(frame_cover(&part, w, h, image));
+    TRY_OUT(image_crop(&cut, image, part.x, part.y, part.w, part.h));
+    TRY_OUT(frame_stretch(out, w, h, &cut, bf16));
+out:
+    image_done(&cut);
+    return st;
+}
+
+status condition_video(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                       struct conditioning *c)
+{
+    const struct latent_shape s = plan->latent;
+    const int64_t frames = 1 + (s.t - 1) * model_vae(&plan->model)->stride_t;
+    const int64_t dims[] = { s.c, s.t, s.h, s.w };
+    float *data;
+
+    if (in->clip[INPUT_input_video].w == 0)
+        return ST_OK;
+    if (p == NULL) {
+        plan_add_clip(plan, frames);
+        conditioning_add_shape(c, CONDITION_VIDEO, 4, dims);
+        return ST_OK;
+    }
+    TRY(agree(p->world, conditioning_add(c, CONDITION_VIDEO, 4, dims, &data)));
+    return encode_clip(p, plan, data, frames, &in->clip[INPUT_input_video], fit_cover);
+}
+
+void start_from_video(float *latent, const float *noise, const struct conditioning *c, float sigma)
+{
+    const struct tensor video = conditioning_find(c, CONDITION_VIDEO);
+
+    for (int64_t i = 0; video.ndim != 0 && i < tensor_count(video); i++)
+        latent[i] = (1.0f - sigma) * ((const float *)video.data)[i] + sigma * noise[i];
+}
+
+status condition_task(const struct task *task, struct pipeline *p, struct plan_input *plan,
+                      const struct task_inputs *in, struct conditioning *c)
+{
+    TRY(task->condition(p, plan, in, c));
+    return condition_video(p, plan, in, c);
 }
 
 status conditioning_share(struct world *w, status st, struct conditioning *c)

@@ -49,6 +49,26 @@ status condition_inp(struct pipeline *p, struct plan_input *plan, const struct t
 status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                       struct conditioning *c);
 
+/* Video to video, with any task: adds the latent of --input_video, if that is given, of which
+ * start_from_video makes the first latent. Source: DiffSynth-Studio
+ * diffsynth/pipelines/wan_video.py, WanVideoUnit_InputVideoEmbedder. */
+status condition_video(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                       struct conditioning *c);
+
+/* latent = (1 - sigma) video + sigma noise, for the sigma of the first step. Without a video
+ * nothing is done. Local. */
+void start_from_video(float *latent, const float *noise, const struct conditioning *c, float sigma);
+
+/* The task's conditioning, then what any task has. */
+status condition_task(const struct task *task, struct pipeline *p, struct plan_input *plan,
+                      const struct task_inputs *in, struct conditioning *c);
+
+/* Encodes the first frames of a clip, at the size of the video: latent [C, T, H, W], on every rank,
+ * of `frames` frames. `fit` makes a frame [h, w, 3] f32, on rank 0. Collective. */
+typedef status fit_frame_fn(float *out, int w, int h, const struct image *image, bool bf16);
+status encode_clip(struct pipeline *p, const struct plan_input *plan, float *latent, int64_t frames,
+                   const struct clip_input *clip, fit_frame_fn *fit);
+
 /* Broadcasts rank 0's conditioning; on the other ranks *c is empty before. `st`: whether rank 0 has
  * made it. Collective; all ranks return the same status. */
 status conditioning_share(struct world *w, status st, struct conditioning *c);

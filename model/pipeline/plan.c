@@ -111,6 +111,13 @@ out:
     return st;
 }
 
+void plan_add_clip(struct plan_input *in, int64_t frames)
+{
+    assert(in->clips < PLAN_CLIPS_MAX);
+    in->clip_frames[in->clips++] = frames;
+    in->encode_frames = frames > in->encode_frames ? frames : in->encode_frames;
+}
+
 int plan_experts(const struct plan_input *in)
 {
     return model_config(&in->model, expert_parts[1]) != NULL ? 2 : 1;
@@ -335,9 +342,9 @@ static status plan_encode(const struct plan_input *in, struct device *dev, struc
 {
     struct plan_stage *stage = add_stage(out, STAGE_ENCODE);
     const int64_t stride = model_vae(&in->model)->stride;
-    const struct frame_source source = { .frames = in->encode_frames,
-                                         .h = in->latent.h * stride,
-                                         .w = in->latent.w * stride };
+    struct frame_source source = { .frames = in->encode_frames,
+                                   .h = in->latent.h * stride,
+                                   .w = in->latent.w * stride };
     struct arena weights = { 0 }, scratch = { 0 };
     struct vae vae = { 0 };
     status st;
@@ -347,7 +354,10 @@ static status plan_encode(const struct plan_input *in, struct device *dev, struc
     TRY_OUT(vae_open(&vae, model_vae(&in->model), &m->all, dev, &weights, in->vae_dtype, true,
                      false, no_source));
     start_stage(stage, dev, m);
-    TRY_OUT(vae_encode(&vae, &scratch, NULL, source, (struct vae_tiling){ 0 }));
+    for (int i = 0; i < in->clips; i++) {
+        source.frames = in->clip_frames[i];
+        TRY_OUT(vae_encode(&vae, &scratch, NULL, source, (struct vae_tiling){ 0 }));
+    }
     end_stage(stage, dev, m);
     stage->weights = weights.peak;
     stage->scratch = scratch.peak;

@@ -22,6 +22,8 @@ enum expert_memory {
     EXPERTS_LATER  // one; the second is read when it is needed
 };
 
+#define PLAN_CLIPS_MAX 16
+
 struct plan_input {
     struct model model; // borrowed configs of the parts
     struct latent_shape latent;
@@ -56,13 +58,15 @@ struct plan_input {
     bool gpu;      // add the memory of CUDA and of the loader
     bool nccl;     // GPUs of one node do not write into each other's memory
     struct vae_tiling tiling;
-    bool frame_by_frame;       // the VAE decodes with less memory, exactly: see vae.h
-    bool keep_models;          // the transformer stays loaded while the VAE decodes (batch)
-    bool saves;                // rank 0 writes a run file
-    bool decode;               // false: the run ends with the latent
-    bool keep_images;          // the image encoder stays loaded too, for the next requests (batch)
-    int images;                // number of images that the image encoder reads; 0: none
-    int64_t encode_frames;     // number of frames of the clip that the VAE encodes; 0: none
+    bool frame_by_frame; // the VAE decodes with less memory, exactly: see vae.h
+    bool keep_models;    // the transformer stays loaded while the VAE decodes (batch)
+    bool saves;          // rank 0 writes a run file
+    bool decode;         // false: the run ends with the latent
+    bool keep_images;    // the image encoder stays loaded too, for the next requests (batch)
+    int images;          // number of images that the image encoder reads; 0: none
+    int clips;           // number of clips that the VAE encodes, one after the other
+    int64_t clip_frames[PLAN_CLIPS_MAX]; // their lengths; see plan_add_clip
+    int64_t encode_frames;               // the length of the longest; 0: none
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
     const struct rates *rates; // borrowed; NULL: no time is estimated
 };
@@ -101,6 +105,9 @@ struct plan_rank {
                       // unless it is shared
     size_t shared;    // the same, if the ranks of a node share them: once per node, not in `host`
 };
+
+/* Notes that the VAE encodes a clip of so many frames, of the size of the video. */
+void plan_add_clip(struct plan_input *in, int64_t frames);
 
 int plan_experts(const struct plan_input *in); // number of transformers of the model: 1 or 2
 

@@ -203,7 +203,7 @@ struct recognized {
 
 static bool uses_input(const struct task *task, const void *payload)
 {
-    return (task->allowed >> *(const int *)payload & 1) != 0;
+    return ((task->allowed | TASK_ANY) >> *(const int *)payload & 1) != 0;
 }
 
 /* The next feature at *i or after it on which the task depends, and where to go on; NULL after the

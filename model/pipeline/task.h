@@ -12,7 +12,7 @@
 #ifndef MODEL_PIPELINE_TASK_H
 #define MODEL_PIPELINE_TASK_H
 
-#include "model/media/image.h"
+#include "model/media/clip_input.h"
 #include "model/pipeline/model.h"
 #include "model/transformer/conditioning.h"
 
@@ -24,6 +24,7 @@ struct plan_input;
     X(image)                                                                                       \
     X(first_frame)                                                                                 \
     X(last_frame)                                                                                  \
+    X(input_video)                                                                                 \
     X(src_video)                                                                                   \
     X(src_mask)                                                                                    \
     X(src_ref_images)                                                                              \
@@ -44,6 +45,12 @@ extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 /* The inputs that are an image, or the first frame of a clip: bits 1 << INPUT_*. */
 #define TASK_IMAGES (1u << INPUT_image | 1u << INPUT_first_frame | 1u << INPUT_last_frame)
 
+/* The inputs that are a clip, or an image as a clip of one frame. */
+#define TASK_CLIPS (1u << INPUT_input_video)
+
+/* The inputs that every task allows. */
+#define TASK_ANY (1u << INPUT_input_video)
+
 /* The inputs of a request, borrowed from it. */
 struct task_inputs {
     const char *prompt, *negative_prompt;
@@ -51,6 +58,7 @@ struct task_inputs {
     // Upright images of TASK_IMAGES, on every rank; w 0: not given. For `size`, and for the plan,
     // only w and h are set.
     struct image image[INPUT_COUNT];
+    struct clip_input clip[INPUT_COUNT]; // of TASK_CLIPS, on every rank; pixels on rank 0
 };
 
 #define TASK_PRESETS_MAX 4
@@ -59,7 +67,7 @@ struct task {
     const char *name;                           // "t2v-1.3B"
     const char *presets[TASK_PRESETS_MAX];      // names of its released models (model.h)
     const struct part *parts[MODEL_PART_COUNT]; // the parts that it needs
-    unsigned allowed, required;                 // inputs: bits 1 << INPUT_*
+    unsigned allowed, required;                 // inputs: bits 1 << INPUT_*, beside TASK_ANY
     bool image;                                 // makes one frame, written as .png
 
     /* defaults of a request */

@@ -43,12 +43,12 @@ static float shift_float(float x, double shift)
     return (float)shift * x / (1.0f + (float)(shift - 1) * x);
 }
 
-/* The same in floats from 1. As in torch.linspace, the second half is computed from the end. */
-static float sigma_float(int steps, int i, double shift)
+/* The same in floats. As in torch.linspace, the second half is computed from the end. */
+static float sigma_float(float start, int steps, int i, double shift)
 {
-    const float stride = -1.0f / (float)steps;
+    const float stride = -start / (float)steps;
     const float x =
-        i < (steps + 1) / 2 ? fmaf(stride, (float)i, 1.0f) : 0.0f - stride * (float)(steps - i);
+        i < (steps + 1) / 2 ? fmaf(stride, (float)i, start) : 0.0f - stride * (float)(steps - i);
 
     return shift_float(x, shift);
 }
@@ -73,12 +73,18 @@ static status begin(struct schedule *s, enum solver_kind kind, int steps, double
 
 status schedule_init(struct schedule *s, enum solver_kind kind, int steps, double shift)
 {
-    const double start = kind == SOLVER_UNIPC ? (double)0.999f : 1.0;
+    return schedule_init_partial(s, kind, steps, shift, 1);
+}
+
+status schedule_init_partial(struct schedule *s, enum solver_kind kind, int steps, double shift,
+                             double strength)
+{
+    const double start = strength * (kind == SOLVER_UNIPC ? (double)0.999f : 1.0);
 
     TRY(begin(s, kind, steps, shift));
     for (int i = 0; i < steps; i++) {
         if (solver_takes_list(kind)) {
-            s->sigma[i] = sigma_float(steps, i, shift);
+            s->sigma[i] = sigma_float((float)start, steps, i, shift);
             s->timestep[i] = s->sigma[i] * 1000.0f;
         } else {
             const double sigma = sigma_double(start, steps, i, shift);
@@ -127,7 +133,7 @@ status schedule_init_list(struct schedule *s, enum solver_kind kind, const doubl
             s->timestep[i] = (float)t;
             continue;
         }
-        s->sigma[i] = t == rint(t) ? sigma_float(1000, 1000 - (int)t, shift)
+        s->sigma[i] = t == rint(t) ? sigma_float(1, 1000, 1000 - (int)t, shift)
                                    : shift_float((float)(t / 1000), shift);
         s->timestep[i] = s->sigma[i] * 1000.0f;
     }
@@ -157,6 +163,23 @@ void schedule_done(struct schedule *s)
     free(s->sigma);
     free(s->timestep);
     *s = (struct schedule){ 0 };
+}
+
+status schedule_start_below(struct schedule *s, double sigma)
+{
+    int first = 0;
+
+    while (first < s->steps && (double)s->sigma[first] > sigma + 1e-6)
+        first++;
+    if (first == s->steps)
+        return fail(ST_USAGE,
+                    "all steps of the list have more noise: the last one has %.3g, and the "
+                    "strength gives %.3g",
+                    (double)s->sigma[s->steps - 1], sigma);
+    s->steps -= first;
+    memmove(s->sigma, s->sigma + first, ((size_t)s->steps + 1) * sizeof(*s->sigma));
+    memmove(s->timestep, s->timestep + first, (size_t)s->steps * sizeof(*s->timestep));
+    return ST_OK;
 }
 
 int schedule_below(const struct schedule *s, double timestep)

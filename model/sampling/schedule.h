@@ -58,6 +58,15 @@ status schedule_init_list(struct schedule *s, enum solver_kind kind, const doubl
  * deviation sigma_max beside an image of 1. ST_USAGE. */
 status schedule_init_rcm(struct schedule *s, enum solver_kind kind, int steps, double sigma_max);
 
+/* Video to video: as many steps from less noise. Before the shift the sigmas fall from `strength`,
+ * in (0, 1], times the solver's start. Source: DiffSynth, set_timesteps_wan. */
+status schedule_init_partial(struct schedule *s, enum solver_kind kind, int steps, double shift,
+                             double strength);
+
+/* Video to video with a list of steps, whose timesteps a distilled model was trained for: removes
+ * the first steps, whose sigma is above `sigma`. ST_USAGE if none is left. */
+status schedule_start_below(struct schedule *s, double sigma);
+
 /* The first step whose timestep is below `timestep`; the number of steps if there is none. */
 int schedule_below(const struct schedule *s, double timestep);
 

@@ -9,8 +9,9 @@
 /* The ratio of a step: that of the nearest step of the table, as numpy rounds. */
 static double mag_ratio(const struct cache_settings *set, int steps, int step, int branch)
 {
-    const double scale = steps > 1 ? (set->ratios - 1) / (double)(steps - 1) : 0;
-    const int at = steps > 1 ? (int)nearbyint(step * scale) : set->ratios - 1;
+    const double first = set->start * (set->ratios - 1);
+    const double scale = steps > 1 ? (set->ratios - 1 - first) / (double)(steps - 1) : 0;
+    const int at = steps > 1 ? (int)nearbyint(first + step * scale) : set->ratios - 1;
 
     return set->ratio[branch][at];
 }

@@ -34,6 +34,7 @@ struct cache_settings {
     bool last;            // the last step is always computed
     bool late;            // magcache of two experts: the first is always computed
     bool embedding;       // teacache measures e of the time embedding, not e0
+    double start;         // magcache: the share of the table's schedule before the first step
     int ratios;           // magcache: number of steps of the table
     double ratio[CACHE_BRANCHES][CACHE_RATIOS_MAX];
     int terms; // teacache: of the polynomial, highest power first

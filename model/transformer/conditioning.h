@@ -8,6 +8,8 @@
  *     clean         [C, n, H, W]        the first n latent frames, which are known: they keep these
  *                                       values, and their tokens have time 0
  *     image         [rows, width]       the image encoder's output, of one image after the other
+ *     video         [C, T, H, W]        video to video: the encoded clip, of which the first latent
+ * is made; the transformer does not read it
  *
  * A feature may read more arrays, with names that it defines (features.h): an addend to the patch
  * embedding, tokens before or after the video's, hints per block. All arrays are f32, contiguous,
@@ -24,6 +26,7 @@
 #define CONDITION_CHANNELS "channels"
 #define CONDITION_CLEAN "clean"
 #define CONDITION_IMAGE "image"
+#define CONDITION_VIDEO "video"
 
 #define CONDITIONS_MAX 16
 #define CONDITION_NAME_BYTES 32

@@ -238,7 +238,12 @@ status vae_encode_window(struct vae *v, struct arena *a, struct frame_source sou
             st = vae_pass_open(&pass, v, v->encoder, a, rows, chunk, px, window.cols * px, t);
     }
     TRY_OUT(frame_source_ready(&source, st));
-    for (int64_t i = 0; rows.count > 0 && i < t; i++) {
+    for (int64_t i = 0; i < t; i++) {
+        if (rows.count == 0) {
+            TRY_OUT(frame_input_pass(&source, v->dev, i == 0 ? 0 : 1 + CHUNK * (i - 1),
+                                     i == 0 ? 1 : CHUNK));
+            continue;
+        }
         TRY_OUT(frame_input_next(&frames, &x, i == 0 ? 1 : CHUNK));
         TRY_OUT(vae_pass_run(&pass, &out, tensor_slice(x, 2, window.col * px, window.cols * px)));
         TRY_OUT(frame_input_free(&frames));

@@ -138,7 +138,8 @@ status vae_finite(struct vae *v, bool *finite);
 /* The frames to encode. Callbacks on every rank of the group:
  *   get       *pixels = frame `index` [h, w, 3] f32 in [-1, 1], in host memory, valid until the
  * next call; NULL for a frame of zeros. Called for each frame in order, with tiles once more for
- * each tile; not on ranks without rows, nor on the plan device. Its error ends the encoding.
+ * each tile, on every rank at the same place, so that it may be collective; not on the plan device.
+ * Its error ends the encoding.
  *   progress  after each chunk, which is a latent frame of the whole image or of a tile. May be
  * NULL. ready     as in struct frame_sink, for the whole image or each tile. May be NULL. */
 struct frame_source {

@@ -142,6 +142,16 @@ status frame_input_next(struct frame_input *f, struct tensor *x, int64_t count)
     return device_event_follow(f->dev, &f->uploaded[i], QUEUE_WORK);
 }
 
+status frame_input_pass(const struct frame_source *source, const struct device *dev, int64_t first,
+                        int64_t count)
+{
+    const float *pixels;
+
+    for (int64_t t = first; t < first + count && dev->kind != DEVICE_PLAN; t++)
+        TRY(source->get(source->payload, t, &pixels));
+    return ST_OK;
+}
+
 status frame_input_free(struct frame_input *f)
 {
     const int i = f->at;

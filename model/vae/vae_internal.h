@@ -161,6 +161,10 @@ void frame_input_close(struct frame_input *f); // accepts a zeroed frame_input
 status frame_input_next(struct frame_input *f, struct tensor *x, int64_t count);
 status frame_input_free(struct frame_input *f);
 
+/* The same calls of the source on a rank without rows. */
+status frame_input_pass(const struct frame_source *source, const struct device *dev, int64_t first,
+                        int64_t count);
+
 /* vae_decode and vae_encode with tiles: vae_tiles.c. Arguments as in vae.h. */
 status vae_decode_tiles(struct vae *v, struct arena *a, const float *latent, int64_t t, int64_t h,
                         int64_t w, struct vae_tiling tiling, struct frame_sink sink, float *pixels);

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# run_video.sh WANMPI SAME_LATENTS GOLDEN_LATENTS: videos from a clip end in the latents of DiffSynth-Studio, on any
+# ranks, and go on from a run file without the clip; the clip and the strength matter.
+golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
+. "$(dirname "$0")/run_common.sh" "$1" "$2"
+synth tiny-5B tiny-5B
+parts() { # parts FILE FILTER: 21 parts of an image, lossless
+    ffmpeg -v error -y -loop 1 -framerate 16 -i "$recorded/image_wide.png" -vf "crop=54:40:n:5$2" -frames:v 21 \
+        -c:v ffv1 -pix_fmt bgr0 "$1"
+}
+parts clip.mkv ""
+parts other.mkv ,negate
+
+steps=(--sample_steps 4)
+run() { # run P NAME FLAGS...
+    local p=$1 name=$2
+    shift 2
+    ranks "$p" generate --ckpt_dir model --task t2v-1.3B --size 64*48 --prompt "Two cats boxing" --frame_num 9 \
+        "${steps[@]}" --base_seed 11 --threads 1 --save_file "$name.mp4" --run_file "$name.h5" "$@"
+}
+recorded() { # recorded CASE FLAGS...
+    local case=$1
+    shift
+    check "$case" run 1 "$case" --sample_solver euler "$@"
+    check "$case ends as DiffSynth" "$golden" "$recorded" v2v.safetensors "$case.h5" 2e-4 "$case"
+}
+refuses() { # refuses LINE FLAGS...
+    local line=$1
+    shift
+    not run 1 refused "$@" > refused.log 2>&1 && says "$line" refused.log
+}
+clip=(--input_video clip.mkv --denoising_strength 0.7)
+
+recorded v2v.0.7 "${clip[@]}"
+recorded v2v.0.3 --input_video clip.mkv --denoising_strength 0.3
+recorded v2v.ti2v --ckpt_dir tiny-5B --task ti2v-5B --size 128*64 --input_video clip.mkv --denoising_strength 0.8
+check "another clip" run 1 other --sample_solver euler --input_video other.mkv --denoising_strength 0.7
+check "the clip matters" moved v2v.0.7.h5 other.h5
+check "the strength matters" moved v2v.0.7.h5 v2v.0.3.h5
+steps=(--sample_steps 2)
+check "one rank" run 1 one "${clip[@]}"
+for mesh in "2 --cfg_size 2 --dit_fsdp" "5 --ulysses_size 5"; do
+    # shellcheck disable=SC2086 # the words of a mesh
+    check "ranks $mesh" run "${mesh%% *}" part "${clip[@]}" \
+        $(echo "$mesh" | cut -s -d' ' -f2-)
+    check "ranks $mesh: the same bits" "$same" one.h5 part.h5
+    rm -f part.*
+done
+steps=()
+check "steps of a list that have less noise" run 1 few "${clip[@]}" --preset causvid-3
+cp check.log few.log
+check "are two of three" says "2 steps 757,522 of renoise" few.log
+steps=(--sample_steps 2)
+cp clip.mkv a.mkv
+clip[1]=a.mkv
+rm -f stop.*
+run 1 stop "${clip[@]}" > stop.log 2>&1
+mv other.mkv a.mkv
+check "another clip under the name" refuses "it was made from another image or clip" "${clip[@]}" --run_file stop.h5
+rm a.mkv
+check "goes on without the clip" "$wanmpi" generate --resume stop.h5 --save_file on.mp4 --run_file on.h5
+check "the same bits" "$same" stop.h5 on.h5
+check "a clip that is too short" refuses "it has 21 frames, and --frame_num 25 needs as many" --input_video clip.mkv \
+    --frame_num 25
+check "too much noise" refuses "denoising_strength 1.5" --input_video clip.mkv --denoising_strength 1.5
+check "no noise" refuses "denoising_strength 0 gives the clip no noise" --input_video clip.mkv --denoising_strength 0
+check "a strength without a clip" refuses "denoising_strength needs --input_video" --denoising_strength 0.5
+steps=()
+check "a list without such steps" refuses "all steps of the list have more noise" --input_video clip.mkv \
+    --denoising_strength 0.05 --sample_solver euler --denoising_steps 900,500
+check "plan" "$wanmpi" plan --task i2v-14B --input_video clip.mkv --denoising_strength 0.5 --frame_num 17 --gpus 2
+cp check.log plan.log
+check "has the encoder" says "  encode " plan.log
+summary
