@@ -16,6 +16,7 @@ libhdf5-dev        p:hdf5
 libavcodec-dev     p:libavcodec
 libavformat-dev    p:libavformat
 libavutil-dev      p:libavutil
+libswresample-dev  p:libswresample
 libswscale-dev     p:libswscale
 libjpeg-dev        p:libjpeg
 libhwloc-dev       p:hwloc

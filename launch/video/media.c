@@ -62,16 +62,20 @@ static void limit_memory(const struct media_file *f)
     av_max_alloc(most < INT_MAX ? (size_t)most : INT_MAX);
 }
 
-static void close_file(struct media_file *f)
+void media_free_memory(void)
 {
-    av_max_alloc(INT_MAX); // FFmpeg's default, for the encoder
+    av_max_alloc(INT_MAX); // FFmpeg's default
+}
+
+void media_close_file(struct media_file *f)
+{
+    media_free_memory(); // for the encoder
     if (f->fd >= 0)
         close(f->fd);
     free(f->bytes);
 }
 
-/* Opens a regular file and reads its head. */
-static status open_file(struct media_file *f, const char *path, int64_t pixels_max)
+status media_open_file(struct media_file *f, const char *path, int64_t pixels_max)
 {
     struct stat about;
 
@@ -141,7 +145,7 @@ status media_image(struct image *image, bool *turned, const char *path, int64_t 
     int turn = 1;
     status st;
 
-    TRY_OUT(open_file(&f, path, pixels_max));
+    TRY_OUT(media_open_file(&f, path, pixels_max));
     if (starts_with(&f, "\xff\xd8\xff", 3)) {
         TRY_OUT(load(&f));
         TRY_OUT(media_jpeg(&got, &turn, &f));
@@ -157,7 +161,7 @@ status media_image(struct image *image, bool *turned, const char *path, int64_t 
     if (turned != NULL)
         *turned = turn != 1;
 out:
-    close_file(&f);
+    media_close_file(&f);
     if (st == ST_OK)
         *image = got;
     else
@@ -175,7 +179,7 @@ status media_frames(const char *path, int64_t first, int64_t count, int64_t pixe
     status st;
 
     *read = 0;
-    TRY_OUT(open_file(&f, path, pixels_max));
+    TRY_OUT(media_open_file(&f, path, pixels_max));
     TRY_OUT(media_clip_open(&c, &f));
     for (int64_t i = 0; i < first + count; i++) {
         TRY_OUT(media_clip_next(c, i < first ? NULL : &image, &more));
@@ -190,7 +194,7 @@ status media_frames(const char *path, int64_t first, int64_t count, int64_t pixe
 out:
     image_done(&image);
     media_clip_close(c);
-    close_file(&f);
+    media_close_file(&f);
     return st;
 }
 
@@ -210,7 +214,7 @@ status media_reader_open(struct media_reader **out, const char *path, int64_t pi
     *out = NULL;
     if (r == NULL)
         return fail(ST_MEMORY, "%s: cannot allocate memory to read it", path);
-    TRY_OUT(open_file(&r->file, path, pixels_max));
+    TRY_OUT(media_open_file(&r->file, path, pixels_max));
     if (starts_with(&r->file, "\xff\xd8\xff", 3) || is_still(&r->file) || is_heic(&r->file))
         TRY_OUT(media_image(&r->still, NULL, path, pixels_max));
     else
@@ -228,7 +232,7 @@ void media_reader_close(struct media_reader *r)
         return;
     media_clip_close(r->clip);
     image_done(&r->still);
-    close_file(&r->file);
+    media_close_file(&r->file);
     free(r);
 }
 

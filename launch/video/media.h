@@ -20,7 +20,9 @@
  *   media_exif.c      the orientation in EXIF data; where PNG and WebP files keep it
  *   media_still.c     PNG, WebP, BMP, TIFF: a file that is one packet
  *   media_clip.c      everything with a container
- *   media_frame.c     FFmpeg's frames to RGB */
+ *   media_frame.c     FFmpeg's frames to RGB
+ *   media_input.c     containers
+ *   media_sound.h     sound */
 #ifndef LAUNCH_VIDEO_MEDIA_H
 #define LAUNCH_VIDEO_MEDIA_H
 

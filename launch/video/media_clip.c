@@ -1,91 +1,24 @@
-/* Frames of a file with a container. The demuxers read through our own functions, so that a file
- * that names others (a playlist, a reference in a .mov) does not make them be opened. */
+/* Frames of a file with a container. */
 #include "launch/video/media_internal.h"
 
-#include <errno.h>
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define BUFFER_BYTES 65536
 
 static const char formats[] = "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,flv,asf,ogg,ivf,"
                               "yuv4mpegpipe";
 
 struct media_clip {
     const struct media_file *file;
-    int64_t at; // position in the file
-    AVIOContext *io;
-    AVFormatContext *in;
+    struct media_input input;
+    AVFormatContext *in; // its
     AVCodecContext *codec;
     AVPacket *packet;
     AVFrame *frame;
     int stream;
     bool flushed; // the decoder has got all packets
 };
-
-static int read_bytes(void *opaque, uint8_t *to, int size)
-{
-    struct media_clip *c = opaque;
-    const ssize_t n = pread(c->file->fd, to, (size_t)size, c->at);
-
-    if (n <= 0)
-        return n < 0 ? AVERROR(errno) : AVERROR_EOF;
-    c->at += n;
-    return (int)n;
-}
-
-static int64_t seek(void *opaque, int64_t offset, int whence)
-{
-    struct media_clip *c = opaque;
-
-    whence &= ~AVSEEK_FORCE;
-    if (whence == AVSEEK_SIZE)
-        return (int64_t)c->file->size;
-    offset += whence == SEEK_CUR ? c->at : whence == SEEK_END ? (int64_t)c->file->size : 0;
-    if (offset < 0)
-        return AVERROR(EINVAL);
-    return c->at = offset;
-}
-
-static int refuse_open(AVFormatContext *in, AVIOContext **io, const char *url, int flags,
-                       AVDictionary **options)
-{
-    return AVERROR(EPERM);
-}
-
-static status no_memory(const struct media_file *f)
-{
-    return fail(ST_MEMORY, "%s: cannot allocate memory to read it", f->path);
-}
-
-static status open_input(struct media_clip *c)
-{
-    uint8_t *buffer = av_malloc(BUFFER_BYTES);
-    AVDictionary *options = NULL;
-    int code;
-
-    c->io = buffer != NULL ? avio_alloc_context(buffer, BUFFER_BYTES, 0, c, read_bytes, NULL, seek)
-                           : NULL;
-    if (c->io == NULL)
-        av_free(buffer);
-    c->in = avformat_alloc_context();
-    c->packet = av_packet_alloc();
-    c->frame = av_frame_alloc();
-    if (c->io == NULL || c->in == NULL || c->packet == NULL || c->frame == NULL)
-        return no_memory(c->file);
-    c->in->pb = c->io;
-    c->in->io_open = refuse_open;
-    av_dict_set(&options, "format_whitelist", formats, 0);
-    code = avformat_open_input(&c->in, NULL, NULL, &options); // frees c->in if it fails
-    av_dict_free(&options);
-    if (code < 0) // AVERROR(ENOMEM) too: damaged tables ask for any number of bytes
-        return media_damaged(c->file, "it is no image or clip that this program reads (JPEG, PNG, "
-                                      "WebP, GIF, BMP, TIFF, AVIF, .mp4, .mkv, ...), or damaged");
-    return ST_OK;
-}
 
 /* Reads the headers, with a limit on the pixels that decoders may allocate. */
 static status find_streams(struct media_clip *c)
@@ -95,7 +28,7 @@ static status find_streams(struct media_clip *c)
     int code = 0;
 
     if (options == NULL)
-        return no_memory(c->file);
+        return media_no_memory(c->file);
     for (unsigned i = 0; i < count; i++) {
         const AVCodecParameters *p = c->in->streams[i]->codecpar;
 
@@ -130,7 +63,7 @@ static status open_decoder(struct media_clip *c)
             c->in->streams[i]->discard = AVDISCARD_ALL;
     c->codec = avcodec_alloc_context3(decoder);
     if (c->codec == NULL)
-        return no_memory(c->file);
+        return media_no_memory(c->file);
     c->codec->max_pixels = c->file->pixels_max;
     c->codec->thread_count = 1;
     if (avcodec_parameters_to_context(c->codec, c->in->streams[c->stream]->codecpar) < 0 ||
@@ -205,9 +138,16 @@ status media_clip_open(struct media_clip **out, const struct media_file *f)
 
     *out = NULL;
     if (c == NULL)
-        return no_memory(f);
+        return media_no_memory(f);
     c->file = f;
-    TRY_OUT(open_input(c));
+    TRY_OUT(media_input_open(&c->input, f, formats,
+                             "it is no image or clip that this program reads (JPEG, PNG, WebP, "
+                             "GIF, BMP, TIFF, AVIF, .mp4, .mkv, ...), or damaged"));
+    c->in = c->input.in;
+    c->packet = av_packet_alloc();
+    c->frame = av_frame_alloc();
+    if (c->packet == NULL || c->frame == NULL)
+        TRY_OUT(media_no_memory(f));
 #if LIBAVFORMAT_VERSION_INT < AV_VERSION_INT(60, 15, 100) // later ones do this by themselves
     av_format_inject_global_side_data(c->in);
 #endif
@@ -227,9 +167,6 @@ void media_clip_close(struct media_clip *c)
     av_frame_free(&c->frame);
     av_packet_free(&c->packet);
     avcodec_free_context(&c->codec);
-    avformat_close_input(&c->in);
-    if (c->io != NULL)
-        av_freep(&c->io->buffer);
-    avio_context_free(&c->io);
+    media_input_close(&c->input);
     free(c);
 }

@@ -21,6 +21,13 @@ struct media_file {
 
 #define MEDIA_PADDING 64 // FFmpeg reads beyond the end
 
+/* Opens a regular file and reads its head; bounds each allocation of FFmpeg by what the file's size
+ * allows, until media_close_file or media_free_memory. media_close_file follows, also after an
+ * error. */
+status media_open_file(struct media_file *f, const char *path, int64_t pixels_max);
+void media_close_file(struct media_file *f);
+void media_free_memory(void);
+
 /* A line about contents that cannot be used. */
 status media_damaged(const struct media_file *f, const char *what);
 
@@ -30,6 +37,28 @@ status media_check_size(const struct media_file *f, int64_t w, int64_t h);
 /* Decodes a file whose bytes are loaded. *turn: the EXIF orientation, 1 to 8. */
 status media_jpeg(struct image *image, int *turn, const struct media_file *f);
 status media_still(struct image *image, int *turn, const struct media_file *f);
+
+/* ST_MEMORY, to read the file. */
+status media_no_memory(const struct media_file *f);
+
+/* A container. formats: those that it may have, NULL: all; `refused`: the rest of the line for a
+ * file of no such format. media_input_close follows, also after an error. */
+struct media_input {
+    const struct media_file *file; // borrowed
+    int64_t at;                    // position in the file
+    struct AVIOContext *io;
+    struct AVFormatContext *in;
+};
+status media_input_open(struct media_input *m, const struct media_file *f, const char *formats,
+                        const char *refused);
+void media_input_close(struct media_input *m);
+
+/* The sound of a file, frame by frame: *frame NULL after the last. Damaged packets are left out.
+ * sound_close follows, which accepts NULL. */
+struct sound_reader;
+status sound_open(struct sound_reader **r, const char *path);
+status sound_next(struct sound_reader *r, const struct AVFrame **frame);
+void sound_close(struct sound_reader *r);
 
 /* A file with a container. `f` is borrowed until media_clip_close, which accepts NULL. */
 struct media_clip;
