@@ -2,10 +2,12 @@
  *
  *     test_sound GOLDEN */
 #include "launch/video/media_sound.h"
+#include "launch/video/video.h"
 #include "tests/check.h"
 #include "tests/golden.h"
 #include "tests/scratch.h"
 
+#include <libavformat/avformat.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -178,6 +180,69 @@ static void check_hostile(void)
     check_refused(image, ST_FORMAT, "it has no sound");
 }
 
+/* A video of `frames` frames with the sound of `path`: how long both streams are, by their packets.
+ */
+static void lengths(const char *path, int frames, double *video_s, double *sound_s)
+{
+    const char *mp4 = scratch_path("video.mp4");
+    const struct video_settings settings = { .path = mp4,
+                                             .width_px = 32,
+                                             .height_px = 16,
+                                             .frames = frames,
+                                             .fps = 16,
+                                             .quality = 5,
+                                             .sound = path };
+    uint8_t rgb[32 * 16 * 3] = { 0 };
+    struct video *v = NULL;
+    AVFormatContext *in = NULL;
+    AVPacket *packet = av_packet_alloc();
+    double length[2] = { 0 };
+
+    CHECK(video_open(&v, &settings) == ST_OK, "%s", status_line());
+    for (int i = 0; i < frames; i++)
+        CHECK(video_put(v, rgb, 1, 16, 32) == ST_OK, "%s", status_line());
+    CHECK(video_finish(v) == ST_OK, "%s", status_line());
+    video_close(v);
+    CHECK(avformat_open_input(&in, mp4, NULL, NULL) == 0 && in->nb_streams == 2, "%s", mp4);
+    while (in != NULL && av_read_frame(in, packet) >= 0) {
+        const AVStream *s = in->streams[packet->stream_index];
+
+        double *end = &length[s->codecpar->codec_type == AVMEDIA_TYPE_AUDIO];
+
+        *end = fmax(*end, (double)(packet->pts + packet->duration) * av_q2d(s->time_base));
+        av_packet_unref(packet);
+    }
+    *video_s = length[0];
+    *sound_s = length[1];
+    av_packet_free(&packet);
+    avformat_close_input(&in);
+}
+
+/* The sound of a video ends with it, within a frame of either, and is that of the file. */
+static void check_video(int rate, int channels, int frames)
+{
+    const char *path = scratch_path("sound.wav");
+    struct sound want = { 0 }, got = { 0 };
+    double video_s, sound_s, diff = 0, norm = 0;
+
+    write_wav(path, rate, channels, rate, false);
+    lengths(path, frames, &video_s, &sound_s);
+    CHECK(fabs(video_s - frames / 16.0) < 1e-3 && fabs(sound_s - video_s) < 1 / 16.0,
+          "%d samples a second, %d frames: %g s and %g s", rate, frames, video_s, sound_s);
+    CHECK(media_sound(&want, path, RATE) == ST_OK, "%s", status_line());
+    CHECK(media_sound(&got, scratch_path("video.mp4"), RATE) == ST_OK, "%s", status_line());
+    CHECK(got.channels == (channels > 1 ? 2 : 1), "%d channels", got.channels);
+    for (int64_t i = 1000; i < 8000 && i < got.count; i++) { // lossy, but at the same times
+        diff += pow(got.samples[i] - want.samples[i], 2);
+        norm += pow(want.samples[i], 2);
+    }
+    CHECK(channels > 2 || diff < 0.1 * norm, "%d samples a second: %g of %g", rate, diff, norm);
+    sound_done(&want);
+    sound_done(&got);
+    unlink(scratch_path("video.mp4"));
+    unlink(path);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
@@ -193,6 +258,10 @@ int main(int argc, char **argv)
     check_rate(48000, 8);
     check_odd();
     check_hostile();
+    check_video(16000, 1, 16);
+    check_video(44100, 2, 11);
+    check_video(48000, 8, 18); // longer than the sound
+    check_video(11000, 1, 5);  // no rate of AAC
     scratch_close();
     golden_close(&golden);
     return check_end("sound");

@@ -188,7 +188,7 @@ status video_open(struct video **out, const struct video_settings *s)
         TRY_OUT(sheet_open(&v->sheet, s->contact_sheet, v->w, v->h, v->frames));
     if (ends_in(s->path, ".mp4"))
         TRY_OUT(h264_open(&v->h264, v->file.temp, s->path, v->w, v->h, s->fps, s->quality,
-                          v->metadata));
+                          v->metadata, s->sound));
     if (pthread_create(&v->thread, NULL, encoder, v) != 0) {
         st = fail(ST_MEMORY, "%s: cannot start a thread for the encoder", s->path);
         goto out;

@@ -9,6 +9,7 @@
  *   video.c           the queue, the encoder thread, the contact sheet
  *   video_comment.c   the comment of a finished file
  *   video_h264.c      H.264 and mp4, by FFmpeg
+ *   video_sound.c     the sound of the mp4, as AAC
  *   video_png.c       PNG, and scaling of frames, by FFmpeg
  *   video_internal.h  the interface of the last two */
 #ifndef LAUNCH_VIDEO_VIDEO_H
@@ -27,6 +28,7 @@ struct video_settings {
     int64_t frames;            // number of frames that will be put
     double fps, quality;       // quality 0 .. 10, 10 best
     const char *metadata;      // text for the comment field; NULL for none
+    const char *sound;         // of an .mp4: a file whose sound it gets, borrowed; NULL: none
     const char *contact_sheet; // .png of up to 16 frames, evenly spread; NULL for none
 };
 

@@ -15,6 +15,7 @@ struct h264 {
     struct SwsContext *scale;
     AVFrame *frame;
     AVPacket *packet;
+    struct sound_track *sound; // or NULL
     char *path;
     int64_t frames;
 };
@@ -88,22 +89,31 @@ static status open_codec(struct h264 *h, int width_px, int height_px, double fps
     return ST_OK;
 }
 
-static status open_file(struct h264 *h, const char *temp, const char *metadata)
+static status open_stream(struct h264 *h)
 {
-    AVDictionary *options = NULL;
-    char *url = NULL;
     int code = avformat_alloc_output_context2(&h->format, NULL, "mp4", NULL);
 
     if (code < 0)
         return av_fail(h, code);
     h->stream = avformat_new_stream(h->format, NULL);
-    if (h->stream == NULL || asprintf(&url, "file:%s", temp) < 0)
+    if (h->stream == NULL)
         return no_memory(h);
-    h->format->url = av_strdup(url); // for +faststart, which opens the file a second time
     h->stream->time_base = h->codec->time_base;
     h->stream->avg_frame_rate = h->codec->framerate;
     code = avcodec_parameters_from_context(h->stream->codecpar, h->codec);
-    if (code >= 0 && metadata != NULL)
+    return code < 0 ? av_fail(h, code) : ST_OK;
+}
+
+static status open_file(struct h264 *h, const char *temp, const char *metadata)
+{
+    AVDictionary *options = NULL;
+    char *url = NULL;
+    int code = 0;
+
+    if (asprintf(&url, "file:%s", temp) < 0)
+        return no_memory(h);
+    h->format->url = av_strdup(url); // for +faststart, which opens the file a second time
+    if (metadata != NULL)
         code = av_dict_set(&h->format->metadata, "comment", metadata, 0);
     if (code >= 0)
         code = avio_open(&h->format->pb, url, AVIO_FLAG_WRITE);
@@ -116,8 +126,14 @@ static status open_file(struct h264 *h, const char *temp, const char *metadata)
     return code < 0 ? av_fail(h, code) : ST_OK;
 }
 
+/* The time after the frames so far. */
+static double seconds(const struct h264 *h)
+{
+    return (double)h->frames / av_q2d(h->codec->framerate);
+}
+
 status h264_open(struct h264 **out, const char *temp, const char *path, int width_px, int height_px,
-                 double fps, double quality, const char *metadata)
+                 double fps, double quality, const char *metadata, const char *sound)
 {
     status st;
     struct h264 *h = calloc(1, sizeof(*h));
@@ -133,6 +149,9 @@ status h264_open(struct h264 **out, const char *temp, const char *path, int widt
         goto out;
     }
     TRY_OUT(open_codec(h, width_px, height_px, fps, quality));
+    TRY_OUT(open_stream(h));
+    if (sound != NULL)
+        TRY_OUT(sound_track_open(&h->sound, h->format, sound));
     TRY_OUT(open_file(h, temp, metadata));
     h->scale = sws_getContext(width_px, height_px, AV_PIX_FMT_RGB24, width_px, height_px,
                               AV_PIX_FMT_YUV420P, SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT,
@@ -180,7 +199,8 @@ status h264_frame(struct h264 *h, const uint8_t *rgb)
         return no_memory(h);
     sws_scale(h->scale, rows, stride, 0, h->codec->height, h->frame->data, h->frame->linesize);
     h->frame->pts = h->frames++;
-    return encode(h, h->frame);
+    TRY(encode(h, h->frame));
+    return h->sound != NULL ? sound_track_until(h->sound, seconds(h)) : ST_OK;
 }
 
 status h264_finish(struct h264 *h)
@@ -188,6 +208,8 @@ status h264_finish(struct h264 *h)
     int code = 0;
 
     TRY(encode(h, NULL));
+    if (h->sound != NULL)
+        TRY(sound_track_finish(h->sound, seconds(h)));
     code = av_write_trailer(h->format);
     if (code >= 0)
         code = h->format->pb->error;
@@ -203,6 +225,7 @@ void h264_close(struct h264 *h)
         return;
     if (h->format != NULL)
         avio_closep(&h->format->pb);
+    sound_track_close(h->sound);
     avformat_free_context(h->format);
     avcodec_free_context(&h->codec);
     sws_freeContext(h->scale);
