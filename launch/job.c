@@ -409,6 +409,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .guided = request_guided(r),
         .cond_only = !request_guided(r),
         .guidance = request_guidance(r),
+        .windows = request_windows(r),
         .solver = (enum solver_kind)r->sample_solver,
         .ranks = ranks,
         .ranks_per_node = ranks_per_node,

@@ -353,6 +353,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     request_cache_text(sampling, sizeof(sampling), r);
     if (sampling[0] != 0)
         progress_print(p, "cache   %s", sampling);
+    if (plan_windows(plan, 0) > 1)
+        progress_print(p, "windows %d of %lld latent frames", plan_windows(plan, 0),
+                       (long long)plan_frames(plan));
     progress_print(p, "ranks   %d: %s, %s%d thread%s each; transformer %s, %s", plan->ranks, mesh,
                    j->dev.kind == DEVICE_CUDA ? "a GPU and " : "", j->place.threads,
                    j->place.threads == 1 ? "" : "s", plan->fsdp ? "sharded" : "replicated",

@@ -245,6 +245,9 @@ static void print_cache(const struct plan_report *r)
     request_cache_text(text[0], sizeof(text[0]), r->request);
     if (text[0][0] != 0)
         printf("cache     %s\n", text[0]);
+    if (plan_windows(in, 0) > 1)
+        printf("windows   %d of %lld latent frames\n", plan_windows(in, 0),
+               (long long)plan_frames(in));
     if (in->cache.kind == CACHE_MAG && branches != NULL) {
         plan_schedule(in, branches);
         for (int b = 0; b < 2; b++)

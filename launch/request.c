@@ -31,6 +31,13 @@ void request_init(struct request *r)
         .cfg_interval = { -1, -1 },
         .zero_init_steps = -1,
         .denoising_strength = -1,
+        .sliding_window_size = -1,
+        .sliding_window_stride = -1,
+        .context_schedule = -1,
+        .context_frames = -1,
+        .context_stride = -1,
+        .context_overlap = -1,
+        .context_fuse = -1,
         .boundary = -1,
         .boundary_step_index = -1,
         .cache = -1,
@@ -341,6 +348,7 @@ status request_complete(struct request *r, unsigned command)
     TRY(check_shape(r));
     TRY(check_needs(r));
     TRY(request_check_video(r, command == CMD_GENERATE));
+    TRY(request_check_windows(r));
     TRY(request_check_sampling(r));
     return check_files(r, command);
 }

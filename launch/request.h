@@ -19,6 +19,7 @@
 #include "model/sampling/guidance.h"
 #include "model/sampling/noise.h"
 #include "model/sampling/step_cache.h"
+#include "model/sampling/windows.h"
 #include "parallel/world.h"
 
 #include <time.h>
@@ -68,7 +69,10 @@ struct request {
     int boundary_step_index; // -1: not given
     int rand_device;         // enum noise_device
     int cuda_sms;
-    double denoising_strength;            // -1 without input_video
+    double denoising_strength;                      // -1 without input_video
+    int sliding_window_size, sliding_window_stride; // latent frames; -1: none, as those below
+    int context_schedule;                           // enum window_kind from WINDOWS_STATIC on
+    int context_frames, context_stride, context_overlap, context_fuse; // frames; 1: pyramid
     int cache;                            // enum cache_kind up to CACHE_FIRST_BLOCK
     double cache_threshold, cache_retain; // not set without a cache, as the next two
     int cache_max_skip;                   // 0: no limit
@@ -170,6 +174,9 @@ status request_schedule(struct schedule *s, const struct request *r);
 
 /* The first step that the second of two experts computes; the number of steps if there is none. */
 int request_low_from(const struct request *r, const struct schedule *s);
+
+/* The windows of latent frames in which it is denoised. */
+struct window_settings request_windows(const struct request *r);
 
 /* What the request says about step caching. ST_USAGE if cache_table is damaged. */
 status request_cache(const struct request *r, struct cache_settings *set);

@@ -44,6 +44,9 @@ status request_check_guidance(const struct request *r); // part of it
  * ST_USAGE. */
 status request_check_video(const struct request *r, bool whole);
 
+/* Checks the flags of windows. ST_USAGE. */
+status request_check_windows(const struct request *r);
+
 /* The share of the whole schedule that lies before the first step. */
 double request_start(const struct request *r);
 

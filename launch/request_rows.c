@@ -168,6 +168,34 @@ const struct option request_rows[] = {
       .help = "teacache as its official program with this flag: the first five steps are computed, "
               "and the last one may be skipped (default: the first and the last)" },
 
+    { "sliding_window_size", OPT_INT, AT(sliding_window_size),
+      .group = "Windows, for videos that are longer than those of training", .value = "N",
+      .least = 1, .most = 100000, .commands = ALL, .marks = NUMBERS,
+      .help =
+          "DiffSynth's windows: in each step the transformer computes N latent frames at a time "
+          "(a latent frame is 4 frames)" },
+    { "sliding_window_stride", OPT_INT, AT(sliding_window_stride), .value = "N", .least = 1,
+      .most = 100000, .commands = ALL, .marks = NUMBERS,
+      .help = "latent frames from window to window; where windows overlap they are blended" },
+    { "context_schedule", OPT_CHOICE, AT(context_schedule),
+      .choices = "static_standard|uniform_standard|uniform_looped", .commands = ALL,
+      .marks = NUMBERS,
+      .help = "the context windows of ComfyUI-WanVideoWrapper: the same in each step, or others in "
+              "each, also in a loop (default static_standard with one of the flags below)" },
+    { "context_frames", OPT_INT, AT(context_frames), .value = "N", .least = 5, .most = 100000,
+      .commands = ALL, .marks = NUMBERS, .help = "frames of a window (default 81)" },
+    { "context_stride", OPT_INT, AT(context_stride), .value = "N", .least = 1, .most = 100000,
+      .commands = ALL, .marks = NUMBERS,
+      .help = "of uniform windows: up to 7 only successive frames, from 8 on also each second "
+              "latent frame, from 12 on each fourth, ... (default 4)" },
+    { "context_overlap", OPT_INT, AT(context_overlap), .value = "N", .least = 0, .most = 100000,
+      .commands = ALL, .marks = NUMBERS,
+      .help = "frames that a window has in common with the next (default 16)" },
+    { "context_fuse", OPT_CHOICE, AT(context_fuse), .alias = "fuse_method",
+      .choices = "linear|pyramid", .commands = ALL, .marks = NUMBERS,
+      .help = "weights of a window's frames: linear falls in the overlap, pyramid from the middle "
+              "on (default linear)" },
+
     { "ckpt_dir", OPT_STRING, AT(ckpt_dir), .group = "Model", .value = "DIR", .commands = ALL,
       .marks = JOB,
       .help = "checkpoint: an official folder, a -Diffusers folder, a folder of ComfyUI's files, "

@@ -427,6 +427,7 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
                                 .guidance = run->plan.guidance,
                                 .low_from = run->plan.low_from,
                                 .noise = &run->generator,
+                                .windows = run->plan.windows,
                                 .self_attention = run->plan.self_attention,
                                 .check_blocks = r->check_finite == 1,
                                 .conditioning = &run->conditioning,

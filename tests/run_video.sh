@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# run_video.sh WANMPI SAME_LATENTS GOLDEN_LATENTS: videos from a clip end in the latents of DiffSynth-Studio, on any
-# ranks, and go on from a run file without the clip; the clip and the strength matter.
+# run_video.sh WANMPI SAME_LATENTS GOLDEN_LATENTS: videos from a clip, and videos in windows, end in the latents of
+# DiffSynth-Studio, on any ranks, and go on from a run file without the clip; the clip and the strength matter.
 golden=$(realpath "$3") recorded=$(dirname "$(realpath "$0")")/golden
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
 synth tiny-5B tiny-5B
+synth tiny-i2v-A14B tiny-i2v-A14B
 parts() { # parts FILE FILTER: 21 parts of an image, lossless
     ffmpeg -v error -y -loop 1 -framerate 16 -i "$recorded/image_wide.png" -vf "crop=54:40:n:5$2" -frames:v 21 \
         -c:v ffv1 -pix_fmt bgr0 "$1"
@@ -38,10 +39,10 @@ check "another clip" run 1 other --sample_solver euler --input_video other.mkv -
 check "the clip matters" moved v2v.0.7.h5 other.h5
 check "the strength matters" moved v2v.0.7.h5 v2v.0.3.h5
 steps=(--sample_steps 2)
-check "one rank" run 1 one "${clip[@]}"
+check "one rank" run 1 one "${clip[@]}" --ops ref
 for mesh in "2 --cfg_size 2 --dit_fsdp" "5 --ulysses_size 5"; do
     # shellcheck disable=SC2086 # the words of a mesh
-    check "ranks $mesh" run "${mesh%% *}" part "${clip[@]}" \
+    check "ranks $mesh" run "${mesh%% *}" part "${clip[@]}" --ops ref \
         $(echo "$mesh" | cut -s -d' ' -f2-)
     check "ranks $mesh: the same bits" "$same" one.h5 part.h5
     rm -f part.*
@@ -71,4 +72,44 @@ check "a list without such steps" refuses "all steps of the list have more noise
 check "plan" "$wanmpi" plan --task i2v-14B --input_video clip.mkv --denoising_strength 0.5 --frame_num 17 --gpus 2
 cp check.log plan.log
 check "has the encoder" says "  encode " plan.log
+
+# Windows of latent frames.
+steps=(--sample_steps 4)
+window=(--frame_num 25 --sliding_window_size 4 --sliding_window_stride 3)
+i2v=(--ckpt_dir tiny-i2v-A14B --task i2v-A14B --image still.png --size 64*48 --sample_guide_scale 5 \
+    --frame_num 29 --context_frames 13 --context_overlap 8 --context_fuse pyramid)
+ffmpeg -v error -y -i "$recorded/image_wide.png" -vf crop=64:48:3:1 still.png
+recorded window.4.3 "${window[@]}"
+cp check.log window.log
+recorded window.4.4 --frame_num 21 --input_video clip.mkv --denoising_strength 0.6 --sliding_window_size 4 \
+    --sliding_window_stride 4
+recorded context.linear --frame_num 33 --context_frames 13 --context_overlap 8
+recorded context.i2v "${i2v[@]}"
+for mesh in "2 --cfg_size 2 --dit_fsdp" "3"; do
+    # shellcheck disable=SC2086 # the words of a mesh
+    check "windows, ranks $mesh" run "${mesh%% *}" part --sample_solver euler "${window[@]}" \
+        $(echo "$mesh" | cut -s -d' ' -f2-)
+    check "windows, ranks $mesh: the same bits" "$same" window.4.3.h5 part.h5
+    rm -f part.*
+done
+rm one.*
+steps=(--sample_steps 2)
+check "windows of I2V, one rank" run 1 one --ops ref "${i2v[@]}"
+check "windows of I2V, ranks 5" run 5 part --ops ref --ulysses_size 5 "${i2v[@]}"
+check "windows of I2V, ranks 5: the same bits" "$same" one.h5 part.h5
+check "other windows in each step" run 1 uniform --frame_num 25 --context_schedule uniform_standard --context_frames 13 \
+    --context_overlap 4
+check "the windows matter" moved window.4.3.h5 uniform.h5
+check "a size without a stride" refuses "need each other" --sliding_window_size 4
+check "gaps" refuses "leaves gaps" --sliding_window_size 4 --sliding_window_stride 5
+check "both kinds" refuses "both say what the windows are" "${window[@]}" --context_frames 13
+check "too much overlap" refuses "must be less than --context_frames 13" --context_frames 13
+check "a step cache" refuses "step caching is for whole videos" "${window[@]}" --cache easycache
+flat() { # memory of a GPU: of 321 frames within 3 % of 81
+    for frames in 81 321; do
+        "$wanmpi" plan --task t2v-1.3B --frame_num $frames --context_frames 81 --gpus 1 2>&1 |
+            awk '/^memory / { print $2 }'
+    done | awk '{ gib[NR] = $1 } END { print gib[1], gib[2]; exit !(NR == 2 && gib[2] < 1.03 * gib[1]) }'
+}
+check "321 frames in the memory of 81" flat
 summary

@@ -78,7 +78,7 @@ out:
 
 /* What an expert gets of the run. With ranks for both branches, each computes its own, also where
  * they are not combined, unless all ranks share the sequence then: `joined`. */
-static struct dit_input input_of(const struct denoise *d, int expert, bool joined)
+struct dit_input denoise_input_of(const struct denoise *d, int expert, bool joined)
 {
     const struct denoise_input *in = &d->in;
     const bool split = d->mesh->size.cfg == 2;
@@ -86,7 +86,7 @@ static struct dit_input input_of(const struct denoise *d, int expert, bool joine
     const bool ends = last >= 0 && denoise_guide(d, last) == GUIDE_BOTH;
 
     return (struct dit_input){ .mesh = joined ? d->mesh->joined : d->mesh,
-                               .f = in->shape.t,
+                               .f = d->windowed ? in->windows.frames : in->shape.t,
                                .h = in->shape.h / 2,
                                .w = in->shape.w / 2,
                                .steps = in->schedule.steps,
@@ -96,12 +96,13 @@ static struct dit_input input_of(const struct denoise *d, int expert, bool joine
                                .branches = !split && needs(d, expert, 2) ? 2 : 1,
                                .first_branch = split && !joined ? d->mesh->cfg : 0,
                                .self_attention = in->self_attention,
-                               .conditioning = in->conditioning };
+                               .conditioning = d->windowed ? &d->cut[0] : in->conditioning };
 }
 
 static status begin_expert(struct denoise *d, int expert, struct dit *dit)
 {
-    const struct dit_input input = input_of(d, expert, false), joined = input_of(d, expert, true);
+    const struct dit_input input = denoise_input_of(d, expert, false),
+                           joined = denoise_input_of(d, expert, true);
     const bool joins = d->mesh->joined != NULL;
 
     if (!joins || needs(d, expert, 2))
@@ -110,7 +111,8 @@ static status begin_expert(struct denoise *d, int expert, struct dit *dit)
         TRY(dit_begin(&d->joined[expert], dit, d->a, d->scratch, &joined));
     if (d->in.check_blocks)
         d->run[expert].mark = d->joined[expert].mark = d->mark;
-    return cache_begin_expert(d, expert);
+    TRY(cache_begin_expert(d, expert));
+    return d->windowed ? windows_begin_expert(d, expert) : ST_OK;
 }
 
 status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, struct arena *a,
@@ -128,14 +130,23 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
                            .a = a,
                            .scratch = scratch,
                            .experts = experts };
-    input = input_of(d, 0, false);
+    TRY(windows_begin(d));
+    input = denoise_input_of(d, 0, false);
     input.first_branch = 0; // a text that all runs have
     input.branches = 1;
+    if (d->windowed) {
+        input.f = in->shape.t;
+        input.conditioning = in->conditioning;
+    }
     TRY(dit_spans(any, &input, &d->segments, &d->spans));
+    if (d->windowed)
+        d->spans = (struct spans){ .latent_rows = denoise_tokens(d) };
     rows = d->spans.latent_rows;
     TRY(arena_take(a, &d->x, DT_F32, rows, 4 * in->shape.c));
-    TRY(arena_take(a, &d->v, DT_F32, d->mesh->size.cfg == 2 || needs(d, -1, 2) ? 2 : 1, rows,
-                   4 * in->shape.c));
+    d->combined = d->windowed && !guidance_keeps(&in->guidance);
+    if (!d->combined)
+        TRY(arena_take(a, &d->v, DT_F32, d->mesh->size.cfg == 2 || needs(d, -1, 2) ? 2 : 1, rows,
+                       4 * in->shape.c));
     if (guidance_keeps(&in->guidance))
         TRY(arena_take(a, &d->difference, DT_F32, rows, 4 * in->shape.c));
     TRY(arena_take(a, &d->mark, DT_F32, 1));
@@ -150,6 +161,8 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
                         (long long)latent_count(in->shape));
     }
     TRY(cache_begin(d, any->config.dim));
+    if (d->windowed)
+        TRY(windows_take(d));
     d->begun = a->used;
     for (int i = 0; i < experts; i++)
         if (dit[i] != NULL)
@@ -161,6 +174,8 @@ status denoise_switch(struct denoise *d, int expert, struct dit *dit)
 {
     memset(d->run, 0, sizeof(d->run));
     memset(d->joined, 0, sizeof(d->joined));
+    memset(d->views, 0, sizeof(d->views));
+    memset(d->joined_views, 0, sizeof(d->joined_views));
     arena_release(d->a, d->begun);
     return begin_expert(d, expert, dit);
 }
@@ -206,9 +221,12 @@ status denoise_gather_rows(struct denoise *d, const struct mesh *mesh, struct te
     const int ranks = d->mesh->all.size, seq = mesh_seq_size(mesh);
     const size_t row_bytes = (size_t)whole.dim[1] * sizeof(float);
     struct transfer t = { 0 };
-    size_t *offset = malloc(((size_t)ranks + 1) * sizeof(size_t));
+    size_t *offset;
     status st;
 
+    if (d->windowed) // each rank has all
+        return op_copy(d->dev, whole, src);
+    offset = malloc(((size_t)ranks + 1) * sizeof(size_t));
     if (offset == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for the offsets of %d ranks", ranks);
     for (int r = 0; r <= ranks; r++) { // ranks of the second CFG branch have the same tokens: none
@@ -382,6 +400,8 @@ static status branches(struct denoise *d)
     const int step[CACHE_BRANCHES] = { d->solver.step, d->solver.step };
     const struct tensor x[CACHE_BRANCHES] = { d->x, d->x };
 
+    if (d->windowed)
+        return windows_branches(d, step[0]);
     TRY(cache_start_step(d, step[0]));
     if (!d->cache.predicted)
         TRY(denoise_branches(d, step, x));
@@ -411,9 +431,11 @@ static status guide_velocity(struct denoise *d, enum guide guide, float scale, s
     const struct tensor c = tensor_at(d->v, 0);
     const bool star = d->in.guidance.zero_star;
 
-    *u = guide == GUIDE_BOTH ? tensor_at(d->v, 1) : (struct tensor){ 0 };
+    *u = guide == GUIDE_BOTH && !d->combined ? tensor_at(d->v, 1) : (struct tensor){ 0 };
     if (guide == GUIDE_ZERO)
         return device_zero(d->dev, c);
+    if (d->combined)
+        return ST_OK;
     if (guide == GUIDE_BOTH && star)
         TRY(subtract_projection(d, c, *u));
     else if (guide == GUIDE_BOTH && d->difference.ndim != 0)
@@ -432,6 +454,8 @@ status denoise_step(struct denoise *d)
     const float scale = d->in.guidance.scale[expert_at(d, step)];
     struct tensor u;
 
+    if (d->combined)
+        d->v = tensor_reshape(d->solver.next, 1, d->x.dim[0], d->x.dim[1]);
     if (guide != GUIDE_ZERO)
         TRY(branches(d));
     TRY(guide_velocity(d, guide, scale, &u));

@@ -1,7 +1,10 @@
 /* denoise.h - denoises one latent: transformer, guidance and solver, step by step, on the tokens of
  * this rank. There are one or two transformers (experts): the first for the steps of high noise,
  * the second for the others. Both need not be in memory at the same time. The same code runs on the
- * plan device, to compute memory, FLOPs and messages. */
+ * plan device, to compute memory, FLOPs and messages.
+ *
+ * In windows (denoise_windows.c) each rank has the whole latent and the solver's whole state, and
+ * of each window's forward its own tokens. */
 #ifndef MODEL_PIPELINE_DENOISE_H
 #define MODEL_PIPELINE_DENOISE_H
 
@@ -9,6 +12,7 @@
 #include "model/sampling/guidance.h"
 #include "model/sampling/noise.h"
 #include "model/sampling/schedule.h"
+#include "model/sampling/windows.h"
 #include "model/transformer/dit.h"
 
 /* The shape of a latent [C, T, H, W]; a token is a cell of 2 x 2, so h and w are even. */
@@ -28,11 +32,24 @@ struct denoise_input {
     int low_from;              // with two experts, the first step that expert 1 computes
     const struct noise *noise; // for a solver that adds noise: the generator of the first noise,
                                // before that was drawn; borrowed. NULL: a plan
+    struct window_settings windows; // kind WINDOWS_OFF: none
     struct self_attention self_attention;
     bool check_blocks; // name the first block whose output has values that are not finite
     const struct conditioning *conditioning; // borrowed
     struct cache_settings cache;
     struct cache_report *report; // counts from zero on; borrowed; NULL: none
+};
+
+#define WINDOW_VIEWS 4 // windows of full length or shorter, with known frames or without
+
+/* The transformer's views for windows, of one run. */
+struct window_views {
+    int count;
+    struct window_view {
+        int frames;
+        bool known; // whether the known frames are its first
+        struct dit_run run;
+    } view[WINDOW_VIEWS];
 };
 
 struct denoise {
@@ -44,8 +61,13 @@ struct denoise {
     int experts;
     struct dit_run run[EXPERTS_MAX];    // m NULL: that expert is not in memory, or not needed
     struct dit_run joined[EXPERTS_MAX]; // on mesh->joined, for steps with one branch
-    struct segments segments;           // of the whole sequence
-    struct spans spans;                 // the rows of this rank
+    bool windowed;                      // the latent is denoised in windows
+    bool combined; // windowed, and v has the guided velocity, in the memory of solver.next
+    struct window_views views[EXPERTS_MAX], joined_views[EXPERTS_MAX];
+    struct conditioning cut[2]; // windowed: what all windows have; without the known frames
+    struct tensor channels;     // windowed: [tokens, 4, c] f32, of the whole latent
+    struct segments segments;   // of the whole sequence
+    struct spans spans;         // the rows of this rank; windowed: all rows
     struct solver solver;
     struct tensor x;          // [n, 4C] f32: the n tokens of the latent that this rank has
     struct tensor v;          // [2 or 1, n, 4C] f32: velocity of each branch

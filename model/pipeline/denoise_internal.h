@@ -29,4 +29,22 @@ struct dit_run *denoise_run(struct denoise *d, int step);
  * mesh. */
 status denoise_branches(struct denoise *d, const int *step, const struct tensor *x);
 
+/* ---- denoise_windows.c ---- */
+
+/* Sets d->windowed. ST_USAGE if this version does not divide what the request has. */
+status windows_begin(struct denoise *d);
+
+/* Takes memory for what is cut. Before the experts begin. */
+status windows_take(struct denoise *d);
+
+/* The views of an expert's runs, which have begun. */
+status windows_begin_expert(struct denoise *d, int expert);
+
+/* The velocities of all windows of a step, blended into d->v of the whole latent. Collective over
+ * the mesh. */
+status windows_branches(struct denoise *d, int step);
+
+/* What an expert gets of the run; see denoise.c. */
+struct dit_input denoise_input_of(const struct denoise *d, int expert, bool joined);
+
 #endif

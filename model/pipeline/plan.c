@@ -118,6 +118,23 @@ void plan_add_clip(struct plan_input *in, int64_t frames)
     in->encode_frames = frames > in->encode_frames ? frames : in->encode_frames;
 }
 
+int64_t plan_frames(const struct plan_input *in)
+{
+    return windows_divide(&in->windows, (int)in->latent.t) ? in->windows.frames : in->latent.t;
+}
+
+int plan_windows(const struct plan_input *in, int step)
+{
+    struct windows w = { 0 };
+    int count = 1;
+
+    if (windows_divide(&in->windows, (int)in->latent.t) &&
+        windows_make(&w, &in->windows, (int)in->latent.t, step) == ST_OK)
+        count = w.count;
+    windows_done(&w);
+    return count;
+}
+
 int plan_experts(const struct plan_input *in)
 {
     return model_config(&in->model, expert_parts[1]) != NULL ? 2 : 1;
@@ -176,7 +193,7 @@ int plan_forwards(const struct plan_input *in, bool all)
         const int computed = count_branches(computed_branches(in, &m, s));
 
         if (s >= in->first_step)
-            count += all ? guide_forwards(plan_guide(in, s)) : computed;
+            count += (all ? guide_forwards(plan_guide(in, s)) : computed) * plan_windows(in, s);
     }
     return count;
 }
@@ -385,7 +402,8 @@ static status plan_denoise(const struct plan_input *in, struct device *dev, stru
                                    .low_from = in->low_from,
                                    .self_attention = in->self_attention,
                                    .conditioning = &in->conditioning,
-                                   .cache = in->cache };
+                                   .cache = in->cache,
+                                   .windows = in->windows };
     const int experts = plan_experts(in);
     status st;
 

@@ -36,6 +36,7 @@ struct plan_input {
     bool guided;              // both CFG branches are computed, in some steps at least
     struct guidance guidance; // of the steps
     struct cache_settings cache;
+    struct window_settings windows;
     enum solver_kind solver;
     struct self_attention self_attention;
     int ranks, ranks_per_node;
@@ -110,6 +111,12 @@ struct plan_rank {
 void plan_add_clip(struct plan_input *in, int64_t frames);
 
 int plan_experts(const struct plan_input *in); // number of transformers of the model: 1 or 2
+
+/* The number of latent frames that the transformer computes at once: of a window, or all. */
+int64_t plan_frames(const struct plan_input *in);
+
+/* The number of windows of a step; 1 without. */
+int plan_windows(const struct plan_input *in, int step);
 
 /* The number of steps that an expert computes; 0: its weights are not needed. */
 int plan_expert_steps(const struct plan_input *in, int expert);

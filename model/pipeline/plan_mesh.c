@@ -13,8 +13,9 @@ struct sparse_tiles plan_tiles(const struct plan_input *in)
     const struct sparse_kind *kind = sparse_kind(in);
     const struct latent_shape s = in->latent;
 
-    return kind != NULL ? kind->count(in->self_attention.sparsity, s.t, s.h / 2, s.w / 2)
-                        : (struct sparse_tiles){ 0 };
+    return kind != NULL
+               ? kind->count(in->self_attention.sparsity, plan_frames(in), s.h / 2, s.w / 2)
+               : (struct sparse_tiles){ 0 };
 }
 
 status plan_choose_mesh(struct plan_input *in, struct mesh_shape given, bool guided)

@@ -339,6 +339,21 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     return ST_OK;
 }
 
+status dit_begin_view(struct dit_run *view, const struct dit_run *run, struct arena *a,
+                      const struct dit_input *in)
+{
+    const struct feature_hooks *hooks;
+
+    *view = *run;
+    TRY(dit_spans(run->m, in, &view->segments, &view->spans));
+    view->tokens = segments_tokens(&view->segments);
+    view->s_loc = split_count(view->tokens, mesh_seq_size(view->mesh), mesh_seq_rank(view->mesh));
+    for (int i = 0; (hooks = hooks_at(run->m, i)) != NULL; i++)
+        if (run->m->config.use[i].feature->sparse != NULL) // the tiles of self attention
+            TRY(hooks->begin(view, view->feature[i], in, a, a));
+    return ST_OK;
+}
+
 /* Computes the text's keys and values, which do not depend on the step or the latent. Called in the
  * first forward and not in dit_begin, because it is collective with sharded weights. */
 static status prepare(struct dit_run *r)

@@ -156,6 +156,12 @@ struct dit_run {
 status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena *step,
                  const struct dit_input *in);
 
+/* A view of *run for a shorter video, of in->f frames, and another conditioning, of which only the
+ * known frames are used: it has its own segments and rows, and borrows all else. Feature data that
+ * depends on the frames is not supported. `a`: as in dit_begin. Local. ST_MEMORY. */
+status dit_begin_view(struct dit_run *view, const struct dit_run *run, struct arena *a,
+                      const struct dit_input *in);
+
 /* v = the velocity that the network predicts for branch `branch` of this rank (0: the first_branch)
  * at step `step`.
  *   v  [n, 4 * out_dim] f32, contiguous: the n = spans.latent_rows tokens of the latent that this
