@@ -35,19 +35,19 @@ static inline status dit_read(void *payload, const struct weight_spec *spec, con
                               int64_t first, int64_t count, void *dst)
 {
     const struct weight_source source = { .read = dit_read, .payload = payload };
-    const struct dit_config *c = payload;
     const char *end = strrchr(name, '.');
     const bool gain = strstr(name, "norm") != NULL && end != NULL && strcmp(end, ".weight") == 0;
     const float offset = gain ? 1 : 0, scale = gain                                 ? 0.25f
                                                : strstr(name, "modulation") != NULL ? 1
                                                                                     : 0.125f;
+    const int64_t channels = spec->channels_last ? spec->file_dim[1] : 1;
     const uint64_t seed = dit_seed(name);
 
     if (quantize_makes(spec))
         return quantize_read(&source, spec, name, first, count, dst);
     for (int64_t k = 0; k < count; k++) {
-        const int64_t i = first + k, cell = i / c->in_dim % 4, row = i / c->in_dim / 4;
-        const int64_t from = spec->channels_last ? (row * c->in_dim + i % c->in_dim) * 4 + cell : i;
+        const int64_t i = first + k, cell = i / channels % 4, row = i / channels / 4;
+        const int64_t from = spec->channels_last ? (row * channels + i % channels) * 4 + cell : i;
         const float v = offset + scale * dit_value(seed, from);
 
         if (spec->dtype == DT_F32)

@@ -322,7 +322,6 @@ static void test_families(void)
         struct feature_use use; // with widths other than the released ones
         const char *text;
     } kinds[] = {
-        { { &feature_vace, 2, { 48 } }, "VACE' (tensor vace_patch_embedding" },
         { { NULL }, "36 input and 16 output channels" },
         { { &feature_audio, 2, { 24, 5, 8 } }, "(S2V)' (tensor casual_audio_encoder" },
         { { &feature_animate, 2, { 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 } },

@@ -65,6 +65,24 @@ static const struct dit_case {
       1 },
 };
 
+/* VACE, of golden/make_vace.py: every second block has one of VACE beside it. */
+static const struct dit_case vace_case = { "vace",
+                                           { .heads = 12,
+                                             .dim = 72,
+                                             .ffn_dim = 200,
+                                             .layers = 5,
+                                             .in_dim = 16,
+                                             .out_dim = 16,
+                                             .text_len = 24,
+                                             .text_dim = 40,
+                                             .freq_dim = 32,
+                                             .eps = 1e-6f,
+                                             .use = { { &feature_vace, 3, { 24 } } } },
+                                           3,
+                                           6,
+                                           10,
+                                           7 };
+
 #define MEMORY ((size_t)16 << 20)
 
 static struct dit_matmul matmul; // of the fixtures
@@ -82,6 +100,18 @@ struct fixture {
     struct conditioning text;
     int64_t tokens;
 };
+
+static status add_control(struct conditioning *text, const struct dit_case *c)
+{
+    const int64_t dims[] = { c->config.use[0].width[0], c->t, c->h, c->w }, one[] = { 1 };
+    float *control, *scale;
+
+    TRY(conditioning_add(text, CONDITION_VACE, 4, dims, &control));
+    dit_fill(control, dims[0] * c->t * c->h * c->w, "vace", 1);
+    TRY(conditioning_add(text, CONDITION_VACE_SCALE, 1, one, &scale));
+    *scale = 0.5f;
+    return ST_OK;
+}
 
 /* `plan`: on the plan device. known: the first frames, whose time is 0. */
 static void fixture_open_known(struct fixture *b, const struct dit_case *c,
@@ -102,6 +132,8 @@ static void fixture_open_known(struct fixture *b, const struct dit_case *c,
     golden_need(dit_open(&b->dit, &b->config, &b->mesh, &b->dev, &b->weights, cdt, matmul,
                          (struct tensors_place){ 0 }, dit_source(&b->config)));
     golden_need(dit_text(&b->text, c->text_rows, b->config.text_dim));
+    if (c->config.use[0].feature == &feature_vace)
+        golden_need(add_control(&b->text, c));
     if (known > 0)
         golden_need(conditioning_add(&b->text, CONDITION_CLEAN, 4, clean, &values));
     golden_need(dit_begin(&b->r, &b->dit, &b->run, &b->step,
@@ -338,11 +370,11 @@ static void check_refusals(const struct table *table)
     struct arena none = { 0 };
     struct conditioning text = { 0 };
 
-    dit_add_feature(&config, &feature_vace);
+    dit_add_feature(&config, &feature_animate);
     CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, (struct dit_matmul){ 0 },
                    (struct tensors_place){ 0 }, dit_source(&config)) == ST_FORMAT &&
-              strstr(status_line(), "VACE") != NULL,
-          "a VACE model: %s", status_line());
+              strstr(status_line(), "Animate") != NULL,
+          "an Animate model: %s", status_line());
     config = cases[0].config;
     config.heads = 7;
     CHECK(dit_open(&m, &config, NULL, NULL, &none, DT_F32, (struct dit_matmul){ 0 },
@@ -366,13 +398,14 @@ static void check_refusals(const struct table *table)
 int main(int argc, char **argv)
 {
     struct table tables[LEVELS];
-    struct golden g, wan22;
+    struct golden g, wan22, vace;
 
     levels_open(tables, &argc, argv);
     if (argc < 2)
         return 1;
     g = golden_open(argv[1], "dit.safetensors");
     wan22 = golden_open(argv[1], "segments.safetensors");
+    vace = golden_open(argv[1], "vace.safetensors");
     for (size_t t = 0; t < COUNT(tables); t++) {
         for (size_t i = 0; i < COUNT(cases); i++) {
             check_forward(&g, &cases[i], &tables[t], DT_F32);
@@ -381,6 +414,9 @@ int main(int argc, char **argv)
             check_plan(&tables[t], &cases[i], DT_BF16);
         }
         check_fp8(&g, &tables[t]);
+        check_forward(&vace, &vace_case, &tables[t], DT_F32);
+        check_forward(&vace, &vace_case, &tables[t], DT_BF16);
+        check_plan(&tables[t], &vace_case, DT_BF16);
         check_times(&wan22, &tables[t]);
         check_generation(&g, &tables[t], SOLVER_UNIPC);
         check_generation(&g, &tables[t], SOLVER_DPMPP);
@@ -389,5 +425,6 @@ int main(int argc, char **argv)
     check_refusals(&tables[0]);
     golden_close(&g);
     golden_close(&wan22);
+    golden_close(&vace);
     return check_end("dit");
 }

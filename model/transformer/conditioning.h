@@ -10,6 +10,8 @@
  *     image         [rows, width]       the image encoder's output, of one image after the other
  *     video         [C, T, H, W]        video to video: the encoded clip, of which the first latent
  * is made; the transformer does not read it
+ *     vace          [c, T, H, W]        the control of VACE: of the latent's frames
+ *     vace_scale    [1]                 by which its hints are multiplied
  *
  * A feature may read more arrays, with names that it defines (features.h): an addend to the patch
  * embedding, tokens before or after the video's, hints per block. All arrays are f32, contiguous,
@@ -27,6 +29,8 @@
 #define CONDITION_CLEAN "clean"
 #define CONDITION_IMAGE "image"
 #define CONDITION_VIDEO "video"
+#define CONDITION_VACE "vace"
+#define CONDITION_VACE_SCALE "vace_scale"
 
 #define CONDITIONS_MAX 16
 #define CONDITION_NAME_BYTES 32

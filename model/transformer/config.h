@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 #define DIT_FEATURES_MAX 8
-#define FEATURE_TENSORS 4 // number of tensors that a feature can keep for a run
-#define FEATURE_WIDTHS 13 // number of widths that only a feature's tensors have
+#define FEATURE_TENSORS 10 // number of tensors that a feature can keep for a run
+#define FEATURE_WIDTHS 13  // number of widths that only a feature's tensors have
 
 struct feature; // features.h
 

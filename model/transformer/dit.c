@@ -236,14 +236,14 @@ out:
     return st;
 }
 
-/* This rank's tokens of the channels `whole` [c, T, H, W] that are concatenated to the latent's. */
-static status make_channels(struct dit_run *r, struct arena *a, struct tensor whole)
+status dit_upload_tokens(struct dit_run *r, struct arena *a, struct tensor *out,
+                         struct tensor whole)
 {
     const int64_t c = whole.dim[0], row = 4 * c;
     float *tokens = NULL;
     status st;
 
-    TRY_OUT(arena_take(a, &r->channels, DT_F32, r->spans.latent_rows, 4, c));
+    TRY_OUT(arena_take(a, out, DT_F32, r->spans.latent_rows, 4, c));
     if (whole.data == NULL) // a plan
         goto out;
     tokens = malloc(tensor_bytes(whole));
@@ -253,7 +253,7 @@ static status make_channels(struct dit_run *r, struct arena *a, struct tensor wh
         goto out;
     }
     tokens_from_latent(tokens, whole.data, c, whole.dim[1], whole.dim[2], whole.dim[3]);
-    TRY_OUT(device_upload(r->m->dev, r->channels, tokens + r->spans.latent_first * row));
+    TRY_OUT(device_upload(r->m->dev, *out, tokens + r->spans.latent_first * row));
 out:
     free(tokens);
     return st;
@@ -332,7 +332,7 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
         TRY(make_context(r, a, step, &root, i,
                          conditioning_find(in->conditioning, texts[in->first_branch + i])));
     if (channels.ndim != 0)
-        TRY(make_channels(r, a, channels));
+        TRY(dit_upload_tokens(r, a, &r->channels, channels));
     for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
         if (hooks->begin != NULL)
             TRY(hooks->begin(r, r->feature[i], in, a, step));
@@ -460,7 +460,9 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     struct dit *m = r->m;
     const int64_t c = m->config.dim;
     const size_t mark = a->used;
-    struct block_ctx ctx = { .r = r, .a = a, .step = step, .branch = branch };
+    struct block_ctx ctx = {
+        .r = r, .a = a, .step = step, .branch = branch, .every = 1, .text_kv = r->text_kv[branch]
+    };
     struct dit_root root;
     struct tensor before = { 0 }; // the first block, f32
     size_t before_patches = 0;
@@ -492,7 +494,7 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
         TRY_OUT(op_copy(m->dev, before, ctx.patch));
     else if (dit_keeps(r))
         TRY_OUT(op_copy(m->dev, r->residual[branch], ctx.patch));
-    TRY_OUT(block_enter(&ctx, ctx.patch));
+    TRY_OUT(block_enter(&ctx, 0, ctx.patch));
     for (int l = 0; l < m->config.layers && !reuse; l++) {
         struct dit_block b = { 0 };
         int unit;

@@ -25,6 +25,14 @@ static bool in_fp8(struct linear l)
     return l.w.dtype == DT_F8_E4M3;
 }
 
+/* Whether the products of a block are. */
+static bool block_in_fp8(const struct block_ctx *ctx, int layer)
+{
+    const struct dit *m = ctx->r->m;
+
+    return !ctx->beside && dit_block_in_fp8(&m->config, m->matmul, layer);
+}
+
 /* h as a norm quantized it. */
 static struct fp8_rows fp8_h(const struct block_ctx *ctx)
 {
@@ -94,7 +102,7 @@ static status modulate(struct block_ctx *ctx, struct tensor from, int layer, int
 {
     const struct spans *spans = &ctx->r->spans;
     const struct dit *m = ctx->r->m;
-    const bool fp8 = dit_block_in_fp8(&m->config, m->matmul, layer);
+    const bool fp8 = block_in_fp8(ctx, layer);
     const struct tensor none = { 0 };
 
     for (int i = 0; i < spans->count; i++) {
@@ -119,7 +127,7 @@ static status add_and_modulate(struct block_ctx *ctx, int layer, int gate, int o
 {
     const struct spans *spans = &ctx->r->spans;
     const struct dit *m = ctx->r->m;
-    const bool fp8 = dit_block_in_fp8(&m->config, m->matmul, of);
+    const bool fp8 = block_in_fp8(ctx, of);
 
     for (int i = 0; i < spans->count; i++) {
         const struct span *s = &spans->span[i];
@@ -151,17 +159,18 @@ static status norm_rope(struct block_ctx *ctx, struct tensor out, struct tensor 
     return ST_OK;
 }
 
-status block_enter(struct block_ctx *ctx, struct tensor from)
+status block_enter(struct block_ctx *ctx, int layer, struct tensor from)
 {
-    return modulate(ctx, from, 0, SCALE_ATTENTION, SHIFT_ATTENTION);
+    return modulate(ctx, from, layer, SCALE_ATTENTION, SHIFT_ATTENTION);
 }
 
 static bool uses_attention8(const struct block_ctx *ctx, int layer)
 {
     const struct self_attention *a = &ctx->r->self_attention;
+    const int block = layer * ctx->every;
 
-    return ctx->step >= a->first_step && ctx->step < a->end_step && layer >= a->first_block &&
-           layer < a->end_block;
+    return ctx->step >= a->first_step && ctx->step < a->end_step && block >= a->first_block &&
+           block < a->end_block;
 }
 
 /* y += the coarse attention [Tq, C] of each token's tile, times the gate of h. Then y is exchanged
@@ -188,7 +197,7 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     struct device *dev = r->m->dev;
     const int64_t c = r->m->config.dim;
     const size_t mark = ctx->a->used;
-    const bool sparse = r->tiles.kept > 0;
+    const bool sparse = r->tiles.kept > 0 && !ctx->beside, coarse_too = sparse && r->tiles.coarse;
     struct parallel_attention seq;
     struct tensor q = { 0 }, k = { 0 }, v = { 0 }, coarse = { 0 }, place;
     struct attention_method method = { .eight = uses_attention8(ctx, layer),
@@ -200,7 +209,7 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     TRY_OUT(arena_take(ctx->a, &q, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &k, r->m->cdt, r->s_loc, c));
     TRY_OUT(arena_take(ctx->a, &v, r->m->cdt, r->s_loc, c));
-    if (r->tiles.coarse) {
+    if (coarse_too) {
         TRY_OUT(arena_take(ctx->a, &coarse, r->m->cdt, r->tiles.q_first.dim[0] - 1, c));
         method.coarse = heads(ctx, coarse);
     }
@@ -218,8 +227,8 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
     TRY_OUT(linear_of_h(ctx, q, b->q));
     TRY_OUT(norm_rope(ctx, place, q, b->norm_q));
     TRY_OUT(parallel_attention_send(&seq, ATTENTION_Q, place));
-    TRY_OUT(parallel_attention_run(&seq, heads(ctx, r->tiles.coarse ? ctx->y : ctx->h)));
-    if (r->tiles.coarse)
+    TRY_OUT(parallel_attention_run(&seq, heads(ctx, coarse_too ? ctx->y : ctx->h)));
+    if (coarse_too)
         TRY_OUT(add_coarse(ctx, b->gate, coarse, q));
     TRY_OUT(in_fp8(b->o) ? quantize_and_multiply(ctx, b->o)
                          : linear(dev, ctx->y, ctx->h, b->o, ACT_NONE));
@@ -269,9 +278,9 @@ status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, i
 
     TRY(linear_of_h(ctx, ctx->y, b->text_q));
     TRY(op_rms_norm(dev, ctx->y, ctx->y, b->text_norm_q, r->m->config.eps));
-    TRY(block_attend(ctx, ctx->h, ctx->y, tensor_at(r->text_kv[ctx->branch], layer),
+    TRY(block_attend(ctx, ctx->h, ctx->y, tensor_at(ctx->text_kv, layer),
                      padding > 0 ? padding : 1));
-    for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
+    for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL && !ctx->beside; i++)
         if (use[i].feature->hooks->cross_attention != NULL)
             TRY(use[i].feature->hooks->cross_attention(ctx, r->feature[i], layer, ctx->y));
     if (in_fp8(b->text_o)) { // cross attention has no gate
@@ -282,13 +291,39 @@ status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, i
     return modulate(ctx, ctx->x, layer, SCALE_FFN, SHIFT_FFN);
 }
 
-/* Whether a feature has a hook between two blocks: then sum and norm cannot be done in one pass. */
-static bool changed_after_block(const struct dit *m)
+/* Whether the feature has work between a block and the next. */
+static bool changes_after(const struct dit_config *c, const struct feature_use *use, int layer)
 {
-    for (int i = 0; i < DIT_FEATURES_MAX && m->config.use[i].feature != NULL; i++)
-        if (m->config.use[i].feature->hooks->after_block != NULL)
+    const struct feature_hooks *hooks = use->feature->hooks;
+
+    return hooks->after_block != NULL &&
+           (hooks->is_after == NULL || hooks->is_after(c, use, layer));
+}
+
+/* Whether a feature has: then sum and norm cannot be done in one pass. */
+static bool changed_after_block(const struct dit *m, int layer)
+{
+    const struct feature_use *use = m->config.use;
+
+    for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
+        if (changes_after(&m->config, &use[i], layer))
             return true;
     return false;
+}
+
+/* x += gate * y, without a norm. */
+static status add_feed_forward(struct block_ctx *ctx, int layer)
+{
+    const struct dit_run *r = ctx->r;
+
+    for (int i = 0; i < r->spans.count; i++) {
+        const struct span *s = &r->spans.span[i];
+        const struct tensor sum = span_rows(ctx->x, s);
+
+        TRY(op_gate_add(r->m->dev, sum, sum, span_rows(ctx->y, s),
+                        mod_row(ctx, s, layer, GATE_FFN)));
+    }
+    return ST_OK;
 }
 
 /* The end of a block with such a feature: x += gate * y, the features' hooks, the norm of the next
@@ -298,35 +333,24 @@ static status end_with_features(struct block_ctx *ctx, int layer)
     const struct dit_run *r = ctx->r;
     const struct feature_use *use = r->m->config.use;
 
-    for (int i = 0; i < r->spans.count; i++) {
-        const struct span *s = &r->spans.span[i];
-
-        TRY(op_gate_add(r->m->dev, span_rows(ctx->x, s), span_rows(ctx->x, s), span_rows(ctx->y, s),
-                        mod_row(ctx, s, layer, GATE_FFN)));
-    }
+    TRY(add_feed_forward(ctx, layer));
     for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
-        if (use[i].feature->hooks->after_block != NULL)
+        if (changes_after(&r->m->config, &use[i], layer))
             TRY(use[i].feature->hooks->after_block(ctx, r->feature[i], layer));
     return layer + 1 == r->m->config.layers
                ? ST_OK
                : modulate(ctx, ctx->x, layer + 1, SCALE_ATTENTION, SHIFT_ATTENTION);
 }
 
-/* The end of a block without. */
 static status end_of_block(struct block_ctx *ctx, int layer)
 {
-    const struct dit_run *r = ctx->r;
-
-    if (layer + 1 < r->m->config.layers)
+    if (ctx->beside)
+        return add_feed_forward(ctx, layer);
+    if (changed_after_block(ctx->r->m, layer))
+        return end_with_features(ctx, layer);
+    if (layer + 1 < ctx->r->m->config.layers)
         return add_and_modulate(ctx, layer, GATE_FFN, layer + 1, SCALE_ATTENTION, SHIFT_ATTENTION);
-    for (int i = 0; i < r->spans.count; i++) {
-        const struct span *s = &r->spans.span[i];
-        const struct tensor sum = span_rows(ctx->x, s);
-
-        TRY(op_gate_add(r->m->dev, sum, sum, span_rows(ctx->y, s),
-                        mod_row(ctx, s, layer, GATE_FFN)));
-    }
-    return ST_OK;
+    return add_feed_forward(ctx, layer);
 }
 
 status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int layer)
@@ -348,7 +372,8 @@ status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int 
         TRY_OUT(linear(dev, wide, ctx->h, b->up, ACT_GELU_TANH));
         TRY_OUT(linear(dev, ctx->y, wide, b->down, ACT_NONE));
     }
-    TRY_OUT(changed_after_block(r->m) ? end_with_features(ctx, layer) : end_of_block(ctx, layer));
+    arena_release(ctx->a, mark); // a feature may compute blocks of its own
+    TRY_OUT(end_of_block(ctx, layer));
 out:
     arena_release(ctx->a, mark);
     return st;

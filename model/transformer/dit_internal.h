@@ -73,6 +73,10 @@ struct block_ctx {
     struct dit_run *r;
     struct arena *a; // scratch
     int step, branch;
+    bool beside; // the blocks are not the transformer's, but of a feature: without hooks, and with
+                 // products in cdt
+    int every;   // block l of them belongs to block l * every of the transformer
+    struct tensor text_kv;            // [L, text_len, 2C] cdt: of the blocks, for the branch
     struct tensor patch;              // [s_loc, C] cdt: the patch embedding; until block 0 adds it
     struct tensor x;                  // [s_loc, C] f32: the residual stream
     struct tensor h, y;               // [s_loc, C] cdt: input and output of an attention or feed
@@ -95,6 +99,11 @@ status dit_make_sinusoid(struct device *dev, struct tensor out, const float *tim
 
 status dit_acquire_root(struct dit *m, struct dit_root *root);
 
+/* This rank's tokens of `whole` [c, T, H, W], which has the latent's frames: *out [latent_rows, 4,
+ * c] f32, from arena `a`. */
+status dit_upload_tokens(struct dit_run *r, struct arena *a, struct tensor *out,
+                         struct tensor whole);
+
 /* Starts to fetch the weights that are used after those of block `layer`, of this or the next
  * forward; none after the last of the run. */
 status dit_start_next(const struct dit_run *r, int step, int branch, int layer);
@@ -116,8 +125,9 @@ status dit_add(const struct dit_run *r, struct tensor out, struct tensor a, floa
 
 /* ---- dit_block.c: x, h, y are those of block_ctx; collective as dit_forward ---- */
 
-/* Input of the first block's self attention: h = norm(from) * (1 + scale) + shift. */
-status block_enter(struct block_ctx *ctx, struct tensor from);
+/* Input of a block's self attention: h = norm(from) * (1 + scale) + shift. For the first block;
+ * block_feed_forward does it for the next ones, but not for those beside the transformer's. */
+status block_enter(struct block_ctx *ctx, int layer, struct tensor from);
 
 /* x = from + gate * W_o attention(q, k, v), with q, k, v from h; then h = norm(x) * w + b.
  * from: [s_loc, C]: x itself, or in block 0 the patch embedding in cdt. */
@@ -128,8 +138,8 @@ status block_self_attention(struct block_ctx *ctx, const struct dit_block *b, in
  * + shift for the feed forward. */
 status block_cross_attention(struct block_ctx *ctx, const struct dit_block *b, int layer);
 
-/* x += gate * W_down gelu(W_up h); then the features' after_block; then, unless it is the last
- * block, h = the input of the next block's self attention. */
+/* x += gate * W_down gelu(W_up h). Of the transformer's blocks also the features' after_block, and
+ * then, unless it is the last block, h = the input of the next block's self attention. */
 status block_feed_forward(struct block_ctx *ctx, const struct dit_block *b, int layer);
 
 /* kv [rows, 2C] cdt: the keys and values of cross attention to context [rows, C] cdt:

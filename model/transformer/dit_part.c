@@ -57,6 +57,8 @@ static const struct variant variants[] = {
     { "tiny-flf2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGES(160, 2 * 17)) },
     { "tiny-vsa", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_vsa_gate })) },
     { "tiny-sla", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_sla })) },
+    { "tiny-vace",
+      CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_vace, 2, { 96 } })) },
     { "tiny-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_TINY) },
     { NULL, NULL },
 };
@@ -80,6 +82,8 @@ static status find_features(const struct describing *d, struct dit_config *c)
                 if (w[i].key[k] != NULL)
                     TRY(describe_agree(d, w[i].key[k], use->width[i], w[i].tensor));
         }
+        if ((*f)->check != NULL)
+            TRY((*f)->check(d, c, use));
     }
     return ST_OK;
 }

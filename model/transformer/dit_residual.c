@@ -37,6 +37,8 @@ out:
 
 status dit_follow(struct dit_run *r, int step)
 {
+    const struct feature_use *use = r->m->config.use;
+
     for (int l = 0; l < r->m->config.layers; l++) {
         struct dit_block b = { 0 };
         int unit;
@@ -44,6 +46,9 @@ status dit_follow(struct dit_run *r, int step)
 
         TRY(weights_acquire(w, unit, -1, &b));
         TRY(dit_start_next(r, step, 0, l));
+        for (int i = 0; i < DIT_FEATURES_MAX && use[i].feature != NULL; i++)
+            if (use[i].feature->hooks->follow != NULL)
+                TRY(use[i].feature->hooks->follow(r, step, l));
     }
     return ST_OK;
 }

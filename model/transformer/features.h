@@ -36,6 +36,7 @@ struct dit_run;
 struct block_ctx;
 struct segments;
 struct cJSON;
+struct describing;
 
 /* Hooks that the forward pass calls; each may be NULL. `data`: FEATURE_TENSORS tensors of this
  * feature and run, zeroed before `begin`. Hooks with a status return errors as dit_begin or
@@ -61,8 +62,13 @@ struct feature_hooks {
                               struct tensor q);
 
     /* ctx->x [s_loc, C] f32 is the output of block `layer`, which the feature may change. The norm
-     * of the next block follows. */
+     * of the next block follows; ctx->h and ctx->y are free. Called after the blocks for which
+     * is_after is true; that NULL: after all. */
     status (*after_block)(struct block_ctx *ctx, const struct tensor *data, int layer);
+    bool (*is_after)(const struct dit_config *c, const struct feature_use *use, int layer);
+
+    /* Takes part in what after_block does for sharded weights, as dit_follow. Collective. */
+    status (*follow)(struct dit_run *r, int step, int layer);
 };
 
 /* A width that only the feature's tensors have: the size of one axis of one of them. */
@@ -89,6 +95,10 @@ struct feature {
      * emits a layer whose product is computed like those of the block. */
     void (*block_tensors)(struct tensor_list *l, const struct dit_config *c, emit_linear *linear,
                           enum dtype cdt);
+
+    /* ST_FORMAT if config.json says what this version does not compute; or NULL. */
+    status (*check)(const struct describing *d, const struct dit_config *c,
+                    const struct feature_use *use);
 
     const struct sparse_kind *sparse; // makes self attention sparse; or NULL
 
