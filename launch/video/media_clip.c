@@ -18,6 +18,7 @@ struct media_clip {
     AVFrame *frame;
     int stream;
     bool flushed; // the decoder has got all packets
+    int turn;     // the EXIF orientation of the frames; 0 before the first
 };
 
 /* Reads the headers, with a limit on the pixels that decoders may allocate. */
@@ -72,14 +73,15 @@ static status open_decoder(struct media_clip *c)
     return ST_OK;
 }
 
-/* The EXIF orientation with the same effect as a display matrix: x' = a x + c y, y' = b x + d y. */
-static int orientation(const AVFrame *frame)
+/* The EXIF orientation with the same effect as a display matrix: x' = a x + c y, y' = b x + d y. A
+ * frame without one has that of the frame before. */
+static int orientation(const AVFrame *frame, int before)
 {
     const AVFrameSideData *side = av_frame_get_side_data(frame, AV_FRAME_DATA_DISPLAYMATRIX);
     int32_t m[9];
 
     if (side == NULL || side->size < sizeof(m))
-        return 1;
+        return before > 0 ? before : 1;
     memcpy(m, side->data, sizeof(m));
     if (m[0] != 0 || m[4] != 0)
         return m[0] >= 0 ? (m[4] >= 0 ? 1 : 4) : (m[4] >= 0 ? 2 : 3);
@@ -112,15 +114,88 @@ status media_clip_next(struct media_clip *c, struct image *image, bool *more)
     *more = code >= 0;
     if (code < 0 && code != AVERROR(EAGAIN) && code != AVERROR_EOF)
         return media_damaged(c->file, "its video is damaged");
+    if (*more)
+        c->turn = orientation(c->frame, c->turn);
     if (!*more || image == NULL)
         goto out;
     TRY_OUT(media_frame(&got, c->frame, false, c->file));
-    TRY_OUT(media_turn(&got, orientation(c->frame)));
+    TRY_OUT(media_turn(&got, c->turn));
     *image = got;
 out:
     av_frame_unref(c->frame);
     if (st != ST_OK)
         image_done(&got);
+    return st;
+}
+
+/* Start and duration of a packet, in the stream's time base; damaged files have any numbers. */
+struct packet_time {
+    double start, duration;
+};
+
+static int by_start(const void *a, const void *b)
+{
+    const struct packet_time *x = a, *y = b;
+
+    return (x->start > y->start) - (x->start < y->start);
+}
+
+/* Reads the times of all frames, which packets have in the order of decoding. */
+static status read_times(struct media_clip *c, struct packet_time **times, int64_t *count)
+{
+    int64_t room = 0;
+    int code;
+
+    while ((code = av_read_frame(c->in, c->packet)) >= 0) {
+        const AVPacket *p = c->packet;
+        const bool shown = p->stream_index == c->stream && (p->flags & AV_PKT_FLAG_DISCARD) == 0;
+        struct packet_time *more;
+
+        if (shown && *count == room) {
+            room = 2 * room + 64;
+            more = realloc(*times, (size_t)room * sizeof(*more));
+            if (more == NULL) {
+                av_packet_unref(c->packet);
+                return media_no_memory(c->file);
+            }
+            *times = more;
+        }
+        if (shown) {
+            const int64_t start = p->pts != AV_NOPTS_VALUE   ? p->pts
+                                  : p->dts != AV_NOPTS_VALUE ? p->dts
+                                                             : *count;
+            (*times)[(*count)++] = (struct packet_time){ (double)start, (double)p->duration };
+        }
+        av_packet_unref(c->packet);
+    }
+    return ST_OK;
+}
+
+status media_clip_times(struct media_clip *c, float (**time)[2], int64_t *count)
+{
+    const double unit = av_q2d(c->in->streams[c->stream]->time_base);
+    struct packet_time *packets = NULL;
+    double before = 0; // the last duration
+    status st;
+
+    *time = NULL;
+    *count = 0;
+    TRY_OUT(read_times(c, &packets, count));
+    *time = malloc((size_t)(*count + 1) * sizeof(**time));
+    if (*time == NULL)
+        TRY_OUT(media_no_memory(c->file));
+    qsort(packets, (size_t)*count, sizeof(*packets), by_start);
+    for (int64_t i = 0; i < *count; i++) {
+        struct packet_time *p = &packets[i];
+
+        if (p->duration <= 0) // not known
+            p->duration = i + 1 < *count ? p[1].start - p->start : before;
+        before = p->duration;
+        (*time)[i][0] = (float)(p->start * unit);
+        (*time)[i][1] = (float)((p->start + p->duration) * unit);
+    }
+out:
+    free(packets);
     return st;
 }
 
