@@ -284,14 +284,16 @@ static bool find_ranks(char *text, size_t size, const struct trial *t)
 static bool find_frames(int *frames, const struct request *r, const struct trial *t)
 {
     const struct plan_input *first = &t->plans[0];
-    int low = 0, high = (r->frame_num - 1) / 4; // 4 low + 1 fit, or low is 0; 4 high + 1 do not
+    int low = 0, high = (r->video_frames - 1) / 4; // 4 low + 1 fit, or low is 0; 4 high + 1 do not
 
+    if (r->video_frames != r->frame_num) // those of a clip
+        return false;
     while (high - low > 1) {
         const int middle = (low + high) / 2;
         struct request fewer = *r;
         struct plan_input p = *first, shapes;
 
-        fewer.frame_num = 4 * middle + 1;
+        fewer.video_frames = 4 * middle + 1;
         if (job_plan_input(&shapes, &fewer, &first->model, first->table, first->ranks,
                            first->ranks_per_node, first->prompts) != ST_OK)
             return false;

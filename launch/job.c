@@ -402,7 +402,8 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
                     r->video_size[0], r->video_size[1], (long long)(2 * vae->stride));
     *plan = (struct plan_input){
         .model = *model,
-        .latent = latent_of_video(vae, r->video_size[0], r->video_size[1], r->frame_num),
+        .latent = latent_of_video(vae, r->video_size[0], r->video_size[1], r->video_frames),
+        .prepended = r->task->prepends ? r->references : 0,
         .steps = r->steps,
         .low_from = r->steps,
         .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,
@@ -429,6 +430,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .decode = true,
         .table = table,
     };
+    plan->latent.t += plan->prepended;
     if (r->tiled)
         plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
                                             r->tile_stride[1] };

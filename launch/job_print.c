@@ -340,9 +340,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
     progress_print(p,
                    "video   %d*%d, %d frames; latent %lld x %lld x %lld x %lld, %lld tokens; "
                    "%s, %s",
-                   r->video_size[0], r->video_size[1], r->frame_num, (long long)s.c, (long long)s.t,
-                   (long long)s.h, (long long)s.w, (long long)(s.t * (s.h / 2) * (s.w / 2)),
-                   sampling, noise);
+                   r->video_size[0], r->video_size[1], r->video_frames, (long long)s.c,
+                   (long long)s.t, (long long)s.h, (long long)s.w,
+                   (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, noise);
     request_fast(fast, sizeof(fast), r);
     if (r->fast >= 0)
         progress_print(p, "fast    %s:%s", request_fast_names[r->fast], fast);

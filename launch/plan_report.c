@@ -282,7 +282,7 @@ void plan_print(const struct plan_report *r)
            "forwards\n",
            r->request->video_size[0], r->request->video_size[1],
            follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
-           r->request->frame_num, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
+           r->request->video_frames, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
            (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, plan_forwards(in, true));
     if (r->request->preset != NULL &&
         request_preset(sampling, sizeof(sampling), r->request) == ST_OK)
@@ -439,7 +439,7 @@ status plan_print_json(const struct plan_report *r)
     if (in->matmul.fp8)
         cJSON_AddNumberToObject(json, "matmul_bf16_blocks", in->matmul.kept);
     cJSON_AddItemToObject(json, "size", cJSON_CreateIntArray(r->request->size, 2));
-    cJSON_AddNumberToObject(json, "frames", r->request->frame_num);
+    cJSON_AddNumberToObject(json, "frames", r->request->video_frames);
     cJSON_AddItemToObject(json, "latent", cJSON_CreateDoubleArray(latent, 4));
     cJSON_AddNumberToObject(json, "steps", in->steps);
     cJSON_AddNumberToObject(json, "forwards", plan_forwards(in, true));

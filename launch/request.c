@@ -47,6 +47,7 @@ void request_init(struct request *r)
         .tea_cache_l1_thresh = -1,
         .tea_cache_model_id = -1,
         .rand_device = -1,
+        .vace_scale = -1,
         .cuda_sms = -1,
         .precision = -1,
         .vae_precision = -1,
@@ -81,6 +82,9 @@ void request_done(struct request *r)
 
     options_free(&set);
     request_drop_images(r);
+    free(r->reference);
+    r->reference = NULL;
+    r->references = 0;
 }
 
 static const char *command_name(unsigned command)
@@ -207,6 +211,8 @@ static status fill_defaults(struct request *r)
     default_int(&r->tile_stride[0], 15);
     default_int(&r->tile_stride[1], 26);
     default_double(&r->fps, task->fps);
+    if ((task->allowed >> INPUT_vace_scale & 1) != 0)
+        default_double(&r->vace_scale, 1);
     default_double(&r->quality, 8);
     default_int(&r->save_every, 5);
     return ST_OK;
@@ -224,6 +230,9 @@ struct task_inputs request_inputs(const struct request *r)
     memcpy(in.input, r->input, sizeof(in.input));
     memcpy(in.image, r->image, sizeof(in.image));
     memcpy(in.clip, r->clips, sizeof(in.clip));
+    in.references = r->references;
+    in.reference = r->reference;
+    in.vace_scale = r->vace_scale;
     return in;
 }
 
@@ -233,7 +242,8 @@ static status check_shape(struct request *r)
     const int f = r->frame_num;
 
     memcpy(r->video_size, r->size, sizeof(r->video_size));
-    TRY(r->task->size(&in, r->video_size));
+    r->video_frames = f;
+    TRY(r->task->size(&in, r->video_size, &r->video_frames));
     if (r->task->image && f != 1)
         return fail(ST_USAGE, "--frame_num %d: task %s makes one image; remove --frame_num", f,
                     r->task_name);
@@ -331,7 +341,7 @@ static status check_files(const struct request *r, unsigned command)
     if (r->ckpt_dir == NULL && (r->lora != NULL || r->lora_high != NULL || r->lora_low != NULL))
         return fail(ST_USAGE, "--lora needs --ckpt_dir DIR, whose tensors it changes");
     if (r->save_file != NULL)
-        TRY(video_check_path(r->save_file, r->frame_num));
+        TRY(video_check_path(r->save_file, r->video_frames));
     if (r->contact_sheet != NULL && !ends_in(r->contact_sheet, ".png"))
         return fail(ST_USAGE, "--contact_sheet %s: the name must end in .png", r->contact_sheet);
     if (r->save_file != NULL && r->contact_sheet != NULL &&
@@ -455,7 +465,7 @@ status request_result_name(const struct request *r, const char *batch_file, char
     if (asprintf(name, "%.*s-%.*s-%08x.%s",
                  (int)(dot != NULL && dot > base ? (size_t)(dot - base) : strlen(base)), base,
                  (int)utf8_bytes(title, 30), title, (unsigned)(digest ^ digest >> 32),
-                 r->frame_num == 1 ? "png" : "mp4") < 0) {
+                 r->video_frames == 1 ? "png" : "mp4") < 0) {
         *name = NULL;
         return fail(ST_MEMORY, "cannot allocate host memory for a file name");
     }

@@ -45,8 +45,9 @@ struct request {
     const struct task *task; // set by request_complete
     char *prompt, *negative_prompt;
     int size[2];       // --size: width, height in pixels
-    int video_size[2]; // what the task makes of it and of its images; set by request_complete
+    int video_size[2]; // what the task makes of it and of its inputs; set by request_complete
     int frame_num;
+    int video_frames; // the same for the number of frames
     struct seed base_seed;
 
     int fast;     // index of --fast's choice; -1: none
@@ -130,6 +131,9 @@ struct request {
     int use_prompt_extend;                // the only input without a value
     struct image image[INPUT_COUNT];      // of TASK_IMAGES; see request_images
     struct clip_input clips[INPUT_COUNT]; // of TASK_CLIPS
+    struct image *reference;              // those of TASK_LISTS
+    int references;                       // their number
+    double vace_scale;                    // -1: not given, and for other tasks
     char *media;                          // what these are: "image=640x480:DIGEST ..."; no flag
 
     char *batch_file; // the file of `batch`
@@ -222,8 +226,8 @@ status request_read_images(struct request *r);
 status request_share_images(struct world *w, struct request *r);
 void request_drop_images(struct request *r);
 
-/* Sets w and h of r->image from r->media. Local. */
-void request_image_sizes(struct request *r);
+/* Sets the sizes of r->image, r->clips and r->reference from r->media. Local. ST_MEMORY. */
+status request_image_sizes(struct request *r);
 
 void request_init(struct request *r);
 void request_done(struct request *r); // accepts a zeroed request

@@ -31,6 +31,7 @@ struct open_clip {
     const char *path; // borrowed from the request
     struct media_reader *reader;
     int64_t next; // index of the reader's next frame
+    float (*time)[2];
 };
 
 static status read_frame(void *payload, int64_t index, struct image *frame)
@@ -58,7 +59,7 @@ static status read_frame(void *payload, int64_t index, struct image *frame)
 /* The number of frames of a clip that the request uses at most. */
 static int64_t frames_used(const struct request *r, int input)
 {
-    return r->frame_num;
+    return (TASK_WHOLE_CLIPS >> input & 1) != 0 ? INT64_MAX : r->frame_num;
 }
 
 /* Decodes the frames that are used: sets the clip's sizes, and the text that identifies it. */
@@ -153,6 +154,19 @@ void request_clip_sizes(struct request *r)
     }
 }
 
+static status read_times(struct clip_input *clip, struct open_clip *open)
+{
+    int64_t count = 0;
+
+    TRY(named(media_times(open->path, MEDIA_PIXELS_MAX, &open->time, &count), open->input));
+    if (count < clip->frames)
+        return fail(ST_FORMAT, "--%s %s: it has %lld frames instead of %lld: the file has changed",
+                    task_input_names[open->input], open->path, (long long)count,
+                    (long long)clip->frames);
+    clip->time = (const float(*)[2])open->time;
+    return ST_OK;
+}
+
 status request_open_clips(struct request *r)
 {
     for (int i = 0; i < INPUT_COUNT; i++) {
@@ -166,6 +180,8 @@ status request_open_clips(struct request *r)
         *open = (struct open_clip){ .input = i, .path = r->input[i] };
         r->clips[i].read = read_frame;
         r->clips[i].payload = open;
+        if ((TASK_WHOLE_CLIPS >> i & 1) != 0)
+            TRY(read_times(&r->clips[i], open));
     }
     return ST_OK;
 }
@@ -178,7 +194,9 @@ void request_close_clips(struct request *r)
         if (open == NULL)
             continue;
         media_reader_close(open->reader);
+        free(open->time);
         free(open);
+        r->clips[i].time = NULL;
         r->clips[i].read = NULL;
         r->clips[i].payload = NULL;
     }

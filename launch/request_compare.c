@@ -54,16 +54,26 @@ status request_line(struct request *r, const struct request *job, const char *te
     return ST_OK;
 }
 
-/* Writes `folder` before the relative paths of a list. */
-static status list_from(char **list, const char *folder)
+/* Whether the row is a list of images, with commas between them. */
+static bool is_list(const struct option *row)
 {
+    for (int i = 0; i < INPUT_COUNT; i++)
+        if (row->offset == AT(input[i]))
+            return (TASK_LISTS >> i & 1) != 0;
+    return false;
+}
+
+/* Writes `folder` before the relative paths of a list, which `between` separates. */
+static status list_from(char **list, char between, const char *folder)
+{
+    const char ends[] = { between, 0 };
     char *whole = NULL;
     size_t size = 0;
     FILE *m = open_memstream(&whole, &size);
 
     for (const char *item = *list, *end; m != NULL && *item != 0; item = end + (*end != 0)) {
-        end = item + strcspn(item, "\n");
-        fprintf(m, "%s%s%s%.*s", item == *list ? "" : "\n", *item == '/' ? "" : folder,
+        end = item + strcspn(item, ends);
+        fprintf(m, "%s%s%s%.*s", item == *list ? "" : ends, *item == '/' ? "" : folder,
                 *item == '/' ? "" : "/", (int)(end - item), item);
     }
     if (m == NULL || fclose(m) != 0) {
@@ -88,8 +98,8 @@ static status paths_from(struct request *r, const char *folder)
                           row->offset != AT(preset) && row->commands != CMD_RECORD;
         char **field = (char **)((char *)r + row->offset), *whole = NULL;
 
-        if (row->type == OPT_LIST && *field != NULL) {
-            TRY(list_from(field, folder));
+        if ((row->type == OPT_LIST || is_list(row)) && *field != NULL) {
+            TRY(list_from(field, row->type == OPT_LIST ? '\n' : ',', folder));
             continue;
         }
         if (!path || *field == NULL || **field == '/')
@@ -189,7 +199,7 @@ static bool is_media(const struct option *row)
 {
     for (int i = 0; i < INPUT_COUNT; i++)
         if (row->offset == AT(input[i]))
-            return ((TASK_IMAGES | TASK_CLIPS) >> i & 1) != 0;
+            return ((TASK_IMAGES | TASK_CLIPS | TASK_LISTS) >> i & 1) != 0;
     return false;
 }
 

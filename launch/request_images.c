@@ -1,5 +1,5 @@
 /* The images of a request: read and identified on rank 0, sent to all ranks before they are used.
- * Its clips: request_clips.c. */
+ * Its clips: request_clips.c; lists of images: request_references.c. */
 #include "launch/request_internal.h"
 #include "launch/video/media.h"
 
@@ -42,7 +42,7 @@ status request_add_media(struct request *r, int input, const char *value)
     return ST_OK;
 }
 
-void request_image_sizes(struct request *r)
+status request_image_sizes(struct request *r)
 {
     for (int i = 0; i < INPUT_COUNT; i++) {
         size_t length;
@@ -55,6 +55,7 @@ void request_image_sizes(struct request *r)
         r->image[i].h = h;
     }
     request_clip_sizes(r);
+    return request_reference_sizes(r);
 }
 
 /* Reads the image of an input, which must be the one of r->media if that has one. */
@@ -103,13 +104,12 @@ status request_read_images(struct request *r)
         TRY(st);
     }
     TRY(request_read_clips(r));
+    TRY(request_read_references(r));
     request_drop_images(r);
-    request_image_sizes(r);
-    return ST_OK;
+    return request_image_sizes(r);
 }
 
-/* Sends rank 0's image to all ranks. */
-static status share_image(struct world *w, struct image *image)
+status request_share_image(struct world *w, struct image *image)
 {
     const int pixels[] = { image->w, image->h };
     const size_t bytes = (size_t)image->w * (size_t)image->h * 3;
@@ -129,10 +129,14 @@ status request_share_images(struct world *w, struct request *r)
             st = read_image(r, i);
     if (st == ST_OK && w->rank == 0)
         st = request_open_clips(r);
+    if (st == ST_OK && w->rank == 0)
+        st = request_read_references(r);
     TRY(agree(w, st));
     for (int i = 0; i < INPUT_COUNT; i++)
         if (is_given(r, i))
-            TRY(share_image(w, &r->image[i]));
+            TRY(request_share_image(w, &r->image[i]));
+    for (int i = 0; i < r->references; i++)
+        TRY(request_share_image(w, &r->reference[i]));
     return ST_OK;
 }
 
@@ -141,6 +145,10 @@ void request_drop_images(struct request *r)
     for (int i = 0; i < INPUT_COUNT; i++) {
         free(r->image[i].rgb);
         r->image[i].rgb = NULL;
+    }
+    for (int i = 0; i < r->references; i++) {
+        free(r->reference[i].rgb);
+        r->reference[i].rgb = NULL;
     }
     request_close_clips(r);
 }

@@ -76,6 +76,13 @@ void request_clip_sizes(struct request *r);
 status request_open_clips(struct request *r);
 void request_close_clips(struct request *r);
 
+/* The same for lists of images: r->reference. */
+status request_read_references(struct request *r);
+status request_reference_sizes(struct request *r);
+
+/* Sends rank 0's image to all ranks, where its size is known. Collective. ST_MEMORY. */
+status request_share_image(struct world *w, struct image *image);
+
 /* Whether there is a table of magcache for the request. */
 bool request_has_ratios(const struct request *r);
 

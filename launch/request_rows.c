@@ -382,10 +382,17 @@ const struct option request_rows[] = {
       .help = "of --input_video: how much noise it gets, from 0 (the clip as it is) to 1 (only "
               "noise), as in DiffSynth; all steps are then computed from there (default 1)" },
 
+    CLIP(src_video, "VACE: the clip to edit, or that controls the video, such as poses; the video "
+                    "gets its aspect and length"),
+    CLIP(src_mask, "VACE: a clip, white where --src_video is repainted and black where it is kept"),
+    { "src_ref_images", OPT_STRING, AT(input[INPUT_src_ref_images]), .value = "FILE,...",
+      .commands = ONE, .marks = INPUT_MARK(src_ref_images),
+      .help = "VACE: images of what the video shows, such as persons and things" },
+    { "vace_scale", OPT_DOUBLE, AT(vace_scale), .value = "X", .least = 0, .most = 100,
+      .commands = ALL, .marks = INPUT_MARK(vace_scale),
+      .help = "VACE: how much these control the video; 0: not at all (default 1)" },
+
     // inputs that no task of this version uses: hidden
-    INPUT(src_video, "the video to edit, or that controls the result"),
-    INPUT(src_mask, "mask of the regions to edit"),
-    INPUT(src_ref_images, "reference images, separated by commas"),
     INPUT(audio, "the audio that drives the motion"),
     INPUT(pose_video, "the video whose poses are followed"),
     INPUT(num_clip, "number of clips, each of which continues the one before"),

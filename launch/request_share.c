@@ -6,7 +6,7 @@
 /* What is not in the JSON. */
 struct beside {
     bool given[OPTIONS_MAX];
-    int video_size[2], steps;
+    int video_size[2], video_frames, steps;
     bool drawn_seed, default_negative;
     unsigned turned;
 };
@@ -14,6 +14,7 @@ struct beside {
 static struct beside beside_of(const struct request *r)
 {
     struct beside b = { .video_size = { r->video_size[0], r->video_size[1] },
+                        .video_frames = r->video_frames,
                         .steps = r->steps,
                         .drawn_seed = r->drawn_seed,
                         .default_negative = r->default_negative,
@@ -27,6 +28,7 @@ static void set_beside(struct request *r, const struct beside *b)
 {
     memcpy(r->given, b->given, sizeof(r->given));
     memcpy(r->video_size, b->video_size, sizeof(r->video_size));
+    r->video_frames = b->video_frames;
     r->steps = b->steps;
     r->drawn_seed = b->drawn_seed;
     r->default_negative = b->default_negative;
@@ -62,7 +64,7 @@ status request_share(struct world *w, status st, struct request *r)
         request_init(r);
         TRY_OUT(request_from_json(r, text, "request"));
         TRY_OUT(task_find(&r->task, r->task_name));
-        request_image_sizes(r);
+        TRY_OUT(request_image_sizes(r));
         set_beside(r, &beside);
     }
 out:

@@ -81,7 +81,7 @@ static status open_video(struct run *run)
     st = video_open(&run->video, &(struct video_settings){ .path = r->save_file,
                                                            .width_px = r->video_size[0],
                                                            .height_px = r->video_size[1],
-                                                           .frames = r->frame_num,
+                                                           .frames = r->video_frames,
                                                            .fps = r->fps,
                                                            .quality = r->quality,
                                                            .metadata = json,
@@ -456,8 +456,8 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     start_s = clock_seconds();
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         run_save_frames_begin(run, j);
-    progress_stage(&j->progress, "decoding", 0, run->plan.latent.t, "chunk");
-    st = pipeline_decode(p, run->plan.latent, run->latent, run->plan.tiling,
+    progress_stage(&j->progress, "decoding", 0, plan_decoded(&run->plan).t, "chunk");
+    st = pipeline_decode(p, run->plan.latent, run->plan.prepended, run->latent, run->plan.tiling,
                          (struct frame_sink){ .put = put_frames,
                                               .payload = &ctx,
                                               .progress = decoded,

@@ -100,7 +100,7 @@ void run_save_frames_begin(struct run *run, struct job *j)
 {
     const struct request *r = run->request;
 
-    const status st = run_frames_open(&run->frames, r->run_file, r->frame_num, r->video_size[1],
+    const status st = run_frames_open(&run->frames, r->run_file, r->video_frames, r->video_size[1],
                                       r->video_size[0]);
 
     if (st != ST_OK)

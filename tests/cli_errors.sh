@@ -59,7 +59,7 @@ expect 'none.gguf' "$wanmpi" generate --dit "$dir/none.gguf"
 expect 'task t2v-14B has one transformer' "$wanmpi" plan --task t2v-14B --dit_low b
 expect 'must be 4n+1; try 77 or 81' "$wanmpi" plan --frame_num 80
 expect 'leaves none of the 30 blocks in fp8' "$wanmpi" plan --task t2v-1.3B --matmul fp8 --matmul_bf16_blocks 15
-expect 'this version does not run it; it runs t2v-1.3B' "$@" -n 2 "$wanmpi" generate --task vace-14B
+expect 'this version does not run it; it runs t2v-1.3B' "$@" -n 2 "$wanmpi" generate --task animate-14B
 expect 'no such task; did you mean t2v-1.3B?' "$wanmpi" plan --task t2v-1.3b
 echo '{"prompt": "a", "save_file": "out/b.mp4"}' >"$dir/groups.jsonl"
 expect '.-groups 2 does not divide the 3 ranks of this job: all groups have the same size; choose of 1, 3' \

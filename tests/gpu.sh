@@ -259,6 +259,9 @@ whole_runs() {
     conditioned inp-1.3B tiny-i2v-14B --image "$golden/image_tall.png" --end_image "$golden/image_wide.png"
     conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
     conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
+    conditioned vace-1.3B tiny-vace --src_ref_images "$golden/image_wide.png,$golden/image_odd.png"
+    conditioned vace-14B tiny-vace --src_ref_images "$golden/image_wide.png,$golden/image_odd.png" \
+        --src_video "$scratch/cpu.mp4" --src_mask "$scratch/noisy.mp4"
 
     for preset in tiny-vsa tiny-sla; do
         "$wanmpi" synth --preset $preset --out "$scratch/$preset" >"$scratch/synth.log" 2>&1

@@ -97,7 +97,7 @@ everywhere 'the tokenizer is missing; put google/umt5-xxl/spiece.model' silent
 # ---- the task and the checkpoint
 need "$make" sparse t2v-1.3B small
 need "$make" sparse t2v-14B large
-need "$make" sparse vace-1.3B vace
+need "$make" sparse animate-14B animate
 need "$make" sparse i2v-A14B expert
 reports '^  task  *t2v-1.3B$' "$wanmpi" inspect small # has no text encoder
 reports '^  task  *t2v-14B$' "$wanmpi" inspect large
@@ -110,8 +110,7 @@ refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B' \
 refused 'large is a checkpoint of t2v-14B; use --task t2v-14B or t2i-14B' \
     "$wanmpi" plan --task t2v-1.3B --ckpt_dir large
 refused 'large: the text encoder is missing' "$wanmpi" generate --ckpt_dir large
-refused "the feature 'VACE' (tensor vace_patch_embedding.weight)" \
-    "$wanmpi" generate --ckpt_dir vace
+refused "the feature 'face adapter (Animate)'" "$wanmpi" generate --ckpt_dir animate
 refused 'task i2v-A14B needs --image' "$wanmpi" generate --ckpt_dir expert
 mkdir pair
 need "$make" sparse t2v-A14B pair/high_noise_model

@@ -170,14 +170,15 @@ static void test_refused(void)
     refuse("--quality|11", "must be 0 to 10");
     refuse("--offload_model|maybe", "expected True or False");
     refuse("--task|t2v-13B", "did you mean t2v-1.3B?");
-    refuse("--task|vace-14B", "this version does not run it; it runs t2v-1.3B, t2v-14B, t2i-14B");
+    refuse("--task|animate-14B",
+           "this version does not run it; it runs t2v-1.3B, t2v-14B, t2i-14B");
     refuse("--task|i2v-A14B", "task i2v-A14B needs --image");
     refuse("--image|a.png",
            "--image: task t2v-14B does not use it; remove it, or use --task i2v-14B");
     refuse("--last_frame|a.png", "--last_frame: task t2v-14B does not use it; remove it, or use "
                                  "--task flf2v-14B");
-    refuse("--src_video|a.mp4",
-           "--src_video: task t2v-14B does not use it; remove it (no task of this");
+    refuse("--prompt_extend_method|a",
+           "--prompt_extend_method: task t2v-14B does not use it; remove it (no task of this");
     refuse("--use_prompt_extend", "--use_prompt_extend: task t2v-14B does not use it");
     refuse("--prompt|Two|cats", "unexpected argument 'cats'; put quotes around a text of several");
     refuse("-n|4", "flags start with two dashes");
@@ -523,7 +524,7 @@ static void test_help(void)
     fclose(out);
     CHECK(strstr(text, "--sample_solver unipc|dpm++|euler") != NULL, "%s", text);
     CHECK(strstr(text, "--resume FILE.h5") != NULL && strstr(text, "--image FILE") != NULL &&
-              strstr(text, "--src_video") == NULL,
+              strstr(text, "--prompt_extend_method") == NULL,
           "%s", text);
     CHECK(strstr(text, "FILE.jsonl") == NULL, "generate's help has the argument of batch");
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))

@@ -250,3 +250,25 @@ double media_reader_fps(const struct media_reader *r)
 {
     return r->clip != NULL ? media_clip_fps(r->clip) : 0;
 }
+
+status media_times(const char *path, int64_t pixels_max, float (**time)[2], int64_t *count)
+{
+    struct media_reader *r = NULL;
+    status st;
+
+    *time = NULL;
+    TRY_OUT(media_reader_open(&r, path, pixels_max));
+    if (r->clip != NULL) {
+        TRY_OUT(media_clip_times(r->clip, time, count));
+    } else {
+        *time = malloc(sizeof(**time));
+        if (*time == NULL)
+            TRY_OUT(fail(ST_MEMORY, "%s: cannot allocate memory to read it", path));
+        (*time)[0][0] = 0;
+        (*time)[0][1] = 1;
+        *count = 1;
+    }
+out:
+    media_reader_close(r);
+    return st;
+}

@@ -61,6 +61,10 @@ void media_reader_close(struct media_reader *r);
 /* Reads the next frame; the caller frees it. *more: whether there was one. */
 status media_reader_next(struct media_reader *r, struct image *frame, bool *more);
 
+/* Start and end in seconds of each frame of a clip, in their order, without decoding them; time is
+ * malloc'ed. Of an image one frame from 0 to 1. ST_IO, ST_FORMAT, ST_MEMORY. */
+status media_times(const char *path, int64_t pixels_max, float (**time)[2], int64_t *count);
+
 /* The mean number of frames per second; 0: not known. */
 double media_reader_fps(const struct media_reader *r);
 

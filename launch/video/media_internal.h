@@ -70,6 +70,9 @@ status media_clip_next(struct media_clip *c, struct image *image, bool *more);
 
 double media_clip_fps(const struct media_clip *c); // 0: not known
 
+/* Instead of reading its frames: media_times. */
+status media_clip_times(struct media_clip *c, float (**time)[2], int64_t *count);
+
 /* The 16-bit value of a tag in the first directory of a TIFF file, or `missing`. */
 int tiff_tag(const uint8_t *bytes, size_t size, int tag, int missing);
 

@@ -12,6 +12,7 @@ struct clip_input {
     /* Reads frame `index`, which the caller frees. On rank 0 only; NULL where only sizes are
      * needed. In ascending order each frame is decoded once. */
     status (*read)(void *payload, int64_t index, struct image *frame);
+    const float (*time)[2]; // where `read` is: start and end of each frame in seconds
     void *payload;
 };
 

@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- PIL ---- */
+/* ---- bytes: PIL, PyTorch ---- */
 
-#define WEIGHT_BITS 22
+#define PIL_BITS 22   // of a weight, after the point
+#define TORCH_BITS 15 // of a weight, with its sign 16
 
 static double cubic(double x)
 {
@@ -40,7 +41,8 @@ struct taps {
     int size;    // weights of an output pixel, at most
     int *first;  // [out] first input pixel
     int *count;  // [out]
-    int *weight; // [out, size] with WEIGHT_BITS bits after the point
+    int *weight; // [out, size]
+    int bits;    // of a weight, after the point
 };
 
 static void taps_done(struct taps *t)
@@ -50,17 +52,33 @@ static void taps_done(struct taps *t)
     free(t->weight);
 }
 
-static status taps_init(struct taps *t, int in, int out, enum pil_filter filter)
+/* How output pixels are made. */
+struct kind {
+    enum pil_filter filter;
+    bool torch; // weights as PyTorch has them
+};
+
+/* The most bits with which the largest weight has 16. */
+static int torch_bits(double most)
+{
+    int bits = 0;
+
+    while (bits < PIL_BITS && (int)(0.5 + most * (1 << (bits + 1))) < 1 << TORCH_BITS)
+        bits++;
+    return bits;
+}
+
+static status taps_init(struct taps *t, int in, int out, struct kind kind)
 {
     const double scale = (double)in / out, wide = fmax(scale, 1);
-    const double support = filters[filter].support * wide;
-    double *exact;
+    const double support = filters[kind.filter].support * wide;
+    double *exact, most = 0;
 
     t->size = 2 * (int)ceil(support) + 1;
     t->first = calloc((size_t)out, sizeof(*t->first));
     t->count = calloc((size_t)out, sizeof(*t->count));
     t->weight = calloc((size_t)out * (size_t)t->size, sizeof(*t->weight));
-    exact = malloc((size_t)t->size * sizeof(*exact));
+    exact = calloc((size_t)out * (size_t)t->size, sizeof(*exact));
     if (t->first == NULL || t->count == NULL || t->weight == NULL || exact == NULL) {
         free(exact);
         return fail(ST_MEMORY, "cannot allocate host memory to resize an image from %d to %d", in,
@@ -70,25 +88,27 @@ static status taps_init(struct taps *t, int in, int out, enum pil_filter filter)
         const double center = (i + 0.5) * scale;
         const int from = (int)fmax(center - support + 0.5, 0);
         const int to = (int)fmin(center + support + 0.5, in);
-        int *weight = t->weight + (size_t)i * (size_t)t->size;
-        double sum = 0;
+        double *w = exact + (size_t)i * (size_t)t->size, sum = 0;
 
         t->first[i] = from;
         t->count[i] = to - from;
         for (int k = 0; k < to - from; k++)
-            sum += exact[k] = filters[filter].at((k + from - center + 0.5) * (1 / wide));
+            sum += w[k] = filters[kind.filter].at((k + from - center + 0.5) * (1 / wide));
         for (int k = 0; k < to - from; k++) {
-            const double w = sum != 0 ? exact[k] / sum : exact[k];
-            weight[k] = (int)((w < 0 ? -0.5 : 0.5) + w * (1 << WEIGHT_BITS));
+            w[k] = sum != 0 ? w[k] / sum : w[k];
+            most = fmax(most, w[k]);
         }
     }
+    t->bits = kind.torch ? torch_bits(most) : PIL_BITS;
+    for (size_t i = 0; i < (size_t)out * (size_t)t->size; i++)
+        t->weight[i] = (int)((exact[i] < 0 ? -0.5 : 0.5) + exact[i] * (1 << t->bits));
     free(exact);
     return ST_OK;
 }
 
-static uint8_t rounded(int sum)
+static uint8_t rounded(int sum, int bits)
 {
-    const int v = sum >> WEIGHT_BITS;
+    const int v = sum >> bits;
 
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
@@ -99,22 +119,23 @@ static void resize_row(uint8_t *out, const uint8_t *in, int w, const struct taps
     for (int x = 0; x < w; x++) {
         const int *weight = t->weight + (size_t)x * (size_t)t->size;
         const uint8_t *from = in + 3 * (size_t)t->first[x];
-        int sum[] = { 1 << (WEIGHT_BITS - 1), 1 << (WEIGHT_BITS - 1), 1 << (WEIGHT_BITS - 1) };
+        const int half = 1 << (t->bits - 1);
+        int sum[] = { half, half, half };
 
         for (int k = 0; k < t->count[x]; k++)
             for (int c = 0; c < 3; c++)
                 sum[c] += from[3 * k + c] * weight[k];
         for (int c = 0; c < 3; c++)
-            out[3 * (size_t)x + (size_t)c] = rounded(sum[c]);
+            out[3 * (size_t)x + (size_t)c] = rounded(sum[c], t->bits);
     }
 }
 
-static status resize_rows(struct image *out, const struct image *in, int w, enum pil_filter filter)
+static status resize_rows(struct image *out, const struct image *in, int w, struct kind kind)
 {
     struct taps t = { 0 };
     status st;
 
-    TRY_OUT(taps_init(&t, in->w, w, filter));
+    TRY_OUT(taps_init(&t, in->w, w, kind));
     TRY_OUT(image_init(out, w, in->h));
 #pragma omp parallel for
     for (int y = 0; y < in->h; y++)
@@ -125,14 +146,13 @@ out:
     return st;
 }
 
-static status resize_columns(struct image *out, const struct image *in, int h,
-                             enum pil_filter filter)
+static status resize_columns(struct image *out, const struct image *in, int h, struct kind kind)
 {
     const size_t row = (size_t)in->w * 3;
     struct taps t = { 0 };
     status st;
 
-    TRY_OUT(taps_init(&t, in->h, h, filter));
+    TRY_OUT(taps_init(&t, in->h, h, kind));
     TRY_OUT(image_init(out, in->w, h));
 #pragma omp parallel for
     for (int y = 0; y < h; y++) {
@@ -140,11 +160,11 @@ static status resize_columns(struct image *out, const struct image *in, int h,
         const uint8_t *from = in->rgb + (size_t)t.first[y] * row;
 
         for (size_t x = 0; x < row; x++) {
-            int sum = 1 << (WEIGHT_BITS - 1);
+            int sum = 1 << (t.bits - 1);
 
             for (int k = 0; k < t.count[y]; k++)
                 sum += from[(size_t)k * row + x] * weight[k];
-            out->rgb[(size_t)y * row + x] = rounded(sum);
+            out->rgb[(size_t)y * row + x] = rounded(sum, t.bits);
         }
     }
 out:
@@ -152,7 +172,8 @@ out:
     return st;
 }
 
-status resize_pil(struct image *out, const struct image *in, int w, int h, enum pil_filter filter)
+static status resize_bytes(struct image *out, const struct image *in, int w, int h,
+                           struct kind kind)
 {
     struct image rows = { 0 };
     status st;
@@ -160,17 +181,27 @@ status resize_pil(struct image *out, const struct image *in, int w, int h, enum 
     if (w == in->w && h == in->h)
         return image_crop(out, in, 0, 0, w, h);
     if (w == in->w)
-        return resize_columns(out, in, h, filter);
+        return resize_columns(out, in, h, kind);
     if (h == in->h)
-        return resize_rows(out, in, w, filter);
-    TRY_OUT(resize_rows(&rows, in, w, filter));
-    TRY_OUT(resize_columns(out, &rows, h, filter));
+        return resize_rows(out, in, w, kind);
+    TRY_OUT(resize_rows(&rows, in, w, kind));
+    TRY_OUT(resize_columns(out, &rows, h, kind));
 out:
     image_done(&rows);
     return st;
 }
 
-/* ---- PyTorch ---- */
+status resize_pil(struct image *out, const struct image *in, int w, int h, enum pil_filter filter)
+{
+    return resize_bytes(out, in, w, h, (struct kind){ .filter = filter });
+}
+
+status resize_torch_bytes(struct image *out, const struct image *in, int w, int h)
+{
+    return resize_bytes(out, in, w, h, (struct kind){ .filter = PIL_BICUBIC, .torch = true });
+}
+
+/* ---- PyTorch, in f32 ---- */
 
 /* The four taps of an output value: at[k] are input positions. */
 struct cubic_taps {
@@ -284,4 +315,54 @@ out:
     free(unit);
     free(rows);
     return st;
+}
+
+/* The two taps of an output value. */
+struct linear_taps {
+    int at[2];
+    float weight[2];
+};
+
+static struct linear_taps linear_taps(int index, float scale, int size)
+{
+    const float center = fmaxf(scale * ((float)index + 0.5f) - 0.5f, 0);
+    const int low = (int)fminf(floorf(center), (float)(size - 1));
+    const float t = fminf(fmaxf(center - (float)low, 0), 1);
+
+    return (struct linear_taps){ { low, low + (low < size - 1) }, { 1 - t, t } };
+}
+
+static float between(float a, float b, const float *weight)
+{
+    return fmaf(a, weight[0], b * weight[1]);
+}
+
+status resize_torch_linear(float *out, int64_t stride, int w, int h, const struct image *in)
+{
+    const float scale_x = (float)in->w / (float)w, scale_y = (float)in->h / (float)h;
+    struct linear_taps *taps = malloc((size_t)w * sizeof(*taps));
+
+    assert(w > 0 && h > 0);
+    if (taps == NULL)
+        return fail(ST_MEMORY, "cannot allocate host memory to resize an image to %d x %d", w, h);
+    for (int x = 0; x < w; x++)
+        taps[x] = linear_taps(x, scale_x, in->w);
+    for (int y = 0; y < h; y++) {
+        const struct linear_taps t = linear_taps(y, scale_y, in->h);
+
+        for (int x = 0; x < w; x++)
+            for (int c = 0; c < 3; c++) {
+                float row[2];
+
+                for (int k = 0; k < 2; k++) {
+                    const uint8_t *from = in->rgb + 3 * (size_t)in->w * (size_t)t.at[k] + c;
+
+                    row[k] = between(image_unit(from[3 * taps[x].at[0]]),
+                                     image_unit(from[3 * taps[x].at[1]]), taps[x].weight);
+                }
+                out[y * stride + 3 * x + c] = between(row[0], row[1], t.weight);
+            }
+    }
+    free(taps);
+    return ST_OK;
 }

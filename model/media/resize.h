@@ -1,4 +1,4 @@
-/* resize.h - the two ways in which the official programs resize images, with their rounding. Both
+/* resize.h - the ways in which the official programs resize images, with their rounding. All
  * functions are local. */
 #ifndef MODEL_MEDIA_RESIZE_H
 #define MODEL_MEDIA_RESIZE_H
@@ -12,6 +12,12 @@ enum pil_filter { PIL_BICUBIC, PIL_LANCZOS };
  * another image than *in. ST_MEMORY. Source: Pillow src/libImaging/Resample.c. */
 status resize_pil(struct image *out, const struct image *in, int w, int h, enum pil_filter filter);
 
+/* out = torch.nn.functional.interpolate(image, (h, w), mode='bicubic', antialias=True) of bytes,
+ * channels last, on a CPU with AVX2, bit for bit: as resize_pil, but with the most bits that
+ * weights of 16 bits can have. *out is another image than *in. ST_MEMORY. Source: pytorch
+ * aten/src/ATen/native/cpu/UpSampleKernelAVXAntialias.h. */
+status resize_torch_bytes(struct image *out, const struct image *in, int w, int h);
+
 /* A part of an image. It may reach out of it: values there are 0. */
 struct window {
     int x, y, w, h;
@@ -22,5 +28,9 @@ struct window {
  * PyTorch's order and with its fused multiply-adds on CPUs with AVX2. ST_MEMORY.
  * Source: pytorch aten/src/ATen/native/cpu/UpSampleKernel.cpp. */
 status resize_torch(float *out, int w, int h, const struct image *in, struct window window);
+
+/* out [h, w, 3] f32, rows `stride` floats apart = the same of the whole image with mode='bilinear'.
+ * ST_MEMORY. */
+status resize_torch_linear(float *out, int64_t stride, int w, int h, const struct image *in);
 
 #endif

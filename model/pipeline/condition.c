@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-status size_as_given(const struct task_inputs *in, int size[2])
+status size_as_given(const struct task_inputs *in, int size[2], int *frames)
 {
     const int w = size[0], h = size[1];
 
@@ -21,15 +21,16 @@ static int64_t area(const int size[2])
     return (int64_t)size[0] * size[1];
 }
 
-static status size_of(const struct image *image, const struct task_inputs *in, int size[2])
+static status size_of(const struct image *image, const struct task_inputs *in, int size[2],
+                      int *frames)
 {
     return image->w > 0 ? frame_size_area(size, image->w, image->h, area(size))
-                        : size_as_given(in, size);
+                        : size_as_given(in, size, frames);
 }
 
-status size_of_image(const struct task_inputs *in, int size[2])
+status size_of_image(const struct task_inputs *in, int size[2], int *frames)
 {
-    return size_of(&in->image[INPUT_image], in, size);
+    return size_of(&in->image[INPUT_image], in, size, frames);
 }
 
 /* The image of --first_frame, or of --image, as other programs name it. */
@@ -38,22 +39,22 @@ static const struct image *first_frame_of(const struct task_inputs *in)
     return &in->image[in->input[INPUT_first_frame] != NULL ? INPUT_first_frame : INPUT_image];
 }
 
-status size_of_first_frame(const struct task_inputs *in, int size[2])
+status size_of_first_frame(const struct task_inputs *in, int size[2], int *frames)
 {
     const bool first = in->input[INPUT_first_frame] != NULL, image = in->input[INPUT_image] != NULL;
 
     if (first == image && (first || in->input[INPUT_last_frame] != NULL)) // else a plan
         return fail(ST_USAGE, "the task needs one of --first_frame and --image, for the first "
                               "frame");
-    return size_of(first_frame_of(in), in, size);
+    return size_of(first_frame_of(in), in, size, frames);
 }
 
-status size_of_ti2v(const struct task_inputs *in, int size[2])
+status size_of_ti2v(const struct task_inputs *in, int size[2], int *frames)
 {
     const struct image image = in->image[INPUT_image];
 
     return image.w > 0 ? frame_size_grid(size, image.w, image.h, area(size), 32)
-                       : size_as_given(in, size);
+                       : size_as_given(in, size, frames);
 }
 
 status condition_text(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
@@ -362,13 +363,28 @@ out:
     return st;
 }
 
+/* out [C, T, H, W]: the reference images, which VACE's control begins with, then the clip. */
+static void after_references(float *out, struct latent_shape s, int references, const float *clip,
+                             const float *control)
+{
+    const int64_t frame = s.h * s.w, before = references * frame, after = s.t * frame - before;
+
+    for (int64_t i = 0; i < s.c; i++) {
+        memcpy(out + i * (before + after), control + i * (before + after),
+               (size_t)before * sizeof(float));
+        memcpy(out + i * (before + after) + before, clip + i * after,
+               (size_t)after * sizeof(float));
+    }
+}
+
 status condition_video(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                        struct conditioning *c)
 {
-    const struct latent_shape s = plan->latent;
-    const int64_t frames = 1 + (s.t - 1) * model_vae(&plan->model)->stride_t;
+    const struct latent_shape s = plan->latent, video = plan_decoded(plan);
+    const int64_t frames = 1 + (video.t - 1) * model_vae(&plan->model)->stride_t;
     const int64_t dims[] = { s.c, s.t, s.h, s.w };
-    float *data;
+    float *data = NULL, *clip = NULL;
+    status st;
 
     if (in->clip[INPUT_input_video].w == 0)
         return ST_OK;
@@ -377,8 +393,18 @@ status condition_video(struct pipeline *p, struct plan_input *plan, const struct
         conditioning_add_shape(c, CONDITION_VIDEO, 4, dims);
         return ST_OK;
     }
-    TRY(agree(p->world, conditioning_add(c, CONDITION_VIDEO, 4, dims, &data)));
-    return encode_clip(p, plan, data, frames, &in->clip[INPUT_input_video], fit_cover);
+    st = conditioning_add(c, CONDITION_VIDEO, 4, dims, &data);
+    clip = malloc((size_t)latent_count(video) * sizeof(float));
+    if (st == ST_OK && clip == NULL)
+        st = fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
+                  (long long)latent_count(video));
+    TRY_OUT(agree(p->world, st));
+    TRY_OUT(encode_clip(p, plan, clip, frames, &in->clip[INPUT_input_video], fit_cover));
+    after_references(data, s, plan->prepended, clip,
+                     plan->prepended > 0 ? conditioning_find(c, CONDITION_VACE).data : clip);
+out:
+    free(clip);
+    return st;
 }
 
 void start_from_video(float *latent, const float *noise, const struct conditioning *c, float sigma)

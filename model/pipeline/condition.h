@@ -8,15 +8,20 @@
 
 /* ---- size rules ---- */
 
-/* The size [width, height] in pixels as given, which must be multiples of 16. Local. ST_USAGE. */
-status size_as_given(const struct task_inputs *in, int size[2]);
+/* The size [width, height] in pixels as given, which must be multiples of 16. Local, as the others,
+ * which leave *frames as it is unless noted. ST_USAGE. */
+status size_as_given(const struct task_inputs *in, int size[2], int *frames);
 
 /* For the image of --image, if it is given: its aspect, and about as many pixels as `size` has, in
  * multiples of 16; or, for TI2V, of 32. For FLF2V the first frame, which must be given by
  * --first_frame or --image, unless no image is given. Local. ST_USAGE. */
-status size_of_image(const struct task_inputs *in, int size[2]);
-status size_of_first_frame(const struct task_inputs *in, int size[2]);
-status size_of_ti2v(const struct task_inputs *in, int size[2]);
+status size_of_image(const struct task_inputs *in, int size[2], int *frames);
+status size_of_first_frame(const struct task_inputs *in, int size[2], int *frames);
+status size_of_ti2v(const struct task_inputs *in, int size[2], int *frames);
+
+/* For VACE: with a clip its size and number of frames (vace_size), else as given. Refuses a mask
+ * without a clip, or of another length. Local. ST_USAGE. */
+status size_of_vace(const struct task_inputs *in, int size[2], int *frames);
 
 /* ---- conditioning ---- */
 
@@ -47,6 +52,12 @@ status condition_inp(struct pipeline *p, struct plan_input *plan, const struct t
 /* TI2V: with an image, its latent is the first latent frame, which stays clean.
  * Source: Wan2.2 wan/textimage2video.py. */
 status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                      struct conditioning *c);
+
+/* VACE: the control is the latent of what the mask keeps of the clip, that of what it gives free,
+ * and the mask, 64 channels; before them the reference images.
+ * Source: Wan2.1 wan/vace.py: vace_encode_frames, vace_encode_masks. */
+status condition_vace(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                       struct conditioning *c);
 
 /* Video to video, with any task: adds the latent of --input_video, if that is given, of which

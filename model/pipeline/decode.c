@@ -25,14 +25,14 @@ static status load_vae(struct pipeline *p, enum dtype dtype, size_t bytes)
     return ST_OK;
 }
 
-/* Copies [C, T, H, W] to [T, H, W, C]. */
-static void channels_last(float *out, const float *in, struct latent_shape s)
+/* Copies [C, T, H, W], without the first `skip` of T + skip frames, to [T, H, W, C]. */
+static void channels_last(float *out, const float *in, struct latent_shape s, int skip)
 {
-    const int64_t pixels = s.t * s.h * s.w;
+    const int64_t pixels = s.t * s.h * s.w, before = skip * s.h * s.w;
 
     for (int64_t c = 0; c < s.c; c++)
         for (int64_t i = 0; i < pixels; i++)
-            out[i * s.c + c] = in[c * pixels + i];
+            out[i * s.c + c] = in[c * (before + pixels) + before + i];
 }
 
 /* The sizes of the decoding alone, on one rank. */
@@ -47,11 +47,11 @@ static status decode_sizes(const struct plan_input *in, int rank, struct plan_st
     return ST_OK;
 }
 
-/* Decodes as `in` says. latent: [C, T, H, W]. */
+/* Decodes as `in` says. latent: [C, T, H, W], of which prepended frames are not decoded. */
 static status decode(struct pipeline *p, const struct plan_input *in, const float *latent,
                      struct frame_sink sink)
 {
-    const struct latent_shape s = in->latent;
+    const struct latent_shape s = plan_decoded(in);
     struct plan_stage sizes = { 0 };
     struct arena scratch = { 0 };
     float *thwc = malloc((size_t)latent_count(s) * sizeof(float));
@@ -62,7 +62,7 @@ static status decode(struct pipeline *p, const struct plan_input *in, const floa
         st = fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
                   (long long)latent_count(s));
     else
-        channels_last(thwc, latent, s);
+        channels_last(thwc, latent, s, in->prepended);
     if (st == ST_OK)
         st = decode_sizes(in, p->world->rank, &sizes);
     if (st == ST_OK)
@@ -168,7 +168,7 @@ static void way_text(char *text, size_t size, const struct plan_input *in, size_
                  ways[way].what);
 }
 
-status pipeline_decode(struct pipeline *p, struct latent_shape shape, const float *latent,
+status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, const float *latent,
                        struct vae_tiling tiling, struct frame_sink sink,
                        struct decode_callback less)
 {
@@ -178,6 +178,7 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, const floa
 
     in.nccl = p->mesh.direct == NULL;
     in.latent = shape;
+    in.prepended = skip;
     in.tiling = tiling;
     alive_at("decoding", -1);
     st = decode(p, &in, latent, sink);

@@ -14,21 +14,33 @@ static void channels_first(float *out, const float *in, struct latent_shape s)
             out[c * cells + i] = in[i * s.c + c];
 }
 
-status pipeline_encode(struct pipeline *p, struct frame_source source, float *latent)
+static struct latent_shape shape_of(const struct vae_config *config, struct frame_source source)
+{
+    return (struct latent_shape){ config->z, 1 + (source.frames - 1) / config->stride_t,
+                                  source.h / config->stride, source.w / config->stride };
+}
+
+status pipeline_encode_all(struct pipeline *p, int count, const struct frame_source *sources,
+                           float *const *latents)
 {
     const struct plan_stage *sizes = plan_stage(&p->sizes, STAGE_ENCODE);
     const struct vae_config *config = model_vae(&p->plan.model);
-    const struct latent_shape s = { config->z, 1 + (source.frames - 1) / config->stride_t,
-                                    source.h / config->stride, source.w / config->stride };
     struct arena weights = { 0 }, scratch = { 0 };
     struct vae vae = { 0 };
-    float *thwc = malloc((size_t)latent_count(s) * sizeof(float));
+    int64_t most = 0;
+    float *thwc = NULL;
     status st = ST_OK;
 
     alive_at("encoding", -1);
+    for (int i = 0; i < count; i++) {
+        const int64_t values = latent_count(shape_of(config, sources[i]));
+
+        most = values > most ? values : most;
+    }
+    thwc = malloc((size_t)most * sizeof(float));
     if (thwc == NULL)
         st = fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
-                  (long long)latent_count(s));
+                  (long long)most);
     if (st == ST_OK)
         st = checkpoint_part(p->checkpoint, &part_vae);
     if (st == ST_OK)
@@ -39,12 +51,17 @@ status pipeline_encode(struct pipeline *p, struct frame_source source, float *la
     if (st == ST_OK)
         st = arena_init(&scratch, p->dev, "encode", sizes->scratch);
     TRY_OUT(agree(p->world, st));
-    source.ready = pipeline_ready;
-    source.ready_payload = p;
-    TRY_OUT(vae_encode(&vae, &scratch, thwc, source, (struct vae_tiling){ 0 }));
-    channels_first(latent, thwc, s);
-    st = agree(p->world, pipeline_finite(latent, latent_count(s), "VAE's encoder"));
-    p->must_abort = false; // all ranks have this status
+    for (int i = 0; i < count && st == ST_OK; i++) {
+        const struct latent_shape s = shape_of(config, sources[i]);
+        struct frame_source source = sources[i];
+
+        source.ready = pipeline_ready;
+        source.ready_payload = p;
+        TRY_OUT(vae_encode(&vae, &scratch, thwc, source, (struct vae_tiling){ 0 }));
+        channels_first(latents[i], thwc, s);
+        st = agree(p->world, pipeline_finite(latents[i], latent_count(s), "VAE's encoder"));
+        p->must_abort = false; // all ranks have this status
+    }
 out:
     if (!p->must_abort) { // else the job ends, and frees nothing
         vae_close(&vae);
@@ -53,6 +70,11 @@ out:
     }
     free(thwc);
     return st;
+}
+
+status pipeline_encode(struct pipeline *p, struct frame_source source, float *latent)
+{
+    return pipeline_encode_all(p, 1, &source, &latent);
 }
 
 /* ---- the image encoder ---- */

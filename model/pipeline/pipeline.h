@@ -83,6 +83,10 @@ struct tensor pipeline_text_rows(const struct pipeline *p, const char *prompt);
  */
 status pipeline_encode(struct pipeline *p, struct frame_source source, float *latent);
 
+/* The same of several clips, one after the other: latents [i] of sources [i]. */
+status pipeline_encode_all(struct pipeline *p, int count, const struct frame_source *sources,
+                           float *const *latents);
+
 /* A part of an image. */
 struct picture {
     const struct image *image;
@@ -136,10 +140,10 @@ struct decode_callback {
     void *payload;
 };
 
-/* Decodes a latent [C, T, H, W] f32, in host memory of every rank; the sink gets the frames on rank
- * 0. If memory cannot be allocated, tries ways that need less, until one can be begun: decode.c.
- * ST_MEMORY if there is none; nothing has been put then. */
-status pipeline_decode(struct pipeline *p, struct latent_shape shape, const float *latent,
+/* Decodes a latent [C, T, H, W] f32, in host memory of every rank, without its first `skip` frames;
+ * the sink gets the frames on rank 0. If memory cannot be allocated, tries ways that need less,
+ * until one can be begun: decode.c. ST_MEMORY if there is none; nothing has been put then. */
+status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, const float *latent,
                        struct vae_tiling tiling, struct frame_sink sink,
                        struct decode_callback less);
 

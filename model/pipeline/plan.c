@@ -327,7 +327,7 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
                           struct plan_rank *out)
 {
     struct plan_stage *stage = add_stage(out, STAGE_DECODE);
-    const struct latent_shape s = in->latent;
+    const struct latent_shape s = plan_decoded(in);
     struct arena weights = { 0 }, scratch = { 0 };
     struct vae vae = { 0 };
     status st;
@@ -445,7 +445,7 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
 {
     const struct vae_config *vae = model_vae(&in->model);
     const size_t latent = (size_t)latent_count(in->latent) * sizeof(float);
-    const int64_t frames = 1 + (in->latent.t - 1) * vae->stride_t;
+    const int64_t frames = 1 + (plan_decoded(in).t - 1) * vae->stride_t;
     size_t texts = 0;
     size_t bytes = HOST_FIXED + 7 * latent; // noise, latent, its tokens, and the state to be saved
     const int difference = guidance_keeps(&in->guidance);

@@ -27,6 +27,7 @@ enum expert_memory {
 struct plan_input {
     struct model model; // borrowed configs of the parts
     struct latent_shape latent;
+    int prepended;                    // its first frames, which are not decoded
     struct conditioning conditioning; // shapes only
     int steps;
     int first_step; // number of steps that are done before; all: no text, no transformer
@@ -106,6 +107,15 @@ struct plan_rank {
                       // unless it is shared
     size_t shared;    // the same, if the ranks of a node share them: once per node, not in `host`
 };
+
+/* The shape of the part of the latent that is decoded. */
+static inline struct latent_shape plan_decoded(const struct plan_input *in)
+{
+    struct latent_shape s = in->latent;
+
+    s.t -= in->prepended;
+    return s;
+}
 
 /* Notes that the VAE encodes a clip of so many frames, of the size of the video. */
 void plan_add_clip(struct plan_input *in, int64_t frames);

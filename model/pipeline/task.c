@@ -29,6 +29,15 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
     "CG动画风格，一只蓝色的小鸟从地面起飞，煽动翅膀。小鸟羽毛细腻，胸前有独特的花纹，背景是" \
     "蓝天白云，阳光明媚。镜跟随小鸟向上移动，展现出小鸟飞翔的姿态和天空的广阔。近景，仰视视角。"
 
+#define NEW_YEAR                                                                                                                                 \
+    "在一个欢乐而充满节日气氛的场景中，穿着鲜艳红色春服的小女孩正与她的可爱卡通蛇嬉戏。她的春服上" \
+    "绣着金色吉祥"                                                                                                                         \
+    "图案，散发着喜庆的气息，脸上洋溢着灿烂的笑容。蛇身呈现出亮眼的绿色，形状圆润，宽大的眼睛让它" \
+    "显得既友善又"                                                                                                                         \
+    "幽默。小女孩欢快地用手轻轻抚摸着蛇的头部，共同享受着这温馨的时刻。周围五彩斑斓的灯笼和彩带装" \
+    "饰着环境，阳"                                                                                                                         \
+    "光透过洒在她们身上，营造出一个充满友爱与幸福的新年氛围。"
+
 #define SIZES_480 "480*832, 832*480"
 #define SIZES_720 "720*1280, 1280*720, 480*832, 832*480"
 #define TI2V_CHANNELS 48 // of the latents of Wan2.2's VAE, which tell TI2V from T2V
@@ -50,6 +59,13 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
     .width_px = 832, .height_px = 480, .frames = 81, .fps = 16, .steps = 50, .shift = 5,           \
     .prompt = WHITE_CAT, .negative = negative_shared, .size = size_as_given,                       \
     .condition = condition_inp, IMAGE_TASK
+
+#define VACE_TASK                                                                                  \
+    .parts = { &part_dit, &part_t5, &part_vae },                                                   \
+    .allowed = 1u << INPUT_src_video | 1u << INPUT_src_mask | 1u << INPUT_src_ref_images |         \
+               1u << INPUT_vace_scale,                                                             \
+    .prepends = true, .steps = 50, .shift = 16, .guidance = { 5, 5 }, .prompt = NEW_YEAR,          \
+    .negative = negative_shared, .size = size_of_vace, .condition = condition_vace
 
 static const struct task tasks[] = {
     { .name = "t2v-1.3B",
@@ -139,9 +155,16 @@ static const struct task tasks[] = {
       .negative = negative_shared,
       .size = size_of_ti2v,
       .condition = condition_ti2v },
+    { .name = "vace-1.3B",
+      .presets = { "vace-1.3B" },
+      .width_px = 832,
+      .height_px = 480,
+      .sizes = SIZES_480,
+      .frames = 81,
+      .fps = 16,
+      VACE_TASK },
+    { .name = "vace-14B", .presets = { "vace-14B" }, SIZE_14B, VACE_TASK },
     // tasks of the official programs that this version does not run
-    { .name = "vace-1.3B", .presets = { "vace-1.3B" } },
-    { .name = "vace-14B", .presets = { "vace-14B" } },
     { .name = "s2v-14B", .presets = { "s2v-14B" } },
     { .name = "animate-14B", .presets = { "animate-14B" } },
 };

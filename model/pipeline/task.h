@@ -31,6 +31,7 @@ struct plan_input;
     X(audio)                                                                                       \
     X(pose_video)                                                                                  \
     X(num_clip)                                                                                    \
+    X(vace_scale)                                                                                  \
     X(use_prompt_extend)                                                                           \
     X(prompt_extend_method)                                                                        \
     X(prompt_extend_model)                                                                         \
@@ -46,7 +47,13 @@ extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 #define TASK_IMAGES (1u << INPUT_image | 1u << INPUT_first_frame | 1u << INPUT_last_frame)
 
 /* The inputs that are a clip, or an image as a clip of one frame. */
-#define TASK_CLIPS (1u << INPUT_input_video)
+#define TASK_CLIPS (1u << INPUT_input_video | 1u << INPUT_src_video | 1u << INPUT_src_mask)
+
+/* Those of which a request uses all frames, whatever their number. */
+#define TASK_WHOLE_CLIPS (1u << INPUT_src_video | 1u << INPUT_src_mask)
+
+/* The inputs that are a list of reference images. */
+#define TASK_LISTS (1u << INPUT_src_ref_images)
 
 /* The inputs that every task allows. */
 #define TASK_ANY (1u << INPUT_input_video)
@@ -59,6 +66,9 @@ struct task_inputs {
     // only w and h are set.
     struct image image[INPUT_COUNT];
     struct clip_input clip[INPUT_COUNT]; // of TASK_CLIPS, on every rank; pixels on rank 0
+    int references;                      // number of the images of TASK_LISTS
+    const struct image *reference;       // as `image`
+    double vace_scale;
 };
 
 #define TASK_PRESETS_MAX 4
@@ -69,6 +79,8 @@ struct task {
     const struct part *parts[MODEL_PART_COUNT]; // the parts that it needs
     unsigned allowed, required;                 // inputs: bits 1 << INPUT_*, beside TASK_ANY
     bool image;                                 // makes one frame, written as .png
+    bool prepends; // each reference image is a frame of the latent, before those of the video; they
+                   // are not decoded
 
     /* defaults of a request */
     int width_px, height_px;
@@ -80,9 +92,9 @@ struct task {
     const char *prompt;   // the official example
     const char *negative; // also used for an empty negative prompt
 
-    /* Checks the requested size [width, height] in pixels, or computes it from the inputs. Local.
-     * ST_USAGE. */
-    status (*size)(const struct task_inputs *in, int size[2]);
+    /* Checks the requested size [width, height] in pixels and number of frames, or computes them
+     * from the inputs. Local. ST_USAGE. */
+    status (*size)(const struct task_inputs *in, int size[2], int *frames);
 
     /* Adds the arrays of the conditioning to *c, which is empty or has the texts. p NULL: for a
      * plan, shapes only, and what is encoded is noted in *plan; local. Else collective over the
