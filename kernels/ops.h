@@ -31,8 +31,9 @@ extern "C" {
 
 /* ---- matrix products ---- */
 
-/* ACT_GELU: x Phi(x), with erf; ACT_GELU_TANH: its approximation with tanh. */
-enum act { ACT_NONE, ACT_GELU, ACT_GELU_TANH, ACT_SILU };
+/* ACT_GELU: x Phi(x), with erf; ACT_GELU_TANH: its approximation with tanh. ACT_RELU: max(x, 0),
+ * NaN for NaN. */
+enum act { ACT_NONE, ACT_GELU, ACT_GELU_TANH, ACT_SILU, ACT_RELU };
 
 /* out[M,N] = act(rounded(a[M,K] w[N,K]^T + bias[N])), rounded to out's dtype before and after act.
  *   a     f32 or bf16, rows may be strided

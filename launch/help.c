@@ -6,7 +6,7 @@
 void help_tasks(FILE *out)
 {
     fprintf(out,
-            "\nDefaults of the tasks\n  %-10s %-10s %-6s %-6s %-6s %-9s sizes the model was "
+            "\nDefaults of the tasks\n  %-16s %-10s %-6s %-6s %-6s %-9s sizes the model was "
             "trained for\n",
             "task", "size", "frames", "steps", "shift", "guidance");
     for (int i = 0; task_at(i) != NULL; i++) {
@@ -17,7 +17,7 @@ void help_tasks(FILE *out)
             continue;
         snprintf(size, sizeof(size), "%d*%d", t->width_px, t->height_px);
         request_scales(guidance, sizeof(guidance), t->guidance);
-        fprintf(out, "  %-10s %-10s %-6d %-6d %-6g %-9s %s\n", t->name, size, t->frames, t->steps,
+        fprintf(out, "  %-16s %-10s %-6d %-6d %-6g %-9s %s\n", t->name, size, t->frames, t->steps,
                 t->shift, guidance, t->sizes);
     }
 }

@@ -38,6 +38,8 @@ void request_init(struct request *r)
         .context_stride = -1,
         .context_overlap = -1,
         .context_fuse = -1,
+        .camera_control_direction = -1,
+        .camera_control_speed = -1,
         .boundary = -1,
         .boundary_step_index = -1,
         .cache = -1,
@@ -192,6 +194,8 @@ static status fill_defaults(struct request *r)
     default_int(&r->frame_num, task->frames);
     TRY(request_fill_sampling(r, default_shift(task, r->size)));
     TRY(fill_inputs(r));
+    if (r->camera_control_direction >= 0)
+        default_double(&r->camera_control_speed, CAMERA_SPEED);
     default_int(&r->rand_device, NOISE_CPU);
     default_int(&r->cuda_sms, 132);
     default_int(&r->device, USE_AUTO);
@@ -225,7 +229,10 @@ double request_vram(const struct request *r)
 
 struct task_inputs request_inputs(const struct request *r)
 {
-    struct task_inputs in = { .prompt = r->prompt, .negative_prompt = r->negative_prompt };
+    struct task_inputs in = { .prompt = r->prompt,
+                              .negative_prompt = r->negative_prompt,
+                              .camera = request_camera(r),
+                              .fun_official = r->fun_official == 1 };
 
     memcpy(in.input, r->input, sizeof(in.input));
     memcpy(in.image, r->image, sizeof(in.image));
@@ -284,6 +291,18 @@ static status check_needs(const struct request *r)
             return fail(ST_USAGE, "--%s: task %s has one transformer; remove it",
                         request_rows[i].name, r->task_name);
     }
+    if (r->fun_official && (r->task->allowed >> INPUT_control_video & 1) == 0)
+        return fail(ST_USAGE, "--fun_official is for the tasks of Fun Control, not %s; remove it",
+                    r->task_name);
+    if (r->fun_official == 0 && r->task->boundary > 0 && r->input[INPUT_control_video] != NULL &&
+        (r->input[INPUT_image] != NULL || r->input[INPUT_last_frame] != NULL))
+        return fail(ST_USAGE,
+                    "--%s: DiffSynth does not use it in task %s, so it has no effect; remove it, "
+                    "or pass --fun_official",
+                    r->input[INPUT_image] != NULL ? "image" : "last_frame", r->task_name);
+    if (r->input[INPUT_last_frame] != NULL && r->input[INPUT_control_video] != NULL &&
+        r->input[INPUT_image] == NULL)
+        return fail(ST_USAGE, "--last_frame needs --image in task %s", r->task_name);
     if (request_given(r, AT(lora_ignore_unknown)) && r->lora == NULL && r->lora_high == NULL &&
         r->lora_low == NULL)
         return fail(ST_USAGE, "--lora_ignore_unknown needs --lora FILE");
@@ -359,6 +378,7 @@ status request_complete(struct request *r, unsigned command)
     TRY(check_needs(r));
     TRY(request_check_video(r, command == CMD_GENERATE));
     TRY(request_check_windows(r));
+    TRY(request_check_camera(r, command == CMD_GENERATE));
     TRY(request_check_sampling(r));
     return check_files(r, command);
 }

@@ -64,11 +64,15 @@ struct request {
     double cfg_gate[2];           // low noise, high noise; -1: none
     double cfg_interval[2];       // from, to; -1: none
     int cfg_zero_star;
-    int zero_init_steps;     // -1: as cfg_zero_star
-    int cfg_merge;           // without effect
-    double boundary;         // 0 to 1; -1: the task's
-    int boundary_step_index; // -1: not given
-    int rand_device;         // enum noise_device
+    int zero_init_steps;          // -1: as cfg_zero_star
+    int cfg_merge;                // without effect
+    int fun_official;             // Fun: as VideoX-Fun, not as DiffSynth, where they differ
+    int camera_control_direction; // index of CAMERA_DIRECTIONS; -1: none
+    double camera_control_speed;  // -1 without a direction
+    struct number_list camera_control_origin; // count 0: camera_origin
+    double boundary;                          // 0 to 1; -1: the task's
+    int boundary_step_index;                  // -1: not given
+    int rand_device;                          // enum noise_device
     int cuda_sms;
     double denoising_strength;                      // -1 without input_video
     int sliding_window_size, sliding_window_stride; // latent frames; -1: none, as those below
@@ -134,7 +138,8 @@ struct request {
     struct image *reference;              // those of TASK_LISTS
     int references;                       // their number
     double vace_scale;                    // -1: not given, and for other tasks
-    char *media;                          // what these are: "image=640x480:DIGEST ..."; no flag
+    char *camera_text; // of --control_camera_txt, on rank 0, while it is used; no flag
+    char *media;       // what these are: "image=640x480:DIGEST ..."; no flag
 
     char *batch_file; // the file of `batch`
     int overwrite;    // of `batch`

@@ -194,12 +194,12 @@ status request_set_weights(struct request *r, const char *weights)
     return ST_OK;
 }
 
-/* Whether the row is an image or a clip, whose pixels the row "media" compares. */
+/* Whether the row is an input whose contents the row "media" compares. */
 static bool is_media(const struct option *row)
 {
     for (int i = 0; i < INPUT_COUNT; i++)
         if (row->offset == AT(input[i]))
-            return ((TASK_IMAGES | TASK_CLIPS | TASK_LISTS) >> i & 1) != 0;
+            return (TASK_MEDIA >> i & 1) != 0;
     return false;
 }
 

@@ -131,6 +131,8 @@ status request_share_images(struct world *w, struct request *r)
         st = request_open_clips(r);
     if (st == ST_OK && w->rank == 0)
         st = request_read_references(r);
+    if (st == ST_OK && w->rank == 0)
+        st = request_open_camera(r);
     TRY(agree(w, st));
     for (int i = 0; i < INPUT_COUNT; i++)
         if (is_given(r, i))
@@ -151,4 +153,5 @@ void request_drop_images(struct request *r)
         r->reference[i].rgb = NULL;
     }
     request_close_clips(r);
+    request_close_camera(r);
 }

@@ -83,6 +83,14 @@ status request_reference_sizes(struct request *r);
 /* Sends rank 0's image to all ranks, where its size is known. Collective. ST_MEMORY. */
 status request_share_image(struct world *w, struct image *image);
 
+/* The path of the camera. check: refuses what makes none, and reads and identifies the file of
+ * --control_camera_txt, as an image is; `whole`: a path that is not given is missing. open: reads
+ * the file for request_camera, on rank 0. ST_USAGE, ST_IO, ST_FORMAT, ST_MEMORY. */
+status request_check_camera(struct request *r, bool whole);
+status request_open_camera(struct request *r);
+void request_close_camera(struct request *r);
+struct camera_path request_camera(const struct request *r);
+
 /* Whether there is a table of magcache for the request. */
 bool request_has_ratios(const struct request *r);
 

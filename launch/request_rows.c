@@ -375,6 +375,30 @@ const struct option request_rows[] = {
     IMAGE(first_frame, NULL, "the same for FLF2V, under its official name"),
     IMAGE(last_frame, "end_image", "the image of the last frame, or a clip, for its first frame"),
 
+    IMAGE(reference_image, NULL,
+          "Fun Control V1.1: an image of who or what the video shows, stretched to its size"),
+    CLIP(control_video,
+         "Fun Control: the clip that controls the motion (poses, depth, edges, ...); "
+         "its first frames, cut to the aspect of --size"),
+    { "fun_official", OPT_SWITCH, AT(fun_official), .commands = ALL, .marks = NUMBERS,
+      .help = "Fun Control as in VideoX-Fun, the models' own program, where DiffSynth differs: a "
+              "missing --reference_image becomes tokens of zeros, and --image is encoded alone; "
+              "with Wan2.2's models it is used, with --last_frame, which DiffSynth does not do" },
+    { "camera_control_direction", OPT_CHOICE, AT(camera_control_direction),
+      .choices = CAMERA_DIRECTIONS, .commands = ONE, .marks = INPUT_MARK(camera_control_direction),
+      .help = "Fun Camera: where the camera moves" },
+    { "camera_control_speed", OPT_DOUBLE, AT(camera_control_speed), .value = "X", .least = 0,
+      .most = 1e6, .commands = ONE, .marks = NUMBERS,
+      .help = "Fun Camera: how far per frame (default 1/54; DiffSynth's examples have 0.01)" },
+    { "camera_control_origin", OPT_NUMBERS, AT(camera_control_origin), .value = "X,X,...",
+      .joint = ',', .least = -1e6, .most = 1e6, .commands = ONE, .marks = NUMBERS,
+      .help = "Fun Camera: the pose of the first frame, 19 numbers as in a line of "
+              "RealEstate10K: time, fx, fy, cx, cy, 0, 0, and the 3 x 4 matrix from the world to "
+              "the camera (default DiffSynth's)" },
+    { "control_camera_txt", OPT_STRING, AT(input[INPUT_control_camera_txt]), .value = "FILE",
+      .commands = ONE, .marks = INPUT_MARK(control_camera_txt),
+      .help = "Fun Camera: a file of such poses, one line per frame after a title, as VideoX-Fun "
+              "takes it" },
     CLIP(input_video, "video to video, with any task: the clip to start from; its first frames, "
                       "cut to the aspect of --size"),
     { "denoising_strength", OPT_DOUBLE, AT(denoising_strength), .value = "X", .least = 0, .most = 1,

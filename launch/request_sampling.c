@@ -236,8 +236,6 @@ status request_fill_sampling(struct request *r, double shift)
 
 status request_check_video(const struct request *r, bool whole)
 {
-    const struct clip_input *clip = &r->clips[INPUT_input_video];
-
     if (r->denoising_strength == 0)
         return fail(ST_USAGE, "--denoising_strength 0 gives the clip no noise to remove: pass a "
                               "number above 0, up to 1");
@@ -246,7 +244,10 @@ status request_check_video(const struct request *r, bool whole)
     if (r->denoising_strength >= 0 && r->denoising_strength < 1 && r->calibrate_cache != NULL)
         return fail(ST_USAGE, "--calibrate_cache measures a whole schedule: remove "
                               "--denoising_strength");
-    return clip->w > 0 ? request_check_length(r, INPUT_input_video) : ST_OK;
+    for (int i = 0; i < INPUT_COUNT; i++)
+        if ((TASK_CLIPS >> i & 1) != 0 && r->clips[i].w > 0)
+            TRY(request_check_length(r, i));
+    return ST_OK;
 }
 
 status request_check_length(const struct request *r, int input)

@@ -61,5 +61,11 @@ status request_check_windows(const struct request *r)
     if (windows_divide(&w, (r->frame_num - 1) / 4 + 1) &&
         (r->cache != CACHE_OFF || r->calibrate_cache != NULL))
         return fail(ST_USAGE, "step caching is for whole videos: remove --cache, or the windows");
+    if (windows_divide(&w, (r->frame_num - 1) / 4 + 1) &&
+        (r->task->allowed >> INPUT_camera_control_direction & 1) != 0)
+        return fail(ST_USAGE,
+                    "task %s: this version does not divide the path of a camera into windows: "
+                    "remove them",
+                    r->task_name);
     return ST_OK;
 }

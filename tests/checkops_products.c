@@ -1,7 +1,7 @@
 #include "tests/checkops.h"
 
 static const struct tensor none;
-static const char *const act_name[] = { "", " gelu", " gelu tanh", " silu" };
+static const char *const act_name[] = { "", " gelu", " gelu tanh", " silu", " relu" };
 static const char dtype_letter[] = { [DT_F32] = 'f', [DT_BF16] = 'b', [DT_F16] = 'h' };
 
 static struct tol product_tol(enum dtype a, enum dtype out, enum act act)
@@ -60,6 +60,8 @@ static void check_gemm(struct check *c)
         { 40, 96, 1536, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_GELU_TANH, 0.1f },
         { 33, 40, 72, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_SILU, 0.1f },
         { 65, 128, 320, 8, DT_BF16, DT_BF16, DT_F32, DT_F32, ACT_NONE, 1 },
+        { 31, 40, 100, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_RELU, 1 },
+        { 40, 96, 1152, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_RELU, 1 },
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {

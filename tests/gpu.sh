@@ -257,6 +257,13 @@ whole_runs() {
     conditioned i2v-14B tiny-i2v-14B --image "$golden/image_wide.png"
     conditioned flf2v-14B tiny-flf2v-14B --first_frame "$golden/image_wide.png" --last_frame "$golden/image_tall.png"
     conditioned inp-1.3B tiny-i2v-14B --image "$golden/image_tall.png" --end_image "$golden/image_wide.png"
+    conditioned control-1.3B tiny-control --control_video "$scratch/bf16.mp4" --image "$golden/image_tall.png"
+    conditioned control-ref-1.3B tiny-control-ref --control_video "$scratch/bf16.mp4" \
+        --reference_image "$golden/image_odd.png"
+    conditioned camera-1.3B tiny-camera --image "$golden/image_tall.png" --camera_control_direction Left
+    conditioned control-A14B tiny-control-A14B --control_video "$scratch/bf16.mp4" \
+        --reference_image "$golden/image_odd.png"
+    conditioned camera-A14B tiny-camera-A14B --image "$golden/image_tall.png" --camera_control_direction In
     conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
     conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
     conditioned vace-1.3B tiny-vace --src_ref_images "$golden/image_wide.png,$golden/image_odd.png"

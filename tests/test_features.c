@@ -68,7 +68,7 @@ static status probe_begin(struct dit_run *r, struct tensor *data, const struct d
     return device_upload(r->m->dev, data[0], probe.tokens);
 }
 
-static status probe_prepare(struct dit_run *r, struct tensor *data)
+static status probe_prepare(struct dit_run *r, struct tensor *data, struct arena *step)
 {
     probe.prepare++;
     return ST_OK;
@@ -140,10 +140,15 @@ static status read_half(void *payload, const struct weight_spec *spec, const cha
     return ST_OK;
 }
 
+static bool sharded; // weights of fixtures on several ranks
+static bool ring;    // the sequence of such fixtures, instead of Ulysses
+
 /* w: the job's ranks, or NULL for a run on one rank. */
 static void open_fixture(struct fixture *x, struct world *w, const struct dit_config *config)
 {
-    struct mesh_shape shape = { 1, 1, w != NULL ? w->size : 1 };
+    const int size = w != NULL ? w->size : 1;
+    const struct mesh_shape shape = { 1, ring ? size : 1, ring ? 1 : size };
+    const struct tensors_place place = { .fsdp = sharded && w != NULL && w->size > 1 };
 
     *x = (struct fixture){ .config = *config };
     need(device_open_cpu(&x->dev, 1, &table_ref, table_ref.workspace));
@@ -153,7 +158,7 @@ static void open_fixture(struct fixture *x, struct world *w, const struct dit_co
     need(arena_init(&x->run, &x->dev, "run", (size_t)4 << 20));
     need(arena_init(&x->step, &x->dev, "step", (size_t)4 << 20));
     need(dit_open(&x->dit[0], &x->config, &x->mesh, &x->dev, &x->weights, DT_F32,
-                  (struct dit_matmul){ 0 }, (struct tensors_place){ 0 }, dit_source(&x->config)));
+                  (struct dit_matmul){ 0 }, place, dit_source(&x->config)));
     need(dit_complete(&x->dit[0]));
     need(dit_text(&x->conditioning, ROWS, config->text_dim));
 }
@@ -289,6 +294,45 @@ static void check_extra_tokens(struct world *w, bool before)
     free(tokens);
     close_fixture(&extended);
     close_fixture(&plain);
+}
+
+/* A feature of the transformer that reads an array of 16 columns or channels, on these ranks with
+ * sharded weights as on one rank; the array matters. */
+static void check_feature(struct world *w, const struct feature *feature, int64_t width,
+                          const char *array, int64_t c, int64_t t, int64_t h, int64_t columns)
+{
+    const int64_t row = 4 * base.in_dim;
+    float *tokens = make_tokens(F * H * W * row, "x");
+    struct dit_config config = base;
+    float *velocity[4];
+    int64_t first = 0, rows = 0;
+
+    dit_add_feature(&config, feature)->width[0] = width;
+    sharded = true;
+    for (int i = 0; i < 4; i++) { // one rank, other values, these ranks, as a ring
+        struct fixture x;
+
+        ring = i == 3;
+        open_fixture(&x, i < 2 ? NULL : w, &config);
+        if (h == 0) {
+            float *data;
+
+            need(conditioning_add(&x.conditioning, array, 2, (const int64_t[]){ c, t }, &data));
+            dit_fill(data, c * t, i == 1 ? "others" : array, 2);
+        } else {
+            add_values(&x, array, i == 1 ? "others" : array, c, t, h, columns);
+        }
+        velocity[i] = forward(&x, F, H, W, tokens, base.in_dim, times[0], &first, &rows);
+        close_fixture(&x);
+    }
+    sharded = ring = false;
+    check_near(feature->name, velocity[3], velocity[0] + first * row, rows * row, 1e-5);
+    check_same(feature->name, velocity[2], velocity[0] + first * row, rows * row, true);
+    CHECK(check_distance(velocity[1], velocity[0], F * H * W * row) > 1e-2, "%s does not matter",
+          array);
+    for (int i = 0; i < 4; i++)
+        free(velocity[i]);
+    free(tokens);
 }
 
 /* A latent with concatenated channels has the same result as a latent that has all channels. */
@@ -490,6 +534,9 @@ int main(int argc, char **argv)
     check_hooks(&w);
     check_extra_tokens(&w, true);
     check_extra_tokens(&w, false);
+    check_feature(&w, &feature_reference, base.out_dim, CONDITION_REFERENCE, base.out_dim, 1, 2 * H,
+                  2 * W);
+    check_feature(&w, &feature_camera, 24 * 2 * 2, CONDITION_CAMERA, 4 * F - 3, 16, 0, 0);
     check_channels(&w);
     check_known_frames(&w);
     check_experts(&w);

@@ -245,6 +245,9 @@ static inline void act_row(float *v, enum act act, int64_t n)
     else if (act == ACT_SILU)
         for (int64_t i = 0; i < n; i++)
             v[i] = v[i] / (1 + exp_of(-v[i]));
+    else if (act == ACT_RELU)
+        for (int64_t i = 0; i < n; i++)
+            v[i] = v[i] < 0 ? 0 : v[i];
 }
 
 #endif

@@ -70,6 +70,8 @@ __device__ inline float activated(enum act act, float v)
         return 0.5f * v * (1 + tanhf(0.7978845608028654f * (v + 0.044715f * v * v * v)));
     case ACT_SILU:
         return v / (1 + expf(-v));
+    case ACT_RELU:
+        return v < 0 ? 0 : v;
     default:
         return v;
     }

@@ -136,6 +136,8 @@ double ref_act(enum act act, double v)
         return 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
     case ACT_SILU:
         return v / (1 + exp(-v));
+    case ACT_RELU:
+        return v < 0 ? 0 : v;
     }
     return NAN;
 }

@@ -470,10 +470,21 @@ static double last_median(const struct bench *b, const char *test)
     return seconds;
 }
 
+/* What the VAE encodes first, of all clips: in units of the longest. */
+static double whole_clips(const struct bench *b)
+{
+    int64_t frames = 0;
+
+    for (int i = 0; i < b->plan.clips; i++)
+        frames += b->plan.clip_frames[i];
+    return (double)frames / (double)b->image_frames;
+}
+
 /* Times one step, and estimates the time of a video of the task's steps from it. */
 status bench_whole(struct bench *b)
 {
     const bool image = b->image_frames > 0;
+    const bool clip = (b->task->required & TASK_CLIPS) != 0;
     const int steps = b->options->few != NULL ? b->options->few->steps : b->task->steps;
     const int texts = b->options->few != NULL ? 1 : 2; // with guidance both branches
     char name[72];
@@ -487,12 +498,17 @@ status bench_whole(struct bench *b)
                         b->options->few != NULL ? "a step" : "a guided step"));
     seconds = steps * last_median(b, "whole");
     if (image)
-        TRY(time_encode(b, "image", "encode an image, first of", b->image_frames, true));
+        TRY(time_encode(b, "image", clip ? "encode a clip," : "encode an image, first of",
+                        b->image_frames, !clip));
     if (last_median(b, "vae") == 0)
         TRY(bench_vae(b));
-    seconds += texts * last_median(b, "text") + last_median(b, "clip") + last_median(b, "image") +
-               last_median(b, "vae");
-    snprintf(name, sizeof(name), "a video: %s%s, %d %s, decoding", image ? "an image, " : "",
+    seconds += texts * last_median(b, "text") + last_median(b, "clip") + last_median(b, "vae");
+    if (image)
+        seconds += whole_clips(b) * last_median(b, "image");
+    snprintf(name, sizeof(name), "a video: %s%s, %d %s, decoding",
+             clip    ? "a clip, "
+             : image ? "an image, "
+                     : "",
              texts == 1 ? "a text" : "two texts", steps,
              b->options->few != NULL ? "steps without guidance" : "guided steps");
     return bench_add(b, "whole", name, 1, &seconds, 0, 0, CEILING_NONE);

@@ -1,7 +1,6 @@
-#include "model/pipeline/condition.h"
+#include "model/pipeline/condition_internal.h"
 
 #include "model/media/frame.h"
-#include "model/pipeline/pipeline.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -90,11 +89,6 @@ status condition_text(struct pipeline *p, struct plan_input *plan, const struct 
 
 /* ---- images ---- */
 
-#define MASK_CHANNELS 4 // one for each frame of a latent frame
-
-/* How a task makes a frame [h, w, 3] of a picture. */
-typedef status fit_fn(float *out, int w, int h, const struct picture *picture);
-
 static status fit_torch(float *out, int w, int h, const struct picture *p)
 {
     return resize_torch(out, w, h, p->image, p->window);
@@ -120,12 +114,22 @@ static struct picture whole(const struct image *image)
     return (struct picture){ image, { 0, 0, image->w, image->h } };
 }
 
-/* The frames of a video that are known: the first one, and perhaps the last. */
-struct known {
-    int count; // 1 or 2
-    struct picture picture[2];
-    fit_fn *fit;
-};
+struct known known_stretched(const struct plan_input *plan, const struct image *first,
+                             const struct image *last)
+{
+    struct known known = { 1,
+                           { whole(first) },
+                           plan->vae_dtype == DT_BF16 ? fit_stretch_bf16 : fit_stretch };
+
+    if (last != NULL && last->w > 0)
+        known.picture[known.count++] = whole(last);
+    return known;
+}
+
+int64_t condition_frames(const struct plan_input *plan)
+{
+    return 1 + (plan_decoded(plan).t - 1) * model_vae(&plan->model)->stride_t;
+}
 
 /* A clip that begins with one frame and may end with another; the others are zeros. */
 struct ends {
@@ -152,10 +156,8 @@ static status fit_ends(struct ends *e, int w, int h, const struct known *known)
     return ST_OK;
 }
 
-/* latent [C, T, H, W], on every rank: of a clip of `frames` frames of the size of the video, of
- * which those in `known` are not zeros. Collective. */
-static status encode_ends(struct pipeline *p, const struct plan_input *plan, float *latent,
-                          int64_t frames, const struct known *known)
+status encode_ends(struct pipeline *p, const struct plan_input *plan, float *latent, int64_t frames,
+                   const struct known *known)
 {
     const int64_t stride = model_vae(&plan->model)->stride;
     const int w = (int)(plan->latent.w * stride), h = (int)(plan->latent.h * stride);
@@ -173,14 +175,23 @@ out:
     return st;
 }
 
-/* Adds the channels: a mask of the known frames, then the latent of the clip. */
-static status add_channels(struct pipeline *p, struct plan_input *plan, struct conditioning *c,
-                           const struct known *known)
+void fill_mask(float *mask, struct latent_shape s, const struct known *known)
+{
+    const int64_t frame = s.h * s.w, channel = s.t * frame, last = MASK_CHANNELS * s.t - 1;
+
+    for (int64_t i = 0; i < MASK_CHANNELS * channel; i++) {
+        const int64_t of = i / channel, t = i % channel / frame; // latent frame 0 is one frame
+
+        mask[i] = t == 0 || (known->count == 2 && MASK_CHANNELS * t + of == last);
+    }
+}
+
+status add_channels(struct pipeline *p, struct plan_input *plan, struct conditioning *c,
+                    const struct known *known)
 {
     const struct latent_shape s = plan->latent;
-    const int64_t frame = s.h * s.w, channel = s.t * frame, last = MASK_CHANNELS * s.t - 1;
     const int64_t dims[] = { MASK_CHANNELS + s.c, s.t, s.h, s.w };
-    const int64_t frames = 1 + (s.t - 1) * model_vae(&plan->model)->stride_t;
+    const int64_t frames = condition_frames(plan);
     float *data;
 
     if (p == NULL) {
@@ -189,17 +200,12 @@ static status add_channels(struct pipeline *p, struct plan_input *plan, struct c
         return ST_OK;
     }
     TRY(agree(p->world, conditioning_add(c, CONDITION_CHANNELS, 4, dims, &data)));
-    for (int64_t i = 0; i < MASK_CHANNELS * channel; i++) {
-        const int64_t of = i / channel, t = i % channel / frame; // latent frame 0 is one frame
-
-        data[i] = t == 0 || (known->count == 2 && MASK_CHANNELS * t + of == last);
-    }
-    return encode_ends(p, plan, data + MASK_CHANNELS * channel, frames, known);
+    fill_mask(data, s, known);
+    return encode_ends(p, plan, data + MASK_CHANNELS * s.t * s.h * s.w, frames, known);
 }
 
-/* Adds the image encoder's tokens of the pictures. */
-static status add_tokens(struct pipeline *p, struct plan_input *plan, struct conditioning *c,
-                         int count, const struct picture *pictures)
+status add_tokens(struct pipeline *p, struct plan_input *plan, struct conditioning *c, int count,
+                  const struct picture *pictures)
 {
     const struct clip_config *clip = model_clip(&plan->model);
     const int64_t dims[] = { count * clip_tokens(clip), clip->dim };
@@ -212,6 +218,26 @@ static status add_tokens(struct pipeline *p, struct plan_input *plan, struct con
     }
     TRY(agree(p->world, conditioning_add(c, CONDITION_IMAGE, 2, dims, &data)));
     return pipeline_images(p, count, pictures, data);
+}
+
+status add_stretched_tokens(struct pipeline *p, struct plan_input *plan, struct conditioning *c,
+                            const struct image *image)
+{
+    const int64_t stride = model_vae(&plan->model)->stride;
+    struct image resized = { 0 }; // what the image encoder sees, on rank 0
+    struct picture picture = { 0 };
+    status st = ST_OK;
+
+    if (p != NULL && p->world->rank == 0)
+        st = resize_pil(&resized, image, (int)(plan->latent.w * stride),
+                        (int)(plan->latent.h * stride), PIL_BICUBIC);
+    if (p != NULL)
+        TRY_OUT(agree(p->world, st));
+    picture = whole(&resized);
+    TRY_OUT(add_tokens(p, plan, c, 1, &picture));
+out:
+    image_done(&resized);
+    return st;
 }
 
 status condition_image(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
@@ -248,27 +274,13 @@ status condition_first_last(struct pipeline *p, struct plan_input *plan,
 status condition_inp(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                      struct conditioning *c)
 {
-    const struct image *first = &in->image[INPUT_image], *last = &in->image[INPUT_last_frame];
-    const int64_t stride = model_vae(&plan->model)->stride;
-    const struct known known = { last->w > 0 ? 2 : 1,
-                                 { whole(first), whole(last) },
-                                 plan->vae_dtype == DT_BF16 ? fit_stretch_bf16 : fit_stretch };
-    struct image resized = { 0 }; // what the image encoder sees, on rank 0
-    struct picture picture = { 0 };
-    status st = ST_OK;
+    const struct image *first = &in->image[INPUT_image];
+    const struct known known = known_stretched(plan, first, &in->image[INPUT_last_frame]);
 
-    if (p != NULL && p->world->rank == 0)
-        st = resize_pil(&resized, first, (int)(plan->latent.w * stride),
-                        (int)(plan->latent.h * stride), PIL_BICUBIC);
-    if (p != NULL)
-        TRY_OUT(agree(p->world, st));
-    picture = whole(&resized);
-    TRY_OUT(add_tokens(p, plan, c, 1, &picture));
-    TRY_OUT(add_channels(p, plan, c, &known));
-    TRY_OUT(condition_text(p, plan, in, c));
-out:
-    image_done(&resized);
-    return st;
+    if (model_dit(&plan->model)->image_dim > 0)
+        TRY(add_stretched_tokens(p, plan, c, first));
+    TRY(add_channels(p, plan, c, &known));
+    return condition_text(p, plan, in, c);
 }
 
 status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
@@ -348,8 +360,7 @@ out:
     return st;
 }
 
-/* A frame as DiffSynth's VideoData gives it to the pipeline. */
-static status fit_cover(float *out, int w, int h, const struct image *image, bool bf16)
+status fit_cover(float *out, int w, int h, const struct image *image, bool bf16)
 {
     struct window part;
     struct image cut = { 0 };
@@ -381,7 +392,7 @@ status condition_video(struct pipeline *p, struct plan_input *plan, const struct
                        struct conditioning *c)
 {
     const struct latent_shape s = plan->latent, video = plan_decoded(plan);
-    const int64_t frames = 1 + (video.t - 1) * model_vae(&plan->model)->stride_t;
+    const int64_t frames = condition_frames(plan);
     const int64_t dims[] = { s.c, s.t, s.h, s.w };
     float *data = NULL, *clip = NULL;
     status st;

@@ -44,10 +44,28 @@ status condition_image_tokens(struct pipeline *p, struct plan_input *plan,
 status condition_first_last(struct pipeline *p, struct plan_input *plan,
                             const struct task_inputs *in, struct conditioning *c);
 
-/* Fun-InP: an image, and perhaps a last frame, which the image encoder does not see.
+/* Fun-InP: an image, and perhaps a last frame, which the image encoder does not see. Those of
+ * Wan2.2 have no image encoder.
  * Source: DiffSynth-Studio diffsynth/pipelines/wan_video.py, the ImageEmbedder units. */
 status condition_inp(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                      struct conditioning *c);
+
+/* Fun Control: the channels are the latent of --control_video, then that of the start image, or
+ * zeros; the image encoder sees the reference image, else the start image, else its output is
+ * zeros. For a model that takes it the latent of the reference image is added. With the mask's
+ * channels (Wan2.2) the start image is not used, as in DiffSynth. With in->fun_official it is as in
+ * VideoX-Fun: the start image is encoded alone, or is used with the mask and the last frame, and
+ * the latent of a missing reference image is zeros.
+ * Source: DiffSynth-Studio diffsynth/pipelines/wan_video.py, WanVideoUnit_FunControl and
+ * WanVideoUnit_FunReference; VideoX-Fun videox_fun/pipeline/pipeline_wan_fun_control.py and
+ * pipeline_wan2_2_fun_control.py. */
+status condition_control(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                         struct conditioning *c);
+
+/* Fun Camera: the path of the camera, and an image. The channels are its latent and zeros, or
+ * with a mask those of condition_image. Source: the same, WanVideoUnit_FunCameraControl. */
+status condition_camera(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                        struct conditioning *c);
 
 /* TI2V: with an image, its latent is the first latent frame, which stays clean.
  * Source: Wan2.2 wan/textimage2video.py. */

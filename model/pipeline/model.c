@@ -1,5 +1,6 @@
 #include "model/pipeline/model.h"
 
+#include "model/media/camera.h"
 #include "model/transformer/dit_part.h"
 #include "model/transformer/features.h"
 
@@ -44,6 +45,9 @@ status model_check(const struct model *m, const char *path)
     const struct t5_config *t5 = model_t5(m);
     const struct vae_config *vae = model_vae(m);
     const struct clip_config *clip = model_clip(m);
+    const struct feature_use *camera = dit != NULL ? dit_find_feature(dit, &feature_camera) : NULL;
+    const struct feature_use *reference =
+        dit != NULL ? dit_find_feature(dit, &feature_reference) : NULL;
 
     if (dit != NULL && t5 != NULL && dit->text_dim != t5->dim)
         return fail(ST_FORMAT,
@@ -64,6 +68,19 @@ status model_check(const struct model *m, const char *path)
                     "%s: the transformer outputs latents of %lld channels, but the VAE needs %lld: "
                     "they are from different models; use the parts of one model",
                     path, (long long)dit->out_dim, (long long)vae->z);
+    if (camera != NULL && vae != NULL &&
+        camera->width[0] != CAMERA_VALUES * (int64_t)vae->stride * vae->stride)
+        return fail(ST_FORMAT,
+                    "%s: the transformer's camera adapter has %lld values per position of the "
+                    "latent, expected %lld, of %d x %d pixels",
+                    path, (long long)camera->width[0],
+                    (long long)(CAMERA_VALUES * (int64_t)vae->stride * vae->stride),
+                    (int)vae->stride, (int)vae->stride);
+    if (reference != NULL && reference->width[0] != dit->out_dim)
+        return fail(ST_FORMAT,
+                    "%s: the transformer takes a reference of %lld channels, and outputs latents "
+                    "of %lld",
+                    path, (long long)reference->width[0], (long long)dit->out_dim);
     if (dit != NULL && dit->in_dim < dit->out_dim)
         return fail(ST_FORMAT,
                     "%s: the transformer has %lld input channels, fewer than its %lld output "
@@ -115,6 +132,28 @@ status model_check(const struct model *m, const char *path)
             &part_vae, "wan2.1"                                                                    \
         }                                                                                          \
     }
+/* The same of small sizes. */
+#define TINY(dit)                                                                                  \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_t5, "umt5-tiny" },                                             \
+        {                                                                                          \
+            &part_vae, "wan2.1-tiny"                                                               \
+        }                                                                                          \
+    }
+#define TINY_IMAGE(dit)                                                                            \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" },               \
+        {                                                                                          \
+            &part_clip, "clip-tiny"                                                                \
+        }                                                                                          \
+    }
+#define TINY_TWO(dit)                                                                              \
+    {                                                                                              \
+        { &part_dit, dit }, { &part_dit_low, dit }, { &part_t5, "umt5-tiny" },                     \
+        {                                                                                          \
+            &part_vae, "wan2.1-tiny"                                                               \
+        }                                                                                          \
+    }
 #define WAN22(dit)                                                                                 \
     {                                                                                              \
         { &part_dit, dit }, { &part_t5, "umt5-xxl" },                                              \
@@ -129,10 +168,18 @@ static const struct preset presets[] = {
     { "i2v-14B", 1, WAN21_IMAGE("i2v-14B") },
     { "inp-1.3B", 1, WAN21_IMAGE("inp-1.3B") },
     { "flf2v-14B", 1, WAN21_IMAGE("flf2v-14B") },
+    { "control-1.3B", 1, WAN21_IMAGE("control-1.3B") },
+    { "control-14B", 1, WAN21_IMAGE("control-14B") },
+    { "control-ref-1.3B", 1, WAN21_IMAGE("control-ref-1.3B") },
+    { "control-ref-14B", 1, WAN21_IMAGE("control-ref-14B") },
+    { "camera-1.3B", 1, WAN21_IMAGE("camera-1.3B") },
+    { "camera-14B", 1, WAN21_IMAGE("camera-14B") },
     { "vace-1.3B", 1, WAN21("vace-1.3B") },
     { "vace-14B", 1, WAN21("vace-14B") },
     { "t2v-A14B", 2, WAN22_TWO("t2v-A14B") },
     { "i2v-A14B", 2, WAN22_TWO("i2v-A14B") },
+    { "control-A14B", 2, WAN22_TWO("control-A14B") },
+    { "camera-A14B", 2, WAN22_TWO("camera-A14B") },
     { "ti2v-5B", 1, WAN22("ti2v-5B") },
     { "s2v-14B", 1, WAN22_AUDIO("s2v-14B") },
     { "animate-14B", 1, WAN21_IMAGE("animate-14B") },
@@ -142,48 +189,23 @@ static const struct preset presets[] = {
     { "turbowan-1.3B", 1, WAN21("turbowan-1.3B") },
     { "turbowan-14B", 1, WAN21("turbowan-14B") },
     { "turbowan-i2v-A14B", 2, WAN22_TWO("turbowan-i2v-A14B") },
-    { "tiny",
-      0,
-      { { &part_dit, "tiny" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
-    { "tiny-meanflow",
-      0,
-      { { &part_dit, "tiny-meanflow" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
-    { "tiny-vsa",
-      0,
-      { { &part_dit, "tiny-vsa" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
-    { "tiny-sla",
-      0,
-      { { &part_dit, "tiny-sla" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
-    { "tiny-vace",
-      0,
-      { { &part_dit, "tiny-vace" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.1-tiny" } } },
+    { "tiny", 0, TINY("tiny") },
+    { "tiny-meanflow", 0, TINY("tiny-meanflow") },
+    { "tiny-vsa", 0, TINY("tiny-vsa") },
+    { "tiny-sla", 0, TINY("tiny-sla") },
+    { "tiny-vace", 0, TINY("tiny-vace") },
     { "tiny-5B",
       0,
       { { &part_dit, "tiny-5B" }, { &part_t5, "umt5-tiny" }, { &part_vae, "wan2.2-tiny" } } },
-    { "tiny-i2v-A14B",
-      0,
-      { { &part_dit, "tiny-i2v" },
-        { &part_dit_low, "tiny-i2v" },
-        { &part_t5, "umt5-tiny" },
-        { &part_vae, "wan2.1-tiny" } } },
-    { "tiny-i2v-14B",
-      0,
-      { { &part_dit, "tiny-i2v-clip" },
-        { &part_t5, "umt5-tiny" },
-        { &part_vae, "wan2.1-tiny" },
-        { &part_clip, "clip-tiny" } } },
-    { "tiny-flf2v-14B",
-      0,
-      { { &part_dit, "tiny-flf2v" },
-        { &part_t5, "umt5-tiny" },
-        { &part_vae, "wan2.1-tiny" },
-        { &part_clip, "clip-tiny" } } },
-    { "tiny-A14B",
-      0,
-      { { &part_dit, "tiny" },
-        { &part_dit_low, "tiny" },
-        { &part_t5, "umt5-tiny" },
-        { &part_vae, "wan2.1-tiny" } } },
+    { "tiny-i2v-A14B", 0, TINY_TWO("tiny-i2v") },
+    { "tiny-i2v-14B", 0, TINY_IMAGE("tiny-i2v-clip") },
+    { "tiny-flf2v-14B", 0, TINY_IMAGE("tiny-flf2v") },
+    { "tiny-A14B", 0, TINY_TWO("tiny") },
+    { "tiny-control", 0, TINY_IMAGE("tiny-control") },
+    { "tiny-control-ref", 0, TINY_IMAGE("tiny-control-ref") },
+    { "tiny-camera", 0, TINY_IMAGE("tiny-camera") },
+    { "tiny-control-A14B", 0, TINY_TWO("tiny-control-A14B") },
+    { "tiny-camera-A14B", 0, TINY_TWO("tiny-camera-A14B") },
 };
 
 const struct preset *preset_at(int index)

@@ -53,12 +53,28 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
 
 /* What the tasks of Wan2.1 from images have in common. */
 #define IMAGE_TASK .parts = { &part_dit, &part_t5, &part_vae, &part_clip }, .guidance = { 5, 5 }
-/* Fun-InP, with the defaults of DiffSynth-Studio. */
+/* What the tasks of Fun have in common: the defaults of DiffSynth-Studio. */
+#define FUN_DEFAULTS                                                                               \
+    .width_px = 832, .height_px = 480, .frames = 81, .fps = 16, .steps = 50, .shift = 5,           \
+    .negative = negative_shared, .size = size_as_given
+#define FUN_EXPERTS                                                                                \
+    .parts = { &part_dit, &part_dit_low, &part_t5, &part_vae }, .guidance = { 5, 5 },              \
+    .boundary = 875, .sizes = SIZES_720
+/* Fun-InP. */
 #define INP_TASK                                                                                   \
     .allowed = 1u << INPUT_image | 1u << INPUT_last_frame, .required = 1u << INPUT_image,          \
-    .width_px = 832, .height_px = 480, .frames = 81, .fps = 16, .steps = 50, .shift = 5,           \
-    .prompt = WHITE_CAT, .negative = negative_shared, .size = size_as_given,                       \
-    .condition = condition_inp, IMAGE_TASK
+    .prompt = WHITE_CAT, .condition = condition_inp, FUN_DEFAULTS
+#define CONTROL_INPUTS 1u << INPUT_control_video | 1u << INPUT_image
+/* Fun Control. */
+#define CONTROL_TASK                                                                               \
+    .required = 1u << INPUT_control_video, .prompt = CATS, .condition = condition_control,         \
+    FUN_DEFAULTS
+/* Fun Camera. */
+#define CAMERA_TASK                                                                                \
+    .allowed =                                                                                     \
+        1u << INPUT_image | 1u << INPUT_camera_control_direction | 1u << INPUT_control_camera_txt, \
+    .required = 1u << INPUT_image, .prompt = WHITE_CAT, .condition = condition_camera,             \
+    FUN_DEFAULTS
 
 #define VACE_TASK                                                                                  \
     .parts = { &part_dit, &part_t5, &part_vae },                                                   \
@@ -117,8 +133,42 @@ static const struct task tasks[] = {
       .condition = condition_first_last,
       SIZE_14B,
       IMAGE_TASK },
-    { .name = "inp-1.3B", .presets = { "inp-1.3B" }, .sizes = SIZES_480, INP_TASK },
-    { .name = "inp-14B", .presets = { "i2v-14B" }, .sizes = SIZES_720, INP_TASK },
+    { .name = "inp-1.3B", .presets = { "inp-1.3B" }, .sizes = SIZES_480, INP_TASK, IMAGE_TASK },
+    { .name = "inp-14B", .presets = { "i2v-14B" }, .sizes = SIZES_720, INP_TASK, IMAGE_TASK },
+    { .name = "control-1.3B",
+      .presets = { "control-1.3B" },
+      .allowed = CONTROL_INPUTS,
+      .sizes = SIZES_480,
+      CONTROL_TASK,
+      IMAGE_TASK },
+    { .name = "control-14B",
+      .presets = { "control-14B" },
+      .allowed = CONTROL_INPUTS,
+      .sizes = SIZES_720,
+      CONTROL_TASK,
+      IMAGE_TASK },
+    { .name = "control-ref-1.3B",
+      .presets = { "control-ref-1.3B" },
+      .allowed = CONTROL_INPUTS | 1u << INPUT_reference_image,
+      .sizes = SIZES_480,
+      CONTROL_TASK,
+      IMAGE_TASK },
+    { .name = "control-ref-14B",
+      .presets = { "control-ref-14B" },
+      .allowed = CONTROL_INPUTS | 1u << INPUT_reference_image,
+      .sizes = SIZES_720,
+      CONTROL_TASK,
+      IMAGE_TASK },
+    { .name = "camera-1.3B",
+      .presets = { "camera-1.3B" },
+      .sizes = SIZES_480,
+      CAMERA_TASK,
+      IMAGE_TASK },
+    { .name = "camera-14B",
+      .presets = { "camera-14B" },
+      .sizes = SIZES_720,
+      CAMERA_TASK,
+      IMAGE_TASK },
     { .name = "t2v-A14B",
       .presets = { "t2v-A14B" },
       .shift = 12,
@@ -139,6 +189,13 @@ static const struct task tasks[] = {
       .size = size_of_image,
       .condition = condition_image,
       EXPERTS_TASK },
+    { .name = "inp-A14B", .presets = { "i2v-A14B" }, INP_TASK, FUN_EXPERTS },
+    { .name = "control-A14B",
+      .presets = { "control-A14B" },
+      .allowed = CONTROL_INPUTS | 1u << INPUT_last_frame | 1u << INPUT_reference_image,
+      CONTROL_TASK,
+      FUN_EXPERTS },
+    { .name = "camera-A14B", .presets = { "camera-A14B" }, CAMERA_TASK, FUN_EXPERTS },
     { .name = "ti2v-5B",
       .presets = { "ti2v-5B", "fastwan-5B" },
       .parts = { &part_dit, &part_t5, &part_vae },

@@ -12,6 +12,7 @@
 #ifndef MODEL_PIPELINE_TASK_H
 #define MODEL_PIPELINE_TASK_H
 
+#include "model/media/camera.h"
 #include "model/media/clip_input.h"
 #include "model/pipeline/model.h"
 #include "model/transformer/conditioning.h"
@@ -24,6 +25,10 @@ struct plan_input;
     X(image)                                                                                       \
     X(first_frame)                                                                                 \
     X(last_frame)                                                                                  \
+    X(reference_image)                                                                             \
+    X(control_video)                                                                               \
+    X(camera_control_direction)                                                                    \
+    X(control_camera_txt)                                                                          \
     X(input_video)                                                                                 \
     X(src_video)                                                                                   \
     X(src_mask)                                                                                    \
@@ -44,16 +49,23 @@ enum task_input { TASK_INPUTS(NUMBER_INPUT) INPUT_COUNT };
 extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 
 /* The inputs that are an image, or the first frame of a clip: bits 1 << INPUT_*. */
-#define TASK_IMAGES (1u << INPUT_image | 1u << INPUT_first_frame | 1u << INPUT_last_frame)
+#define TASK_IMAGES                                                                                \
+    (1u << INPUT_image | 1u << INPUT_first_frame | 1u << INPUT_last_frame |                        \
+     1u << INPUT_reference_image)
 
 /* The inputs that are a clip, or an image as a clip of one frame. */
-#define TASK_CLIPS (1u << INPUT_input_video | 1u << INPUT_src_video | 1u << INPUT_src_mask)
+#define TASK_CLIPS                                                                                 \
+    (1u << INPUT_input_video | 1u << INPUT_src_video | 1u << INPUT_src_mask |                      \
+     1u << INPUT_control_video)
 
 /* Those of which a request uses all frames, whatever their number. */
 #define TASK_WHOLE_CLIPS (1u << INPUT_src_video | 1u << INPUT_src_mask)
 
 /* The inputs that are a list of reference images. */
 #define TASK_LISTS (1u << INPUT_src_ref_images)
+
+/* The inputs that are files, whose contents matter and not their names. */
+#define TASK_MEDIA (TASK_IMAGES | TASK_CLIPS | TASK_LISTS | 1u << INPUT_control_camera_txt)
 
 /* The inputs that every task allows. */
 #define TASK_ANY (1u << INPUT_input_video)
@@ -69,6 +81,8 @@ struct task_inputs {
     int references;                      // number of the images of TASK_LISTS
     const struct image *reference;       // as `image`
     double vace_scale;
+    struct camera_path camera; // on rank 0; of a plan zeroed
+    bool fun_official;         // Fun: as VideoX-Fun, not as DiffSynth, where they differ
 };
 
 #define TASK_PRESETS_MAX 4

@@ -12,6 +12,8 @@
  * is made; the transformer does not read it
  *     vace          [c, T, H, W]        the control of VACE: of the latent's frames
  *     vace_scale    [1]                 by which its hints are multiplied
+ *     reference     [C, 1, H, W]        the latent of a reference image: tokens before the video's
+ *     camera        [F, 16]             the camera of each frame of the video (media/camera.h)
  *
  * A feature may read more arrays, with names that it defines (features.h): an addend to the patch
  * embedding, tokens before or after the video's, hints per block. All arrays are f32, contiguous,
@@ -31,6 +33,8 @@
 #define CONDITION_VIDEO "video"
 #define CONDITION_VACE "vace"
 #define CONDITION_VACE_SCALE "vace_scale"
+#define CONDITION_REFERENCE "reference"
+#define CONDITION_CAMERA "camera"
 
 #define CONDITIONS_MAX 16
 #define CONDITION_NAME_BYTES 32

@@ -356,7 +356,7 @@ status dit_begin_view(struct dit_run *view, const struct dit_run *run, struct ar
 
 /* Computes the text's keys and values, which do not depend on the step or the latent. Called in the
  * first forward and not in dit_begin, because it is collective with sharded weights. */
-static status prepare(struct dit_run *r)
+static status prepare(struct dit_run *r, struct arena *step)
 {
     struct weights *text = dit_weights(r->m, STACK_TEXT);
     const int layers = r->m->config.layers;
@@ -371,7 +371,7 @@ static status prepare(struct dit_run *r)
     }
     for (int i = 0; (hooks = hooks_at(r->m, i)) != NULL; i++)
         if (hooks->prepare != NULL)
-            TRY(hooks->prepare(r, r->feature[i]));
+            TRY(hooks->prepare(r, r->feature[i], step));
     r->prepared = true;
     return ST_OK;
 }
@@ -472,7 +472,7 @@ status dit_forward(struct dit_run *r, struct arena *a, int step, int branch, str
     assert(step < r->steps && branch < r->branches && x.dim[0] == r->spans.latent_rows);
     assert(x.dim[1] + (r->channels.ndim != 0 ? 4 * r->channels.dim[2] : 0) == 4 * m->config.in_dim);
     if (!r->prepared)
-        TRY_OUT(prepare(r));
+        TRY_OUT(prepare(r, a));
     TRY_OUT(dit_acquire_root(m, &root));
     TRY_OUT(arena_take(a, &ctx.x, DT_F32, r->s_loc, c));
     TRY_OUT(arena_take(a, &ctx.h, m->cdt, r->s_loc, c));

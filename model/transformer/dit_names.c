@@ -19,6 +19,9 @@ static const struct name_pair dit_pairs[] = {
     { "head.modulation", "scale_shift_table" },
     { "head.head.", "proj_out." },
     { "vace_patch_embedding.", "vace_patch_embedding." },
+    { "ref_conv.", "ref_conv." }, // as in VideoX-Fun; diffusers has no such models
+    { "control_adapter.conv.", "control_adapter.conv." },
+    { "control_adapter.residual_blocks.0.", "control_adapter.residual_blocks.0." },
     { NULL, NULL },
 };
 

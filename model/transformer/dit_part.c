@@ -25,6 +25,23 @@
 #define USES_IMAGES(width, positions)                                                              \
     .image_dim = (width), .image_positions = (positions),                                          \
     USES({ &feature_image_context }, { &feature_frame_positions })
+/* Those of Fun Control with a reference image, and of Fun Camera. */
+#define REFERENCE                                                                                  \
+    {                                                                                              \
+        &feature_reference, 0,                                                                     \
+        {                                                                                          \
+            16                                                                                     \
+        }                                                                                          \
+    }
+#define CAMERA                                                                                     \
+    {                                                                                              \
+        &feature_camera, 0,                                                                        \
+        {                                                                                          \
+            24 * 8 * 8                                                                             \
+        }                                                                                          \
+    }
+#define USES_REFERENCE(width) .image_dim = (width), USES({ &feature_image_context }, REFERENCE)
+#define USES_CAMERA(width) .image_dim = (width), USES({ &feature_image_context }, CAMERA)
 /* The widths of the motion and face encoders, as feature_animate lists them. */
 #define ANIMATE 32, 64, 128, 256, 512, 512, 512, 512, 512, 20, 512, 1024
 
@@ -34,10 +51,18 @@ static const struct variant variants[] = {
     { "i2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES_IMAGE(1280)) }, // and Fun-InP 14B
     { "inp-1.3B", CONFIG(.in_dim = 36, SIZE_1B, USES_IMAGE(1280)) },
     { "flf2v-14B", CONFIG(.in_dim = 36, SIZE_14B, USES_IMAGES(1280, 2 * 257)) },
+    { "control-1.3B", CONFIG(.in_dim = 48, SIZE_1B, USES_IMAGE(1280)) },
+    { "control-14B", CONFIG(.in_dim = 48, SIZE_14B, USES_IMAGE(1280)) },
+    { "control-ref-1.3B", CONFIG(.in_dim = 48, SIZE_1B, USES_REFERENCE(1280)) },
+    { "control-ref-14B", CONFIG(.in_dim = 48, SIZE_14B, USES_REFERENCE(1280)) },
+    { "camera-1.3B", CONFIG(.in_dim = 32, SIZE_1B, USES_CAMERA(1280)) },
+    { "camera-14B", CONFIG(.in_dim = 32, SIZE_14B, USES_CAMERA(1280)) },
     { "vace-1.3B", CONFIG(.in_dim = 16, SIZE_1B, USES({ &feature_vace, 15, { 96 } })) },
     { "vace-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_vace, 8, { 96 } })) },
-    { "t2v-A14B", CONFIG(.in_dim = 16, SIZE_14B) }, // each of two experts
-    { "i2v-A14B", CONFIG(.in_dim = 36, SIZE_14B) }, // each of two experts
+    { "t2v-A14B", CONFIG(.in_dim = 16, SIZE_14B) },                      // each of two experts
+    { "i2v-A14B", CONFIG(.in_dim = 36, SIZE_14B) },                      // each of two experts
+    { "control-A14B", CONFIG(.in_dim = 52, SIZE_14B, USES(REFERENCE)) }, // each of two experts
+    { "camera-A14B", CONFIG(.in_dim = 36, SIZE_14B, USES(CAMERA)) },     // each of two experts
     { "ti2v-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_5B) },
     { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12, { 1024, 25, 16 } })) },
     { "animate-14B",
@@ -55,6 +80,11 @@ static const struct variant variants[] = {
     { "tiny-i2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY) },
     { "tiny-i2v-clip", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGE(160)) },
     { "tiny-flf2v", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES_IMAGES(160, 2 * 17)) },
+    { "tiny-control", CONFIG(.in_dim = 48, .out_dim = 16, SIZE_TINY, USES_IMAGE(160)) },
+    { "tiny-control-ref", CONFIG(.in_dim = 48, .out_dim = 16, SIZE_TINY, USES_REFERENCE(160)) },
+    { "tiny-camera", CONFIG(.in_dim = 32, .out_dim = 16, SIZE_TINY, USES_CAMERA(160)) },
+    { "tiny-control-A14B", CONFIG(.in_dim = 52, .out_dim = 16, SIZE_TINY, USES(REFERENCE)) },
+    { "tiny-camera-A14B", CONFIG(.in_dim = 36, .out_dim = 16, SIZE_TINY, USES(CAMERA)) },
     { "tiny-vsa", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_vsa_gate })) },
     { "tiny-sla", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_sla })) },
     { "tiny-vace",
@@ -303,6 +333,9 @@ static const struct full_shape shapes[] = {
     { "patch_embedding.weight", 5, { SHAPE_BIAS, SHAPE_REST, 1, 2, 2 } },
     { "vace_patch_embedding.weight", 5, { SHAPE_BIAS, SHAPE_REST, 1, 2, 2 } },
     { "pose_patch_embedding.weight", 5, { SHAPE_BIAS, SHAPE_REST, 1, 2, 2 } },
+    { "ref_conv.weight", 4, { SHAPE_BIAS, SHAPE_REST, 2, 2 } },
+    { "control_adapter.conv.weight", 4, { SHAPE_BIAS, SHAPE_REST, 2, 2 } },
+    { "control_adapter.residual_blocks.0.conv%.weight", 4, { SHAPE_BIAS, SHAPE_REST, 3, 3 } },
     { "blocks.%.modulation", 3, { 1, 6, SHAPE_REST } },
     { "vace_blocks.%.modulation", 3, { 1, 6, SHAPE_REST } },
     { "head.modulation", 3, { 1, 2, SHAPE_REST } },

@@ -116,7 +116,7 @@ out:
     return st;
 }
 
-static status image_prepare(struct dit_run *r, struct tensor *data)
+static status image_prepare(struct dit_run *r, struct tensor *data, struct arena *step)
 {
     const int layers = r->m->config.layers;
 

@@ -211,7 +211,7 @@ static status vace_begin(struct dit_run *r, struct tensor *data, const struct di
     return embed_control(r, data[CONTROL], control, step);
 }
 
-static status vace_prepare(struct dit_run *r, struct tensor *data)
+static status vace_prepare(struct dit_run *r, struct tensor *data, struct arena *step)
 {
     const int units = find_use(r->m)->units;
 

@@ -5,12 +5,6 @@
 #define FEATURE_ADDRESS(name) &feature_##name,
 const struct feature *const dit_features[] = { DIT_FEATURES(FEATURE_ADDRESS) NULL };
 
-/* Features that are only detected: their tensors are not listed. */
-const struct feature feature_reference = { .name = "reference image tokens (Fun Control)",
-                                           .detected_by = "ref_conv." };
-const struct feature feature_camera = { .name = "camera adapter (Fun Camera)",
-                                        .detected_by = "control_adapter." };
-
 const struct sparse_kind *dit_sparse_kind(const struct dit_config *c)
 {
     for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
@@ -22,6 +16,15 @@ const struct sparse_kind *dit_sparse_kind(const struct dit_config *c)
 struct dit_sparsity dit_default_sparsity(const struct dit_config *c)
 {
     return (struct dit_sparsity){ .vsa = c->layers >= 40 ? 0.9 : 0.8, .sla_topk = 0.1 };
+}
+
+const struct feature_use *dit_find_feature(const struct dit_config *c,
+                                           const struct feature *feature)
+{
+    for (int i = 0; i < DIT_FEATURES_MAX && c->use[i].feature != NULL; i++)
+        if (c->use[i].feature == feature)
+            return &c->use[i];
+    return NULL;
 }
 
 struct feature_use *dit_add_feature(struct dit_config *c, const struct feature *feature)

@@ -49,8 +49,9 @@ struct feature_hooks {
     status (*begin)(struct dit_run *r, struct tensor *data, const struct dit_input *in,
                     struct arena *a, struct arena *step);
 
-    /* Once per run, in its first forward: work that needs sharded weights. Collective. */
-    status (*prepare)(struct dit_run *r, struct tensor *data);
+    /* Once per run, in its first forward: work that needs sharded weights, with scratch from
+     * `step`. Collective. */
+    status (*prepare)(struct dit_run *r, struct tensor *data, struct arena *step);
 
     /* ctx->patch [s_loc, C] cdt has the patch embedding of the latent's rows. The feature writes
      * the rows of the segments that it added. */
@@ -124,6 +125,10 @@ const struct sparse_kind *dit_sparse_kind(const struct dit_config *c);
  * TurboDiffusion's programs. Source: FastVideo scripts/inference and the model cards;
  * TurboDiffusion turbodiffusion/inference. */
 struct dit_sparsity dit_default_sparsity(const struct dit_config *c);
+
+/* The use of a feature; NULL: the model does not have it. */
+const struct feature_use *dit_find_feature(const struct dit_config *c,
+                                           const struct feature *feature);
 
 /* Adds a feature to the config. The caller sets its units and widths in what is returned. */
 struct feature_use *dit_add_feature(struct dit_config *c, const struct feature *feature);
