@@ -18,13 +18,13 @@ enum {
     TWO = 128,
     HEADS_128 = 256,
     BF16 = 512,
-    STEPS = 1024,
-    DENSE = 2048,
-    BLOCKS = 4096
+    DENSE = 1024,
+    BLOCKS = 2048,
+    EIGHT_BITS = 4096,
+    FEW_STEPS = 8192
 };
 
-#define FEW_STEPS 12   // distilled models have at most so many, none of which can be left out
-#define EXACT_STEPS 2  // that --attention 8bit leaves exact at least
+#define FEW 12         // steps of distilled models at most, none of which can be left out
 #define EXACT_BLOCKS 4 // that it leaves exact by default
 
 enum { BALANCED = 1, FAST = 2, FASTEST = 4, ALL = BALANCED | FAST | FASTEST };
@@ -45,7 +45,9 @@ static const struct {
     { FASTEST, MANY_STEPS | MAGCACHE | ONE, "cache_threshold", "0.24" },
     { FASTEST, MANY_STEPS | MAGCACHE | TWO, "cache_threshold", "0.12" },
     { FAST | FASTEST, ON_GPU, "matmul", "fp8" },
-    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | BLOCKS | STEPS | DENSE, "attention", "8bit" },
+    { FAST | FASTEST, ON_GPU | BF16 | HEADS_128 | BLOCKS | DENSE, "attention", "8bit" },
+    { FAST | FASTEST, EIGHT_BITS | MANY_STEPS, "attention_exact_steps", "1,1" },
+    { FAST | FASTEST, EIGHT_BITS | FEW_STEPS, "attention_exact_steps", "0,0" },
 };
 
 const char *const request_fast_names[] = { "balanced", "fast", "fastest" };
@@ -55,12 +57,13 @@ static bool applies(const struct request *r, int i)
     const bool ratios = request_has_ratios(r), two = r->task->boundary > 0;
     const unsigned is =
         (request_guided(r) ? GUIDED : 0) |
-        (r->steps > FEW_STEPS && r->calibrate_cache == NULL ? MANY_STEPS : 0) |
+        (r->steps > FEW && r->calibrate_cache == NULL ? MANY_STEPS : 0) |
         (r->device == USE_CUDA ? ON_GPU : 0) | (ratios ? RATIOS : NO_RATIOS) |
         (r->cache == CACHE_MAG ? MAGCACHE : 0) | (two ? TWO : ONE) |
         (r->head_size == 0 || r->head_size == 128 ? HEADS_128 : 0) | // as all released models
         (r->layers == 0 || r->layers > EXACT_BLOCKS ? BLOCKS : 0) |
-        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->steps > EXACT_STEPS ? STEPS : 0) |
+        (r->precision != PRECISION_FP32 ? BF16 : 0) | (r->steps <= FEW ? FEW_STEPS : 0) |
+        (r->attention == ATTENTION_8BIT ? EIGHT_BITS : 0) |
         (r->sparse || r->vsa_sparsity >= 0 || r->sla_topk >= 0 ? 0 : DENSE);
 
     return r->fast >= 0 && (settings[i].of >> r->fast & 1) != 0 && (settings[i].when & ~is) == 0;
@@ -127,7 +130,8 @@ void help_fast(FILE *out)
                        { BF16, "bf16" },
                        { HEADS_128, "heads of 128" },
                        { BLOCKS, "more than 4 blocks" },
-                       { STEPS, "more than 2 steps" },
+                       { EIGHT_BITS, "8-bit attention" },
+                       { FEW_STEPS, "at most 12 steps" },
                        { DENSE, "attention to all tokens" } };
 
     fprintf(out,

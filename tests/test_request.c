@@ -572,16 +572,19 @@ static void test_fast(void)
           "without guidance");
     request_done(&r);
     CHECK(complete(&r, "--ckpt_dir|X|--fast|fast|--device|cuda") == ST_OK &&
-              r.matmul == MATMUL_FP8 && r.attention == ATTENTION_8BIT,
+              r.matmul == MATMUL_FP8 && r.attention == ATTENTION_8BIT &&
+              r.attention_exact_steps[0] == 1 && r.attention_exact_steps[1] == 1,
           "on a GPU");
     r.layers = 4;
     CHECK(request_line(&line, &r, "{\"prompt\": \"A cat\"}", "a:1") == ST_OK &&
               line.matmul == MATMUL_FP8 && line.attention == ATTENTION_EXACT,
           "a transformer of 4 blocks");
     request_done(&line);
-    CHECK(request_line(&line, &r, "{\"sample_steps\": 2}", "a:1") == ST_OK &&
-              line.attention == ATTENTION_EXACT,
-          "a line with 2 steps");
+    r.layers = 40;
+    CHECK(request_line(&line, &r, "{\"sample_steps\": 4}", "a:1") == ST_OK &&
+              line.attention == ATTENTION_8BIT && line.attention_exact_steps[0] == 0 &&
+              line.attention_exact_steps[1] == 0,
+          "a line with 4 steps");
     request_done(&line);
     r.head_size = 64;
     CHECK(request_line(&line, &r, "{}", "a:1") == ST_OK && line.attention == ATTENTION_EXACT,
