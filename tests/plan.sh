@@ -101,7 +101,7 @@ plan 0 '' $large --gpus 1 --attention 8bit --sample_steps 4 --attention_exact_bl
 grep -q '^attention  *8-bit in steps 2 to 3 of 4, in blocks 1 to 40 of 40$' out || bad "not the steps and blocks"
 # shellcheck disable=SC2086
 plan 0 '' $large --gpus 1 --fast fast
-grep -q '^attention  *8-bit in steps 6 to 45 of 50, in blocks 3 to 38 of 40$' out || bad "not the attention of --fast"
+grep -q '^attention  *8-bit in steps 2 to 49 of 50, in blocks 3 to 38 of 40$' out || bad "not the attention of --fast"
 plan 1 '--attention 8bit on GPUs is for --precision bf16' --attention 8bit --precision fp32 --gpus 1
 plan 1 '--attention 8bit: of 2 steps the first 1 and the last 1 stay exact, which leaves none' --attention 8bit \
     --sample_steps 2
