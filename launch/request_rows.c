@@ -412,6 +412,12 @@ const struct option request_rows[] = {
     { "src_ref_images", OPT_STRING, AT(input[INPUT_src_ref_images]), .value = "FILE,...",
       .commands = ONE, .marks = INPUT_MARK(src_ref_images),
       .help = "VACE: images of what the video shows, such as persons and things" },
+    CLIP(vace_video, "the same as DiffSynth takes it: the first --frame_num frames, cut to the "
+                     "aspect of --size"),
+    CLIP(vace_video_mask, "the same for the mask, which may be grey, and may be without a clip"),
+    { "vace_reference_image", OPT_STRING, AT(input[INPUT_vace_reference_image]),
+      .value = "FILE,...", .commands = ONE, .marks = INPUT_MARK(vace_reference_image),
+      .help = "the same for references, which are stretched to --size" },
     { "vace_scale", OPT_DOUBLE, AT(vace_scale), .value = "X", .least = 0, .most = 100,
       .commands = ALL, .marks = INPUT_MARK(vace_scale),
       .help = "VACE: how much these control the video; 0: not at all (default 1)" },

@@ -245,7 +245,7 @@ status request_check_video(const struct request *r, bool whole)
         return fail(ST_USAGE, "--calibrate_cache measures a whole schedule: remove "
                               "--denoising_strength");
     for (int i = 0; i < INPUT_COUNT; i++)
-        if ((TASK_CLIPS >> i & 1) != 0 && r->clips[i].w > 0)
+        if (((TASK_CLIPS & ~TASK_WHOLE_CLIPS) >> i & 1) != 0 && r->clips[i].w > 0)
             TRY(request_check_length(r, i));
     return ST_OK;
 }

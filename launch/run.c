@@ -38,6 +38,8 @@ static status first_latent(struct run *run, const struct runfile *from)
         struct noise first = run->generator;
 
         noise_draw(&first, run->noise, latent_count(s));
+        if (vace_is_diffsynth((const char *const *)r->input))
+            vace_turn_noise(run->noise, s, run->plan.prepended);
     }
 out:
     runfile_done(&file);

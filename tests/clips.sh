@@ -8,6 +8,7 @@ clip() { # clip FILE IMAGE FILTER FLAGS...
 cd "$1" || exit 1
 clip clip.mkv wide crop=54:40:n:5
 clip mask.mkv wide "crop=32:24:n:5,format=gray,lutyuv=y='if(gt(val,110),255,0)'"
+clip grey.mkv tall crop=40:30:n:9
 clip other.mkv wide crop=54:40:n:5,negate
 clip short.mkv wide crop=54:40:n:5 -frames:v 5
 clip rate.mkv wide "crop=54:40:n:5,setpts='(N+0.1*N*N)/16/TB'" -fps_mode vfr

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# run_vace.sh WANMPI SAME_LATENTS GOLDEN_LATENTS TEST_VACE: VACE ends in the latents of the official program, on any
-# ranks, and goes on from a run file without its inputs; each of them matters, and wrong ones are refused.
+# run_vace.sh WANMPI SAME_LATENTS GOLDEN_LATENTS TEST_VACE: VACE ends in the latents of the official program, or of
+# DiffSynth by its names, on any ranks, and goes on from a run file without its inputs; each of them matters, and wrong
+# ones are refused.
 golden=$(realpath "$3") test_vace=$(realpath "$4") here=$(dirname "$(realpath "$0")")
 recorded=$here/golden
 . "$(dirname "$0")/run_common.sh" "$1" "$2"
@@ -34,12 +35,14 @@ official free.unipc --task vace-1.3B
 official r2v.unipc --src_ref_images "$recorded/image_wide.png,$recorded/image_tall.png"
 official v2v.dpm++ --src_video clip.mkv --sample_solver dpm++
 official mv2v.unipc "${mixed[@]}"
+theirs=(--vace_video clip.mkv --vace_video_mask grey.mkv --vace_reference_image "$references" --vace_scale 0.5)
+official diffsynth.euler "${theirs[@]}" --sample_solver euler --sample_shift 5
 check "the video has the clip's size and length, without the references" is_video mv2v.unipc.mp4 48 32 13
 
 ffmpeg -v error -y -i mask.mkv -frames:v 5 -c:v ffv1 hole.mkv
 short=("${mixed[@]}" --src_video short.mkv --src_mask hole.mkv --sample_steps 2 --ops ref)
 check "one rank" run 1 one "${short[@]}"
-for mesh in "2 --cfg_size 2 --dit_fsdp --cache firstblock" "8 --ulysses_size 8 --num_persistent_param_in_dit 0"; do
+for mesh in "2 --cfg_size 2 --dit_fsdp --cache firstblock" "5 --ulysses_size 5 --num_persistent_param_in_dit 0"; do
     # shellcheck disable=SC2086 # the words of a mesh
     check "ranks $mesh" run "${mesh%% *}" part "${short[@]}" $(echo "$mesh" | cut -s -d' ' -f2-)
     check "ranks $mesh: the same bits" "$same" one.h5 part.h5
@@ -74,13 +77,16 @@ refuses 'src_ref_images a.png: No such file' --src_ref_images a.png,
 refuses 'a name is missing between the commas' --src_ref_images "$references,"
 refuses 'src_video .*: it is no image or clip' --src_video "$here/clips.sh"
 refuses 'remove one of them' --src_video clip.mkv --input_video clip.mkv
+refuses 'use those of one program' --src_video clip.mkv --vace_reference_image "$references"
+refuses 'vace_video short.mkv: it has 5 frames, and --frame_num 9 needs as many' --vace_video short.mkv
+refuses '15 reference images: this version takes at most 14' --src_ref_images "$(yes "$recorded/image_odd.png" | head -15 | paste -sd,)"
 sed -i 's/\[0, 2\]/[0, 1]/' vace/config.json
 refuses 'vace_layers has 1 for block 1 of VACE' --sample_steps 1
 sed -i 's/\[0, 1\]/[0, 2]/' vace/config.json
 
 printf '{"prompt": "a", "src_video": "short.mkv", "save_file": "b1.mp4"}\n{"prompt": "a", "src_ref_images": "%s", "save_file": "b2.mp4"}\n' \
     "$references" > jobs.jsonl
-check "a batch" ranks 2 batch jobs.jsonl --ckpt_dir vace --size 64*48 --frame_num 5 --sample_steps 1 --threads 1
+check "a batch" ranks 1 batch jobs.jsonl --ckpt_dir vace --size 64*48 --frame_num 5 --sample_steps 1 --threads 1
 check "its first video" is_video b1.mp4 48 32 5
 check "its second video" is_video b2.mp4 64 48 5
 check "plan" "$wanmpi" plan --task vace-14B --size 832*480 --src_video clip.mkv --src_ref_images "$references" --gpus 8

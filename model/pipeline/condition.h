@@ -3,6 +3,7 @@
 #ifndef MODEL_PIPELINE_CONDITION_H
 #define MODEL_PIPELINE_CONDITION_H
 
+#include "model/pipeline/denoise.h"
 #include "model/pipeline/task.h"
 #include "parallel/world.h"
 
@@ -19,8 +20,8 @@ status size_of_image(const struct task_inputs *in, int size[2], int *frames);
 status size_of_first_frame(const struct task_inputs *in, int size[2], int *frames);
 status size_of_ti2v(const struct task_inputs *in, int size[2], int *frames);
 
-/* For VACE: with a clip its size and number of frames (vace_size), else as given. Refuses a mask
- * without a clip, or of another length. Local. ST_USAGE. */
+/* For VACE: with --src_video its size and number of frames (vace_size), else as given. Refuses a
+ * mask without a clip, or of another length. Local. ST_USAGE. */
 status size_of_vace(const struct task_inputs *in, int size[2], int *frames);
 
 /* ---- conditioning ---- */
@@ -77,6 +78,12 @@ status condition_ti2v(struct pipeline *p, struct plan_input *plan, const struct 
  * Source: Wan2.1 wan/vace.py: vace_encode_frames, vace_encode_masks. */
 status condition_vace(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                       struct conditioning *c);
+
+/* Whether VACE's inputs have DiffSynth's names. Then they are prepared as DiffSynth does; and of
+ * the noise, the last `references` frames come first. Local. Source: DiffSynth-Studio
+ * diffsynth/pipelines/wan_video.py, the VACE and NoiseInitializer units. */
+bool vace_is_diffsynth(const char *const *input);
+void vace_turn_noise(float *noise, struct latent_shape s, int references);
 
 /* Video to video, with any task: adds the latent of --input_video, if that is given, of which
  * start_from_video makes the first latent. Source: DiffSynth-Studio

@@ -6,19 +6,61 @@
  *     [ 0          | mask, a channel for each pixel ]
  *
  * Pixels of the clip that the other part has are 0, which is grey.
- * Source: Wan2.1 wan/vace.py, prepare_source to vace_latent. */
+ * Source: Wan2.1 wan/vace.py, prepare_source to vace_latent; by DiffSynth's names of the inputs
+ * DiffSynth-Studio diffsynth/pipelines/wan_video.py, WanVideoUnit_VACE: the mask has all levels. */
+#include "model/media/frame.h"
 #include "model/media/vace.h"
 #include "model/pipeline/condition.h"
 #include "model/pipeline/pipeline.h"
+#include "runtime/half.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+bool vace_is_diffsynth(const char *const *input)
+{
+    for (int i = 0; i < INPUT_COUNT; i++)
+        if ((TASK_VACE_DIFFSYNTH >> i & 1) != 0 && input[i] != NULL)
+            return true;
+    return false;
+}
+
+static void reverse(float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count / 2; i++) {
+        const float v = values[i];
+
+        values[i] = values[count - 1 - i];
+        values[count - 1 - i] = v;
+    }
+}
+
+void vace_turn_noise(float *noise, struct latent_shape s, int references)
+{
+    const int64_t frame = s.h * s.w, all = s.t * frame, first = references * frame;
+
+    for (int64_t c = 0; c < s.c; c++, noise += all) {
+        reverse(noise, all);
+        reverse(noise, first);
+        reverse(noise + first, all - first);
+    }
+}
+
 status size_of_vace(const struct task_inputs *in, int size[2], int *frames)
 {
     const struct clip_input *video = &in->clip[INPUT_src_video], *mask = &in->clip[INPUT_src_mask];
+    const bool official = in->input[INPUT_src_video] != NULL || in->input[INPUT_src_mask] != NULL ||
+                          in->input[INPUT_src_ref_images] != NULL;
 
+    if (official && vace_is_diffsynth(in->input))
+        return fail(ST_USAGE, "--src_video, --src_mask and --src_ref_images are the official "
+                              "program's names, and --vace_video, --vace_video_mask and "
+                              "--vace_reference_image DiffSynth's, which prepares them in another "
+                              "way: use those of one program");
+    if (in->references + 2 > PLAN_CLIPS_MAX)
+        return fail(ST_USAGE, "%d reference images: this version takes at most %d", in->references,
+                    PLAN_CLIPS_MAX - 2);
     if (in->input[INPUT_src_mask] != NULL && in->input[INPUT_src_video] == NULL)
         return fail(ST_USAGE, "--src_mask needs --src_video, the clip of which it is the mask");
     if (in->input[INPUT_src_video] != NULL && in->input[INPUT_input_video] != NULL)
@@ -38,8 +80,10 @@ status size_of_vace(const struct task_inputs *in, int size[2], int *frames)
 /* The frames of the video, on rank 0. */
 struct material {
     int w, h, frames;
-    uint8_t *rgb;  // [frames, h, w, 3]; NULL: grey
-    uint8_t *mask; // [frames, h, w]; NULL: all white
+    bool diffsynth, bf16; // prepared as DiffSynth does; rounded as it does in bf16
+    uint8_t *rgb;         // [frames, h, w, 3]; NULL: grey
+    uint8_t *mask;        // [frames, h, w, mask_channels]; NULL: all white
+    int mask_channels;
 };
 
 static void material_done(struct material *m)
@@ -48,7 +92,33 @@ static void material_done(struct material *m)
     free(m->mask);
 }
 
-/* Reads the frames `index` of a clip at the size of the video: all channels, or the first one. */
+static const struct clip_input *video_of(const struct task_inputs *in)
+{
+    return &in->clip[vace_is_diffsynth(in->input) ? INPUT_vace_video : INPUT_src_video];
+}
+
+static const struct clip_input *mask_of(const struct task_inputs *in)
+{
+    return &in->clip[vace_is_diffsynth(in->input) ? INPUT_vace_video_mask : INPUT_src_mask];
+}
+
+/* A frame of a clip as DiffSynth's VideoData gives it to the pipeline. */
+static status fit_diffsynth(struct image *out, int w, int h, const struct image *frame)
+{
+    struct window part;
+    struct image cut = { 0 };
+    status st;
+
+    TRY_OUT(frame_cover(&part, w, h, frame));
+    TRY_OUT(image_crop(&cut, frame, part.x, part.y, part.w, part.h));
+    TRY_OUT(resize_pil(out, &cut, w, h, PIL_BICUBIC));
+out:
+    image_done(&cut);
+    return st;
+}
+
+/* Reads the frames `index` of a clip at the size of the video: the first `channels` of each pixel.
+ */
 static status read_frames(uint8_t *to, const struct material *m, const struct clip_input *clip,
                           const int64_t *index, int channels)
 {
@@ -62,7 +132,8 @@ static status read_frames(uint8_t *to, const struct material *m, const struct cl
             continue;
         }
         TRY_OUT(clip->read(clip->payload, index[i], &frame));
-        TRY_OUT(vace_frame(&fitted, m->w, m->h, &frame));
+        TRY_OUT(m->diffsynth ? fit_diffsynth(&fitted, m->w, m->h, &frame)
+                             : vace_frame(&fitted, m->w, m->h, &frame));
         for (size_t p = 0; p < pixels; p++)
             memcpy(to + p * (size_t)channels, fitted.rgb + 3 * p, (size_t)channels);
         image_done(&frame);
@@ -76,23 +147,25 @@ out:
 
 static status read_material(struct material *m, const struct task_inputs *in)
 {
-    const struct clip_input *video = &in->clip[INPUT_src_video], *mask = &in->clip[INPUT_src_mask];
+    const struct clip_input *video = video_of(in), *mask = mask_of(in);
     const size_t pixels = (size_t)m->frames * (size_t)m->w * (size_t)m->h;
-    int64_t *index = NULL;
+    int64_t *index = malloc((size_t)m->frames * sizeof(*index));
     status st = ST_OK;
 
-    if (video->w == 0)
-        return ST_OK;
-    index = malloc((size_t)m->frames * sizeof(*index));
-    m->rgb = malloc(3 * pixels);
-    m->mask = mask->w > 0 ? malloc(pixels) : NULL;
-    if (index == NULL || m->rgb == NULL || (mask->w > 0 && m->mask == NULL))
+    m->rgb = video->w > 0 ? malloc(3 * pixels) : NULL;
+    m->mask_channels = m->diffsynth ? 3 : 1;
+    m->mask = mask->w > 0 ? malloc((size_t)m->mask_channels * pixels) : NULL;
+    if (index == NULL || (video->w > 0 && m->rgb == NULL) || (mask->w > 0 && m->mask == NULL))
         TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for %d frames of %d x %d", m->frames,
                      m->w, m->h));
-    vace_sample(index, m->frames, video->time, video->frames);
-    TRY_OUT(read_frames(m->rgb, m, video, index, 3));
+    for (int i = 0; i < m->frames; i++)
+        index[i] = i;
+    if (!m->diffsynth && video->w > 0)
+        vace_sample(index, m->frames, video->time, video->frames);
+    if (video->w > 0)
+        TRY_OUT(read_frames(m->rgb, m, video, index, 3));
     if (mask->w > 0)
-        TRY_OUT(read_frames(m->mask, m, mask, index, 1));
+        TRY_OUT(read_frames(m->mask, m, mask, index, m->mask_channels));
 out:
     free(index);
     return st;
@@ -107,17 +180,41 @@ struct masked {
     float *pixels; // of one frame
 };
 
-static void make_frame(const struct masked *p, int64_t index)
+static float rounded(const struct material *m, float v)
+{
+    return m->bf16 ? bf16_round(v) : v;
+}
+
+/* The value of the mask in a channel of pixel i of all. */
+static float mask_at(const struct material *m, size_t i, size_t channel)
+{
+    const size_t channels = (size_t)m->mask_channels;
+    uint8_t v;
+
+    if (m->mask == NULL)
+        return 1;
+    v = m->mask[channels * i + (channels > 1 ? channel : 0)];
+    return m->diffsynth ? rounded(m, (float)v * (float)(1.0 / 255)) : vace_mask(v);
+}
+
+static float pixel(const struct masked *p, size_t i, size_t channel)
 {
     const struct material *m = p->material;
-    const size_t pixels = (size_t)m->w * (size_t)m->h, first = (size_t)index * pixels;
+    const uint8_t v = m->rgb[3 * i + channel];
+    const float mask = mask_at(m, i, channel);
 
-    for (size_t i = 0; i < pixels; i++) {
-        const bool white = m->mask == NULL || vace_mask(m->mask[first + i]) > 0.5f;
+    if (!m->diffsynth)
+        return (mask > 0.5f) == p->free ? vace_unit(v) : 0;
+    return rounded(m, rounded(m, rounded(m, (float)v * (float)(2.0 / 255)) - 1) *
+                          (p->free ? mask : rounded(m, 1 - mask)));
+}
 
-        for (size_t c = 0; c < 3; c++)
-            p->pixels[3 * i + c] = white == p->free ? vace_unit(m->rgb[3 * (first + i) + c]) : 0;
-    }
+static void make_frame(const struct masked *p, int64_t index)
+{
+    const size_t pixels = (size_t)p->material->w * (size_t)p->material->h;
+
+    for (size_t i = 0; i < 3 * pixels; i++)
+        p->pixels[i] = pixel(p, (size_t)index * pixels + i / 3, i % 3);
 }
 
 static status next_frame(void *payload, int64_t index, const float **pixels)
@@ -166,9 +263,7 @@ static void put_mask(float *to, struct latent_shape s, int references, const str
                 for (int64_t x = 0; x < w; x++) {
                     const int64_t row = y * edge + c / edge, column = x * edge + c % edge;
 
-                    out[y * w + x] = m->mask == NULL
-                                         ? 1
-                                         : vace_mask(m->mask[(from * m->h + row) * m->w + column]);
+                    out[y * w + x] = mask_at(m, (size_t)((from * m->h + row) * m->w + column), 0);
                 }
         }
 }
@@ -178,7 +273,7 @@ static status encode_control(struct pipeline *p, float *control, struct latent_s
                              const struct task_inputs *in, const struct material *m)
 {
     const int64_t frames = s.t - in->references, frame = s.h * s.w, all = s.c * s.t * frame;
-    const int clips = in->clip[INPUT_src_video].w > 0 ? 2 : 1, count = clips + in->references;
+    const int clips = video_of(in)->w > 0 ? 2 : 1, count = clips + in->references;
     const size_t pixels = (size_t)m->w * (size_t)m->h * 3;
     float *shown = malloc(pixels * sizeof(float));
     float **latents = calloc((size_t)count, sizeof(*latents));
@@ -198,7 +293,10 @@ static status encode_control(struct pipeline *p, float *control, struct latent_s
         if (latents[i] == NULL || (!is_clip && references[i - clips] == NULL))
             st = fail(ST_MEMORY, "cannot allocate host memory for a frame of %d x %d", m->w, m->h);
         else if (!is_clip)
-            st = vace_reference(references[i - clips], m->w, m->h, &in->reference[i - clips]);
+            st = m->diffsynth
+                     ? frame_stretch(references[i - clips], m->w, m->h, &in->reference[i - clips],
+                                     m->bf16)
+                     : vace_reference(references[i - clips], m->w, m->h, &in->reference[i - clips]);
         if (is_clip)
             parts[i] = (struct masked){ p->world, m, i == 1, clips == 1, shown };
         sources[i] =
@@ -235,12 +333,14 @@ status condition_vace(struct pipeline *p, struct plan_input *plan, const struct 
     const int64_t dims[] = { 2 * s.c + mask, s.t, s.h, s.w }, one[] = { 1 };
     struct material m = { .w = (int)(s.w * vae->stride),
                           .h = (int)(s.h * vae->stride),
-                          .frames = (int)(1 + (frames - 1) * vae->stride_t) };
+                          .frames = (int)(1 + (frames - 1) * vae->stride_t),
+                          .diffsynth = vace_is_diffsynth(in->input),
+                          .bf16 = plan->vae_dtype == DT_BF16 };
     float *control = NULL, *scale = NULL;
     status st = ST_OK;
 
     if (p == NULL) {
-        for (int i = 0; i < (in->clip[INPUT_src_video].w > 0 ? 2 : 1); i++)
+        for (int i = 0; i < (video_of(in)->w > 0 ? 2 : 1); i++)
             plan_add_clip(plan, m.frames);
         for (int i = 0; i < in->references; i++)
             plan_add_clip(plan, 1);

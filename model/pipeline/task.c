@@ -79,7 +79,7 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
 #define VACE_TASK                                                                                  \
     .parts = { &part_dit, &part_t5, &part_vae },                                                   \
     .allowed = 1u << INPUT_src_video | 1u << INPUT_src_mask | 1u << INPUT_src_ref_images |         \
-               1u << INPUT_vace_scale,                                                             \
+               1u << INPUT_vace_scale | TASK_VACE_DIFFSYNTH,                                       \
     .prepends = true, .steps = 50, .shift = 16, .guidance = { 5, 5 }, .prompt = NEW_YEAR,          \
     .negative = negative_shared, .size = size_of_vace, .condition = condition_vace
 

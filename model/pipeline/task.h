@@ -36,6 +36,9 @@ struct plan_input;
     X(audio)                                                                                       \
     X(pose_video)                                                                                  \
     X(num_clip)                                                                                    \
+    X(vace_video)                                                                                  \
+    X(vace_video_mask)                                                                             \
+    X(vace_reference_image)                                                                        \
     X(vace_scale)                                                                                  \
     X(use_prompt_extend)                                                                           \
     X(prompt_extend_method)                                                                        \
@@ -56,13 +59,17 @@ extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 /* The inputs that are a clip, or an image as a clip of one frame. */
 #define TASK_CLIPS                                                                                 \
     (1u << INPUT_input_video | 1u << INPUT_src_video | 1u << INPUT_src_mask |                      \
-     1u << INPUT_control_video)
+     1u << INPUT_control_video | 1u << INPUT_vace_video | 1u << INPUT_vace_video_mask)
 
 /* Those of which a request uses all frames, whatever their number. */
 #define TASK_WHOLE_CLIPS (1u << INPUT_src_video | 1u << INPUT_src_mask)
 
 /* The inputs that are a list of reference images. */
-#define TASK_LISTS (1u << INPUT_src_ref_images)
+#define TASK_LISTS (1u << INPUT_src_ref_images | 1u << INPUT_vace_reference_image)
+
+/* VACE's inputs by DiffSynth's names: then what is made of them is DiffSynth's, too. */
+#define TASK_VACE_DIFFSYNTH                                                                        \
+    (1u << INPUT_vace_video | 1u << INPUT_vace_video_mask | 1u << INPUT_vace_reference_image)
 
 /* The inputs that are files, whose contents matter and not their names. */
 #define TASK_MEDIA (TASK_IMAGES | TASK_CLIPS | TASK_LISTS | 1u << INPUT_control_camera_txt)

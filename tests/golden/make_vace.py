@@ -1,31 +1,35 @@
 """Records results of the official VACE for small random models: vace.safetensors.
 
-Usage: python make_vace.py WAN2.1_CHECKOUT WANMPI OUT.safetensors
+Usage: python make_vace.py WAN2.1_CHECKOUT DIFFSYNTH_CHECKOUT WANMPI OUT.safetensors
   v.vace.t, half.vace.t   one forward of the transformer at time t, as in make_dit.py; weights and inputs by value(name)
   frames.CASE             i64 [n]          the frames of a clip that the official processor takes
   pixels.CASE             u8 [T, h, w, 3]  what it makes of the first 2 of them; mask.CASE u8 [T, h, w] of the mask
   reference.tall          f32 [h, w, 3]    a reference image on its canvas
   sizes                   i64 [n, 7]       width, height and frames of a clip, area -> width, height and frames of the video
   CASE.SOLVER             [C, T, H, W]     the last latent of the official generate() in float32 on the CPU, with the
-                                           frames of the reference images
+                                           frames of the reference images; of "diffsynth" of DiffSynth-Studio
 The clips are those of clips.sh, the checkpoint that of `WANMPI synth`, the texts those that WANMPI encodes from PROMPT,
 the reference images image_*.png of this folder. Needs torch, torchvision, diffusers, einops, easydict, ftfy, h5py and
 decord."""
 import contextlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import unittest.mock
 
 import h5py
 import numpy as np
 import official
 import torch
+import torch._dynamo  # before packages are replaced below
+from PIL import Image
 from official import value, weight
 from safetensors.torch import load_file, save_file
 
-wan, wanmpi, out_path = sys.argv[1:]
+wan, diffsynth, wanmpi, out_path = sys.argv[1:]
 here = os.path.dirname(os.path.abspath(__file__))
 PROMPT = "Two cats boxing"
 torch.amp.autocast = lambda *_, **__: torch.autocast("cpu", enabled=False)
@@ -146,4 +150,54 @@ record("r2v", "unipc", references=["wide", "tall"])
 record("v2v", "dpm++", video="clip.mkv")
 record("mv2v", "unipc", video="clip.mkv", mask="mask.mkv", references=["wide", "odd"], scale=0.5)
 record("free", "unipc")
+
+# ---- DiffSynth-Studio
+
+decord = sys.modules["decord"]
+for name in ("pandas", "modelscope", "peft", "imageio", "imageio.v3"):
+    sys.modules[name] = unittest.mock.MagicMock()
+sys.path.insert(0, diffsynth)
+w = importlib.import_module("diffsynth.pipelines.wan_video")
+vace_module = importlib.import_module("diffsynth.models.wan_video_vace")
+crop_and_resize = importlib.import_module("diffsynth.utils.data").crop_and_resize
+state = load_file(folder + "/model/diffusion_pytorch_model.safetensors")
+sizes = {key: config[key] for key in "dim ffn_dim eps num_heads".split()}
+pipe = w.WanVideoPipeline(device="cpu", torch_dtype=torch.float32)
+pipe.dit = w.WanModel(**sizes, **{key: config[key] for key in "in_dim out_dim freq_dim num_layers".split()},
+                      text_dim=texts[0].shape[1], patch_size=(1, 2, 2), has_image_input=False).eval().requires_grad_(False)
+pipe.dit.load_state_dict({k: v for k, v in state.items() if not k.startswith("vace_")})
+pipe.vace = vace_module.VaceWanModel(vace_layers=config["vace_layers"], **sizes).eval().requires_grad_(False)
+pipe.vace.load_state_dict({k: v for k, v in state.items() if k.startswith("vace_")})
+module = sys.modules[w.WanVideoVAE.__module__]
+make = module.VideoVAE_
+module.VideoVAE_ = lambda **k: make(**{**k, "dim": dim})
+pipe.vae = w.WanVideoVAE()
+pipe.vae.model.load_state_dict(torch.load(path))
+pipe.vae.decode = lambda *_, **__: None
+pipe.vae_output_to_video = lambda video: None
+padded = [torch.nn.functional.pad(t, (0, 0, 0, 512 - len(t)))[None] for t in texts]
+w.WanVideoUnit_PromptEmbedder.process = lambda self, pipe, prompt, positive: {"context": padded[not positive]}
+step = pipe.scheduler.step
+
+
+def keep(*arguments, **named):  # the last one is the result with the references
+    out["diffsynth.euler"] = step(*arguments, **named)
+    return out["diffsynth.euler"]
+
+
+pipe.scheduler.step = keep
+
+
+def frames(name, count=9):
+    decord.bridge.set_bridge("native")
+    clip = decord.VideoReader(os.path.join(folder, name)).get_batch(list(range(count))).asnumpy()
+    return [crop_and_resize(Image.fromarray(frame), 48, 64) for frame in clip]
+
+
+pipe(PROMPT, negative_prompt="negative", seed=11, height=48, width=64, num_frames=9, num_inference_steps=4, tiled=False,
+     vace_video=frames("clip.mkv"), vace_video_mask=frames("grey.mkv"), vace_scale=0.5,
+     vace_reference_image=[Image.open(os.path.join(here, "image_%s.png" % n)).convert("RGB").resize((64, 48))
+                           for n in ("wide", "odd")])
+out["diffsynth.euler"] = out["diffsynth.euler"][0].contiguous()
+print("diffsynth", tuple(out["diffsynth.euler"].shape), float(out["diffsynth.euler"].std()))
 save_file(out, out_path)
