@@ -391,6 +391,8 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
                      : r->matmul_bf16_blocks >= 0 ? r->matmul_bf16_blocks
                                                   : dit_default_kept(dit);
     const struct task_inputs inputs = request_inputs(r);
+    const struct vae_tiling tiles = { r->tile_size[0], r->tile_size[1], r->tile_stride[0],
+                                      r->tile_stride[1] };
 
     if (2 * kept >= dit->layers)
         return fail(ST_USAGE,
@@ -432,8 +434,9 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
     };
     plan->latent.t += plan->prepended;
     if (r->tiled)
-        plan->tiling = (struct vae_tiling){ r->tile_size[0], r->tile_size[1], r->tile_stride[0],
-                                            r->tile_stride[1] };
+        plan->tiling = tiles;
+    if (r->tiled_encode)
+        plan->encode_tiling = tiles;
     TRY(find_low_steps(plan, r));
     TRY(request_cache(r, &plan->cache));
     TRY(find_sparsity(plan, r));

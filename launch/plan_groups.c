@@ -45,6 +45,7 @@ static bool is_same(const struct plan_input *a, const struct plan_input *b)
            a->images == b->images && a->clips == b->clips && a->encode_frames == b->encode_frames &&
            a->saves == b->saves && a->conditioning.count == b->conditioning.count &&
            memcmp(&a->windows, &b->windows, sizeof(a->windows)) == 0 &&
+           memcmp(&a->encode_tiling, &b->encode_tiling, sizeof(a->encode_tiling)) == 0 &&
            memcmp(&a->tiling, &b->tiling, sizeof(a->tiling)) == 0;
 }
 

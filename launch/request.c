@@ -20,6 +20,9 @@ void request_init(struct request *r)
     *r = (struct request){
         .size = { -1, -1 },
         .frame_num = -1,
+        .height = -1,
+        .width = -1,
+        .num_frames = -1,
         .fast = -1,
         .sample_steps = -1,
         .warp_denoising_step = -1,
@@ -181,6 +184,30 @@ static double default_shift(const struct task *task, const int size[2])
     return is_480 && task->shift_480 > 0 ? task->shift_480 : task->shift;
 }
 
+static int round_up(int value, int grid)
+{
+    return (value + grid - 1) / grid * grid;
+}
+
+/* Sets the size and the number of frames that DiffSynth's flags give. */
+static status fill_diffsynth(struct request *r)
+{
+    const int grid = task_grid(r->task);
+
+    if ((r->width >= 0 || r->height >= 0) && request_given(r, AT(size)))
+        return fail(ST_USAGE, "--size and --%s both say how large the video is: remove one of them",
+                    r->width >= 0 ? "width" : "height");
+    if (r->num_frames >= 0 && request_given(r, AT(frame_num)))
+        return fail(ST_USAGE, "--frame_num and --num_frames are the same: remove one of them");
+    if (r->width >= 0)
+        r->size[0] = round_up(r->width, grid);
+    if (r->height >= 0)
+        r->size[1] = round_up(r->height, grid);
+    if (r->num_frames >= 0)
+        r->frame_num = round_up(r->num_frames - 1, 4) + 1;
+    return ST_OK;
+}
+
 static status fill_defaults(struct request *r)
 {
     const struct task *task = NULL;
@@ -189,6 +216,7 @@ static status fill_defaults(struct request *r)
         TRY(copy_text(&r->task_name, "t2v-14B"));
     TRY(task_find(&task, r->task_name));
     r->task = task;
+    TRY(fill_diffsynth(r));
     default_int(&r->size[0], task->width_px);
     default_int(&r->size[1], task->height_px);
     default_int(&r->frame_num, task->frames);
@@ -329,7 +357,8 @@ static status check_needs(const struct request *r)
         return fail(ST_USAGE, "--matmul_bf16_blocks is for --matmul fp8");
     if (request_given(r, AT(cuda_sms)) && r->rand_device != NOISE_CUDA)
         return fail(ST_USAGE, "--cuda_sms is for --rand_device cuda");
-    if ((request_given(r, AT(tile_size)) || request_given(r, AT(tile_stride))) && !r->tiled)
+    if ((request_given(r, AT(tile_size)) || request_given(r, AT(tile_stride))) && !r->tiled &&
+        !r->tiled_encode)
         return fail(ST_USAGE, "--tile_size and --tile_stride need --tiled");
     if (r->tile_stride[0] > r->tile_size[0] || r->tile_stride[1] > r->tile_size[1])
         return fail(ST_USAGE, "--tile_stride %d,%d is larger than --tile_size %d,%d",

@@ -48,6 +48,7 @@ struct request {
     int video_size[2]; // what the task makes of it and of its inputs; set by request_complete
     int frame_num;
     int video_frames; // the same for the number of frames
+    int height, width, num_frames; // DiffSynth's names; -1: not given
     struct seed base_seed;
 
     int fast;     // index of --fast's choice; -1: none
@@ -120,7 +121,7 @@ struct request {
     int check_finite;
     int ops; // OPS_*, used on a CPU
 
-    int tiled;
+    int tiled, tiled_encode;
     int tile_size[2], tile_stride[2]; // rows, columns of the latent
 
     char *save_file;

@@ -6,13 +6,22 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A row's marks: tiles in which is encoded change the latent. */
+static unsigned marks_of(const struct request *r, int row)
+{
+    const size_t at = request_rows[row].offset;
+    const bool encodes = r->tiled_encode == 1 && (at == AT(tile_size) || at == AT(tile_stride));
+
+    return request_rows[row].marks | (encodes ? NUMBERS : 0);
+}
+
 /* The first row that has a bit of `marks`, was given, and differs between *a and *b; -1 if none. */
 static int first_difference(struct request *a, struct request *b, const bool *given, unsigned marks)
 {
     const struct option_set x = request_options(a), y = request_options(b);
 
     for (int i = 0; i < request_row_count; i++)
-        if (given[i] && (request_rows[i].marks & marks) != 0 && !options_same(&x, &y, i))
+        if (given[i] && (marks_of(b, i) & marks) != 0 && !options_same(&x, &y, i))
             return i;
     return -1;
 }
@@ -142,7 +151,7 @@ status request_resume(struct request *r, const char *text, const char *folder, c
                                at == AT(vram_limit) || at == AT(vram_buffer) ||
                                at == AT(num_persistent_param_in_dit) || at == AT(offload_device) ||
                                at == AT(weight_storage) || at == AT(device) || at == AT(run_file);
-        if (not_saved || (r->given[i] && (request_rows[i].marks & NUMBERS) == 0))
+        if (not_saved || (r->given[i] && (marks_of(&saved, i) & NUMBERS) == 0))
             TRY_OUT(options_copy(&to, &from, i));
     }
     if (saved.run_file == NULL) { // not the saved name: the file may have been moved
@@ -239,7 +248,7 @@ status request_difference(const char **differs, const struct request *r, const c
     for (int i = 0; i < request_row_count && *differs == NULL; i++) {
         const struct option *row = &request_rows[i];
 
-        if ((row->marks & marks) == 0 || !row_differs(r, &made, i))
+        if ((marks_of(r, i) & marks) == 0 || !row_differs(r, &made, i))
             continue;
         TRY_OUT(options_value(&there, i, a, sizeof(a)));
         TRY_OUT(options_value(&here, i, b, sizeof(b)));

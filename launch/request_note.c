@@ -27,6 +27,15 @@ const char *request_note(const struct request *r, int index)
                  r->size[1], r->task_name, r->task->sizes);
         return note;
     }
+    if (((r->width >= 0 && r->width != r->size[0]) || (r->height >= 0 && r->height != r->size[1]) ||
+         (r->num_frames >= 0 && r->num_frames != r->frame_num)) &&
+        index-- == 0) {
+        snprintf(note, sizeof(note),
+                 "width, height and frames are rounded up to %d*%d and %d, as "
+                 "DiffSynth does",
+                 r->size[0], r->size[1], r->frame_num);
+        return note;
+    }
     if (r->text_file != NULL &&
         (request_given(r, AT(prompt)) || request_given(r, AT(negative_prompt))) && index-- == 0)
         return "the prompts are not used: --text has their embeddings";

@@ -47,6 +47,15 @@ const struct option request_rows[] = {
       .help = "width and height in pixels, multiples of 16 (default: the task's, see below)" },
     { "frame_num", OPT_INT, AT(frame_num), .value = "N", .least = 1, .commands = ALL,
       .marks = NUMBERS, .help = "number of frames, 4n+1 (default: the task's)" },
+    { "height", OPT_INT, AT(height), .value = "N", .least = 1, .most = 100000, .commands = ALL,
+      .marks = NUMBERS,
+      .help =
+          "DiffSynth's flags instead of --size and --frame_num: rounded up to multiples of 16 (of "
+          "TI2V 32), frames to 4n+1" },
+    { "width", OPT_INT, AT(width), .value = "N", .least = 1, .most = 100000, .commands = ALL,
+      .marks = NUMBERS, .help = "see --height" },
+    { "num_frames", OPT_INT, AT(num_frames), .value = "N", .least = 1, .most = 1000000,
+      .commands = ALL, .marks = NUMBERS, .help = "see --height" },
     { "base_seed", OPT_SEED, AT(base_seed), .value = "N", .commands = ALL, .marks = NUMBERS,
       .help = "random seed, 0 to 2^64-1; the same seed gives the same video; -1 chooses one "
               "(default -1)" },
@@ -351,6 +360,11 @@ const struct option request_rows[] = {
     { "tile_stride", OPT_PAIR, AT(tile_stride), .value = "ROWS,COLUMNS", .joint = ',',
       .commands = ALL, .marks = PIXELS,
       .help = "distance from tile to tile, in the same unit (default 15,26)" },
+
+    { "tiled_encode", OPT_SWITCH, AT(tiled_encode), .commands = ALL, .marks = NUMBERS,
+      .help =
+          "encode images and clips in such tiles, too, as DiffSynth does with tiled: less memory, "
+          "another latent" },
 
     { "save_file", OPT_STRING, AT(save_file), .group = "Output", .value = "FILE", .commands = ONE,
       .help = ".mp4, or .png for one frame (default: a name made of task, size, "

@@ -207,6 +207,7 @@ static status make_condition(struct run *run, struct job *j, struct pipeline *p)
 
     TRY_OUT(request_share_images(j->world, r));
     in = request_inputs(r);
+    p->encode_tiling = run->plan.encode_tiling;
     TRY_OUT(condition_task(r->task, p, &run->plan, &in, &run->conditioning));
     start_from_video(run->state.latents, run->noise, &run->conditioning, run->schedule.sigma[0]);
 out:

@@ -12,11 +12,11 @@ parts() { # parts FILE FILTER: 21 parts of an image, lossless
 parts clip.mkv ""
 parts other.mkv ,negate
 
-steps=(--sample_steps 4)
+steps=(--sample_steps 4) size=(--size 64*48 --frame_num 9)
 run() { # run P NAME FLAGS...
     local p=$1 name=$2
     shift 2
-    ranks "$p" generate --ckpt_dir model --task t2v-1.3B --size 64*48 --prompt "Two cats boxing" --frame_num 9 \
+    ranks "$p" generate --ckpt_dir model --task t2v-1.3B "${size[@]}" --prompt "Two cats boxing" \
         "${steps[@]}" --base_seed 11 --threads 1 --save_file "$name.mp4" --run_file "$name.h5" "$@"
 }
 recorded() { # recorded CASE FLAGS...
@@ -35,6 +35,8 @@ clip=(--input_video clip.mkv --denoising_strength 0.7)
 recorded v2v.0.7 "${clip[@]}"
 recorded v2v.0.3 --input_video clip.mkv --denoising_strength 0.3
 recorded v2v.ti2v --ckpt_dir tiny-5B --task ti2v-5B --size 128*64 --input_video clip.mkv --denoising_strength 0.8
+recorded v2v.tiled "${clip[@]}" --tiled_encode --tile_size 4,5 --tile_stride 2,3
+check "encoding in tiles matters" not "$same" v2v.0.7.h5 v2v.tiled.h5 1e-4
 check "another clip" run 1 other --sample_solver euler --input_video other.mkv --denoising_strength 0.7
 check "the clip matters" moved v2v.0.7.h5 other.h5
 check "the strength matters" moved v2v.0.7.h5 v2v.0.3.h5
@@ -61,6 +63,14 @@ check "another clip under the name" refuses "it was made from another image or c
 rm a.mkv
 check "goes on without the clip" "$wanmpi" generate --resume stop.h5 --save_file on.mp4 --run_file on.h5
 check "the same bits" "$same" stop.h5 on.h5
+check "other tiles" refuses "tile_size is .* there and .* here" --sample_solver euler --input_video clip.mkv \
+    --denoising_strength 0.7 --sample_steps 4 --tiled_encode --tile_size 6,8 --tile_stride 3,4 \
+    --run_file v2v.tiled.h5
+size=(--width 49 --height 48 --num_frames 2)
+check "DiffSynth's size" run 1 rounded
+cp check.log rounded.log
+check "is rounded up" says "rounded up to 64\*48 and 5" rounded.log
+size=(--size 64*48 --frame_num 9)
 check "a clip that is too short" refuses "it has 21 frames, and --frame_num 25 needs as many" --input_video clip.mkv \
     --frame_num 25
 check "too much noise" refuses "denoising_strength 1.5" --input_video clip.mkv --denoising_strength 1.5

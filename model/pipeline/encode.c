@@ -57,7 +57,7 @@ status pipeline_encode_all(struct pipeline *p, int count, const struct frame_sou
 
         source.ready = pipeline_ready;
         source.ready_payload = p;
-        TRY_OUT(vae_encode(&vae, &scratch, thwc, source, (struct vae_tiling){ 0 }));
+        TRY_OUT(vae_encode(&vae, &scratch, thwc, source, p->encode_tiling));
         channels_first(latents[i], thwc, s);
         st = agree(p->world, pipeline_finite(latents[i], latent_count(s), "VAE's encoder"));
         p->must_abort = false; // all ranks have this status

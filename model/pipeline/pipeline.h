@@ -33,7 +33,8 @@ struct pipeline {
     struct plan_rank sizes;      // the maximum over all requests, of this rank
     struct mesh mesh;
     struct arena dit_weights, vae_weights, clip_weights;
-    struct host_memory host; // for blocks of the transformers
+    struct host_memory host;         // for blocks of the transformers
+    struct vae_tiling encode_tiling; // of the request whose conditioning is made
     struct dit dit[EXPERTS_MAX];
     int experts;                // number of transformers of the model
     bool uses[EXPERTS_MAX];     // some request has steps of it

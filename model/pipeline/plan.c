@@ -244,7 +244,7 @@ static status plan_encode(const struct plan_input *in, struct device *dev, struc
     start_stage(stage, dev, m);
     for (int i = 0; i < in->clips; i++) {
         source.frames = in->clip_frames[i];
-        TRY_OUT(vae_encode(&vae, &scratch, NULL, source, (struct vae_tiling){ 0 }));
+        TRY_OUT(vae_encode(&vae, &scratch, NULL, source, in->encode_tiling));
     }
     end_stage(stage, dev, m);
     stage->weights = weights.peak;

@@ -68,6 +68,7 @@ struct plan_input {
     int images;          // number of images that the image encoder reads; 0: none
     int clips;           // number of clips that the VAE encodes, one after the other
     int64_t clip_frames[PLAN_CLIPS_MAX]; // their lengths; see plan_add_clip
+    struct vae_tiling encode_tiling;     // of them
     int64_t encode_frames;               // the length of the longest; 0: none
     const struct table *table; // the run's op table, for the size of its workspace; borrowed
     const struct rates *rates; // borrowed; NULL: no time is estimated

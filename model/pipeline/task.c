@@ -226,6 +226,13 @@ static const struct task tasks[] = {
     { .name = "animate-14B", .presets = { "animate-14B" } },
 };
 
+int task_grid(const struct task *task)
+{
+    const struct model m = preset_model(preset_find(task->presets[0]));
+
+    return 2 * (int)model_vae(&m)->stride;
+}
+
 const struct task *task_at(int index)
 {
     return index >= 0 && index < (int)COUNT(tasks) ? &tasks[index] : NULL;

@@ -125,6 +125,9 @@ struct task {
                         struct conditioning *c);
 };
 
+/* The sides of its videos are multiples of so many pixels. */
+int task_grid(const struct task *task);
+
 const struct task *task_at(int index);   // all rows in order; NULL after the last one
 bool task_runs(const struct task *task); // whether this version runs it
 

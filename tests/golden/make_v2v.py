@@ -88,19 +88,20 @@ out = {}
 w.WanVideoUnit_PromptEmbedder.process = lambda self, pipe, prompt, positive: {"context": pipe.texts[not positive]}
 
 
-def record(name, pipe, width=64, height=48, frames=9, steps=4, video=True, **arguments):
+def record(name, pipe, width=64, height=48, frames=9, steps=4, video=True, tiled=False, **arguments):
     global case
     case = name
     if video:
         arguments["input_video"] = clip(frames, width, height)
     pipe("prompt", negative_prompt="negative", seed=11, height=height, width=width, num_frames=frames,
-         num_inference_steps=steps, tiled=False, **arguments)
+         num_inference_steps=steps, tiled=tiled, **arguments)
     print(case, tuple(out[case].shape), float(out[case].std()))
 
 
 t2v = pipeline(*files("tiny", "64*48"))
 record("v2v.0.7", t2v, denoising_strength=0.7)
 record("v2v.0.3", t2v, denoising_strength=0.3)
+record("v2v.tiled", t2v, denoising_strength=0.7, tiled=True, tile_size=(4, 5), tile_stride=(2, 3))
 record("window.4.3", t2v, frames=25, video=False, sliding_window_size=4, sliding_window_stride=3)
 record("window.4.4", t2v, frames=21, denoising_strength=0.6, sliding_window_size=4, sliding_window_stride=4)
 spec = importlib.util.spec_from_file_location("context", context_path)
