@@ -284,6 +284,14 @@ static status find_mesh(struct plan_input *plan, const struct request *r)
 {
     struct mesh_shape given = { r->cfg_size, r->ring_size, r->ulysses_size };
 
+    if (plan->guidance.three) { // all ranks share the sequence of each branch
+        if (given.cfg == 2)
+            return fail(ST_USAGE,
+                        "--cfg_size 2: the guidance of task %s has three branches; remove it",
+                        r->task_name);
+        given.cfg = 1;
+        return plan_choose_mesh(plan, given, false);
+    }
     if (plan_has_single(plan) && (plan->guided || given.cfg == 2) &&
         plan_choose_mesh(plan, given, true) == ST_OK) {
         plan_join(plan);
@@ -406,6 +414,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .model = *model,
         .latent = latent_of_video(vae, r->video_size[0], r->video_size[1], r->video_frames),
         .prepended = r->task->prepends ? r->references : 0,
+        .appended = r->task->appends ? r->references : 0,
         .steps = r->steps,
         .low_from = r->steps,
         .experts = r->experts >= 0 ? (enum expert_memory)r->experts : EXPERTS_BOTH,
@@ -432,7 +441,7 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .decode = true,
         .table = table,
     };
-    plan->latent.t += plan->prepended;
+    plan->latent.t += plan->prepended + plan->appended;
     if (r->tiled)
         plan->tiling = tiles;
     if (r->tiled_encode)

@@ -40,10 +40,11 @@ static void kinds_done(struct kinds *k)
 static bool is_same(const struct plan_input *a, const struct plan_input *b)
 {
     return memcmp(&a->latent, &b->latent, sizeof(a->latent)) == 0 && a->prepended == b->prepended &&
-           a->steps == b->steps && a->low_from == b->low_from && a->guided == b->guided &&
-           a->solver == b->solver && memcmp(&a->guidance, &b->guidance, sizeof(a->guidance)) == 0 &&
-           a->images == b->images && a->clips == b->clips && a->encode_frames == b->encode_frames &&
-           a->saves == b->saves && a->conditioning.count == b->conditioning.count &&
+           a->appended == b->appended && a->steps == b->steps && a->low_from == b->low_from &&
+           a->guided == b->guided && a->solver == b->solver &&
+           memcmp(&a->guidance, &b->guidance, sizeof(a->guidance)) == 0 && a->images == b->images &&
+           a->clips == b->clips && a->encode_frames == b->encode_frames && a->saves == b->saves &&
+           a->conditioning.count == b->conditioning.count &&
            memcmp(&a->windows, &b->windows, sizeof(a->windows)) == 0 &&
            memcmp(&a->encode_tiling, &b->encode_tiling, sizeof(a->encode_tiling)) == 0 &&
            memcmp(&a->tiling, &b->tiling, sizeof(a->tiling)) == 0;

@@ -34,6 +34,7 @@ void request_init(struct request *r)
         .cfg_interval = { -1, -1 },
         .zero_init_steps = -1,
         .denoising_strength = -1,
+        .guide_image = -1,
         .sliding_window_size = -1,
         .sliding_window_stride = -1,
         .context_schedule = -1,

@@ -47,7 +47,7 @@ struct request {
     int size[2];       // --size: width, height in pixels
     int video_size[2]; // what the task makes of it and of its inputs; set by request_complete
     int frame_num;
-    int video_frames; // the same for the number of frames
+    int video_frames;              // the same for the number of frames
     int height, width, num_frames; // DiffSynth's names; -1: not given
     struct seed base_seed;
 
@@ -62,6 +62,7 @@ struct request {
     int sample_solver;                  // enum solver_kind
     double sample_shift;
     double sample_guide_scale[2]; // low noise, high noise; the same for one transformer
+    double guide_image;           // of Phantom, scale of the reference images; -1: none
     double cfg_gate[2];           // low noise, high noise; -1: none
     double cfg_interval[2];       // from, to; -1: none
     int cfg_zero_star;

@@ -5,7 +5,8 @@
 
 bool request_guided(const struct request *r)
 {
-    return r->sample_guide_scale[0] != 1 || r->sample_guide_scale[1] != 1;
+    return r->sample_guide_scale[0] != 1 || r->sample_guide_scale[1] != 1 ||
+           (r->guide_image >= 0 && r->guide_image != 1);
 }
 
 static int zero_init(const struct request *r)
@@ -27,7 +28,10 @@ static int step_of(const struct request *r, double value)
 
 struct guidance request_guidance(const struct request *r)
 {
-    struct guidance g = { .zero_init = zero_init(r), .zero_star = r->cfg_zero_star == 1 };
+    struct guidance g = { .zero_init = zero_init(r),
+                          .zero_star = r->cfg_zero_star == 1,
+                          .three = r->guide_image >= 0,
+                          .image = (float)r->guide_image };
 
     for (int i = 0; i < EXPERTS_MAX; i++) { // the request has that for low noise first
         const int gate = step_of(r, r->cfg_gate[1 - i]);
@@ -72,6 +76,26 @@ static status check_interval(const struct request *r)
     return ST_OK;
 }
 
+/* The guidance with three branches, of Phantom: what is not defined for it. */
+static status check_three(const struct request *r, const char *flag)
+{
+    const struct window_settings w = request_windows(r);
+
+    if (flag != NULL)
+        return fail(ST_USAGE,
+                    "--%s is for a guidance with two branches, and that of task %s has "
+                    "three: remove it",
+                    flag, r->task_name);
+    if (r->cache != CACHE_OFF || r->calibrate_cache != NULL)
+        return fail(ST_USAGE, "step caching is not for task %s: remove --cache", r->task_name);
+    if (windows_divide(&w, (r->frame_num - 1) / 4 + 1 + r->references))
+        return fail(ST_USAGE,
+                    "windows are not for task %s: remove --context_frames or "
+                    "--sliding_window_size",
+                    r->task_name);
+    return ST_OK;
+}
+
 status request_check_guidance(const struct request *r)
 {
     const char *flag = r->cfg_gate[0] >= 0       ? "cfg_gate"
@@ -80,6 +104,11 @@ status request_check_guidance(const struct request *r)
                        : r->zero_init_steps > 0  ? "zero_init_steps"
                                                  : NULL;
 
+    if (r->guide_image >= 0 && r->task->guide_image == 0)
+        return fail(ST_USAGE, "--sample_guide_scale_img: task %s has no such guidance; remove it",
+                    r->task_name);
+    if (r->guide_image >= 0)
+        return check_three(r, flag);
     if (flag == NULL)
         return ST_OK;
     if (!request_guided(r))

@@ -102,10 +102,15 @@ const struct option request_rows[] = {
       .help =
           "shift of the noise schedule: a larger value spends more steps at high noise; 8 to 12 "
           "are recommended for 1.3B (default: the task's)" },
-    { "sample_guide_scale", OPT_SCALES, AT(sample_guide_scale), .value = "X[,Y]", .joint = ',',
-      .least = 0, .most = 1e3, .commands = ALL, .marks = NUMBERS | SAMPLING,
+    { "sample_guide_scale", OPT_SCALES, AT(sample_guide_scale), .alias = "sample_guide_scale_text",
+      .value = "X[,Y]", .joint = ',', .least = 0, .most = 1e3, .commands = ALL,
+      .marks = NUMBERS | SAMPLING,
       .help = "scale of classifier-free guidance (CFG); 1 turns guidance off and halves the work; "
               "X,Y: that of low noise and of high noise, for two experts (default: the task's)" },
+    { "sample_guide_scale_img", OPT_DOUBLE, AT(guide_image), .value = "X", .least = 0, .most = 1e3,
+      .commands = ALL, .marks = NUMBERS,
+      .help = "Phantom: scale of the reference images; that of the text is --sample_guide_scale, "
+              "also --sample_guide_scale_text (default 5)" },
     { "cfg_gate", OPT_SCALES, AT(cfg_gate), .value = "X[,Y]", .joint = ',', .least = 0,
       .most = 1000, .commands = ALL, .marks = NUMBERS | SAMPLING,
       .help = "from this step on compute only the prompt's branch, and guide with the last "
@@ -423,6 +428,9 @@ const struct option request_rows[] = {
     CLIP(src_video, "VACE: the clip to edit, or that controls the video, such as poses; the video "
                     "gets its aspect and length"),
     CLIP(src_mask, "VACE: a clip, white where --src_video is repainted and black where it is kept"),
+    { "ref_image", OPT_STRING, AT(input[INPUT_ref_image]), .value = "FILE,...", .commands = ONE,
+      .marks = INPUT_MARK(ref_image),
+      .help = "Phantom: images of the persons and things that the video shows, 1 to 4" },
     { "src_ref_images", OPT_STRING, AT(input[INPUT_src_ref_images]), .value = "FILE,...",
       .commands = ONE, .marks = INPUT_MARK(src_ref_images),
       .help = "VACE: images of what the video shows, such as persons and things" },

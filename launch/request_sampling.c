@@ -229,6 +229,8 @@ status request_fill_sampling(struct request *r, double shift)
     default_double(&r->sample_shift, shift);
     default_double(&r->sample_guide_scale[0], task->guidance[0]);
     default_double(&r->sample_guide_scale[1], task->guidance[1]);
+    if (task->guide_image > 0)
+        default_double(&r->guide_image, task->guide_image);
     if (r->input[INPUT_input_video] != NULL)
         default_double(&r->denoising_strength, 1);
     return count_steps(r);

@@ -460,7 +460,8 @@ status run_go(struct run *run, struct job *j, struct pipeline *p)
     if (j->world->rank == 0 && r->run_file != NULL && r->keep_frames)
         run_save_frames_begin(run, j);
     progress_stage(&j->progress, "decoding", 0, plan_decoded(&run->plan).t, "chunk");
-    st = pipeline_decode(p, run->plan.latent, run->plan.prepended, run->latent, run->plan.tiling,
+    st = pipeline_decode(p, run->plan.latent, run->plan.prepended, run->plan.appended, run->latent,
+                         run->plan.tiling,
                          (struct frame_sink){ .put = put_frames,
                                               .payload = &ctx,
                                               .progress = decoded,

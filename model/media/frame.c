@@ -137,3 +137,31 @@ status frame_cover(struct window *window, int w, int h, const struct image *imag
                : fail(ST_USAGE, "a frame of %d x %d has no part with the aspect of %d x %d", iw, ih,
                       w, h);
 }
+
+status frame_letterbox(float *out, int w, int h, const struct image *image)
+{
+    const double ratio = (double)image->w / image->h;
+    int iw = w, ih = h, x, y;
+    struct image resized = { 0 };
+    status st;
+
+    if (ratio > (double)w / h)
+        ih = (int)(w / ratio);
+    else
+        iw = (int)(h * ratio);
+    if (iw < 1 || ih < 1)
+        return fail(ST_USAGE, "an image of %d x %d has no size in a frame of %d x %d", image->w,
+                    image->h, w, h);
+    x = (w - iw) / 2;
+    y = (h - ih) / 2;
+    TRY_OUT(resize_pil(&resized, image, iw, ih, PIL_LANCZOS));
+    for (int64_t i = 0; i < (int64_t)w * h * 3; i++)
+        out[i] = 1;
+    for (int row = 0; row < ih; row++)
+        for (int i = 0; i < 3 * iw; i++)
+            out[((int64_t)(y + row) * w + x) * 3 + i] =
+                image_unit(resized.rgb[(int64_t)row * iw * 3 + i]);
+out:
+    image_done(&resized);
+    return st;
+}

@@ -6,6 +6,7 @@
  *     Wan2.1 FLF2V                 frame_size_area    the same; frame_last_window of the last image
  *     Wan2.2 TI2V-5B               frame_size_grid    frame_fill
  *     DiffSynth (Fun-InP, ...)     as given           frame_stretch
+ *     Phantom's references         as given           frame_letterbox
  *     DiffSynth, frames of clips   as given           frame_cover, then frame_stretch
  *
  * Sizes are width, height in pixels. Arithmetic is that of Python: doubles, and round() to even. */
@@ -46,5 +47,9 @@ status frame_stretch(float *out, int w, int h, const struct image *image, bool b
 /* The part of an image at the centre that has the aspect of w x h; all of it if it has that size.
  * ST_USAGE if it would be empty. Source: DiffSynth-Studio diffsynth/utils/data crop_and_resize. */
 status frame_cover(struct window *window, int w, int h, const struct image *image);
+
+/* out [h, w, 3]: the whole image in the middle of a white frame, by PIL LANCZOS, in [-1, 1].
+ * ST_USAGE if a side would be 0; ST_MEMORY. Source: Phantom generate.py, load_ref_images. */
+status frame_letterbox(float *out, int w, int h, const struct image *image);
 
 #endif

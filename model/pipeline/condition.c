@@ -374,6 +374,17 @@ out:
     return st;
 }
 
+/* out [C, T, H, W]: the clip, then frames of zeros, in whose place Phantom's images are. */
+static void before_subject(float *out, struct latent_shape s, int64_t frames, const float *clip)
+{
+    const int64_t frame = s.h * s.w;
+
+    memset(out, 0, (size_t)latent_count(s) * sizeof(float));
+    for (int64_t i = 0; i < s.c; i++)
+        memcpy(out + i * s.t * frame, clip + i * frames * frame,
+               (size_t)(frames * frame) * sizeof(float));
+}
+
 /* out [C, T, H, W]: the reference images, which VACE's control begins with, then the clip. */
 static void after_references(float *out, struct latent_shape s, int references, const float *clip,
                              const float *control)
@@ -411,8 +422,11 @@ status condition_video(struct pipeline *p, struct plan_input *plan, const struct
                   (long long)latent_count(video));
     TRY_OUT(agree(p->world, st));
     TRY_OUT(encode_clip(p, plan, clip, frames, &in->clip[INPUT_input_video], fit_cover));
-    after_references(data, s, plan->prepended, clip,
-                     plan->prepended > 0 ? conditioning_find(c, CONDITION_VACE).data : clip);
+    if (plan->appended > 0)
+        before_subject(data, s, video.t, clip);
+    else
+        after_references(data, s, plan->prepended, clip,
+                         plan->prepended > 0 ? conditioning_find(c, CONDITION_VACE).data : clip);
 out:
     free(clip);
     return st;

@@ -85,6 +85,13 @@ status condition_vace(struct pipeline *p, struct plan_input *plan, const struct 
 bool vace_is_diffsynth(const char *const *input);
 void vace_turn_noise(float *noise, struct latent_shape s, int references);
 
+/* Phantom: the reference images, at most PHANTOM_IMAGES, are the last latent frames, without noise.
+ * Source: Phantom generate.py, phantom_wan/subject2video.py. */
+#define PHANTOM_IMAGES 8
+status size_of_phantom(const struct task_inputs *in, int size[2], int *frames);
+status condition_phantom(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                         struct conditioning *c);
+
 /* Video to video, with any task: adds the latent of --input_video, if that is given, of which
  * start_from_video makes the first latent. Source: DiffSynth-Studio
  * diffsynth/pipelines/wan_video.py, WanVideoUnit_InputVideoEmbedder. */

@@ -25,14 +25,14 @@ static status load_vae(struct pipeline *p, enum dtype dtype, size_t bytes)
     return ST_OK;
 }
 
-/* Copies [C, T, H, W], without the first `skip` of T + skip frames, to [T, H, W, C]. */
-static void channels_last(float *out, const float *in, struct latent_shape s, int skip)
+/* Copies [C, T, H, W] to [T, H, W, C], of `all` frames T frames from `skip` on. */
+static void channels_last(float *out, const float *in, struct latent_shape s, int skip, int64_t all)
 {
-    const int64_t pixels = s.t * s.h * s.w, before = skip * s.h * s.w;
+    const int64_t pixels = s.t * s.h * s.w, before = skip * s.h * s.w, channel = all * s.h * s.w;
 
     for (int64_t c = 0; c < s.c; c++)
         for (int64_t i = 0; i < pixels; i++)
-            out[i * s.c + c] = in[c * (before + pixels) + before + i];
+            out[i * s.c + c] = in[c * channel + before + i];
 }
 
 /* The sizes of the decoding alone, on one rank. */
@@ -47,7 +47,8 @@ static status decode_sizes(const struct plan_input *in, int rank, struct plan_st
     return ST_OK;
 }
 
-/* Decodes as `in` says. latent: [C, T, H, W], of which prepended frames are not decoded. */
+/* Decodes as `in` says. latent: [C, T, H, W], of which prepended and appended frames are not
+ * decoded. */
 static status decode(struct pipeline *p, const struct plan_input *in, const float *latent,
                      struct frame_sink sink)
 {
@@ -62,7 +63,7 @@ static status decode(struct pipeline *p, const struct plan_input *in, const floa
         st = fail(ST_MEMORY, "cannot allocate host memory for a latent of %lld values",
                   (long long)latent_count(s));
     else
-        channels_last(thwc, latent, s, in->prepended);
+        channels_last(thwc, latent, s, in->prepended, in->latent.t);
     if (st == ST_OK)
         st = decode_sizes(in, p->world->rank, &sizes);
     if (st == ST_OK)
@@ -168,8 +169,8 @@ static void way_text(char *text, size_t size, const struct plan_input *in, size_
                  ways[way].what);
 }
 
-status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, const float *latent,
-                       struct vae_tiling tiling, struct frame_sink sink,
+status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, int drop,
+                       const float *latent, struct vae_tiling tiling, struct frame_sink sink,
                        struct decode_callback less)
 {
     struct plan_input in = p->plan;
@@ -179,6 +180,7 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, 
     in.nccl = p->mesh.direct == NULL;
     in.latent = shape;
     in.prepended = skip;
+    in.appended = drop;
     in.tiling = tiling;
     alive_at("decoding", -1);
     st = decode(p, &in, latent, sink);

@@ -76,6 +76,40 @@ out:
     return st;
 }
 
+/* Uploads this rank's tokens of the reference images, which are the last frames. */
+static status upload_subject(struct denoise *d, struct arena *a, struct tensor frames)
+{
+    const struct latent_shape s = d->in.shape;
+    const struct spans *spans = &d->spans;
+    const int64_t tokens = frames.dim[1] * (s.h / 2) * (s.w / 2), row = 4 * s.c;
+    const int64_t first = denoise_tokens(d) - tokens; // of the images
+    const int64_t end = spans->latent_first + spans->latent_rows;
+    const int64_t from = first > spans->latent_first ? first : spans->latent_first;
+    const int64_t rows = end > from ? end - from : 0;
+    float *all = NULL;
+    status st;
+
+    if (frames.dim[0] != s.c || frames.dim[1] >= s.t || frames.dim[2] != s.h ||
+        frames.dim[3] != s.w)
+        return fail(ST_USAGE, "'subject' is %s; the latent has %lld channels of %lld x %lld",
+                    tensor_text(frames), (long long)s.c, (long long)s.h, (long long)s.w);
+    TRY_OUT(arena_take(a, &d->third, DT_F32, spans->latent_rows, row));
+    TRY_OUT(arena_take(a, &d->subject, DT_F32, rows, row));
+    if (frames.data == NULL || rows == 0) // a plan, or no such frame on this rank
+        goto out;
+    all = malloc(tensor_bytes(frames));
+    if (all == NULL) {
+        st = fail(ST_MEMORY, "cannot allocate %zu bytes of host memory for %lld images",
+                  tensor_bytes(frames), (long long)frames.dim[1]);
+        goto out;
+    }
+    tokens_from_latent(all, frames.data, s.c, frames.dim[1], s.h, s.w);
+    TRY_OUT(device_upload(d->dev, d->subject, all + (from - first) * row));
+out:
+    free(all);
+    return st;
+}
+
 /* What an expert gets of the run. With ranks for both branches, each computes its own, also where
  * they are not combined, unless all ranks share the sequence then: `joined`. */
 struct dit_input denoise_input_of(const struct denoise *d, int expert, bool joined)
@@ -120,6 +154,7 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
 {
     const struct dit *any = dit[0] != NULL ? dit[0] : dit[1];
     const struct tensor clean = conditioning_find(in->conditioning, CONDITION_CLEAN);
+    const struct tensor subject = conditioning_find(in->conditioning, CONDITION_SUBJECT);
     struct dit_input input;
     int64_t rows;
 
@@ -153,6 +188,8 @@ status denoise_begin(struct denoise *d, struct dit *const *dit, int experts, str
     TRY(device_zero(d->dev, d->mark));
     if (clean.ndim != 0)
         TRY(upload_clean(d, a, clean));
+    if (subject.ndim != 0)
+        TRY(upload_subject(d, a, subject));
     TRY(solver_init(&d->solver, &d->in.schedule, a, rows, 4 * in->shape.c));
     if (d->solver.noise.ndim != 0 && in->noise != NULL) {
         d->drawn = malloc((size_t)latent_count(in->shape) * sizeof(float));
@@ -271,12 +308,20 @@ out:
     return st;
 }
 
-/* Sets the known frames of x to their values. */
+/* This rank's tokens of the reference images, which are its last. */
+static struct tensor subject_of(const struct denoise *d)
+{
+    const int64_t rows = d->subject.dim[0];
+
+    return tensor_slice(d->x, 0, d->x.dim[0] - rows, rows);
+}
+
+/* Sets the known frames of x, at its start and at its end, to their values. */
 static status restore_clean(struct denoise *d)
 {
-    return d->clean.ndim == 0
-               ? ST_OK
-               : op_copy(d->dev, tensor_slice(d->x, 0, 0, d->clean.dim[0]), d->clean);
+    if (d->clean.ndim != 0)
+        TRY(op_copy(d->dev, tensor_slice(d->x, 0, 0, d->clean.dim[0]), d->clean));
+    return d->subject.ndim != 0 ? op_copy(d->dev, subject_of(d), d->subject) : ST_OK;
 }
 
 /* Sets the generator to what it is after the first noise and the noise of `step` steps. */
@@ -394,6 +439,18 @@ status denoise_branches(struct denoise *d, const int *step, const struct tensor 
     return ST_OK;
 }
 
+/* The same where the last frames are reference images: with them, and for the third branch with
+ * zeros in their place. */
+static status subject_branches(struct denoise *d, const int *step, const struct tensor *x)
+{
+    TRY(denoise_branches(d, step, x));
+    if (denoise_guide(d, step[0]) != GUIDE_BOTH)
+        return ST_OK;
+    TRY(device_zero(d->dev, subject_of(d)));
+    TRY(dit_forward(denoise_run(d, step[0]), d->scratch, step[0], 1, d->third, d->x));
+    return restore_clean(d);
+}
+
 /* The velocities of the branches that the step needs, in d->v. */
 static status branches(struct denoise *d)
 {
@@ -402,6 +459,8 @@ static status branches(struct denoise *d)
 
     if (d->windowed)
         return windows_branches(d, step[0]);
+    if (d->subject.ndim != 0)
+        return subject_branches(d, step, x);
     TRY(cache_start_step(d, step[0]));
     if (!d->cache.predicted)
         TRY(denoise_branches(d, step, x));
@@ -436,6 +495,14 @@ static status guide_velocity(struct denoise *d, enum guide guide, float scale, s
         return device_zero(d->dev, c);
     if (d->combined)
         return ST_OK;
+    if (guide == GUIDE_BOTH && d->subject.ndim != 0) {
+        const float image = d->in.guidance.image;
+        const float coef[3] = { scale, image - scale, 1 - image };
+
+        TRY(op_lincomb(d->dev, c, 3, coef, (struct tensor[]){ c, *u, d->third }));
+        *u = (struct tensor){ 0 };
+        return ST_OK;
+    }
     if (guide == GUIDE_BOTH && star)
         TRY(subtract_projection(d, c, *u));
     else if (guide == GUIDE_BOTH && d->difference.ndim != 0)

@@ -73,9 +73,11 @@ struct denoise {
     struct tensor v;          // [2 or 1, n, 4C] f32: velocity of each branch
     struct tensor difference; // [n, 4C] f32: between both, for the gate; ndim 0: no step needs it
     struct tensor clean;      // [m, 4C] f32: the known values of the first m of them; ndim 0: none
-    struct noise noise;       // of the solver that adds noise, the same on every rank
-    float *drawn;  // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
-    int drawn_for; // the step that adds it
+    struct tensor subject; // [m, 4C] f32: the reference images in the last m of them; ndim 0: none
+    struct tensor third;   // [n, 4C] f32: velocity of the branch without text and subject
+    struct noise noise;    // of the solver that adds noise, the same on every rank
+    float *drawn;          // [C, T, H, W] in host memory: its last draw; NULL: the solver adds none
+    int drawn_for;         // the step that adds it
     struct denoise_cache cache;
     struct tensor mark; // [1] f32: not 0 after values that are not finite; see op_find_nonfinite
 };

@@ -141,11 +141,12 @@ struct decode_callback {
     void *payload;
 };
 
-/* Decodes a latent [C, T, H, W] f32, in host memory of every rank, without its first `skip` frames;
- * the sink gets the frames on rank 0. If memory cannot be allocated, tries ways that need less,
- * until one can be begun: decode.c. ST_MEMORY if there is none; nothing has been put then. */
-status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, const float *latent,
-                       struct vae_tiling tiling, struct frame_sink sink,
+/* Decodes a latent [C, T, H, W] f32, in host memory of every rank, without its first `skip` and its
+ * last `drop` frames; the sink gets the frames on rank 0. If memory cannot be allocated, tries ways
+ * that need less, until one can be begun: decode.c. ST_MEMORY if there is none; nothing has been
+ * put then. */
+status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, int drop,
+                       const float *latent, struct vae_tiling tiling, struct frame_sink sink,
                        struct decode_callback less);
 
 #endif

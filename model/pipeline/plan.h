@@ -27,7 +27,7 @@ enum expert_memory {
 struct plan_input {
     struct model model; // borrowed configs of the parts
     struct latent_shape latent;
-    int prepended;                    // its first frames, which are not decoded
+    int prepended, appended;          // its first and last frames, which are not decoded
     struct conditioning conditioning; // shapes only
     int steps;
     int first_step; // number of steps that are done before; all: no text, no transformer
@@ -114,7 +114,7 @@ static inline struct latent_shape plan_decoded(const struct plan_input *in)
 {
     struct latent_shape s = in->latent;
 
-    s.t -= in->prepended;
+    s.t -= in->prepended + in->appended;
     return s;
 }
 

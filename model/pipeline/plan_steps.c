@@ -86,7 +86,8 @@ int plan_forwards(const struct plan_input *in, bool all)
         const int computed = count_branches(computed_branches(in, &m, s));
 
         if (s >= in->first_step)
-            count += (all ? guide_forwards(plan_guide(in, s)) : computed) * plan_windows(in, s);
+            count += (all ? guide_forwards(plan_guide(in, s)) : computed) * plan_windows(in, s) +
+                     (in->guidance.three && plan_guide(in, s) == GUIDE_BOTH);
     }
     return count;
 }

@@ -83,6 +83,13 @@ const char *const task_input_names[INPUT_COUNT] = { TASK_INPUTS(NAME_INPUT) };
     .prepends = true, .steps = 50, .shift = 16, .guidance = { 5, 5 }, .prompt = NEW_YEAR,          \
     .negative = negative_shared, .size = size_of_vace, .condition = condition_vace
 
+/* Phantom, whose transformers have the tensors of T2V. */
+#define PHANTOM_TASK                                                                               \
+    .parts = { &part_dit, &part_t5, &part_vae }, .allowed = 1u << INPUT_ref_image,                 \
+    .required = 1u << INPUT_ref_image, .appends = true, .steps = 50, .shift = 5,                   \
+    .guidance = { 7.5, 7.5 }, .guide_image = 5, .prompt = WHITE_CAT, .negative = negative_shared,  \
+    .size = size_of_phantom, .condition = condition_phantom
+
 static const struct task tasks[] = {
     { .name = "t2v-1.3B",
       .presets = { "t2v-1.3B", "fastwan-1.3B", "turbowan-1.3B" },
@@ -221,6 +228,22 @@ static const struct task tasks[] = {
       .fps = 16,
       VACE_TASK },
     { .name = "vace-14B", .presets = { "vace-14B" }, SIZE_14B, VACE_TASK },
+    { .name = "phantom-1.3B",
+      .presets = { "t2v-1.3B" },
+      .width_px = 832,
+      .height_px = 480,
+      .sizes = SIZES_480,
+      .frames = 81,
+      .fps = 16,
+      PHANTOM_TASK },
+    { .name = "phantom-14B",
+      .presets = { "t2v-14B" },
+      .width_px = 832,
+      .height_px = 480,
+      .sizes = SIZES_720,
+      .frames = 121,
+      .fps = 24,
+      PHANTOM_TASK },
     // tasks of the official programs that this version does not run
     { .name = "s2v-14B", .presets = { "s2v-14B" } },
     { .name = "animate-14B", .presets = { "animate-14B" } },

@@ -32,6 +32,7 @@ struct plan_input;
     X(input_video)                                                                                 \
     X(src_video)                                                                                   \
     X(src_mask)                                                                                    \
+    X(ref_image)                                                                                   \
     X(src_ref_images)                                                                              \
     X(audio)                                                                                       \
     X(pose_video)                                                                                  \
@@ -65,7 +66,8 @@ extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 #define TASK_WHOLE_CLIPS (1u << INPUT_src_video | 1u << INPUT_src_mask)
 
 /* The inputs that are a list of reference images. */
-#define TASK_LISTS (1u << INPUT_src_ref_images | 1u << INPUT_vace_reference_image)
+#define TASK_LISTS                                                                                 \
+    (1u << INPUT_src_ref_images | 1u << INPUT_vace_reference_image | 1u << INPUT_ref_image)
 
 /* VACE's inputs by DiffSynth's names: then what is made of them is DiffSynth's, too. */
 #define TASK_VACE_DIFFSYNTH                                                                        \
@@ -102,12 +104,14 @@ struct task {
     bool image;                                 // makes one frame, written as .png
     bool prepends; // each reference image is a frame of the latent, before those of the video; they
                    // are not decoded
+    bool appends;  // the same, after those of the video
 
     /* defaults of a request */
     int width_px, height_px;
     const char *sizes; // the sizes that the model was trained for, "832*480, 480*832"
     int frames, fps, steps;
     double shift, shift_480; // of the noise schedule; at 832*480 and 480*832, if that is not 0
+    double guide_image;      // scale of the reference images, of Phantom's guidance; 0: none
     double guidance[2];      // low noise, high noise, as in the official configs
     double boundary;      // the first of two experts computes timesteps >= boundary; 0: one expert
     const char *prompt;   // the official example

@@ -12,7 +12,8 @@ enum guide guidance_at(const struct guidance *g, int low_from, int step)
 
     if (step < g->zero_init)
         return GUIDE_ZERO;
-    if (g->scale[expert] == 1 || step < g->from || (g->to != 0 && step >= g->to))
+    if ((g->scale[expert] == 1 && (!g->three || g->image == 1)) || step < g->from ||
+        (g->to != 0 && step >= g->to))
         return GUIDE_COND;
     return g->gate[expert] != 0 && step >= g->gate[expert] && step > guided ? GUIDE_GATE
                                                                             : GUIDE_BOTH;

@@ -6,6 +6,9 @@
  *   GUIDE_GATE  v = c + (g - 1) d   from the gate on: d = c - u of the last step with both branches
  *   GUIDE_ZERO  v = 0               in the first zero_init steps: no branch is computed
  *
+ * With an image scale (Phantom) there is a third branch n, without text and reference images, and u
+ * is that without text: v = n + image (u - n) + g (c - u).
+ *
  * With zero_star s u takes the place of u, in d too: s = <c, u> / (|u|^2 + 1e-8) over the whole
  * latent.
  *
@@ -25,6 +28,8 @@ enum guide { GUIDE_ZERO, GUIDE_COND, GUIDE_GATE, GUIDE_BOTH };
 struct guidance {
     float scale[EXPERTS_MAX]; // of each expert; 1: only cond
     int gate[EXPERTS_MAX];    // the first step of the gate of each expert; 0: it has none
+    bool three;               // there is the third branch
+    float image;              // its scale, of the reference images
     int from, to;             // guided in steps [from, to) only; to 0: in all
     int zero_init;            // number of first steps with v = 0
     bool zero_star;

@@ -8,6 +8,8 @@
  *     clean         [C, n, H, W]        the first n latent frames, which are known: they keep these
  *                                       values, and their tokens have time 0
  *     image         [rows, width]       the image encoder's output, of one image after the other
+ *     subject       [C, n, H, W]        the last n latent frames, which have no noise: reference
+ *                                       images, and zeros in the branch without them (Phantom)
  *     video         [C, T, H, W]        video to video: the encoded clip, of which the first latent
  * is made; the transformer does not read it
  *     vace          [c, T, H, W]        the control of VACE: of the latent's frames
@@ -35,6 +37,8 @@
 #define CONDITION_VACE_SCALE "vace_scale"
 #define CONDITION_REFERENCE "reference"
 #define CONDITION_CAMERA "camera"
+
+#define CONDITION_SUBJECT "subject"
 
 #define CONDITIONS_MAX 16
 #define CONDITION_NAME_BYTES 32
