@@ -215,6 +215,17 @@ whole_runs() {
             $pair --experts $way --dit_fsdp --cfg_size 1 --ulysses_size 2
     done
 
+    clip="--input_video $scratch/cpu.mp4 --denoising_strength 0.6"
+    windows="--frame_num 33 --context_frames 17 --context_overlap 8"
+    for kind in clip windows; do
+        flags=$clip
+        [ $kind = clip ] || flags=$windows
+        run "$kind, on the CPU" 90 generate $kind 1 --device cpu --precision fp32 $flags
+        run "$kind, on a GPU" 60 compare $kind-fp32 1e-4 $kind 1 --device cuda --precision fp32 --vae_precision fp32 $flags
+        run "$kind, in bf16" 60 compare $kind-bf16 5e-2 $kind 1 --device cuda --precision bf16 $flags
+        run "$kind, on 2 ranks sharded" 60 compare $kind-2 0 $kind-bf16 2 --device cuda --precision bf16 $flags \
+            --cfg_size 1 --ulysses_size 2 --dit_fsdp
+    done
     run "steps that add noise, on the CPU" 60 generate noisy 1 --device cpu --precision fp32 --preset turbowan-4
     run "the same on a GPU" 60 compare noisy-fp32 1e-4 noisy 1 --device cuda --precision fp32 --preset turbowan-4
     run "the same in bf16" 60 compare noisy-bf16 5e-2 noisy 1 --device cuda --precision bf16 --preset turbowan-4
