@@ -33,3 +33,15 @@ struct speech_row speech_row(int64_t rows, int64_t frame)
     r.weight[0] = 1 - r.weight[1];
     return r;
 }
+
+void speech_weights(float *weights, int64_t count)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        weights[i] = weights[i] / (1 + expf(-weights[i]));
+        sum += weights[i];
+    }
+    for (int64_t i = 0; i < count; i++)
+        weights[i] = (float)(weights[i] / sum);
+}

@@ -23,4 +23,8 @@ struct speech_row {
 };
 struct speech_row speech_row(int64_t rows, int64_t frame);
 
+/* The factors of the transformer's weighted mean of the states, in place, from its tensor: silu of
+ * each, over their sum. Source: Wan2.2 wan/modules/s2v/audio_utils.py, CausalAudioEncoder. */
+void speech_weights(float *weights, int64_t count);
+
 #endif

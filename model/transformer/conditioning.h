@@ -14,8 +14,12 @@
  * is made; the transformer does not read it
  *     vace          [c, T, H, W]        the control of VACE: of the latent's frames
  *     vace_scale    [1]                 by which its hints are multiplied
- *     reference     [C, 1, H, W]        the latent of a reference image: tokens before the video's
+ *     reference     [C, 1, H, W]        the latent of a reference image: tokens before the video's,
+ *                                       of S2V after them
  *     camera        [F, 16]             the camera of each frame of the video (media/camera.h)
+ *     audio         [4 T, width]        S2V: the audio encoder's rows for the frames of a clip
+ *     motion        [C, 19, H, W]       the frames before the clip; none before the first
+ *     pose          [c, T, H, W]        the poses that are followed
  *
  * A feature may read more arrays, with names that it defines (features.h): an addend to the patch
  * embedding, tokens before or after the video's, hints per block. All arrays are f32, contiguous,
@@ -39,6 +43,13 @@
 #define CONDITION_CAMERA "camera"
 
 #define CONDITION_SUBJECT "subject"
+
+#define CONDITION_AUDIO "audio"
+#define CONDITION_MOTION "motion"
+#define CONDITION_POSE "pose"
+
+#define AUDIO_MOTION_FRAMES 73  // before a clip
+#define AUDIO_MOTION_LATENTS 19 // their latent frames
 
 #define CONDITIONS_MAX 16
 #define CONDITION_NAME_BYTES 32

@@ -7,6 +7,7 @@
 
 #define DIT_FEATURES_MAX 8
 #define FEATURE_TENSORS 10 // number of tensors that a feature can keep for a run
+#define FEATURE_UNITS 16   // number of units whose blocks are listed
 #define FEATURE_WIDTHS 13  // number of widths that only a feature's tensors have
 
 struct feature; // features.h
@@ -16,6 +17,8 @@ struct feature_use {
     const struct feature *feature;
     int units;                     // number of its blocks, injectors or adapters; 0: not counted
     int64_t width[FEATURE_WIDTHS]; // in the order of feature->widths
+    int at[FEATURE_UNITS];         // the block after which each unit is computed, if the feature
+                                   // lists them
 };
 
 /* How much of sparse self attention is computed, of transformers that have it. */

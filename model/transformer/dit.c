@@ -37,6 +37,8 @@ status dit_open(struct dit *m, const struct dit_config *config, struct mesh *mes
     for (int i = 0; i < list.stack_count; i++) {
         struct dit_stack *s = &m->stack[m->stacks];
 
+        if (list.stacks[i].keep == TENSORS_READ)
+            continue;
         assert(m->stacks < DIT_STACKS_MAX);
         s->name = list.stacks[i].name;
         TRY_OUT(tensors_open(&s->weights, &list, &list.stacks[i], a, &mesh->all, place, source));
@@ -89,24 +91,34 @@ static const struct feature_hooks *hooks_at(const struct dit *m, int i)
 
 /* ---- computed once per run ---- */
 
-/* The table of rotary angles: (cos, sin) of every pair of a head at every position, [G, D/2, 2].
- * The pairs are divided over the axes f, h, w; pair i of an axis with n pairs rotates by
- * 10000^(-i/n) per position. */
-static status make_rope(struct dit_run *r, struct arena *a)
+/* Position i of n on an axis, as numpy.linspace(from, to, n) made whole. */
+static double position_at(const struct segment *g, int axis, int64_t i, int64_t n)
+{
+    const struct segment_axis *x = &g->axis[axis];
+    double step;
+
+    if (!g->placed)
+        return (double)i;
+    if (n == 1 || i == 0)
+        return (double)x->from;
+    if (i == n - 1)
+        return (double)x->to;
+    step = (double)(x->to - x->from) / (double)(n - 1);
+    return trunc((double)i * step + (double)x->from);
+}
+
+/* The table of rotary angles of a segment: (cos, sin) of every pair of a head at every position,
+ * [G, D/2, 2]. The pairs are divided over the axes f, h, w; pair i of an axis with n pairs rotates
+ * by 10000^(-i/n) per position. */
+static status make_table(struct dit_run *r, struct arena *a, struct tensor *rope,
+                         const struct segment *g, int64_t count)
 {
     const int64_t pairs = r->m->config.dim / r->m->config.heads / 2, spatial = pairs / 3;
     const int64_t axis_pairs[3] = { pairs - 2 * spatial, spatial, spatial };
-    int64_t count = 0;
-    float *table;
+    const int64_t size[3] = { g->grid.f, g->grid.h, g->grid.w };
+    float *table = malloc((size_t)(count * pairs) * 2 * sizeof(*table));
     status st;
 
-    for (int i = 0; i < r->segments.count; i++) {
-        const struct token_grid *g = &r->segments.segment[i].grid;
-        const int64_t longer = g->h > g->w ? g->h : g->w, most = g->f > longer ? g->f : longer;
-
-        count = most > count ? most : count;
-    }
-    table = malloc((size_t)(count * pairs) * 2 * sizeof(*table));
     if (table == NULL)
         return fail(ST_MEMORY,
                     "cannot allocate host memory for the rotary angles of %lld positions",
@@ -115,19 +127,53 @@ static status make_rope(struct dit_run *r, struct arena *a)
         float *to = table + p * pairs * 2;
 
         for (int axis = 0; axis < 3; axis++) {
+            const double position = position_at(g, axis, p, size[axis]);
+
             for (int64_t i = 0; i < axis_pairs[axis]; i++) {
                 const double angle =
-                    (double)p * (1 / pow(10000, (double)i / (double)axis_pairs[axis]));
+                    position * (1 / pow(10000, (double)i / (double)axis_pairs[axis]));
                 *to++ = (float)cos(angle);
                 *to++ = (float)sin(angle);
             }
         }
     }
-    TRY_OUT(arena_take(a, &r->rope, DT_F32, count, pairs, 2));
-    TRY_OUT(device_upload(r->m->dev, r->rope, table));
+    TRY_OUT(arena_take(a, rope, DT_F32, count, pairs, 2));
+    TRY_OUT(device_upload(r->m->dev, *rope, table));
 out:
     free(table);
     return st;
+}
+
+static int64_t longest_axis(const struct token_grid *g)
+{
+    const int64_t longer = g->h > g->w ? g->h : g->w;
+
+    return g->f > longer ? g->f : longer;
+}
+
+/* The tables of all segments: one for those whose positions are indices. */
+static status make_rope(struct dit_run *r, struct arena *a)
+{
+    struct tensor shared = { 0 };
+    int64_t count = 0;
+
+    for (int i = 0; i < r->segments.count; i++) {
+        const struct segment *g = &r->segments.segment[i];
+        const int64_t most = longest_axis(&g->grid);
+
+        count = !g->placed && most > count ? most : count;
+    }
+    for (int i = 0; i < r->segments.count; i++) {
+        const struct segment *g = &r->segments.segment[i];
+
+        if (g->placed)
+            TRY(make_table(r, a, &r->rope[i], g, longest_axis(&g->grid)));
+        else if (shared.ndim == 0)
+            TRY(make_table(r, a, &shared, g, count));
+        if (!g->placed)
+            r->rope[i] = shared;
+    }
+    return ST_OK;
 }
 
 status dit_make_sinusoid(struct device *dev, struct tensor out, const float *timestep, int steps)

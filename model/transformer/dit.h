@@ -130,8 +130,8 @@ struct dit_run {
     int64_t tokens, s_loc;    // number of tokens: of the whole sequence, of this rank
     int steps, last_step, last_branch, branches;
     struct self_attention self_attention;
-    struct attention_tiles tiles; // of self attention; kept 0: over all tokens
-    struct tensor rope;           // [G, D/2, 2] f32: (cos, sin) at G positions
+    struct attention_tiles tiles;     // of self attention; kept 0: over all tokens
+    struct tensor rope[SEGMENTS_MAX]; // of each segment: [G, D/2, 2] f32: (cos, sin) at G positions
     struct tensor time;      // [times, C] f32: e, for the head; one row per step, then time 0 if
                              // a segment has it
     struct tensor time_mod;  // [times, 6C] f32: e0, for the blocks

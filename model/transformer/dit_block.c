@@ -154,7 +154,7 @@ static status norm_rope(struct block_ctx *ctx, struct tensor out, struct tensor 
         const struct span *s = &r->spans.span[i];
 
         TRY(op_norm_rope(r->m->dev, span_rows(out, s), span_rows(x, s), w, r->m->config.eps,
-                         r->rope, s->grid));
+                         r->rope[s->segment], s->grid));
     }
     return ST_OK;
 }

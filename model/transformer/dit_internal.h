@@ -89,6 +89,9 @@ struct block_ctx {
 /* The row of r->time and r->time_mod for a segment's time. */
 int dit_time_row(const struct dit_run *r, int step, enum segment_time time);
 
+/* The tensor by which S2V is detected: how much each state of its audio encoder counts. */
+#define FEATURE_AUDIO_WEIGHTS "casual_audio_encoder.weights"
+
 /* ---- dit.c, of dit_begin ---- */
 
 /* Sinusoids of times [rows, freq_dim], computed in f64 and rounded to f32: a row has all cosines,

@@ -43,6 +43,8 @@
 #define USES_REFERENCE(width) .image_dim = (width), USES({ &feature_image_context }, REFERENCE)
 #define USES_CAMERA(width) .image_dim = (width), USES({ &feature_image_context }, CAMERA)
 /* The widths of the motion and face encoders, as feature_animate lists them. */
+/* The blocks after which S2V injects audio. */
+#define INJECTED 0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39
 #define ANIMATE 32, 64, 128, 256, 512, 512, 512, 512, 512, 20, 512, 1024
 
 static const struct variant variants[] = {
@@ -64,7 +66,8 @@ static const struct variant variants[] = {
     { "control-A14B", CONFIG(.in_dim = 52, SIZE_14B, USES(REFERENCE)) }, // each of two experts
     { "camera-A14B", CONFIG(.in_dim = 36, SIZE_14B, USES(CAMERA)) },     // each of two experts
     { "ti2v-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_5B) },
-    { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B, USES({ &feature_audio, 12, { 1024, 25, 16 } })) },
+    { "s2v-14B", CONFIG(.in_dim = 16, SIZE_14B,
+                        USES({ &feature_audio, 12, { 1024, 25, 16 }, { INJECTED } })) },
     { "animate-14B",
       CONFIG(.in_dim = 36, SIZE_14B, .image_dim = 1280,
              USES({ &feature_image_context }, { &feature_animate, 8, { ANIMATE } })) },
@@ -89,6 +92,8 @@ static const struct variant variants[] = {
     { "tiny-sla", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_sla })) },
     { "tiny-vace",
       CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY, USES({ &feature_vace, 2, { 96 } })) },
+    { "tiny-s2v", CONFIG(.in_dim = 16, .out_dim = 16, SIZE_TINY,
+                         USES({ &feature_audio, 2, { 64, 4, 16 }, { 0, 2 } })) },
     { "tiny-5B", CONFIG(.in_dim = 48, .out_dim = 48, SIZE_TINY) },
     { NULL, NULL },
 };
@@ -114,6 +119,8 @@ static status find_features(const struct describing *d, struct dit_config *c)
         }
         if ((*f)->check != NULL)
             TRY((*f)->check(d, c, use));
+        if ((*f)->describe != NULL)
+            TRY((*f)->describe(d, c, use));
     }
     return ST_OK;
 }

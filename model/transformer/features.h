@@ -13,6 +13,7 @@
 #ifndef MODEL_TRANSFORMER_FEATURES_H
 #define MODEL_TRANSFORMER_FEATURES_H
 
+#include "model/checkpoint/describe.h"
 #include "model/checkpoint/tensors.h"
 #include "model/transformer/config.h"
 #include "model/transformer/sparse.h"
@@ -87,6 +88,10 @@ struct feature {
     const char *title; // name of these entries, "VACE blocks"; NULL without a list
 
     const struct feature_width *widths; // at most FEATURE_WIDTHS; or NULL
+
+    /* Reads the rest of *use from the file, whose units and widths are set; or NULL. ST_FORMAT. */
+    status (*describe)(const struct describing *d, const struct dit_config *c,
+                       struct feature_use *use);
 
     /* Emits the tensors that it adds. NULL: they are not listed. */
     void (*tensors)(struct tensor_list *l, const struct dit_config *c,

@@ -67,7 +67,7 @@ void spans_of(struct spans *out, const struct segments *s, int parts, int part)
         out->latent_first += g->latent ? a : 0; // latent tokens on lower ranks
         if (a == b)
             continue;
-        *p = (struct span){ at + a - from, b - a, g->grid, g->time, g->latent };
+        *p = (struct span){ at + a - from, b - a, g->grid, g->time, g->latent, i };
         p->grid.first += a;
         out->count++;
         if (g->latent && out->latent_rows == 0)

@@ -16,9 +16,17 @@
 
 enum segment_time { TIME_STEP, TIME_ZERO, SEGMENT_TIMES }; // the step's time, or 0
 
+/* Rotary positions of an axis with n entries: n equally spaced ones from `from` to `to`, of which
+ * the fraction is dropped. Both ends have the same sign. */
+struct segment_axis {
+    int64_t from, to;
+};
+
 struct segment {
     int64_t tokens;
-    struct token_grid grid; // rotary positions; grid.first: index of its first token in the grid
+    struct token_grid grid; // grid.first: index of its first token in the grid
+    bool placed;            // rotary positions are those of `axis`; else the indices in the grid
+    struct segment_axis axis[3]; // f, h, w
     enum segment_time time;
     bool latent; // tokens of the latent, for which the head computes the velocity
 };
@@ -44,6 +52,7 @@ struct span {
     struct token_grid grid;
     enum segment_time time;
     bool latent;
+    int segment; // its index
 };
 
 struct spans {
