@@ -286,7 +286,7 @@ static bool find_frames(int *frames, const struct request *r, const struct trial
     const struct plan_input *first = &t->plans[0];
     int low = 0, high = (r->video_frames - 1) / 4; // 4 low + 1 fit, or low is 0; 4 high + 1 do not
 
-    if (r->video_frames != r->frame_num) // those of a clip
+    if (r->video_frames != r->frame_num || r->clip_count > 0) // those of a clip or a sound
         return false;
     while (high - low > 1) {
         const int middle = (low + high) / 2;

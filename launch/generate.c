@@ -78,7 +78,8 @@ status cmd_generate(struct world *w, int argc, char **argv)
             run_state_clean(r.run_file);
         goto out;
     }
-    first_step = r.resume != NULL && w->rank == 0 ? run_state_step(&from, r.steps) : 0;
+    first_step =
+        r.resume != NULL && w->rank == 0 ? run_state_step(&from, r.steps, r.clip_count) : 0;
     world_broadcast(w, &first_step, sizeof(first_step), 0);
     TRY_OUT(job_open(&job, w, &r));
     st = job_plan(&job, &r, r.resume == NULL ? request_prompts(&r) : 0, &plan);

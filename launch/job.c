@@ -442,6 +442,9 @@ status job_plan_input(struct plan_input *plan, const struct request *r, const st
         .table = table,
     };
     plan->latent.t += plan->prepended + plan->appended;
+    if (r->clip_count > 0)
+        plan->latent.t = r->infer_frames / vae->stride_t;
+    plan->keep_models = r->clip_count > 1 && r->offload_model != 1; // from clip to clip
     if (r->tiled)
         plan->tiling = tiles;
     if (r->tiled_encode)

@@ -343,6 +343,9 @@ void job_announce(struct job *j, const struct request *r, const struct plan_inpu
                    r->video_size[0], r->video_size[1], r->video_frames, (long long)s.c,
                    (long long)s.t, (long long)s.h, (long long)s.w,
                    (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, noise);
+    if (r->clip_count > 1)
+        progress_print(p, "clips   %d of %d frames, each continues the one before", r->clip_count,
+                       r->infer_frames);
     request_fast(fast, sizeof(fast), r);
     if (r->fast >= 0)
         progress_print(p, "fast    %s:%s", request_fast_names[r->fast], fast);

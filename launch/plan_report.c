@@ -284,6 +284,9 @@ void plan_print(const struct plan_report *r)
            follows_image(r->request) ? " (the aspect ratio of the image changes it)" : "",
            r->request->video_frames, (long long)s.c, (long long)s.t, (long long)s.h, (long long)s.w,
            (long long)(s.t * (s.h / 2) * (s.w / 2)), sampling, plan_forwards(in, true));
+    if (r->request->clip_count > 1)
+        printf("clips     %d of %d frames, each continues the one before\n", r->request->clip_count,
+               r->request->infer_frames);
     if (r->request->preset != NULL &&
         request_preset(sampling, sizeof(sampling), r->request) == ST_OK)
         printf("preset    %s:%s\n", r->request->preset, sampling);

@@ -2,6 +2,8 @@
 
 #include "launch/request_internal.h"
 #include "launch/video/video.h"
+#include "model/audio/speech.h"
+#include "model/pipeline/condition.h"
 #include "runtime/device.h"
 #include "runtime/hash.h"
 
@@ -54,6 +56,8 @@ void request_init(struct request *r)
         .tea_cache_model_id = -1,
         .rand_device = -1,
         .vace_scale = -1,
+        .num_clip = -1,
+        .infer_frames = -1,
         .cuda_sms = -1,
         .precision = -1,
         .vae_precision = -1,
@@ -244,6 +248,8 @@ static status fill_defaults(struct request *r)
     default_int(&r->tile_stride[0], 15);
     default_int(&r->tile_stride[1], 26);
     default_double(&r->fps, task->fps);
+    if (task->sound)
+        default_int(&r->infer_frames, 80);
     if ((task->allowed >> INPUT_vace_scale & 1) != 0)
         default_double(&r->vace_scale, 1);
     default_double(&r->quality, 8);
@@ -269,6 +275,10 @@ struct task_inputs request_inputs(const struct request *r)
     in.references = r->references;
     in.reference = r->reference;
     in.vace_scale = r->vace_scale;
+    in.sound = r->sound;
+    in.num_clip = r->num_clip > 0 ? r->num_clip : 0;
+    in.infer_frames = r->infer_frames;
+    in.start_from_ref = r->start_from_ref != 0;
     return in;
 }
 
@@ -280,6 +290,20 @@ static status check_shape(struct request *r)
     memcpy(r->video_size, r->size, sizeof(r->video_size));
     r->video_frames = f;
     TRY(r->task->size(&in, r->video_size, &r->video_frames));
+    r->clip_count = r->task->sound ? s2v_clips(&in) : 0;
+    if (r->task->sound && request_given(r, AT(frame_num)))
+        return fail(ST_USAGE,
+                    "--frame_num %d: the length of task %s follows from --audio: remove it, or use "
+                    "--num_clip and --infer_frames",
+                    f, r->task_name);
+    if (r->task->sound && r->fps != SPEECH_FPS)
+        return fail(ST_USAGE, "--fps %g: the sound moves %d frames a second; remove it", r->fps,
+                    SPEECH_FPS);
+    if (r->clip_count > 1 && r->noise_file != NULL)
+        return fail(ST_USAGE,
+                    "--noise %s: has the noise of one clip, and this video has %d: "
+                    "remove it, or add --num_clip 1",
+                    r->noise_file, r->clip_count);
     if (r->task->image && f != 1)
         return fail(ST_USAGE, "--frame_num %d: task %s makes one image; remove --frame_num", f,
                     r->task_name);

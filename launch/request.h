@@ -48,6 +48,7 @@ struct request {
     int video_size[2]; // what the task makes of it and of its inputs; set by request_complete
     int frame_num;
     int video_frames;              // the same for the number of frames
+    int clip_count;                // and of clips; 0: the video is one
     int height, width, num_frames; // DiffSynth's names; -1: not given
     struct seed base_seed;
 
@@ -140,6 +141,10 @@ struct request {
     struct image *reference;              // those of TASK_LISTS
     int references;                       // their number
     double vace_scale;                    // -1: not given, and for other tasks
+    struct sound_input sound;             // of TASK_SOUNDS
+    int num_clip;                         // at most so many clips; -1: not given, as 0, any number
+    int infer_frames;                     // of a clip; -1 for tasks without clips
+    int start_from_ref, enable_tts;
     char *camera_text; // of --control_camera_txt, on rank 0, while it is used; no flag
     char *media;       // what these are: "image=640x480:DIGEST ..."; no flag
 

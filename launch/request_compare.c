@@ -255,7 +255,7 @@ status request_difference(const char **differs, const struct request *r, const c
         if (row->offset == AT(weights))
             snprintf(line, sizeof(line), "it was made with other weights");
         else if (row->offset == AT(media))
-            snprintf(line, sizeof(line), "it was made from another image or clip");
+            snprintf(line, sizeof(line), "it was made from another image, clip or sound");
         else if (row->type == OPT_TEXT)
             snprintf(line, sizeof(line), "the %s is another", row->name);
         else

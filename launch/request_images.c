@@ -55,6 +55,7 @@ status request_image_sizes(struct request *r)
         r->image[i].h = h;
     }
     request_clip_sizes(r);
+    request_sound_size(r);
     return request_reference_sizes(r);
 }
 
@@ -105,6 +106,7 @@ status request_read_images(struct request *r)
     }
     TRY(request_read_clips(r));
     TRY(request_read_references(r));
+    TRY(request_read_sound(r));
     request_drop_images(r);
     return request_image_sizes(r);
 }
@@ -129,6 +131,8 @@ status request_share_images(struct world *w, struct request *r)
             st = read_image(r, i);
     if (st == ST_OK && w->rank == 0)
         st = request_open_clips(r);
+    if (w->rank == 0)
+        request_open_sound(r);
     if (st == ST_OK && w->rank == 0)
         st = request_read_references(r);
     if (st == ST_OK && w->rank == 0)

@@ -94,4 +94,9 @@ struct camera_path request_camera(const struct request *r);
 /* Whether there is a table of magcache for the request. */
 bool request_has_ratios(const struct request *r);
 
+/* The sound, likewise. request_open_sound sets how it is read, on rank 0. */
+status request_read_sound(struct request *r);
+void request_sound_size(struct request *r);
+void request_open_sound(struct request *r);
+
 #endif

@@ -444,10 +444,30 @@ const struct option request_rows[] = {
       .commands = ALL, .marks = INPUT_MARK(vace_scale),
       .help = "VACE: how much these control the video; 0: not at all (default 1)" },
 
+    { "audio", OPT_STRING, AT(input[INPUT_audio]), .value = "FILE", .commands = ONE,
+      .marks = INPUT_MARK(audio),
+      .help =
+          "S2V: the sound that moves the picture, of any format that FFmpeg reads; the video is "
+          "as long as it is and gets it" },
+    CLIP(pose_video, "S2V: a video of poses that are followed, 16 frames of it a second"),
+    { "num_clip", OPT_INT, AT(num_clip), .value = "N", .least = 1, .most = 100000, .commands = ALL,
+      .marks = INPUT_MARK(num_clip),
+      .help = "S2V: at most N clips, each of which continues the one before (default: as many as "
+              "the sound needs)" },
+    { "infer_frames", OPT_INT, AT(infer_frames), .value = "N", .least = 4, .most = 1000,
+      .commands = ALL, .marks = INPUT_MARK(infer_frames),
+      .help = "S2V: number of frames of a clip, a multiple of 4 (default 80)" },
+    { "start_from_ref", OPT_SWITCH, AT(start_from_ref), .commands = ALL,
+      .marks = INPUT_MARK(start_from_ref),
+      .help =
+          "S2V: the first clip continues the image (default: the image is only what it shows)" },
+
     // inputs that no task of this version uses: hidden
-    INPUT(audio, "the audio that drives the motion"),
-    INPUT(pose_video, "the video whose poses are followed"),
-    INPUT(num_clip, "number of clips, each of which continues the one before"),
+    INPUT(tts_prompt_audio, "the voice that speech is made with"),
+    INPUT(tts_prompt_text, "what that voice says"),
+    INPUT(tts_text, "the speech"),
+    { "enable_tts", OPT_SWITCH, AT(enable_tts), .commands = ONE, .hidden = true,
+      .marks = INPUT_MARK(enable_tts), .help = "make the speech from a text" },
     { "use_prompt_extend", OPT_SWITCH, AT(use_prompt_extend), .commands = ONE, .hidden = true,
       .marks = INPUT_MARK(use_prompt_extend), .help = "rewrite the prompt" },
     { "weights", OPT_STRING, AT(weights), .commands = CMD_RECORD, .hidden = true, .marks = PIXELS,

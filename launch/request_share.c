@@ -6,7 +6,7 @@
 /* What is not in the JSON. */
 struct beside {
     bool given[OPTIONS_MAX];
-    int video_size[2], video_frames, steps;
+    int video_size[2], video_frames, clips, steps;
     bool drawn_seed, default_negative;
     unsigned turned;
 };
@@ -15,6 +15,7 @@ static struct beside beside_of(const struct request *r)
 {
     struct beside b = { .video_size = { r->video_size[0], r->video_size[1] },
                         .video_frames = r->video_frames,
+                        .clips = r->clip_count,
                         .steps = r->steps,
                         .drawn_seed = r->drawn_seed,
                         .default_negative = r->default_negative,
@@ -29,6 +30,7 @@ static void set_beside(struct request *r, const struct beside *b)
     memcpy(r->given, b->given, sizeof(r->given));
     memcpy(r->video_size, b->video_size, sizeof(r->video_size));
     r->video_frames = b->video_frames;
+    r->clip_count = b->clips;
     r->steps = b->steps;
     r->drawn_seed = b->drawn_seed;
     r->default_negative = b->default_negative;

@@ -17,6 +17,9 @@ struct run {
     float *noise, *latent;      // [C, T, H, W] f32 in host memory, on every rank
     struct denoise_state state; // after the last step for which it was copied from the device
     bool resumed;
+    int64_t clip;    // of a video in clips: the one whose state that is
+    float *finished; // the latents of the clips before it, [clips][C, T, H, W]; NULL: of one clip
+    int64_t put;     // rank 0: number of frames that the video has got
     struct video *video;       // rank 0
     struct filelock lock;      // rank 0: of the run file
     bool saved;                // rank 0: the run file holds `state`

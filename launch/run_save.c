@@ -53,6 +53,8 @@ static status contents(struct runfile *file, struct run *run, const struct job *
 {
     TRY(run_state_save(file, run->plan.latent, run->noise, &run->state));
     TRY(run_state_save_conditioning(file, &run->conditioning));
+    if (run->request->clip_count > 1)
+        TRY(run_state_save_clips(file, run->plan.latent, run->finished, &run->clip));
     TRY(add_texts(file, run, j));
     return timings != NULL ? runfile_add_text(file, "timings", timings) : ST_OK;
 }

@@ -185,10 +185,12 @@ status run_state_load(struct denoise_state *state, const struct plan_input *plan
     return load_history(state, plan, schedule, file, path);
 }
 
-int run_state_step(const struct runfile *file, int steps)
+int run_state_step(const struct runfile *file, int steps, int clips)
 {
-    int64_t step = 0;
+    int64_t step = 0, clip = 0;
 
+    if (clips > 1 && (load_number(&clip, file, "/clip", "") != ST_OK || clip < clips - 1))
+        return 0;
     return load_number(&step, file, "/step", "") == ST_OK && step > 0 && step <= steps ? (int)step
                                                                                        : 0;
 }
@@ -260,4 +262,30 @@ void run_state_clean(const char *path)
         newfile_clean(target);
     filelock_release(&lock);
     free(target);
+}
+
+/* ---- clips ---- */
+
+status run_state_save_clips(struct runfile *file, struct latent_shape s, const float *latents,
+                            const int64_t *finished)
+{
+    TRY(runfile_add(file, "/clip", number((int64_t *)finished)));
+    return *finished == 0
+               ? ST_OK
+               : runfile_add(file, "/clips",
+                             tensor_of((float *)latents, DT_F32, *finished * s.c, s.t, s.h, s.w));
+}
+
+status run_state_load_clips(int64_t *finished, float *latents, struct latent_shape s, int clips,
+                            const struct runfile *file, const char *path)
+{
+    *finished = 0;
+    if (runfile_find(file, "/clip").dtype != DT_NONE)
+        TRY(load_number(finished, file, "/clip", path));
+    if (*finished < 0 || *finished >= clips)
+        return fail(ST_FORMAT, "%s: /clip is %lld of %d", path, (long long)*finished, clips);
+    if (*finished == 0 || latents == NULL)
+        return ST_OK;
+    s.c *= *finished;
+    return load_latent(latents, s, file, "/clips", path);
 }

@@ -38,7 +38,14 @@ status run_state_load(struct denoise_state *state, const struct plan_input *plan
                       const char *path);
 
 /* The number of finished steps, at most `steps`; 0 if the file has no valid number. */
-int run_state_step(const struct runfile *file, int steps);
+int run_state_step(const struct runfile *file, int steps, int clips);
+
+/* Of a video in clips: the number of finished clips, and their latents, [finished][C, T, H, W].
+ * Without /clip in the file *finished is 0. ST_FORMAT if there are `clips` or more. */
+status run_state_save_clips(struct runfile *file, struct latent_shape s, const float *latents,
+                            const int64_t *finished);
+status run_state_load_clips(int64_t *finished, float *latents, struct latent_shape s, int clips,
+                            const struct runfile *file, const char *path);
 
 /* For each array that `planned` names, copies the file's array into `c`. It must have the planned
  * shape; the first axis (rows of text) may have another size. `path` names the file in error lines.

@@ -105,8 +105,8 @@ count=$((count + 1))
 expect 'bench gemms: no such part' "$dir/bad"
 "$wanmpi" bench gemm --model 15B >"$dir/bad" 2>&1 && wrong=$((wrong + 1))
 expect '15B: no such model' "$dir/bad"
-"$wanmpi" bench dit --model s2v-14B >"$dir/bad" 2>&1 && wrong=$((wrong + 1))
-expect 's2v-14B: this version does not run this model' "$dir/bad"
+"$wanmpi" bench dit --model animate-14B >"$dir/bad" 2>&1 && wrong=$((wrong + 1))
+expect 'animate-14B: this version does not run this model' "$dir/bad"
 "$wanmpi" bench dit --model i2v-A14B --with_image >"$dir/bad" 2>&1 && wrong=$((wrong + 1))
 expect 'task i2v-A14B always has an image' "$dir/bad"
 echo "bench: $count checks, $wrong failed"

@@ -281,6 +281,10 @@ whole_runs() {
     conditioned vace-14B tiny-vace --src_ref_images "$golden/image_wide.png,$golden/image_odd.png" \
         --src_video "$scratch/cpu.mp4" --src_mask "$scratch/noisy.mp4"
 
+    ffmpeg -v error -y -f lavfi -i "aevalsrc=0.3*sin(2*PI*(300*t+200*t*t)):d=1.4:s=16000" "$scratch/sound.wav"
+    conditioned s2v-14B tiny-s2v --image "$golden/image_tall.png" --audio "$scratch/sound.wav" --size 64*128 \
+        --infer_frames 12 --num_clip 2 --sample_solver dpm++
+
     for preset in tiny-vsa tiny-sla; do
         "$wanmpi" synth --preset $preset --out "$scratch/$preset" >"$scratch/synth.log" 2>&1
         sparse="--device cuda --precision bf16 --ckpt_dir $scratch/$preset"

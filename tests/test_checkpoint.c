@@ -323,8 +323,9 @@ static void test_families(void)
         const char *text;
     } kinds[] = {
         { { NULL }, "36 input and 16 output channels" },
-        { { &feature_audio, 2, { 24, 5, 8 } }, "(S2V)' (tensor casual_audio_encoder" },
-        { { &feature_animate, 2, { 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 } },
+        { { .feature = &feature_animate,
+            .units = 2,
+            .width = { 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 } },
           "(Animate)' (tensor motion_encoder" },
     };
 

@@ -5,6 +5,15 @@
 #define ROWS 50     // a second, of the audio encoder
 #define FEATURES 30 // a second, after the interpolation
 
+int64_t speech_rows(int64_t samples)
+{
+    static const int kernel[] = { 10, 3, 3, 3, 3, 2, 2 }, stride[] = { 5, 2, 2, 2, 2, 2, 2 };
+
+    for (int i = 0; i < 7; i++)
+        samples = samples < kernel[i] ? 0 : (samples - kernel[i]) / stride[i] + 1;
+    return samples;
+}
+
 int64_t speech_features(int64_t rows)
 {
     return (int64_t)((double)rows / ROWS * FEATURES);

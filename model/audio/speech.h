@@ -9,6 +9,10 @@
 
 #define SPEECH_FPS 16 // of the video
 
+/* The rows of the audio encoder for so many samples, 16000 a second; wav2vec2_rows of the released
+ * encoder. */
+int64_t speech_rows(int64_t samples);
+
 /* The interpolated rows that `rows` rows give; 0: they are too few. */
 int64_t speech_features(int64_t rows);
 

@@ -3,6 +3,7 @@
 #include "runtime/half.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #define WINDOW_MAX 178956970 // pixels that PIL takes for an image at most
 
@@ -163,5 +164,94 @@ status frame_letterbox(float *out, int w, int h, const struct image *image)
                 image_unit(resized.rgb[(int64_t)row * iw * 3 + i]);
 out:
     image_done(&resized);
+    return st;
+}
+
+/* ---- S2V ---- */
+
+#define GRID 64
+#define SCALES 100 // that are tried
+
+static int grid_above(double x)
+{
+    return ((int)x + GRID - 1) / GRID * GRID;
+}
+
+status frame_size_within(int size[2], int w, int h, int64_t area)
+{
+    const double pixels = (double)h * w, aspect = (double)w / h;
+    double least = 0.1, most = 1;
+    int columns, rows;
+
+    if (pixels > (double)area) {
+        const double d = GRID - 1, b = d * (h + (double)w), c = d * d - (double)area;
+
+        least = (-b + sqrt(b * b - 2 * pixels * c)) / (2 * pixels);
+        most = sqrt((double)area / pixels);
+    }
+    for (int i = 0; i < SCALES; i++) {
+        const double scale = most - (most - least) * i / SCALES;
+
+        columns = grid_above(w * scale);
+        rows = grid_above(h * scale);
+        if (columns > 0 && rows > 0 && (int64_t)columns * rows <= area) {
+            size[0] = columns;
+            size[1] = rows;
+            return ST_OK;
+        }
+    }
+    columns = floor_to(pow((double)area * aspect, 0.5), GRID);
+    rows = floor_to(pow((double)area / aspect, 0.5), GRID);
+    if (columns >= w || rows >= h) {
+        columns = w / GRID * GRID;
+        rows = h / GRID * GRID;
+    }
+    if (columns < GRID || rows < GRID)
+        return too_narrow(w, h, area);
+    size[0] = columns;
+    size[1] = rows;
+    return ST_OK;
+}
+
+/* Python's round((a - b) / 2), to even. */
+static int half_of(int a, int b)
+{
+    return (int)nearbyint((a - b) / 2.0);
+}
+
+status frame_center(float *out, int w, int h, const struct image *image, bool clip)
+{
+    const int side = w < h ? w : h, iw = image->w, ih = image->h;
+    const int rw = iw <= ih ? side : (int)((double)((int64_t)side * iw) / ih);
+    const int rh = iw <= ih ? (int)((double)((int64_t)side * ih) / iw) : side;
+    // what is missing is before and, if it is odd, one more after it
+    const int left = w > rw ? (w - rw) / 2 : 0, top = h > rh ? (h - rh) / 2 : 0;
+    const int x0 = w > rw ? 0 : half_of(rw, w), y0 = h > rh ? 0 : half_of(rh, h);
+    float *values = malloc((size_t)rw * (size_t)rh * 3 * sizeof(*values));
+    struct image resized = { 0 };
+    status st = ST_OK;
+
+    if (values == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory for an image of %d x %d", rw, rh));
+    if (clip) {
+        TRY_OUT(resize_linear(values, rw, rh, image));
+    } else {
+        TRY_OUT(resize_pil(&resized, image, rw, rh, PIL_BILINEAR));
+        for (size_t i = 0; i < (size_t)rw * (size_t)rh * 3; i++)
+            values[i] = (float)resized.rgb[i] / 255.0f * 2 - 1;
+    }
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            const int sx = x - left + x0, sy = y - top + y0;
+            const bool inside = sx >= 0 && sx < rw && sy >= 0 && sy < rh && x >= left && y >= top;
+
+            for (int c = 0; c < 3; c++)
+                *out++ = inside ? values[((size_t)sy * (size_t)rw + (size_t)sx) * 3 + (size_t)c]
+                         : clip ? 0
+                                : -1;
+        }
+out:
+    image_done(&resized);
+    free(values);
     return st;
 }

@@ -5,6 +5,7 @@
  *     Wan2.1 I2V, Wan2.2 I2V-A14B  frame_size_area    resize_torch, all of the image
  *     Wan2.1 FLF2V                 frame_size_area    the same; frame_last_window of the last image
  *     Wan2.2 TI2V-5B               frame_size_grid    frame_fill
+ *     Wan2.2 S2V                   frame_size_within  frame_center
  *     DiffSynth (Fun-InP, ...)     as given           frame_stretch
  *     Phantom's references         as given           frame_letterbox
  *     DiffSynth, frames of clips   as given           frame_cover, then frame_stretch
@@ -51,5 +52,16 @@ status frame_cover(struct window *window, int w, int h, const struct image *imag
 /* out [h, w, 3]: the whole image in the middle of a white frame, by PIL LANCZOS, in [-1, 1].
  * ST_USAGE if a side would be 0; ST_MEMORY. Source: Phantom generate.py, load_ref_images. */
 status frame_letterbox(float *out, int w, int h, const struct image *image);
+
+/* The size with the aspect of an image of w x h, in multiples of 64, at most `area` pixels: the
+ * image is scaled down until it fits, with the rows and columns that are missing to the multiples.
+ * ST_USAGE if there is none. Source: Wan2.2 wan/speech2video.py, get_size_less_than_area. */
+status frame_size_within(int size[2], int w, int h, int64_t area);
+
+/* out [h, w, 3]: the image scaled so that its shorter side is the video's shorter one, then the
+ * centre; where it is too small, what is missing is black of an image (PIL, bilinear) and grey of a
+ * frame of a `clip` (torch, bilinear with antialias). ST_MEMORY.
+ * Source: Wan2.2 wan/speech2video.py; torchvision's Resize and CenterCrop. */
+status frame_center(float *out, int w, int h, const struct image *image, bool clip);
 
 #endif

@@ -31,10 +31,18 @@ static double lanczos(double x)
     return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
 
+static double triangle(double x)
+{
+    x = fabs(x);
+    return x < 1 ? 1 - x : 0;
+}
+
 static const struct {
     double (*at)(double x);
     double support;
-} filters[] = { [PIL_BICUBIC] = { cubic, 2 }, [PIL_LANCZOS] = { lanczos, 3 } };
+} filters[] = {
+    [PIL_BICUBIC] = { cubic, 2 }, [PIL_LANCZOS] = { lanczos, 3 }, [PIL_BILINEAR] = { triangle, 1 }
+};
 
 /* The taps of every output pixel along one axis. */
 struct taps {
@@ -42,6 +50,7 @@ struct taps {
     int *first;  // [out] first input pixel
     int *count;  // [out]
     int *weight; // [out, size]
+    float *real; // [out, size]: the same, not rounded
     int bits;    // of a weight, after the point
 };
 
@@ -50,6 +59,7 @@ static void taps_done(struct taps *t)
     free(t->first);
     free(t->count);
     free(t->weight);
+    free(t->real);
 }
 
 /* How output pixels are made. */
@@ -78,8 +88,10 @@ static status taps_init(struct taps *t, int in, int out, struct kind kind)
     t->first = calloc((size_t)out, sizeof(*t->first));
     t->count = calloc((size_t)out, sizeof(*t->count));
     t->weight = calloc((size_t)out * (size_t)t->size, sizeof(*t->weight));
+    t->real = calloc((size_t)out * (size_t)t->size, sizeof(*t->real));
     exact = calloc((size_t)out * (size_t)t->size, sizeof(*exact));
-    if (t->first == NULL || t->count == NULL || t->weight == NULL || exact == NULL) {
+    if (t->real == NULL || t->first == NULL || t->count == NULL || t->weight == NULL ||
+        exact == NULL) {
         free(exact);
         return fail(ST_MEMORY, "cannot allocate host memory to resize an image from %d to %d", in,
                     out);
@@ -102,6 +114,8 @@ static status taps_init(struct taps *t, int in, int out, struct kind kind)
     t->bits = kind.torch ? torch_bits(most) : PIL_BITS;
     for (size_t i = 0; i < (size_t)out * (size_t)t->size; i++)
         t->weight[i] = (int)((exact[i] < 0 ? -0.5 : 0.5) + exact[i] * (1 << t->bits));
+    for (size_t i = 0; i < (size_t)out * (size_t)t->size; i++)
+        t->real[i] = (float)exact[i];
     free(exact);
     return ST_OK;
 }
@@ -365,4 +379,52 @@ status resize_torch_linear(float *out, int64_t stride, int w, int h, const struc
     }
     free(taps);
     return ST_OK;
+}
+
+/* ---- numbers ---- */
+
+/* n values of out = the weighted sum of the taps' rows of `in`, `stride` values apart. */
+static void sum_taps(float *out, const float *in, size_t stride, size_t n, const struct taps *t,
+                     int index)
+{
+    const float *weight = t->real + (size_t)index * (size_t)t->size;
+    const float *from = in + (size_t)t->first[index] * stride;
+
+    for (size_t i = 0; i < n; i++) {
+        float sum = 0;
+
+        for (int k = 0; k < t->count[index]; k++)
+            sum += from[(size_t)k * stride + i] * weight[k];
+        out[i] = sum;
+    }
+}
+
+status resize_linear(float *out, int w, int h, const struct image *in)
+{
+    const struct kind kind = { .filter = PIL_BILINEAR };
+    const size_t row = (size_t)in->w * 3, short_row = (size_t)w * 3;
+    float *whole = malloc((size_t)in->h * row * sizeof(*whole));
+    float *rows = malloc((size_t)in->h * short_row * sizeof(*rows));
+    struct taps x = { 0 }, y = { 0 };
+    status st = ST_OK;
+
+    if (whole == NULL || rows == NULL)
+        TRY_OUT(fail(ST_MEMORY, "cannot allocate host memory to resize an image of %d x %d", in->w,
+                     in->h));
+    TRY_OUT(taps_init(&x, in->w, w, kind));
+    TRY_OUT(taps_init(&y, in->h, h, kind));
+    for (size_t i = 0; i < (size_t)in->h * row; i++)
+        whole[i] = (float)in->rgb[i] / 255.0f * 2 - 1;
+    for (int r = 0; r < in->h; r++)
+        for (int i = 0; i < w; i++)
+            sum_taps(rows + (size_t)r * short_row + 3 * (size_t)i, whole + (size_t)r * row, 3, 3,
+                     &x, i);
+    for (int i = 0; i < h; i++)
+        sum_taps(out + (size_t)i * short_row, rows, short_row, short_row, &y, i);
+out:
+    taps_done(&x);
+    taps_done(&y);
+    free(whole);
+    free(rows);
+    return st;
 }

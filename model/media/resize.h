@@ -5,7 +5,7 @@
 
 #include "model/media/image.h"
 
-enum pil_filter { PIL_BICUBIC, PIL_LANCZOS };
+enum pil_filter { PIL_BICUBIC, PIL_LANCZOS, PIL_BILINEAR };
 
 /* As PIL's Image.resize((w, h), filter) of an RGB image, bit for bit: filters that widen with the
  * scale (antialias), weights of 22 bits, rows then columns, each pass rounded to bytes. *out is
@@ -32,5 +32,9 @@ status resize_torch(float *out, int w, int h, const struct image *in, struct win
 /* out [h, w, 3] f32, rows `stride` floats apart = the same of the whole image with mode='bilinear'.
  * ST_MEMORY. */
 status resize_torch_linear(float *out, int64_t stride, int w, int h, const struct image *in);
+
+/* out [h, w, 3] f32 = torch's bilinear interpolation with antialias of the bytes as v / 255 * 2 -
+ * 1: the filter of PIL_BILINEAR, in f32, columns after rows. ST_MEMORY. */
+status resize_linear(float *out, int w, int h, const struct image *in);
 
 #endif

@@ -24,6 +24,10 @@ status size_of_ti2v(const struct task_inputs *in, int size[2], int *frames);
  * mask without a clip, or of another length. Local. ST_USAGE. */
 status size_of_vace(const struct task_inputs *in, int size[2], int *frames);
 
+/* For S2V: --size is an area that the image's aspect fits, in multiples of 64, and the frames are
+ * those of the sound's clips. */
+status size_of_s2v(const struct task_inputs *in, int size[2], int *frames);
+
 /* ---- conditioning ---- */
 
 /* Text to video: adds the text encoder's output for both prompts. p NULL: adds the planned shapes
@@ -111,6 +115,13 @@ status condition_task(const struct task *task, struct pipeline *p, struct plan_i
 typedef status fit_frame_fn(float *out, int w, int h, const struct image *image, bool bf16);
 status encode_clip(struct pipeline *p, const struct plan_input *plan, float *latent, int64_t frames,
                    const struct clip_input *clip, fit_frame_fn *fit);
+
+/* S2V: the arrays of all clips, see clips.h: the audio encoder's rows, [clips * 4 T, width], the
+ * reference image, the pose video's latents [clips * C, T, H, W], and room for the motion frames.
+ * Source: Wan2.2 wan/speech2video.py. */
+status condition_s2v(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                     struct conditioning *c);
+int s2v_clips(const struct task_inputs *in); // the number of clips
 
 /* Broadcasts rank 0's conditioning; on the other ranks *c is empty before. `st`: whether rank 0 has
  * made it. Collective; all ranks return the same status. */

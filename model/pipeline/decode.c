@@ -74,7 +74,8 @@ static status decode(struct pipeline *p, const struct plan_input *in, const floa
     p->vae.frame_by_frame = in->frame_by_frame;
     sink.ready = pipeline_ready;
     sink.ready_payload = p;
-    TRY_OUT(vae_decode(&p->vae, &scratch, thwc, s.t, s.h, s.w, in->tiling, sink, NULL));
+    TRY_OUT(vae_decode(&p->vae, &scratch, thwc, s.t, s.h, s.w, in->tiling, sink,
+                       sink.pixels != NULL || !sink.keeps_pixels ? sink.pixels : thwc));
     TRY_OUT(vae_finite(&p->vae, &finite));
     st = agree(p->world, finite ? ST_OK : ST_FORMAT);
     p->must_abort = false; // all ranks have this status
@@ -181,6 +182,8 @@ status pipeline_decode(struct pipeline *p, struct latent_shape shape, int skip, 
     in.latent = shape;
     in.prepended = skip;
     in.appended = drop;
+    in.chain = (struct plan_chain){ 0 };
+    in.decode_pixels = sink.keeps_pixels;
     in.tiling = tiling;
     alive_at("decoding", -1);
     st = decode(p, &in, latent, sink);

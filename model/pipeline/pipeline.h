@@ -100,6 +100,12 @@ struct picture {
 status pipeline_images(struct pipeline *p, int count, const struct picture *pictures,
                        float *tokens);
 
+/* The audio encoder's rows for `frames` frames of S2V's video, [frames, width] in host memory of
+ * every rank: of the weighted mean of its states (speech.h). Rank 0 encodes. */
+struct sound_input;
+status pipeline_audio(struct pipeline *p, const struct sound_input *sound, int64_t frames,
+                      float *rows);
+
 /* Loads the transformer, or those experts with which the first request starts, if none is loaded.
  * ST_PREEMPTED. */
 status pipeline_load(struct pipeline *p);

@@ -225,6 +225,28 @@ out:
     return st;
 }
 
+static status plan_audio(const struct plan_input *in, struct device *dev, struct mesh *m,
+                         struct plan_rank *out)
+{
+    const struct wav2vec2_config *config = model_wav2vec2(&in->model);
+    struct plan_stage *stage = add_stage(out, STAGE_AUDIO);
+    struct arena a = { 0 };
+    status st;
+
+    start_stage(stage, dev, m);
+    TRY_OUT(arena_init(&a, dev, "audio", 0));
+    TRY_OUT(wav2vec2_encode(config, dev, &a, no_source, NULL, in->sound_samples,
+                            (struct wav2vec2_sink){ 0 }));
+    end_stage(stage, dev, m);
+    stage->scratch = a.peak;
+    stage->host = ((size_t)in->sound_samples * 3 + // decoded, resampled
+                   (size_t)(wav2vec2_rows(config, in->sound_samples) * config->dim)) *
+                  sizeof(float);
+out:
+    arena_done(&a);
+    return st;
+}
+
 static status plan_encode(const struct plan_input *in, struct device *dev, struct mesh *m,
                           struct plan_rank *out)
 {
@@ -326,6 +348,7 @@ out:
 static status plan_decode(const struct plan_input *in, struct device *dev, struct mesh *m,
                           struct plan_rank *out)
 {
+    static float none; // no pixels are stored on the plan device
     struct plan_stage *stage = add_stage(out, STAGE_DECODE);
     const struct latent_shape s = plan_decoded(in);
     struct arena weights = { 0 }, scratch = { 0 };
@@ -339,7 +362,8 @@ static status plan_decode(const struct plan_input *in, struct device *dev, struc
     vae.frame_by_frame = in->frame_by_frame;
     start_stage(stage, dev, m);
     TRY_OUT(vae_decode(&vae, &scratch, NULL, s.t, s.h, s.w, in->tiling,
-                       (struct frame_sink){ .put = no_frames }, NULL));
+                       (struct frame_sink){ .put = no_frames },
+                       in->decode_pixels || in->chain.clips > 1 ? &none : NULL));
     end_stage(stage, dev, m);
     stage->weights = weights.peak;
     stage->scratch = scratch.peak;
@@ -367,9 +391,14 @@ static bool encodes_images(const struct plan_input *in, int rank)
     return rank == 0 && in->images > 0 && denoises(in, rank);
 }
 
+static bool encodes_audio(const struct plan_input *in, int rank)
+{
+    return rank == 0 && in->sound_samples > 0 && denoises(in, rank);
+}
+
 static bool encodes_frames(const struct plan_input *in, int rank)
 {
-    return in->encode_frames > 0 && denoises(in, rank);
+    return in->encode_frames > 0 && (denoises(in, rank) || plan_chained(in)); // motion frames
 }
 
 static bool decodes(const struct plan_input *in, int rank)
@@ -383,8 +412,8 @@ static const struct {
     status (*run)(const struct plan_input *in, struct device *dev, struct mesh *m,
                   struct plan_rank *out);
 } stages[] = {
-    { encodes_images, plan_images }, { encodes_frames, plan_encode }, { encodes_text, plan_text },
-    { denoises, plan_denoise },      { decodes, plan_decode },
+    { encodes_audio, plan_audio }, { encodes_images, plan_images }, { encodes_frames, plan_encode },
+    { encodes_text, plan_text },   { denoises, plan_denoise },      { decodes, plan_decode },
 };
 
 const struct plan_stage *plan_stage(const struct plan_rank *p, const char *name)
@@ -439,6 +468,18 @@ static size_t plan_cache_bytes(const struct plan_input *in)
     return cache_host_bytes(&in->cache, s.t * (s.h / 2) * (s.w / 2));
 }
 
+/* Host memory for the frames of clips that are continued: those of one in f32, and the last ones.
+ */
+static size_t chain_bytes(const struct plan_input *in, int64_t frames)
+{
+    const int64_t stride = model_vae(&in->model)->stride;
+    const size_t frame =
+        (size_t)(in->latent.w * in->latent.h * stride * stride * 3) * sizeof(float);
+
+    return (plan_chained(in) ? AUDIO_MOTION_FRAMES * frame : 0) +
+           (in->chain.clips > 1 ? (size_t)frames * frame : 0);
+}
+
 /* Host memory that a run allocates outside arenas, in pipeline.c, denoise.c and for the video: in
  * all stages, and in addition in some. */
 static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank *out)
@@ -467,7 +508,9 @@ static size_t host_bytes(const struct plan_input *in, int rank, struct plan_rank
         struct plan_stage *s = &out->stage[i];
 
         if (strcmp(s->name, STAGE_DECODE) == 0)
-            s->host = encoder_bytes(in->latent.w * vae->stride, in->latent.h * vae->stride, frames);
+            s->host =
+                encoder_bytes(in->latent.w * vae->stride, in->latent.h * vae->stride, frames) +
+                chain_bytes(in, frames);
         else if (strcmp(s->name, STAGE_STEP) == 0 && in->saves) // the run file, made in memory
             s->host += (size_t)(5 + difference + anchors) * latent + texts;
     }

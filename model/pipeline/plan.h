@@ -24,6 +24,12 @@ enum expert_memory {
 
 #define PLAN_CLIPS_MAX 16
 
+/* A video in clips, each of which continues the one before: clips.h. */
+struct plan_chain {
+    int clips;           // 0: the video is one
+    bool from_reference; // the first clip continues the reference image
+};
+
 struct plan_input {
     struct model model; // borrowed configs of the parts
     struct latent_shape latent;
@@ -66,7 +72,10 @@ struct plan_input {
     bool decode;         // false: the run ends with the latent
     bool keep_images;    // the image encoder stays loaded too, for the next requests (batch)
     int images;          // number of images that the image encoder reads; 0: none
-    int clips;           // number of clips that the VAE encodes, one after the other
+    struct plan_chain chain;
+    bool decode_pixels;    // rank 0 gets the decoded frames as f32 too
+    int64_t sound_samples; // number of samples that the audio encoder reads; 0: none
+    int clips;             // number of clips that the VAE encodes, one after the other
     int64_t clip_frames[PLAN_CLIPS_MAX]; // their lengths; see plan_add_clip
     struct vae_tiling encode_tiling;     // of them
     int64_t encode_frames;               // the length of the longest; 0: none
@@ -75,6 +84,7 @@ struct plan_input {
 };
 
 #define STAGE_IMAGE "image"   // the image encoder
+#define STAGE_AUDIO "audio"   // the audio encoder
 #define STAGE_ENCODE "encode" // the VAE encodes images
 #define STAGE_TEXT "text"     // the text encoder
 #define STAGE_BEGIN "begin"   // what a generation computes once, before its steps
@@ -109,12 +119,20 @@ struct plan_rank {
     size_t shared;    // the same, if the ranks of a node share them: once per node, not in `host`
 };
 
+/* Whether some clip continues frames, those of the clip before or of the reference image. */
+static inline bool plan_chained(const struct plan_input *in)
+{
+    return in->chain.clips > 1 || in->chain.from_reference;
+}
+
 /* The shape of the part of the latent that is decoded. */
 static inline struct latent_shape plan_decoded(const struct plan_input *in)
 {
     struct latent_shape s = in->latent;
 
     s.t -= in->prepended + in->appended;
+    if (in->chain.clips > 0) // with the latent frames before the clip
+        s.t += plan_chained(in) ? AUDIO_MOTION_LATENTS : 1;
     return s;
 }
 

@@ -121,11 +121,16 @@ double plan_whole_steps(const struct plan_input *in)
 
 double plan_seconds(const struct plan_input *in, const struct plan_rank *most)
 {
+    const int clips = in->chain.clips > 1 ? in->chain.clips : 1;
     double total = 0;
 
-    for (int i = 0; i < most->count; i++)
-        total += most->stage[i].seconds *
-                 (strcmp(most->stage[i].name, STAGE_STEP) == 0 ? plan_whole_steps(in) : 1);
+    for (int i = 0; i < most->count; i++) {
+        const struct plan_stage *s = &most->stage[i];
+        const bool once = strcmp(s->name, STAGE_TEXT) == 0 || strcmp(s->name, STAGE_AUDIO) == 0;
+
+        total += s->seconds * (strcmp(s->name, STAGE_STEP) == 0 ? plan_whole_steps(in) : 1) *
+                 (once ? 1 : clips);
+    }
     return total;
 }
 

@@ -244,8 +244,26 @@ static const struct task tasks[] = {
       .frames = 121,
       .fps = 24,
       PHANTOM_TASK },
+    { .name = "s2v-14B",
+      .presets = { "s2v-14B" },
+      .parts = { &part_dit, &part_t5, &part_vae, &part_wav2vec2 },
+      .allowed = 1u << INPUT_image | 1u << INPUT_audio | 1u << INPUT_pose_video |
+                 1u << INPUT_num_clip | 1u << INPUT_infer_frames | 1u << INPUT_start_from_ref,
+      .required = 1u << INPUT_image | 1u << INPUT_audio,
+      .sound = true,
+      .sizes = SIZES_720 ", 1024*704, 704*1024, 704*1280, 1280*704",
+      .width_px = 1280,
+      .height_px = 720,
+      .frames = 77,
+      .fps = 16,
+      .steps = 40,
+      .shift = 3,
+      .guidance = { 4.5, 4.5 },
+      .prompt = WHITE_CAT,
+      .negative = negative_s2v,
+      .size = size_of_s2v,
+      .condition = condition_s2v },
     // tasks of the official programs that this version does not run
-    { .name = "s2v-14B", .presets = { "s2v-14B" } },
     { .name = "animate-14B", .presets = { "animate-14B" } },
 };
 
@@ -455,6 +473,11 @@ status task_check_inputs(const struct task *task, unsigned given)
     for (int i = 0; i < INPUT_COUNT; i++) {
         const bool has = (given >> i & 1) != 0, required = (task->required >> i & 1) != 0;
 
+        if (has && (TASK_TTS >> i & 1) != 0)
+            return fail(ST_USAGE,
+                        "--%s: this program does not speak: make the speech with a text-to-speech "
+                        "program, such as CosyVoice, and pass its file with --audio",
+                        task_input_names[i]);
         if (has && !uses_input(task, &i)) {
             const char *others = list_tasks(uses_input, &i);
 

@@ -14,6 +14,7 @@
 
 #include "model/media/camera.h"
 #include "model/media/clip_input.h"
+#include "model/media/sound_input.h"
 #include "model/pipeline/model.h"
 #include "model/transformer/conditioning.h"
 
@@ -40,6 +41,12 @@ struct plan_input;
     X(vace_video)                                                                                  \
     X(vace_video_mask)                                                                             \
     X(vace_reference_image)                                                                        \
+    X(infer_frames)                                                                                \
+    X(start_from_ref)                                                                              \
+    X(enable_tts)                                                                                  \
+    X(tts_prompt_audio)                                                                            \
+    X(tts_prompt_text)                                                                             \
+    X(tts_text)                                                                                    \
     X(vace_scale)                                                                                  \
     X(use_prompt_extend)                                                                           \
     X(prompt_extend_method)                                                                        \
@@ -60,10 +67,11 @@ extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 /* The inputs that are a clip, or an image as a clip of one frame. */
 #define TASK_CLIPS                                                                                 \
     (1u << INPUT_input_video | 1u << INPUT_src_video | 1u << INPUT_src_mask |                      \
-     1u << INPUT_control_video | 1u << INPUT_vace_video | 1u << INPUT_vace_video_mask)
+     1u << INPUT_control_video | 1u << INPUT_vace_video | 1u << INPUT_vace_video_mask |            \
+     1u << INPUT_pose_video)
 
 /* Those of which a request uses all frames, whatever their number. */
-#define TASK_WHOLE_CLIPS (1u << INPUT_src_video | 1u << INPUT_src_mask)
+#define TASK_WHOLE_CLIPS (1u << INPUT_src_video | 1u << INPUT_src_mask | 1u << INPUT_pose_video)
 
 /* The inputs that are a list of reference images. */
 #define TASK_LISTS                                                                                 \
@@ -73,8 +81,17 @@ extern const char *const task_input_names[INPUT_COUNT]; // "image", ...
 #define TASK_VACE_DIFFSYNTH                                                                        \
     (1u << INPUT_vace_video | 1u << INPUT_vace_video_mask | 1u << INPUT_vace_reference_image)
 
+/* The inputs that are a sound. */
+#define TASK_SOUNDS (1u << INPUT_audio)
+
+/* The official program's inputs for speech synthesis, which no task has. */
+#define TASK_TTS                                                                                   \
+    (1u << INPUT_enable_tts | 1u << INPUT_tts_prompt_audio | 1u << INPUT_tts_prompt_text |         \
+     1u << INPUT_tts_text)
+
 /* The inputs that are files, whose contents matter and not their names. */
-#define TASK_MEDIA (TASK_IMAGES | TASK_CLIPS | TASK_LISTS | 1u << INPUT_control_camera_txt)
+#define TASK_MEDIA                                                                                 \
+    (TASK_IMAGES | TASK_CLIPS | TASK_LISTS | TASK_SOUNDS | 1u << INPUT_control_camera_txt)
 
 /* The inputs that every task allows. */
 #define TASK_ANY (1u << INPUT_input_video)
@@ -90,8 +107,11 @@ struct task_inputs {
     int references;                      // number of the images of TASK_LISTS
     const struct image *reference;       // as `image`
     double vace_scale;
-    struct camera_path camera; // on rank 0; of a plan zeroed
-    bool fun_official;         // Fun: as VideoX-Fun, not as DiffSynth, where they differ
+    struct camera_path camera;  // on rank 0; of a plan zeroed
+    bool fun_official;          // Fun: as VideoX-Fun, not as DiffSynth, where they differ
+    struct sound_input sound;   // of INPUT_audio
+    int num_clip, infer_frames; // at most so many clips, 0: any number; frames of a clip
+    bool start_from_ref;
 };
 
 #define TASK_PRESETS_MAX 4
@@ -105,6 +125,8 @@ struct task {
     bool prepends; // each reference image is a frame of the latent, before those of the video; they
                    // are not decoded
     bool appends;  // the same, after those of the video
+
+    bool sound; // the video is made of clips, and ends with the sound of --audio, which it gets
 
     /* defaults of a request */
     int width_px, height_px;

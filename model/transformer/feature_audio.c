@@ -7,8 +7,8 @@
  *     after some blocks:  x += W_o attention(q of norm(x) * (1 + scale) + shift, k, v of 5 tokens)
  *
  * Source: Wan2.2 wan/modules/s2v, with 4 tokens a frame. */
+#include "model/transformer/feature_audio.h"
 #include "model/checkpoint/config_json.h"
-#include "model/transformer/dit_internal.h"
 
 #include "parallel/split.h"
 
@@ -19,28 +19,16 @@
 #include <string.h>
 
 #define STACK_POSE "pose"
-#define STACK_ENCODER "audio encoder"
 #define STACK_INJECTORS "audio injectors"
 #define STACK_KEYS "audio keys"
 #define STACK_NORMS "audio norms"
 #define STACK_PACKER "frame packer"
 
-#define HEADS 4 // of the audio encoder
-#define TOKENS (1 + HEADS)
-#define KERNEL 3 // of its convolutions
-#define EPS_ENCODER 1e-6f
 #define EPS_INJECTOR 1e-5f // diffusers' AdaLayerNorm
 
 struct pose {
     struct linear patch; // [C, 4 c] for c channels of the pose video's latent
     struct tensor mask;  // [3, C]: added to the latent's tokens, to the reference's, the motion's
-};
-
-struct audio_encoder {
-    struct linear local, global, conv2,
-        conv3;              // [C, 3 width], [C / 4, 3 width], [C / 2, ...], [C, ...]
-    struct linear last;     // [C, C]: of the token for the frame
-    struct tensor constant; // [1, C]
 };
 
 struct injector {
@@ -54,17 +42,6 @@ struct injector_norm {
 
 struct packer {
     struct linear near, middle, far; // [C, 4 c], [C, 32 c], [C, 256 c]
-};
-
-/* Data of a run; rows of branches one after the other. */
-enum {
-    EXTRA, // [rows, C] cdt: the tokens after the latent's, of all ranks
-    POSE,  // [latent_rows, C] cdt
-    MASK,  // [2, C] f32: ones, and what is added to the latent's tokens
-    FRAME, // [branches * F, C] cdt: silu of the token for the frame
-    SOUND, // [branches * F * TOKENS, C] cdt: the others
-    KV,    // [injectors, branches * F * TOKENS, 2C] cdt
-    MOD,   // [injectors, branches * F, 2C] f32: shift, scale
 };
 
 /* The width and the layers of the speech encoder's output, channels of the pose video's latent. */
@@ -87,47 +64,6 @@ static const struct feature_use *find_use(const struct dit *m)
 
 /* ---- tensors ---- */
 
-/* A convolution as the matrix of a product: the weight [out, in, k...] as [out, k... * in]. */
-static void conv(struct tensor_list *l, const char *name, size_t slot, enum dtype cdt,
-                 const int64_t *dims)
-{
-    char full[WEIGHT_NAME_BYTES];
-    struct weight_spec *t;
-
-    snprintf(full, sizeof(full), "%s.weight", name);
-    t = tensors_add(l, full, slot + offsetof(struct linear, w), cdt, dims);
-    t->channels_last = true;
-    for (int i = 2; i < t->file_ndim; i++)
-        t->dim[1] *= t->file_dim[i];
-    t->ndim = 2;
-    snprintf(full, sizeof(full), "%s.bias", name);
-    tensors_vector(l, full, slot + offsetof(struct linear, b), dims[0], cdt);
-}
-
-static void encoder_tensors(struct tensor_list *l, int64_t dim, const struct feature_use *use,
-                            enum dtype cdt)
-{
-    const int64_t audio = use->width[AUDIO];
-    struct weight_spec *t;
-
-#define AT(member) offsetof(struct audio_encoder, member)
-    tensors_stack(l, STACK_ENCODER, "casual_audio_encoder.", 1, TENSORS_RESIDENT);
-    conv(l, "encoder.conv1_local.conv", AT(local), cdt, TENSOR_DIMS(dim, audio, KERNEL));
-    conv(l, "encoder.conv1_global.conv", AT(global), cdt, TENSOR_DIMS(dim / HEADS, audio, KERNEL));
-    conv(l, "encoder.conv2.conv", AT(conv2), cdt, TENSOR_DIMS(dim / 2, dim / 4, KERNEL));
-    conv(l, "encoder.conv3.conv", AT(conv3), cdt, TENSOR_DIMS(dim, dim / 2, KERNEL));
-    tensors_linear(l, "encoder.final_linear", AT(last), dim, dim, cdt);
-    t = tensors_add(l, "encoder.padding_tokens", AT(constant), cdt, TENSOR_DIMS(1, 1, 1, dim));
-#undef AT
-    t->ndim = 2;
-    t->dim[0] = 1;
-    t->dim[1] = dim;
-    // which states of the speech encoder count how much: read where the sound is encoded
-    tensors_stack(l, "audio layers", "", 1, TENSORS_READ);
-    tensors_add(l, FEATURE_AUDIO_WEIGHTS, TENSORS_NO_SLOT, DT_F32,
-                TENSOR_DIMS(1, use->width[LAYERS], 1, 1));
-}
-
 static void injector_tensors(struct tensor_list *l, int64_t dim, int units, enum dtype cdt)
 {
 #define AT(member) offsetof(struct injector, member)
@@ -149,16 +85,21 @@ static void audio_tensors(struct tensor_list *l, const struct dit_config *c,
     const int64_t dim = c->dim, latent = c->out_dim;
 
     tensors_stack(l, STACK_POSE, "", 1, TENSORS_RESIDENT);
-    conv(l, "cond_encoder", offsetof(struct pose, patch), cdt,
-         TENSOR_DIMS(dim, use->width[CHANNELS], 1, 2, 2));
+    audio_conv(l, "cond_encoder", offsetof(struct pose, patch), cdt,
+               TENSOR_DIMS(dim, use->width[CHANNELS], 1, 2, 2));
     tensors_add(l, "trainable_cond_mask.weight", offsetof(struct pose, mask), DT_F32,
                 TENSOR_DIMS(3, dim));
-    encoder_tensors(l, dim, use, cdt);
+    audio_encoder_tensors(l, dim, use->width[AUDIO], cdt);
+    // which states of the speech encoder count how much: read where the sound is encoded
+    tensors_stack(l, "audio layers", "", 1, TENSORS_READ);
+    tensors_add(l, FEATURE_AUDIO_WEIGHTS, TENSORS_NO_SLOT, DT_F32,
+                TENSOR_DIMS(1, use->width[LAYERS], 1, 1));
     injector_tensors(l, dim, use->units, cdt);
     tensors_stack(l, STACK_PACKER, "frame_packer.", 1, TENSORS_RESIDENT);
-    conv(l, "proj", offsetof(struct packer, near), cdt, TENSOR_DIMS(dim, latent, 1, 2, 2));
-    conv(l, "proj_2x", offsetof(struct packer, middle), cdt, TENSOR_DIMS(dim, latent, 2, 4, 4));
-    conv(l, "proj_4x", offsetof(struct packer, far), cdt, TENSOR_DIMS(dim, latent, 4, 8, 8));
+    audio_conv(l, "proj", offsetof(struct packer, near), cdt, TENSOR_DIMS(dim, latent, 1, 2, 2));
+    audio_conv(l, "proj_2x", offsetof(struct packer, middle), cdt,
+               TENSOR_DIMS(dim, latent, 2, 4, 4));
+    audio_conv(l, "proj_4x", offsetof(struct packer, far), cdt, TENSOR_DIMS(dim, latent, 4, 8, 8));
 }
 
 static void audio_config(struct cJSON *json, const struct dit_config *c,
@@ -178,7 +119,7 @@ static void audio_config(struct cJSON *json, const struct dit_config *c,
     config_set_bool(json, "enable_motioner", false);
     config_set_bool(json, "enable_tsm", false);
     config_set_text(json, "framepack_drop_mode", "padd");
-    config_set_number(json, "num_audio_token", HEADS);
+    config_set_number(json, "num_audio_token", AUDIO_HEADS);
     config_set_bool(json, "zero_timestep", true);
 }
 
@@ -288,13 +229,15 @@ static status embed(struct dit_run *r, struct tensor out, struct tensor latent, 
 
     TRY_OUT(arena_take(step, &tokens, DT_F32, rows, width));
     TRY_OUT(arena_take(step, &in, r->m->cdt, rows, width));
-    if (latent.data != NULL) { // else a plan
+    if (latent.data != NULL) { // else a plan, or bench
         host = malloc(tensor_bytes(tokens));
         if (host == NULL)
             TRY_OUT(
                 fail(ST_MEMORY, "cannot allocate host memory for %lld tokens", (long long)rows));
         cut(host, latent, first, p);
         TRY_OUT(device_upload(dev, tokens, host));
+    } else {
+        TRY_OUT(device_zero(dev, tokens));
     }
     TRY_OUT(op_copy(dev, in, tokens));
     TRY_OUT(op_gemm(dev, out, in, w.w, w.b, ACT_NONE));
@@ -311,7 +254,7 @@ static status make_tokens(struct dit_run *r, struct tensor *data, const struct d
     const struct tensor reference = conditioning_find(in->conditioning, CONDITION_REFERENCE);
     const struct tensor motion = conditioning_find(in->conditioning, CONDITION_MOTION);
     static const struct pack picture = { 1, 1, 1, 2 };
-    const struct tensor ones = tensor_at(data[MASK], 0);
+    const struct tensor ones = tensor_at(data[AUDIO_MASK], 0);
     struct dit_root root;
     struct packer packer;
     struct pose pose;
@@ -320,8 +263,8 @@ static status make_tokens(struct dit_run *r, struct tensor *data, const struct d
     TRY(dit_acquire_root(r->m, &root));
     TRY(weights_acquire(dit_weights(r->m, STACK_POSE), 0, -1, &pose));
     TRY(weights_acquire(dit_weights(r->m, STACK_PACKER), 0, -1, &packer));
-    TRY(embed(r, tensor_slice(data[EXTRA], 0, 0, at), reference, 0, &picture, root.patch, ones,
-              tensor_at(pose.mask, 1), step));
+    TRY(embed(r, tensor_slice(data[AUDIO_EXTRA], 0, 0, at), reference, 0, &picture, root.patch,
+              ones, tensor_at(pose.mask, 1), step));
     for (size_t i = 0; i < COUNT(packs) && motion.ndim != 0; i++) {
         const struct linear w[] = { packer.near, packer.middle, packer.far };
         const struct pack *p = &packs[i];
@@ -329,8 +272,8 @@ static status make_tokens(struct dit_run *r, struct tensor *data, const struct d
 
         if (rows == 0)
             continue;
-        TRY(embed(r, tensor_slice(data[EXTRA], 0, at, rows), motion, motion.dim[1] - p->from, p,
-                  w[i], ones, tensor_at(pose.mask, 2), step));
+        TRY(embed(r, tensor_slice(data[AUDIO_EXTRA], 0, at, rows), motion, motion.dim[1] - p->from,
+                  p, w[i], ones, tensor_at(pose.mask, 2), step));
         at += rows;
     }
     return ST_OK;
@@ -357,157 +300,6 @@ static status make_pose(struct dit_run *r, struct tensor out, const struct dit_i
     }
     TRY_OUT(op_gemm(r->m->dev, out, tensor_reshape(x, rows, 4 * channels), pose.patch.w,
                     pose.patch.b, ACT_NONE));
-out:
-    arena_release(step, mark);
-    return st;
-}
-
-/* ---- the audio encoder ---- */
-
-/* One layer over time: out [n, out_dim] = silu(norm(conv(x))), x [rows, in], f32. The convolution
- * sees the row and the two before it; the first one counts for those before it. */
-struct layer {
-    struct dit_run *r;
-    struct arena *a;
-    struct tensor zeros; // [C] f32
-};
-
-static status convolve(const struct layer *l, struct tensor out, struct tensor x, struct linear w,
-                       int64_t stride)
-{
-    const int64_t rows = x.dim[0], in = x.dim[1], n = out.dim[0], before = KERNEL - 1;
-    struct device *dev = l->r->m->dev;
-    const size_t mark = l->a->used;
-    struct tensor padded = { 0 }, wide = { 0 }, windows, first = tensor_slice(x, 0, 0, 1);
-    status st;
-
-    TRY_OUT(arena_take(l->a, &padded, DT_F32, rows + before, in));
-    TRY_OUT(arena_take(l->a, &wide, DT_F32, n, KERNEL * in));
-    first.dim[0] = before;
-    first.stride[0] = 0;
-    TRY_OUT(op_copy(dev, tensor_slice(padded, 0, 0, before), first));
-    TRY_OUT(op_copy(dev, tensor_slice(padded, 0, before, rows), x));
-    windows = padded;
-    windows.ndim = 3;
-    windows.dim[0] = n;
-    windows.dim[1] = KERNEL;
-    windows.dim[2] = in;
-    windows.stride[0] = stride * in;
-    windows.stride[1] = in;
-    windows.stride[2] = 1;
-    TRY_OUT(op_copy(dev, tensor_reshape(wide, n, KERNEL, in), windows));
-    TRY_OUT(op_gemm(dev, out, wide, w.w, w.b, ACT_NONE));
-out:
-    arena_release(l->a, mark);
-    return st;
-}
-
-/* x = silu(norm(x)) */
-static status activate(const struct layer *l, struct tensor x)
-{
-    const struct tensor zeros = tensor_slice(l->zeros, 0, 0, x.dim[1]);
-
-    TRY(op_norm_modulate(l->r->m->dev, x, x, zeros, zeros, EPS_ENCODER));
-    return op_silu(l->r->m->dev, x, x);
-}
-
-static int64_t halved(int64_t rows)
-{
-    return (rows - 1) / 2 + 1;
-}
-
-/* What follows the first convolution, of one head: out [n, C] from x [rows, C / 4]. */
-static status encode_head(const struct layer *l, struct tensor out, struct tensor x,
-                          const struct audio_encoder *w)
-{
-    const int64_t rows = x.dim[0], c = out.dim[1];
-    const size_t mark = l->a->used;
-    struct tensor first = { 0 }, second = { 0 };
-    status st;
-
-    TRY_OUT(arena_take(l->a, &first, DT_F32, rows, c / 4));
-    TRY_OUT(arena_take(l->a, &second, DT_F32, halved(rows), c / 2));
-    TRY_OUT(op_copy(l->r->m->dev, first, x));
-    TRY_OUT(activate(l, first));
-    TRY_OUT(convolve(l, second, first, w->conv2, 2));
-    TRY_OUT(activate(l, second));
-    TRY_OUT(convolve(l, out, second, w->conv3, 2));
-    TRY_OUT(activate(l, out));
-out:
-    arena_release(l->a, mark);
-    return st;
-}
-
-/* The tokens of a branch from x [AUDIO_MOTION_FRAMES + frames, width]: frame [F, C] and
- * sound [F * TOKENS, C]. The rows of the motion frames are dropped in the end. */
-static status encode_branch(const struct layer *l, struct tensor frame, struct tensor sound,
-                            struct tensor x, const struct audio_encoder *w)
-{
-    const int64_t c = frame.dim[1], f = frame.dim[0], rows = x.dim[0], n = halved(halved(rows));
-    const struct tensor tokens = tensor_reshape(sound, f, TOKENS, c);
-    struct device *dev = l->r->m->dev;
-    const size_t mark = l->a->used;
-    struct tensor local = { 0 }, global = { 0 }, out = { 0 }, last = { 0 }, to;
-    struct tensor constant = w->constant;
-    status st;
-
-    TRY_OUT(arena_take(l->a, &local, DT_F32, rows, c));
-    TRY_OUT(arena_take(l->a, &global, DT_F32, rows, c / HEADS));
-    TRY_OUT(arena_take(l->a, &out, DT_F32, n, c));
-    TRY_OUT(arena_take(l->a, &last, DT_F32, n, c));
-    TRY_OUT(convolve(l, local, x, w->local, 1));
-    TRY_OUT(convolve(l, global, x, w->global, 1));
-    for (int i = 0; i < HEADS; i++) {
-        TRY_OUT(encode_head(l, out, tensor_slice(local, 1, i * (c / HEADS), c / HEADS), w));
-        to = tensor_slice(tokens, 1, i, 1);
-        TRY_OUT(op_copy(dev, to, tensor_reshape(tensor_slice(out, 0, n - f, f), f, 1, c)));
-    }
-    constant.dim[0] = f;
-    constant.stride[0] = 0;
-    constant.ndim = 3;
-    constant.dim[1] = 1;
-    constant.dim[2] = c;
-    constant.stride[1] = 0;
-    constant.stride[2] = 1;
-    TRY_OUT(op_copy(dev, tensor_slice(tokens, 1, HEADS, 1), constant));
-    TRY_OUT(encode_head(l, out, global, w));
-    TRY_OUT(op_gemm(dev, last, out, w->last.w, w->last.b, ACT_SILU));
-    TRY_OUT(op_copy(dev, frame, tensor_slice(last, 0, n - f, f)));
-out:
-    arena_release(l->a, mark);
-    return st;
-}
-
-static status encode_audio(struct dit_run *r, struct tensor *data, const struct dit_input *in,
-                           struct arena *step)
-{
-    const struct tensor audio = conditioning_find(in->conditioning, CONDITION_AUDIO);
-    const int64_t frames = audio.dim[0], width = audio.dim[1], motion = AUDIO_MOTION_FRAMES;
-    struct device *dev = r->m->dev;
-    const size_t mark = step->used;
-    struct layer l = { .r = r, .a = step };
-    struct tensor x = { 0 }, first;
-    struct audio_encoder w;
-    status st;
-
-    TRY_OUT(arena_take(step, &x, DT_F32, motion + frames, width));
-    TRY_OUT(arena_take(step, &l.zeros, DT_F32, r->m->config.dim));
-    TRY_OUT(device_zero(dev, l.zeros));
-    TRY_OUT(weights_acquire(dit_weights(r->m, STACK_ENCODER), 0, -1, &w));
-    for (int b = 0; b < r->branches; b++) {
-        TRY_OUT(device_zero(dev, x)); // the other branch hears nothing
-        if (in->first_branch + b == 0) {
-            if (audio.data != NULL)
-                TRY_OUT(device_upload(dev, tensor_slice(x, 0, motion, frames), audio.data));
-            first = tensor_slice(x, 0, motion, 1);
-            first.dim[0] = motion;
-            first.stride[0] = 0;
-            TRY_OUT(op_copy(dev, tensor_slice(x, 0, 0, motion), first));
-        }
-        TRY_OUT(encode_branch(&l, tensor_slice(data[FRAME], 0, b * in->f, in->f),
-                              tensor_slice(data[SOUND], 0, b * in->f * TOKENS, in->f * TOKENS), x,
-                              &w));
-    }
 out:
     arena_release(step, mark);
     return st;
@@ -551,7 +343,7 @@ static status check_arrays(const struct feature_use *use, const struct dit_confi
     return ST_OK;
 }
 
-/* Row 0 of data[MASK] is ones, row 1 the mask's first row. */
+/* Row 0 of data[AUDIO_MASK] is ones, row 1 the mask's first row. */
 static status make_mask(struct dit_run *r, struct tensor out)
 {
     const int64_t c = out.dim[1];
@@ -581,20 +373,20 @@ static status audio_begin(struct dit_run *r, struct tensor *data, const struct d
     const enum dtype cdt = r->m->cdt;
 
     TRY(check_arrays(use, &r->m->config, in));
-    TRY(arena_take(a, &data[EXTRA], cdt, r->tokens - in->f * in->h * in->w, c));
-    TRY(arena_take(a, &data[POSE], cdt, r->spans.latent_rows, c));
-    TRY(arena_take(a, &data[MASK], DT_F32, 2, c));
-    TRY(arena_take(a, &data[FRAME], cdt, frames, c));
-    TRY(arena_take(a, &data[SOUND], cdt, frames * TOKENS, c));
-    TRY(arena_take(a, &data[KV], cdt, use->units, frames * TOKENS, 2 * c));
-    TRY(arena_take(a, &data[MOD], DT_F32, use->units, frames, 2 * c));
-    TRY(make_mask(r, data[MASK]));
+    TRY(arena_take(a, &data[AUDIO_EXTRA], cdt, r->tokens - in->f * in->h * in->w, c));
+    TRY(arena_take(a, &data[AUDIO_POSE], cdt, r->spans.latent_rows, c));
+    TRY(arena_take(a, &data[AUDIO_MASK], DT_F32, 2, c));
+    TRY(arena_take(a, &data[AUDIO_FRAME], cdt, frames, c));
+    TRY(arena_take(a, &data[AUDIO_SOUND], cdt, frames * AUDIO_TOKENS, c));
+    TRY(arena_take(a, &data[AUDIO_KV], cdt, use->units, frames * AUDIO_TOKENS, 2 * c));
+    TRY(arena_take(a, &data[AUDIO_MOD], DT_F32, use->units, frames, 2 * c));
+    TRY(make_mask(r, data[AUDIO_MASK]));
     TRY(make_tokens(r, data, in, step));
-    TRY(make_pose(r, data[POSE], in, step));
-    return encode_audio(r, data, in, step);
+    TRY(make_pose(r, data[AUDIO_POSE], in, step));
+    return audio_encode(r, data, in, step);
 }
 
-static status audio_prepare(struct dit_run *r, struct tensor *data)
+static status audio_prepare(struct dit_run *r, struct tensor *data, struct arena *step)
 {
     struct weights *keys = dit_weights(r->m, STACK_KEYS), *norms = dit_weights(r->m, STACK_NORMS);
     const int units = find_use(r->m)->units;
@@ -603,14 +395,14 @@ static status audio_prepare(struct dit_run *r, struct tensor *data)
         struct dit_text unit;
 
         TRY(weights_acquire(keys, i, i + 1 < units ? i + 1 : -1, &unit));
-        TRY(block_kv(r, &unit, tensor_at(data[KV], i), data[SOUND]));
+        TRY(block_kv(r, &unit, tensor_at(data[AUDIO_KV], i), data[AUDIO_SOUND]));
     }
     for (int i = 0; i < units; i++) {
         struct injector_norm unit;
 
         TRY(weights_acquire(norms, i, i + 1 < units ? i + 1 : -1, &unit));
-        TRY(op_gemm(r->m->dev, tensor_at(data[MOD], i), data[FRAME], unit.mod.w, unit.mod.b,
-                    ACT_NONE));
+        TRY(op_gemm(r->m->dev, tensor_at(data[AUDIO_MOD], i), data[AUDIO_FRAME], unit.mod.w,
+                    unit.mod.b, ACT_NONE));
     }
     return ST_OK;
 }
@@ -624,17 +416,17 @@ static status audio_after_patch(struct block_ctx *ctx, const struct tensor *data
     const struct tensor latent = tensor_slice(ctx->patch, 0, spans->latent_row, spans->latent_rows);
     // of this rank's first row, among the tokens after the latent's; negative in the latent
     const int64_t first = split_at(r->tokens, mesh_seq_size(r->mesh), mesh_seq_rank(r->mesh)) -
-                          (r->tokens - data[EXTRA].dim[0]);
+                          (r->tokens - data[AUDIO_EXTRA].dim[0]);
 
-    TRY(op_gate_add(r->m->dev, latent, latent, data[POSE], (struct tensor){ 0 }));
-    TRY(op_channel_affine(r->m->dev, latent, latent, tensor_at(data[MASK], 0),
-                          tensor_at(data[MASK], 1)));
+    TRY(op_gate_add(r->m->dev, latent, latent, data[AUDIO_POSE], (struct tensor){ 0 }));
+    TRY(op_channel_affine(r->m->dev, latent, latent, tensor_at(data[AUDIO_MASK], 0),
+                          tensor_at(data[AUDIO_MASK], 1)));
     for (int i = 0; i < spans->count; i++) {
         const struct span *s = &spans->span[i];
 
         if (!s->latent)
             TRY(op_copy(r->m->dev, tensor_slice(ctx->patch, 0, s->first, s->count),
-                        tensor_slice(data[EXTRA], 0, first + s->first, s->count)));
+                        tensor_slice(data[AUDIO_EXTRA], 0, first + s->first, s->count)));
     }
     return ST_OK;
 }
@@ -684,7 +476,7 @@ static status audio_after_block(struct block_ctx *ctx, const struct tensor *data
     const int64_t c = r->m->config.dim, d = c / r->m->config.heads, tokens = grid.h * grid.w;
     const int i = injector_of(use, layer);
     const struct spans *s = &r->spans;
-    const struct tensor kv = tensor_at(data[KV], i), mod = tensor_at(data[MOD], i);
+    const struct tensor kv = tensor_at(data[AUDIO_KV], i), mod = tensor_at(data[AUDIO_MOD], i);
     const struct tensor h = tensor_slice(ctx->h, 0, s->latent_row, s->latent_rows);
     const struct tensor y = tensor_slice(ctx->y, 0, s->latent_row, s->latent_rows);
     struct device *dev = r->m->dev;
@@ -706,7 +498,8 @@ static status audio_after_block(struct block_ctx *ctx, const struct tensor *data
     TRY(op_rms_norm(dev, y, y, w.norm_q, r->m->config.eps));
     for (int64_t f = 0; f < grid.f; f++) {
         const struct tensor q = frame_rows(r, ctx->y, f, tokens);
-        const struct tensor own = tensor_slice(kv, 0, (ctx->branch * grid.f + f) * TOKENS, TOKENS);
+        const struct tensor own =
+            tensor_slice(kv, 0, (ctx->branch * grid.f + f) * AUDIO_TOKENS, AUDIO_TOKENS);
 
         if (q.dim[0] > 0)
             TRY(op_attention(dev, tensor_split(frame_rows(r, ctx->h, f, tokens), 1, d),

@@ -97,6 +97,8 @@ struct frame_sink {
     void (*progress)(void *payload, int64_t done, int64_t total);
     status (*ready)(void *ready_payload, status st);
     void *ready_payload;
+    bool keeps_pixels; // on all ranks: the frames are also stored as f32, not clamped
+    float *pixels;     // then on rank 0: where, [frames, H, W, 3]
     bool rounded; // bytes are rounded, as in the official program's images, not truncated, as in
                   // its videos; the same on all ranks
 };
