@@ -242,6 +242,15 @@ static status blend_branch(struct denoise *d, int step, int branch, struct tenso
     return branch == 0 ? blend(d, tensor_at(d->v, 0), whole, w, 1) : ST_OK;
 }
 
+/* The frame whose channels a window begins with: the start image's in context windows, if the
+ * channels are a mask and an image; those of a control clip are the window's own. */
+static int first_channels(const struct denoise *d, const struct one_window *w)
+{
+    const bool image = d->channels.dim[2] == 4 + d->in.shape.c;
+
+    return image && d->in.windows.kind != WINDOWS_SLIDING ? 0 : w->index[0];
+}
+
 static status window_forwards(struct denoise *d, int step, const struct one_window *w)
 {
     struct dit_run *run = denoise_run(d, step);
@@ -257,8 +266,7 @@ static status window_forwards(struct denoise *d, int step, const struct one_wind
 
     TRY_OUT(cut_rows(d, &x, d->x, w, w->index[0], first, rows));
     if (d->channels.ndim != 0)
-        TRY_OUT(cut_rows(d, &view->channels, d->channels, w,
-                         d->in.windows.kind == WINDOWS_SLIDING ? w->index[0] : 0, first, rows));
+        TRY_OUT(cut_rows(d, &view->channels, d->channels, w, first_channels(d, w), first, rows));
     TRY_OUT(arena_take(d->scratch, &v, DT_F32, rows, cols));
     whole = tensor_reshape(v, 1, rows, cols);
     if (d->mesh->all.size > 1)
