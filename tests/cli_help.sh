@@ -29,7 +29,7 @@ expect '^  --offload_model True|False' 1 "$wanmpi" generate -h
 expect '^  t2v-1.3B .* 832\*480 .* 81 .* 50 .* 5 .* 5 ' 1 "$wanmpi" generate --help
 expect '^  lightx2v-4  *euler  *5  *4  ' 1 "$wanmpi" plan --help
 expect '^  --cfg_gate 0.5  *balanced, fast, fastest  *guided' 1 "$wanmpi" generate --help
-expect '^  --attention 8bit  *fast, fastest  *on GPUs, bf16, heads of 128, more than 2 steps' 1 "$wanmpi" generate --help
+expect '^  --attention 8bit  *fast, fastest  *on GPUs, bf16, heads of 128, more than 4 blocks' 1 "$wanmpi" generate --help
 expect '^  FILE.jsonl ' 1 "$wanmpi" batch --help
 expect '^  --save_file' 0 "$wanmpi" batch --help
 expect '^  --preset NAME' 1 "$wanmpi" synth --help
