@@ -126,8 +126,12 @@ generate() { # NAME RANKS FLAGS...: leaves its latent in NAME.h5
     shift 2
     start="$wanmpi"
     [ "$ranks" = 1 ] || start="$mpirun -n $ranks $wanmpi"
+    case " $* " in
+    *" --num_clip "*) length= ;; # it follows from the sound
+    *) length="--frame_num 9" ;;
+    esac
     # shellcheck disable=SC2086 # words of a command
-    timeout -k 5 "$limit" $start generate --task t2v-1.3B --ckpt_dir "$model" --size 128*96 --frame_num 9 --base_seed 5 \
+    timeout -k 5 "$limit" $start generate --task t2v-1.3B --ckpt_dir "$model" --size 128*96 $length --base_seed 5 \
         --sample_steps 4 --prompt "A cat surfs" --save_file "$out.mp4" --run_file "$out.h5" "$@" \
         >"$out.log" 2>&1 || {
         cat "$out.log"
@@ -281,7 +285,14 @@ whole_runs() {
     conditioned vace-14B tiny-vace --src_ref_images "$golden/image_wide.png,$golden/image_odd.png" \
         --src_video "$scratch/cpu.mp4" --src_mask "$scratch/noisy.mp4"
 
-    ffmpeg -v error -y -f lavfi -i "aevalsrc=0.3*sin(2*PI*(300*t+200*t*t)):d=1.4:s=16000" "$scratch/sound.wav"
+    python3 - "$scratch/sound.wav" <<'END'
+import math, struct, sys, wave
+with wave.open(sys.argv[1], "wb") as sound:
+    sound.setparams((1, 2, 16000, 0, "NONE", ""))
+    for i in range(22400):
+        t = i / 16000
+        sound.writeframes(struct.pack("<h", round(9830 * math.sin(2 * math.pi * (300 * t + 200 * t * t)))))
+END
     conditioned s2v-14B tiny-s2v --image "$golden/image_tall.png" --audio "$scratch/sound.wav" --size 64*128 \
         --infer_frames 12 --num_clip 2 --sample_solver dpm++
 

@@ -401,9 +401,11 @@ status dit_begin_view(struct dit_run *view, const struct dit_run *run, struct ar
 }
 
 /* Computes the text's keys and values, which do not depend on the step or the latent. Called in the
- * first forward and not in dit_begin, because it is collective with sharded weights. */
+ * first forward and not in dit_begin, because it is collective with sharded weights. Features may
+ * upload what they need, once: these waits are not counted as those of a step. */
 static status prepare(struct dit_run *r, struct arena *step)
 {
+    const int64_t stops = r->m->dev->stops;
     struct weights *text = dit_weights(r->m, STACK_TEXT);
     const int layers = r->m->config.layers;
     const struct feature_hooks *hooks;
@@ -418,6 +420,7 @@ static status prepare(struct dit_run *r, struct arena *step)
     for (int i = 0; (hooks = hooks_at(r->m, i)) != NULL; i++)
         if (hooks->prepare != NULL)
             TRY(hooks->prepare(r, r->feature[i], step));
+    r->m->dev->stops = stops;
     r->prepared = true;
     return ST_OK;
 }
