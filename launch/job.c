@@ -51,6 +51,8 @@ static status open_parts(struct job *j, const struct request *r)
     for (int i = 0; i < MODEL_PART_COUNT && r->task->parts[i] != NULL; i++)
         if (r->task->parts[i] != &part_t5 || encodes_text(r))
             TRY(checkpoint_part(c, r->task->parts[i]));
+    if (r->motion_bucket_id >= 0 && r->resume == NULL)
+        TRY(checkpoint_part(c, &part_motion));
     j->model = model_of_checkpoint(c);
     TRY(model_check(&j->model, c->path));
     TRY(job_loras(r, c, &j->model, false, j->lora));

@@ -44,6 +44,7 @@ void request_init(struct request *r)
         .context_stride = -1,
         .context_overlap = -1,
         .context_fuse = -1,
+        .motion_bucket_id = -1,
         .camera_control_direction = -1,
         .camera_control_speed = -1,
         .boundary = -1,
@@ -267,6 +268,8 @@ struct task_inputs request_inputs(const struct request *r)
     struct task_inputs in = { .prompt = r->prompt,
                               .negative_prompt = r->negative_prompt,
                               .camera = request_camera(r),
+                              .speed = r->motion_bucket_id >= 0,
+                              .motion_bucket_id = r->motion_bucket_id,
                               .fun_official = r->fun_official == 1 };
 
     memcpy(in.input, r->input, sizeof(in.input));
@@ -433,6 +436,8 @@ status request_complete(struct request *r, unsigned command)
     TRY(request_check_video(r, command == CMD_GENERATE));
     TRY(request_check_windows(r));
     TRY(request_check_camera(r, command == CMD_GENERATE));
+    if (command == CMD_GENERATE && r->motion_controller != NULL && r->motion_bucket_id < 0)
+        return fail(ST_USAGE, "--motion_controller needs --motion_bucket_id N");
     TRY(request_check_sampling(r));
     return check_files(r, command);
 }

@@ -69,6 +69,8 @@ struct request {
     int cfg_zero_star;
     int zero_init_steps;          // -1: as cfg_zero_star
     int cfg_merge;                // without effect
+    int motion_bucket_id;         // -1: none
+    char *motion_controller;      // its file
     int fun_official;             // Fun: as VideoX-Fun, not as DiffSynth, where they differ
     int camera_control_direction; // index of CAMERA_DIRECTIONS; -1: none
     double camera_control_speed;  // -1 without a direction

@@ -12,10 +12,10 @@ status request_checkpoint(const struct request *r, struct checkpoint *c)
     const struct {
         const struct part *part;
         const char *path;
-    } given[] = { { &part_dit, r->dit },          { &part_dit, r->dit_high },
-                  { &part_dit_low, r->dit_low },  { &part_t5, r->t5 },
-                  { &part_vae, r->vae },          { &part_clip, r->clip },
-                  { &part_wav2vec2, r->wav2vec2 } };
+    } given[] = { { &part_dit, r->dit },           { &part_dit, r->dit_high },
+                  { &part_dit_low, r->dit_low },   { &part_t5, r->t5 },
+                  { &part_vae, r->vae },           { &part_clip, r->clip },
+                  { &part_wav2vec2, r->wav2vec2 }, { &part_motion, r->motion_controller } };
     status st;
 
     if (r->dit != NULL && r->dit_high != NULL)

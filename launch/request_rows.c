@@ -227,6 +227,8 @@ const struct option request_rows[] = {
       .help = "the image encoder" },
     { "wav2vec2", OPT_STRING, AT(wav2vec2), .value = "FILE", .commands = ALL, .marks = JOB,
       .help = "the audio encoder" },
+    { "motion_controller", OPT_STRING, AT(motion_controller), .value = "FILE", .commands = ALL,
+      .marks = JOB, .help = "DiffSynth's motion controller, for --motion_bucket_id" },
     { "dit_high", OPT_STRING, AT(dit_high), .value = "FILE", .commands = ALL, .marks = JOB,
       .help = "the expert for high noise; the same as --dit" },
     { "dit_low", OPT_STRING, AT(dit_low), .value = "FILE", .commands = ALL, .marks = JOB,
@@ -399,6 +401,10 @@ const struct option request_rows[] = {
     CLIP(control_video,
          "Fun Control: the clip that controls the motion (poses, depth, edges, ...); "
          "its first frames, cut to the aspect of --size"),
+    { "motion_bucket_id", OPT_INT, AT(motion_bucket_id), .value = "N", .least = 0, .most = 1000,
+      .commands = ALL, .marks = NUMBERS,
+      .help = "with --motion_controller: how fast things move, 0 (slow) to 100 (fast) as it was "
+              "trained (default: without it)" },
     { "fun_official", OPT_SWITCH, AT(fun_official), .commands = ALL, .marks = NUMBERS,
       .help = "Fun Control as in VideoX-Fun, the models' own program, where DiffSynth differs: a "
               "missing --reference_image becomes tokens of zeros, and --image is encoded alone; "

@@ -35,9 +35,9 @@ static const struct option rows[] = {
     { "out", OPT_STRING, AT(out), .value = "DIR", .help = "folder to create; it must not exist" },
     { "seed", OPT_I64, AT(seed), .value = "N", .help = "seed of the random weights (default 0)" },
     { "parts", OPT_STRING, AT(parts), .value = "LIST",
-      .help =
-          "parts to write, out of dit,dit_low,t5,vae,clip,wav2vec2 (default: all; t5 includes the "
-          "tokenizer)" },
+      .help = "parts to write, out of dit,dit_low,t5,vae,clip,wav2vec2,motion (default: all; t5 "
+              "includes the "
+              "tokenizer)" },
     { "dit_dtype", OPT_CHOICE, AT(dit_dtype), .choices = "fp32|bf16|fp16|" SYNTH_QUANTIZED,
       .help = "data type of the transformer; fp8 and those of GGUF: of the matrices of its blocks, "
               "the rest is bf16 (default fp32)" },
@@ -125,7 +125,7 @@ static status choose_parts(const char *list, struct model *m)
         if (found < 0)
             return fail(ST_USAGE,
                         "--parts %.*s: not a part of this model; choose from "
-                        "dit,dit_low,t5,vae,clip,wav2vec2",
+                        "dit,dit_low,t5,vae,clip,wav2vec2,motion",
                         (int)n, list);
         m->config[found] = all.config[found];
         list += n + (list[n] == ',');

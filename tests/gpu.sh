@@ -279,6 +279,7 @@ whole_runs() {
     conditioned control-A14B tiny-control-A14B --control_video "$scratch/bf16.mp4" \
         --reference_image "$golden/image_odd.png"
     conditioned camera-A14B tiny-camera-A14B --image "$golden/image_tall.png" --camera_control_direction In
+    conditioned t2v-1.3B tiny-speed --motion_bucket_id 70
     conditioned i2v-A14B tiny-i2v-A14B --image "$golden/image_odd.png"
     conditioned ti2v-5B tiny-5B --image "$golden/image_wide.png"
     conditioned vace-1.3B tiny-vace --src_ref_images "$golden/image_wide.png,$golden/image_odd.png"

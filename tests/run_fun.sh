@@ -54,6 +54,11 @@ diffsynth control-A14B --control_video clip.mkv
 diffsynth control-A14B.ref --control_video clip.mkv --reference_image "$odd"
 diffsynth camera-A14B --image "$tall" --camera_control_direction RightDown
 
+synth tiny-speed speed
+mkdir apart
+mv speed/motion_controller apart
+diffsynth speed --motion_bucket_id 70 --motion_controller apart/motion_controller/model.safetensors
+
 # Each input matters; what VideoX-Fun does otherwise.
 ref=(--ckpt_dir control-ref --control_video clip.mkv --reference_image "$odd")
 pair=(--ckpt_dir control-A14B --control_video clip.mkv)
@@ -64,6 +69,10 @@ check "the reference of two experts matters" moved control-A14B.h5 control-A14B.
 check "the path of the camera matters" moved camera.LeftUp.h5 camera.In.h5
 matters "control" control --ckpt_dir control --control_video other.mkv
 matters "image" camera.LeftUp "${camera[@]}" --image "$wide" --camera_control_direction LeftUp
+speed=(--ckpt_dir speed --motion_controller apart/motion_controller/model.safetensors)
+matters "speed" speed "${speed[@]}" --motion_bucket_id 10
+"$wanmpi" inspect apart/motion_controller/model.safetensors > inspect.log 2>&1
+check "inspect knows the controller" says "the tensors of speed-tiny" inspect.log
 matters "missing reference, as VideoX-Fun has it," control-ref.none --ckpt_dir control-ref --control_video clip.mkv \
     --fun_official
 matters "start image, encoded alone," control.image --ckpt_dir control --control_video clip.mkv --image "$tall" \
@@ -126,5 +135,11 @@ refuses "it has 5 poses after its first line, and the video 9 frames" "${camera[
     --control_camera_txt poses.txt
 refuses "does not divide the path of a camera into windows" "${camera[@]}" --camera_control_direction In \
     --sliding_window_size 1 --sliding_window_stride 1
+refuses "the motion controller is missing" --ckpt_dir speed --motion_bucket_id 1
+refuses "motion_controller needs --motion_bucket_id" "${speed[@]}"
+refuses "motion_bucket_id" "${speed[@]}" --motion_bucket_id -5
+synth tiny wide --dim 256 --parts dit
+ln -s "$dir"/speed/{models,Wan,google}* wide
+refuses "is for a transformer of width 128, and this one has 256" "${speed[@]}" --ckpt_dir wide --motion_bucket_id 1
 refuses "does not use it" --ckpt_dir control --control_video clip.mkv --camera_control_direction In
 summary

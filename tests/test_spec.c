@@ -32,6 +32,7 @@ static const struct {
     { &part_dit, "ti2v-5B", "1f5ab7703c6fc803fdded85ff040c316", 825, 4999787712 },
     { &part_dit, "s2v-14B", "966cffdcc52f9c46c391768b27637614", 1260, 16295755609 },
     { &part_dit, "animate-14B", "31fa352acb8a1b1d33cd8764273d80a2", 1441, 17274817108 },
+    { &part_motion, "speed-1.3B", "dbd5ec76bbf977983f972c151d545389", 6, 16920576 },
     { &part_vae, "wan2.1", "ccc42284ea13e1ad04693284c7a09be6", 194, 126892531 },
     { &part_vae, "wan2.2", "e1de6c02cdac79f8b739f4d3698cd216", 196, 704688668 },
     { &part_wav2vec2, "wav2vec2-large", "06be60f3a4526586d8431cd038a71486", 424, 315472545 },

@@ -444,6 +444,7 @@ status condition_task(const struct task *task, struct pipeline *p, struct plan_i
                       const struct task_inputs *in, struct conditioning *c)
 {
     TRY(task->condition(p, plan, in, c));
+    TRY(condition_speed(p, plan, in, c));
     return condition_video(p, plan, in, c);
 }
 

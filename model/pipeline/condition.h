@@ -102,6 +102,11 @@ status condition_phantom(struct pipeline *p, struct plan_input *plan, const stru
 status condition_video(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
                        struct conditioning *c);
 
+/* With any task: adds to the modulation what the motion controller makes of --motion_bucket_id, if
+ * that is given. Source: the same, model_fn_wan_video. */
+status condition_speed(struct pipeline *p, struct plan_input *plan, const struct task_inputs *in,
+                       struct conditioning *c);
+
 /* latent = (1 - sigma) video + sigma noise, for the sigma of the first step. Without a video
  * nothing is done. Local. */
 void start_from_video(float *latent, const float *noise, const struct conditioning *c, float sigma);

@@ -18,7 +18,8 @@
     X(t5)                                                                                          \
     X(vae)                                                                                         \
     X(clip)                                                                                        \
-    X(wav2vec2)
+    X(wav2vec2)                                                                                    \
+    X(motion)
 
 #define DECLARE_PART(name) extern const struct part part_##name;
 MODEL_PARTS(DECLARE_PART)

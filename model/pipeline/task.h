@@ -112,6 +112,8 @@ struct task_inputs {
     struct sound_input sound;   // of INPUT_audio
     int num_clip, infer_frames; // at most so many clips, 0: any number; frames of a clip
     bool start_from_ref;
+    bool speed;           // whether there is a motion_bucket_id
+    int motion_bucket_id; // of the motion controller
 };
 
 #define TASK_PRESETS_MAX 4

@@ -16,6 +16,7 @@
  *     vace_scale    [1]                 by which its hints are multiplied
  *     reference     [C, 1, H, W]        the latent of a reference image: tokens before the video's,
  *                                       of S2V after them
+ *     time_mod      [6 C]               added to the modulation of all blocks, at all times
  *     camera        [F, 16]             the camera of each frame of the video (media/camera.h)
  *     audio         [4 T, width]        S2V: the audio encoder's rows for the frames of a clip
  *     motion        [C, 19, H, W]       the frames before the clip; none before the first
@@ -41,6 +42,7 @@
 #define CONDITION_VACE_SCALE "vace_scale"
 #define CONDITION_REFERENCE "reference"
 #define CONDITION_CAMERA "camera"
+#define CONDITION_TIME_MOD "time_mod"
 
 #define CONDITION_SUBJECT "subject"
 

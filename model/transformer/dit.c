@@ -349,6 +349,29 @@ status dit_spans(const struct dit *m, const struct dit_input *in, struct segment
     return ST_OK;
 }
 
+/* Adds the conditioning's addend to the modulation of all times. */
+static status add_time_mod(struct dit_run *r, struct arena *step, struct tensor addend)
+{
+    const size_t mark = step->used;
+    struct tensor sum = { 0 }, row = { 0 };
+    status st;
+
+    if (addend.ndim == 0)
+        return ST_OK;
+    if (addend.ndim != 1 || addend.dim[0] != r->time_mod.dim[1])
+        return fail(ST_USAGE, "'%s' is %s; the transformer needs %lld values", CONDITION_TIME_MOD,
+                    tensor_text(addend), (long long)r->time_mod.dim[1]);
+    TRY_OUT(arena_take(step, &sum, DT_F32, r->time_mod.dim[0], r->time_mod.dim[1]));
+    TRY_OUT(arena_take(step, &row, DT_F32, r->time_mod.dim[1]));
+    if (addend.data != NULL) // else a plan
+        TRY_OUT(device_upload(r->m->dev, row, addend.data));
+    TRY_OUT(op_add_rows(r->m->dev, sum, r->time_mod, row));
+    TRY_OUT(op_copy(r->m->dev, r->time_mod, sum));
+out:
+    arena_release(step, mark);
+    return st;
+}
+
 status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena *step,
                  const struct dit_input *in)
 {
@@ -382,7 +405,7 @@ status dit_begin(struct dit_run *r, struct dit *m, struct arena *a, struct arena
     for (int i = 0; (hooks = hooks_at(m, i)) != NULL; i++)
         if (hooks->begin != NULL)
             TRY(hooks->begin(r, r->feature[i], in, a, step));
-    return ST_OK;
+    return add_time_mod(r, step, conditioning_find(in->conditioning, CONDITION_TIME_MOD));
 }
 
 status dit_begin_view(struct dit_run *view, const struct dit_run *run, struct arena *a,

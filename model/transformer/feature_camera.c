@@ -88,11 +88,12 @@ static void fill_rays(float *out, struct tensor views, int64_t t, int64_t h, int
 {
     const int64_t pixels = cell / VALUES, edge = (int64_t)lrint(sqrt((double)pixels));
 
-    for (int64_t sub = 0; sub < SUBFRAMES; sub++) {
-        const int64_t frame = SUBFRAMES * t + sub - (SUBFRAMES - 1);
-        const float *view = (const float *)views.data + (frame > 0 ? frame : 0) * CAMERA_VIEW;
+#pragma omp parallel for collapse(2)
+    for (int64_t sub = 0; sub < SUBFRAMES; sub++)
+        for (int64_t y = 0; y < 2 * h * edge; y++) {
+            const int64_t frame = SUBFRAMES * t + sub - (SUBFRAMES - 1);
+            const float *view = (const float *)views.data + (frame > 0 ? frame : 0) * CAMERA_VIEW;
 
-        for (int64_t y = 0; y < 2 * h * edge; y++)
             for (int64_t x = 0; x < 2 * w * edge; x++) {
                 const int64_t row = y / edge, column = x / edge;
                 float *to = out +
@@ -104,7 +105,7 @@ static void fill_rays(float *out, struct tensor views, int64_t t, int64_t h, int
                 for (int i = 0; i < CAMERA_RAY; i++)
                     to[i * SUBFRAMES * pixels] = ray[i];
             }
-    }
+        }
 }
 
 /* The latent frames of which this rank has tokens, whole. */

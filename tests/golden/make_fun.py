@@ -104,6 +104,7 @@ def pipeline(preset, experts=False, clip=True, **flags):
     folder = synth(preset)
     flags.update(has_image_input=clip, require_clip_embedding=clip)
     pipe = w.WanVideoPipeline(device="cpu", torch_dtype=torch.float32)
+    pipe.folder = folder
     pipe.dit = dit(folder + "/high_noise_model" * experts, **flags)
     pipe.dit2 = dit(folder + "/low_noise_model", **flags) if experts else None
     weights = torch.load(os.path.join(folder, "Wan2.1_VAE.pth"))
@@ -162,6 +163,13 @@ record("control-A14B", pipe, control_video=control())
 record("control-A14B.ref", pipe, control_video=control(), reference_image=picture("odd"))
 record("camera-A14B", pipeline("tiny-camera-A14B", True, False, add_control_adapter=True), input_image=picture("tall"),
        camera_control_direction="RightDown")
+
+pipe = pipeline("tiny-speed", False, False)
+weights = load_file(os.path.join(pipe.folder, "motion_controller", "model.safetensors"))
+motion = importlib.import_module("diffsynth.models.wan_video_motion_controller")
+pipe.motion_controller = motion.WanMotionControllerModel(*reversed(weights["linear.0.weight"].shape)).eval()
+pipe.motion_controller.load_state_dict(weights)
+record("speed", pipe, motion_bucket_id=70)
 
 
 def rays(direction, speed, origin):
