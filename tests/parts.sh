@@ -103,11 +103,11 @@ reports '^  task  *t2v-1.3B$' "$wanmpi" inspect small # has no text encoder
 reports '^  task  *t2v-14B$' "$wanmpi" inspect large
 says '^  task  *t2v-1.3B$' "$wanmpi" inspect official
 # shellcheck disable=SC2086
-refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B, or remove' \
+refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B or phantom-1.3B, or remove' \
     $mpirun -n 2 "$wanmpi" generate --task t2v-14B --ckpt_dir small
 refused 'small is a checkpoint of t2v-1.3B; use --task t2v-1.3B' \
     "$wanmpi" plan --task t2i-14B --ckpt_dir small
-refused 'large is a checkpoint of t2v-14B; use --task t2v-14B or t2i-14B' \
+refused 'large is a checkpoint of t2v-14B; use --task t2v-14B, t2i-14B or phantom-14B' \
     "$wanmpi" plan --task t2v-1.3B --ckpt_dir large
 refused 'large: the text encoder is missing' "$wanmpi" generate --ckpt_dir large
 refused "the feature 'face adapter (Animate)'" "$wanmpi" generate --ckpt_dir animate

@@ -59,7 +59,7 @@ clip[1]=a.mkv
 rm -f stop.*
 run 1 stop "${clip[@]}" > stop.log 2>&1
 mv other.mkv a.mkv
-check "another clip under the name" refuses "it was made from another image or clip" "${clip[@]}" --run_file stop.h5
+check "another clip under the name" refuses "it was made from another image, clip or sound" "${clip[@]}" --run_file stop.h5
 rm a.mkv
 check "goes on without the clip" "$wanmpi" generate --resume stop.h5 --save_file on.mp4 --run_file on.h5
 check "the same bits" "$same" stop.h5 on.h5

@@ -239,7 +239,7 @@ static status plan_condition(struct bench *b, bool clip)
     TRY(b->task->condition(NULL, &b->plan, &in, &b->plan.conditioning));
     b->image_frames = b->plan.encode_frames;
     if (clip)
-        b->plan.encode_frames = 1 + (b->plan.latent.t - 1) * model_vae(&b->plan.model)->stride_t;
+        plan_add_clip(&b->plan, 1 + (b->plan.latent.t - 1) * model_vae(&b->plan.model)->stride_t);
     return ST_OK;
 }
 
