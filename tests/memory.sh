@@ -37,7 +37,6 @@ for p in 1 2 4; do
     [ "$p" = 1 ] || "$same" 1.h5 "$p.h5" 1e-5 || exit 1
 done
 run 1 bf16 "${mid[@]}" --precision bf16
-run 2 bf16-2 "${mid[@]}" --precision bf16
 "$wanmpi" synth --preset tiny-A14B --dim 1536 --ffn_dim 8960 --heads 12 --layers 2 --out pair \
     > synth.log 2>&1 || { cat synth.log; exit 1; }
 pair=(--task t2v-A14B --ckpt_dir pair --size 64*64 --frame_num 5 --sample_steps 4)
@@ -47,7 +46,6 @@ run 1 pair-ahead "${pair[@]}" --experts ahead
 run 2 pair-ahead-2 "${pair[@]}" --experts ahead --dit_fsdp
 run 1 video --ckpt_dir "$demo" --size 256*256 --frame_num 33 --sample_guide_scale 1
 run 2 video-2 --ckpt_dir "$demo" --size 256*256 --frame_num 33 --sample_guide_scale 1
-run 2 small --ckpt_dir "$demo" --size 128*128 --frame_num 17
 cat ./*.log | awk '
     /^memory  rank/ {
         checks++
@@ -55,7 +53,7 @@ cat ./*.log | awk '
     }
     END {
         printf "%d ranks, %d not as planned\n", checks, failed
-        exit failed > 0 || checks < 19
+        exit failed > 0 || checks < 15
     }' || exit 1
 # read(P) = rest + blocks / P: two and four ranks must tell the same size of the blocks, in MB.
 cat 1.log 2.log 4.log | awk '

@@ -63,7 +63,7 @@ clip+=(--sample_steps 3)
 for task in i2v ti2v clip; do
     declare -n flags=$task
     check "$task, one rank" run 1 $task "${flags[@]}" --ops ref --image "$wide"
-    meshes=("2 --cfg_size 2" "2 --ulysses_size 2" "3" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp")
+    meshes=("3" "4 --cfg_size 2 --ulysses_size 2 --dit_fsdp")
     [ $task != i2v ] || meshes=("3") # more of two experts: run_experts.sh
     for mesh in "${meshes[@]}"; do
         # shellcheck disable=SC2086 # the words of a mesh
