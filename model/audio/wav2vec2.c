@@ -1,11 +1,13 @@
 #include "model/audio/wav2vec2.h"
 
+#include "model/encoder/encoder_layer.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHUNK_ROWS                                                                                 \
-    256 // of the output, that are computed at a time where only neighbours are needed
+/* Rows of the output that are computed at a time where only neighbours are needed. */
+#define CHUNK_ROWS 256
 
 struct front {
     struct linear conv[WAV2VEC2_CONVS], norm[WAV2VEC2_CONVS]; // [K, kernel * in], [K]
@@ -14,16 +16,9 @@ struct front {
     struct linear norm_out;                                   // [C]: of the last state
 };
 
-struct layer {
-    struct linear norm1, norm2; // [C]
-    struct linear qkv, o;       // [3C, C], [C, C]
-    struct linear up, down;     // [F, C], [C, F]
-};
-
 #define STACK_FRONT "front"
 #define STACK_LAYERS "layers"
 #define FRONT(member) offsetof(struct front, member)
-#define AT(member) offsetof(struct layer, member)
 
 static int64_t group_width(const struct wav2vec2_config *c)
 {
@@ -74,34 +69,21 @@ static void front_tensors(struct tensor_list *l, const struct wav2vec2_config *c
     tensors_norm(l, "encoder.layer_norm", FRONT(norm_out), c->dim);
 }
 
-static void qkv_tensors(struct tensor_list *l, const struct wav2vec2_config *c)
-{
-    static const char *const names[] = { "attention.q_proj", "attention.k_proj",
-                                         "attention.v_proj" };
-    char name[WEIGHT_NAME_BYTES];
-
-    for (size_t i = 0; i < COUNT(names); i++) {
-        snprintf(name, sizeof(name), "%s.weight", names[i]);
-        tensors_add(l, name, AT(qkv.w), DT_F32, TENSOR_DIMS(c->dim, c->dim))->joined = i > 0;
-    }
-    for (size_t i = 0; i < COUNT(names); i++) {
-        snprintf(name, sizeof(name), "%s.bias", names[i]);
-        tensors_add(l, name, AT(qkv.b), DT_F32, TENSOR_DIMS(c->dim))->joined = i > 0;
-    }
-}
-
 void wav2vec2_tensors(struct tensor_list *l, const struct wav2vec2_config *c)
 {
+    static const struct encoder_layer_names names = {
+        .norm1 = "layer_norm",
+        .qkv = { "attention.q_proj", "attention.k_proj", "attention.v_proj" },
+        .o = "attention.out_proj",
+        .norm2 = "final_layer_norm",
+        .up = "feed_forward.intermediate_dense",
+        .down = "feed_forward.output_dense",
+    };
     const int64_t dim = c->dim;
 
     front_tensors(l, c);
     tensors_stack(l, STACK_LAYERS, "wav2vec2.encoder.layers.%d.", c->layers, TENSORS_LOCAL);
-    tensors_norm(l, "layer_norm", AT(norm1), dim);
-    qkv_tensors(l, c);
-    tensors_linear(l, "attention.out_proj", AT(o), dim, dim, DT_F32);
-    tensors_norm(l, "final_layer_norm", AT(norm2), dim);
-    tensors_linear(l, "feed_forward.intermediate_dense", AT(up), c->ffn_dim, dim, DT_F32);
-    tensors_linear(l, "feed_forward.output_dense", AT(down), dim, c->ffn_dim, DT_F32);
+    encoder_layer_tensors(l, &names, dim, c->ffn_dim);
     if (c->vocab == 0)
         return;
     tensors_stack(l, "head", "", 1, TENSORS_READ); // of speech recognition
@@ -143,23 +125,14 @@ void wav2vec2_normalize(float *samples, int64_t count)
         samples[i] = (float)((samples[i] - mean) * scale);
 }
 
-struct encoder {
+/* What the convolutions need beside the encoder of the layers. */
+struct input {
     const struct wav2vec2_config *config;
-    struct device *dev;
-    struct arena *a;
     const float *samples; // NULL: a plan
-    struct tensor x;      // [T, C]: the residual stream
-    struct tensor h;      // [T, C]: the input of a layer
 };
 
-static status norm(const struct encoder *e, struct tensor out, struct tensor x, struct linear l)
-{
-    return op_layer_norm(e->dev, out, x, l.w, l.b, e->config->eps);
-}
-
 /* out [n, kernel * in] = the `kernel` rows from each stride-th row of x [rows, in] on, side by
- * side.
- */
+ * side. */
 static status windows(const struct encoder *e, struct tensor out, struct tensor x, int64_t kernel,
                       int64_t stride)
 {
@@ -178,9 +151,10 @@ static status windows(const struct encoder *e, struct tensor out, struct tensor 
 
 /* x rows [first, first + n) = the projection of the convolutions' output. They read only samples
  * nearby, so that a long recording is computed in chunks. */
-static status extract(struct encoder *e, const struct front *w, int64_t first, int64_t n)
+static status extract(const struct encoder *e, struct input input, const struct front *w,
+                      int64_t first, int64_t n)
 {
-    const struct wav2vec2_config *c = e->config;
+    const struct wav2vec2_config *c = input.config;
     const size_t mark = e->a->used;
     int64_t rows[WAV2VEC2_CONVS + 1], start = first;
     struct tensor in = { 0 }, normed = { 0 };
@@ -192,8 +166,8 @@ static status extract(struct encoder *e, const struct front *w, int64_t first, i
         start *= c->stride[i];
     }
     TRY_OUT(arena_take(e->a, &in, DT_F32, rows[0], 1));
-    if (e->samples != NULL)
-        TRY_OUT(device_upload(e->dev, in, e->samples + start));
+    if (input.samples != NULL)
+        TRY_OUT(device_upload(e->dev, in, input.samples + start));
     for (int i = 0; i < c->convs; i++) {
         struct tensor out = { 0 }, wide = { 0 }, product = { 0 };
         size_t kept;
@@ -204,13 +178,13 @@ static status extract(struct encoder *e, const struct front *w, int64_t first, i
         TRY_OUT(arena_take(e->a, &product, DT_F32, rows[i + 1], c->channels));
         TRY_OUT(windows(e, wide, in, c->kernel[i], c->stride[i]));
         TRY_OUT(op_gemm(e->dev, product, wide, w->conv[i].w, w->conv[i].b, ACT_NONE));
-        TRY_OUT(norm(e, out, product, w->norm[i]));
+        TRY_OUT(encoder_norm(e, out, product, w->norm[i]));
         TRY_OUT(op_gelu(e->dev, out, out));
         arena_release(e->a, kept);
         in = out;
     }
     TRY_OUT(arena_take(e->a, &normed, DT_F32, n, c->channels));
-    TRY_OUT(norm(e, normed, in, w->norm_in));
+    TRY_OUT(encoder_norm(e, normed, in, w->norm_in));
     TRY_OUT(op_gemm(e->dev, tensor_slice(e->x, 0, first, n), normed, w->projection.w,
                     w->projection.b, ACT_NONE));
 out:
@@ -219,15 +193,16 @@ out:
 }
 
 /* out [C, k, C / groups] = v g / |v|, where |v| is over all values of a row of the kernel. */
-static status position_weights(struct encoder *e, struct tensor out, const struct front *w)
+static status position_weights(const struct encoder *e, struct input input, struct tensor out,
+                               const struct front *w)
 {
-    const int64_t k = e->config->position_kernel, width = group_width(e->config);
+    const int64_t k = out.dim[1], width = out.dim[2];
     const int64_t count = tensor_count(out);
     float *v = NULL, *g = NULL;
     double *square = NULL;
     status st = ST_OK;
 
-    if (e->samples == NULL) // a plan
+    if (input.samples == NULL) // a plan
         return ST_OK;
     v = malloc((size_t)count * sizeof(*v));
     g = malloc((size_t)k * sizeof(*g));
@@ -251,9 +226,9 @@ out:
 }
 
 /* x += gelu(conv(x)), over k rows around each, of which k / 2 before it, in groups of channels. */
-static status add_positions(struct encoder *e, const struct front *w)
+static status add_positions(const struct encoder *e, struct input input, const struct front *w)
 {
-    const struct wav2vec2_config *c = e->config;
+    const struct wav2vec2_config *c = input.config;
     const int64_t rows = e->x.dim[0], k = c->position_kernel, width = group_width(c);
     const size_t mark = e->a->used;
     struct tensor weights = { 0 }, padded = { 0 }, wide = { 0 };
@@ -262,7 +237,7 @@ static status add_positions(struct encoder *e, const struct front *w)
     TRY_OUT(arena_take(e->a, &weights, DT_F32, c->dim, k, width));
     TRY_OUT(arena_take(e->a, &padded, DT_F32, rows + k, width));
     TRY_OUT(arena_take(e->a, &wide, DT_F32, rows < CHUNK_ROWS ? rows : CHUNK_ROWS, k * width));
-    TRY_OUT(position_weights(e, weights, w));
+    TRY_OUT(position_weights(e, input, weights, w));
     TRY_OUT(device_zero(e->dev, padded));
     for (int64_t g = 0; g < c->position_groups; g++) {
         const struct tensor own = tensor_slice(e->h, 1, g * width, width);
@@ -281,43 +256,6 @@ static status add_positions(struct encoder *e, const struct front *w)
         }
     }
     TRY_OUT(op_gate_add(e->dev, e->x, e->x, e->h, (struct tensor){ 0 }));
-out:
-    arena_release(e->a, mark);
-    return st;
-}
-
-/* x += W_o attention(q, k, v), with q, k, v from norm(x). */
-static status self_attention(struct encoder *e, const struct layer *w)
-{
-    const int64_t dim = e->config->dim, d = dim / e->config->heads;
-    const size_t mark = e->a->used;
-    struct tensor qkv = { 0 }, heads[3];
-    status st;
-
-    TRY_OUT(arena_take(e->a, &qkv, DT_F32, e->x.dim[0], 3 * dim));
-    TRY_OUT(norm(e, e->h, e->x, w->norm1));
-    TRY_OUT(op_gemm(e->dev, qkv, e->h, w->qkv.w, w->qkv.b, ACT_NONE));
-    for (int i = 0; i < 3; i++)
-        heads[i] = tensor_split(tensor_slice(qkv, 1, i * dim, dim), 1, d);
-    TRY_OUT(op_attention(e->dev, tensor_split(e->h, 1, d), (struct tensor){ 0 }, heads[0], heads[1],
-                         heads[2], 1 / sqrtf((float)d)));
-    TRY_OUT(op_gemm_add(e->dev, e->x, e->h, w->o.w, w->o.b));
-out:
-    arena_release(e->a, mark);
-    return st;
-}
-
-/* x += W_down gelu(W_up norm(x)). */
-static status feed_forward(struct encoder *e, const struct layer *w)
-{
-    const size_t mark = e->a->used;
-    struct tensor wide = { 0 };
-    status st;
-
-    TRY_OUT(arena_take(e->a, &wide, DT_F32, e->x.dim[0], e->config->ffn_dim));
-    TRY_OUT(norm(e, e->h, e->x, w->norm2));
-    TRY_OUT(op_gemm(e->dev, wide, e->h, w->up.w, w->up.b, ACT_GELU));
-    TRY_OUT(op_gemm_add(e->dev, e->x, wide, w->down.w, w->down.b));
 out:
     arena_release(e->a, mark);
     return st;
@@ -349,7 +287,13 @@ status wav2vec2_encode(const struct wav2vec2_config *config, struct device *dev,
 {
     const int64_t rows = wav2vec2_rows(config, count);
     const size_t mark = a->used;
-    struct encoder e = { .config = config, .dev = dev, .a = a, .samples = samples };
+    const struct input input = { config, samples };
+    struct encoder e = { .dev = dev,
+                         .a = a,
+                         .ffn_dim = config->ffn_dim,
+                         .heads = config->heads,
+                         .count = 1,
+                         .eps = config->eps };
     struct weights front = { 0 }, layers = { 0 };
     struct tensor_list list = { 0 };
     struct front w;
@@ -371,17 +315,16 @@ status wav2vec2_encode(const struct wav2vec2_config *config, struct device *dev,
     TRY_OUT(arena_take(a, &e.h, DT_F32, rows, config->dim));
     TRY_OUT(weights_acquire(&front, 0, -1, &w));
     for (int64_t at = 0; at < rows; at += CHUNK_ROWS)
-        TRY_OUT(extract(&e, &w, at, rows - at < CHUNK_ROWS ? rows - at : CHUNK_ROWS));
-    TRY_OUT(add_positions(&e, &w));
+        TRY_OUT(extract(&e, input, &w, at, rows - at < CHUNK_ROWS ? rows - at : CHUNK_ROWS));
+    TRY_OUT(add_positions(&e, input, &w));
     for (int l = 0; l < config->layers; l++) {
-        struct layer unit;
+        struct encoder_layer unit;
 
         TRY_OUT(put_state(&e, host, sink, l, e.x));
         TRY_OUT(weights_acquire(&layers, l, l + 1 < config->layers ? l + 1 : -1, &unit));
-        TRY_OUT(self_attention(&e, &unit));
-        TRY_OUT(feed_forward(&e, &unit));
+        TRY_OUT(encoder_layer_run(&e, &unit));
     }
-    TRY_OUT(norm(&e, e.h, e.x, w.norm_out));
+    TRY_OUT(encoder_norm(&e, e.h, e.x, w.norm_out));
     TRY_OUT(put_state(&e, host, sink, config->layers, e.h));
     TRY_OUT(device_wait(dev));
 out:

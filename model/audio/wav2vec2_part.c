@@ -5,6 +5,7 @@
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,28 +73,13 @@ static status find_convolutions(const struct describing *d, struct wav2vec2_conf
     TRY(describe_axis(d, name, 3, 0, &c->channels));
     TRY(describe_list(d, "conv_stride", c->convs, true, stride));
     for (int i = 0; i < c->convs; i++) {
-        c->stride[i] = (int64_t)stride[i];
-        if ((float)c->stride[i] != stride[i] || c->stride[i] < 1 || c->stride[i] > c->kernel[i])
+        if (stride[i] < 1 || stride[i] > (float)c->kernel[i] || stride[i] != floorf(stride[i]))
             return fail(ST_FORMAT,
                         "%s: convolution %d of the audio encoder has stride %g and a kernel of "
                         "%lld; the stride must be a whole number up to the kernel",
                         d->config, i, (double)stride[i], (long long)c->kernel[i]);
+        c->stride[i] = (int64_t)stride[i];
     }
-    return ST_OK;
-}
-
-static status find_heads(const struct describing *d, struct wav2vec2_config *c)
-{
-    int64_t heads = c->dim % HEAD_DIM == 0 ? c->dim / HEAD_DIM : 0;
-
-    TRY(describe_size(d, "num_attention_heads", &heads));
-    if (heads == 0 || c->dim % heads != 0)
-        return fail(ST_FORMAT,
-                    "%s: the width %lld of the audio encoder does not divide into %lld heads (0: "
-                    "not given, and not a multiple of %d): its config.json must have "
-                    "num_attention_heads",
-                    d->file, (long long)c->dim, (long long)heads, HEAD_DIM);
-    c->heads = (int)heads;
     return ST_OK;
 }
 
@@ -143,7 +129,7 @@ static status describe(const struct describing *d, void *config)
                     position, (long long)width, (long long)c.dim);
     c.position_groups = c.dim / width;
     TRY(find_convolutions(d, &c));
-    TRY(find_heads(d, &c));
+    TRY(describe_heads(d, c.dim, HEAD_DIM, "audio encoder", &c.heads));
     if (describe_has(d, "lm_head.weight"))
         TRY(describe_axis(d, "lm_head.weight", 2, 0, &c.vocab));
     TRY(describe_number(d, "layer_norm_eps", &eps));

@@ -86,6 +86,21 @@ status describe_size(const struct describing *d, const char *key, int64_t *value
     return ST_OK;
 }
 
+status describe_heads(const struct describing *d, int64_t dim, int64_t head_dim, const char *what,
+                      int *heads)
+{
+    int64_t count = dim % head_dim == 0 ? dim / head_dim : 0;
+
+    TRY(describe_size(d, "num_attention_heads", &count));
+    if (count == 0 || dim % count != 0)
+        return fail(ST_FORMAT,
+                    "%s: the width %lld of the %s does not divide into %lld heads (0: not given, "
+                    "and not a multiple of %lld): its config.json must have num_attention_heads",
+                    d->file, (long long)dim, what, (long long)count, (long long)head_dim);
+    *heads = (int)count;
+    return ST_OK;
+}
+
 status describe_agree(const struct describing *d, const char *key, int64_t size, const char *tensor)
 {
     const struct file_tensor *t = tensorfile_find(d->f, tensor);

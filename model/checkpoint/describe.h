@@ -30,6 +30,12 @@ status describe_number(const struct describing *d, const char *key, double *valu
  * missing. */
 status describe_size(const struct describing *d, const char *key, int64_t *value);
 
+/* The number of heads of an encoder of width `dim`: num_attention_heads of config.json, else as
+ * many as there are of `head_dim`; ST_FORMAT if that does not divide the width. `what`: for the
+ * error line, "audio encoder". */
+status describe_heads(const struct describing *d, int64_t dim, int64_t head_dim, const char *what,
+                      int *heads);
+
 /* Checks that config.json, if it has the key, agrees with `size`, which was read from `tensor`. */
 status describe_agree(const struct describing *d, const char *key, int64_t size,
                       const char *tensor);

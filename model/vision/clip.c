@@ -1,5 +1,7 @@
 #include "model/vision/clip.h"
 
+#include "model/encoder/encoder_layer.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,16 +16,8 @@ struct embedding {
     struct linear norm;     // [C]
 };
 
-struct block {
-    struct linear norm1, norm2; // [C]
-    struct linear qkv;          // [3C, C]
-    struct linear o;            // [C, C]
-    struct linear up, down;     // [F, C], [C, F]
-};
-
 #define STACK_EMBEDDING "embedding"
 #define STACK_BLOCKS "blocks"
-#define AT(member) offsetof(struct block, member)
 #define EMBEDDING(member) offsetof(struct embedding, member)
 
 static int64_t patches_of(const struct clip_config *c)
@@ -59,36 +53,22 @@ static void embedding_tensors(struct tensor_list *l, const struct clip_config *c
     tensors_norm(l, "pre_norm", EMBEDDING(norm), dim);
 }
 
-static void split_qkv(struct tensor_list *l, const struct clip_config *c)
-{
-    static const char *const names[] = { "attn.q", "attn.k", "attn.v" };
-    char name[WEIGHT_NAME_BYTES];
-
-    for (size_t i = 0; i < COUNT(names); i++) {
-        snprintf(name, sizeof(name), "%s.weight", names[i]);
-        tensors_add(l, name, AT(qkv.w), DT_F32, TENSOR_DIMS(c->dim, c->dim))->joined = i > 0;
-    }
-    for (size_t i = 0; i < COUNT(names); i++) {
-        snprintf(name, sizeof(name), "%s.bias", names[i]);
-        tensors_add(l, name, AT(qkv.b), DT_F32, TENSOR_DIMS(c->dim))->joined = i > 0;
-    }
-}
-
 void clip_tensors(struct tensor_list *l, const struct clip_config *c)
 {
+    const struct encoder_layer_names names = {
+        .norm1 = "norm1",
+        .qkv = { c->split ? "attn.q" : "attn.to_qkv", c->split ? "attn.k" : NULL,
+                 c->split ? "attn.v" : NULL },
+        .o = "attn.proj",
+        .norm2 = "norm2",
+        .up = "mlp.0",
+        .down = "mlp.2",
+    };
     const int64_t dim = c->dim;
 
     embedding_tensors(l, c);
     tensors_stack(l, STACK_BLOCKS, "visual.transformer.%d.", c->layers, TENSORS_LOCAL);
-    tensors_norm(l, "norm1", AT(norm1), dim);
-    if (c->split)
-        split_qkv(l, c);
-    else
-        tensors_linear(l, "attn.to_qkv", AT(qkv), 3 * dim, dim, DT_F32);
-    tensors_linear(l, "attn.proj", AT(o), dim, dim, DT_F32);
-    tensors_norm(l, "norm2", AT(norm2), dim);
-    tensors_linear(l, "mlp.0", AT(up), c->ffn_dim, dim, DT_F32);
-    tensors_linear(l, "mlp.2", AT(down), dim, c->ffn_dim, DT_F32);
+    encoder_layer_tensors(l, &names, dim, c->ffn_dim);
     tensors_stack(l, "head", "visual.", 1, TENSORS_READ);
     tensors_norm(l, "post_norm", TENSORS_NO_SLOT, dim);
     if (c->out_dim > 0)
@@ -139,25 +119,11 @@ out:
     return st;
 }
 
-/* All images are encoded together, their tokens concatenated: S rows in all. */
-struct encoder {
-    const struct clip_config *config;
-    struct device *dev;
-    struct arena *a;
-    int count;       // of images
-    struct tensor x; // [S, C]: the residual stream
-    struct tensor h; // [S, C]: the input of a layer
-};
-
-static status norm(struct encoder *e, struct tensor out, struct tensor x, struct linear l)
+/* x = norm([first; patches W] + position) of each image, which has n patches. */
+static status embed(const struct encoder *e, int64_t n, const struct embedding *w,
+                    const float *patches)
 {
-    return op_layer_norm(e->dev, out, x, l.w, l.b, EPS);
-}
-
-/* x = norm([first; patches W] + position). */
-static status embed(struct encoder *e, const struct embedding *w, const float *patches)
-{
-    const int64_t n = patches_of(e->config), width = w->patch.dim[1], dim = e->config->dim;
+    const int64_t width = w->patch.dim[1], dim = e->x.dim[1];
     const struct tensor first = tensor_reshape(w->first, 1, dim);
     const size_t mark = e->a->used;
     struct tensor in = { 0 }, embedded = { 0 };
@@ -177,50 +143,7 @@ static status embed(struct encoder *e, const struct embedding *w, const float *p
                             tensor_slice(embedded, 0, i * n, n), tensor_slice(w->position, 0, 1, n),
                             (struct tensor){ 0 }));
     }
-    TRY_OUT(norm(e, e->x, e->h, w->norm));
-out:
-    arena_release(e->a, mark);
-    return st;
-}
-
-/* x += W_o attention(q, k, v), with q, k, v from norm(x), for each image. */
-static status self_attention(struct encoder *e, const struct block *b)
-{
-    const int64_t dim = e->config->dim, d = dim / e->config->heads, tokens = clip_tokens(e->config);
-    const size_t mark = e->a->used;
-    struct tensor qkv = { 0 };
-    status st;
-
-    TRY_OUT(arena_take(e->a, &qkv, DT_F32, e->x.dim[0], 3 * dim));
-    TRY_OUT(norm(e, e->h, e->x, b->norm1));
-    TRY_OUT(op_gemm(e->dev, qkv, e->h, b->qkv.w, b->qkv.b, ACT_NONE));
-    for (int i = 0; i < e->count; i++) {
-        const struct tensor own = tensor_slice(qkv, 0, i * tokens, tokens);
-        struct tensor heads[3];
-
-        for (int j = 0; j < 3; j++)
-            heads[j] = tensor_split(tensor_slice(own, 1, j * dim, dim), 1, d);
-        TRY_OUT(op_attention(e->dev, tensor_split(tensor_slice(e->h, 0, i * tokens, tokens), 1, d),
-                             (struct tensor){ 0 }, heads[0], heads[1], heads[2],
-                             1 / sqrtf((float)d)));
-    }
-    TRY_OUT(op_gemm_add(e->dev, e->x, e->h, b->o.w, b->o.b));
-out:
-    arena_release(e->a, mark);
-    return st;
-}
-
-/* x += W_down gelu(W_up norm(x)). */
-static status feed_forward(struct encoder *e, const struct block *b)
-{
-    const size_t mark = e->a->used;
-    struct tensor wide = { 0 };
-    status st;
-
-    TRY_OUT(arena_take(e->a, &wide, DT_F32, e->x.dim[0], e->config->ffn_dim));
-    TRY_OUT(norm(e, e->h, e->x, b->norm2));
-    TRY_OUT(op_gemm(e->dev, wide, e->h, b->up.w, b->up.b, ACT_GELU));
-    TRY_OUT(op_gemm_add(e->dev, e->x, wide, b->down.w, b->down.b));
+    TRY_OUT(encoder_norm(e, e->x, e->h, w->norm));
 out:
     arena_release(e->a, mark);
     return st;
@@ -263,20 +186,24 @@ status clip_encode(const struct clip_config *config, struct device *dev, struct 
 {
     const int64_t rows = count * clip_tokens(config), computed = config->layers - 1;
     const size_t mark = a->used;
-    struct encoder e = { .config = config, .dev = dev, .a = a, .count = count };
+    struct encoder e = { .dev = dev,
+                         .a = a,
+                         .ffn_dim = config->ffn_dim,
+                         .heads = config->heads,
+                         .count = count,
+                         .eps = EPS };
     struct embedding embedding;
     status st;
 
     TRY_OUT(arena_take(a, &e.x, DT_F32, rows, config->dim));
     TRY_OUT(arena_take(a, &e.h, DT_F32, rows, config->dim));
     TRY_OUT(weights_acquire(&w->embedding, 0, -1, &embedding));
-    TRY_OUT(embed(&e, &embedding, patches));
+    TRY_OUT(embed(&e, patches_of(config), &embedding, patches));
     for (int l = 0; l < computed; l++) {
-        struct block b;
+        struct encoder_layer b;
 
         TRY_OUT(weights_acquire(&w->blocks, l, l + 1 < computed ? l + 1 : -1, &b));
-        TRY_OUT(self_attention(&e, &b));
-        TRY_OUT(feed_forward(&e, &b));
+        TRY_OUT(encoder_layer_run(&e, &b));
     }
     if (out != NULL)
         TRY_OUT(device_download(dev, out, e.x));

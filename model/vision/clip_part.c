@@ -64,21 +64,6 @@ static status find_side(const struct describing *d, struct clip_config *c)
     return ST_OK;
 }
 
-static status find_heads(const struct describing *d, struct clip_config *c)
-{
-    int64_t heads = c->dim % HEAD_DIM == 0 ? c->dim / HEAD_DIM : 0;
-
-    TRY(describe_size(d, "num_attention_heads", &heads));
-    if (heads == 0 || c->dim % heads != 0)
-        return fail(ST_FORMAT,
-                    "%s: the width %lld of the image encoder does not divide into %lld heads (0: "
-                    "not given, and not a multiple of %d): its config.json must have "
-                    "num_attention_heads",
-                    d->file, (long long)c->dim, (long long)heads, HEAD_DIM);
-    c->heads = (int)heads;
-    return ST_OK;
-}
-
 /* The activation, which tensors do not tell, must be GELU. */
 static status check_activation(const struct describing *d)
 {
@@ -106,7 +91,7 @@ static status describe(const struct describing *d, void *config)
     TRY(find_side(d, &c));
     if (describe_has(d, "visual.head"))
         TRY(describe_axis(d, "visual.head", 2, 1, &c.out_dim));
-    TRY(find_heads(d, &c));
+    TRY(describe_heads(d, c.dim, HEAD_DIM, "image encoder", &c.heads));
     TRY(check_activation(d));
     TRY(describe_agree(d, "hidden_size", c.dim, patch));
     TRY(describe_agree(d, "patch_size", c.patch, patch));
