@@ -247,7 +247,7 @@ static bool spread(struct plan_input *plans, int count, int ranks, int gpus)
         p->ranks = ranks;
         if (gpus > 0)
             p->ranks_per_node = ranks < gpus ? ranks : gpus;
-        if (plan_choose_mesh(p, (struct mesh_shape){ 0 }, p->guided) != ST_OK)
+        if (plan_choose_mesh(p, (struct mesh_shape){ 0 }, plan_two_branches(p)) != ST_OK)
             return false;
         plan_join(p);
     }

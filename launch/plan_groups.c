@@ -43,7 +43,10 @@ static bool is_same(const struct plan_input *a, const struct plan_input *b)
            a->appended == b->appended && a->steps == b->steps && a->low_from == b->low_from &&
            a->guided == b->guided && a->solver == b->solver &&
            memcmp(&a->guidance, &b->guidance, sizeof(a->guidance)) == 0 && a->images == b->images &&
-           a->clips == b->clips && a->encode_frames == b->encode_frames && a->saves == b->saves &&
+           a->clips == b->clips &&
+           memcmp(a->clip_frames, b->clip_frames, sizeof(a->clip_frames)) == 0 &&
+           memcmp(&a->chain, &b->chain, sizeof(a->chain)) == 0 &&
+           a->sound_samples == b->sound_samples && a->saves == b->saves &&
            a->conditioning.count == b->conditioning.count &&
            memcmp(&a->windows, &b->windows, sizeof(a->windows)) == 0 &&
            memcmp(&a->encode_tiling, &b->encode_tiling, sizeof(a->encode_tiling)) == 0 &&
@@ -100,18 +103,14 @@ static status estimate(double *seconds, const struct plan_input *p)
 {
     struct plan_rank most = { 0 }, one;
 
-    *seconds = 0;
     for (int i = 0; i < p->ranks; i++) {
         TRY(plan_rank(p, i, &one));
         plan_cover(&most, &one);
     }
-    for (int i = 0; i < most.count; i++) {
-        const char *name = most.stage[i].name;
-
-        if (strcmp(name, STAGE_TEXT) != 0)
-            *seconds +=
-                most.stage[i].seconds * (strcmp(name, STAGE_STEP) == 0 ? plan_whole_steps(p) : 1);
-    }
+    for (int i = 0; i < most.count; i++)
+        if (strcmp(most.stage[i].name, STAGE_TEXT) == 0)
+            most.stage[i].seconds = 0;
+    *seconds = plan_seconds(p, &most);
     return ST_OK;
 }
 

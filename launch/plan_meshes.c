@@ -58,7 +58,7 @@ static int compare(const void *a, const void *b)
 status meshes_plan(struct mesh_plan **list, int *count, const struct plan_input *in,
                    const struct fit_machine *machine)
 {
-    const int heads = model_dit(&in->model)->heads, most_cfg = in->guided ? 2 : 1;
+    const int heads = model_dit(&in->model)->heads, most_cfg = plan_two_branches(in) ? 2 : 1;
     const bool sparse = plan_tiles(in).kept > 0; // attention that does not run on a ring
 
     *count = 0;

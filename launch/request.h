@@ -196,6 +196,9 @@ int request_low_from(const struct request *r, const struct schedule *s);
 /* The windows of latent frames in which it is denoised. */
 struct window_settings request_windows(const struct request *r);
 
+/* Whether they divide the latent: the video's frames, and those of the references. */
+bool request_windowed(const struct request *r);
+
 /* What the request says about step caching. ST_USAGE if cache_table is damaged. */
 status request_cache(const struct request *r, struct cache_settings *set);
 

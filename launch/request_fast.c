@@ -55,8 +55,7 @@ const char *const request_fast_names[] = { "balanced", "fast", "fastest" };
 static bool applies(const struct request *r, int i)
 {
     const bool ratios = request_has_ratios(r), two = r->task->boundary > 0;
-    const struct window_settings w = request_windows(r);
-    const bool whole = !windows_divide(&w, (r->frame_num - 1) / 4 + 1), three = r->guide_image >= 0;
+    const bool whole = !request_windowed(r), three = r->guide_image >= 0;
     const unsigned is =
         (request_guided(r) && !three ? GUIDED : 0) |
         (r->steps > FEW && r->calibrate_cache == NULL && whole && !three ? MANY_STEPS : 0) |

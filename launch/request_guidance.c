@@ -79,8 +79,6 @@ static status check_interval(const struct request *r)
 /* The guidance with three branches, of Phantom: what is not defined for it. */
 static status check_three(const struct request *r, const char *flag)
 {
-    const struct window_settings w = request_windows(r);
-
     if (flag != NULL)
         return fail(ST_USAGE,
                     "--%s is for a guidance with two branches, and that of task %s has "
@@ -88,7 +86,7 @@ static status check_three(const struct request *r, const char *flag)
                     flag, r->task_name);
     if (r->cache != CACHE_OFF || r->calibrate_cache != NULL)
         return fail(ST_USAGE, "step caching is not for task %s: remove --cache", r->task_name);
-    if (windows_divide(&w, (r->frame_num - 1) / 4 + 1 + r->references))
+    if (request_windowed(r))
         return fail(ST_USAGE,
                     "windows are not for task %s: remove --context_frames or "
                     "--sliding_window_size",

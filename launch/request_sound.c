@@ -75,7 +75,10 @@ void request_sound_size(struct request *r)
 
     r->sound = (struct sound_input){ 0 };
     if (value != NULL &&
-        sscanf(value, "%" SCNd64 "@%lf:", &r->sound.samples, &r->sound.seconds) != 2)
+        (sscanf(value, "%" SCNd64 "@%lf:", &r->sound.samples, &r->sound.seconds) != 2 ||
+         r->sound.samples < 1 ||
+         r->sound.samples > (int64_t)(SOUND_SECONDS_MAX + 1) * WAV2VEC2_RATE ||
+         !(r->sound.seconds > 0 && r->sound.seconds <= SOUND_SECONDS_MAX)))
         r->sound = (struct sound_input){ 0 };
 }
 

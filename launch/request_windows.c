@@ -38,6 +38,14 @@ struct window_settings request_windows(const struct request *r)
                                      .pyramid = r->context_fuse == 1 };
 }
 
+bool request_windowed(const struct request *r)
+{
+    const struct window_settings w = request_windows(r);
+    const int frames = r->video_frames > 0 ? r->video_frames : r->frame_num; // 0: not known yet
+
+    return windows_divide(&w, (frames - 1) / 4 + 1 + r->references);
+}
+
 status request_check_windows(const struct request *r)
 {
     const struct window_settings w = request_windows(r);
@@ -58,11 +66,14 @@ status request_check_windows(const struct request *r)
     if (w.kind > WINDOWS_SLIDING && w.overlap >= w.frames)
         return fail(ST_USAGE, "--context_overlap %d: it must be less than --context_frames %d",
                     given_or(r->context_overlap, 16), given_or(r->context_frames, 81));
-    if (windows_divide(&w, (r->frame_num - 1) / 4 + 1) &&
-        (r->cache != CACHE_OFF || r->calibrate_cache != NULL))
+    if (!request_windowed(r))
+        return ST_OK;
+    if (r->cache != CACHE_OFF || r->calibrate_cache != NULL)
         return fail(ST_USAGE, "step caching is for whole videos: remove --cache, or the windows");
-    if (windows_divide(&w, (r->frame_num - 1) / 4 + 1) &&
-        (r->task->allowed >> INPUT_camera_control_direction & 1) != 0)
+    if (r->task->sound)
+        return fail(ST_USAGE, "task %s: its clips have their own length: remove the windows",
+                    r->task_name);
+    if ((r->task->allowed >> INPUT_camera_control_direction & 1) != 0)
         return fail(ST_USAGE,
                     "task %s: this version does not divide the path of a camera into windows: "
                     "remove them",

@@ -300,6 +300,7 @@ static status go_clips(struct run *run, struct job *j, struct pipeline *p)
 {
     const int64_t count = latent_count(run->plan.latent);
     const int clips = run->request->clip_count;
+    const bool sampled = run_is_sampled(run); // before it goes on
     struct conditioning one;
     struct clip_chain chain = { 0 };
     float *reference = NULL;
@@ -321,7 +322,7 @@ static status go_clips(struct run *run, struct job *j, struct pipeline *p)
         if (!finished && i + 1 < clips)
             next_clip(run);
     }
-    if (clips == 1 || run_is_sampled(run))
+    if (!sampled)
         st = agree(j->world, report_cache(run, j));
 out:
     clips_close(&chain);

@@ -36,7 +36,7 @@ check "two groups of branches" refuses "three branches" "${one[@]}" --cfg_size 2
 check "a gate" refuses "cfg_gate is for a guidance with two branches" "${one[@]}" --cfg_gate 0.5
 check "windows" refuses "windows are not for task phantom" "${one[@]}" --context_frames 5 --context_overlap 0
 check "the scale of another task" refuses "has no such guidance" --task t2v-1.3B --sample_guide_scale_img 3
-check "plan" "$wanmpi" plan --task phantom-14B "${one[@]}" --gpus 2
+check "plan" "$wanmpi" plan --task phantom-14B "${one[@]}" --gpus 2 --meshes
 cp check.log plan.log
 check "plan has three forwards a step" says "; 150 forwards" plan.log
 summary

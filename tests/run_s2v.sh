@@ -44,7 +44,11 @@ check "the sound's length" test "$(ffprobe -v error -select_streams a -show_entr
 check "planned" "$wanmpi" plan "${s2v[@]}"
 
 ffmpeg -v error -y -f lavfi -i aevalsrc=0:d=0.01:s=16000 -c:a pcm_s16le short.wav
+ffmpeg -v error -y -i "$recorded/sound.mp3" -ac 2 stereo.mp3
+cat "$recorded/sound.mp3" stereo.mp3 > both.mp3
 refused "No such file" --audio none.wav
+refused "the rate or the channels of its samples change" --audio both.mp3
+refused "its clips have their own length" --context_frames 5 --context_overlap 4
 refused "multiple of 4; try 12" --infer_frames 10
 refused "needs at least 0.05 s" --audio short.wav
 refused "follows from --audio" --frame_num 81

@@ -110,6 +110,11 @@ check "windows of I2V, ranks 5: the same bits" "$same" one.h5 part.h5
 check "other windows in each step" run 1 uniform --frame_num 25 --context_schedule uniform_standard --context_frames 13 \
     --context_overlap 4
 check "the windows matter" moved window.4.3.h5 uniform.h5
+# The weights of 4 overlapping frames are thirds: of 1/3 and a guidance of 3 the product is 1.
+thirds=(--frame_num 45 --context_frames 29 --context_overlap 16 --sample_steps 2)
+check "weights of thirds" run 1 thirds "${thirds[@]}" --sample_guide_scale 3
+check "and nearly so" run 1 nearly "${thirds[@]}" --sample_guide_scale 3.0001
+check "are near" "$same" thirds.h5 nearly.h5 1e-3
 check "a size without a stride" refuses "need each other" --sliding_window_size 4
 check "gaps" refuses "leaves gaps" --sliding_window_size 4 --sliding_window_stride 5
 check "both kinds" refuses "both say what the windows are" "${window[@]}" --context_frames 13

@@ -86,6 +86,8 @@ int main(int argc, char **argv)
     check_refused("title\n" POSE "0 .5 x\n", ST_FORMAT, "line 3 is no pose");
     check_refused("title\n" POSE "0 .5 .9 .5 .5 0 0 1 0 0 0 1 0 0 0 0 0 1 0\n", ST_USAGE,
                   "frame 1 has a focal length of 0, or a matrix without an inverse");
+    check_refused("title\n" POSE "0 1e-60 .9 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 1 0\n", ST_USAGE,
+                  "frame 1 has numbers too large or too small");
     check_refused("title\n" POSE "0 0 .9 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 1 0\n", ST_USAGE, "frame 1");
     golden_close(&golden);
     return check_end("camera");

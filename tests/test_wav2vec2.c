@@ -4,23 +4,13 @@
  *     test_wav2vec2 GOLDEN [cuda] */
 #include "model/audio/speech.h"
 #include "model/audio/wav2vec2.h"
+#include "model/audio/wav2vec2_part.h"
 #include "tests/check.h"
 #include "tests/dit_model.h"
 #include "tests/golden.h"
 #include "tests/levels.h"
 
-static const struct wav2vec2_config config = { .dim = 64,
-                                               .ffn_dim = 128,
-                                               .channels = 32,
-                                               .convs = 7,
-                                               .kernel = { 10, 3, 3, 3, 3, 2, 2 },
-                                               .stride = { 5, 2, 2, 2, 2, 2, 2 },
-                                               .position_kernel = 16,
-                                               .position_groups = 4,
-                                               .vocab = 33,
-                                               .heads = 4,
-                                               .layers = 3,
-                                               .eps = 1e-5f };
+static struct wav2vec2_config config; // of the tiny encoder
 
 #define MEMORY ((size_t)64 << 20)
 enum { STATES = 4, EACH = 13, STEP = 97 };
@@ -203,6 +193,7 @@ int main(int argc, char **argv)
 {
     struct table tables[LEVELS];
 
+    config = *(const struct wav2vec2_config *)part_variant(&part_wav2vec2, "wav2vec2-tiny");
     levels_open(tables, &argc, argv);
     if (argc < 2)
         return 1;

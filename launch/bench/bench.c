@@ -238,6 +238,8 @@ static status plan_condition(struct bench *b, bool clip)
             in.image[i] = (struct image){ .w = o->size[0], .h = o->size[1] };
     TRY(b->task->condition(NULL, &b->plan, &in, &b->plan.conditioning));
     b->image_frames = b->plan.encode_frames;
+    for (int i = 0; i < b->plan.clips; i++)
+        b->image_clips += (double)b->plan.clip_frames[i] / (double)b->image_frames;
     if (clip)
         plan_add_clip(&b->plan, 1 + (b->plan.latent.t - 1) * model_vae(&b->plan.model)->stride_t);
     return ST_OK;

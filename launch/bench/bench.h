@@ -78,7 +78,8 @@ struct bench {
     enum dtype cdt;
     const struct task *task;
     struct plan_input plan; // the request's shapes and mesh
-    int64_t image_frames;   // of the clip that the task encodes as its conditioning; 0: none
+    int64_t image_frames;   // of the longest clip that the task's conditioning encodes; 0: none
+    double image_clips;     // the frames of all of them, in lengths of the longest
     struct plan_rank sizes; // of this rank
     struct mesh mesh;
     int64_t tokens, s_loc;          // of the latent; of this rank

@@ -470,16 +470,6 @@ static double last_median(const struct bench *b, const char *test)
     return seconds;
 }
 
-/* What the VAE encodes first, of all clips: in units of the longest. */
-static double whole_clips(const struct bench *b)
-{
-    int64_t frames = 0;
-
-    for (int i = 0; i < b->plan.clips; i++)
-        frames += b->plan.clip_frames[i];
-    return (double)frames / (double)b->image_frames;
-}
-
 /* Times one step, and estimates the time of a video of the task's steps from it. */
 status bench_whole(struct bench *b)
 {
@@ -504,7 +494,7 @@ status bench_whole(struct bench *b)
         TRY(bench_vae(b));
     seconds += texts * last_median(b, "text") + last_median(b, "clip") + last_median(b, "vae");
     if (image)
-        seconds += whole_clips(b) * last_median(b, "image");
+        seconds += b->image_clips * last_median(b, "image");
     snprintf(name, sizeof(name), "a video: %s%s, %d %s, decoding",
              clip    ? "a clip, "
              : image ? "an image, "

@@ -20,7 +20,8 @@ struct sound_reader {
     AVPacket *packet;
     AVFrame *frame;
     int stream;
-    bool flushed; // the decoder has got all packets
+    bool flushed;               // the decoder has got all packets
+    int rate, channels, format; // of the first frame; rate 0: none yet
 };
 
 static status open_decoder(struct sound_reader *r)
@@ -99,6 +100,25 @@ static void feed(struct sound_reader *r)
     av_packet_unref(r->packet);
 }
 
+/* All frames must be as the first: what converts them is set up once. */
+static status check_frame(struct sound_reader *r)
+{
+    const AVFrame *f = r->frame;
+
+    if (f->sample_rate < 1 || f->ch_layout.nb_channels < 1)
+        return media_damaged(&r->file, "its sound is damaged");
+    if (r->rate == 0) {
+        r->rate = f->sample_rate;
+        r->channels = f->ch_layout.nb_channels;
+        r->format = f->format;
+    }
+    if (f->sample_rate != r->rate || f->ch_layout.nb_channels != r->channels ||
+        f->format != r->format)
+        return media_damaged(&r->file, "the rate or the channels of its samples change: convert it "
+                                       "to .wav");
+    return ST_OK;
+}
+
 status sound_next(struct sound_reader *r, const struct AVFrame **frame)
 {
     int code;
@@ -111,6 +131,8 @@ status sound_next(struct sound_reader *r, const struct AVFrame **frame)
             break;
         feed(r);
     }
+    if (code >= 0)
+        TRY(check_frame(r));
     *frame = code >= 0 ? r->frame : NULL;
     return ST_OK;
 }
@@ -195,10 +217,6 @@ static status read_mono(struct samples *s, struct sound *about, const char *path
         TRY_OUT(sound_next(r, &f));
         if (f == NULL)
             break;
-        if (f->sample_rate < 1 || f->ch_layout.nb_channels < 1)
-            TRY_OUT(media_damaged(&r->file, "its sound is damaged"));
-        if (about->rate != 0 && f->sample_rate != about->rate)
-            TRY_OUT(media_damaged(&r->file, "the rate of its samples changes: convert it to .wav"));
         about->rate = f->sample_rate;
         about->channels = f->ch_layout.nb_channels;
         TRY_OUT(add_frame(s, f));

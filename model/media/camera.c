@@ -124,6 +124,15 @@ static void multiply(double out[12], const double *a, const double *b)
                              (k == 3 ? a[i * 4 + 3] : 0);
 }
 
+/* Whether the numbers of a view are finite and its focal lengths not 0, as 32-bit numbers. */
+static bool is_usable(const float *view)
+{
+    for (int i = 0; i < CAMERA_VIEW; i++)
+        if (!isfinite(view[i]))
+            return false;
+    return view[0] != 0 && view[1] != 0;
+}
+
 static status make_views(float *views, const double *poses, int64_t frames, int w, int h)
 {
     static const double identity[12] = { 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0 };
@@ -151,6 +160,9 @@ static status make_views(float *views, const double *poses, int64_t frames, int 
         view[3] = (float)(pose[FOCAL + 3] * h);
         for (int i = 0; i < 12; i++)
             view[4 + i] = (float)(f == 0 ? identity[i] : relative[i]);
+        if (!is_usable(view))
+            return fail(ST_USAGE, "the pose of frame %lld has numbers too large or too small",
+                        (long long)f);
     }
     return ST_OK;
 }

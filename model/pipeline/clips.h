@@ -1,8 +1,9 @@
 /* clips.h - a video in clips, each of which continues the frames of the one before (S2V).
  *
- *     clip 0   [ reference | latent ]          decoded: the last frames of the latent, but the
- * first 3 clip n   [ motion frames | latent ]      decoded: the last frames of the latent ^ the
- * last 73 frames so far, encoded
+ *     clip 0   [ reference     | latent ]   decoded: the latent's frames but the first 3
+ *     clip n   [ motion frames | latent ]   decoded: the latent's frames
+ *
+ * The motion frames are the last 73 frames so far, encoded.
  *
  * With --start_from_ref clip 0 has motion frames too: grey ones, and six of the reference image.
  *

@@ -50,6 +50,7 @@ void vace_turn_noise(float *noise, struct latent_shape s, int references)
 status size_of_vace(const struct task_inputs *in, int size[2], int *frames)
 {
     const struct clip_input *video = &in->clip[INPUT_src_video], *mask = &in->clip[INPUT_src_mask];
+    const int others = 2 + (in->input[INPUT_input_video] != NULL); // clips, beside the references
     const bool official = in->input[INPUT_src_video] != NULL || in->input[INPUT_src_mask] != NULL ||
                           in->input[INPUT_src_ref_images] != NULL;
 
@@ -58,9 +59,9 @@ status size_of_vace(const struct task_inputs *in, int size[2], int *frames)
                               "program's names, and --vace_video, --vace_video_mask and "
                               "--vace_reference_image DiffSynth's, which prepares them in another "
                               "way: use those of one program");
-    if (in->references + 2 > PLAN_CLIPS_MAX)
+    if (in->references + others > PLAN_CLIPS_MAX)
         return fail(ST_USAGE, "%d reference images: this version takes at most %d", in->references,
-                    PLAN_CLIPS_MAX - 2);
+                    PLAN_CLIPS_MAX - others);
     if (in->input[INPUT_src_mask] != NULL && in->input[INPUT_src_video] == NULL)
         return fail(ST_USAGE, "--src_mask needs --src_video, the clip of which it is the mask");
     if (in->input[INPUT_src_video] != NULL && in->input[INPUT_input_video] != NULL)

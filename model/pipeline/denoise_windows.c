@@ -32,7 +32,8 @@ status windows_begin(struct denoise *d)
     d->windowed = windows_divide(&d->in.windows, (int)frames);
     if (!d->windowed)
         return ST_OK;
-    assert(d->in.cache.kind == CACHE_OFF);
+    if (d->in.cache.kind != CACHE_OFF)
+        return fail(ST_USAGE, "step caching is for whole videos: remove --cache, or the windows");
     for (int known = 0; known < 2; known++)
         cut_conditioning(&d->cut[1 - known], c, known == 1);
     for (int i = 0; i < d->cut[1].count; i++) {
@@ -219,7 +220,7 @@ static status blend(struct denoise *d, struct tensor v, struct tensor whole,
         const struct tensor to = tensor_slice(v, 0, w->index[i] * cells, (end - i) * cells);
         const struct tensor from = tensor_slice(whole, 0, i * cells, (end - i) * cells);
 
-        if (weight == 1) // no other window or branch has them
+        if (w->weight[i] == 1 && scale == 1) // no other window or branch has them
             TRY(op_copy(d->dev, to, from));
         else
             TRY(op_lincomb(d->dev, to, 2, (const float[]){ 1, weight },

@@ -161,6 +161,12 @@ int plan_forwards(const struct plan_input *in, bool all);
 /* For each of in->steps steps, the branches that are computed: bits 1 << branch. */
 void plan_schedule(const struct plan_input *in, unsigned char *branches);
 
+/* Whether the two branches of guidance can be computed on different ranks. */
+static inline bool plan_two_branches(const struct plan_input *in)
+{
+    return in->guided && !in->guidance.three;
+}
+
 /* Whether some step has one branch, which needs no ranks for the other. */
 bool plan_has_single(const struct plan_input *in);
 

@@ -130,7 +130,7 @@ static const struct task tasks[] = {
       IMAGE_TASK },
     { .name = "flf2v-14B",
       .presets = { "flf2v-14B" },
-      .allowed = TASK_IMAGES,
+      .allowed = 1u << INPUT_image | 1u << INPUT_first_frame | 1u << INPUT_last_frame,
       .required = 1u << INPUT_last_frame, // and one of the others, see first_frame_of
       .steps = 50,
       .shift = 16,

@@ -150,10 +150,12 @@ static status audio_describe(const struct describing *d, const struct dit_config
         memcpy(at, released, sizeof(released));
     TRY(describe_list(d, "audio_inject_layers", use->units, false, at));
     for (int i = 0; i < use->units; i++) {
-        use->at[i] = (int)at[i];
-        if (!(at[i] >= 0 && at[i] < (float)c->layers) || (i > 0 && at[i] <= at[i - 1]))
-            return fail(ST_FORMAT, "%s: audio_inject_layers does not rise from 0 to below %d",
+        if (!(at[i] >= 0 && at[i] < (float)c->layers) || at[i] != floorf(at[i]) ||
+            (i > 0 && at[i] <= at[i - 1]))
+            return fail(ST_FORMAT,
+                        "%s: audio_inject_layers is not of rising whole numbers below %d",
                         d->config, c->layers);
+        use->at[i] = (int)at[i];
     }
     return ST_OK;
 }

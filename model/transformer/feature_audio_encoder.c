@@ -43,14 +43,15 @@ void audio_encoder_tensors(struct tensor_list *l, int64_t dim, int64_t width, en
     t->dim[1] = dim;
 }
 
-/* One layer over time: out [n, out_dim] = silu(norm(conv(x))), x [rows, in], f32. The convolution
- * sees the row and the two before it; the first one counts for those before it. */
+/* What the layers over time need. */
 struct layer {
     struct dit_run *r;
     struct arena *a;
     struct tensor zeros; // [C] f32
 };
 
+/* out [n, out_dim] = conv(x), x [rows, in], f32: it sees the row and the two before it, and the
+ * first row stands for those before it. */
 static status convolve(const struct layer *l, struct tensor out, struct tensor x, struct linear w,
                        int64_t stride)
 {

@@ -99,9 +99,13 @@ static void vace_config(struct cJSON *json, const struct dit_config *c,
 static status vace_check(const struct describing *d, const struct dit_config *c,
                          const struct feature_use *use)
 {
-    float *layers = malloc((size_t)use->units * sizeof(*layers) + 1);
+    float *layers;
     status st;
 
+    if (use->units < 1 || (int64_t)(use->units - 1) * every(c, use) >= c->layers)
+        return fail(ST_FORMAT, "%s: has %d blocks of VACE for the transformer's %d", d->file,
+                    use->units, c->layers);
+    layers = malloc((size_t)use->units * sizeof(*layers));
     if (layers == NULL)
         return fail(ST_MEMORY, "cannot allocate host memory for %d numbers", use->units);
     for (int n = 0; n < use->units; n++)
